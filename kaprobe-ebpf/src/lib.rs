@@ -1,0 +1,2 @@
+//! What the BPF programs of kaprobe and its user space share.
+#![no_std]

@@ -1,0 +1,2 @@
+//! kaprobe: is TCP keepalive working on this connection, and why did this idle connection die?
+fn main() {}

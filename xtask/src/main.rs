@@ -1,0 +1,2 @@
+//! What a developer of kaprobe, or its CI, runs: `cargo xtask --help`.
+fn main() {}
