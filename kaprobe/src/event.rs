@@ -1,0 +1,225 @@
+//! What a source yields: the kernel's facts, decoded and checked, with no meaning
+//! added yet.
+
+use std::net::IpAddr;
+
+/// One thing that a source saw.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A socket did something.
+    Socket(Box<SocketEvent>),
+    /// Events that the kernel could not deliver since the last such notice.
+    Lost(Lost),
+}
+
+/// Which hook an event came from, in the names that the banner and `doctor` use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Hook {
+    /// `tcp_keepalive_timer`, entry and exit.
+    KeepaliveTimer,
+    /// `tcp_send_active_reset`.
+    SendActiveReset,
+    /// `tcp_destroy_sock`.
+    DestroySock,
+}
+
+/// Why events are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LostWhy {
+    /// The ring buffer was full.
+    RingBuffer,
+    /// The table of running firings was full.
+    FiringTable,
+    /// The kernel skipped the program: a probe missed, or one end of a firing.
+    Missed,
+}
+
+/// Events that were not delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// When the loss was noticed; it happened since the previous notice.
+    pub at: Instant,
+    /// The hook whose events are missing.
+    pub hook: Hook,
+    /// What kind they were, where the kernel could still tell.
+    pub kind: Option<Kind>,
+    /// Why.
+    pub why: LostWhy,
+    /// How many.
+    pub count: u64,
+}
+
+/// One moment on the two clocks that matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant {
+    /// CLOCK_MONOTONIC, ns: what the kernel stamps, the same for all of a host.
+    pub mono_ns: u64,
+    /// CLOCK_REALTIME, ns since the epoch: what a person reads.
+    pub wall_ns: i64,
+}
+
+/// What happened; the names are those of the records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// A keepalive probe was sent.
+    Probe,
+    /// A probe met local congestion.
+    ProbeCongested,
+    /// The timer fired early: traffic was seen since it was armed.
+    Early,
+    /// The timer fired while data was outstanding.
+    DataPending,
+    /// The timer fired while user context owned the socket.
+    Busy,
+    /// Keepalive gave up.
+    Timeout(Cause),
+    /// The FIN_WAIT2 timer of an orphan. `None`: not known which way it went.
+    FinWait2(Option<FinWait2>),
+    /// The timer fired and had nothing to watch.
+    NotRearmed,
+    /// The timer fired and what it did fits no known outcome.
+    Unclassified,
+    /// An active reset was sent.
+    RstSent,
+    /// A socket seen before was destroyed.
+    Closed,
+}
+
+/// Why keepalive gave up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Cause {
+    /// The probe count was reached.
+    ProbeCount,
+    /// TCP_USER_TIMEOUT passed.
+    UserTimeout,
+}
+
+/// What became of an orphan in FIN_WAIT2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FinWait2 {
+    /// It went on as a TIME_WAIT minisock.
+    TimeWait,
+    /// It was reset.
+    Reset,
+}
+
+/// Identity of a socket: an address in the kernel, and since when it is this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SocketId {
+    /// The socket's address.
+    pub sk: u64,
+    /// When it was first spoken of, CLOCK_MONOTONIC ns; 0 where not tracked.
+    pub born_ns: u64,
+}
+
+/// A process that holds a socket.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// Its pid, as kaprobe's own pid namespace numbers it.
+    pub pid: u32,
+    /// Its command: the kernel's 15 bytes, any bytes but NUL.
+    pub comm: Vec<u8>,
+}
+
+/// A setting and where it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Setting {
+    /// The value in force, in the unit of the field that holds it.
+    pub value: u64,
+    /// Who set it.
+    pub from: Origin,
+}
+
+/// Who set a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// A socket option, on this socket or the listener it was accepted from.
+    Socket,
+    /// The sysctl of the socket's network namespace.
+    Sysctl,
+}
+
+/// A socket, and what happened to it. Ages and delays are in ms, made from jiffies:
+/// their grain is 1000 / HZ ms.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SocketEvent {
+    /// When; for a firing, when it began.
+    pub at: Instant,
+    /// What.
+    pub kind: Kind,
+    /// The socket.
+    pub id: SocketId,
+    /// Who holds it, where known; never the interrupted task.
+    pub owner: Option<Owner>,
+    /// Local address. An IPv4-mapped one stays as it is: the socket is AF_INET6.
+    pub laddr: IpAddr,
+    /// Local port.
+    pub lport: u16,
+    /// Remote address.
+    pub raddr: IpAddr,
+    /// Remote port.
+    pub rport: u16,
+    /// Network namespace, inode number.
+    pub netns: u32,
+    /// Inode number in sockfs; `None` for an orphan.
+    pub inode: Option<u64>,
+    /// Socket cookie, where the kernel has made one.
+    pub cookie: Option<u64>,
+    /// uid of the owner.
+    pub uid: u32,
+    /// cgroup v2 id, where known.
+    pub cgroup: Option<u64>,
+    /// TCP state before and after, kernel numbers (`include/net/tcp_states.h`).
+    pub state: u8,
+    /// See `state`.
+    pub state_after: u8,
+    /// SO_KEEPALIVE is on.
+    pub keepalive: bool,
+    /// Orphan: no process holds it.
+    pub orphan: bool,
+    /// Effective idle time before the first probe, ms.
+    pub keepalive_time: Setting,
+    /// Effective interval between probes, ms.
+    pub keepalive_intvl: Setting,
+    /// Effective probe count.
+    pub keepalive_probes: Setting,
+    /// TCP_USER_TIMEOUT, ms; `None` when not set. Only a socket can set it.
+    pub user_timeout_ms: Option<u32>,
+    /// Unanswered probes before.
+    pub probes_out: u8,
+    /// Unanswered probes after.
+    pub probes_out_after: u8,
+    /// Since data last came (ss: lastrcv), ms.
+    pub lastrcv_ms: u64,
+    /// Since an acknowledgement last came (ss: lastack), ms.
+    pub lastack_ms: u64,
+    /// Since data was last sent (ss: lastsnd), ms.
+    pub lastsnd_ms: u64,
+    /// Until the timer fires again, ms; `None` when it is not armed, or not a firing.
+    pub next_ms: Option<u64>,
+    /// How long after its due time the timer fired, ms; `None` when not a firing.
+    pub late_ms: Option<u64>,
+    /// Segments sent and not acknowledged (ss: unacked).
+    pub unacked: u32,
+    /// Data waited in the write queue.
+    pub write_queue: bool,
+    /// `sk_err` after, a positive errno; `None` when 0.
+    pub err: Option<u32>,
+    /// The kernel's name of the reset's reason, as in its BTF.
+    pub reason: Option<String>,
+    /// A reset sent during a firing: `at.mono_ns` of that firing. On a firing: its
+    /// own, when it sent a reset.
+    pub firing_ns: Option<u64>,
+    /// The event mask did not ask for this event; it came because it shows an
+    /// earlier probe answered.
+    pub news: bool,
+}
+
+impl SocketEvent {
+    /// Since anything came from the peer, ms: what the kernel weighs against the
+    /// keepalive time (`keepalive_time_elapsed`, include/net/tcp.h).
+    #[must_use]
+    pub fn idle_ms(&self) -> u64 {
+        self.lastrcv_ms.min(self.lastack_ms)
+    }
+}
