@@ -1,5 +1,3 @@
-//! kaprobe: is TCP keepalive working on this connection, and why did this idle connection die?
-
-mod event;
+//! Parses, plans, runs, exits.
 
 fn main() {}

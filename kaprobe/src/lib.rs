@@ -1,0 +1,7 @@
+//! kaprobe: is TCP keepalive working on this connection, and why did this idle
+//! connection die?
+//!
+//! The binary is a thin shell around this library, so that tests, benches and fuzz
+//! targets reach the same code. It is no stable interface.
+
+pub mod event;
