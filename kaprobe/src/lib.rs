@@ -5,3 +5,4 @@
 //! targets reach the same code. It is no stable interface.
 
 pub mod event;
+pub mod way;
