@@ -24,7 +24,6 @@ pub struct Offsets {
 
     pub skc_family: u32,
     pub skc_state: u32,
-    pub skc_num: u32,
     pub skc_dport: u32,
     pub skc_daddr: u32,
     pub skc_rcv_saddr: u32,
@@ -32,6 +31,9 @@ pub struct Offsets {
     pub skc_v6_rcv_saddr: u32,
     pub skc_net: u32,
     pub skc_cookie: u32,
+    /// The local port. Not `skc_num`, which is 0 once the port was given back
+    /// (`inet_put_port`), before the socket is destroyed.
+    pub inet_sport: u32,
     pub sk_flags: u32,
     pub sk_lock_owned: u32,
     pub sk_write_queue: u32,
@@ -81,6 +83,9 @@ pub mod key {
     pub const TASK: u32 = 1;
 }
 
+/// How many arguments of `tcp_send_active_reset` the reason is looked for among.
+pub const REASON_POSITIONS: usize = 3;
+
 /// How many cgroups `--cgroup` takes.
 pub const MAX_CGROUPS: usize = 8;
 /// How many network namespaces `--netns` takes.
@@ -128,16 +133,21 @@ pub struct Config {
     pub netns_count: u32,
     /// The network namespaces to keep, by inode number.
     pub netns: [u32; MAX_NETNS],
-    /// One of [`key`].
-    pub key: u32,
-    /// Which argument of `tcp_send_active_reset` is the reason; [`ABSENT`] for none.
-    pub reset_reason_arg: u32,
-    /// 1 when resets are hooked: a firing without one then sent none.
-    pub resets_seen: u32,
+    /// 1 at the position of the reason among `tcp_send_active_reset`'s arguments,
+    /// counted from 0; all 0 where it takes none.
+    pub reset_reason_at: [u32; REASON_POSITIONS],
+    /// 1 where the tracepoint tcp_send_reset has a third argument, the reason.
+    pub reset_traced_with_reason: u32,
     /// 1 to log what only the programs can say.
     pub debug: u32,
     /// Where the members lie.
     pub offsets: Offsets,
+}
+
+impl Config {
+    /// All zero: no event is asked for.
+    // SAFETY: integers only, for which zero is a value.
+    pub const EMPTY: Self = unsafe { core::mem::zeroed() };
 }
 
 /// What user space sets once the programs are attached: they do nothing before.
@@ -152,6 +162,10 @@ pub struct State {
     pub learn_cookie: u64,
     /// Timer ticks a second: CONFIG_HZ.
     pub hz: u32,
+    /// One of [`key`].
+    pub key: u32,
+    /// 1 when resets are hooked: a firing without one then sent none.
+    pub resets_seen: u32,
     /// Zero.
     pub reserved: u32,
 }

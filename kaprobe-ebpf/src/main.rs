@@ -1,13 +1,159 @@
-//! The BPF programs of kaprobe.
+//! The BPF programs: entry points only. Each takes its arguments from where its
+//! hook has them, and calls the body that its twins call.
+//!
+//! `match-proto:` names the prototype that an entry point relies on.
 #![no_std]
 #![no_main]
+#![expect(
+    missing_docs,
+    reason = "the entry points' macros make functions without the docs written here"
+)]
 
-use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+mod filter;
+mod firing;
+mod kernel;
+mod maps;
+mod ring;
 
-/// Forgets a socket.
-#[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
-pub fn destroy_tracepoint(_ctx: RawTracePointContext) -> i32 {
+use aya_ebpf::{
+    macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint},
+    programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
+};
+use kaprobe_ebpf::config::{ABSENT, Learned};
+
+use crate::{kernel::config, maps::state};
+
+/// match-proto: fn tcp_keepalive_timer(t)
+#[fentry]
+pub fn timer_fentry(ctx: FEntryContext) -> i32 {
+    firing::enter(&ctx, ctx.arg(0));
     0
+}
+
+/// match-proto: fn tcp_keepalive_timer(t)
+#[fexit]
+pub fn timer_fexit(ctx: FExitContext) -> i32 {
+    firing::exit(&ctx, ctx.arg(0));
+    0
+}
+
+/// match-proto: fn tcp_keepalive_timer(t)
+#[kprobe]
+pub fn timer_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(timer) = ctx.arg(0) {
+        firing::enter(&ctx, timer);
+    }
+    0
+}
+
+/// match-proto: fn tcp_keepalive_timer(t)
+#[kretprobe]
+pub fn timer_kretprobe(ctx: RetProbeContext) -> u32 {
+    firing::exit(&ctx, 0);
+    0
+}
+
+/// match-proto: tracepoint timer_expire_entry(timer)
+#[raw_tracepoint(tracepoint = "timer_expire_entry")]
+pub fn timer_expire_entry(ctx: RawTracePointContext) -> i32 {
+    let timer = ctx.arg(0);
+    if is_keepalive(timer) {
+        firing::enter(&ctx, timer);
+    }
+    0
+}
+
+/// match-proto: tracepoint timer_expire_exit(timer)
+#[raw_tracepoint(tracepoint = "timer_expire_exit")]
+pub fn timer_expire_exit(ctx: RawTracePointContext) -> i32 {
+    let timer = ctx.arg(0);
+    if is_keepalive(timer) {
+        firing::exit(&ctx, timer);
+    }
+    0
+}
+
+/// match-proto: fn tcp_send_active_reset(sk, [priority], [reason])
+#[fentry]
+pub fn reset_fentry(ctx: FEntryContext) -> i32 {
+    firing::reset(ctx.arg(0), reason(|n| ctx.arg(n)));
+    0
+}
+
+/// match-proto: fn tcp_send_active_reset(sk, [priority], [reason])
+#[kprobe]
+pub fn reset_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = ctx.arg(0) {
+        firing::reset(sk, reason(|n| ctx.arg(n).unwrap_or(ABSENT)));
+    }
+    0
+}
+
+/// Active resets carry no segment that caused them.
+///
+/// match-proto: tracepoint tcp_send_reset(sk, skb, [reason])
+#[raw_tracepoint(tracepoint = "tcp_send_reset")]
+pub fn reset_tracepoint(ctx: RawTracePointContext) -> i32 {
+    let (sk, skb): (u64, u64) = (ctx.arg(0), ctx.arg(1));
+    let reason = match config!(reset_traced_with_reason) {
+        0 => ABSENT,
+        _ => ctx.arg(2),
+    };
+    if sk != 0 && skb == 0 {
+        firing::reset(sk, reason);
+    }
+    0
+}
+
+/// match-proto: tracepoint tcp_destroy_sock(sk)
+#[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
+pub fn destroy_tracepoint(ctx: RawTracePointContext) -> i32 {
+    let sk = ctx.arg(0);
+    learn(sk);
+    firing::destroy(sk);
+    0
+}
+
+/// The reason among the arguments of `tcp_send_active_reset`, wherever this kernel
+/// has it.
+///
+/// One question after the other, and not one `match`: the compiler would make that
+/// a read at a computed place, which the verifier refuses.
+#[inline(always)]
+fn reason(argument: impl Fn(usize) -> u32) -> u32 {
+    let mut reason = ABSENT;
+    if config!(reset_reason_at[1]) != 0 {
+        reason = argument(1);
+    }
+    if config!(reset_reason_at[2]) != 0 {
+        reason = argument(2);
+    }
+    reason
+}
+
+/// Whether a timer is a keepalive timer; the tracepoints see every timer there is.
+#[inline(always)]
+fn is_keepalive(timer: u64) -> bool {
+    state().is_some_and(|state| state.timer_function == kernel::timer_function(timer))
+}
+
+/// Tells user space what only a socket knows, from the end of one that it made.
+#[inline(always)]
+fn learn(sk: u64) {
+    let Some(state) = state() else { return };
+    if state.learn_cookie == 0 || kernel::cookie(sk) != state.learn_cookie {
+        return;
+    }
+    let (keepalive_time, keepalive_intvl) = kernel::sysctls(sk);
+    if let Some(learned) = maps::LEARNED.get_ptr_mut(0) {
+        let facts = Learned {
+            timer_function: kernel::timer_function(kernel::timer_of(sk)),
+            keepalive_time,
+            keepalive_intvl,
+        };
+        // SAFETY: the slot outlives the program, and one socket has that cookie.
+        unsafe { learned.write(facts) };
+    }
 }
 
 #[unsafe(link_section = "license")]
@@ -17,5 +163,6 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 #[cfg(not(test))]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo) -> ! {
+    // The verifier refuses a program from which this could be reached.
     loop {}
 }

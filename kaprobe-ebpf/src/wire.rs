@@ -73,6 +73,29 @@ pub mod flag {
     pub const RESETS_SEEN: u16 = 1 << 9;
 }
 
+/// Which socket: what the filters ask for, and what tells it from others.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Socket {
+    /// Its address in the kernel, an identity only together with
+    /// [`Event::born_ns`].
+    pub sk: u64,
+    /// Local address; an IPv4 address fills the first four bytes. Network order.
+    pub laddr: [u8; 16],
+    /// Remote address, likewise.
+    pub raddr: [u8; 16],
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// Local port, host order.
+    pub lport: u16,
+    /// Remote port, host order.
+    pub rport: u16,
+    /// AF_INET (2) or AF_INET6 (10).
+    pub family: u16,
+    /// Zero.
+    pub reserved: [u16; 3],
+}
+
 /// One event. Times in jiffies are the low 32 bits and wrap, as the kernel's own
 /// `tcp_jiffies32`; "at entry" is before `tcp_keepalive_timer` ran, "after" once
 /// it returned. For kinds other than a firing the entry values are those at the
@@ -96,8 +119,6 @@ pub struct Event {
     /// For a reset inside a firing: that firing's `mono_ns`; otherwise 0.
     pub firing_ns: u64,
 
-    /// The socket's address in the kernel, an identity only together with `born_ns`.
-    pub sk: u64,
     /// When this socket was first spoken of, CLOCK_MONOTONIC ns. A reused address
     /// has another value. 0 where `UNTRACKED`.
     pub born_ns: u64,
@@ -107,25 +128,8 @@ pub struct Event {
     pub inode: u64,
     /// Id of the cgroup v2 that the socket belongs to; 0 where unknown.
     pub cgroup: u64,
-    /// Inode number of the network namespace.
-    pub netns: u32,
-    /// Owner's uid in the initial user namespace.
-    pub uid: u32,
-
-    /// Local address; an IPv4 address fills the first four bytes. Network order.
-    pub laddr: [u8; 16],
-    /// Remote address, likewise.
-    pub raddr: [u8; 16],
-    /// Local port, host order.
-    pub lport: u16,
-    /// Remote port, host order.
-    pub rport: u16,
-    /// AF_INET (2) or AF_INET6 (10).
-    pub family: u16,
-    /// `skc_state` after.
-    pub state_after: u8,
-    /// `icsk_retransmits` at entry.
-    pub retransmits: u8,
+    /// The socket.
+    pub socket: Socket,
 
     /// Jiffies at entry.
     pub jiffies: u32,
@@ -161,24 +165,41 @@ pub struct Event {
     pub probes_out: u8,
     /// `icsk_probes_out` after.
     pub probes_out_after: u8,
-    /// Zero.
-    pub reserved: u16,
+    /// `skc_state` after.
+    pub state_after: u8,
+    /// `icsk_retransmits` at entry.
+    pub retransmits: u8,
     /// `tp->packets_out` at entry: segments sent and not acknowledged.
     pub packets_out: u32,
+    /// Owner's uid in the initial user namespace.
+    pub uid: u32,
     /// `sk_err` after, a positive errno.
     pub err: u32,
     /// The kernel's `enum sk_rst_reason` number; meaningful with `HAS_REASON`.
     pub reason: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// Size of an [`Event`] on the wire, bytes.
 pub const EVENT_SIZE: usize = size_of::<Event>();
 
-// No padding: the sum of the members is the size of the whole.
-const _: () = assert!(EVENT_SIZE == 8 + 2 * 8 + 5 * 8 + 8 + 32 + 8 + 7 * 4 + 7 * 4 + 4 + 3 * 4);
-const _: () = assert!(EVENT_SIZE.is_multiple_of(8));
+// No padding: the members' sizes add up to the whole.
+const _: () = assert!(size_of::<Socket>() == 8 + 2 * 16 + 4 + 3 * 2 + 3 * 2);
+const _: () =
+    assert!(EVENT_SIZE == 8 + 2 * 8 + 4 * 8 + size_of::<Socket>() + 7 * 4 + 7 * 4 + 4 + 5 * 4);
+
+impl Socket {
+    /// All zero: the start of one that is being filled in.
+    // SAFETY: integers only, for which zero is a value.
+    pub const EMPTY: Self = unsafe { core::mem::zeroed() };
+}
 
 impl Event {
+    /// All zero: the start of an event that is being filled in.
+    // SAFETY: integers only, for which zero is a value.
+    pub const EMPTY: Self = unsafe { core::mem::zeroed() };
+
     /// Reads an event from the bytes of a ring buffer record; `None` when their
     /// number is not that of an event.
     #[must_use]

@@ -1,7 +1,7 @@
 //! What a source yields: the kernel's facts, decoded and checked, with no meaning
 //! added yet.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 /// One thing that a source saw.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +21,24 @@ pub enum Hook {
     SendActiveReset,
     /// `tcp_destroy_sock`.
     DestroySock,
+}
+
+impl Hook {
+    /// The kernel function that it follows.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::KeepaliveTimer => "tcp_keepalive_timer",
+            Self::SendActiveReset => "tcp_send_active_reset",
+            Self::DestroySock => "tcp_destroy_sock",
+        }
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
 }
 
 /// Why events are missing.

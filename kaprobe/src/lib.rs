@@ -5,4 +5,6 @@
 //! targets reach the same code. It is no stable interface.
 
 pub mod event;
+pub mod kernel;
+pub mod source;
 pub mod way;

@@ -1,0 +1,265 @@
+//! A firing of the keepalive timer, from its entry to its exit, and which row of
+//! `tcp_keepalive_timer`'s decision tree (net/ipv4/tcp_timer.c) it took.
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id},
+};
+use aya_log_ebpf::debug;
+use kaprobe_ebpf::{
+    config::{ABSENT, State, key},
+    wire::{Event, cause, counter, flag, kind},
+};
+
+use crate::{
+    filter,
+    kernel::{
+        TCP_CLOSE, TCP_FIN_WAIT2, config, describe, identify, look_again, now_ns, socket_of,
+        timer_of,
+    },
+    maps::{FIRINGS, count, state},
+    ring::{send, send_closed, send_other},
+};
+
+/// How long after arming an exit without entry may still belong to a firing that
+/// began before: far longer than any softirq runs.
+const ARMING_NS: u64 = 1_000_000_000;
+
+/// A firing between its entry and its exit.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Firing {
+    event: Event,
+    /// 1 once `tcp_destroy_sock` was seen inside.
+    destroyed: u64,
+}
+
+/// A firing of which nothing is known yet: in read-only memory, as the stack has no
+/// room to build one.
+static EMPTY: Firing = Firing {
+    event: Event::EMPTY,
+    destroyed: 0,
+};
+
+/// What user space has set, once it has armed the programs.
+#[inline(always)]
+fn armed() -> Option<&'static State> {
+    state().filter(|state| state.armed_ns != 0)
+}
+
+/// What both ends of a firing know it by. The timer's address where both see it;
+/// a kretprobe sees no argument, but runs on the CPU and task of its entry.
+#[inline(always)]
+fn key_of(state: &State, timer: u64) -> u64 {
+    if state.key == key::TIMER {
+        return timer;
+    }
+    // Task 0 is current on every idle CPU, so the CPU counts too.
+    // SAFETY: helpers without arguments.
+    unsafe { bpf_get_current_pid_tgid() << 32 | bpf_get_smp_processor_id() as u64 }
+}
+
+/// The timer's function is about to run.
+#[inline(always)]
+pub fn enter<C: EbpfContext>(ctx: &C, timer: u64) {
+    let Some(state) = armed() else { return };
+    let socket = identify(socket_of(timer));
+    if !filter::keeps(&socket) {
+        return;
+    }
+    let key = key_of(state, timer);
+    if FIRINGS.get_ptr(key).is_some() {
+        // Left by a firing whose exit was missed.
+        count(counter::EXIT_MISSED);
+    }
+    let room = FIRINGS.insert(key, &EMPTY, 0).ok();
+    let Some(firing) = room.and_then(|()| FIRINGS.get_ptr_mut(key)) else {
+        count(counter::FIRING_UNTRACKED);
+        if config!(debug) != 0 {
+            debug!(ctx, "no room for a firing of socket {:x}", socket.sk);
+        }
+        return;
+    };
+    // SAFETY: a value of a preallocated map, this context's own until its exit.
+    let event = unsafe { &mut (*firing).event };
+    event.socket = socket;
+    if state.resets_seen != 0 {
+        event.flags = flag::RESETS_SEEN;
+    }
+    describe(socket.sk, event);
+}
+
+/// The timer's function has run. `timer` is 0 where the hook does not know it.
+#[inline(always)]
+pub fn exit<C: EbpfContext>(ctx: &C, timer: u64) {
+    let Some(state) = state() else { return };
+    let key = key_of(state, timer);
+    let Some(found) = FIRINGS.get_ptr_mut(key) else {
+        if !filter::any() && state.armed_ns != 0 && now_ns() > state.armed_ns + ARMING_NS {
+            count(counter::ENTRY_MISSED);
+        }
+        return;
+    };
+    // SAFETY: a value of a preallocated map, ours until its key is removed below.
+    let firing = unsafe { &mut *found };
+    let event = &mut firing.event;
+    look_again(event.socket.sk, event);
+    (event.kind, event.cause) = classify(event, firing.destroyed != 0, state.hz);
+    if config!(debug) != 0 && event.kind == kind::UNCLASSIFIED {
+        debug!(
+            ctx,
+            "socket {:x}: unclassified: state {} to {}, probes {} to {}, expires in {}",
+            event.socket.sk,
+            event.state,
+            event.state_after,
+            event.probes_out,
+            event.probes_out_after,
+            event.expires_after.wrapping_sub(event.jiffies_after)
+        );
+    }
+    send(event);
+    if firing.destroyed != 0 {
+        send_closed(event.socket.sk, |closed| *closed = *event);
+    }
+    let _gone_already = FIRINGS.remove(key);
+}
+
+/// `tcp_send_active_reset` was called. `reason` is [`ABSENT`] where this kernel
+/// gives none.
+#[inline(always)]
+pub fn reset(sk: u64, reason: u32) {
+    let Some(state) = armed() else { return };
+    let socket = identify(sk);
+    if !filter::keeps(&socket) {
+        return;
+    }
+    let has_reason = if reason == ABSENT {
+        0
+    } else {
+        flag::HAS_REASON
+    };
+    let mut firing_ns = 0;
+    let mut in_timer = 0;
+    if let Some(firing) = running(state, sk) {
+        firing_ns = firing.event.mono_ns;
+        in_timer = flag::RESET_IN_TIMER;
+        firing.event.firing_ns = firing_ns;
+        firing.event.flags |= in_timer | has_reason;
+        firing.event.reason = reason;
+    }
+    send_other(kind::RST_SENT, &socket, |event| {
+        event.flags = in_timer | has_reason;
+        event.reason = reason;
+        event.firing_ns = firing_ns;
+        describe(sk, event);
+    });
+}
+
+/// `tcp_destroy_sock` was traced: the address can be another socket's from here.
+#[inline(always)]
+pub fn destroy(sk: u64) {
+    let Some(state) = armed() else { return };
+    if let Some(firing) = running(state, sk) {
+        // The firing speaks first; its exit sends the end.
+        firing.destroyed = 1;
+        return;
+    }
+    send_closed(sk, |event| {
+        *event = Event::EMPTY;
+        event.socket = identify(sk);
+        describe(sk, event);
+    });
+}
+
+/// The firing that runs on this socket in this context, if one does.
+#[inline(always)]
+fn running(state: &State, sk: u64) -> Option<&'static mut Firing> {
+    let found = FIRINGS.get_ptr_mut(key_of(state, timer_of(sk)))?;
+    // SAFETY: a value of a preallocated map. Only the context that runs the firing
+    // touches it, and this hook was called from inside that context.
+    let firing = unsafe { &mut *found };
+    (firing.event.socket.sk == sk).then_some(firing)
+}
+
+/// Which outcome the values before and after prove.
+///
+/// What the firing changed comes first, since it proves itself; where it changed
+/// nothing but the timer, the timer's new expiry tells how long the kernel chose
+/// to wait, and that tells why. The kernel adds that wait to a jiffy between entry
+/// and exit, so the comparison is exact, not give or take.
+#[inline(always)]
+fn classify(event: &Event, destroyed: bool, hz: u32) -> (u16, u8) {
+    let has = |bit| event.flags & bit != 0;
+    let pending = has(flag::PENDING_AFTER);
+    let busy = pending && rearmed_for(event, hz / 20);
+
+    if event.state == TCP_FIN_WAIT2 && has(flag::DEAD) {
+        return if destroyed || has(flag::RESET_IN_TIMER) {
+            (kind::FIN_WAIT2, cause::NONE)
+        } else if busy {
+            (kind::BUSY, cause::NONE)
+        } else {
+            (kind::UNCLASSIFIED, cause::NONE)
+        };
+    }
+    let closed = event.state_after == TCP_CLOSE && event.state != TCP_CLOSE;
+    if !pending && (closed || destroyed || has(flag::RESET_IN_TIMER)) {
+        // The kernel's own test: with a user timeout the count is not asked.
+        return if event.user_timeout != 0 {
+            (kind::TIMEOUT, cause::USER_TIMEOUT)
+        } else {
+            (kind::TIMEOUT, cause::PROBE_COUNT)
+        };
+    }
+    (waiting(event, pending, busy, hz), cause::NONE)
+}
+
+/// The outcome of a firing that left the connection as it was.
+#[inline(always)]
+fn waiting(event: &Event, pending: bool, busy: bool, hz: u32) -> u16 {
+    let time = or(event.keepalive_time, event.sysctl_time);
+    let intvl = or(event.keepalive_intvl, event.sysctl_intvl);
+    // `keepalive_time_elapsed`, include/net/tcp.h: wrapping, unsigned.
+    let elapsed = (event.jiffies.wrapping_sub(event.lrcvtime))
+        .min(event.jiffies.wrapping_sub(event.rcv_tstamp));
+    let data = event.packets_out > 0 || event.flags & flag::WRITE_QUEUE != 0;
+    let owned = event.flags & flag::OWNED != 0;
+
+    if event.probes_out_after == event.probes_out.wrapping_add(1) {
+        kind::PROBE
+    } else if !pending {
+        kind::NOT_REARMED
+    } else if busy && owned {
+        kind::BUSY
+    } else if data && rearmed_for(event, time) {
+        kind::DATA_PENDING
+    } else if elapsed < time && rearmed_for(event, time - elapsed) {
+        kind::EARLY
+    } else if rearmed_for(event, intvl) {
+        // Sent, and another CPU saw the answer before this one looked.
+        kind::PROBE
+    } else if rearmed_for(event, hz / 2) {
+        kind::PROBE_CONGESTED
+    } else if busy {
+        // Owned only between the look at entry and the kernel's own.
+        kind::BUSY
+    } else if rearmed_for(event, time) {
+        // Data queued in that same moment.
+        kind::DATA_PENDING
+    } else {
+        kind::UNCLASSIFIED
+    }
+}
+
+/// Whether the timer was set to `wait` jiffies from a jiffy inside the firing.
+#[inline(always)]
+fn rearmed_for(event: &Event, wait: u32) -> bool {
+    let set_at = event.expires_after.wrapping_sub(wait);
+    set_at.wrapping_sub(event.jiffies) <= event.jiffies_after.wrapping_sub(event.jiffies)
+}
+
+/// `value ? : default`, as the kernel resolves a setting.
+#[inline(always)]
+fn or(value: u32, default: u32) -> u32 {
+    if value != 0 { value } else { default }
+}

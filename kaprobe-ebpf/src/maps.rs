@@ -1,0 +1,79 @@
+//! The maps, and the counting of what they could not hold.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
+};
+use kaprobe_ebpf::{
+    config::{Learned, State},
+    wire::counter,
+};
+
+use crate::firing::Firing;
+
+/// Events on their way up; user space sets the size.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
+
+/// Firings between entry and exit. One a CPU at a time, more on PREEMPT_RT, where
+/// a softirq can be preempted by another: user space sets the size to suit.
+#[map]
+pub static FIRINGS: HashMap<u64, Firing> = HashMap::with_max_entries(256, 0);
+
+/// Sockets that an event has spoken of, by address.
+#[map]
+pub static SOCKETS: HashMap<u64, Known> = HashMap::with_max_entries(65_536, 0);
+
+/// What could not be delivered, by [`counter`].
+#[map]
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::COUNT, 0);
+
+/// One [`State`].
+#[map]
+pub static STATE: Array<State> = Array::with_max_entries(1, 0);
+
+/// One [`Learned`].
+#[map]
+pub static LEARNED: Array<Learned> = Array::with_max_entries(1, 0);
+
+/// Local ports to keep, a bit each.
+#[map]
+pub static LOCAL_PORTS: Array<u64> = Array::with_max_entries(1024, 0);
+
+/// Remote ports to keep.
+#[map]
+pub static REMOTE_PORTS: Array<u64> = Array::with_max_entries(1024, 0);
+
+/// Ports to keep on either side.
+#[map]
+pub static EITHER_PORTS: Array<u64> = Array::with_max_entries(1024, 0);
+
+/// Networks to keep on either side; IPv4 as ::ffff:0:0/96.
+#[map]
+pub static ADDRESSES: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(256, 0);
+
+/// What is remembered of a socket.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Known {
+    /// See [`kaprobe_ebpf::wire::Event::born_ns`].
+    pub born_ns: u64,
+    /// 1 while a probe that was reported may be unanswered.
+    pub probing: u64,
+}
+
+/// Adds one to a counter.
+#[inline(always)]
+pub fn count(counter: u32) {
+    if let Some(n) = COUNTERS.get_ptr_mut(counter) {
+        // SAFETY: the slot is this CPU's own, and the map outlives the program. On
+        // PREEMPT_RT an increment may be lost to a preempting one; elsewhere none.
+        unsafe { *n += 1 };
+    }
+}
+
+/// What user space has set.
+#[inline(always)]
+pub fn state() -> Option<&'static State> {
+    STATE.get(0)
+}

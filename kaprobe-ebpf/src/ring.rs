@@ -1,0 +1,114 @@
+//! The only module that writes the ring buffer, and that gives sockets their
+//! identity: both happen when an event goes up.
+
+use kaprobe_ebpf::wire::{Event, Socket, VERSION, counter, flag, kind};
+
+use crate::{
+    kernel::{config, now_ns},
+    maps::{EVENTS, Known, SOCKETS, count},
+};
+
+/// Whether the mask asks for events of this kind.
+#[inline(always)]
+fn wanted(kind: u16) -> bool {
+    config!(event_mask) & (1 << kind) != 0
+}
+
+/// Sends a firing up, if the mask asks for it or if it is the first to show an
+/// earlier probe answered.
+#[inline(always)]
+pub fn send(event: &mut Event) {
+    let wanted = wanted(event.kind);
+    if !wanted && event.probes_out != 0 {
+        return;
+    }
+    let known = SOCKETS.get_ptr_mut(event.socket.sk);
+    if !wanted {
+        match known {
+            // SAFETY: a value of a preallocated map stays mapped while programs run.
+            Some(known) if unsafe { (*known).probing } != 0 => event.flags |= flag::NEWS,
+            _ => return,
+        }
+    }
+    let probing = (event.kind == kind::PROBE) as u64;
+    match known {
+        // SAFETY: as above; only this socket's own timer writes `probing`.
+        Some(known) => unsafe {
+            event.born_ns = (*known).born_ns;
+            (*known).probing = probing;
+        },
+        None => remember(event, probing),
+    }
+    submit(event);
+}
+
+/// Sends up something else that a socket did; `fill` says what.
+#[inline(always)]
+pub fn send_other(kind: u16, socket: &Socket, fill: impl FnOnce(&mut Event)) {
+    if !wanted(kind) {
+        return;
+    }
+    reserve(kind, |event| {
+        *event = Event::EMPTY;
+        event.socket = *socket;
+        fill(event);
+        match SOCKETS.get_ptr_mut(socket.sk) {
+            // SAFETY: a value of a preallocated map stays mapped while programs run.
+            Some(known) => event.born_ns = unsafe { (*known).born_ns },
+            None => remember(event, 0),
+        }
+    });
+}
+
+/// Sends the end of a socket up if an event has spoken of it, and forgets it, so
+/// that its address can be another's.
+#[inline(always)]
+pub fn send_closed(sk: u64, fill: impl FnOnce(&mut Event)) {
+    let Some(known) = SOCKETS.get_ptr_mut(sk) else {
+        return;
+    };
+    if wanted(kind::CLOSED) {
+        reserve(kind::CLOSED, |event| {
+            fill(event);
+            // SAFETY: a value of a preallocated map stays mapped while programs run.
+            event.born_ns = unsafe { (*known).born_ns };
+        });
+    }
+    let _gone_already = SOCKETS.remove(sk);
+}
+
+/// Gives a socket its identity: its address, and now.
+#[inline(always)]
+fn remember(event: &mut Event, probing: u64) {
+    let known = Known {
+        born_ns: now_ns(),
+        probing,
+    };
+    if SOCKETS.insert(event.socket.sk, known, 0).is_ok() {
+        event.born_ns = known.born_ns;
+    } else {
+        event.flags |= flag::UNTRACKED;
+        count(counter::SOCKET_UNTRACKED);
+    }
+}
+
+#[inline(always)]
+fn submit(event: &Event) {
+    reserve(event.kind, |slot| *slot = *event);
+}
+
+/// Puts an event into the ring buffer, or counts it as lost. `fill` must write all
+/// of it: the slot holds what was there before.
+#[inline(always)]
+fn reserve(kind: u16, fill: impl FnOnce(&mut Event)) {
+    let Some(mut slot) = EVENTS.reserve::<Event>(0) else {
+        count(kind as u32);
+        return;
+    };
+    // SAFETY: integers only, for which any bytes are a value.
+    let event = unsafe { slot.assume_init_mut() };
+    fill(event);
+    event.version = VERSION;
+    event.kind = kind;
+    slot.submit(0);
+}

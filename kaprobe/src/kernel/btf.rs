@@ -1,0 +1,239 @@
+//! What the running kernel's BTF says: where members lie, what functions take.
+//!
+//! Members are found by name and by whether they exist, never by kernel version:
+//! stable kernels carry moves that a version number does not tell.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, bail};
+use btf_rs::{Btf, BtfType, Type};
+use kaprobe_ebpf::config::{ABSENT, Offsets};
+
+/// Where the kernel publishes its types.
+pub const PATH: &str = "/sys/kernel/btf/vmlinux";
+
+/// The running kernel's types.
+pub struct KernelTypes {
+    btf: Btf,
+}
+
+/// A member: where it lies and what it is.
+struct Member {
+    /// From the start of the outermost structure, bytes.
+    offset: u32,
+    holder: Type,
+}
+
+impl KernelTypes {
+    /// Reads [`PATH`].
+    ///
+    /// # Errors
+    /// When it is not there (a kernel without CONFIG_DEBUG_INFO_BTF), can't be read,
+    /// or is no BTF.
+    pub fn read() -> Result<Self> {
+        let bytes = std::fs::read(PATH)
+            .with_context(|| format!("cannot read {PATH}: kaprobe needs a kernel with BTF"))?;
+        let btf = Btf::from_bytes(&bytes).with_context(|| format!("{PATH} is no valid BTF"))?;
+        Ok(Self { btf })
+    }
+
+    /// Whether the kernel has a function of exactly this name.
+    #[must_use]
+    pub fn has_function(&self, name: &str) -> bool {
+        self.named(name).any(|t| matches!(t, Type::Func(_)))
+    }
+
+    /// Position of a function's parameter, from 0, by the parameter's name.
+    #[must_use]
+    pub fn parameter(&self, function: &str, name: &str) -> Option<usize> {
+        self.parameters(function)?
+            .iter()
+            .position(|p| self.btf.resolve_name(p).is_ok_and(|n| n == name))
+    }
+
+    /// How many arguments a tracepoint passes. Its `btf_trace_` type is a pointer to
+    /// a function that takes one more, the tracepoint's own data.
+    #[must_use]
+    pub fn tracepoint_arguments(&self, tracepoint: &str) -> Option<usize> {
+        let typedef = self
+            .named(&format!("btf_trace_{tracepoint}"))
+            .find(|t| matches!(t, Type::Typedef(_)))?;
+        let mut links = self.btf.chained_type_iter(typedef.as_btf_type()?);
+        links.find_map(|t| match t {
+            Type::FuncProto(proto) => proto.parameters.len().checked_sub(1),
+            _ => None,
+        })
+    }
+
+    /// The kernel's names of the reset reasons, by number, without their common
+    /// prefix, as the tracepoint prints them. Empty where resets have no reason.
+    #[must_use]
+    pub fn reset_reasons(&self) -> BTreeMap<u32, String> {
+        let Some(Type::Enum(reasons)) = self
+            .named("sk_rst_reason")
+            .find(|t| matches!(t, Type::Enum(_)))
+        else {
+            return BTreeMap::new();
+        };
+        let name_of = |member| {
+            let name = self.btf.resolve_name(member).ok()?;
+            Some(name.trim_start_matches("SK_RST_REASON_").to_owned())
+        };
+        reasons
+            .members
+            .iter()
+            .filter_map(|member| Some((member.val(), name_of(member)?)))
+            .collect()
+    }
+
+    /// The offsets that the BPF programs need.
+    ///
+    /// # Errors
+    /// Names the member that this kernel lacks and kaprobe can't do without.
+    pub fn offsets(&self) -> Result<Offsets> {
+        let at = |structure, path| self.offset(structure, path);
+        let maybe = |structure, path| self.offset(structure, path).unwrap_or(ABSENT);
+        let icsk = "inet_connection_sock";
+        let moved = maybe(icsk, "icsk_keepalive_timer");
+        let tagged = maybe("sock", "sk_cgrp_data.val");
+        Ok(Offsets {
+            // 6.19 (08dfe370239e) moved the timer, and left sk_timer another's name.
+            timer: if moved == ABSENT {
+                at("sock", "sk_timer")?
+            } else {
+                moved
+            },
+            timer_expires: at("timer_list", "expires")?,
+            timer_pprev: at("timer_list", "entry.pprev")?,
+            timer_function: at("timer_list", "function")?,
+            skc_family: at("sock", "__sk_common.skc_family")?,
+            skc_state: at("sock", "__sk_common.skc_state")?,
+            skc_dport: at("sock", "__sk_common.skc_dport")?,
+            skc_daddr: at("sock", "__sk_common.skc_daddr")?,
+            skc_rcv_saddr: at("sock", "__sk_common.skc_rcv_saddr")?,
+            skc_v6_daddr: maybe("sock", "__sk_common.skc_v6_daddr"),
+            skc_v6_rcv_saddr: maybe("sock", "__sk_common.skc_v6_rcv_saddr"),
+            skc_net: at("sock", "__sk_common.skc_net")?,
+            skc_cookie: at("sock", "__sk_common.skc_cookie")?,
+            inet_sport: at("inet_sock", "inet_sport")?,
+            sk_flags: at("sock", "__sk_common.skc_flags")?,
+            sk_lock_owned: at("sock", "sk_lock.owned")?,
+            sk_write_queue: at("sock", "sk_write_queue")?,
+            sk_err: at("sock", "sk_err")?,
+            sk_uid: at("sock", "sk_uid")?,
+            sk_socket: at("sock", "sk_socket")?,
+            sk_cgrp: if tagged == ABSENT {
+                maybe("sock", "sk_cgrp_data.cgroup")
+            } else {
+                tagged
+            },
+            sk_cgrp_tagged: u32::from(tagged != ABSENT),
+            icsk_probes_out: at(icsk, "icsk_probes_out")?,
+            icsk_user_timeout: at(icsk, "icsk_user_timeout")?,
+            icsk_retransmits: at(icsk, "icsk_retransmits")?,
+            lrcvtime: at(icsk, "icsk_ack.lrcvtime")?,
+            rcv_tstamp: at("tcp_sock", "rcv_tstamp")?,
+            lsndtime: at("tcp_sock", "lsndtime")?,
+            packets_out: at("tcp_sock", "packets_out")?,
+            keepalive_time: at("tcp_sock", "keepalive_time")?,
+            keepalive_intvl: at("tcp_sock", "keepalive_intvl")?,
+            keepalive_probes: at("tcp_sock", "keepalive_probes")?,
+            net_inum: at("net", "ns.inum")?,
+            net_keepalive_time: at("net", "ipv4.sysctl_tcp_keepalive_time")?,
+            net_keepalive_intvl: at("net", "ipv4.sysctl_tcp_keepalive_intvl")?,
+            net_keepalive_probes: at("net", "ipv4.sysctl_tcp_keepalive_probes")?,
+            net_keepalive_probes_size: self.size("net", "ipv4.sysctl_tcp_keepalive_probes")?,
+            socket_ino: at("socket_alloc", "vfs_inode.i_ino")?,
+            cgroup_kn: maybe("cgroup", "kn"),
+            kn_id: maybe("kernfs_node", "id"),
+            cgroup_level: maybe("cgroup", "level"),
+            cgroup_ancestor_ids: maybe("cgroup", "ancestor_ids"),
+            cgroup_ancestors: maybe("cgroup", "ancestors"),
+        })
+    }
+
+    fn parameters(&self, function: &str) -> Option<Vec<btf_rs::Parameter>> {
+        let Type::Func(func) = self.named(function).find(|t| matches!(t, Type::Func(_)))? else {
+            return None;
+        };
+        match self.btf.resolve_chained_type(&func).ok()? {
+            Type::FuncProto(proto) => Some(proto.parameters),
+            _ => None,
+        }
+    }
+
+    fn offset(&self, structure: &str, path: &str) -> Result<u32> {
+        Ok(self.member(structure, path)?.offset)
+    }
+
+    fn size(&self, structure: &str, path: &str) -> Result<u32> {
+        let size = match self.member(structure, path)?.holder {
+            Type::Int(int) => int.size(),
+            other => bail!("{structure}.{path} is a {}, not an integer", other.name()),
+        };
+        Ok(u32::try_from(size)?)
+    }
+
+    /// Follows a dotted path from a structure to one of its members.
+    fn member(&self, structure: &str, path: &str) -> Result<Member> {
+        let missing = || format!("this kernel's BTF has no {structure}.{path}");
+        let holder = self
+            .named(structure)
+            .find(|t| matches!(t, Type::Struct(_)))
+            .with_context(missing)?;
+        let start = Member { offset: 0, holder };
+        path.split('.')
+            .try_fold(start, |at, name| {
+                let inner = self.child(&at.holder, name)?;
+                Some(Member {
+                    offset: at.offset + inner.offset,
+                    ..inner
+                })
+            })
+            .with_context(missing)
+    }
+
+    /// A direct member by name, looking through anonymous structures and unions.
+    fn child(&self, holder: &Type, name: &str) -> Option<Member> {
+        let (Type::Struct(fields) | Type::Union(fields)) = holder else {
+            return None;
+        };
+        fields.members.iter().find_map(|field| {
+            let offset = field.bit_offset() / 8;
+            let found = match self.btf.resolve_name(field).ok()?.as_str() {
+                this if this == name => Member {
+                    offset: 0,
+                    holder: self.bare_type(field)?,
+                },
+                "" => self.child(&self.bare_type(field)?, name)?,
+                _ => return None,
+            };
+            Some(Member {
+                offset: offset + found.offset,
+                ..found
+            })
+        })
+    }
+
+    /// The type of a member, without typedefs and qualifiers.
+    fn bare_type(&self, field: &dyn BtfType) -> Option<Type> {
+        let named = |t: &Type| {
+            matches!(
+                t,
+                Type::Typedef(_)
+                    | Type::Const(_)
+                    | Type::Volatile(_)
+                    | Type::Restrict(_)
+                    | Type::TypeTag(_)
+            )
+        };
+        self.btf.chained_type_iter(field).find(|t| !named(t))
+    }
+
+    fn named(&self, name: &str) -> impl Iterator<Item = Type> {
+        self.btf
+            .resolve_types_by_name(name)
+            .unwrap_or_default()
+            .into_iter()
+    }
+}

@@ -1,0 +1,140 @@
+//! What could not be delivered, hook by hook, as the programs and the kernel count it.
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf,
+    maps::{MapData, PerCpuArray},
+};
+use kaprobe_ebpf::wire::{counter, kind};
+
+use super::{attach, missed};
+use crate::event::{Cause, Hook, Instant, Kind, Lost, LostWhy};
+use crate::way::Way;
+
+/// Reads the counters, and tells what is new in them.
+pub struct Counters {
+    map: PerCpuArray<MapData, u64>,
+    attached: Vec<(Hook, Way)>,
+    /// The totals that have been told already, in the order of [`Counters::totals`].
+    told: Vec<u64>,
+}
+
+/// One thing that is counted.
+struct Total {
+    hook: Hook,
+    kind: Option<Kind>,
+    why: LostWhy,
+    count: u64,
+}
+
+impl Counters {
+    pub fn new(ebpf: &mut Ebpf, attached: Vec<(Hook, Way)>) -> Result<Self> {
+        let map = ebpf
+            .take_map("COUNTERS")
+            .context("the BPF object has no map COUNTERS")?;
+        Ok(Self {
+            map: PerCpuArray::try_from(map)?,
+            attached,
+            told: Vec::new(),
+        })
+    }
+
+    /// What was lost since the last call.
+    ///
+    /// # Errors
+    /// When the kernel does not hand the counters out.
+    pub fn new_losses(&mut self, ebpf: &Ebpf, at: Instant) -> Result<Vec<Lost>> {
+        let totals = self.totals(ebpf)?;
+        self.told.resize(totals.len(), 0);
+        let mut losses = Vec::new();
+        for (total, told) in totals.into_iter().zip(&mut self.told) {
+            let count = total.count.saturating_sub(*told);
+            *told = total.count;
+            if count > 0 {
+                losses.push(Lost {
+                    at,
+                    hook: total.hook,
+                    kind: total.kind,
+                    why: total.why,
+                    count,
+                });
+            }
+        }
+        Ok(losses)
+    }
+
+    /// How many events came from sockets that the full table could not follow.
+    ///
+    /// # Errors
+    /// When the kernel does not hand the counter out.
+    pub fn untracked(&self) -> Result<u64> {
+        self.sum(counter::SOCKET_UNTRACKED)
+    }
+
+    fn totals(&self, ebpf: &Ebpf) -> Result<Vec<Total>> {
+        let mut totals = Vec::new();
+        for (index, kind) in (0..).zip(COUNTED) {
+            totals.push(Total {
+                hook: hook_of(kind),
+                kind: Some(kind),
+                why: LostWhy::RingBuffer,
+                count: self.sum(index)?,
+            });
+        }
+        totals.push(Total {
+            hook: Hook::KeepaliveTimer,
+            kind: None,
+            why: LostWhy::FiringTable,
+            count: self.sum(counter::FIRING_UNTRACKED)?,
+        });
+        let unpaired = self.sum(counter::EXIT_MISSED)? + self.sum(counter::ENTRY_MISSED)?;
+        for &(hook, way) in &self.attached {
+            let skipped: u64 = attach::programs(ebpf, hook, way).map(missed::by).sum();
+            // A firing whose one end was skipped is found by its other end as well.
+            let count = if hook == Hook::KeepaliveTimer {
+                skipped.max(unpaired)
+            } else {
+                skipped
+            };
+            totals.push(Total {
+                hook,
+                kind: None,
+                why: LostWhy::Missed,
+                count,
+            });
+        }
+        Ok(totals)
+    }
+
+    fn sum(&self, index: u32) -> Result<u64> {
+        let values = self
+            .map
+            .get(&index, 0)
+            .context("cannot read the counters of lost events")?;
+        Ok(values.iter().sum())
+    }
+}
+
+/// The kinds in the order of their counters, as [`kind`] numbers them. A timeout
+/// that was lost has lost its cause too: it is counted under the first.
+const COUNTED: [Kind; kind::COUNT as usize] = [
+    Kind::Probe,
+    Kind::ProbeCongested,
+    Kind::Early,
+    Kind::DataPending,
+    Kind::Busy,
+    Kind::Timeout(Cause::ProbeCount),
+    Kind::FinWait2(None),
+    Kind::NotRearmed,
+    Kind::Unclassified,
+    Kind::RstSent,
+    Kind::Closed,
+];
+
+const fn hook_of(kind: Kind) -> Hook {
+    match kind {
+        Kind::RstSent => Hook::SendActiveReset,
+        Kind::Closed => Hook::DestroySock,
+        _ => Hook::KeepaliveTimer,
+    }
+}

@@ -1,0 +1,189 @@
+//! From the wire to an event: every value checked, every unit made explicit.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use kaprobe_ebpf::wire::{self, cause, flag, kind};
+
+use crate::event::{Cause, FinWait2, Instant, Kind, Origin, Setting, SocketEvent, SocketId};
+
+/// `AF_INET` and `AF_INET6`, as Linux numbers them.
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+
+/// Turns wire events into events.
+#[derive(Debug, Clone)]
+pub struct Decoder {
+    /// Timer ticks a second.
+    pub hz: u32,
+    /// The kernel's names of the reset reasons.
+    pub reset_reasons: BTreeMap<u32, String>,
+    /// CLOCK_REALTIME less CLOCK_MONOTONIC, ns.
+    pub clock_offset_ns: i64,
+}
+
+/// Why a record of the ring buffer is no event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Its length is not that of an event.
+    #[error("a record of {0} bytes is no event: the BPF object is not this binary's")]
+    Length(usize),
+    /// It was written by another version of the programs.
+    #[error("wire version {0}: the BPF object is not this binary's")]
+    Version(u16),
+    /// Its kind is none that this binary knows.
+    #[error("unknown kind {0}")]
+    Kind(u16),
+    /// Its cause is none that this binary knows.
+    #[error("unknown cause {0}")]
+    Cause(u8),
+    /// Its address family is neither IPv4 nor IPv6.
+    #[error("unknown address family {0}")]
+    Family(u16),
+}
+
+impl Decoder {
+    /// Decodes one record of the ring buffer.
+    ///
+    /// # Errors
+    /// Says what is not as the contract has it; never panics, whatever the bytes.
+    pub fn decode(&self, bytes: &[u8]) -> Result<SocketEvent, DecodeError> {
+        let raw = wire::Event::from_bytes(bytes).ok_or(DecodeError::Length(bytes.len()))?;
+        if raw.version != wire::VERSION {
+            return Err(DecodeError::Version(raw.version));
+        }
+        let has = |bit| raw.flags & bit != 0;
+        let firing = raw.kind < kind::RST_SENT;
+        Ok(SocketEvent {
+            at: self.instant(raw.mono_ns),
+            kind: kind_of(&raw)?,
+            id: SocketId {
+                sk: raw.socket.sk,
+                born_ns: raw.born_ns,
+            },
+            owner: None,
+            laddr: address(raw.socket.family, raw.socket.laddr)?,
+            lport: raw.socket.lport,
+            raddr: address(raw.socket.family, raw.socket.raddr)?,
+            rport: raw.socket.rport,
+            netns: raw.socket.netns,
+            inode: (raw.inode != 0).then_some(raw.inode),
+            cookie: (raw.cookie != 0).then_some(raw.cookie),
+            uid: raw.uid,
+            cgroup: (raw.cgroup != 0).then_some(raw.cgroup),
+            state: raw.state,
+            state_after: raw.state_after,
+            keepalive: has(flag::KEEPOPEN),
+            orphan: has(flag::DEAD),
+            keepalive_time: self.time(raw.keepalive_time, raw.sysctl_time),
+            keepalive_intvl: self.time(raw.keepalive_intvl, raw.sysctl_intvl),
+            keepalive_probes: setting(raw.keepalive_probes, raw.sysctl_probes, u64::from),
+            user_timeout_ms: (raw.user_timeout != 0).then_some(raw.user_timeout),
+            probes_out: raw.probes_out,
+            probes_out_after: raw.probes_out_after,
+            lastrcv_ms: self.ms(raw.jiffies.wrapping_sub(raw.lrcvtime)),
+            lastack_ms: self.ms(raw.jiffies.wrapping_sub(raw.rcv_tstamp)),
+            lastsnd_ms: self.ms(raw.jiffies.wrapping_sub(raw.lsndtime)),
+            next_ms: (firing && has(flag::PENDING_AFTER))
+                .then(|| self.ms(ticks_until(raw.expires_after, raw.jiffies_after))),
+            late_ms: firing.then(|| self.ms(ticks_until(raw.jiffies, raw.expires))),
+            unacked: raw.packets_out,
+            write_queue: has(flag::WRITE_QUEUE),
+            err: (raw.err != 0).then_some(raw.err),
+            reason: has(flag::HAS_REASON).then(|| self.reason(raw.reason)),
+            firing_ns: has(flag::RESET_IN_TIMER).then_some(raw.firing_ns),
+            news: has(flag::NEWS),
+        })
+    }
+
+    fn instant(&self, mono_ns: u64) -> Instant {
+        let mono = i64::try_from(mono_ns).unwrap_or(i64::MAX);
+        Instant {
+            mono_ns,
+            wall_ns: mono.saturating_add(self.clock_offset_ns),
+        }
+    }
+
+    fn ms(&self, jiffies: u32) -> u64 {
+        u64::from(jiffies) * 1000 / u64::from(self.hz.max(1))
+    }
+
+    fn time(&self, own: u32, sysctl: u32) -> Setting {
+        setting(own, sysctl, |jiffies| self.ms(jiffies))
+    }
+
+    fn reason(&self, number: u32) -> String {
+        self.reset_reasons
+            .get(&number)
+            .cloned()
+            .unwrap_or_else(|| number.to_string())
+    }
+}
+
+/// Jiffies from `now` to `then`; 0 where that is past. The clock wraps: what is
+/// more than half of it ahead is behind (`time_after`, include/linux/jiffies.h).
+fn ticks_until(then: u32, now: u32) -> u32 {
+    let ahead = then.wrapping_sub(now);
+    if ahead > u32::MAX / 2 { 0 } else { ahead }
+}
+
+/// `tp->value ? : sysctl`, as `keepalive_time_when` and its like resolve it
+/// (include/net/tcp.h).
+fn setting(own: u32, sysctl: u32, unit: impl Fn(u32) -> u64) -> Setting {
+    if own != 0 {
+        Setting {
+            value: unit(own),
+            from: Origin::Socket,
+        }
+    } else {
+        Setting {
+            value: unit(sysctl),
+            from: Origin::Sysctl,
+        }
+    }
+}
+
+fn kind_of(raw: &wire::Event) -> Result<Kind, DecodeError> {
+    Ok(match raw.kind {
+        kind::PROBE => Kind::Probe,
+        kind::PROBE_CONGESTED => Kind::ProbeCongested,
+        kind::EARLY => Kind::Early,
+        kind::DATA_PENDING => Kind::DataPending,
+        kind::BUSY => Kind::Busy,
+        kind::TIMEOUT => Kind::Timeout(match raw.cause {
+            cause::PROBE_COUNT => Cause::ProbeCount,
+            cause::USER_TIMEOUT => Cause::UserTimeout,
+            other => return Err(DecodeError::Cause(other)),
+        }),
+        kind::FIN_WAIT2 => Kind::FinWait2(fin_wait2(raw.flags)),
+        kind::NOT_REARMED => Kind::NotRearmed,
+        kind::UNCLASSIFIED => Kind::Unclassified,
+        kind::RST_SENT => Kind::RstSent,
+        kind::CLOSED => Kind::Closed,
+        other => return Err(DecodeError::Kind(other)),
+    })
+}
+
+/// A firing that sent no reset proves TIME_WAIT only where resets are hooked.
+fn fin_wait2(flags: u16) -> Option<FinWait2> {
+    if flags & flag::RESET_IN_TIMER != 0 {
+        Some(FinWait2::Reset)
+    } else if flags & flag::RESETS_SEEN != 0 {
+        Some(FinWait2::TimeWait)
+    } else {
+        None
+    }
+}
+
+fn address(family: u16, bytes: [u8; 16]) -> Result<IpAddr, DecodeError> {
+    match family {
+        AF_INET => {
+            let [a, b, c, d, ..] = bytes;
+            Ok(IpAddr::V4(Ipv4Addr::new(a, b, c, d)))
+        }
+        AF_INET6 => Ok(IpAddr::V6(Ipv6Addr::from(bytes))),
+        other => Err(DecodeError::Family(other)),
+    }
+}

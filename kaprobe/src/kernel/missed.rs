@@ -1,0 +1,87 @@
+//! How often the kernel skipped a program: counted by the kernel, where it does.
+//!
+//! A program that would run inside itself is skipped (`recursion_misses`, since
+//! 5.12), a kprobe that is hit while another one is handled too (`missed` of its
+//! link, since 6.7).
+
+use std::{
+    io,
+    mem::{size_of, zeroed},
+    os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+};
+
+use aya::programs::{Program, loaded_links};
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_prog_info};
+
+/// How often this program was skipped; 0 where the kernel does not count.
+pub fn by(program: &Program) -> u64 {
+    let Ok(fd) = program.fd() else { return 0 };
+    let recursion =
+        info::<bpf_prog_info>(fd.as_fd().as_raw_fd()).map_or(0, |info| info.recursion_misses);
+    recursion + kprobe_missed(program)
+}
+
+fn kprobe_missed(program: &Program) -> u64 {
+    let Program::KProbe(kprobe) = program else {
+        return 0;
+    };
+    let Ok(id) = kprobe.info().map(|info| info.id()) else {
+        return 0;
+    };
+    loaded_links()
+        .filter_map(Result::ok)
+        .filter(|link| link.program_id() == id)
+        .filter_map(|link| missed_of_link(link.id()).ok())
+        .sum()
+}
+
+fn missed_of_link(id: u32) -> io::Result<u64> {
+    // SAFETY: zero is a value of this union of integers.
+    let mut attr: bpf_attr = unsafe { zeroed() };
+    attr.__bindgen_anon_6.__bindgen_anon_1.link_id = id;
+    let fd = bpf(bpf_cmd::BPF_LINK_GET_FD_BY_ID, &mut attr)?;
+    // SAFETY: the kernel has just given this descriptor to us alone.
+    let link = unsafe { OwnedFd::from_raw_fd(fd) };
+    let info = info::<bpf_link_info>(link.as_raw_fd())?;
+    if info.type_ != bpf_link_type::BPF_LINK_TYPE_PERF_EVENT as u32 {
+        return Ok(0);
+    }
+    // SAFETY: integers whichever member of the union the kernel filled; what it did
+    // not fill is still zero.
+    Ok(unsafe {
+        info.__bindgen_anon_1
+            .perf_event
+            .__bindgen_anon_1
+            .kprobe
+            .missed
+    })
+}
+
+/// What the kernel says of a BPF object. `T` must be the structure that goes with
+/// the object behind `fd`, made of integers only.
+fn info<T>(fd: RawFd) -> io::Result<T> {
+    // SAFETY: `T` is made of integers, for which zero is a value.
+    let (mut info, mut attr): (T, bpf_attr) = unsafe { (zeroed(), zeroed()) };
+    attr.info.bpf_fd = u32::try_from(fd).map_err(io::Error::other)?;
+    attr.info.info_len = u32::try_from(size_of::<T>()).map_err(io::Error::other)?;
+    attr.info.info = &raw mut info as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(info)
+}
+
+fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<RawFd> {
+    // SAFETY: the attribute outlives the call, its size is told, and the commands
+    // used here write nowhere but where it points.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command as libc::c_int,
+            &raw mut *attr,
+            size_of::<bpf_attr>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    RawFd::try_from(result).map_err(io::Error::other)
+}

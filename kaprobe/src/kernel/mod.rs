@@ -1,0 +1,15 @@
+//! Everything that speaks to the kernel through BPF: the only module that uses aya.
+
+mod attach;
+mod btf;
+mod counters;
+mod decode;
+mod learn;
+mod missed;
+mod tracer;
+
+pub use self::{
+    attach::Attached,
+    decode::{DecodeError, Decoder},
+    tracer::{Ports, Stop, Tracer, Wanted},
+};

@@ -1,0 +1,443 @@
+//! Loads the programs, attaches them, and yields what they see.
+
+use std::{io, os::fd::OwnedFd, sync::Arc, thread, time::Duration};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf, EbpfLoader, Pod,
+    maps::{Array, LpmTrie, Map, MapData, RingBuf, lpm_trie::Key},
+};
+use aya_log::EbpfLogger;
+use ipnet::IpNet;
+use kaprobe_ebpf::config::{Cgroup, Config, Learned, MAX_CGROUPS, MAX_NETNS, State, filter, key};
+use rustix::{
+    event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
+    time::{ClockId, Timespec, clock_gettime},
+};
+
+use super::{
+    attach::{self, Attached, Attacher},
+    btf::KernelTypes,
+    counters::Counters,
+    decode::Decoder,
+    learn,
+};
+use crate::{
+    event::{Event, Hook, Instant},
+    source::Source,
+    way::Way,
+};
+
+/// The compiled programs, kept in the repository beside the digest of their sources.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/kaprobe.bpf.o");
+
+/// How many events one batch holds at most.
+const BATCH: usize = 8192;
+/// How long events may gather in the ring buffer before they are read: waking for
+/// each one would cost more than reading it.
+const GATHER: Duration = Duration::from_millis(20);
+/// How often losses are looked for while nothing happens.
+const LOOK_FOR_LOSSES: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
+
+/// Ports to keep: a bit each.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Ports(Box<[u64; 1024]>);
+
+impl FromIterator<u16> for Ports {
+    fn from_iter<T: IntoIterator<Item = u16>>(ports: T) -> Self {
+        let mut words = Box::new([0; 1024]);
+        for port in ports {
+            words[usize::from(port / 64)] |= 1 << (port % 64);
+        }
+        Self(words)
+    }
+}
+
+/// What to trace, resolved to what the kernel knows.
+#[derive(Clone, Default)]
+pub struct Wanted {
+    /// One bit for each [`kaprobe_ebpf::wire::kind`].
+    pub event_mask: u32,
+    /// AF_INET or AF_INET6; 0 for both.
+    pub family: u32,
+    /// Local ports to keep; `None` for all.
+    pub local_ports: Option<Ports>,
+    /// Remote ports to keep; `None` for all.
+    pub remote_ports: Option<Ports>,
+    /// Ports to keep on either side; `None` for all.
+    pub either_ports: Option<Ports>,
+    /// Networks to keep on either side; empty for all.
+    pub networks: Vec<IpNet>,
+    /// Network namespaces to keep, by inode number; empty for all. At most
+    /// [`MAX_NETNS`].
+    pub netns: Vec<u32>,
+    /// cgroups to keep, with all below them; empty for all. At most [`MAX_CGROUPS`].
+    pub cgroups: Vec<Cgroup>,
+    /// The way to attach; `None` for the cheapest that works.
+    pub attach: Option<Way>,
+    /// Size of the ring buffer, bytes: a power of two, a page at least.
+    pub buffer_bytes: u32,
+    /// Log what only the programs can say.
+    pub debug: bool,
+}
+
+/// The programs at work. Dropping it detaches them and frees their maps.
+pub struct Tracer {
+    ebpf: Ebpf,
+    ring: RingBuf<MapData>,
+    counters: Counters,
+    decoder: Decoder,
+    attached: Vec<Attached>,
+    without: Vec<String>,
+    stop: Stop,
+    logger: Option<EbpfLogger<DebugLog>>,
+    ended: bool,
+}
+
+/// Ends a [`Tracer`]'s stream, from any thread.
+#[derive(Clone, Debug)]
+pub struct Stop(Arc<OwnedFd>);
+
+impl Stop {
+    fn new() -> Result<Self> {
+        let fd = eventfd(0, EventfdFlags::CLOEXEC).context("cannot make an eventfd")?;
+        Ok(Self(Arc::new(fd)))
+    }
+
+    /// Asks for the end: what was seen so far still comes.
+    ///
+    /// # Errors
+    /// When the kernel refuses a write to an eventfd, which it has no reason to.
+    pub fn stop(&self) -> io::Result<()> {
+        rustix::io::write(&*self.0, &1_u64.to_ne_bytes())?;
+        Ok(())
+    }
+}
+
+impl Tracer {
+    /// Loads and attaches what `wanted` asks for. Events count from its return.
+    ///
+    /// # Errors
+    /// When the kernel lacks what is needed, or refuses it.
+    pub fn start(wanted: &Wanted) -> Result<Self> {
+        let types = KernelTypes::read()?;
+        let config = config(&types, wanted)?;
+        let mut ebpf = load(&config, wanted)?;
+        let mut attacher = Attacher::new(&mut ebpf);
+        let mut attached =
+            vec![attacher.attach(Hook::DestroySock, attach::ways(Hook::DestroySock))?];
+        let mut state = learn(attacher.ebpf())?;
+        let ways = |hook| attach::ways(hook).filter(|&way| wanted.attach.is_none_or(|w| w == way));
+        attached.push(attacher.attach(Hook::KeepaliveTimer, ways(Hook::KeepaliveTimer))?);
+        let mut without = Vec::new();
+        match attacher.attach(Hook::SendActiveReset, ways(Hook::SendActiveReset)) {
+            Ok(reset) => attached.push(reset),
+            Err(why) => without.push(format!("{why:#}")),
+        }
+        state.resets_seen = u32::from(without.is_empty());
+        state.key = key_for(&attached);
+
+        let logger = wanted
+            .debug
+            .then(|| EbpfLogger::init_with_logger(&mut ebpf, DebugLog));
+        let hooks = attached.iter().map(|a| (a.hook, a.way)).collect();
+        let mut tracer = Self {
+            ring: RingBuf::try_from(take(&mut ebpf, "EVENTS")?)?,
+            counters: Counters::new(&mut ebpf, hooks)?,
+            decoder: Decoder {
+                hz: state.hz,
+                reset_reasons: types.reset_reasons(),
+                clock_offset_ns: clock_offset_ns(),
+            },
+            attached,
+            without,
+            stop: Stop::new()?,
+            logger: logger
+                .transpose()
+                .context("cannot read the programs' log")?,
+            ended: false,
+            ebpf,
+        };
+        state.armed_ns = now().mono_ns;
+        set_state(&mut tracer.ebpf, state)?;
+        Ok(tracer)
+    }
+
+    /// How each hook was attached.
+    #[must_use]
+    pub fn attached(&self) -> &[Attached] {
+        &self.attached
+    }
+
+    /// The hooks that could not be attached and are done without, and why.
+    #[must_use]
+    pub fn without(&self) -> &[String] {
+        &self.without
+    }
+
+    /// Timer ticks a second.
+    #[must_use]
+    pub const fn hz(&self) -> u32 {
+        self.decoder.hz
+    }
+
+    /// CLOCK_REALTIME less CLOCK_MONOTONIC, ns.
+    #[must_use]
+    pub const fn clock_offset_ns(&self) -> i64 {
+        self.decoder.clock_offset_ns
+    }
+
+    /// How many events came from sockets that could not be followed.
+    ///
+    /// # Errors
+    /// When the kernel does not hand the counter out.
+    pub fn untracked(&self) -> Result<u64> {
+        self.counters.untracked()
+    }
+
+    /// What ends the stream.
+    #[must_use]
+    pub fn stopper(&self) -> Stop {
+        self.stop.clone()
+    }
+
+    /// Waits until there is something to read, a stop, or a second has passed.
+    fn wait(&self) -> Result<()> {
+        let mut fds = [
+            PollFd::new(&self.ring, PollFlags::IN),
+            PollFd::new(&*self.stop.0, PollFlags::IN),
+        ];
+        match poll(&mut fds, Some(&LOOK_FOR_LOSSES)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(why) => Err(why).context("cannot wait for the ring buffer"),
+        }
+    }
+
+    fn stopped(&self) -> Result<bool> {
+        let mut fd = [PollFd::new(&*self.stop.0, PollFlags::IN)];
+        let none = Timespec::default();
+        Ok(poll(&mut fd, Some(&none)).context("cannot poll an eventfd")? > 0)
+    }
+
+    /// Moves what the ring buffer holds into `batch`, until that is full.
+    fn drain(&mut self, batch: &mut Vec<Event>) -> Result<()> {
+        self.decoder.clock_offset_ns = clock_offset_ns();
+        while batch.len() < BATCH {
+            let Some(record) = self.ring.next() else {
+                break;
+            };
+            let event = self.decoder.decode(&record)?;
+            batch.push(Event::Socket(Box::new(event)));
+        }
+        Ok(())
+    }
+
+    fn report_losses(&mut self, batch: &mut Vec<Event>) -> Result<()> {
+        let losses = self.counters.new_losses(&self.ebpf, now())?;
+        batch.extend(losses.into_iter().map(Event::Lost));
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+        Ok(())
+    }
+}
+
+impl Source for Tracer {
+    fn next_batch(&mut self, batch: &mut Vec<Event>) -> Result<bool> {
+        batch.clear();
+        if self.ended {
+            self.drain(batch)?;
+            if batch.is_empty() {
+                return Ok(false);
+            }
+            return Ok(true);
+        }
+        self.wait()?;
+        if self.stopped()? {
+            // No event after this one; those in the buffer follow, then the losses.
+            set_state(&mut self.ebpf, State::default())?;
+            self.ended = true;
+        } else {
+            thread::sleep(GATHER);
+        }
+        self.drain(batch)?;
+        self.report_losses(batch)?;
+        Ok(true)
+    }
+}
+
+/// The configuration that the programs are loaded with.
+fn config(types: &KernelTypes, wanted: &Wanted) -> Result<Config> {
+    let mut config = Config::EMPTY;
+    config.offsets = types.offsets()?;
+    config.event_mask = wanted.event_mask;
+    config.family = wanted.family;
+    config.debug = u32::from(wanted.debug);
+    if let Some(position) = types.parameter("tcp_send_active_reset", "reason") {
+        let slot = config.reset_reason_at.get_mut(position);
+        *slot.context("tcp_send_active_reset takes its reason where kaprobe does not look")? = 1;
+    }
+    // (sk, skb) until 6.10, then (sk, skb, reason).
+    let traced = types.tracepoint_arguments("tcp_send_reset");
+    config.reset_traced_with_reason = u32::from(traced.is_some_and(|n| n > 2));
+    for (set, bit) in [
+        (wanted.local_ports.is_some(), filter::LOCAL_PORT),
+        (wanted.remote_ports.is_some(), filter::REMOTE_PORT),
+        (wanted.either_ports.is_some(), filter::EITHER_PORT),
+        (!wanted.networks.is_empty(), filter::ADDRESS),
+    ] {
+        config.filters |= if set { bit } else { 0 };
+    }
+    config.netns_count = wanted.netns.len().min(MAX_NETNS) as u32;
+    for (slot, &inum) in config.netns.iter_mut().zip(&wanted.netns) {
+        *slot = inum;
+    }
+    config.cgroup_count = wanted.cgroups.len().min(MAX_CGROUPS) as u32;
+    for (slot, &cgroup) in config.cgroups.iter_mut().zip(&wanted.cgroups) {
+        *slot = cgroup;
+    }
+    Ok(config)
+}
+
+/// Loads the object and fills the filter maps; no program is in the kernel yet.
+fn load(config: &Config, wanted: &Wanted) -> Result<Ebpf> {
+    let config = Plain(*config);
+    let mut ebpf = EbpfLoader::new()
+        .override_global("CONFIG", &config, true)
+        .map_max_entries("EVENTS", wanted.buffer_bytes)
+        .load(OBJECT)
+        .context("cannot create kaprobe's BPF maps")?;
+    for (map, ports) in [
+        ("LOCAL_PORTS", &wanted.local_ports),
+        ("REMOTE_PORTS", &wanted.remote_ports),
+        ("EITHER_PORTS", &wanted.either_ports),
+    ] {
+        if let Some(ports) = ports {
+            fill_ports(&mut ebpf, map, ports)?;
+        }
+    }
+    fill_networks(&mut ebpf, &wanted.networks)?;
+    Ok(ebpf)
+}
+
+fn fill_ports(ebpf: &mut Ebpf, name: &str, ports: &Ports) -> Result<()> {
+    let mut map: Array<_, u64> = Array::try_from(map_mut(ebpf, name)?)?;
+    for (index, word) in (0..).zip(ports.0.iter()) {
+        if *word != 0 {
+            map.set(index, word, 0)?;
+        }
+    }
+    Ok(())
+}
+
+fn fill_networks(ebpf: &mut Ebpf, networks: &[IpNet]) -> Result<()> {
+    let mut map: LpmTrie<_, [u8; 16], u8> = LpmTrie::try_from(map_mut(ebpf, "ADDRESSES")?)?;
+    for network in networks {
+        let (prefix, bytes) = match network {
+            // The programs look IPv4 up as ::ffff:0:0/96.
+            IpNet::V4(v4) => (96 + v4.prefix_len(), v4.network().to_ipv6_mapped().octets()),
+            IpNet::V6(v6) => (v6.prefix_len(), v6.network().octets()),
+        };
+        map.insert(&Key::new(u32::from(prefix), bytes), 1, 0)?;
+    }
+    Ok(())
+}
+
+/// What the kernel tells only through a socket: HZ, and which function its timers
+/// call.
+fn learn(ebpf: &mut Ebpf) -> Result<State> {
+    learn::end_a_socket(|cookie| {
+        let state = State {
+            learn_cookie: cookie,
+            ..State::default()
+        };
+        set_state(ebpf, state)
+    })?;
+    let learned = Array::<_, Plain<Learned>>::try_from(map_mut(ebpf, "LEARNED")?)?;
+    let Plain(learned) = learned.get(&0, 0)?;
+    let facts = learn::facts(learned)?;
+    Ok(State {
+        hz: facts.hz,
+        timer_function: facts.timer_function,
+        ..State::default()
+    })
+}
+
+fn set_state(ebpf: &mut Ebpf, state: State) -> Result<()> {
+    Array::<_, Plain<State>>::try_from(map_mut(ebpf, "STATE")?)?
+        .set(0, Plain(state), 0)
+        .context("cannot set the programs' state")
+}
+
+/// A kretprobe knows no argument: entry and exit then meet by CPU and task.
+fn key_for(attached: &[Attached]) -> u32 {
+    let by_kprobe = |a: &Attached| a.hook == Hook::KeepaliveTimer && a.way == Way::Kprobe;
+    if attached.iter().any(by_kprobe) {
+        key::TASK
+    } else {
+        key::TIMER
+    }
+}
+
+fn map_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Map> {
+    ebpf.map_mut(name)
+        .with_context(|| format!("the BPF object has no map {name}"))
+}
+
+/// A map to own. Only once all programs are loaded: they refer to maps by descriptor.
+fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
+    ebpf.take_map(name)
+        .with_context(|| format!("the BPF object has no map {name}"))
+}
+
+/// Now, on both clocks.
+fn now() -> Instant {
+    let mono = clock_gettime(ClockId::Monotonic);
+    let mono_ns = ns(mono);
+    Instant {
+        mono_ns: u64::try_from(mono_ns).unwrap_or_default(),
+        wall_ns: mono_ns.saturating_add(clock_offset_ns()),
+    }
+}
+
+/// CLOCK_REALTIME less CLOCK_MONOTONIC, ns. Read anew for each batch, as the
+/// difference changes when the clock is set or the host sleeps.
+fn clock_offset_ns() -> i64 {
+    ns(clock_gettime(ClockId::Realtime)) - ns(clock_gettime(ClockId::Monotonic))
+}
+
+const fn ns(t: Timespec) -> i64 {
+    t.tv_sec
+        .saturating_mul(1_000_000_000)
+        .saturating_add(t.tv_nsec)
+}
+
+/// A type of the wire contract, as aya may copy it to and from the kernel.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Plain<T>(T);
+
+// SAFETY: integers only, without padding.
+unsafe impl Pod for Plain<Config> {}
+// SAFETY: integers only, without padding.
+unsafe impl Pod for Plain<State> {}
+// SAFETY: integers only, without padding.
+unsafe impl Pod for Plain<Learned> {}
+
+/// Writes what the programs log to stderr.
+struct DebugLog;
+
+impl log::Log for DebugLog {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        eprintln!("kaprobe: debug: {}", record.args());
+    }
+
+    fn flush(&self) {}
+}
