@@ -24,6 +24,13 @@ pub enum Hook {
 }
 
 impl Hook {
+    /// All of them, the one without which there is nothing to trace first.
+    pub const ALL: [Self; 3] = [
+        Self::KeepaliveTimer,
+        Self::SendActiveReset,
+        Self::DestroySock,
+    ];
+
     /// The kernel function that it follows.
     #[must_use]
     pub const fn name(self) -> &'static str {

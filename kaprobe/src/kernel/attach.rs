@@ -153,7 +153,7 @@ impl<'a> Attacher<'a> {
 
 /// Why the kernel refused a program, in one line: aya's own text holds the whole of
 /// the verifier's.
-fn reason(why: &anyhow::Error) -> String {
+pub fn reason(why: &anyhow::Error) -> String {
     match why.downcast_ref() {
         Some(ProgramError::LoadError {
             io_error,

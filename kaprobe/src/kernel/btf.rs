@@ -37,12 +37,6 @@ impl KernelTypes {
         Ok(Self { btf })
     }
 
-    /// Whether the kernel has a function of exactly this name.
-    #[must_use]
-    pub fn has_function(&self, name: &str) -> bool {
-        self.named(name).any(|t| matches!(t, Type::Func(_)))
-    }
-
     /// Position of a function's parameter, from 0, by the parameter's name.
     #[must_use]
     pub fn parameter(&self, function: &str, name: &str) -> Option<usize> {

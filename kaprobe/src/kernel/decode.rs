@@ -187,3 +187,135 @@ fn address(family: u16, bytes: [u8; 16]) -> Result<IpAddr, DecodeError> {
         other => Err(DecodeError::Family(other)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decoder(hz: u32) -> Decoder {
+        Decoder {
+            hz,
+            reset_reasons: BTreeMap::from([(15, "KEEPALIVE_TIMEOUT".to_owned())]),
+            clock_offset_ns: 1_000,
+        }
+    }
+
+    fn bytes(raw: &wire::Event) -> Vec<u8> {
+        // SAFETY: integers only, without padding: every byte is initialized.
+        unsafe {
+            std::slice::from_raw_parts(std::ptr::from_ref(raw).cast::<u8>(), wire::EVENT_SIZE)
+        }
+        .to_vec()
+    }
+
+    fn sample() -> wire::Event {
+        let mut raw = wire::Event::EMPTY;
+        raw.version = wire::VERSION;
+        raw.socket.family = AF_INET;
+        raw.socket.laddr[..4].copy_from_slice(&[10, 9, 0, 1]);
+        raw.mono_ns = 5_000;
+        raw
+    }
+
+    #[test]
+    fn any_bytes_are_decoded_or_refused() {
+        proptest::proptest!(|(mut raw in proptest::collection::vec(proptest::num::u8::ANY, wire::EVENT_SIZE),
+                              kind in 0..=kind::COUNT, family in 0_u16..12, hz in 0_u32..=1000)| {
+            let _refused = decoder(hz).decode(&raw);
+            raw[..2].copy_from_slice(&wire::VERSION.to_ne_bytes());
+            raw[2..4].copy_from_slice(&kind.to_ne_bytes());
+            let place = std::mem::offset_of!(wire::Event, socket)
+                + std::mem::offset_of!(wire::Socket, family);
+            raw[place..place + 2].copy_from_slice(&family.to_ne_bytes());
+            let decoded = decoder(hz).decode(&raw);
+            if kind == kind::COUNT || !matches!(family, AF_INET | AF_INET6) {
+                proptest::prop_assert!(decoded.is_err());
+            }
+        });
+    }
+
+    #[test]
+    fn what_is_not_the_contract_is_named() {
+        let check = |change: fn(&mut wire::Event), expected: DecodeError| {
+            let mut raw = sample();
+            change(&mut raw);
+            assert_eq!(decoder(250).decode(&bytes(&raw)), Err(expected));
+        };
+        check(|raw| raw.version = 99, DecodeError::Version(99));
+        check(|raw| raw.kind = kind::COUNT, DecodeError::Kind(kind::COUNT));
+        check(|raw| raw.socket.family = 1, DecodeError::Family(1));
+        check(|raw| raw.kind = kind::TIMEOUT, DecodeError::Cause(0));
+        assert_eq!(decoder(250).decode(&[0; 7]), Err(DecodeError::Length(7)));
+    }
+
+    #[test]
+    fn jiffies_become_ms_across_the_wrap() {
+        let mut raw = sample();
+        raw.kind = kind::PROBE;
+        raw.flags = flag::PENDING_AFTER;
+        // Fired two ticks late, four ticks after jiffies wrapped.
+        raw.jiffies = 4;
+        raw.jiffies_after = 4;
+        raw.expires = 2;
+        raw.lrcvtime = 4_u32.wrapping_sub(250);
+        raw.rcv_tstamp = 4_u32.wrapping_sub(500);
+        raw.expires_after = 254;
+        let event = decoder(250).decode(&bytes(&raw)).expect("a valid event");
+        assert_eq!(event.late_ms, Some(8));
+        assert_eq!((event.lastrcv_ms, event.lastack_ms), (1000, 2000));
+        assert_eq!(event.idle_ms(), 1000);
+        assert_eq!(event.next_ms, Some(1000));
+        assert_eq!(event.at.wall_ns, 6_000);
+    }
+
+    #[test]
+    fn settings_say_where_they_come_from() {
+        let mut raw = sample();
+        raw.keepalive_time = 500;
+        raw.sysctl_time = 1_800_000;
+        raw.sysctl_intvl = 18_750;
+        raw.sysctl_probes = 9;
+        let event = decoder(250).decode(&bytes(&raw)).expect("a valid event");
+        let from = |value, from| Setting { value, from };
+        assert_eq!(event.keepalive_time, from(2_000, Origin::Socket));
+        assert_eq!(event.keepalive_intvl, from(75_000, Origin::Sysctl));
+        assert_eq!(event.keepalive_probes, from(9, Origin::Sysctl));
+        assert_eq!(event.user_timeout_ms, None);
+    }
+
+    #[test]
+    fn a_fin_wait2_orphan_is_told_by_its_reset() {
+        let check = |flags, expected| {
+            let mut raw = sample();
+            raw.kind = kind::FIN_WAIT2;
+            raw.flags = flags;
+            let event = decoder(250).decode(&bytes(&raw)).expect("a valid event");
+            assert_eq!(event.kind, Kind::FinWait2(expected));
+        };
+        check(flag::RESETS_SEEN, Some(FinWait2::TimeWait));
+        check(
+            flag::RESETS_SEEN | flag::RESET_IN_TIMER,
+            Some(FinWait2::Reset),
+        );
+        check(0, None);
+    }
+
+    #[test]
+    fn reasons_have_the_kernels_names() {
+        let check = |number, expected: Option<&str>| {
+            let mut raw = sample();
+            raw.kind = kind::RST_SENT;
+            raw.reason = number;
+            raw.flags = if expected.is_some() {
+                flag::HAS_REASON
+            } else {
+                0
+            };
+            let event = decoder(250).decode(&bytes(&raw)).expect("a valid event");
+            assert_eq!(event.reason.as_deref(), expected);
+        };
+        check(15, Some("KEEPALIVE_TIMEOUT"));
+        check(999, Some("999"));
+        check(0, None);
+    }
+}

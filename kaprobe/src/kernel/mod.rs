@@ -6,10 +6,12 @@ mod counters;
 mod decode;
 mod learn;
 mod missed;
+mod survey;
 mod tracer;
 
 pub use self::{
     attach::Attached,
     decode::{DecodeError, Decoder},
+    survey::{Tried, survey},
     tracer::{Ports, Stop, Tracer, Wanted},
 };

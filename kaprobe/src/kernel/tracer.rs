@@ -270,7 +270,7 @@ impl Source for Tracer {
 }
 
 /// The configuration that the programs are loaded with.
-fn config(types: &KernelTypes, wanted: &Wanted) -> Result<Config> {
+pub(super) fn config(types: &KernelTypes, wanted: &Wanted) -> Result<Config> {
     let mut config = Config::EMPTY;
     config.offsets = types.offsets()?;
     config.event_mask = wanted.event_mask;
@@ -303,7 +303,7 @@ fn config(types: &KernelTypes, wanted: &Wanted) -> Result<Config> {
 }
 
 /// Loads the object and fills the filter maps; no program is in the kernel yet.
-fn load(config: &Config, wanted: &Wanted) -> Result<Ebpf> {
+pub(super) fn load(config: &Config, wanted: &Wanted) -> Result<Ebpf> {
     let config = Plain(*config);
     let mut ebpf = EbpfLoader::new()
         .override_global("CONFIG", &config, true)
@@ -348,7 +348,7 @@ fn fill_networks(ebpf: &mut Ebpf, networks: &[IpNet]) -> Result<()> {
 
 /// What the kernel tells only through a socket: HZ, and which function its timers
 /// call.
-fn learn(ebpf: &mut Ebpf) -> Result<State> {
+pub(super) fn learn(ebpf: &mut Ebpf) -> Result<State> {
     learn::end_a_socket(|cookie| {
         let state = State {
             learn_cookie: cookie,

@@ -1,0 +1,52 @@
+//! What this kernel allows, found by trying: each way of each hook is attached and
+//! taken back at once.
+
+use anyhow::Result;
+use kaprobe_ebpf::config::Config;
+
+use super::{
+    attach::{self, Attacher},
+    btf::KernelTypes,
+    tracer::{self, Wanted},
+};
+use crate::{event::Hook, way::Way};
+
+/// One way to hook a fact, tried.
+#[derive(Debug, Clone)]
+pub struct Tried {
+    /// Which hook.
+    pub hook: Hook,
+    /// Which way.
+    pub way: Way,
+    /// Whether it worked, or why the kernel refused it.
+    pub outcome: Result<(), String>,
+}
+
+/// Tries every way of every hook. Nothing stays attached.
+///
+/// # Errors
+/// When not even the maps can be made: no privilege, no BPF, no BTF.
+pub fn survey() -> Result<(Vec<Tried>, u32)> {
+    let types = KernelTypes::read()?;
+    let wanted = Wanted::default();
+    let config: Config = tracer::config(&types, &wanted)?;
+    let mut ebpf = tracer::load(&config, &wanted)?;
+    let mut attacher = Attacher::new(&mut ebpf);
+    let mut tried = Vec::new();
+    let mut hz = 0;
+    for hook in Hook::ALL {
+        for way in attach::ways(hook) {
+            let outcome = attacher.attach_way(hook, way);
+            if hook == Hook::DestroySock && outcome.is_ok() {
+                hz = tracer::learn(attacher.ebpf())?.hz;
+            }
+            attacher.detach_way(hook, way);
+            tried.push(Tried {
+                hook,
+                way,
+                outcome: outcome.map_err(|why| attach::reason(&why)),
+            });
+        }
+    }
+    Ok((tried, hz))
+}
