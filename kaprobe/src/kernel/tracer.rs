@@ -2,7 +2,7 @@
 
 use std::{io, os::fd::OwnedFd, sync::Arc, thread, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, LpmTrie, Map, MapData, RingBuf, lpm_trie::Key},
@@ -308,6 +308,7 @@ pub(super) fn load(config: &Config, wanted: &Wanted) -> Result<Ebpf> {
     let mut ebpf = EbpfLoader::new()
         .override_global("CONFIG", &config, true)
         .map_max_entries("EVENTS", wanted.buffer_bytes)
+        .map_max_entries("FIRINGS", firings()?)
         .load(OBJECT)
         .context("cannot create kaprobe's BPF maps")?;
     for (map, ports) in [
@@ -321,6 +322,14 @@ pub(super) fn load(config: &Config, wanted: &Wanted) -> Result<Ebpf> {
     }
     fill_networks(&mut ebpf, &wanted.networks)?;
     Ok(ebpf)
+}
+
+/// Room for the firings that can run at once: one for each CPU, and on PREEMPT_RT
+/// one more for each softirq that preempts another. One whose exit was missed keeps
+/// its place until its timer fires again, so there is room for some of those too.
+fn firings() -> Result<u32> {
+    let cpus = aya::util::nr_cpus().map_err(|(file, why)| anyhow!("cannot read {file}: {why}"))?;
+    Ok(u32::try_from(cpus)?.saturating_mul(8).max(256))
 }
 
 fn fill_ports(ebpf: &mut Ebpf, name: &str, ports: &Ports) -> Result<()> {
