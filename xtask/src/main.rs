@@ -1,2 +1,37 @@
 //! What a developer of kaprobe, or its CI, runs: `cargo xtask --help`.
-fn main() {}
+
+mod apt;
+mod ebpf;
+mod process;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Builds, runs and tests kaprobe.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build the BPF programs and keep the object, with a digest of what made it
+    Ebpf(ebpf::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().task {
+        Task::Ebpf(args) => ebpf::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            process::say(format_args!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

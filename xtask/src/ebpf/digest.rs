@@ -1,0 +1,153 @@
+//! A readable list of everything that decides the bytes of the BPF object.
+//!
+//! It is computed from files alone, so that a stale object is noticed at once
+//! and without the tools that build one.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+use toml::{Table, Value};
+
+use super::toolchain::{BPF_LINKER, LINK_ARGS, pinned_rustc};
+use super::{DIGEST, OBJECT};
+use crate::workspace;
+
+const CRATE: &str = "kaprobe-ebpf";
+
+/// How the kept digest departs from the tree: a line each, none when all is well.
+pub fn stale() -> Result<Vec<String>> {
+    let object = fs::read(workspace::root().join(OBJECT)).unwrap_or_default();
+    let kept = fs::read_to_string(workspace::root().join(DIGEST)).unwrap_or_default();
+    let now = compute(&object)?;
+    let (kept, now): (BTreeSet<_>, BTreeSet<_>) = (kept.lines().collect(), now.lines().collect());
+    let gone = kept
+        .difference(&now)
+        .map(|line| format!("{DIGEST}: kept: {line}"));
+    let new = now
+        .difference(&kept)
+        .map(|line| format!("{DIGEST}: now:  {line}"));
+    Ok(gone.chain(new).collect())
+}
+
+/// The digest of an object built from the tree as it is.
+pub fn compute(object: &[u8]) -> Result<String> {
+    let manifest: Table = parse("Cargo.toml")?;
+    let mut text =
+        String::from("# What kaprobe.bpf.o was made from; `cargo xtask ebpf` writes both.\n");
+    writeln!(text, "object      {}", sha256(object))?;
+    writeln!(text, "rustc       {}", pinned_rustc()?)?;
+    writeln!(text, "bpf-linker  {BPF_LINKER}")?;
+    writeln!(text, "link-args   {}", LINK_ARGS.join(" "))?;
+    writeln!(
+        text,
+        "edition     {}",
+        manifest["workspace"]["package"]["edition"]
+    )?;
+    for (name, profile) in profiles(&manifest) {
+        writeln!(text, "profile     {name} = {profile}")?;
+    }
+    for source in sources()? {
+        let bytes = fs::read(workspace::root().join(&source))
+            .with_context(|| format!("cannot read {}", source.display()))?;
+        writeln!(text, "source      {} {}", sha256(&bytes), source.display())?;
+    }
+    for locked in dependencies(&parse("Cargo.lock")?) {
+        writeln!(text, "crate       {locked}")?;
+    }
+    Ok(text)
+}
+
+fn parse(path: &str) -> Result<Table> {
+    workspace::read(path)?
+        .parse()
+        .with_context(|| format!("{path} is no TOML"))
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .fold(String::new(), |mut hex, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+}
+
+/// The profile of the object, and those that it inherits from.
+fn profiles(manifest: &Table) -> Vec<(&str, &Value)> {
+    let mut found = Vec::new();
+    let mut name = Some("bpf");
+    while let Some((current, profile)) =
+        name.and_then(|name| Some((name, manifest.get("profile")?.get(name)?)))
+    {
+        found.push((current, profile));
+        name = profile.get("inherits").and_then(Value::as_str);
+    }
+    found
+}
+
+/// The manifest and sources of the BPF crate, in order, named from the root.
+fn sources() -> Result<Vec<PathBuf>> {
+    let mut found = vec![Path::new(CRATE).join("Cargo.toml")];
+    let mut folders = vec![Path::new(CRATE).join("src")];
+    while let Some(folder) = folders.pop() {
+        let listing = fs::read_dir(workspace::root().join(&folder))
+            .with_context(|| format!("cannot list {}", folder.display()))?;
+        for entry in listing {
+            let entry = entry?;
+            let path = folder.join(entry.file_name());
+            if entry.file_type()?.is_dir() {
+                folders.push(path);
+            } else {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The crates of aya that the BPF crate depends on, as Cargo.lock pins them.
+///
+/// What those need in turn helps them build and leaves the object alone; were
+/// that ever untrue, the rebuild of `--check` would tell.
+fn dependencies(lock: &Table) -> BTreeSet<String> {
+    let packages: &[Value] = lock
+        .get("package")
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice);
+    let text = |package: &Value, field: &str| {
+        package
+            .get(field)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+
+    let mut locked = BTreeSet::new();
+    let mut open = vec![CRATE.to_owned()];
+    while let Some(name) = open.pop() {
+        for package in packages
+            .iter()
+            .filter(|package| text(package, "name") == name)
+        {
+            let line = ["name", "version", "checksum"]
+                .map(|field| text(package, field))
+                .join(" ");
+            if name == CRATE || locked.insert(line) {
+                let needs = package.get("dependencies").and_then(Value::as_array);
+                let needs = needs.into_iter().flatten().filter_map(Value::as_str);
+                open.extend(
+                    needs
+                        .filter(|name| name.starts_with("aya-"))
+                        .map(str::to_owned),
+                );
+            }
+        }
+    }
+    locked
+}

@@ -1,0 +1,90 @@
+//! The BPF object that the repository keeps.
+//!
+//! A plain `cargo build` embeds `kaprobe/bpf/kaprobe.bpf.o` and so needs neither
+//! bpf-linker nor the source of `core`. What made the object stands beside it in
+//! `kaprobe.bpf.digest`; the same inputs give the same bytes in any checkout.
+
+mod digest;
+mod strip;
+mod toolchain;
+
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{CommandExt, say};
+use crate::workspace;
+use toolchain::Toolchain;
+
+const OBJECT: &str = "kaprobe/bpf/kaprobe.bpf.o";
+const DIGEST: &str = "kaprobe/bpf/kaprobe.bpf.digest";
+
+/// The target of the BPF programs: little-endian, as every host we support is.
+pub const TARGET: &str = "bpfel-unknown-none";
+
+/// Options of `cargo xtask ebpf`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Write nothing; fail when a rebuild differs from the kept object or digest
+    #[arg(long)]
+    check: bool,
+}
+
+/// Builds the object, then keeps it or compares it with the one kept.
+pub fn run(args: &Args) -> Result<()> {
+    if args.check { check() } else { keep() }
+}
+
+/// Fails when a rebuild differs from what the repository keeps.
+pub fn check() -> Result<()> {
+    let built = build()?;
+    let mut differences = digest::stale()?;
+    let kept = fs::read(workspace::root().join(OBJECT)).unwrap_or_default();
+    if kept != built {
+        let at = kept
+            .iter()
+            .zip(&built)
+            .take_while(|(kept, built)| kept == built)
+            .count();
+        differences.push(format!(
+            "{OBJECT}: {} bytes, a rebuild gives {}; they part at byte {at}",
+            kept.len(),
+            built.len(),
+        ));
+    }
+    if !differences.is_empty() {
+        bail!(
+            "the kept BPF object is not what its sources give; run `cargo xtask ebpf` and commit\n  {}",
+            differences.join("\n  ")
+        );
+    }
+    say(format_args!(
+        "{OBJECT} is what its sources give, byte for byte"
+    ));
+    Ok(())
+}
+
+fn keep() -> Result<()> {
+    let built = build()?;
+    let digest = digest::compute(&built)?;
+    workspace::write(&workspace::root().join(OBJECT), &built)?;
+    workspace::write(&workspace::root().join(DIGEST), digest)?;
+    say(format_args!("{OBJECT}: {} bytes", built.len()));
+    Ok(())
+}
+
+fn build() -> Result<Vec<u8>> {
+    let target_dir = workspace::cache("bpf");
+    let toolchain = Toolchain::ready()?;
+    say("building the BPF programs");
+    toolchain
+        .cargo("build")
+        .args(["--bin", "kaprobe-ebpf", "--profile", "bpf"])
+        .arg("--target-dir")
+        .arg(&target_dir)
+        .check_aside()?;
+
+    let object = target_dir.join(TARGET).join("bpf/kaprobe-ebpf");
+    let bytes = fs::read(&object).with_context(|| format!("cannot read {}", object.display()))?;
+    strip::dwarf(&bytes).with_context(|| format!("cannot strip {}", object.display()))
+}
