@@ -5,6 +5,7 @@
 //! targets reach the same code. It is no stable interface.
 
 pub mod event;
+pub mod host;
 pub mod kernel;
 pub mod source;
 pub mod way;

@@ -1,0 +1,7 @@
+//! What the host's files say: processes, namespaces, cgroups, settings, privileges.
+//!
+//! Nothing here speaks to BPF, and nothing runs in the thread that reads the ring
+//! buffer: a slow /proc may delay a record, and never costs an event.
+
+pub mod fds;
+pub mod owner;
