@@ -4,7 +4,9 @@
 //! The binary is a thin shell around this library, so that tests, benches and fuzz
 //! targets reach the same code. It is no stable interface.
 
+pub mod escape;
 pub mod event;
+pub mod exit;
 pub mod host;
 pub mod kernel;
 pub mod source;

@@ -1,0 +1,198 @@
+//! Text that kaprobe did not make (a command's name, a reason, a host's name) as
+//! text that can steer no terminal and break no line.
+//!
+//! The escapes are Rust's own: `\n`, `\\`, `\u{1b}`, and `\xff` for a byte that is
+//! not UTF-8. What is escaped is what `char::escape_debug` does: controls, bidi and
+//! zero-width marks, separators, combining and unassigned characters; quotes are
+//! left to the formats that care. It is one-to-one: the bytes can be had back.
+
+use std::fmt::{self, Display, Write as _};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Escaped text: one line, printable characters only.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Escaped(String);
+
+impl Escaped {
+    /// Escapes bytes as they came.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        let mut text = String::with_capacity(bytes.len());
+        for chunk in bytes.utf8_chunks() {
+            for char in chunk.valid().chars() {
+                push(&mut text, char);
+            }
+            for byte in chunk.invalid() {
+                // Writing to a String cannot fail.
+                let _ = write!(text, "\\x{byte:02x}");
+            }
+        }
+        Self(text)
+    }
+
+    /// Takes text that may be escaped already, such as a field of a log. Whatever
+    /// it holds, what comes out is escaped: a log is not to be trusted either.
+    #[must_use]
+    pub fn from_escaped(text: &str) -> Self {
+        Self::from_bytes(&unescape(text))
+    }
+
+    /// The escaped text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The bytes that were escaped.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        unescape(&self.0)
+    }
+}
+
+impl Display for Escaped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl From<&str> for Escaped {
+    fn from(text: &str) -> Self {
+        Self::from_bytes(text.as_bytes())
+    }
+}
+
+impl Serialize for Escaped {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Escaped {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Ok(Self::from_escaped(&String::deserialize(from)?))
+    }
+}
+
+/// A message for a terminal: like [`Escaped`], but a backslash stays as it is, for
+/// messages quote paths and earlier escapes.
+#[must_use]
+pub fn message(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for char in text.chars() {
+        if char == '\\' {
+            out.push(char);
+        } else {
+            push(&mut out, char);
+        }
+    }
+    out
+}
+
+fn push(text: &mut String, char: char) {
+    match char {
+        '\'' | '"' => text.push(char),
+        _ => text.extend(char.escape_debug()),
+    }
+}
+
+/// Undoes [`Escaped::from_bytes`]; a backslash that starts no escape is itself.
+fn unescape(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(char) = rest.chars().next() {
+        rest = match (char == '\\')
+            .then(|| escape_at(rest, &mut bytes))
+            .flatten()
+        {
+            Some(after) => after,
+            None => {
+                bytes.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
+                &rest[char.len_utf8()..]
+            }
+        };
+    }
+    bytes
+}
+
+/// Decodes the escape that `text` starts with into `bytes`; what follows it, or
+/// `None` when it is no escape.
+fn escape_at<'a>(text: &'a str, bytes: &mut Vec<u8>) -> Option<&'a str> {
+    let body = text.strip_prefix('\\')?;
+    if let Some(hex) = body.strip_prefix('x') {
+        let digits = hex.get(..2)?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        return Some(&hex[2..]);
+    }
+    if let Some(hex) = body.strip_prefix("u{") {
+        let (digits, after) = hex.split_once('}')?;
+        let char = char::from_u32(u32::from_str_radix(digits, 16).ok()?)?;
+        bytes.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
+        return Some(after);
+    }
+    bytes.push(match body.bytes().next()? {
+        b'0' => 0,
+        b't' => b'\t',
+        b'r' => b'\r',
+        b'n' => b'\n',
+        b'\\' => b'\\',
+        _ => return None,
+    });
+    Some(&body[1..])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn escapes() {
+        let rows: &[(&[u8], &str)] = &[
+            (b"nginx", "nginx"),
+            (b"", ""),
+            (b"a b'c\"d", "a b'c\"d"),
+            (b"back\\slash", "back\\\\slash"),
+            (b"\x1b[31m", "\\u{1b}[31m"),
+            (b"two\nlines\r\t\0", "two\\nlines\\r\\t\\0"),
+            (b"\xff\xfe", "\\xff\\xfe"),
+            ("caf\u{e9} \u{65e5}".as_bytes(), "caf\u{e9} \u{65e5}"),
+            ("\u{202e}evil\u{200b}".as_bytes(), "\\u{202e}evil\\u{200b}"),
+            ("\u{9b}31m\u{2028}".as_bytes(), "\\u{9b}31m\\u{2028}"),
+            (b"cut\xe6\x97", "cut\\xe6\\x97"),
+        ];
+        for (bytes, text) in rows {
+            assert_eq!(Escaped::from_bytes(bytes).as_str(), *text);
+        }
+    }
+
+    #[test]
+    fn a_log_is_not_trusted() {
+        for (text, escaped) in [
+            ("raw \x1b[2J", "raw \\u{1b}[2J"),
+            ("\\u{1b}", "\\u{1b}"),
+            ("\\q \\x9 \\u{110000}", "\\\\q \\\\x9 \\\\u{110000}"),
+            ("\\", "\\\\"),
+        ] {
+            assert_eq!(Escaped::from_escaped(text).as_str(), escaped);
+        }
+    }
+
+    #[test]
+    fn a_message_is_one_line() {
+        assert_eq!(message("a\nb \x1b[0m C:\\x"), "a\\nb \\u{1b}[0m C:\\x");
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_come_back(bytes: Vec<u8>) {
+            let escaped = Escaped::from_bytes(&bytes);
+            prop_assert_eq!(escaped.to_bytes(), bytes);
+            prop_assert!(escaped.as_str().chars().all(|c| c == ' ' || !c.is_whitespace()));
+            prop_assert!(!escaped.as_str().chars().any(char::is_control));
+            prop_assert_eq!(Escaped::from_escaped(escaped.as_str()), escaped);
+        }
+    }
+}

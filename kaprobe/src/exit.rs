@@ -1,0 +1,136 @@
+//! How kaprobe ends: the exit codes, and errors that carry one.
+
+use std::fmt::{self, Display};
+
+use crate::escape;
+
+/// What the shell sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// It did what it was asked, or was told to stop.
+    Ok = 0,
+    /// Something failed on the way.
+    Failure = 1,
+    /// The command line makes no sense.
+    Usage = 2,
+    /// A privilege is missing.
+    Privilege = 3,
+    /// The kernel lacks what is needed.
+    Kernel = 4,
+}
+
+impl From<Code> for std::process::ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+/// An error that decides the exit code. As a context it also decides that of the
+/// error it is put on: `result.context(Error::kernel("cannot attach …"))`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    code: Code,
+    message: String,
+}
+
+impl Error {
+    /// Something failed on the way.
+    pub fn failure(message: impl Into<String>) -> Self {
+        Self {
+            code: Code::Failure,
+            message: message.into(),
+        }
+    }
+
+    /// The command line makes no sense.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self {
+            code: Code::Usage,
+            message: message.into(),
+        }
+    }
+
+    /// A privilege is missing.
+    pub fn privilege(message: impl Into<String>) -> Self {
+        Self {
+            code: Code::Privilege,
+            message: message.into(),
+        }
+    }
+
+    /// The kernel lacks what is needed.
+    pub fn kernel(message: impl Into<String>) -> Self {
+        Self {
+            code: Code::Kernel,
+            message: message.into(),
+        }
+    }
+
+    /// The exit code it asks for.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        self.code
+    }
+}
+
+impl Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The exit code of any error: that of the outermost [`Error`] in it, else
+/// [`Code::Failure`].
+#[must_use]
+pub fn code_of(error: &anyhow::Error) -> Code {
+    error
+        .downcast_ref::<Error>()
+        .map_or(Code::Failure, Error::code)
+}
+
+/// The one line for stderr, without its line end: `kaprobe: what: why`.
+#[must_use]
+pub fn line(error: &anyhow::Error) -> String {
+    format!("kaprobe: {}", escape::message(&format!("{error:#}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context as _, anyhow};
+
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_and_one_code() {
+        let plain = anyhow!("deep\nreason");
+        let rows = [
+            (
+                plain.context("on top"),
+                Code::Failure,
+                "kaprobe: on top: deep\\nreason",
+            ),
+            (
+                Error::usage("bad port").into(),
+                Code::Usage,
+                "kaprobe: bad port",
+            ),
+            (
+                anyhow!("EPERM").context(Error::privilege("cannot load")),
+                Code::Privilege,
+                "kaprobe: cannot load: EPERM",
+            ),
+            (
+                anyhow::Error::from(Error::kernel("no BTF")).context("tracing"),
+                Code::Kernel,
+                "kaprobe: tracing: no BTF",
+            ),
+        ];
+        for (error, code, text) in rows {
+            assert_eq!((code_of(&error), line(&error).as_str()), (code, text));
+        }
+        let through: anyhow::Result<()> = Err(Error::kernel("x")).context("y");
+        assert_eq!(through.map_err(|e| code_of(&e)), Err(Code::Kernel));
+    }
+}
