@@ -9,5 +9,7 @@ pub mod event;
 pub mod exit;
 pub mod host;
 pub mod kernel;
+pub mod record;
 pub mod source;
 pub mod way;
+pub mod words;

@@ -1,0 +1,493 @@
+//! The flat record: what every sink writes, one line each, under the same names.
+//!
+//! The fields are declared once, in [`Record`]; their names, their order and the
+//! walk over them follow from that. Their meaning is also in
+//! `schema/kaprobe-log.schema.json`, which a test holds to the same names.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display};
+use std::net::IpAddr;
+
+use serde::de::{self, Deserialize, Deserializer};
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
+
+use crate::escape::Escaped;
+use crate::event::{Cause, FinWait2, Hook, Kind, LostWhy, Origin};
+use crate::words::{Word, words};
+
+/// Version of the log format. The first number changes when a reader of the old
+/// format would read the new one wrong.
+pub const VERSION: &str = "1.0";
+
+/// Declares a record: `required` fields, then `optional` ones.
+macro_rules! record {
+    (
+        $(#[$outer:meta])* $record:ident
+        required { $($(#[$must_doc:meta])* $must:ident: $must_type:ty,)+ }
+        optional { $($(#[$may_doc:meta])* $may:ident: $may_type:ty,)+ }
+    ) => {
+        $(#[$outer])*
+        #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+        pub struct $record {
+            $($(#[$must_doc])* pub $must: $must_type,)+
+            $($(#[$may_doc])* pub $may: Option<$may_type>,)+
+        }
+
+        impl $record {
+            /// The names of the fields, in their order.
+            pub const NAMES: &'static [&'static str] =
+                &[$(stringify!($must),)+ $(stringify!($may),)+];
+
+            /// A record with the required fields and no other.
+            #[must_use]
+            pub fn new($($must: $must_type),+) -> Self {
+                Self { $($must,)+ $($may: None,)+ }
+            }
+
+            /// Shows each field to `see`, in their order, absent ones too.
+            pub fn visit<'a>(&'a self, mut see: impl FnMut(&'static str, Value<'a>)) {
+                $(see(stringify!($must), self.$must.value());)+
+                $(see(stringify!($may), self.$may.value());)+
+            }
+        }
+    };
+}
+
+record! {
+    /// One thing that happened. A field that does not apply, or is not known, is
+    /// absent. Times in ms are made from the kernel's ticks; their grain is a tick,
+    /// 1 to 10 ms.
+    Record
+    required {
+        /// When, by the wall clock.
+        time: WallTime,
+        /// When, CLOCK_MONOTONIC, ns.
+        mono_ns: u64,
+        /// Number of the record in this output, from 1.
+        seq: u64,
+        /// What.
+        event: EventName,
+    }
+    optional {
+        /// Number of the socket in this trace, from 1.
+        sock: u64,
+        /// A process that holds the socket.
+        pid: u32,
+        /// Its command.
+        comm: Escaped,
+        /// Address family of the socket; of one that carries IPv4 over AF_INET6, inet6.
+        family: Family,
+        /// Local address.
+        laddr: IpAddr,
+        /// Local port.
+        lport: u16,
+        /// Remote address.
+        raddr: IpAddr,
+        /// Remote port.
+        rport: u16,
+        /// Network namespace, inode number.
+        netns: u32,
+        /// Inode number in sockfs.
+        inode: u64,
+        /// Socket cookie, where the kernel has made one.
+        cookie: u64,
+        /// uid of the socket's owner, in the initial user namespace.
+        uid: u32,
+        /// cgroup v2 id.
+        cgroup: u64,
+        /// No process holds the socket any more.
+        orphan: bool,
+        /// TCP state when it happened.
+        state: State,
+        /// SO_KEEPALIVE is on.
+        keepalive: bool,
+        /// Idle time before the first probe, ms.
+        keepalive_time_ms: u64,
+        /// Who set it.
+        keepalive_time_from: Origin,
+        /// Time between probes, ms.
+        keepalive_intvl_ms: u64,
+        /// Who set it.
+        keepalive_intvl_from: Origin,
+        /// Unanswered probes after which the kernel gives up.
+        keepalive_probes: u64,
+        /// Who set it.
+        keepalive_probes_from: Origin,
+        /// TCP_USER_TIMEOUT, ms.
+        user_timeout_ms: u32,
+        /// Who set it: only the socket can.
+        user_timeout_from: Origin,
+        /// Which probe this is about, from 1.
+        probe: u32,
+        /// Unanswered probes, after.
+        probes_out: u32,
+        /// Since anything came from the peer, ms: what the kernel weighs against
+        /// the keepalive time.
+        idle_ms: u64,
+        /// Since data came, ms.
+        lastrcv_ms: u64,
+        /// Since an acknowledgement came, ms.
+        lastack_ms: u64,
+        /// Since data was sent, ms.
+        lastsnd_ms: u64,
+        /// Until the timer fires again, ms.
+        next_ms: u64,
+        /// How late the timer fired, ms.
+        late_ms: u64,
+        /// Segments sent and not acknowledged.
+        unacked: u32,
+        /// Why keepalive gave up.
+        cause: Cause,
+        /// What became of an orphan in FIN_WAIT2.
+        to: FinWait2,
+        /// The socket's error.
+        err: Errno,
+        /// Who asked for the reset.
+        direction: Direction,
+        /// The kernel's reason for the reset.
+        reason: Escaped,
+        /// `mono_ns` of the firing that this reset, or this firing's reset, is part of.
+        firing_ns: u64,
+        /// From the probe to the last acknowledgement seen, ms: the answer came no
+        /// later than that.
+        answered_after_ms: u64,
+        /// The hook whose events were lost.
+        hook: Hook,
+        /// What was lost, where known.
+        lost_kind: EventName,
+        /// Why it was lost.
+        lost_why: LostWhy,
+        /// How many were lost.
+        lost: u64,
+    }
+}
+
+impl Serialize for Record {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(None)?;
+        let mut result = Ok(());
+        self.visit(|name, value| {
+            if result.is_ok() && !matches!(value, Value::Absent) {
+                result = map.serialize_entry(name, &value);
+            }
+        });
+        result?;
+        map.end()
+    }
+}
+
+/// The first line of a log: what the records were made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Header {
+    /// [`VERSION`].
+    pub version: String,
+    /// Name of the host.
+    pub host: Escaped,
+    /// Its kernel, as `uname -r`.
+    pub kernel: Escaped,
+    /// Version of kaprobe.
+    pub kaprobe: String,
+    /// When the trace began.
+    pub started: WallTime,
+    /// Wall clock less CLOCK_MONOTONIC when the trace began, ns.
+    pub clock_offset_ns: i64,
+    /// Timer ticks a second.
+    pub hz: u32,
+    /// The hooks, and how each was attached.
+    pub hooks: BTreeMap<String, String>,
+    /// The filters, as they were given, by the name of their flag.
+    pub filters: BTreeMap<String, Vec<String>>,
+}
+
+/// The first line of a log, whole: it has one key, which no record has.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct HeaderLine<H = Header> {
+    /// The header.
+    pub header: H,
+}
+
+/// The value of a field, as the sinks see it.
+#[derive(Clone, Copy)]
+pub enum Value<'a> {
+    /// Does not apply, or is not known.
+    Absent,
+    /// A number.
+    Number(u64),
+    /// Yes or no.
+    Bool(bool),
+    /// One of a few names.
+    Word(&'static str),
+    /// Any other text, printable and on one line.
+    Text(&'a dyn Display),
+}
+
+impl Serialize for Value<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Absent => to.serialize_none(),
+            Self::Number(number) => to.serialize_u64(*number),
+            Self::Bool(bool) => to.serialize_bool(*bool),
+            Self::Word(word) => to.serialize_str(word),
+            Self::Text(text) => to.collect_str(text),
+        }
+    }
+}
+
+/// What a field of a record can hold.
+pub trait Field {
+    /// Its value.
+    fn value(&self) -> Value<'_>;
+}
+
+impl<F: Field> Field for Option<F> {
+    fn value(&self) -> Value<'_> {
+        self.as_ref().map_or(Value::Absent, F::value)
+    }
+}
+
+impl Field for bool {
+    fn value(&self) -> Value<'_> {
+        Value::Bool(*self)
+    }
+}
+
+macro_rules! fields {
+    (numbers: $($number:ty),+; texts: $($text:ty),+) => {
+        $(impl Field for $number {
+            fn value(&self) -> Value<'_> {
+                Value::Number(u64::from(*self))
+            }
+        })+
+        $(impl Field for $text {
+            fn value(&self) -> Value<'_> {
+                Value::Text(self)
+            }
+        })+
+    };
+}
+
+fields!(numbers: u16, u32, u64; texts: IpAddr, Escaped, WallTime, Errno);
+
+/// A moment by the wall clock: ns since 1970 in UTC. Written in RFC 3339, in UTC,
+/// with nine digits after the second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WallTime(pub i64);
+
+impl WallTime {
+    /// The same moment in the type that knows calendars.
+    #[must_use]
+    pub fn timestamp(self) -> jiff::Timestamp {
+        // It holds every i64 of nanoseconds: the years 1677 to 2262.
+        jiff::Timestamp::from_nanosecond(i128::from(self.0)).unwrap_or_default()
+    }
+}
+
+impl Display for WallTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.9}", self.timestamp())
+    }
+}
+
+impl Serialize for WallTime {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for WallTime {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let time: jiff::Timestamp = text.parse().map_err(de::Error::custom)?;
+        i64::try_from(time.as_nanosecond())
+            .map(Self)
+            .map_err(de::Error::custom)
+    }
+}
+
+/// What a record tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(
+    missing_docs,
+    reason = "see the kinds of the same names in `event::Kind`"
+)]
+pub enum EventName {
+    Probe,
+    ProbeCongested,
+    Early,
+    DataPending,
+    Busy,
+    Timeout,
+    FinWait2,
+    NotRearmed,
+    Unclassified,
+    RstSent,
+    Closed,
+    /// Events that could not be delivered.
+    Lost,
+    /// A probe was answered: derived from the events that follow it.
+    Answered,
+}
+
+words!(EventName {
+    Probe => "probe",
+    ProbeCongested => "probe_congested",
+    Early => "early",
+    DataPending => "data_pending",
+    Busy => "busy",
+    Timeout => "timeout",
+    FinWait2 => "fin_wait2",
+    NotRearmed => "not_rearmed",
+    Unclassified => "unclassified",
+    RstSent => "rst_sent",
+    Closed => "closed",
+    Lost => "lost",
+    Answered => "answered",
+});
+
+impl From<Kind> for EventName {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Probe => Self::Probe,
+            Kind::ProbeCongested => Self::ProbeCongested,
+            Kind::Early => Self::Early,
+            Kind::DataPending => Self::DataPending,
+            Kind::Busy => Self::Busy,
+            Kind::Timeout(_) => Self::Timeout,
+            Kind::FinWait2(_) => Self::FinWait2,
+            Kind::NotRearmed => Self::NotRearmed,
+            Kind::Unclassified => Self::Unclassified,
+            Kind::RstSent => Self::RstSent,
+            Kind::Closed => Self::Closed,
+        }
+    }
+}
+
+/// Address family of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// AF_INET.
+    Inet,
+    /// AF_INET6, which can carry IPv4 as well.
+    Inet6,
+}
+
+words!(Family { Inet => "inet", Inet6 => "inet6" });
+
+/// Who asked for a reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// This host, of its own accord.
+    Active,
+    /// This host, in answer to a segment.
+    Passive,
+}
+
+words!(Direction { Active => "active", Passive => "passive" });
+
+/// TCP state, as the kernel names it (include/net/tcp_states.h) less `TCP_`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the kernel's names")]
+pub enum State {
+    Established,
+    SynSent,
+    SynRecv,
+    FinWait1,
+    FinWait2,
+    TimeWait,
+    Close,
+    CloseWait,
+    LastAck,
+    Listen,
+    Closing,
+    NewSynRecv,
+    BoundInactive,
+}
+
+words!(State {
+    Established => "ESTABLISHED",
+    SynSent => "SYN_SENT",
+    SynRecv => "SYN_RECV",
+    FinWait1 => "FIN_WAIT1",
+    FinWait2 => "FIN_WAIT2",
+    TimeWait => "TIME_WAIT",
+    Close => "CLOSE",
+    CloseWait => "CLOSE_WAIT",
+    LastAck => "LAST_ACK",
+    Listen => "LISTEN",
+    Closing => "CLOSING",
+    NewSynRecv => "NEW_SYN_RECV",
+    BoundInactive => "BOUND_INACTIVE",
+});
+
+impl State {
+    /// The state of that number, where it is one; they count from 1.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number).checked_sub(1)?).copied()
+    }
+}
+
+words!(Cause { ProbeCount => "probe_count", UserTimeout => "user_timeout" });
+words!(FinWait2 { TimeWait => "time_wait", Reset => "reset" });
+words!(Origin { Socket => "socket", Sysctl => "sysctl" });
+words!(Hook {
+    KeepaliveTimer => "tcp_keepalive_timer",
+    SendActiveReset => "tcp_send_active_reset",
+    DestroySock => "tcp_destroy_sock",
+});
+words!(LostWhy { RingBuffer => "ring_buffer", FiringTable => "firing_table", Missed => "missed" });
+
+/// A positive errno. Its name, where it is one that a TCP socket can have; else
+/// its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Errno(pub u32);
+
+macro_rules! errnos {
+    ($($name:ident),+ $(,)?) => {
+        /// What TCP itself raises, and what an ICMP error becomes (`icmp_err_convert`,
+        /// net/ipv4/icmp.c; `tab_unreach`, net/ipv6/icmp.c).
+        const ERRNOS: &[(u32, &str)] = &[$((libc::$name.cast_unsigned(), stringify!($name))),+];
+    };
+}
+
+errnos!(
+    EPERM,
+    EACCES,
+    EINVAL,
+    EPIPE,
+    EPROTO,
+    EMSGSIZE,
+    ENOPROTOOPT,
+    EOPNOTSUPP,
+    ENETDOWN,
+    ENETUNREACH,
+    ENETRESET,
+    ECONNABORTED,
+    ECONNRESET,
+    ENOBUFS,
+    ETIMEDOUT,
+    ECONNREFUSED,
+    EHOSTDOWN,
+    EHOSTUNREACH,
+    ENONET,
+    ENOMEM,
+);
+
+impl Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match ERRNOS.iter().find(|(number, _)| *number == self.0) {
+            Some((_, name)) => f.write_str(name),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Errno {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        match ERRNOS.iter().find(|(_, name)| *name == text) {
+            Some((number, _)) => Ok(Self(*number)),
+            None => text.parse().map(Self).map_err(de::Error::custom),
+        }
+    }
+}
