@@ -4,11 +4,15 @@
 //! The binary is a thin shell around this library, so that tests, benches and fuzz
 //! targets reach the same code. It is no stable interface.
 
+pub mod cli;
 pub mod escape;
 pub mod event;
 pub mod exit;
+pub mod filter;
 pub mod host;
 pub mod kernel;
+pub mod plan;
+pub mod ports;
 pub mod record;
 pub mod source;
 pub mod way;

@@ -1,0 +1,266 @@
+//! The command line: definitions of flags, and nothing else. What they add up to is
+//! decided in [`crate::plan`].
+
+use std::ffi::OsString;
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+
+use clap::builder::PossibleValue;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+use jiff::SignedDuration;
+
+use crate::exit;
+use crate::plan::{Attach, ColorWhen, Events, Format, TimeFormat, network, size};
+use crate::ports::PortRange;
+use crate::way::Way;
+use crate::words::Word as _;
+
+/// Is TCP keepalive working on this connection, and why did this idle connection die?
+#[derive(Debug, Parser)]
+#[command(name = "kaprobe", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show keepalive timers and resets of this host's TCP connections as they happen
+    Trace(Box<TraceArgs>),
+    /// Make loopback connections that live, go silent and vanish, and trace them
+    Demo(DemoArgs),
+    /// Say what this kernel and these privileges allow
+    Doctor(DoctorArgs),
+}
+
+const TRACE_HELP: &str = "\
+Values of one filter add up, given as a comma list or by repeating the flag; a
+record must pass every filter that is given.
+
+Examples:
+  kaprobe trace                               everything but noise
+  kaprobe trace -P 5672 -e all                all that happens on port 5672
+  kaprobe trace -D 5000-6000 --addr 10.0.0.0/8
+  kaprobe trace -p 4242 -o keepalive.jsonl    on screen, and as a log
+  kaprobe trace --json -c 100 | jq .
+";
+
+/// `kaprobe trace`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = TRACE_HELP)]
+pub struct TraceArgs {
+    /// Ports, on either side: 443, 5000-6000
+    #[arg(short = 'P', long, value_name = "PORTS", value_delimiter = ',')]
+    #[arg(help_heading = "Filters")]
+    pub port: Vec<PortRange>,
+    /// Local ports
+    #[arg(short = 'L', long, value_name = "PORTS", value_delimiter = ',')]
+    #[arg(help_heading = "Filters")]
+    pub localport: Vec<PortRange>,
+    /// Remote ports
+    #[arg(short = 'D', long, value_name = "PORTS", value_delimiter = ',')]
+    #[arg(help_heading = "Filters")]
+    pub remoteport: Vec<PortRange>,
+    /// Addresses or networks, on either side: 10.0.0.0/8; IPv4 ones match IPv4 over
+    /// IPv6 sockets too
+    #[arg(long, value_name = "ADDR[/LEN]", value_delimiter = ',', value_parser = network)]
+    #[arg(help_heading = "Filters")]
+    pub addr: Vec<IpNet>,
+    /// IPv4 sockets only
+    #[arg(short = '4', long, conflicts_with = "ipv6", help_heading = "Filters")]
+    pub ipv4: bool,
+    /// IPv6 sockets only, those that carry IPv4 among them
+    #[arg(short = '6', long, help_heading = "Filters")]
+    pub ipv6: bool,
+    /// Processes that hold the socket
+    #[arg(short, long, value_delimiter = ',', help_heading = "Filters")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: Vec<u32>,
+    /// Their commands, exactly; past the 15 bytes that the kernel keeps of a name
+    /// the rest is ignored
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_delimiter = ',',
+        help_heading = "Filters"
+    )]
+    pub comm: Vec<OsString>,
+    /// Network namespaces: a name of `ip netns`, a path, an inode number, or pid:PID
+    #[arg(long, value_delimiter = ',', help_heading = "Filters")]
+    pub netns: Vec<String>,
+    /// A cgroup (v2) and all below it: a path, absolute or under /sys/fs/cgroup
+    #[arg(long, value_name = "PATH", help_heading = "Filters")]
+    pub cgroup: Vec<PathBuf>,
+    /// Events to show, by name; `default` is all but early, data_pending and busy
+    #[arg(short, long, value_name = "EVENTS", value_delimiter = ',')]
+    #[arg(
+        default_value = "default",
+        hide_possible_values = false,
+        help_heading = "Filters"
+    )]
+    pub events: Vec<Events>,
+
+    /// Format of the screen; with --output, of the file
+    #[arg(long, help_heading = "Output")]
+    pub format: Option<Format>,
+    /// JSON lines on the screen
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    /// Write a log too, in the format of its extension: .jsonl, .json, .csv, .txt
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
+    pub output: Option<PathBuf>,
+    /// Let --output overwrite a file
+    #[arg(long, requires = "output", help_heading = "Output")]
+    pub force: bool,
+    /// Clock of text lines; relative counts from the first line
+    #[arg(
+        long,
+        value_name = "CLOCK",
+        default_value = "clock",
+        help_heading = "Output"
+    )]
+    pub time: TimeFormat,
+    /// Long text lines: room for IPv6, and every detail
+    #[arg(short, long, help_heading = "Output")]
+    pub wide: bool,
+    /// No heading over text and CSV
+    #[arg(short = 'H', long, help_heading = "Output")]
+    pub no_header: bool,
+    /// Color text; auto honours NO_COLOR
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "auto",
+        help_heading = "Output"
+    )]
+    pub color: ColorWhen,
+    /// No banner, no summary
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+
+    /// Stop after so many records
+    #[arg(short, long, value_name = "N", help_heading = "Running")]
+    pub count: Option<NonZeroU64>,
+    /// Stop after this time: 30s, 5m, 1h30m
+    #[arg(long, value_name = "TIME", help_heading = "Running")]
+    pub duration: Option<SignedDuration>,
+    /// How to attach to the kernel; auto takes the cheapest that works
+    #[arg(
+        long,
+        value_name = "WAY",
+        default_value = "auto",
+        help_heading = "Running"
+    )]
+    pub attach: Attach,
+    /// Create this file once every hook is attached
+    #[arg(long, value_name = "FILE", help_heading = "Running")]
+    pub ready_file: Option<PathBuf>,
+    /// Bytes of the buffer between kernel and kaprobe, rounded up to a power of two
+    #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = size)]
+    #[arg(help_heading = "Running")]
+    pub buffer_size: u32,
+    /// Log on stderr what the BPF programs have to say
+    #[arg(long, action = ArgAction::SetTrue, help_heading = "Running")]
+    pub debug: bool,
+}
+
+/// `kaprobe demo`.
+#[derive(Args, Clone, Debug)]
+pub struct DemoArgs {
+    /// How to attach to the kernel; auto takes the cheapest that works
+    #[arg(long, value_name = "WAY", default_value = "auto")]
+    pub attach: Attach,
+    /// Color the text; auto honours NO_COLOR
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorWhen,
+}
+
+/// `kaprobe doctor`.
+#[derive(Args, Clone, Debug)]
+pub struct DoctorArgs {
+    /// One JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl ValueEnum for Events {
+    fn value_variants<'a>() -> &'a [Self] {
+        Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Self::Default => "default",
+            Self::All => "all",
+            Self::One(event) => event.word(),
+        }))
+    }
+}
+
+impl ValueEnum for Attach {
+    fn value_variants<'a>() -> &'a [Self] {
+        const VARIANTS: &[Attach] = &[
+            Attach(None),
+            Attach(Some(Way::Fentry)),
+            Attach(Some(Way::Kprobe)),
+            Attach(Some(Way::Tracepoint)),
+        ];
+        VARIANTS
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.0.map_or("auto", Way::name)))
+    }
+}
+
+/// What the arguments ask for.
+#[derive(Debug)]
+pub enum Asked {
+    /// A command to run.
+    Run(Command),
+    /// Help or the version: text for stdout, with its colors; then exit 0.
+    Print(clap::builder::StyledStr),
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// Of [`exit::Code::Usage`], in one line.
+pub fn parse<I, T>(args: I) -> Result<Asked, exit::Error>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    use clap::error::ErrorKind;
+    match Cli::try_parse_from(args) {
+        Ok(cli) => Ok(Asked::Run(cli.command)),
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Asked::Print(error.render())),
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Err(exit::Error::usage(
+                "no command: it is trace, demo or doctor; see kaprobe --help",
+            )),
+            _ => Err(exit::Error::usage(one_line(&error.to_string()))),
+        },
+    }
+}
+
+/// What clap says over several lines, less the usage that follows it.
+fn one_line(error: &str) -> String {
+    let said = error
+        .strip_prefix("error: ")
+        .unwrap_or(error)
+        .lines()
+        .map(str::trim);
+    let said = said.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let mut line = String::new();
+    for part in said.filter(|part| !part.is_empty()) {
+        if !line.is_empty() {
+            line.push_str(if part.starts_with("tip:") { "; " } else { " " });
+        }
+        line.push_str(part);
+    }
+    line
+}
