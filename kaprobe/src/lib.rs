@@ -5,6 +5,7 @@
 //! targets reach the same code. It is no stable interface.
 
 pub mod cli;
+pub mod correlate;
 pub mod escape;
 pub mod event;
 pub mod exit;

@@ -1,0 +1,302 @@
+//! From events to records: which socket this is, and what follows from one event
+//! after another.
+//!
+//! Pure: no clock, no I/O, no randomness, bounded memory. Time comes from events; the
+//! same events give the same records. What [`Lost`] says makes fewer conclusions,
+//! never more.
+
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+
+use lru::LruCache;
+
+use crate::escape::Escaped;
+use crate::event::{Event, Hook, Instant, Kind, Lost, Origin, Setting, SocketEvent, SocketId};
+use crate::record::{Direction, Errno, EventName, Family, Record, State, WallTime};
+
+/// The coarsest tick of a kernel, HZ = 100, ns: ages made from ticks are off by less.
+const TICK_NS: u64 = 10_000_000;
+
+/// Makes records of events.
+#[derive(Debug)]
+pub struct Correlator {
+    sockets: LruCache<Key, Socket>,
+    /// How many sockets were given a number.
+    numbered: u64,
+    evicted: u64,
+    /// Probes may be missing up to here, CLOCK_MONOTONIC ns.
+    gap_ns: u64,
+}
+
+/// What makes two events speak of one socket.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Key {
+    Tracked(SocketId),
+    /// The kernel could not follow it: its address may be reused any time.
+    Untracked {
+        sk: u64,
+        local: (IpAddr, u16),
+        remote: (IpAddr, u16),
+        netns: u32,
+    },
+}
+
+#[derive(Debug)]
+struct Socket {
+    number: u64,
+    /// The last probe, while no answer to it is known.
+    waiting: Option<Waiting>,
+}
+
+/// A probe that was recorded and waits for its answer.
+#[derive(Debug)]
+struct Waiting {
+    probe: u32,
+    at: Instant,
+    /// When the timer was due next: no other probe can have been sent before.
+    due_ns: Option<u64>,
+    /// The last acknowledgement before it.
+    acked_ns: u64,
+}
+
+impl Correlator {
+    /// A correlator that keeps at most so many sockets in mind. Past that it forgets
+    /// those that were closed, then those least recently spoken of; a forgotten one
+    /// that is spoken of again has a new number.
+    #[must_use]
+    pub fn new(max_sockets: NonZeroUsize) -> Self {
+        Self {
+            sockets: LruCache::new(max_sockets),
+            numbered: 0,
+            evicted: 0,
+            gap_ns: 0,
+        }
+    }
+
+    /// Takes the next event and gives the records that it makes, in order. Their
+    /// `seq` is 0: it is given where the record leaves the filter.
+    ///
+    /// A `Lost` comes before the events that were read together with it: the loss may
+    /// lie before any of them.
+    pub fn push(&mut self, event: &Event, emit: &mut impl FnMut(Record)) {
+        match event {
+            Event::Lost(lost) => {
+                if hides_probes(lost) {
+                    self.gap_ns = self.gap_ns.max(lost.at.mono_ns);
+                }
+                emit(lost_record(lost));
+            }
+            Event::Socket(event) => self.socket(event, emit),
+        }
+    }
+
+    /// How many sockets have been spoken of.
+    #[must_use]
+    pub fn sockets(&self) -> u64 {
+        self.numbered
+    }
+
+    /// How many of them were forgotten for want of room.
+    #[must_use]
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    fn socket(&mut self, event: &SocketEvent, emit: &mut impl FnMut(Record)) {
+        let key = key(event);
+        if !self.sockets.contains(&key) {
+            self.numbered += 1;
+            let socket = Socket {
+                number: self.numbered,
+                waiting: None,
+            };
+            self.evicted += u64::from(self.sockets.push(key.clone(), socket).is_some());
+        }
+        let Some(socket) = self.sockets.get_mut(&key) else {
+            return;
+        };
+        let waiting = socket.waiting.take_if(|_| event.probes_out == 0);
+        if let Some(waiting) = waiting {
+            // Whether nothing that happened to this socket since can be missing.
+            let certain = matches!(key, Key::Tracked(_)) && waiting.at.mono_ns > self.gap_ns;
+            if let Some(at) = answered_at(&waiting, event, certain) {
+                emit(answered_record(event, socket.number, &waiting, at));
+            }
+        }
+        if event.kind == Kind::Probe {
+            socket.waiting = Some(Waiting::new(event));
+        }
+        emit(event_record(event, socket.number));
+        if event.kind == Kind::Closed {
+            // Kept while there is room: a firing that destroys its socket is told
+            // after the socket's end.
+            self.sockets.demote(&key);
+        }
+    }
+}
+
+impl Waiting {
+    fn new(event: &SocketEvent) -> Self {
+        Self {
+            probe: probe_number(event),
+            at: event.at,
+            due_ns: event
+                .next_ms
+                .map(|ms| event.at.mono_ns.saturating_add(ns(ms))),
+            acked_ns: acked_ns(event),
+        }
+    }
+}
+
+fn key(event: &SocketEvent) -> Key {
+    if event.id.born_ns != 0 {
+        return Key::Tracked(event.id);
+    }
+    Key::Untracked {
+        sk: event.id.sk,
+        local: (event.laddr, event.lport),
+        remote: (event.raddr, event.rport),
+        netns: event.netns,
+    }
+}
+
+/// A probe that this event speaks of, sent or to be sent next. Counted from what was
+/// out before: an answer may be in before what is out after is read.
+fn probe_number(event: &SocketEvent) -> u32 {
+    u32::from(event.probes_out) + 1
+}
+
+fn hides_probes(lost: &Lost) -> bool {
+    lost.hook == Hook::KeepaliveTimer && matches!(lost.kind, None | Some(Kind::Probe))
+}
+
+/// When the last acknowledgement came, CLOCK_MONOTONIC, to a tick.
+fn acked_ns(event: &SocketEvent) -> u64 {
+    event.at.mono_ns.saturating_sub(ns(event.lastack_ms))
+}
+
+fn ns(ms: u64) -> u64 {
+    ms.saturating_mul(1_000_000)
+}
+
+/// When the answer to that probe came at the latest, CLOCK_MONOTONIC ns; `event` has
+/// no probe out. `None` when it does not follow that an answer came.
+///
+/// `tcp_ack` is what takes probes back and stamps the acknowledgement, so the stamp
+/// must have moved since the probe (`tcp_disconnect` takes them back without).
+/// Where events are missing, another probe may have been sent and answered: then the
+/// acknowledgement must have come before the kernel could send one.
+fn answered_at(waiting: &Waiting, event: &SocketEvent, certain: bool) -> Option<u64> {
+    let acked = acked_ns(event);
+    if acked <= waiting.acked_ns.saturating_add(TICK_NS) {
+        return None;
+    }
+    if !certain
+        && waiting
+            .due_ns
+            .is_none_or(|due| acked.saturating_add(TICK_NS) >= due)
+    {
+        return None;
+    }
+    Some(acked.clamp(waiting.at.mono_ns, event.at.mono_ns.max(waiting.at.mono_ns)))
+}
+
+/// The record of an answer that came at `at_ns`, CLOCK_MONOTONIC.
+fn answered_record(event: &SocketEvent, sock: u64, waiting: &Waiting, at_ns: u64) -> Record {
+    let after_ns = at_ns.saturating_sub(waiting.at.mono_ns);
+    let wall_ns = waiting.at.wall_ns.saturating_add_unsigned(after_ns);
+    let at = Instant {
+        mono_ns: at_ns,
+        wall_ns,
+    };
+    Record {
+        probe: Some(waiting.probe),
+        probes_out: Some(0),
+        answered_after_ms: Some(after_ns / 1_000_000),
+        ..socket_record(event, sock, at, EventName::Answered)
+    }
+}
+
+fn event_record(event: &SocketEvent, sock: u64) -> Record {
+    let probe = matches!(event.kind, Kind::Probe | Kind::ProbeCongested);
+    Record {
+        probe: probe.then(|| probe_number(event)),
+        probes_out: Some(event.probes_out_after.into()),
+        idle_ms: Some(event.idle_ms()),
+        lastrcv_ms: Some(event.lastrcv_ms),
+        lastack_ms: Some(event.lastack_ms),
+        lastsnd_ms: Some(event.lastsnd_ms),
+        next_ms: event.next_ms,
+        late_ms: event.late_ms,
+        unacked: Some(event.unacked),
+        cause: if let Kind::Timeout(cause) = event.kind {
+            Some(cause)
+        } else {
+            None
+        },
+        to: if let Kind::FinWait2(to) = event.kind {
+            to
+        } else {
+            None
+        },
+        err: event.err.map(Errno),
+        direction: (event.kind == Kind::RstSent).then_some(Direction::Active),
+        reason: event.reason.as_deref().map(Escaped::from),
+        firing_ns: event.firing_ns,
+        ..socket_record(event, sock, event.at, event.kind.into())
+    }
+}
+
+/// What is true of the socket, whatever happened to it.
+fn socket_record(event: &SocketEvent, sock: u64, at: Instant, name: EventName) -> Record {
+    let owner = event.owner.as_ref();
+    let family = if event.laddr.is_ipv4() {
+        Family::Inet
+    } else {
+        Family::Inet6
+    };
+    let value = |setting: Setting| Some(setting.value);
+    let from = |setting: Setting| Some(setting.from);
+    Record {
+        sock: Some(sock),
+        pid: owner.map(|owner| owner.pid),
+        comm: owner.map(|owner| Escaped::from_bytes(&owner.comm)),
+        family: Some(family),
+        laddr: Some(event.laddr),
+        lport: Some(event.lport),
+        raddr: Some(event.raddr),
+        rport: Some(event.rport),
+        netns: Some(event.netns),
+        inode: event.inode,
+        cookie: event.cookie,
+        uid: Some(event.uid),
+        cgroup: event.cgroup,
+        orphan: Some(event.orphan),
+        state: State::from_number(event.state),
+        keepalive: Some(event.keepalive),
+        keepalive_time_ms: value(event.keepalive_time),
+        keepalive_time_from: from(event.keepalive_time),
+        keepalive_intvl_ms: value(event.keepalive_intvl),
+        keepalive_intvl_from: from(event.keepalive_intvl),
+        keepalive_probes: value(event.keepalive_probes),
+        keepalive_probes_from: from(event.keepalive_probes),
+        user_timeout_ms: event.user_timeout_ms,
+        user_timeout_from: event.user_timeout_ms.map(|_| Origin::Socket),
+        ..Record::new(WallTime(at.wall_ns), at.mono_ns, 0, name)
+    }
+}
+
+fn lost_record(lost: &Lost) -> Record {
+    Record {
+        hook: Some(lost.hook),
+        lost_kind: lost.kind.map(EventName::from),
+        lost_why: Some(lost.why),
+        lost: Some(lost.count),
+        ..Record::new(
+            WallTime(lost.at.wall_ns),
+            lost.at.mono_ns,
+            0,
+            EventName::Lost,
+        )
+    }
+}
