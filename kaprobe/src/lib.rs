@@ -15,6 +15,7 @@ pub mod kernel;
 pub mod plan;
 pub mod ports;
 pub mod record;
+pub mod sink;
 pub mod source;
 pub mod way;
 pub mod words;

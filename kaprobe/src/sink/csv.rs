@@ -1,0 +1,77 @@
+//! CSV: every field of the record, one column each.
+//!
+//! A command may be named `=1+1`, which a spreadsheet would take for a formula. The
+//! first character of such text is escaped as hostile ones are anywhere: `\x3d1+1`.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use super::Sink;
+use crate::record::{Header, Record, Value};
+
+pub(super) struct Csv<W: Write> {
+    out: csv::Writer<W>,
+    heading: bool,
+    /// The text of a field, kept for its memory.
+    text: String,
+}
+
+impl<W: Write> Csv<W> {
+    pub(super) fn new(out: W, heading: bool) -> Self {
+        Self {
+            out: csv::Writer::from_writer(out),
+            heading,
+            text: String::new(),
+        }
+    }
+
+    fn field(&mut self, value: Value<'_>) -> csv::Result<()> {
+        self.text.clear();
+        // Writing to a String cannot fail.
+        let _ = match value {
+            Value::Absent => Ok(()),
+            Value::Number(number) => write!(self.text, "{number}"),
+            Value::Bool(bool) => write!(self.text, "{bool}"),
+            Value::Word(word) => self.text.write_str(word),
+            Value::Text(text) => write!(self.text, "{text}"),
+        };
+        if let Some(first @ (b'=' | b'+' | b'-' | b'@')) = self.text.bytes().next() {
+            self.text.replace_range(..1, &format!("\\x{first:02x}"));
+        }
+        self.out.write_field(&self.text)
+    }
+}
+
+/// The error below, where there is one: its kind tells a closed pipe.
+fn io_error(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    }
+}
+
+impl<W: Write + Send> Sink for Csv<W> {
+    fn header(&mut self, _: &Header) -> io::Result<()> {
+        if self.heading {
+            self.out.write_record(Record::NAMES).map_err(io_error)?;
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, record: &Record) -> io::Result<()> {
+        let mut outcome = Ok(());
+        record.visit(|_, value| {
+            if outcome.is_ok() {
+                outcome = self.field(value);
+            }
+        });
+        // A record of no further fields ends the line.
+        outcome
+            .and_then(|()| self.out.write_record(None::<&[u8]>))
+            .map_err(io_error)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}

@@ -1,0 +1,179 @@
+//! Where records go. Sinks know records and nothing else.
+
+mod csv;
+mod json;
+mod lines;
+mod text;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal as _, Write};
+use std::path::Path;
+
+use jiff::tz::TimeZone;
+
+use crate::escape::Escaped;
+use crate::exit;
+use crate::plan::{ColorWhen, Format, LogFile, Outputs, TextStyle};
+use crate::record::{Header, Record};
+
+use lines::Lines;
+
+/// Writes records in one format. What is written reaches its place in whole lines, at
+/// [`Sink::flush`] at the latest.
+pub trait Sink: Send {
+    /// Takes the header, before any record.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn header(&mut self, header: &Header) -> io::Result<()>;
+
+    /// Takes a record.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn record(&mut self, record: &Record) -> io::Result<()>;
+
+    /// Writes out what waits.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn flush(&mut self) -> io::Result<()>;
+}
+
+/// Why no more records can be written.
+#[derive(Debug)]
+pub enum SinkError {
+    /// Whoever read has gone: the end of the work, not a failure.
+    Closed,
+    /// It failed.
+    Failed(exit::Error),
+}
+
+/// The screen, and the log where there is one.
+pub struct Sinks(Vec<Output>);
+
+struct Output {
+    name: String,
+    sink: Box<dyn Sink>,
+}
+
+/// Opens what the plan asks for. The log is created here: open it last, once all else
+/// that can fail has not.
+///
+/// # Errors
+/// When the log cannot be created, or is there and may not be overwritten.
+pub fn open(outputs: &Outputs) -> Result<Sinks, exit::Error> {
+    let mut open = Vec::new();
+    if let Some(log) = &outputs.file {
+        let name = Escaped::from_bytes(log.path.as_os_str().as_encoded_bytes()).to_string();
+        let file = create(log).map_err(|error| {
+            exit::Error::failure(format!("cannot write {name}: {}", why(&error, &log.path)))
+        })?;
+        open.push(Output {
+            name,
+            sink: sink(file, log.format, outputs.text, false),
+        });
+    }
+    let colored = is_colored(outputs.text.color);
+    let screen = sink(io::stdout(), outputs.screen, outputs.text, colored);
+    open.push(Output {
+        name: "standard output".to_owned(),
+        sink: screen,
+    });
+    Ok(Sinks(open))
+}
+
+impl Sinks {
+    /// Writes the header to each.
+    ///
+    /// # Errors
+    /// When one of them can take no more.
+    pub fn header(&mut self, header: &Header) -> Result<(), SinkError> {
+        self.each(|sink| sink.header(header))
+    }
+
+    /// Writes a record to each.
+    ///
+    /// # Errors
+    /// When one of them can take no more.
+    pub fn record(&mut self, record: &Record) -> Result<(), SinkError> {
+        self.each(|sink| sink.record(record))
+    }
+
+    /// Writes out what waits; to be called whenever no more records are at hand.
+    ///
+    /// # Errors
+    /// When one of them can take no more.
+    pub fn flush(&mut self) -> Result<(), SinkError> {
+        self.each(|sink| sink.flush())
+    }
+
+    /// Does it to all of them, even when one fails: the log shall hold what the
+    /// screen can no longer show.
+    fn each(
+        &mut self,
+        mut act: impl FnMut(&mut dyn Sink) -> io::Result<()>,
+    ) -> Result<(), SinkError> {
+        let mut outcome = Ok(());
+        for output in &mut self.0 {
+            if let Err(error) = act(output.sink.as_mut()) {
+                outcome = outcome.and(Err(match error.kind() {
+                    io::ErrorKind::BrokenPipe => SinkError::Closed,
+                    _ => SinkError::Failed(exit::Error::failure(format!(
+                        "cannot write {}: {error}",
+                        output.name
+                    ))),
+                }));
+            }
+        }
+        outcome
+    }
+}
+
+fn sink(
+    out: impl Write + Send + 'static,
+    format: Format,
+    style: TextStyle,
+    colored: bool,
+) -> Box<dyn Sink> {
+    let out = Lines::new(out);
+    match format {
+        Format::Text => Box::new(text::Text::new(out, style, colored, TimeZone::system())),
+        Format::Json => Box::new(json::Json::new(out)),
+        Format::Csv => Box::new(csv::Csv::new(out, style.heading)),
+    }
+}
+
+/// Creates the log with the permissions that the umask leaves: it tells no more than
+/// /proc and `ss` tell everyone. Without `overwrite` nothing that is there, a link
+/// included, is opened.
+fn create(log: &LogFile) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    if log.overwrite {
+        options.create(true).truncate(true);
+    } else {
+        options.create_new(true);
+    }
+    options.open(&log.path)
+}
+
+fn why(error: &io::Error, path: &Path) -> String {
+    match error.kind() {
+        io::ErrorKind::AlreadyExists if path.is_dir() => "it is a directory".to_owned(),
+        io::ErrorKind::AlreadyExists => "it exists; --force overwrites it".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+fn is_colored(when: ColorWhen) -> bool {
+    match when {
+        ColorWhen::Always => true,
+        ColorWhen::Never => false,
+        // On a terminal, and neither NO_COLOR nor TERM=dumb says otherwise.
+        ColorWhen::Auto => {
+            io::stdout().is_terminal()
+                && anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! Text for people: one line a record, `TIME PID COMM LADDR:LPORT RADDR:RPORT EVENT`
+//! and what there is to say, in the words of the records.
+//!
+//! Columns grow with what they hold, so that short addresses leave the line within 80
+//! columns. Every field is one word: a space in a command is written `\x20`.
+
+use std::borrow::Cow;
+use std::fmt::{self, Display, Write as _};
+use std::io::{self, Write};
+use std::net::IpAddr;
+
+use anstyle::{AnsiColor, Style};
+use jiff::tz::TimeZone;
+use unicode_width::UnicodeWidthStr as _;
+
+use super::Sink;
+use crate::plan::{TextStyle, TimeFormat};
+use crate::record::{EventName, Header, Record};
+use crate::words::Word as _;
+
+/// What stands where nothing is known.
+const UNKNOWN: &str = "-";
+
+pub(super) struct Text<W> {
+    out: W,
+    style: TextStyle,
+    colored: bool,
+    zone: TimeZone,
+    columns: [Column; 5],
+    /// `mono_ns` of the first line.
+    first_ns: Option<u64>,
+}
+
+/// A column before the event, padded to the widest it has held.
+struct Column {
+    heading: &'static str,
+    width: usize,
+    /// Wider than this it does not grow: what is wider stands out of line alone.
+    most: usize,
+}
+
+impl Column {
+    const fn new(heading: &'static str, width: usize, most: usize) -> Self {
+        Self {
+            heading,
+            width,
+            most,
+        }
+    }
+
+    /// Writes the text, padding, and the space before the next column.
+    fn put(&mut self, line: &mut String, text: &str) {
+        let width = text.width();
+        self.width = self.width.max(width.min(self.most));
+        line.push_str(text);
+        line.extend(std::iter::repeat_n(
+            ' ',
+            self.width.saturating_sub(width) + 1,
+        ));
+    }
+}
+
+impl<W: Write> Text<W> {
+    /// Writes to `out`, telling the time of day in `zone`.
+    pub(super) fn new(out: W, style: TextStyle, colored: bool, zone: TimeZone) -> Self {
+        // An IPv4 address with its port has 21 characters at most; in brackets, an
+        // IPv6 one 47.
+        let (width, most) = if style.wide { (21, 47) } else { (15, 21) };
+        let time = match style.time {
+            TimeFormat::Clock => 12,
+            TimeFormat::Rfc3339 => 30,
+            TimeFormat::Unix => 20,
+            TimeFormat::Mono => 16,
+            TimeFormat::Relative => 10,
+        };
+        let columns = [
+            Column::new("TIME", time, 30),
+            Column::new("PID", 6, 10),
+            Column::new("COMM", 7, 15),
+            Column::new("LADDR:LPORT", width, most),
+            Column::new("RADDR:RPORT", width, most),
+        ];
+        Self {
+            out,
+            style,
+            colored,
+            zone,
+            columns,
+            first_ns: None,
+        }
+    }
+
+    fn line(&mut self, cells: [&str; 5], event: impl Display) -> io::Result<()> {
+        let mut line = String::with_capacity(160);
+        for (column, cell) in self.columns.iter_mut().zip(cells) {
+            column.put(&mut line, cell);
+        }
+        writeln!(self.out, "{line}{event}")
+    }
+
+    fn time(&mut self, record: &Record) -> String {
+        let first_ns = *self.first_ns.get_or_insert(record.mono_ns);
+        match self.style.time {
+            TimeFormat::Clock => {
+                let time = record.time.timestamp().to_zoned(self.zone.clone()).time();
+                let ms = time.subsec_nanosecond() / 1_000_000;
+                format!(
+                    "{:02}:{:02}:{:02}.{ms:03}",
+                    time.hour(),
+                    time.minute(),
+                    time.second()
+                )
+            }
+            TimeFormat::Rfc3339 => record.time.to_string(),
+            TimeFormat::Unix => seconds_of(i128::from(record.time.0), 9),
+            TimeFormat::Mono => seconds_of(i128::from(record.mono_ns), 9),
+            TimeFormat::Relative => {
+                seconds_of(i128::from(record.mono_ns) - i128::from(first_ns), 6)
+            }
+        }
+    }
+}
+
+impl<W: Write + Send> Sink for Text<W> {
+    fn header(&mut self, _: &Header) -> io::Result<()> {
+        if !self.style.heading {
+            return Ok(());
+        }
+        let headings = self.columns.each_ref().map(|column| column.heading);
+        self.line(headings, "EVENT")
+    }
+
+    fn record(&mut self, record: &Record) -> io::Result<()> {
+        let time = self.time(record);
+        let pid = record.pid.map(|pid| pid.to_string());
+        let comm = record.comm.as_ref().map(|comm| word(comm.as_str()));
+        let local = endpoint(record.laddr, record.lport);
+        let remote = endpoint(record.raddr, record.rport);
+        let cells = [
+            time.as_str(),
+            pid.as_deref().unwrap_or(UNKNOWN),
+            comm.as_deref().unwrap_or(UNKNOWN),
+            &local,
+            &remote,
+        ];
+        let style = if self.colored {
+            style(record.event)
+        } else {
+            Style::new()
+        };
+        let mut rest = format!("{style}{}{style:#}", record.event.word());
+        let mut words = Words(&mut rest);
+        // Writing to a String cannot fail.
+        let _ = detail(&mut words, record);
+        if self.style.wide {
+            let _ = more(&mut words, record);
+        }
+        self.line(cells, rest)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+fn style(event: EventName) -> Style {
+    match event {
+        EventName::Answered => AnsiColor::Green.on_default(),
+        EventName::Timeout => AnsiColor::Red.on_default().bold(),
+        EventName::RstSent => AnsiColor::Red.on_default(),
+        EventName::Lost => AnsiColor::Yellow.on_default().bold(),
+        EventName::ProbeCongested | EventName::Unclassified => AnsiColor::Yellow.on_default(),
+        EventName::Probe => AnsiColor::Cyan.on_default(),
+        EventName::Early
+        | EventName::DataPending
+        | EventName::Busy
+        | EventName::FinWait2
+        | EventName::NotRearmed
+        | EventName::Closed => Style::new().dimmed(),
+    }
+}
+
+/// Appends words, with a space before each.
+struct Words<'a>(&'a mut String);
+
+impl Words<'_> {
+    fn add(&mut self, word: impl Display) -> fmt::Result {
+        write!(self.0, " {word}")
+    }
+
+    /// Appends a name and a value, where there is one.
+    fn pair(&mut self, name: &str, value: Option<impl Display>) -> fmt::Result {
+        match value {
+            Some(value) => write!(self.0, " {name} {value}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What this record tells, as short as can be.
+fn detail(words: &mut Words<'_>, record: &Record) -> fmt::Result {
+    let idle = record.idle_ms.map(Ms);
+    match record.event {
+        EventName::Probe | EventName::ProbeCongested => {
+            if let (Some(probe), Some(of)) = (record.probe, record.keepalive_probes) {
+                words.add(format_args!("{probe}/{of}"))?;
+            }
+            words.pair("idle", idle)
+        }
+        EventName::Answered => {
+            words.pair("probe", record.probe)?;
+            words.pair("within", record.answered_after_ms.map(Ms))
+        }
+        EventName::Timeout => {
+            if let Some(cause) = record.cause {
+                words.add(cause.word())?;
+            }
+            words.pair("after probes", record.probes_out)?;
+            words.pair("idle", idle)?;
+            words.pair("err", record.err)
+        }
+        EventName::Early => {
+            words.pair("idle", idle)?;
+            words.pair("next", record.next_ms.map(Ms))
+        }
+        EventName::DataPending => words.pair("unacked", record.unacked),
+        EventName::FinWait2 => words.pair("to", record.to.map(|to| to.word())),
+        EventName::RstSent => {
+            if let Some(direction) = record.direction {
+                words.add(direction.word())?;
+            }
+            if let Some(state) = record.state {
+                words.add(state.word())?;
+            }
+            words.pair(
+                "reason",
+                record.reason.as_ref().map(|reason| word(reason.as_str())),
+            )
+        }
+        EventName::NotRearmed | EventName::Unclassified => {
+            if let Some(state) = record.state {
+                words.add(state.word())?;
+            }
+            match record.keepalive {
+                Some(false) => words.add("keepalive off"),
+                _ => Ok(()),
+            }
+        }
+        EventName::Lost => {
+            words.pair("events", record.lost)?;
+            words.pair("kind", record.lost_kind.map(|kind| kind.word()))?;
+            words.pair("hook", record.hook.map(|hook| hook.word()))?;
+            words.pair("why", record.lost_why.map(|why| why.word()))
+        }
+        EventName::Busy | EventName::Closed => Ok(()),
+    }
+}
+
+/// All else that is known of the socket.
+fn more(words: &mut Words<'_>, record: &Record) -> fmt::Result {
+    if record.event != EventName::Early {
+        words.pair("next", record.next_ms.map(Ms))?;
+    }
+    words.pair("late", record.late_ms.map(Ms))?;
+    if let Some(settings) = Settings::of(record) {
+        words.pair("ka", Some(settings))?;
+    }
+    words.pair("ut", record.user_timeout_ms.map(|ms| Ms(ms.into())))?;
+    words.pair("state", record.state.map(|state| state.word()))?;
+    words.pair("uid", record.uid)?;
+    words.pair("netns", record.netns)?;
+    words.pair("cgroup", record.cgroup)?;
+    words.pair("inode", record.inode)?;
+    words.pair("cookie", record.cookie)?;
+    words.pair("sock", record.sock)
+}
+
+/// The keepalive settings in force, and who set each.
+struct Settings {
+    values: (u64, u64, u64),
+    from: [&'static str; 3],
+}
+
+impl Settings {
+    fn of(record: &Record) -> Option<Self> {
+        let values = (
+            record.keepalive_time_ms?,
+            record.keepalive_intvl_ms?,
+            record.keepalive_probes?,
+        );
+        let from = [
+            record.keepalive_time_from?,
+            record.keepalive_intvl_from?,
+            record.keepalive_probes_from?,
+        ];
+        Some(Self {
+            values,
+            from: from.map(|origin| origin.word()),
+        })
+    }
+}
+
+impl Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (time, intvl, probes) = self.values;
+        write!(
+            f,
+            "{}/{}/{probes} ({})",
+            Ms(time),
+            Ms(intvl),
+            self.from.join("/")
+        )
+    }
+}
+
+/// A time span for people: `40ms`, `3s`, `5.1s`, `7200s`. Whole seconds from 100 s on.
+struct Ms(u64);
+
+impl Display for Ms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(ms) = *self;
+        match ms {
+            0..1_000 => write!(f, "{ms}ms"),
+            1_000..100_000 if ms % 1_000 != 0 => write!(f, "{}.{}s", ms / 1_000, ms % 1_000 / 100),
+            _ => write!(f, "{}s", ms / 1_000),
+        }
+    }
+}
+
+/// Nanoseconds as seconds, with so many digits after the point.
+fn seconds_of(ns: i128, digits: usize) -> String {
+    let sign = if ns < 0 { "-" } else { "" };
+    let (seconds, rest) = (
+        ns.unsigned_abs() / 1_000_000_000,
+        ns.unsigned_abs() % 1_000_000_000,
+    );
+    let fraction = format!("{rest:09}");
+    format!("{sign}{seconds}.{}", &fraction[..digits.min(9)])
+}
+
+/// Escaped text as one word that is not empty.
+fn word(text: &str) -> Cow<'_, str> {
+    match text {
+        "" => "''".into(),
+        _ if text.contains(' ') => text.replace(' ', "\\x20").into(),
+        _ => text.into(),
+    }
+}
+
+fn endpoint(address: Option<IpAddr>, port: Option<u16>) -> String {
+    match (address, port) {
+        (Some(IpAddr::V4(address)), Some(port)) => format!("{address}:{port}"),
+        (Some(IpAddr::V6(address)), Some(port)) => format!("[{address}]:{port}"),
+        _ => UNKNOWN.to_owned(),
+    }
+}
