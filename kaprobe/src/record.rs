@@ -431,9 +431,9 @@ words!(Cause { ProbeCount => "probe_count", UserTimeout => "user_timeout" });
 words!(FinWait2 { TimeWait => "time_wait", Reset => "reset" });
 words!(Origin { Socket => "socket", Sysctl => "sysctl" });
 words!(Hook {
-    KeepaliveTimer => "tcp_keepalive_timer",
-    SendActiveReset => "tcp_send_active_reset",
-    DestroySock => "tcp_destroy_sock",
+    KeepaliveTimer => Self::KeepaliveTimer.name(),
+    SendActiveReset => Self::SendActiveReset.name(),
+    DestroySock => Self::DestroySock.name(),
 });
 words!(LostWhy { RingBuffer => "ring_buffer", FiringTable => "firing_table", Missed => "missed" });
 
