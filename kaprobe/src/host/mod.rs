@@ -3,5 +3,7 @@
 //! Nothing here speaks to BPF, and nothing runs in the thread that reads the ring
 //! buffer: a slow /proc may delay a record, and never costs an event.
 
+pub mod cgroup;
 pub mod fds;
+pub mod netns;
 pub mod owner;

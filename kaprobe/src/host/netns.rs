@@ -1,0 +1,281 @@
+//! Network namespaces: from what a person calls one to its inode number, which is
+//! what the kernel knows it by (`net->ns.inum`).
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::{
+        fd::{AsRawFd as _, BorrowedFd},
+        unix::fs::MetadataExt as _,
+    },
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use rustix::{
+    fd::AsFd as _,
+    fs::{Mode, OFlags},
+};
+
+/// Where iproute2 keeps the namespaces that it made, by name.
+const NAMED: &str = "/run/netns";
+
+/// A network namespace as a person calls it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Netns {
+    /// A number: its inode number, as `lsns -t net` and `ls -l /proc/PID/ns` show it.
+    Inode(u32),
+    /// `pid:PID`: that of a process.
+    Pid(u32),
+    /// Anything with a slash: a file that refers to it.
+    Path(PathBuf),
+    /// Any other word: its name, as `ip netns` lists it.
+    Name(String),
+}
+
+impl FromStr for Netns {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if let Some(pid) = text.strip_prefix("pid:") {
+            let pid = pid.parse().ok().filter(|&pid| pid > 0);
+            return pid
+                .map(Self::Pid)
+                .ok_or_else(|| anyhow!("after pid: comes the number of a process"));
+        }
+        if text.contains('/') {
+            return Ok(Self::Path(text.into()));
+        }
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            let inode = text.parse().context("not an inode number")?;
+            return Ok(Self::Inode(inode));
+        }
+        ensure!(
+            !matches!(text, "" | "." | ".."),
+            "not the name of a network namespace"
+        );
+        Ok(Self::Name(text.to_owned()))
+    }
+}
+
+impl Netns {
+    /// Its inode number.
+    ///
+    /// # Errors
+    /// When there is no such namespace, or it is not one of networks, or may not be
+    /// looked at.
+    pub fn resolve(&self) -> Result<u32> {
+        self.resolve_by(Path::new(NAMED))
+    }
+
+    fn resolve_by(&self, named: &Path) -> Result<u32> {
+        match self {
+            Self::Inode(inode) if exists(*inode, named) => Ok(*inode),
+            Self::Inode(inode) => bail!(
+                "no network namespace has inode number {inode}: see `lsns -t net`, \
+                 or give the path of a file that refers to it"
+            ),
+            Self::Pid(pid) => inode(format!("/proc/{pid}/ns/net").as_ref()).map_err(|why| {
+                let gone = is_missing(&why);
+                let what = format!("cannot tell the network namespace of process {pid}");
+                let why = if gone {
+                    anyhow!("no such process")
+                } else {
+                    why
+                };
+                why.context(what)
+            }),
+            Self::Path(path) => {
+                inode(path).with_context(|| format!("cannot use {path:?} as a network namespace"))
+            }
+            Self::Name(name) => inode(&named.join(name)).map_err(|why| {
+                if is_missing(&why) {
+                    no_such_name(name, named)
+                } else {
+                    why.context(format!("cannot use the network namespace {name:?}"))
+                }
+            }),
+        }
+    }
+}
+
+/// The names that `ip netns` gave, by inode number.
+#[must_use]
+pub fn names() -> BTreeMap<u32, String> {
+    names_in(Path::new(NAMED))
+}
+
+fn names_in(named: &Path) -> BTreeMap<u32, String> {
+    let entries = fs::read_dir(named).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let inode = inode(&entry.path()).ok()?;
+            Some((inode, entry.file_name().to_string_lossy().into_owned()))
+        })
+        .collect()
+}
+
+fn no_such_name(name: &str, named: &Path) -> anyhow::Error {
+    let known: Vec<_> = names_in(named).into_values().collect();
+    let known = if known.is_empty() {
+        "`ip netns` lists none; those of containers go by pid:PID".to_owned()
+    } else {
+        format!("`ip netns` lists {}", known.join(", "))
+    };
+    anyhow!("no network namespace is called {name:?}: {known}")
+}
+
+/// Whether a namespace with this number has a name, or a thread that lives in it.
+fn exists(inum: u32, named: &Path) -> bool {
+    names_in(named).contains_key(&inum)
+        || numbered("/proc".as_ref())
+            .flat_map(|process| numbered(&process.join("task")))
+            .any(|thread| inode(&thread.join("ns/net")).is_ok_and(|found| found == inum))
+}
+
+/// The entries of a directory whose names are numbers; none where it can't be read.
+fn numbered(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let is_number = |name: &std::ffi::OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+    entries
+        .filter(move |entry| is_number(&entry.file_name()))
+        .map(|entry| entry.path())
+}
+
+/// The inode number of the network namespace that a file refers to.
+fn inode(path: &Path) -> Result<u32> {
+    // Asked before it is opened: opening a fifo or a device may do something.
+    let filesystem = rustix::fs::statfs(path)?.f_type;
+    ensure!(filesystem == libc::NSFS_MAGIC, "not a namespace");
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    ensure!(
+        namespace_type(file.as_fd())? == libc::CLONE_NEWNET,
+        "a namespace, but not of networks"
+    );
+    Ok(u32::try_from(fs::File::from(file).metadata()?.ino())?)
+}
+
+/// The CLONE_NEW… flag that makes namespaces of this one's type: NS_GET_NSTYPE,
+/// ioctl_nsfs(2).
+fn namespace_type(namespace: BorrowedFd<'_>) -> io::Result<libc::c_int> {
+    // SAFETY: the descriptor is open, and this request takes no argument.
+    match unsafe { libc::ioctl(namespace.as_raw_fd(), libc::NS_GET_NSTYPE) } {
+        -1 => Err(io::Error::last_os_error()),
+        flag => Ok(flag),
+    }
+}
+
+fn is_missing(why: &anyhow::Error) -> bool {
+    why.downcast_ref() == Some(&rustix::io::Errno::NOENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink, process::id};
+
+    use super::*;
+
+    fn own() -> Result<u32> {
+        Ok(u32::try_from(fs::metadata("/proc/self/ns/net")?.ino())?)
+    }
+
+    #[test]
+    fn a_word_says_what_it_is() {
+        let rows = [
+            ("4026531833", Some(Netns::Inode(4_026_531_833))),
+            ("pid:12", Some(Netns::Pid(12))),
+            ("blue", Some(Netns::Name("blue".to_owned()))),
+            ("4x", Some(Netns::Name("4x".to_owned()))),
+            ("/run/netns/4", Some(Netns::Path("/run/netns/4".into()))),
+            ("./here", Some(Netns::Path("./here".into()))),
+            ("", None),
+            ("..", None),
+            ("pid:", None),
+            ("pid:0", None),
+            ("pid:-1", None),
+            ("4294967296", None),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(text.parse::<Netns>().ok(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn every_way_to_call_our_own_finds_it() -> Result<()> {
+        let named = tempfile::tempdir()?;
+        symlink("/proc/self/ns/net", named.path().join("blue"))?;
+        let own = own()?;
+        let ways = [
+            Netns::Inode(own),
+            Netns::Pid(id()),
+            Netns::Path("/proc/self/ns/net".into()),
+            Netns::Name("blue".to_owned()),
+        ];
+        for way in ways {
+            assert_eq!(way.resolve_by(named.path())?, own, "{way:?}");
+        }
+        assert_eq!(
+            names_in(named.path()),
+            BTreeMap::from([(own, "blue".to_owned())])
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_no_network_namespace_is_refused_and_said() -> Result<()> {
+        let empty = tempfile::tempdir()?;
+        let named = tempfile::tempdir()?;
+        symlink("/proc/self/ns/net", named.path().join("blue"))?;
+        symlink("/proc/self/ns/mnt", named.path().join("mounts"))?;
+        let rows = [
+            (
+                Netns::Inode(1),
+                &named,
+                "no network namespace has inode number 1: see `lsns -t net`, or give the path of a file that refers to it",
+            ),
+            (
+                Netns::Pid(u32::MAX),
+                &named,
+                "cannot tell the network namespace of process 4294967295: no such process",
+            ),
+            (
+                Netns::Path("/".into()),
+                &named,
+                "cannot use \"/\" as a network namespace: not a namespace",
+            ),
+            (
+                Netns::Path("/none/such".into()),
+                &named,
+                "cannot use \"/none/such\" as a network namespace: No such file or directory (os error 2)",
+            ),
+            (
+                Netns::Path("/proc/self/ns/mnt".into()),
+                &named,
+                "cannot use \"/proc/self/ns/mnt\" as a network namespace: a namespace, but not of networks",
+            ),
+            (
+                Netns::Name("mounts".to_owned()),
+                &named,
+                "cannot use the network namespace \"mounts\": a namespace, but not of networks",
+            ),
+            (
+                Netns::Name("red".to_owned()),
+                &named,
+                "no network namespace is called \"red\": `ip netns` lists blue",
+            ),
+            (
+                Netns::Name("red".to_owned()),
+                &empty,
+                "no network namespace is called \"red\": `ip netns` lists none; those of containers go by pid:PID",
+            ),
+        ];
+        for (netns, named, expected) in rows {
+            let said = netns
+                .resolve_by(named.path())
+                .map_err(|why| format!("{why:#}"));
+            assert_eq!(said, Err(expected.to_owned()));
+        }
+        Ok(())
+    }
+}
