@@ -7,3 +7,4 @@ pub mod cgroup;
 pub mod fds;
 pub mod netns;
 pub mod owner;
+pub mod privilege;
