@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod correlate;
+pub mod ending;
 pub mod escape;
 pub mod event;
 pub mod exit;
@@ -15,7 +16,9 @@ pub mod kernel;
 pub mod plan;
 pub mod ports;
 pub mod record;
+pub mod report;
 pub mod sink;
 pub mod source;
+pub mod trace;
 pub mod way;
 pub mod words;

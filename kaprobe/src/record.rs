@@ -373,6 +373,17 @@ pub enum Family {
 
 words!(Family { Inet => "inet", Inet6 => "inet6" });
 
+impl Family {
+    /// Its number on Linux: AF_INET or AF_INET6.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Inet => 2,
+            Self::Inet6 => 10,
+        }
+    }
+}
+
 /// Who asked for a reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {

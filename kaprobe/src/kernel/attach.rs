@@ -2,14 +2,14 @@
 
 use std::cell::OnceCell;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use aya::{
     Btf, Ebpf,
     programs::{Program, ProgramError},
     sys::SyscallError,
 };
 
-use crate::{event::Hook, way::Way};
+use crate::{event::Hook, exit, way::Way};
 
 /// A program of the object, and what it attaches to.
 type Part = (&'static str, &'static str);
@@ -92,7 +92,7 @@ impl<'a> Attacher<'a> {
             .iter()
             .map(|(way, why)| format!("{way}: {why}"))
             .collect();
-        Err(anyhow!("cannot hook {hook}: {}", tried.join("; ")))
+        Err(exit::Error::kernel(format!("cannot hook {hook}: {}", tried.join("; "))).into())
     }
 
     /// Attaches a hook in one way, all of it or nothing.

@@ -9,6 +9,8 @@ use anyhow::{Context as _, Result, bail};
 use btf_rs::{Btf, BtfType, Type};
 use kaprobe_ebpf::config::{ABSENT, Offsets};
 
+use crate::exit;
+
 /// Where the kernel publishes its types.
 pub const PATH: &str = "/sys/kernel/btf/vmlinux";
 
@@ -31,9 +33,14 @@ impl KernelTypes {
     /// When it is not there (a kernel without CONFIG_DEBUG_INFO_BTF), can't be read,
     /// or is no BTF.
     pub fn read() -> Result<Self> {
-        let bytes = std::fs::read(PATH)
-            .with_context(|| format!("cannot read {PATH}: kaprobe needs a kernel with BTF"))?;
-        let btf = Btf::from_bytes(&bytes).with_context(|| format!("{PATH} is no valid BTF"))?;
+        let unreadable = || {
+            exit::Error::kernel(format!(
+                "cannot read the kernel's types from {PATH}: \
+                 kaprobe needs a kernel built with CONFIG_DEBUG_INFO_BTF"
+            ))
+        };
+        let bytes = std::fs::read(PATH).with_context(unreadable)?;
+        let btf = Btf::from_bytes(&bytes).with_context(unreadable)?;
         Ok(Self { btf })
     }
 
@@ -170,7 +177,8 @@ impl KernelTypes {
 
     /// Follows a dotted path from a structure to one of its members.
     fn member(&self, structure: &str, path: &str) -> Result<Member> {
-        let missing = || format!("this kernel's BTF has no {structure}.{path}");
+        let missing =
+            || exit::Error::kernel(format!("this kernel's BTF has no {structure}.{path}"));
         let holder = self
             .named(structure)
             .find(|t| matches!(t, Type::Struct(_)))

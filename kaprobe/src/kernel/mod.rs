@@ -13,5 +13,5 @@ pub use self::{
     attach::Attached,
     decode::{DecodeError, Decoder},
     survey::{Tried, survey},
-    tracer::{Ports, Stop, Tracer, Wanted},
+    tracer::{Stop, Tracer, Wanted},
 };

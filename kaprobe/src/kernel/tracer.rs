@@ -9,7 +9,7 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use ipnet::IpNet;
-use kaprobe_ebpf::config::{Cgroup, Config, Learned, MAX_CGROUPS, MAX_NETNS, State, filter, key};
+use kaprobe_ebpf::config::{Config, Learned, MAX_CGROUPS, MAX_NETNS, State, filter, key};
 use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
     time::{ClockId, Timespec, clock_gettime},
@@ -24,6 +24,10 @@ use super::{
 };
 use crate::{
     event::{Event, Hook, Instant},
+    host::cgroup::Cgroup,
+    plan::KernelFilter,
+    ports::PortSet,
+    record::Family,
     source::Source,
     way::Way,
 };
@@ -32,7 +36,7 @@ use crate::{
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/kaprobe.bpf.o");
 
 /// How many events one batch holds at most.
-const BATCH: usize = 8192;
+const BATCH: usize = 2048;
 /// How long events may gather in the ring buffer before they are read: waking for
 /// each one would cost more than reading it.
 const GATHER: Duration = Duration::from_millis(20);
@@ -42,35 +46,11 @@ const LOOK_FOR_LOSSES: Timespec = Timespec {
     tv_nsec: 0,
 };
 
-/// Ports to keep: a bit each.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Ports(Box<[u64; 1024]>);
-
-impl FromIterator<u16> for Ports {
-    fn from_iter<T: IntoIterator<Item = u16>>(ports: T) -> Self {
-        let mut words = Box::new([0; 1024]);
-        for port in ports {
-            words[usize::from(port / 64)] |= 1 << (port % 64);
-        }
-        Self(words)
-    }
-}
-
 /// What to trace, resolved to what the kernel knows.
 #[derive(Clone, Default)]
 pub struct Wanted {
-    /// One bit for each [`kaprobe_ebpf::wire::kind`].
-    pub event_mask: u32,
-    /// AF_INET or AF_INET6; 0 for both.
-    pub family: u32,
-    /// Local ports to keep; `None` for all.
-    pub local_ports: Option<Ports>,
-    /// Remote ports to keep; `None` for all.
-    pub remote_ports: Option<Ports>,
-    /// Ports to keep on either side; `None` for all.
-    pub either_ports: Option<Ports>,
-    /// Networks to keep on either side; empty for all.
-    pub networks: Vec<IpNet>,
+    /// What to keep; its names of network namespaces and cgroups are resolved below.
+    pub filter: KernelFilter,
     /// Network namespaces to keep, by inode number; empty for all. At most
     /// [`MAX_NETNS`].
     pub netns: Vec<u32>,
@@ -92,6 +72,7 @@ pub struct Tracer {
     decoder: Decoder,
     attached: Vec<Attached>,
     without: Vec<String>,
+    started: Instant,
     stop: Stop,
     logger: Option<EbpfLogger<DebugLog>>,
     ended: bool,
@@ -154,6 +135,7 @@ impl Tracer {
             },
             attached,
             without,
+            started: now(),
             stop: Stop::new()?,
             logger: logger
                 .transpose()
@@ -161,7 +143,7 @@ impl Tracer {
             ended: false,
             ebpf,
         };
-        state.armed_ns = now().mono_ns;
+        state.armed_ns = tracer.started.mono_ns;
         set_state(&mut tracer.ebpf, state)?;
         Ok(tracer)
     }
@@ -188,6 +170,12 @@ impl Tracer {
     #[must_use]
     pub const fn clock_offset_ns(&self) -> i64 {
         self.decoder.clock_offset_ns
+    }
+
+    /// Since when events count.
+    #[must_use]
+    pub const fn started(&self) -> Instant {
+        self.started
     }
 
     /// How many events came from sockets that could not be followed.
@@ -263,8 +251,10 @@ impl Source for Tracer {
         } else {
             thread::sleep(GATHER);
         }
-        self.drain(batch)?;
+        // What was lost comes first: it was lost before what the buffer now holds was
+        // read, and perhaps before all of it.
         self.report_losses(batch)?;
+        self.drain(batch)?;
         Ok(true)
     }
 }
@@ -273,8 +263,8 @@ impl Source for Tracer {
 pub(super) fn config(types: &KernelTypes, wanted: &Wanted) -> Result<Config> {
     let mut config = Config::EMPTY;
     config.offsets = types.offsets()?;
-    config.event_mask = wanted.event_mask;
-    config.family = wanted.family;
+    config.event_mask = wanted.filter.event_mask;
+    config.family = wanted.filter.family.map_or(0, Family::number);
     config.debug = u32::from(wanted.debug);
     if let Some(position) = types.parameter("tcp_send_active_reset", "reason") {
         let slot = config.reset_reason_at.get_mut(position);
@@ -284,20 +274,21 @@ pub(super) fn config(types: &KernelTypes, wanted: &Wanted) -> Result<Config> {
     let traced = types.tracepoint_arguments("tcp_send_reset");
     config.reset_traced_with_reason = u32::from(traced.is_some_and(|n| n > 2));
     for (set, bit) in [
-        (wanted.local_ports.is_some(), filter::LOCAL_PORT),
-        (wanted.remote_ports.is_some(), filter::REMOTE_PORT),
-        (wanted.either_ports.is_some(), filter::EITHER_PORT),
-        (!wanted.networks.is_empty(), filter::ADDRESS),
+        (!wanted.filter.local_ports.is_empty(), filter::LOCAL_PORT),
+        (!wanted.filter.remote_ports.is_empty(), filter::REMOTE_PORT),
+        (!wanted.filter.ports.is_empty(), filter::EITHER_PORT),
+        (!wanted.filter.networks.is_empty(), filter::ADDRESS),
     ] {
         config.filters |= if set { bit } else { 0 };
     }
-    config.netns_count = wanted.netns.len().min(MAX_NETNS) as u32;
+    config.netns_count = u32::try_from(wanted.netns.len().min(MAX_NETNS))?;
     for (slot, &inum) in config.netns.iter_mut().zip(&wanted.netns) {
         *slot = inum;
     }
-    config.cgroup_count = wanted.cgroups.len().min(MAX_CGROUPS) as u32;
-    for (slot, &cgroup) in config.cgroups.iter_mut().zip(&wanted.cgroups) {
-        *slot = cgroup;
+    config.cgroup_count = u32::try_from(wanted.cgroups.len().min(MAX_CGROUPS))?;
+    for (slot, cgroup) in config.cgroups.iter_mut().zip(&wanted.cgroups) {
+        slot.id = cgroup.id;
+        slot.level = cgroup.level;
     }
     Ok(config)
 }
@@ -312,15 +303,15 @@ pub(super) fn load(config: &Config, wanted: &Wanted) -> Result<Ebpf> {
         .load(OBJECT)
         .context("cannot create kaprobe's BPF maps")?;
     for (map, ports) in [
-        ("LOCAL_PORTS", &wanted.local_ports),
-        ("REMOTE_PORTS", &wanted.remote_ports),
-        ("EITHER_PORTS", &wanted.either_ports),
+        ("LOCAL_PORTS", &wanted.filter.local_ports),
+        ("REMOTE_PORTS", &wanted.filter.remote_ports),
+        ("EITHER_PORTS", &wanted.filter.ports),
     ] {
-        if let Some(ports) = ports {
+        if !ports.is_empty() {
             fill_ports(&mut ebpf, map, ports)?;
         }
     }
-    fill_networks(&mut ebpf, &wanted.networks)?;
+    fill_networks(&mut ebpf, &wanted.filter.networks)?;
     Ok(ebpf)
 }
 
@@ -332,10 +323,10 @@ fn firings() -> Result<u32> {
     Ok(u32::try_from(cpus)?.saturating_mul(8).max(256))
 }
 
-fn fill_ports(ebpf: &mut Ebpf, name: &str, ports: &Ports) -> Result<()> {
+fn fill_ports(ebpf: &mut Ebpf, name: &str, ports: &PortSet) -> Result<()> {
     let mut map: Array<_, u64> = Array::try_from(map_mut(ebpf, name)?)?;
-    for (index, word) in (0..).zip(ports.0.iter()) {
-        if *word != 0 {
+    for (index, word) in (0..).zip(ports.bitmap()) {
+        if word != 0 {
             map.set(index, word, 0)?;
         }
     }

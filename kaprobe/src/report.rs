@@ -1,0 +1,113 @@
+//! What is told on stderr besides the records: how each hook was attached, and at the
+//! end what was seen and what was lost.
+
+use std::fmt::{self, Display};
+use std::io::Write as _;
+
+use crate::escape;
+use crate::event::Hook;
+use crate::filter::Counts;
+use crate::kernel::Attached;
+use crate::words::Word as _;
+
+/// What is left to tell when a trace has ended.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// What was shown and what was lost.
+    pub counts: Counts,
+    /// How many sockets were spoken of, shown or not.
+    pub sockets: u64,
+    /// How many of them were forgotten for want of room.
+    pub evicted: u64,
+    /// How many events came from sockets that the kernel's table had no room for.
+    pub untracked: u64,
+    /// How many processes hid their descriptors.
+    pub unreadable: usize,
+}
+
+/// Tells on stderr how each hook was attached, and what is done without.
+pub fn banner(attached: &[Attached], without: &[String]) {
+    tell(&Banner { attached, without });
+}
+
+/// Tells on stderr how a trace went.
+pub fn summary(outcome: &Outcome) {
+    tell(&Summary(outcome));
+}
+
+/// Nobody may be there to read it, which is no reason to fail.
+fn tell(what: &dyn Display) {
+    let _unread = std::io::stderr().write_all(what.to_string().as_bytes());
+}
+
+struct Banner<'a> {
+    attached: &'a [Attached],
+    without: &'a [String],
+}
+
+impl Display for Banner<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Attached { hook, way, refused } in self.attached {
+            write!(f, "kaprobe: {hook} by {way}")?;
+            for (way, why) in refused {
+                write!(f, "; not by {way}: {}", escape::message(why))?;
+            }
+            writeln!(f)?;
+        }
+        for missing in self.without {
+            writeln!(f, "kaprobe: without {}", escape::message(missing))?;
+        }
+        Ok(())
+    }
+}
+
+struct Summary<'a>(&'a Outcome);
+
+impl Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let outcome = self.0;
+        let counts = &outcome.counts;
+        write!(
+            f,
+            "kaprobe: {}",
+            plural(counts.records, "record", "records")
+        )?;
+        let mut before = ": ";
+        for (event, count) in &counts.events {
+            write!(f, "{before}{count} {}", event.word())?;
+            before = ", ";
+        }
+        let sockets = plural(outcome.sockets, "socket", "sockets");
+        writeln!(f, "\nkaprobe: {sockets} seen")?;
+        let mut before = "kaprobe: events lost: ";
+        for hook in Hook::ALL {
+            let lost = counts.lost.get(&hook).copied().unwrap_or_default();
+            write!(f, "{before}{lost} by {hook}")?;
+            before = ", ";
+        }
+        writeln!(f)?;
+        if outcome.evicted > 0 {
+            let sockets = plural(outcome.evicted, "socket", "sockets");
+            writeln!(f, "kaprobe: {sockets} forgotten for want of room")?;
+        }
+        if outcome.untracked > 0 {
+            let events = plural(outcome.untracked, "event", "events");
+            writeln!(
+                f,
+                "kaprobe: {events} of sockets beyond what the kernel's table holds"
+            )?;
+        }
+        if outcome.unreadable > 0 {
+            let processes = plural(outcome.unreadable as u64, "process", "processes");
+            writeln!(
+                f,
+                "kaprobe: {processes} not searched for sockets: owners may be missing"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn plural(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}

@@ -1,0 +1,237 @@
+//! `kaprobe trace`: the flow from the kernel to the sinks, its start and its end.
+//!
+//! Three threads: one reads the ring buffer and does nothing else; the calling one
+//! finds owners, correlates, filters and writes; one waits for a reason to end. A
+//! bounded queue ties the first two: where writing can't keep up, the ring buffer
+//! fills, and what finds no room there is counted. Memory does not grow.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    num::NonZeroUsize,
+    path::Path,
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread,
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, anyhow};
+
+use crate::{
+    correlate::Correlator,
+    ending,
+    escape::Escaped,
+    event::Event,
+    exit,
+    filter::Filter,
+    host::{self, netns::Netns, owner::Owners},
+    kernel::{Attached, Stop, Tracer, Wanted},
+    plan::{KernelFilter, TracePlan},
+    record::{self, Header, WallTime},
+    report::{self, Outcome},
+    sink::{self, SinkError, Sinks},
+    source::Source,
+};
+
+/// How many sockets the correlator keeps in mind.
+const MAX_SOCKETS: NonZeroUsize = NonZeroUsize::new(65_536).expect("it is not zero");
+/// How many batches may wait between reading and writing.
+const QUEUE: usize = 4;
+
+/// Runs `kaprobe trace`.
+///
+/// # Errors
+/// When it can't start, or can't write.
+pub fn run(plan: &TracePlan) -> Result<()> {
+    let session = Session::start(plan)?;
+    // Opened last: what fails before leaves no file behind.
+    let mut sinks = sink::open(&plan.outputs)?;
+    ending::watch(session.stopper(), plan.duration)?;
+    session.follow(plan, &mut sinks)
+}
+
+/// A trace whose programs are at work.
+pub struct Session {
+    tracer: Tracer,
+    header: Header,
+}
+
+impl Session {
+    /// Checks privileges, resolves what the plan names, and attaches.
+    ///
+    /// # Errors
+    /// With the exit code that says which of these failed.
+    pub fn start(plan: &TracePlan) -> Result<Self> {
+        let wanted = resolve(plan)?;
+        let tracer = Tracer::start(&wanted)?;
+        let header = header(plan, &tracer);
+        Ok(Self { tracer, header })
+    }
+
+    /// What ends the trace.
+    #[must_use]
+    pub fn stopper(&self) -> Stop {
+        self.tracer.stopper()
+    }
+
+    /// Follows the trace to its end: shows the banner, the records and the summary.
+    ///
+    /// # Errors
+    /// When a sink or the kernel fails on the way. A closed pipe is no failure.
+    pub fn follow(self, plan: &TracePlan, sinks: &mut Sinks) -> Result<()> {
+        if !plan.quiet {
+            report::banner(self.tracer.attached(), self.tracer.without());
+        }
+        let stop = self.stopper();
+        let (queue, batches) = sync_channel(QUEUE);
+        let reader = thread::Builder::new()
+            .name("ring-buffer".to_owned())
+            .spawn(move || read(self.tracer, &queue))
+            .context("cannot start the thread that reads the ring buffer")?;
+        let mut stream = Stream::new(plan)?;
+        let shown = stream.start(sinks, &self.header, plan.ready_file.as_deref());
+        let shown = shown.and_then(|()| stream.run(&batches, sinks));
+        // What one sink can't take any more, another may still have waiting.
+        let flushed = sinks.flush();
+        let shown = shown.and(flushed);
+        // An eventfd takes a write until it has had 2^64 of them.
+        let _cannot_fail = stop.stop();
+        drop(batches);
+        let tracer = reader
+            .join()
+            .map_err(|_| anyhow!("the thread that reads the ring buffer has died"))??;
+        if !plan.quiet {
+            report::summary(&stream.outcome(&tracer)?);
+        }
+        drop(tracer);
+        match shown {
+            Ok(()) | Err(SinkError::Closed) => Ok(()),
+            Err(SinkError::Failed(why)) => Err(why.into()),
+        }
+    }
+}
+
+/// Reads the ring buffer to its end, or until nobody takes what was read.
+fn read(mut tracer: Tracer, queue: &SyncSender<Vec<Event>>) -> Result<Tracer> {
+    loop {
+        let mut batch = Vec::new();
+        if !tracer.next_batch(&mut batch)? {
+            return Ok(tracer);
+        }
+        if !batch.is_empty() && queue.send(batch).is_err() {
+            return Ok(tracer);
+        }
+    }
+}
+
+/// What happens to events between the ring buffer and the sinks.
+struct Stream {
+    owners: Owners,
+    correlator: Correlator,
+    filter: Filter,
+}
+
+impl Stream {
+    fn new(plan: &TracePlan) -> Result<Self> {
+        Ok(Self {
+            owners: Owners::new().context("cannot read /proc")?,
+            correlator: Correlator::new(MAX_SOCKETS),
+            filter: Filter::new(plan.records.clone()),
+        })
+    }
+
+    /// Writes the headers, then tells whoever waits that events count from here.
+    fn start(
+        &self,
+        sinks: &mut Sinks,
+        header: &Header,
+        ready_file: Option<&Path>,
+    ) -> Result<(), SinkError> {
+        sinks.header(header)?;
+        sinks.flush()?;
+        match ready_file {
+            Some(path) => fs::write(path, "").map_err(|why| {
+                let path = path.display();
+                SinkError::Failed(exit::Error::failure(format!("cannot write {path}: {why}")))
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Shows every batch, until the last one or until nobody wants more.
+    fn run(&mut self, batches: &Receiver<Vec<Event>>, sinks: &mut Sinks) -> Result<(), SinkError> {
+        while let Ok(mut batch) = batches.recv() {
+            self.owners.fill(&mut batch, Instant::now());
+            for event in &batch {
+                self.show(event, sinks)?;
+            }
+            sinks.flush()?;
+            if self.filter.is_done() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, event: &Event, sinks: &mut Sinks) -> Result<(), SinkError> {
+        let mut outcome = Ok(());
+        let filter = &mut self.filter;
+        self.correlator.push(event, &mut |record| {
+            if let (Ok(()), Some(record)) = (&outcome, filter.pass(record)) {
+                outcome = sinks.record(&record);
+            }
+        });
+        outcome
+    }
+
+    fn outcome(&self, tracer: &Tracer) -> Result<Outcome> {
+        Ok(Outcome {
+            counts: self.filter.counts().clone(),
+            sockets: self.correlator.sockets(),
+            evicted: self.correlator.evicted(),
+            untracked: tracer.untracked()?,
+            unreadable: self.owners.unreadable(),
+        })
+    }
+}
+
+/// Makes the names in the plan what the kernel knows them by.
+fn resolve(plan: &TracePlan) -> Result<Wanted> {
+    let KernelFilter { netns, cgroups, .. } = &plan.kernel;
+    let netns: Result<_> = netns
+        .iter()
+        .map(|name| name.parse::<Netns>()?.resolve())
+        .collect();
+    let cgroups: Result<_> = cgroups
+        .iter()
+        .map(|path| host::cgroup::resolve(path))
+        .collect();
+    Ok(Wanted {
+        filter: plan.kernel.clone(),
+        netns: netns?,
+        cgroups: cgroups?,
+        attach: plan.attach,
+        buffer_bytes: plan.buffer_bytes,
+        debug: plan.debug,
+    })
+}
+
+fn header(plan: &TracePlan, tracer: &Tracer) -> Header {
+    let hook = |a: &Attached| (a.hook.to_string(), a.way.to_string());
+    let offset = tracer.clock_offset_ns();
+    Header {
+        version: record::VERSION.to_owned(),
+        host: Escaped::from_bytes(rustix::system::uname().nodename().to_bytes()),
+        kernel: Escaped::from_bytes(rustix::system::uname().release().to_bytes()),
+        kaprobe: env!("CARGO_PKG_VERSION").to_owned(),
+        started: WallTime(tracer.started().wall_ns),
+        clock_offset_ns: offset,
+        hz: tracer.hz(),
+        hooks: tracer
+            .attached()
+            .iter()
+            .map(hook)
+            .collect::<BTreeMap<_, _>>(),
+        filters: plan.given.clone(),
+    }
+}
