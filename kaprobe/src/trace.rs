@@ -24,7 +24,12 @@ use crate::{
     event::Event,
     exit,
     filter::Filter,
-    host::{self, netns::Netns, owner::Owners},
+    host::{
+        self,
+        netns::Netns,
+        owner::Owners,
+        privilege::{Privileges, raise_memlock},
+    },
     kernel::{Attached, Stop, Tracer, Wanted},
     plan::{KernelFilter, TracePlan},
     record::{self, Header, WallTime},
@@ -62,6 +67,9 @@ impl Session {
     /// # Errors
     /// With the exit code that says which of these failed.
     pub fn start(plan: &TracePlan) -> Result<Self> {
+        let privileges = Privileges::read().context("cannot read this process's privileges")?;
+        privileges.check_trace()?;
+        raise_memlock();
         let wanted = resolve(plan)?;
         let tracer = Tracer::start(&wanted)?;
         let header = header(plan, &tracer);
