@@ -111,3 +111,71 @@ impl Display for Summary<'_> {
 fn plural(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::*;
+    use crate::record::EventName;
+    use crate::way::Way;
+
+    #[test]
+    fn the_banner_says_what_won_and_what_did_not() {
+        let attached = [
+            Attached {
+                hook: Hook::KeepaliveTimer,
+                way: Way::Fentry,
+                refused: Vec::new(),
+            },
+            Attached {
+                hook: Hook::SendActiveReset,
+                way: Way::Tracepoint,
+                refused: vec![
+                    (Way::Fentry, "not permitted".to_owned()),
+                    (Way::Kprobe, "this kernel\nhas none".to_owned()),
+                ],
+            },
+        ];
+        let without = ["tcp_destroy_sock: no such tracepoint".to_owned()];
+        assert_snapshot!(Banner { attached: &attached, without: &without }, @r"
+        kaprobe: tcp_keepalive_timer by fentry
+        kaprobe: tcp_send_active_reset by tracepoint; not by fentry: not permitted; not by kprobe: this kernel\nhas none
+        kaprobe: without tcp_destroy_sock: no such tracepoint
+        ");
+    }
+
+    #[test]
+    fn the_summary_hides_no_loss() {
+        assert_snapshot!(Summary(&Outcome::default()), @"
+        kaprobe: 0 records
+        kaprobe: 0 sockets seen
+        kaprobe: events lost: 0 by tcp_keepalive_timer, 0 by tcp_send_active_reset, 0 by tcp_destroy_sock
+        ");
+        let counts = Counts {
+            records: 12,
+            events: [
+                (EventName::Probe, 8),
+                (EventName::Timeout, 3),
+                (EventName::Lost, 1),
+            ]
+            .into(),
+            lost: [(Hook::KeepaliveTimer, 40)].into(),
+        };
+        let outcome = Outcome {
+            counts,
+            sockets: 1,
+            evicted: 2,
+            untracked: 1,
+            unreadable: 3,
+        };
+        assert_snapshot!(Summary(&outcome), @"
+        kaprobe: 12 records: 8 probe, 3 timeout, 1 lost
+        kaprobe: 1 socket seen
+        kaprobe: events lost: 40 by tcp_keepalive_timer, 0 by tcp_send_active_reset, 0 by tcp_destroy_sock
+        kaprobe: 2 sockets forgotten for want of room
+        kaprobe: 1 event of sockets beyond what the kernel's table holds
+        kaprobe: 3 processes not searched for sockets: owners may be missing
+        ");
+    }
+}
