@@ -300,3 +300,6 @@ fn lost_record(lost: &Lost) -> Record {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,8 @@ pub mod plan;
 pub mod ports;
 pub mod record;
 pub mod report;
+#[cfg(test)]
+mod sample;
 pub mod sink;
 pub mod source;
 pub mod trace;

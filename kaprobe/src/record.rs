@@ -453,6 +453,11 @@ words!(LostWhy { RingBuffer => "ring_buffer", FiringTable => "firing_table", Mis
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Errno(pub u32);
 
+impl Errno {
+    /// What a timeout sets, unless an ICMP error was there before.
+    pub const TIMED_OUT: Self = Self(libc::ETIMEDOUT.cast_unsigned());
+}
+
 macro_rules! errnos {
     ($($name:ident),+ $(,)?) => {
         /// What TCP itself raises, and what an ICMP error becomes (`icmp_err_convert`,

@@ -177,3 +177,6 @@ fn is_colored(when: ColorWhen) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

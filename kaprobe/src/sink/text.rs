@@ -15,7 +15,7 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::Sink;
 use crate::plan::{TextStyle, TimeFormat};
-use crate::record::{EventName, Header, Record};
+use crate::record::{Errno, EventName, Header, Record};
 use crate::words::Word as _;
 
 /// What stands where nothing is known.
@@ -51,7 +51,9 @@ impl Column {
     /// Writes the text, padding, and the space before the next column.
     fn put(&mut self, line: &mut String, text: &str) {
         let width = text.width();
-        self.width = self.width.max(width.min(self.most));
+        if width <= self.most {
+            self.width = self.width.max(width);
+        }
         line.push_str(text);
         line.extend(std::iter::repeat_n(
             ' ',
@@ -76,7 +78,7 @@ impl<W: Write> Text<W> {
         let columns = [
             Column::new("TIME", time, 30),
             Column::new("PID", 6, 10),
-            Column::new("COMM", 7, 15),
+            Column::new("COMM", 8, 15),
             Column::new("LADDR:LPORT", width, most),
             Column::new("RADDR:RPORT", width, most),
         ];
@@ -208,16 +210,18 @@ fn detail(words: &mut Words<'_>, record: &Record) -> fmt::Result {
             words.pair("idle", idle)
         }
         EventName::Answered => {
-            words.pair("probe", record.probe)?;
-            words.pair("within", record.answered_after_ms.map(Ms))
+            if let (Some(probe), Some(after)) = (record.probe, record.answered_after_ms) {
+                words.add(format_args!("{probe} in {}", Within(after)))?;
+            }
+            Ok(())
         }
         EventName::Timeout => {
-            if let Some(cause) = record.cause {
-                words.add(cause.word())?;
+            if let (Some(cause), Some(probes)) = (record.cause, record.probes_out) {
+                let s = if probes == 1 { "" } else { "s" };
+                words.add(format_args!("{} after {probes} probe{s}", cause.word()))?;
             }
-            words.pair("after probes", record.probes_out)?;
             words.pair("idle", idle)?;
-            words.pair("err", record.err)
+            words.pair("err", record.err.filter(|err| *err != Errno::TIMED_OUT))
         }
         EventName::Early => {
             words.pair("idle", idle)?;
@@ -232,10 +236,10 @@ fn detail(words: &mut Words<'_>, record: &Record) -> fmt::Result {
             if let Some(state) = record.state {
                 words.add(state.word())?;
             }
-            words.pair(
-                "reason",
-                record.reason.as_ref().map(|reason| word(reason.as_str())),
-            )
+            match &record.reason {
+                Some(reason) => words.add(word(reset_reason(reason.as_str()))),
+                None => Ok(()),
+            }
         }
         EventName::NotRearmed | EventName::Unclassified => {
             if let Some(state) = record.state {
@@ -247,10 +251,10 @@ fn detail(words: &mut Words<'_>, record: &Record) -> fmt::Result {
             }
         }
         EventName::Lost => {
-            words.pair("events", record.lost)?;
-            words.pair("kind", record.lost_kind.map(|kind| kind.word()))?;
-            words.pair("hook", record.hook.map(|hook| hook.word()))?;
-            words.pair("why", record.lost_why.map(|why| why.word()))
+            words.add(record.lost.unwrap_or_default())?;
+            words.add(record.lost_kind.map_or("events", |kind| kind.word()))?;
+            words.pair("of", record.hook.map(|hook| hook.word()))?;
+            words.pair("by", record.lost_why.map(|why| why.word()))
         }
         EventName::Busy | EventName::Closed => Ok(()),
     }
@@ -327,6 +331,18 @@ impl Display for Ms {
     }
 }
 
+/// A time span that is known to the coarsest tick, 10 ms.
+struct Within(u64);
+
+impl Display for Within {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0..10 => f.write_str("<10ms"),
+            ms => Ms(ms).fmt(f),
+        }
+    }
+}
+
 /// Nanoseconds as seconds, with so many digits after the point.
 fn seconds_of(ns: i128, digits: usize) -> String {
     let sign = if ns < 0 { "-" } else { "" };
@@ -336,6 +352,11 @@ fn seconds_of(ns: i128, digits: usize) -> String {
     );
     let fraction = format!("{rest:09}");
     format!("{sign}{seconds}.{}", &fraction[..digits.min(9)])
+}
+
+/// The kernel's name of a reason, less what all of them start with.
+fn reset_reason(name: &str) -> &str {
+    name.strip_prefix("SK_RST_REASON_").unwrap_or(name)
 }
 
 /// Escaped text as one word that is not empty.

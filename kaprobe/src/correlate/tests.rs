@@ -1,0 +1,524 @@
+//! Rows of events and what they make; then what must hold for any events.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::event::{Cause, FinWait2, LostWhy, Origin};
+use crate::sample::{at, event, lost, of, probe};
+use crate::words::Word as _;
+
+fn room_for(sockets: usize) -> Correlator {
+    Correlator::new(NonZeroUsize::new(sockets).unwrap_or(NonZeroUsize::MIN))
+}
+
+fn run(mut correlator: Correlator, events: &[Event]) -> Vec<Record> {
+    let mut records = Vec::new();
+    for event in events {
+        correlator.push(event, &mut |record| records.push(record));
+    }
+    records
+}
+
+/// The records in short: `ms event #sock probe`, ms since the sample's start.
+fn told(events: &[Event]) -> Vec<String> {
+    let short = |record: Record| {
+        let ms = (record.mono_ns - at(0).mono_ns) / 1_000_000;
+        let sock = record
+            .sock
+            .map_or(String::new(), |sock| format!(" #{sock}"));
+        let probe = record
+            .probe
+            .map_or(String::new(), |probe| format!(" {probe}"));
+        format!("{ms} {}{sock}{probe}", record.event.word())
+    };
+    run(room_for(8), events).into_iter().map(short).collect()
+}
+
+/// A firing that finds no probe out, so long after the last acknowledgement.
+fn quiet(at_ms: u64, lastack_ms: u64) -> SocketEvent {
+    SocketEvent {
+        lastack_ms,
+        ..event(at_ms, Kind::Early)
+    }
+}
+
+fn of_socket(sk: u64, born_ns: u64, event: SocketEvent) -> SocketEvent {
+    SocketEvent {
+        id: SocketId { sk, born_ns },
+        ..event
+    }
+}
+
+#[test]
+fn events_make_these_records() {
+    let probe_lost = || lost(50, Some(Kind::Probe));
+    let untracked = |event| of(of_socket(7, 0, event));
+    let rows: &[(&str, &[Event], &[&str])] = &[
+        (
+            "answered, seen at the next firing",
+            &[of(probe(0, 0, 3_000)), of(quiet(1_000, 980))],
+            &["0 probe #1 1", "20 answered #1 1", "1000 early #1"],
+        ),
+        (
+            "answered, seen at the next probe",
+            &[of(probe(0, 2, 5_000)), of(probe(1_000, 0, 900))],
+            &["0 probe #1 3", "100 answered #1 3", "1000 probe #1 1"],
+        ),
+        (
+            "only the last of unanswered probes is answered, and once",
+            &[
+                of(probe(0, 0, 3_000)),
+                of(probe(1_000, 1, 4_000)),
+                of(quiet(2_000, 990)),
+                of(quiet(3_000, 1_990)),
+            ],
+            &[
+                "0 probe #1 1",
+                "1000 probe #1 2",
+                "1010 answered #1 2",
+                "2000 early #1",
+                "3000 early #1",
+            ],
+        ),
+        (
+            "an acknowledgement in the probe's own tick is not before the probe",
+            &[of(probe(0, 0, 3_000)), of(quiet(1_000, 1_003))],
+            &["0 probe #1 1", "0 answered #1 1", "1000 early #1"],
+        ),
+        (
+            "no acknowledgement since: the connection was cut, not answered",
+            &[
+                of(probe(0, 0, 3_000)),
+                of(SocketEvent {
+                    lastack_ms: 4_000,
+                    ..event(1_000, Kind::Closed)
+                }),
+            ],
+            &["0 probe #1 1", "1000 closed #1"],
+        ),
+        (
+            "what was never recorded is not answered",
+            &[
+                of(SocketEvent {
+                    probes_out: 2,
+                    probes_out_after: 2,
+                    ..event(0, Kind::Busy)
+                }),
+                of(quiet(1_000, 10)),
+            ],
+            &["0 busy #1", "1000 early #1"],
+        ),
+        (
+            "a congested probe was not sent",
+            &[of(event(0, Kind::ProbeCongested)), of(quiet(500, 10))],
+            &["0 probe_congested #1 1", "500 early #1"],
+        ),
+        (
+            "a gap: answered before another probe could be sent",
+            &[
+                of(probe(0, 0, 3_000)),
+                probe_lost(),
+                of(quiet(9_000, 8_500)),
+            ],
+            &[
+                "0 probe #1 1",
+                "50 lost",
+                "500 answered #1 1",
+                "9000 early #1",
+            ],
+        ),
+        (
+            "a gap: the acknowledgement may be of another probe",
+            &[
+                of(probe(0, 0, 3_000)),
+                probe_lost(),
+                of(quiet(9_000, 8_000)),
+            ],
+            &["0 probe #1 1", "50 lost", "9000 early #1"],
+        ),
+        (
+            "a gap of events that are no probes hides none",
+            &[
+                of(probe(0, 0, 3_000)),
+                lost(50, Some(Kind::Early)),
+                of(quiet(9_000, 8_000)),
+            ],
+            &[
+                "0 probe #1 1",
+                "50 lost",
+                "1000 answered #1 1",
+                "9000 early #1",
+            ],
+        ),
+        (
+            "a probe after the gap is as good as before",
+            &[
+                probe_lost(),
+                of(probe(100, 0, 3_000)),
+                of(quiet(9_000, 7_000)),
+            ],
+            &[
+                "50 lost",
+                "100 probe #1 1",
+                "2000 answered #1 1",
+                "9000 early #1",
+            ],
+        ),
+        (
+            "an untracked socket may be another one at the same address",
+            &[
+                untracked(probe(0, 0, 3_000)),
+                untracked(quiet(9_000, 7_000)),
+            ],
+            &["0 probe #1 1", "9000 early #1"],
+        ),
+        (
+            "a reused address is another socket",
+            &[
+                of(of_socket(7, 1, probe(0, 0, 3_000))),
+                of(of_socket(7, 2, quiet(9_000, 100))),
+            ],
+            &["0 probe #1 1", "9000 early #2"],
+        ),
+        (
+            "a firing that destroys its socket is told after the socket's end",
+            &[
+                of(event(0, Kind::Closed)),
+                of(event(0, Kind::FinWait2(None))),
+            ],
+            &["0 closed #1", "0 fin_wait2 #1"],
+        ),
+    ];
+    for (what, events, records) in rows {
+        assert_eq!(told(events), *records, "{what}");
+    }
+}
+
+#[test]
+fn a_probe_answered_before_its_firing_ends_is_still_probe_one() {
+    let answered_at_once = SocketEvent {
+        probes_out_after: 0,
+        ..probe(0, 0, 3_000)
+    };
+    let records = run(room_for(1), &[of(answered_at_once), of(quiet(1_000, 999))]);
+    let numbers: Vec<_> = records
+        .iter()
+        .map(|it| (it.event, it.probe, it.probes_out))
+        .collect();
+    let expected = [
+        (EventName::Probe, Some(1), Some(0)),
+        (EventName::Answered, Some(1), Some(0)),
+        (EventName::Early, None, Some(0)),
+    ];
+    assert_eq!(numbers, expected);
+}
+
+#[test]
+fn what_is_forgotten_is_the_closed_then_the_oldest() {
+    let mut correlator = room_for(2);
+    let mut numbers = Vec::new();
+    for (sk, kind) in [
+        (1, Kind::Busy),
+        (2, Kind::Busy),
+        (2, Kind::Closed),
+        (3, Kind::Busy), // in place of 2
+        (1, Kind::Busy),
+        (4, Kind::Busy), // in place of 3
+        (1, Kind::Busy),
+        (3, Kind::Busy), // anew
+    ] {
+        let event = of(of_socket(sk, 1, event(0, kind)));
+        correlator.push(&event, &mut |record| numbers.extend(record.sock));
+    }
+    assert_eq!(numbers, [1, 2, 2, 3, 1, 4, 1, 5]);
+    assert_eq!((correlator.sockets(), correlator.evicted()), (5, 3));
+}
+
+/// Any event at all, from a few sockets, at any time, in an order that no kernel has.
+fn any_event() -> impl Strategy<Value = Event> {
+    let kind = prop_oneof![
+        4 => Just(Kind::Probe),
+        2 => Just(Kind::Early),
+        1 => Just(Kind::ProbeCongested),
+        1 => Just(Kind::Timeout(Cause::ProbeCount)),
+        1 => Just(Kind::FinWait2(Some(FinWait2::Reset))),
+        1 => Just(Kind::RstSent),
+        1 => Just(Kind::Closed),
+    ];
+    let ms = || prop_oneof![8 => 0..20_000_u64, 1 => Just(u64::MAX)];
+    let ns = prop_oneof![8 => 0..20_000_000_000_u64, 1 => Just(u64::MAX)];
+    let socket = (
+        kind,
+        0..4_u64,
+        0..3_u64,
+        0..4_u8,
+        0..=u8::MAX,
+        ns,
+        ms(),
+        ms(),
+    );
+    let socket = socket.prop_map(
+        |(kind, sk, born_ns, probes_out, state, mono_ns, ack, next)| {
+            of(SocketEvent {
+                at: Instant {
+                    mono_ns,
+                    wall_ns: i64::MAX - 1,
+                },
+                id: SocketId { sk, born_ns },
+                probes_out,
+                probes_out_after: probes_out,
+                state,
+                lastack_ms: ack,
+                next_ms: (next % 3 != 0).then_some(next),
+                ..event(0, kind)
+            })
+        },
+    );
+    prop_oneof![12 => socket, 1 => any_loss().prop_map(Event::Lost)]
+}
+
+fn any_loss() -> impl Strategy<Value = Lost> {
+    (0..25_000_000_000_u64, any::<bool>(), any::<u64>()).prop_map(|(mono_ns, told, count)| Lost {
+        at: Instant {
+            mono_ns,
+            wall_ns: 0,
+        },
+        hook: Hook::KeepaliveTimer,
+        kind: told.then_some(Kind::Probe),
+        why: LostWhy::Missed,
+        count,
+    })
+}
+
+fn conclusions(records: &[Record]) -> Vec<&Record> {
+    records
+        .iter()
+        .filter(|record| record.event == EventName::Answered)
+        .collect()
+}
+
+proptest! {
+    #[test]
+    fn the_same_events_give_the_same_records_in_bounded_memory(
+        events in prop::collection::vec(any_event(), 0..60),
+        room in 1..6_usize,
+    ) {
+        let mut correlator = room_for(room);
+        let mut records = Vec::new();
+        for event in &events {
+            correlator.push(event, &mut |record| records.push(record));
+            prop_assert!(correlator.sockets.len() <= room);
+        }
+        prop_assert_eq!(&records, &run(room_for(room), &events));
+        // One record of each event, and no conclusion without an event.
+        prop_assert_eq!(records.len() - conclusions(&records).len(), events.len());
+    }
+
+    #[test]
+    fn an_answer_is_to_a_recorded_probe(events in prop::collection::vec(any_event(), 0..60)) {
+        let mut waiting = BTreeMap::new();
+        for record in run(room_for(64), &events) {
+            match record.event {
+                EventName::Probe => {
+                    waiting.insert(record.sock, record);
+                }
+                EventName::Answered => {
+                    let probe = waiting.remove(&record.sock);
+                    let number = probe.as_ref().and_then(|probe| probe.probe);
+                    prop_assert_eq!(number, record.probe);
+                    let sent_ns = probe.map_or(u64::MAX, |probe| probe.mono_ns);
+                    prop_assert!(sent_ns <= record.mono_ns);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn one_more_loss_never_makes_one_more_conclusion(
+        events in prop::collection::vec(any_event(), 0..60),
+        loss in any_loss(),
+        place in any::<prop::sample::Index>(),
+    ) {
+        let mut with_loss = events.clone();
+        with_loss.insert(place.index(events.len() + 1), Event::Lost(loss));
+        let (before, after) = (run(room_for(4), &events), run(room_for(4), &with_loss));
+        let mut all = conclusions(&before).into_iter();
+        for conclusion in conclusions(&after) {
+            prop_assert!(all.any(|it| it == conclusion));
+        }
+    }
+
+    #[test]
+    fn what_is_concluded_despite_losses_is_true(world in any_world()) {
+        let (events, truth) = world.events();
+        let mut recorded = BTreeMap::new();
+        for record in run(room_for(64), &events) {
+            match record.event {
+                EventName::Probe => {
+                    recorded.insert(record.sock, record.mono_ns);
+                }
+                EventName::Answered => {
+                    let probe = recorded.get(&record.sock).copied();
+                    prop_assert!(truth.contains(&(record.rport, probe)));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A probe by its socket's remote port and when it was sent, CLOCK_MONOTONIC ns.
+type Sent = (Option<u16>, Option<u64>);
+
+/// Sockets as a kernel runs them, some of whose events are lost.
+#[derive(Clone, Debug)]
+struct World {
+    sockets: Vec<Peer>,
+    /// Which of the events are lost: by number, modulo.
+    losses: Vec<prop::sample::Index>,
+    /// How many events are read at once.
+    batch: usize,
+}
+
+/// One socket and how its peer behaves.
+#[derive(Clone, Debug)]
+struct Peer {
+    time_ms: u64,
+    intvl_ms: u64,
+    /// How long it takes to answer each probe; `None` does not.
+    answers: Vec<Option<u64>>,
+}
+
+fn any_world() -> impl Strategy<Value = World> {
+    let seconds = || prop_oneof![Just(1_000_u64), Just(2_000), Just(5_000)];
+    let answer = prop_oneof![
+        2 => Just(None),
+        3 => (0..40_u64).prop_map(Some),
+        1 => (0..6_000_u64).prop_map(Some),
+    ];
+    let answers = prop::collection::vec(answer, 1..12);
+    let peer = (seconds(), seconds(), answers).prop_map(|(time_ms, intvl_ms, answers)| Peer {
+        time_ms,
+        intvl_ms,
+        answers,
+    });
+    let losses = prop::collection::vec(any::<prop::sample::Index>(), 0..12);
+    (prop::collection::vec(peer, 1..4), losses, 1..6_usize).prop_map(|(sockets, losses, batch)| {
+        World {
+            sockets,
+            losses,
+            batch,
+        }
+    })
+}
+
+impl World {
+    /// The events that arrive, and which probe of which socket was answered.
+    fn events(&self) -> (Vec<Event>, BTreeSet<Sent>) {
+        let mut truth = BTreeSet::new();
+        let mut all = Vec::new();
+        for (rport, peer) in (1..).zip(&self.sockets) {
+            let (events, answered) = peer.live(rport);
+            truth.extend(answered.into_iter().map(|probe| (Some(rport), Some(probe))));
+            all.extend(events);
+        }
+        all.sort_by_key(|event| event.at);
+        let lost: BTreeSet<_> = self
+            .losses
+            .iter()
+            .map(|it| it.index(all.len().max(1)))
+            .collect();
+        let mut arrived = Vec::new();
+        for (batch, events) in all.chunks(self.batch).enumerate() {
+            let from = batch * self.batch;
+            let missing = (from..from + events.len())
+                .filter(|index| lost.contains(index))
+                .count();
+            if let (1.., Some(last)) = (missing, events.last()) {
+                arrived.push(Event::Lost(Lost {
+                    at: last.at,
+                    hook: Hook::KeepaliveTimer,
+                    kind: None,
+                    why: LostWhy::RingBuffer,
+                    count: missing as u64,
+                }));
+            }
+            let kept = (from..)
+                .zip(events)
+                .filter(|(index, _)| !lost.contains(index));
+            arrived.extend(kept.map(|(_, event)| of(event.clone())));
+        }
+        (arrived, truth)
+    }
+}
+
+impl Peer {
+    /// `tcp_keepalive_timer` at work in ticks of 4 ms: the firings, and when the
+    /// probes were sent that an acknowledgement followed before another was.
+    fn live(&self, rport: u16) -> (Vec<SocketEvent>, BTreeSet<u64>) {
+        const TICK: u64 = 4;
+        let tick = |ms: u64| ms / TICK * TICK;
+        let mut answers = self.answers.iter();
+        let (mut events, mut answered) = (Vec::new(), BTreeSet::new());
+        // Acknowledgements on their way, the last one seen, the probe that is out.
+        let mut coming: Vec<u64> = Vec::new();
+        let (mut acked, mut out, mut sent) = (0, 0_u8, None);
+        let mut now = self.time_ms;
+        loop {
+            coming.sort_unstable();
+            for ack in coming.extract_if(.., |ack| *ack <= now) {
+                (acked, out) = (ack, 0);
+                answered.extend(sent.take());
+            }
+            let elapsed = tick(now) - tick(acked);
+            let mut event = SocketEvent {
+                lastack_ms: elapsed,
+                lastrcv_ms: tick(now),
+                probes_out: out,
+                probes_out_after: out,
+                rport,
+                ..of_socket(u64::from(rport), 1, event(now, Kind::Early))
+            };
+            let next = if elapsed < self.time_ms {
+                self.time_ms - elapsed
+            } else {
+                let Some(answer) = answers.next() else { break };
+                coming.extend(answer.map(|after| now + after));
+                out += 1;
+                sent = Some(event.at.mono_ns);
+                (event.kind, event.probes_out_after) = (Kind::Probe, out);
+                self.intvl_ms
+            };
+            event.next_ms = Some(next);
+            events.push(event);
+            // Late by up to a tick, never early.
+            now = tick(now + next + TICK) + now % TICK;
+        }
+        (events, answered)
+    }
+}
+
+#[test]
+fn settings_carry_their_origin_and_errors_their_name() {
+    let told = SocketEvent {
+        user_timeout_ms: Some(5_000),
+        err: Some(110),
+        state: 200,
+        ..event(0, Kind::Timeout(Cause::UserTimeout))
+    };
+    let records = run(room_for(1), &[of(told)]);
+    let [record] = records.as_slice() else {
+        return assert_eq!(records.len(), 1);
+    };
+    assert_eq!(record.keepalive_time_from, Some(Origin::Socket));
+    assert_eq!(record.keepalive_probes_from, Some(Origin::Sysctl));
+    assert_eq!(record.user_timeout_from, Some(Origin::Socket));
+    assert_eq!(
+        record.err.map(|err| err.to_string()).as_deref(),
+        Some("ETIMEDOUT")
+    );
+    assert_eq!(record.state, None);
+}

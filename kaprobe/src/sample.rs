@@ -1,0 +1,223 @@
+//! Events for tests: one of every kind, and sockets of every sort.
+
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+
+use crate::correlate::Correlator;
+use crate::event::{
+    Cause, Event, FinWait2, Hook, Instant, Kind, Lost, LostWhy, Origin, Owner, Setting,
+    SocketEvent, SocketId,
+};
+use crate::filter::{Filter, RecordFilter};
+use crate::record::{EventName, Record};
+use crate::words::Word as _;
+
+/// 2024-05-06T07:08:09Z.
+const WALL_NS: i64 = 1_714_979_289_000_000_000;
+
+/// So many ms into the sample's time.
+pub fn at(ms: u64) -> Instant {
+    let ns = ms * 1_000_000;
+    Instant {
+        mono_ns: 1_000_000_000_000 + ns,
+        wall_ns: WALL_NS.saturating_add_unsigned(ns),
+    }
+}
+
+/// An event of an idle socket that has settings of its own but for the count.
+pub fn event(at_ms: u64, kind: Kind) -> SocketEvent {
+    let firing = !matches!(kind, Kind::RstSent | Kind::Closed);
+    SocketEvent {
+        at: at(at_ms),
+        kind,
+        id: SocketId {
+            sk: 0xffff_8880_0123_4000,
+            born_ns: 900,
+        },
+        owner: Some(Owner {
+            pid: 4242,
+            comm: b"beam.smp".to_vec(),
+        }),
+        laddr: IpAddr::from([10, 0, 0, 1]),
+        lport: 5672,
+        raddr: IpAddr::from([10, 0, 0, 2]),
+        rport: 40_000,
+        netns: 4_026_531_840,
+        inode: Some(31_337),
+        cookie: None,
+        uid: 1000,
+        cgroup: Some(77),
+        state: 1,
+        state_after: 1,
+        keepalive: true,
+        orphan: false,
+        keepalive_time: setting(3_000, Origin::Socket),
+        keepalive_intvl: setting(1_000, Origin::Socket),
+        keepalive_probes: setting(9, Origin::Sysctl),
+        user_timeout_ms: None,
+        probes_out: 0,
+        probes_out_after: 0,
+        lastrcv_ms: 5_000,
+        lastack_ms: 3_004,
+        lastsnd_ms: 9_000,
+        next_ms: firing.then_some(1_000),
+        late_ms: firing.then_some(4),
+        unacked: 0,
+        write_queue: false,
+        err: None,
+        reason: None,
+        firing_ns: None,
+        news: false,
+    }
+}
+
+fn setting(value: u64, from: Origin) -> Setting {
+    Setting { value, from }
+}
+
+/// A probe, so many being out before it, and so long after the last acknowledgement.
+pub fn probe(at_ms: u64, probes_out: u8, lastack_ms: u64) -> SocketEvent {
+    SocketEvent {
+        probes_out,
+        probes_out_after: probes_out + 1,
+        lastack_ms,
+        ..event(at_ms, Kind::Probe)
+    }
+}
+
+/// Lost probes, noticed then.
+pub fn lost(at_ms: u64, kind: Option<Kind>) -> Event {
+    Event::Lost(Lost {
+        at: at(at_ms),
+        hook: Hook::KeepaliveTimer,
+        kind,
+        why: LostWhy::RingBuffer,
+        count: 12,
+    })
+}
+
+/// An event in the form in which a source yields it.
+pub fn of(event: SocketEvent) -> Event {
+    Event::Socket(Box::new(event))
+}
+
+/// The records that these events make, numbered, none left out.
+pub fn records(events: &[Event]) -> Vec<Record> {
+    let mut correlator = Correlator::new(NonZeroUsize::MIN.saturating_add(63));
+    let mut filter = Filter::new(RecordFilter {
+        events: EventName::ALL.iter().copied().collect(),
+        ..RecordFilter::default()
+    });
+    let mut records = Vec::new();
+    for event in events {
+        correlator.push(event, &mut |record| records.extend(filter.pass(record)));
+    }
+    records
+}
+
+/// Sockets that are unlike the usual one: IPv6, IPv4 over IPv6, a hostile command,
+/// one that nobody holds.
+fn others() -> [SocketEvent; 4] {
+    let v6 = SocketEvent {
+        id: SocketId { sk: 2, born_ns: 2 },
+        laddr: IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10]),
+        raddr: IpAddr::from([
+            0x2001, 0xdb8, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff,
+        ]),
+        cookie: Some(4_711),
+        ..probe(700, 1, 6_000)
+    };
+    let mapped = SocketEvent {
+        id: SocketId { sk: 3, born_ns: 3 },
+        laddr: IpAddr::from([0, 0, 0, 0, 0, 0xffff, 0xc0a8, 0x0001]),
+        raddr: IpAddr::from([0, 0, 0, 0, 0, 0xffff, 0xc0a8, 0x0002]),
+        ..probe(710, 0, 3_000)
+    };
+    let hostile = SocketEvent {
+        id: SocketId { sk: 4, born_ns: 4 },
+        owner: Some(Owner {
+            pid: 666,
+            comm: b"=\x1b[2J\n\" ,\xff\xe2\x80\xae\\".to_vec(),
+        }),
+        ..probe(720, 0, 3_000)
+    };
+    let orphan = SocketEvent {
+        id: SocketId { sk: 5, born_ns: 0 },
+        owner: None,
+        inode: None,
+        cgroup: None,
+        orphan: true,
+        keepalive: false,
+        state: 5,
+        state_after: 7,
+        next_ms: None,
+        ..event(730, Kind::FinWait2(Some(FinWait2::Reset)))
+    };
+    [v6, mapped, hostile, orphan]
+}
+
+/// Events that make a record of every kind, each field being set in one of them.
+pub fn everything() -> Vec<Event> {
+    let answered = SocketEvent {
+        lastack_ms: 990,
+        next_ms: Some(2_010),
+        ..event(1_000, Kind::Early)
+    };
+    let data = SocketEvent {
+        unacked: 2,
+        write_queue: true,
+        ..event(1_100, Kind::DataPending)
+    };
+    let timeout = SocketEvent {
+        probes_out: 9,
+        probes_out_after: 9,
+        lastack_ms: 12_040,
+        lastrcv_ms: 12_345,
+        err: Some(110),
+        state_after: 7,
+        next_ms: None,
+        firing_ns: Some(at(1_400).mono_ns),
+        ..event(1_400, Kind::Timeout(Cause::ProbeCount))
+    };
+    let reset = SocketEvent {
+        reason: Some("SK_RST_REASON_TCP_KEEPALIVE_TIMEOUT".to_owned()),
+        ..event(1_401, Kind::RstSent)
+    };
+    let reset = SocketEvent {
+        firing_ns: timeout.firing_ns,
+        ..reset
+    };
+    let user_timeout = SocketEvent {
+        user_timeout_ms: Some(5_000),
+        probes_out: 2,
+        probes_out_after: 2,
+        err: Some(999),
+        ..event(1_500, Kind::Timeout(Cause::UserTimeout))
+    };
+    let off = SocketEvent {
+        keepalive: false,
+        ..event(1_300, Kind::NotRearmed)
+    };
+    let events = [
+        probe(0, 0, 3_004),
+        answered,
+        data,
+        event(1_200, Kind::Busy),
+        SocketEvent {
+            next_ms: Some(500),
+            ..event(1_250, Kind::ProbeCongested)
+        },
+        off,
+        event(1_350, Kind::Unclassified),
+        timeout,
+        reset,
+        user_timeout,
+        event(1_600, Kind::FinWait2(Some(FinWait2::TimeWait))),
+        event(1_650, Kind::FinWait2(None)),
+        event(1_700, Kind::Closed),
+    ];
+    let mut all: Vec<_> = events.into_iter().chain(others()).map(of).collect();
+    all.push(lost(1_800, Some(Kind::Probe)));
+    all.push(lost(1_900, None));
+    all
+}

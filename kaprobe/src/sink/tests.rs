@@ -1,0 +1,430 @@
+//! What every kind of record looks like in every format.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use insta::assert_snapshot;
+use jiff::tz::TimeZone;
+
+use super::*;
+use crate::plan::TimeFormat;
+use crate::record::{EventName, HeaderLine, Value, WallTime};
+use crate::sample;
+use crate::words::Word as _;
+
+const NARROW: TextStyle = TextStyle {
+    time: TimeFormat::Clock,
+    wide: false,
+    heading: true,
+    color: ColorWhen::Never,
+};
+
+fn header() -> Header {
+    Header {
+        version: crate::record::VERSION.to_owned(),
+        host: Escaped::from("mq\n1"),
+        kernel: Escaped::from("6.12.107+deb13-cloud-amd64"),
+        kaprobe: "0.1.0".to_owned(),
+        started: WallTime(sample::at(0).wall_ns),
+        clock_offset_ns: -5,
+        hz: 250,
+        hooks: BTreeMap::from([("tcp_keepalive_timer".to_owned(), "fentry".to_owned())]),
+        filters: BTreeMap::from([("port".to_owned(), vec!["5672".to_owned()])]),
+    }
+}
+
+/// The lines that a sink writes of a header and these records.
+fn written<'a>(
+    make: impl FnOnce(&'a mut Vec<u8>) -> Box<dyn Sink + 'a>,
+    out: &'a mut Vec<u8>,
+    records: &[Record],
+) -> io::Result<()> {
+    let mut sink = make(out);
+    sink.header(&header())?;
+    records.iter().try_for_each(|record| sink.record(record))?;
+    sink.flush()
+}
+
+fn text_of(style: TextStyle, colored: bool, records: &[Record]) -> String {
+    let mut out = Vec::new();
+    let make = |out| Box::new(text::Text::new(out, style, colored, TimeZone::UTC)) as Box<_>;
+    let done = written(make, &mut out, records);
+    assert!(done.is_ok(), "{done:?}");
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn json_of(records: &[Record]) -> String {
+    let mut out = Vec::new();
+    let done = written(|out| Box::new(json::Json::new(out)), &mut out, records);
+    assert!(done.is_ok(), "{done:?}");
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn csv_of(records: &[Record]) -> String {
+    let mut out = Vec::new();
+    let done = written(|out| Box::new(csv::Csv::new(out, true)), &mut out, records);
+    assert!(done.is_ok(), "{done:?}");
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn everything() -> Vec<Record> {
+    sample::records(&sample::everything())
+}
+
+#[test]
+fn the_sample_has_every_event_and_every_field() {
+    let records = everything();
+    for event in EventName::ALL {
+        assert!(
+            records.iter().any(|record| record.event == *event),
+            "{event:?}"
+        );
+    }
+    for name in Record::NAMES {
+        let mut seen = false;
+        for record in &records {
+            record.visit(|it, value| seen |= it == *name && !matches!(value, Value::Absent));
+        }
+        assert!(seen, "{name}");
+    }
+}
+
+#[test]
+fn text() {
+    assert_snapshot!(text_of(NARROW, false, &everything()), @r#"
+    TIME         PID    COMM     LADDR:LPORT     RADDR:RPORT     EVENT
+    07:08:09.000 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  probe 1/9 idle 3.0s
+    07:08:09.010 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  answered 1 in 10ms
+    07:08:10.000 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  early idle 990ms next 2.0s
+    07:08:10.100 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  data_pending unacked 2
+    07:08:10.200 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  busy
+    07:08:10.250 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  probe_congested 1/9 idle 3.0s
+    07:08:10.300 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  not_rearmed ESTABLISHED keepalive off
+    07:08:10.350 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  unclassified ESTABLISHED
+    07:08:10.400 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  timeout probe_count after 9 probes idle 12.0s
+    07:08:10.401 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  rst_sent active ESTABLISHED TCP_KEEPALIVE_TIMEOUT
+    07:08:10.500 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  timeout user_timeout after 2 probes idle 3.0s err 999
+    07:08:10.600 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  fin_wait2 to time_wait
+    07:08:10.650 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  fin_wait2
+    07:08:10.700 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  closed
+    07:08:09.700 4242   beam.smp [2001:db8::10]:5672 [2001:db8:ffff:ffff:ffff:ffff:ffff:ffff]:40000 probe 2/9 idle 5s
+    07:08:09.710 4242   beam.smp [::ffff:192.168.0.1]:5672 [::ffff:192.168.0.2]:40000 probe 1/9 idle 3s
+    07:08:09.720 666    =\u{1b}[2J\n"\x20,\xff\u{202e}\\ 10.0.0.1:5672       10.0.0.2:40000  probe 1/9 idle 3s
+    07:08:09.730 -      -        10.0.0.1:5672       10.0.0.2:40000  fin_wait2 to reset
+    07:08:10.800 -      -        -                   -               lost 12 probe of tcp_keepalive_timer by ring_buffer
+    07:08:10.900 -      -        -                   -               lost 12 events of tcp_keepalive_timer by ring_buffer
+    "#);
+}
+
+#[test]
+fn wide_text() {
+    let wide = TextStyle {
+        wide: true,
+        ..NARROW
+    };
+    assert_snapshot!(text_of(wide, false, &everything()), @r#"
+    TIME         PID    COMM     LADDR:LPORT           RADDR:RPORT           EVENT
+    07:08:09.000 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        probe 1/9 idle 3.0s next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
+    07:08:09.010 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        answered 1 in 10ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
+    07:08:10.000 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        early idle 990ms next 2.0s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
+    07:08:10.100 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        data_pending unacked 2 next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
+    07:08:10.200 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        busy next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
+    07:08:10.250 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        probe_congested 1/9 idle 3.0s next 500ms late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
+    07:08:10.300 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        not_rearmed ESTABLISHED keepalive off next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
+    07:08:10.350 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        unclassified ESTABLISHED next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
+    07:08:10.400 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        timeout probe_count after 9 probes idle 12.0s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
+    07:08:10.401 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        rst_sent active ESTABLISHED TCP_KEEPALIVE_TIMEOUT ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
+    07:08:10.500 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        timeout user_timeout after 2 probes idle 3.0s err 999 next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) ut 5s state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
+    07:08:10.600 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        fin_wait2 to time_wait next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
+    07:08:10.650 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        fin_wait2 next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
+    07:08:10.700 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        closed ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
+    07:08:09.700 4242   beam.smp [2001:db8::10]:5672   [2001:db8:ffff:ffff:ffff:ffff:ffff:ffff]:40000 probe 2/9 idle 5s next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 cookie 4711 sock 2
+    07:08:09.710 4242   beam.smp [::ffff:192.168.0.1]:5672 [::ffff:192.168.0.2]:40000                     probe 1/9 idle 3s next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 3
+    07:08:09.720 666    =\u{1b}[2J\n"\x20,\xff\u{202e}\\ 10.0.0.1:5672             10.0.0.2:40000                                 probe 1/9 idle 3s next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 4
+    07:08:09.730 -      -        10.0.0.1:5672             10.0.0.2:40000                                 fin_wait2 to reset late 4ms ka 3s/1s/9 (socket/socket/sysctl) state FIN_WAIT2 uid 1000 netns 4026531840 sock 5
+    07:08:10.800 -      -        -                         -                                              lost 12 probe of tcp_keepalive_timer by ring_buffer
+    07:08:10.900 -      -        -                         -                                              lost 12 events of tcp_keepalive_timer by ring_buffer
+    "#);
+}
+
+#[test]
+fn colored_text() {
+    let bare = TextStyle {
+        heading: false,
+        ..NARROW
+    };
+    let text = text_of(bare, true, &everything()[..2]);
+    assert_snapshot!(text.replace('\x1b', "ESC"), @"
+    07:08:09.000 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  ESC[36mprobeESC[0m 1/9 idle 3.0s
+    07:08:09.010 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  ESC[32mansweredESC[0m 1 in 10ms
+    ");
+}
+
+#[test]
+fn clocks() {
+    let times = |time| {
+        let style = TextStyle {
+            time,
+            heading: false,
+            ..NARROW
+        };
+        let text = text_of(style, false, &everything()[..2]);
+        let first: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.split(' ').next())
+            .collect();
+        first.join(" ")
+    };
+    assert_eq!(times(TimeFormat::Clock), "07:08:09.000 07:08:09.010");
+    assert_eq!(
+        times(TimeFormat::Rfc3339),
+        "2024-05-06T07:08:09.000000000Z 2024-05-06T07:08:09.010000000Z"
+    );
+    assert_eq!(
+        times(TimeFormat::Unix),
+        "1714979289.000000000 1714979289.010000000"
+    );
+    assert_eq!(times(TimeFormat::Mono), "1000.000000000 1000.010000000");
+    assert_eq!(times(TimeFormat::Relative), "0.000000 0.010000");
+}
+
+#[test]
+fn json() {
+    assert_snapshot!(json_of(&everything()), @r#"
+    {"header":{"version":"1.0","host":"mq\\n1","kernel":"6.12.107+deb13-cloud-amd64","kaprobe":"0.1.0","started":"2024-05-06T07:08:09.000000000Z","clock_offset_ns":-5,"hz":250,"hooks":{"tcp_keepalive_timer":"fentry"},"filters":{"port":["5672"]}}}
+    {"time":"2024-05-06T07:08:09.000000000Z","mono_ns":1000000000000,"seq":1,"event":"probe","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probe":1,"probes_out":1,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":9000,"next_ms":1000,"late_ms":4,"unacked":0}
+    {"time":"2024-05-06T07:08:09.010000000Z","mono_ns":1000010000000,"seq":2,"event":"answered","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probe":1,"probes_out":0,"answered_after_ms":10}
+    {"time":"2024-05-06T07:08:10.000000000Z","mono_ns":1001000000000,"seq":3,"event":"early","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probes_out":0,"idle_ms":990,"lastrcv_ms":5000,"lastack_ms":990,"lastsnd_ms":9000,"next_ms":2010,"late_ms":4,"unacked":0}
+    {"time":"2024-05-06T07:08:10.100000000Z","mono_ns":1001100000000,"seq":4,"event":"data_pending","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probes_out":0,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":9000,"next_ms":1000,"late_ms":4,"unacked":2}
+    {"time":"2024-05-06T07:08:10.200000000Z","mono_ns":1001200000000,"seq":5,"event":"busy","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probes_out":0,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":9000,"next_ms":1000,"late_ms":4,"unacked":0}
+    {"time":"2024-05-06T07:08:10.250000000Z","mono_ns":1001250000000,"seq":6,"event":"probe_congested","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probe":1,"probes_out":0,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":9000,"next_ms":500,"late_ms":4,"unacked":0}
+    {"time":"2024-05-06T07:08:10.300000000Z","mono_ns":1001300000000,"seq":7,"event":"not_rearmed","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":false,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probes_out":0,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":9000,"next_ms":1000,"late_ms":4,"unacked":0}
+    {"time":"2024-05-06T07:08:10.350000000Z","mono_ns":1001350000000,"seq":8,"event":"unclassified","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probes_out":0,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":9000,"next_ms":1000,"late_ms":4,"unacked":0}
+    {"time":"2024-05-06T07:08:10.400000000Z","mono_ns":1001400000000,"seq":9,"event":"timeout","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probes_out":9,"idle_ms":12040,"lastrcv_ms":12345,"lastack_ms":12040,"lastsnd_ms":9000,"late_ms":4,"unacked":0,"cause":"probe_count","err":"ETIMEDOUT","firing_ns":1001400000000}
+    {"time":"2024-05-06T07:08:10.401000000Z","mono_ns":1001401000000,"seq":10,"event":"rst_sent","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probes_out":0,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":9000,"unacked":0,"direction":"active","reason":"SK_RST_REASON_TCP_KEEPALIVE_TIMEOUT","firing_ns":1001400000000}
+    {"time":"2024-05-06T07:08:10.500000000Z","mono_ns":1001500000000,"seq":11,"event":"timeout","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","user_timeout_ms":5000,"user_timeout_from":"socket","probes_out":2,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":9000,"next_ms":1000,"late_ms":4,"unacked":0,"cause":"user_timeout","err":"999"}
+    {"time":"2024-05-06T07:08:10.600000000Z","mono_ns":1001600000000,"seq":12,"event":"fin_wait2","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probes_out":0,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":9000,"next_ms":1000,"late_ms":4,"unacked":0,"to":"time_wait"}
+    {"time":"2024-05-06T07:08:10.650000000Z","mono_ns":1001650000000,"seq":13,"event":"fin_wait2","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probes_out":0,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":9000,"next_ms":1000,"late_ms":4,"unacked":0}
+    {"time":"2024-05-06T07:08:10.700000000Z","mono_ns":1001700000000,"seq":14,"event":"closed","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probes_out":0,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":9000,"unacked":0}
+    {"time":"2024-05-06T07:08:09.700000000Z","mono_ns":1000700000000,"seq":15,"event":"probe","sock":2,"pid":4242,"comm":"beam.smp","family":"inet6","laddr":"2001:db8::10","lport":5672,"raddr":"2001:db8:ffff:ffff:ffff:ffff:ffff:ffff","rport":40000,"netns":4026531840,"inode":31337,"cookie":4711,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probe":2,"probes_out":2,"idle_ms":5000,"lastrcv_ms":5000,"lastack_ms":6000,"lastsnd_ms":9000,"next_ms":1000,"late_ms":4,"unacked":0}
+    {"time":"2024-05-06T07:08:09.710000000Z","mono_ns":1000710000000,"seq":16,"event":"probe","sock":3,"pid":4242,"comm":"beam.smp","family":"inet6","laddr":"::ffff:192.168.0.1","lport":5672,"raddr":"::ffff:192.168.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probe":1,"probes_out":1,"idle_ms":3000,"lastrcv_ms":5000,"lastack_ms":3000,"lastsnd_ms":9000,"next_ms":1000,"late_ms":4,"unacked":0}
+    {"time":"2024-05-06T07:08:09.720000000Z","mono_ns":1000720000000,"seq":17,"event":"probe","sock":4,"pid":666,"comm":"=\\u{1b}[2J\\n\" ,\\xff\\u{202e}\\\\","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probe":1,"probes_out":1,"idle_ms":3000,"lastrcv_ms":5000,"lastack_ms":3000,"lastsnd_ms":9000,"next_ms":1000,"late_ms":4,"unacked":0}
+    {"time":"2024-05-06T07:08:09.730000000Z","mono_ns":1000730000000,"seq":18,"event":"fin_wait2","sock":5,"family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"uid":1000,"orphan":true,"state":"FIN_WAIT2","keepalive":false,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probes_out":0,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":9000,"late_ms":4,"unacked":0,"to":"reset"}
+    {"time":"2024-05-06T07:08:10.800000000Z","mono_ns":1001800000000,"seq":19,"event":"lost","hook":"tcp_keepalive_timer","lost_kind":"probe","lost_why":"ring_buffer","lost":12}
+    {"time":"2024-05-06T07:08:10.900000000Z","mono_ns":1001900000000,"seq":20,"event":"lost","hook":"tcp_keepalive_timer","lost_why":"ring_buffer","lost":12}
+    "#);
+}
+
+#[test]
+fn csv() {
+    assert_snapshot!(csv_of(&everything()), @r#"
+    time,mono_ns,seq,event,sock,pid,comm,family,laddr,lport,raddr,rport,netns,inode,cookie,uid,cgroup,orphan,state,keepalive,keepalive_time_ms,keepalive_time_from,keepalive_intvl_ms,keepalive_intvl_from,keepalive_probes,keepalive_probes_from,user_timeout_ms,user_timeout_from,probe,probes_out,idle_ms,lastrcv_ms,lastack_ms,lastsnd_ms,next_ms,late_ms,unacked,cause,to,err,direction,reason,firing_ns,answered_after_ms,hook,lost_kind,lost_why,lost
+    2024-05-06T07:08:09.000000000Z,1000000000000,1,probe,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,1,1,3004,5000,3004,9000,1000,4,0,,,,,,,,,,,
+    2024-05-06T07:08:09.010000000Z,1000010000000,2,answered,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,1,0,,,,,,,,,,,,,,10,,,,
+    2024-05-06T07:08:10.000000000Z,1001000000000,3,early,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,990,5000,990,9000,2010,4,0,,,,,,,,,,,
+    2024-05-06T07:08:10.100000000Z,1001100000000,4,data_pending,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,1000,4,2,,,,,,,,,,,
+    2024-05-06T07:08:10.200000000Z,1001200000000,5,busy,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,1000,4,0,,,,,,,,,,,
+    2024-05-06T07:08:10.250000000Z,1001250000000,6,probe_congested,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,1,0,3004,5000,3004,9000,500,4,0,,,,,,,,,,,
+    2024-05-06T07:08:10.300000000Z,1001300000000,7,not_rearmed,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,false,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,1000,4,0,,,,,,,,,,,
+    2024-05-06T07:08:10.350000000Z,1001350000000,8,unclassified,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,1000,4,0,,,,,,,,,,,
+    2024-05-06T07:08:10.400000000Z,1001400000000,9,timeout,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,9,12040,12345,12040,9000,,4,0,probe_count,,ETIMEDOUT,,,1001400000000,,,,,
+    2024-05-06T07:08:10.401000000Z,1001401000000,10,rst_sent,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,,,0,,,,active,SK_RST_REASON_TCP_KEEPALIVE_TIMEOUT,1001400000000,,,,,
+    2024-05-06T07:08:10.500000000Z,1001500000000,11,timeout,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,5000,socket,,2,3004,5000,3004,9000,1000,4,0,user_timeout,,999,,,,,,,,
+    2024-05-06T07:08:10.600000000Z,1001600000000,12,fin_wait2,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,1000,4,0,,time_wait,,,,,,,,,
+    2024-05-06T07:08:10.650000000Z,1001650000000,13,fin_wait2,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,1000,4,0,,,,,,,,,,,
+    2024-05-06T07:08:10.700000000Z,1001700000000,14,closed,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,,,0,,,,,,,,,,,
+    2024-05-06T07:08:09.700000000Z,1000700000000,15,probe,2,4242,beam.smp,inet6,2001:db8::10,5672,2001:db8:ffff:ffff:ffff:ffff:ffff:ffff,40000,4026531840,31337,4711,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,2,2,5000,5000,6000,9000,1000,4,0,,,,,,,,,,,
+    2024-05-06T07:08:09.710000000Z,1000710000000,16,probe,3,4242,beam.smp,inet6,::ffff:192.168.0.1,5672,::ffff:192.168.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,1,1,3000,5000,3000,9000,1000,4,0,,,,,,,,,,,
+    2024-05-06T07:08:09.720000000Z,1000720000000,17,probe,4,666,"\x3d\u{1b}[2J\n"" ,\xff\u{202e}\\",inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,1,1,3000,5000,3000,9000,1000,4,0,,,,,,,,,,,
+    2024-05-06T07:08:09.730000000Z,1000730000000,18,fin_wait2,5,,,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,,,1000,,true,FIN_WAIT2,false,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,,4,0,,reset,,,,,,,,,
+    2024-05-06T07:08:10.800000000Z,1001800000000,19,lost,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,tcp_keepalive_timer,probe,ring_buffer,12
+    2024-05-06T07:08:10.900000000Z,1001900000000,20,lost,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,tcp_keepalive_timer,,ring_buffer,12
+    "#);
+}
+
+#[test]
+fn json_is_read_back() -> Result<(), serde_json::Error> {
+    let records = everything();
+    let json = json_of(&records);
+    let mut lines = json.lines();
+    let first: HeaderLine = serde_json::from_str(lines.next().unwrap_or_default())?;
+    assert_eq!(first.header, header());
+    let read: Result<Vec<Record>, _> = lines.map(serde_json::from_str).collect();
+    assert_eq!(read?, records);
+    Ok(())
+}
+
+#[test]
+fn csv_and_json_say_the_same() -> Result<(), Box<dyn std::error::Error>> {
+    let records = everything();
+    let (csv, json) = (csv_of(&records), json_of(&records));
+    let mut reader = ::csv::Reader::from_reader(csv.as_bytes());
+    let names = reader.headers()?.clone();
+    for (row, line) in reader.records().zip(json.lines().skip(1)) {
+        let (row, line) = (row?, serde_json::from_str::<serde_json::Value>(line)?);
+        for (name, cell) in names.iter().zip(&row) {
+            let value = line.get(name).map_or(String::new(), |value| match value {
+                serde_json::Value::String(text) => text.clone(),
+                other => other.to_string(),
+            });
+            // What a spreadsheet would take for a formula is escaped; see `csv`.
+            let cell = Escaped::from_escaped(cell).to_string();
+            assert_eq!(Escaped::from_escaped(&value).to_string(), cell, "{name}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn nothing_hostile_gets_through() {
+    let wide = TextStyle {
+        wide: true,
+        ..NARROW
+    };
+    let records = everything();
+    for format in [
+        text_of(NARROW, false, &records),
+        text_of(wide, false, &records),
+        json_of(&records),
+        csv_of(&records),
+    ] {
+        // A header or heading, then one line for each record.
+        assert_eq!(format.lines().count(), 1 + records.len());
+        let steers =
+            |c: char| c != '\n' && (c.is_control() || ('\u{200b}'..='\u{202e}').contains(&c));
+        assert!(!format.contains(steers), "{format}");
+    }
+}
+
+/// The columns that scripts cut text at.
+#[test]
+fn text_has_its_columns_whatever_a_command_is_called() {
+    for line in text_of(NARROW, false, &everything()).lines().skip(1) {
+        let words: Vec<_> = line.split_ascii_whitespace().collect();
+        assert!(
+            EventName::ALL
+                .iter()
+                .any(|event| words.get(5) == Some(&event.word())),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn usual_lines_fit_a_terminal() {
+    let usual = sample::records(&[
+        sample::of(sample::probe(0, 1, 3_004)),
+        sample::of(sample::event(1_000, crate::event::Kind::Closed)),
+    ]);
+    for line in text_of(NARROW, false, &usual).lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+}
+
+struct Gone(io::ErrorKind);
+
+impl Write for Gone {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(self.0.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Err(self.0.into())
+    }
+}
+
+#[test]
+fn a_closed_pipe_is_no_failure() {
+    for format in [Format::Text, Format::Json, Format::Csv] {
+        for (kind, closed) in [
+            (io::ErrorKind::BrokenPipe, true),
+            (io::ErrorKind::StorageFull, false),
+        ] {
+            let sink = sink(Gone(kind), format, NARROW, false);
+            let mut sinks = Sinks(vec![Output {
+                name: "log".to_owned(),
+                sink,
+            }]);
+            let written = everything()
+                .iter()
+                .try_for_each(|record| sinks.record(record));
+            let ended = written.and_then(|()| sinks.flush());
+            assert_eq!(matches!(ended, Err(SinkError::Closed)), closed, "{ended:?}");
+            assert_eq!(
+                matches!(ended, Err(SinkError::Failed(_))),
+                !closed,
+                "{ended:?}"
+            );
+        }
+    }
+}
+
+#[path = "../../../tests/support/schema.rs"]
+mod schema;
+
+#[test]
+fn json_is_as_the_schema_says() {
+    let checked = schema::check_log(&json_of(&everything()));
+    assert_eq!(checked.map(|records| records.len()), Ok(everything().len()));
+}
+
+#[test]
+fn the_schema_tells_good_from_bad() -> Result<(), serde_json::Error> {
+    let json = json_of(&everything());
+    let mut lines = json.lines().map(serde_json::from_str::<serde_json::Value>);
+    let mut header = lines.next().unwrap_or(Ok(serde_json::Value::Null))?;
+    let lines: Vec<_> = lines.collect::<Result<_, _>>()?;
+    let is_bad = |value: &serde_json::Value| schema::check_line(&value.to_string()).is_err();
+
+    header["header"]["more"] = 1.into();
+    assert!(is_bad(&header));
+    let required = ["time", "mono_ns", "seq", "event"];
+    for record in &lines {
+        for name in required {
+            let mut record = record.clone();
+            record
+                .as_object_mut()
+                .and_then(|fields| fields.remove(name));
+            assert!(is_bad(&record), "{record}");
+        }
+        for (name, value) in [
+            ("more", 1.into()),
+            ("event", "nap".into()),
+            ("time", "2024-05-06T07:08:09Z".into()),
+            ("comm", "\u{1b}[2J".into()),
+            ("laddr", "here".into()),
+            ("lport", 65_536.into()),
+            ("probes_out", (-1).into()),
+        ] {
+            let mut record = record.clone();
+            record[name] = value;
+            assert!(is_bad(&record), "{record}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_schema_and_the_record_have_the_same_fields() -> Result<(), serde_json::Error> {
+    let schema: serde_json::Value = serde_json::from_str(schema::SCHEMA)?;
+    let fields = schema["$defs"]["record"]["properties"].as_object();
+    let mut names: Vec<_> = fields
+        .into_iter()
+        .flat_map(|fields| fields.keys())
+        .collect();
+    let mut expected = Record::NAMES.to_vec();
+    names.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(names, expected);
+
+    let words = |name: &str| schema["$defs"][name]["enum"].clone();
+    let events: Vec<_> = EventName::ALL.iter().map(|it| it.word()).collect();
+    let hooks: Vec<_> = crate::event::Hook::ALL.iter().map(|it| it.word()).collect();
+    assert_eq!(words("event"), serde_json::json!(events));
+    assert_eq!(words("hook"), serde_json::json!(hooks));
+    assert_eq!(
+        schema["$defs"]["header"]["properties"]["version"]["const"],
+        crate::record::VERSION
+    );
+    Ok(())
+}

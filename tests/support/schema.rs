@@ -1,0 +1,53 @@
+//! Holds every line of a log that a test makes against the published schema.
+
+use std::sync::LazyLock;
+
+use jsonschema::Validator;
+use serde_json::Value;
+
+/// The schema of a line, as it is published.
+pub const SCHEMA: &str = include_str!("../../schema/kaprobe-log.schema.json");
+
+static VALIDATOR: LazyLock<Result<Validator, String>> = LazyLock::new(|| {
+    let schema: Value = serde_json::from_str(SCHEMA).map_err(|why| why.to_string())?;
+    jsonschema::draft202012::options()
+        .should_validate_formats(true)
+        .build(&schema)
+        .map_err(|why| why.to_string())
+});
+
+/// Checks one line.
+///
+/// # Errors
+/// Says what is wrong with it, all of it.
+pub fn check_line(line: &str) -> Result<Value, String> {
+    let validator = VALIDATOR.as_ref().map_err(Clone::clone)?;
+    let value: Value = serde_json::from_str(line).map_err(|why| format!("{why}: {line}"))?;
+    let wrong: Vec<_> = validator
+        .iter_errors(&value)
+        .map(|why| format!("{why:?}"))
+        .collect();
+    if wrong.is_empty() {
+        return Ok(value);
+    }
+    Err(format!("{}\nin {line}", wrong.join("\n")))
+}
+
+/// Checks a log: a header, then records. Gives the records.
+///
+/// # Errors
+/// Says what is wrong with the first bad line.
+pub fn check_log(log: &str) -> Result<Vec<Value>, String> {
+    let mut values = log.lines().map(check_line);
+    let first = values
+        .next()
+        .unwrap_or_else(|| Err("no header".to_owned()))?;
+    if first.get("header").is_none() {
+        return Err(format!("the first line is no header: {first}"));
+    }
+    let records: Vec<_> = values.collect::<Result<_, _>>()?;
+    match records.iter().find(|record| record.get("header").is_some()) {
+        Some(header) => Err(format!("a header among the records: {header}")),
+        None => Ok(records),
+    }
+}
