@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,6 +15,9 @@ use crate::workspace;
 
 /// Signs every suite, and comes with Debian.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// The release that tools and guest packages come from, whatever this host runs.
+const RELEASE: &str = "trixie";
 
 /// One or more suites of Debian, such as `bookworm` and `bookworm-backports`.
 pub struct Suites {
@@ -29,7 +33,8 @@ pub fn scratch() -> Result<TempDir> {
 }
 
 impl Suites {
-    /// Fetches the index of the suites from the first of the machine's mirrors that has them.
+    /// Fetches the index of the suites, each from the first of the machine's
+    /// mirrors that has it; not all need be there, but one.
     pub fn open(names: &[&str]) -> Result<Self> {
         if !Path::new(KEYRING).is_file() {
             bail!("packages come from Debian's archive, and this host lacks apt or {KEYRING}");
@@ -43,24 +48,32 @@ impl Suites {
             config: home.join("apt.conf"),
         };
         suites.configure(&home)?;
+        let mut sources = String::new();
         let mut refusals = String::new();
-        for mirror in mirrors()? {
-            let source = |suite| format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n");
-            let sources: String = names.iter().map(source).collect();
-            workspace::write(&home.join("sources.list"), sources)?;
-            let update = suites
-                .apt("apt-get")
-                .args(["update", "--quiet=2"])
-                .output()?;
-            if update.status.success() {
-                return Ok(suites);
+        let mirrors = mirrors()?;
+        for suite in names {
+            for mirror in &mirrors {
+                let more = format!("{sources}deb [signed-by={KEYRING}] {mirror} {suite} main\n");
+                workspace::write(&home.join("sources.list"), &more)?;
+                let update = suites
+                    .apt("apt-get")
+                    .args(["update", "--quiet=2"])
+                    .output()?;
+                if update.status.success() {
+                    sources = more;
+                    break;
+                }
+                refusals += &String::from_utf8_lossy(&update.stderr);
             }
-            refusals += &String::from_utf8_lossy(&update.stderr);
         }
-        bail!(
-            "no mirror that apt is set up with has {}:\n{refusals}",
-            names.join(" and ")
-        )
+        if sources.is_empty() {
+            bail!(
+                "no mirror that apt is set up with has {}:\n{refusals}",
+                names.join(" or ")
+            );
+        }
+        workspace::write(&home.join("sources.list"), sources)?;
+        Ok(suites)
     }
 
     fn configure(&self, home: &Path) -> Result<()> {
@@ -94,11 +107,49 @@ APT::Update::Error-Mode "any";
         apt
     }
 
+    /// The names of all packages that begin like this.
+    pub fn names(&self, prefix: &str) -> Result<BTreeSet<String>> {
+        let names = self.apt("apt-cache").args(["pkgnames", prefix]).read()?;
+        Ok(names.lines().map(str::to_owned).collect())
+    }
+
+    /// The newest version of a package.
+    pub fn version(&self, package: &str) -> Result<String> {
+        let record = self
+            .apt("apt-cache")
+            .args(["show", "--no-all-versions", package])
+            .read()?;
+        let version = record
+            .lines()
+            .find_map(|line| line.strip_prefix("Version: "));
+        Ok(version
+            .with_context(|| format!("{package} has no version"))?
+            .to_owned())
+    }
+
+    /// A package and all that it depends on.
+    fn closure(&self, package: &str) -> Result<Vec<String>> {
+        let plan = self
+            .apt("apt-get")
+            .args(["install", "--simulate", "--no-install-recommends", package])
+            .read()?;
+        let installed = plan
+            .lines()
+            .filter_map(|line| line.strip_prefix("Inst ")?.split(' ').next());
+        Ok(installed.map(str::to_owned).collect())
+    }
+
     /// Downloads packages, each a name or `name=version`, and unpacks them into a folder.
     pub fn unpack(&self, packages: &[String], into: &Path) -> Result<()> {
         let scratch = scratch()?;
+        // Progress is for a person; a log is better off without a line a package.
+        let quiet = if io::stderr().is_terminal() {
+            "--quiet=0"
+        } else {
+            "--quiet=2"
+        };
         self.apt("apt-get")
-            .arg("download")
+            .args(["download", quiet])
             .args(packages)
             .current_dir(scratch.path())
             .check_aside()?;
@@ -111,6 +162,32 @@ APT::Update::Error-Mode "any";
         }
         Ok(())
     }
+}
+
+/// A package of [`RELEASE`] with all that it depends on, unpacked and kept.
+pub fn tree(package: &str) -> Result<PathBuf> {
+    kept(package, |suites| suites.closure(package))
+}
+
+/// A package whose programs are linked statically, unpacked and kept: it needs no other.
+pub fn static_package(package: &str) -> Result<PathBuf> {
+    kept(package, |_| Ok(vec![package.to_owned()]))
+}
+
+fn kept(name: &str, packages: impl FnOnce(&Suites) -> Result<Vec<String>>) -> Result<PathBuf> {
+    let tree = workspace::cache("packages").join(name);
+    if !tree.is_dir() {
+        let suites = Suites::open(&[RELEASE])?;
+        let packages = packages(&suites)?;
+        say(format_args!(
+            "downloading {name}, {} packages in all",
+            packages.len()
+        ));
+        let scratch = scratch()?;
+        suites.unpack(&packages, scratch.path())?;
+        workspace::rename(scratch.path(), &tree)?;
+    }
+    Ok(tree)
 }
 
 /// The archives that this machine's own apt is told to use.

@@ -3,6 +3,7 @@
 mod apt;
 mod ebpf;
 mod process;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -21,14 +22,17 @@ struct Cli {
 enum Task {
     /// Build the BPF programs and keep the object, with a digest of what made it
     Ebpf(ebpf::Args),
+    /// Run a command on a kernel of the matrix, in QEMU
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
-        Task::Ebpf(args) => ebpf::run(&args),
+        Task::Ebpf(args) => ebpf::run(&args).map(|()| ExitCode::SUCCESS),
+        Task::Vm(args) => vm::run(&args),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             process::say(format_args!("{error:#}"));
             ExitCode::FAILURE

@@ -54,6 +54,13 @@ pub fn link(target: &Path, link: &Path) -> Result<()> {
         .with_context(|| format!("cannot link {} to {}", link.display(), target.display()))
 }
 
+/// Moves a file or folder to a place whose own folder need not be there yet.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    create_parent(to)?;
+    fs::rename(from, to)
+        .with_context(|| format!("cannot move {} to {}", from.display(), to.display()))
+}
+
 fn create_parent(path: &Path) -> Result<()> {
     let parent = path.parent().unwrap_or(path);
     fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))

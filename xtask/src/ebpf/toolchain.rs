@@ -201,7 +201,7 @@ fn debian_core_source(release: &str, library: &Path) -> Result<()> {
     let unpacked = scratch
         .path()
         .join(format!("usr/src/rustc-{release}/library"));
-    fs::rename(&unpacked, library).with_context(|| format!("cannot keep {}", unpacked.display()))
+    workspace::rename(&unpacked, library)
 }
 
 /// bpf-linker, linked to the very LLVM that rustc brings: it reads rustc's

@@ -1,0 +1,187 @@
+//! One run of QEMU.
+
+use std::fs::OpenOptions;
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, Sender};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::io::FdFlags;
+
+use super::verdict::Report;
+use crate::apt;
+use crate::process::CommandExt;
+
+const PROGRAM: &str = "qemu-system-x86_64";
+
+/// Older ones were seen to crash a guest in one boot of four.
+const OLDEST: u32 = 8;
+
+/// The machine to emulate.
+#[derive(clap::Args)]
+pub struct Machine {
+    /// Memory of the guest
+    #[arg(long, default_value = "1G", value_name = "SIZE")]
+    memory: String,
+    /// Processors of the guest
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    smp: u32,
+    /// Seconds after which the guest is given up
+    #[arg(long, default_value = "600", value_name = "SECONDS", value_parser = seconds)]
+    timeout: Duration,
+    /// How QEMU runs the guest; `kvm` is faster where it can be used
+    #[arg(long, default_value = "tcg,thread=multi")]
+    accel: String,
+}
+
+fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
+    text.parse().map(Duration::from_secs)
+}
+
+/// Boots a kernel and waits until the machine is gone. Its console goes to a
+/// file, the second and third serial port to `out` and `err`, and the fourth
+/// into the report.
+pub fn boot(
+    machine: &Machine,
+    kernel: &Path,
+    initramfs: &Path,
+    console: &Path,
+    out: &mut (impl Write + Send),
+    err: &mut (impl Write + Send),
+) -> Result<Report> {
+    let log = OpenOptions::new()
+        .append(true)
+        .open(console)
+        .with_context(|| format!("cannot open {}", console.display()))?;
+    let mut qemu = program()?;
+    qemu.args([
+        "-nodefaults",
+        "-no-user-config",
+        "-no-reboot",
+        "-display",
+        "none",
+    ])
+    .args([
+        "-accel",
+        &machine.accel,
+        "-m",
+        &machine.memory,
+        "-smp",
+        &machine.smp.to_string(),
+    ])
+    .arg("-kernel")
+    .arg(kernel)
+    .arg("-initrd")
+    .arg(initramfs)
+    .args(["-append", "console=ttyS0 quiet panic=-1"])
+    .stdin(Stdio::null())
+    .stdout(log.try_clone()?)
+    .stderr(log);
+    add_port(&mut qemu, &console.display().to_string());
+    let (out_reader, out_writer) = pipe(&mut qemu)?;
+    let (err_reader, err_writer) = pipe(&mut qemu)?;
+    let (verdict_reader, verdict_writer) = pipe(&mut qemu)?;
+
+    let mut child = qemu.spawn().context("cannot run QEMU")?;
+    // With QEMU the only writer left, its end is the end of each pipe.
+    drop((out_writer, err_writer, verdict_writer));
+
+    thread::scope(|scope| {
+        let (reports, report) = mpsc::channel();
+        let (from_out, from_err) = (reports.clone(), reports.clone());
+        scope.spawn(move || pass_on(out_reader, out, &from_out));
+        scope.spawn(move || pass_on(err_reader, err, &from_err));
+        scope.spawn(move || {
+            let mut said = String::new();
+            // What is no text is no verdict either.
+            let _ = { verdict_reader }.read_to_string(&mut said);
+            reports.send(Report::Said(said))
+        });
+        let report = report
+            .recv_timeout(machine.timeout)
+            .unwrap_or(Report::TimedOut(machine.timeout));
+        if !matches!(report, Report::Said(_)) {
+            child.kill().context("cannot stop QEMU")?;
+        }
+        child.wait().context("cannot wait for QEMU")?;
+        Ok(report)
+    })
+}
+
+/// A pipe whose writing end is the guest's next serial port.
+fn pipe(qemu: &mut Command) -> Result<(PipeReader, PipeWriter)> {
+    let (reader, writer) = io::pipe().context("cannot create a pipe")?;
+    rustix::io::fcntl_setfd(&writer, FdFlags::empty()).context("cannot hand a pipe to QEMU")?;
+    add_port(qemu, &format!("/proc/self/fd/{}", writer.as_raw_fd()));
+    Ok((reader, writer))
+}
+
+fn add_port(qemu: &mut Command, path: &str) {
+    let number = qemu.get_args().filter(|arg| *arg == "-serial").count();
+    // A comma ends an option's value unless doubled.
+    let path = path.replace(',', ",,");
+    qemu.args([
+        "-chardev",
+        &format!("file,id=port{number},append=on,path={path}"),
+    ])
+    .args(["-serial", &format!("chardev:port{number}")]);
+}
+
+fn pass_on(mut from: PipeReader, to: &mut impl Write, reports: &Sender<Report>) {
+    if io::copy(&mut from, to).is_err() {
+        // The machine may be gone, and its report with it.
+        let _ = reports.send(Report::Unread);
+    }
+}
+
+/// The QEMU on PATH when it is new enough, else Debian's, unpacked.
+fn program() -> Result<Command> {
+    let installed = Command::new(PROGRAM)
+        .arg("--version")
+        .stderr(Stdio::null())
+        .read();
+    if installed.is_ok_and(|text| major(&text) >= Some(OLDEST)) {
+        return Ok(Command::new(PROGRAM));
+    }
+    let tree = apt::tree("qemu-system-x86").with_context(|| {
+        format!("no {PROGRAM} of version {OLDEST} or newer on PATH, and none to be had")
+    })?;
+    // Run by the loader it came with, it needs nothing of this host.
+    let mut qemu = Command::new(tree.join("usr/lib64/ld-linux-x86-64.so.2"));
+    qemu.arg("--library-path")
+        .arg(tree.join("usr/lib/x86_64-linux-gnu"));
+    qemu.arg(tree.join("usr/bin").join(PROGRAM));
+    for firmware in ["usr/share/qemu", "usr/share/seabios"] {
+        qemu.arg("-L").arg(tree.join(firmware));
+    }
+    Ok(qemu)
+}
+
+/// The major version in `QEMU emulator version 10.0.2 (…)`.
+fn major(text: &str) -> Option<u32> {
+    let (_, version) = text.split_once("version ")?;
+    version.split('.').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read() {
+        for (text, version) in [
+            (
+                "QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)\nCopyright",
+                Some(10),
+            ),
+            ("QEMU emulator version 7.2.17", Some(7)),
+            ("nothing", None),
+        ] {
+            assert_eq!(major(text), version);
+        }
+    }
+}
