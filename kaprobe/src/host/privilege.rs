@@ -6,6 +6,7 @@ use rustix::{
     process::{Resource, Rlimit, geteuid, getrlimit, setrlimit},
     thread::{CapabilitySet, capabilities},
 };
+use serde::Serialize;
 
 use crate::exit;
 
@@ -13,7 +14,10 @@ use crate::exit;
 /// include/linux/proc_ns.h.
 const HOST_NAMESPACE: &str = "user:[4026531837]";
 
-/// What kaprobe makes use of.
+const FIND_OWNERS: &str = "to find the owners of other users' sockets";
+
+/// What kaprobe makes use of. On 6.18 the first two were seen to be enough to trace,
+/// and the others to be of use only together.
 const USED: [Used; 4] = [
     Used {
         name: "CAP_BPF",
@@ -34,14 +38,14 @@ const USED: [Used; 4] = [
         // `proc_fd_access_allowed`, fs/proc/base.c.
         granted_by: CapabilitySet::SYS_PTRACE,
         needed: false,
-        purpose: "to find the processes of other users that hold sockets",
+        purpose: FIND_OWNERS,
     },
     Used {
         name: "CAP_DAC_READ_SEARCH",
         // `proc_fd_permission`, fs/proc/fd.c; each of the two overrides file modes.
         granted_by: CapabilitySet::DAC_READ_SEARCH.union(CapabilitySet::DAC_OVERRIDE),
         needed: false,
-        purpose: "likewise",
+        purpose: FIND_OWNERS,
     },
 ];
 
@@ -55,7 +59,7 @@ struct Used {
 }
 
 /// A privilege that kaprobe makes use of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Privilege {
     /// The capability's name.
     pub name: &'static str,

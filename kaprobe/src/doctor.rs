@@ -1,0 +1,579 @@
+//! `kaprobe doctor`: what this kernel and these privileges allow, found by trying.
+
+use std::{
+    fmt::{self, Display},
+    fs,
+    io::{self, Write as _},
+};
+
+use anyhow::{Context as _, Result};
+use serde::{Serialize, Serializer};
+
+use crate::{
+    escape,
+    event::Hook,
+    exit,
+    host::privilege::{Privilege, Privileges, raise_memlock},
+    kernel::{self, Tried},
+    way::Way,
+};
+
+/// Where the kernel publishes its types.
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// Runs `kaprobe doctor`: tries everything, takes it back, and tells on stdout what
+/// came of it. The exit code says whether tracing is possible, and if not, why.
+///
+/// # Errors
+/// When nothing can be told.
+pub fn run(json: bool) -> Result<exit::Code> {
+    let privileges = Privileges::read().context("cannot read this process's privileges")?;
+    let tried = match privileges.check_trace() {
+        Ok(()) => {
+            raise_memlock();
+            kernel::survey()
+        }
+        Err(why) => Err(why.into()),
+    };
+    let uname = rustix::system::uname();
+    let report = Report::new(
+        uname.release().to_string_lossy().into_owned(),
+        fs::File::open(BTF).err(),
+        privileges.used().collect(),
+        tried,
+    );
+    let told = if json {
+        serde_json::to_string(&report)? + "\n"
+    } else {
+        report.to_string()
+    };
+    match io::stdout().write_all(told.as_bytes()) {
+        Err(why) if why.kind() != io::ErrorKind::BrokenPipe => {
+            Err(why).context("cannot write to standard output")
+        }
+        _ => Ok(report.code),
+    }
+}
+
+/// What doctor found. As JSON, what is not known is left out.
+#[derive(Debug, Serialize)]
+struct Report {
+    kaprobe: &'static str,
+    kernel: String,
+    /// Timer ticks a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hz: Option<u32>,
+    /// Whether `kaprobe trace` can work.
+    possible: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+    #[serde(skip)]
+    code: exit::Code,
+    btf: Btf,
+    privileges: Vec<Privilege>,
+    /// None where nothing could be tried.
+    hooks: Vec<HookReport>,
+}
+
+/// The kernel's own description of its structures.
+#[derive(Debug, Serialize)]
+struct Btf {
+    readable: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+}
+
+/// A hook, and the ways to it.
+#[derive(Debug, Serialize)]
+struct HookReport {
+    #[serde(serialize_with = "by_name")]
+    hook: Hook,
+    /// The way that `trace` takes unless told otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    way: Option<WayName>,
+    /// What is lost by that, or by there being none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loses: Option<&'static str>,
+    tried: Vec<Trial>,
+}
+
+/// A way to a hook.
+#[derive(Debug, Serialize)]
+struct Trial {
+    way: WayName,
+    works: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+}
+
+/// A way, serialized by its name.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct WayName(#[serde(serialize_with = "by_name")] Way);
+
+fn by_name<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(value)
+}
+
+impl Report {
+    /// Sums up what was tried, with HZ; or why nothing could be.
+    fn new(
+        kernel: String,
+        unreadable: Option<io::Error>,
+        privileges: Vec<Privilege>,
+        tried: Result<(Vec<Tried>, u32)>,
+    ) -> Self {
+        let (hooks, hz, failure) = match tried {
+            Ok((tried, hz)) => {
+                let hooks = Hook::ALL.map(|hook| HookReport::new(hook, &tried));
+                let failure = hooks.iter().find_map(HookReport::failure);
+                (hooks.into(), Some(hz).filter(|&hz| hz > 0), failure)
+            }
+            Err(why) => (Vec::new(), None, Some(why)),
+        };
+        Self {
+            kaprobe: env!("CARGO_PKG_VERSION"),
+            kernel,
+            hz,
+            possible: failure.is_none(),
+            why: failure.as_ref().map(|why| format!("{why:#}")),
+            code: match failure.as_ref().map(exit::code_of) {
+                None => exit::Code::Ok,
+                // What fails with all privileges fails for want of something.
+                Some(exit::Code::Failure) => exit::Code::Kernel,
+                Some(code) => code,
+            },
+            btf: Btf {
+                readable: unreadable.is_none(),
+                why: unreadable.map(|why| why.to_string()),
+            },
+            privileges,
+            hooks,
+        }
+    }
+}
+
+impl HookReport {
+    fn new(hook: Hook, tried: &[Tried]) -> Self {
+        let tried = tried.iter().filter(|tried| tried.hook == hook);
+        let tried: Vec<_> = tried
+            .map(|tried| Trial {
+                way: WayName(tried.way),
+                works: tried.outcome.is_ok(),
+                why: tried.outcome.clone().err(),
+            })
+            .collect();
+        let way = tried
+            .iter()
+            .find(|trial| trial.works)
+            .map(|trial| trial.way);
+        Self {
+            hook,
+            way,
+            loses: loses(hook, way.map(|way| way.0)),
+            tried,
+        }
+    }
+
+    /// Why there is no tracing, where it is for want of this hook.
+    fn failure(&self) -> Option<anyhow::Error> {
+        let vital = self.hook != Hook::SendActiveReset;
+        (vital && self.way.is_none()).then(|| {
+            let hook = self.hook;
+            exit::Error::kernel(format!("this kernel lets nothing hook {hook}")).into()
+        })
+    }
+}
+
+/// What is lost with a hook attached in this way, or not at all.
+fn loses(hook: Hook, way: Option<Way>) -> Option<&'static str> {
+    match (hook, way) {
+        // It is skipped: `kprobes_inc_nmissed_count`, kernel/kprobes.c, and
+        // `trace_call_bpf`, kernel/trace/bpf_trace.c.
+        (_, Some(Way::Kprobe)) => {
+            Some("what happens while its CPU is in another probe, counted where the kernel does")
+        }
+        (_, Some(Way::Fentry | Way::Tracepoint)) => None,
+        (Hook::SendActiveReset, None) => {
+            Some("rst_sent records, and whether a fin_wait2 timer sent a reset")
+        }
+        (Hook::KeepaliveTimer | Hook::DestroySock, None) => Some("everything"),
+    }
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kernel = escape::message(&self.kernel);
+        write!(f, "kaprobe {} on Linux {kernel}", self.kaprobe)?;
+        if let Some(hz) = self.hz {
+            write!(f, ", {hz} timer ticks a second")?;
+        }
+        match &self.btf.why {
+            None => writeln!(f, "\nkernel types (BTF): readable")?,
+            Some(why) => writeln!(f, "\nkernel types (BTF): unreadable: {why}")?,
+        }
+        writeln!(f, "\nprivileges")?;
+        for Privilege {
+            name,
+            purpose,
+            held,
+            ..
+        } in &self.privileges
+        {
+            let held = if *held { "yes" } else { "no" };
+            writeln!(f, "  {name:<19}  {held:<3}  {purpose}")?;
+        }
+        for hook in &self.hooks {
+            write!(f, "\n{hook}")?;
+        }
+        match &self.why {
+            None => writeln!(f, "\nTracing is possible."),
+            Some(why) => writeln!(f, "\nTracing is not possible: {}.", escape::message(why)),
+        }
+    }
+}
+
+impl Display for HookReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.way {
+            Some(WayName(way)) => writeln!(f, "{}: by {way}", self.hook)?,
+            None => writeln!(f, "{}: not at all", self.hook)?,
+        }
+        for Trial {
+            way: WayName(way),
+            why,
+            ..
+        } in &self.tried
+        {
+            match why {
+                None => writeln!(f, "  {way:<10}  works")?,
+                Some(why) => writeln!(f, "  {way:<10}  refused: {}", escape::message(why))?,
+            }
+        }
+        match self.loses {
+            Some(loses) => writeln!(f, "  lost: {loses}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::*;
+
+    const NOT_PERMITTED: Result<(), &str> = Err("Operation not permitted (os error 1)");
+    const NO_KPROBES: Result<(), &str> = Err("no such device: kprobe");
+
+    /// A survey of the timer's and the reset's three ways, and the end's one.
+    fn survey(ways: [Result<(), &str>; 3], end: Result<(), &str>, hz: u32) -> (Vec<Tried>, u32) {
+        let tried = |hook, way, outcome: Result<(), &str>| Tried {
+            hook,
+            way,
+            outcome: outcome.map_err(str::to_owned),
+        };
+        let mut all = Vec::new();
+        for hook in [Hook::KeepaliveTimer, Hook::SendActiveReset] {
+            all.extend(
+                Way::ALL
+                    .iter()
+                    .zip(ways)
+                    .map(|(&way, outcome)| tried(hook, way, outcome)),
+            );
+        }
+        all.push(tried(Hook::DestroySock, Way::Tracepoint, end));
+        (all, hz)
+    }
+
+    fn report(held: bool, tried: Result<(Vec<Tried>, u32)>) -> Report {
+        let privilege = |name, purpose, needed| Privilege {
+            name,
+            purpose,
+            needed,
+            held,
+        };
+        let privileges = vec![
+            privilege("CAP_BPF", "to load BPF programs", true),
+            privilege("CAP_DAC_READ_SEARCH", "to find owners", false),
+        ];
+        let mut report = Report::new("6.1.0-test".to_owned(), None, privileges, tried);
+        report.kaprobe = "0.0.0";
+        report
+    }
+
+    fn json(report: &Report) -> Result<String> {
+        Ok(serde_json::to_string_pretty(report)?)
+    }
+
+    #[test]
+    fn all_is_well() {
+        let report = report(true, Ok(survey([Ok(()); 3], Ok(()), 1000)));
+        assert_eq!(report.code, exit::Code::Ok);
+        assert_snapshot!(report, @r"
+        kaprobe 0.0.0 on Linux 6.1.0-test, 1000 timer ticks a second
+        kernel types (BTF): readable
+
+        privileges
+          CAP_BPF              yes  to load BPF programs
+          CAP_DAC_READ_SEARCH  yes  to find owners
+
+        tcp_keepalive_timer: by fentry
+          fentry      works
+          kprobe      works
+          tracepoint  works
+
+        tcp_send_active_reset: by fentry
+          fentry      works
+          kprobe      works
+          tracepoint  works
+
+        tcp_destroy_sock: by tracepoint
+          tracepoint  works
+
+        Tracing is possible.
+        ");
+    }
+
+    #[test]
+    fn no_kprobes_and_fentry_refused() -> Result<()> {
+        let report = report(
+            true,
+            Ok(survey([NOT_PERMITTED, NO_KPROBES, Ok(())], Ok(()), 250)),
+        );
+        assert_eq!(report.code, exit::Code::Ok);
+        assert_snapshot!(report, @r"
+        kaprobe 0.0.0 on Linux 6.1.0-test, 250 timer ticks a second
+        kernel types (BTF): readable
+
+        privileges
+          CAP_BPF              yes  to load BPF programs
+          CAP_DAC_READ_SEARCH  yes  to find owners
+
+        tcp_keepalive_timer: by tracepoint
+          fentry      refused: Operation not permitted (os error 1)
+          kprobe      refused: no such device: kprobe
+          tracepoint  works
+
+        tcp_send_active_reset: by tracepoint
+          fentry      refused: Operation not permitted (os error 1)
+          kprobe      refused: no such device: kprobe
+          tracepoint  works
+
+        tcp_destroy_sock: by tracepoint
+          tracepoint  works
+
+        Tracing is possible.
+        ");
+        assert_snapshot!(json(&report)?, @r#"
+        {
+          "kaprobe": "0.0.0",
+          "kernel": "6.1.0-test",
+          "hz": 250,
+          "possible": true,
+          "btf": {
+            "readable": true
+          },
+          "privileges": [
+            {
+              "name": "CAP_BPF",
+              "purpose": "to load BPF programs",
+              "needed": true,
+              "held": true
+            },
+            {
+              "name": "CAP_DAC_READ_SEARCH",
+              "purpose": "to find owners",
+              "needed": false,
+              "held": true
+            }
+          ],
+          "hooks": [
+            {
+              "hook": "tcp_keepalive_timer",
+              "way": "tracepoint",
+              "tried": [
+                {
+                  "way": "fentry",
+                  "works": false,
+                  "why": "Operation not permitted (os error 1)"
+                },
+                {
+                  "way": "kprobe",
+                  "works": false,
+                  "why": "no such device: kprobe"
+                },
+                {
+                  "way": "tracepoint",
+                  "works": true
+                }
+              ]
+            },
+            {
+              "hook": "tcp_send_active_reset",
+              "way": "tracepoint",
+              "tried": [
+                {
+                  "way": "fentry",
+                  "works": false,
+                  "why": "Operation not permitted (os error 1)"
+                },
+                {
+                  "way": "kprobe",
+                  "works": false,
+                  "why": "no such device: kprobe"
+                },
+                {
+                  "way": "tracepoint",
+                  "works": true
+                }
+              ]
+            },
+            {
+              "hook": "tcp_destroy_sock",
+              "way": "tracepoint",
+              "tried": [
+                {
+                  "way": "tracepoint",
+                  "works": true
+                }
+              ]
+            }
+          ]
+        }
+        "#);
+        Ok(())
+    }
+
+    #[test]
+    fn the_reset_alone_can_be_done_without() {
+        let (mut tried, hz) = survey([NOT_PERMITTED, Ok(()), Ok(())], Ok(()), 250);
+        for trial in &mut tried {
+            if trial.hook == Hook::SendActiveReset {
+                trial.outcome = Err("no such function\n\u{1b}[2J".to_owned());
+            }
+        }
+        let report = report(true, Ok((tried, hz)));
+        assert_eq!(report.code, exit::Code::Ok);
+        assert_snapshot!(report, @r"
+        kaprobe 0.0.0 on Linux 6.1.0-test, 250 timer ticks a second
+        kernel types (BTF): readable
+
+        privileges
+          CAP_BPF              yes  to load BPF programs
+          CAP_DAC_READ_SEARCH  yes  to find owners
+
+        tcp_keepalive_timer: by kprobe
+          fentry      refused: Operation not permitted (os error 1)
+          kprobe      works
+          tracepoint  works
+          lost: what happens while its CPU is in another probe, counted where the kernel does
+
+        tcp_send_active_reset: not at all
+          fentry      refused: no such function\n\u{1b}[2J
+          kprobe      refused: no such function\n\u{1b}[2J
+          tracepoint  refused: no such function\n\u{1b}[2J
+          lost: rst_sent records, and whether a fin_wait2 timer sent a reset
+
+        tcp_destroy_sock: by tracepoint
+          tracepoint  works
+
+        Tracing is possible.
+        ");
+    }
+
+    #[test]
+    fn nothing_works() {
+        let report = report(true, Ok(survey([NOT_PERMITTED; 3], NOT_PERMITTED, 0)));
+        assert_eq!(report.code, exit::Code::Kernel);
+        assert_snapshot!(report, @r"
+        kaprobe 0.0.0 on Linux 6.1.0-test
+        kernel types (BTF): readable
+
+        privileges
+          CAP_BPF              yes  to load BPF programs
+          CAP_DAC_READ_SEARCH  yes  to find owners
+
+        tcp_keepalive_timer: not at all
+          fentry      refused: Operation not permitted (os error 1)
+          kprobe      refused: Operation not permitted (os error 1)
+          tracepoint  refused: Operation not permitted (os error 1)
+          lost: everything
+
+        tcp_send_active_reset: not at all
+          fentry      refused: Operation not permitted (os error 1)
+          kprobe      refused: Operation not permitted (os error 1)
+          tracepoint  refused: Operation not permitted (os error 1)
+          lost: rst_sent records, and whether a fin_wait2 timer sent a reset
+
+        tcp_destroy_sock: not at all
+          tracepoint  refused: Operation not permitted (os error 1)
+          lost: everything
+
+        Tracing is not possible: this kernel lets nothing hook tcp_keepalive_timer.
+        ");
+    }
+
+    #[test]
+    fn no_types() {
+        let why = anyhow::anyhow!("this kernel publishes no types");
+        let missing = io::Error::from(io::ErrorKind::NotFound);
+        let report = Report::new("6.1.0".to_owned(), Some(missing), Vec::new(), Err(why));
+        assert_eq!(report.code, exit::Code::Kernel);
+        let text = report.to_string();
+        assert!(
+            text.contains("kernel types (BTF): unreadable: entity not found"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("not possible: this kernel publishes no types.\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn no_privilege() -> Result<()> {
+        let missing = exit::Error::privilege("tracing needs CAP_BPF: run it with sudo");
+        let report = report(false, Err(missing.into()));
+        assert_eq!(report.code, exit::Code::Privilege);
+        assert_snapshot!(report, @r"
+        kaprobe 0.0.0 on Linux 6.1.0-test
+        kernel types (BTF): readable
+
+        privileges
+          CAP_BPF              no   to load BPF programs
+          CAP_DAC_READ_SEARCH  no   to find owners
+
+        Tracing is not possible: tracing needs CAP_BPF: run it with sudo.
+        ");
+        assert_snapshot!(json(&report)?, @r#"
+        {
+          "kaprobe": "0.0.0",
+          "kernel": "6.1.0-test",
+          "possible": false,
+          "why": "tracing needs CAP_BPF: run it with sudo",
+          "btf": {
+            "readable": true
+          },
+          "privileges": [
+            {
+              "name": "CAP_BPF",
+              "purpose": "to load BPF programs",
+              "needed": true,
+              "held": false
+            },
+            {
+              "name": "CAP_DAC_READ_SEARCH",
+              "purpose": "to find owners",
+              "needed": false,
+              "held": false
+            }
+          ],
+          "hooks": []
+        }
+        "#);
+        Ok(())
+    }
+}
