@@ -4,14 +4,14 @@ use std::{env, process::ExitCode};
 
 use kaprobe::{
     cli::{self, Asked, Command},
-    exit,
+    doctor, exit,
     plan::TracePlan,
     trace,
 };
 
 fn main() -> ExitCode {
     match run() {
-        Ok(()) => exit::Code::Ok.into(),
+        Ok(code) => code.into(),
         Err(why) => {
             eprintln!("{}", exit::line(&why));
             exit::code_of(&why).into()
@@ -19,11 +19,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> anyhow::Result<()> {
+fn run() -> anyhow::Result<exit::Code> {
     match cli::parse(env::args_os())? {
         Asked::Print(text) => anstream::print!("{}", text.ansi()),
         Asked::Run(Command::Trace(args)) => trace::run(&TracePlan::new(*args)?)?,
-        Asked::Run(Command::Demo(_) | Command::Doctor(_)) => anyhow::bail!("not there yet"),
+        Asked::Run(Command::Doctor(args)) => return doctor::run(args.json),
+        Asked::Run(Command::Demo(_)) => anyhow::bail!("not there yet"),
     }
-    Ok(())
+    Ok(exit::Code::Ok)
 }
