@@ -23,5 +23,6 @@ mod sample;
 pub mod sink;
 pub mod source;
 pub mod trace;
+pub mod traffic;
 pub mod way;
 pub mod words;

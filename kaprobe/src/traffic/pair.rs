@@ -1,0 +1,322 @@
+//! Both ends of one connection on loopback.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, TcpKeepalive, Type};
+
+use super::sockopt;
+
+/// How a connection's addresses look to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Path {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+    /// IPv4 through a socket made for IPv6: `::ffff:127.0.0.1`.
+    V4Mapped,
+}
+
+impl Path {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::V4, Self::V6, Self::V4Mapped];
+
+    /// The loopback address of this kind.
+    #[must_use]
+    pub fn loopback(self) -> IpAddr {
+        match self {
+            Self::V4 => Ipv4Addr::LOCALHOST.into(),
+            Self::V6 => Ipv6Addr::LOCALHOST.into(),
+            Self::V4Mapped => Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(),
+        }
+    }
+
+    pub(super) fn socket(self) -> io::Result<Socket> {
+        let domain = match self {
+            Self::V4 => Domain::IPV4,
+            Self::V6 | Self::V4Mapped => Domain::IPV6,
+        };
+        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        if self == Self::V4Mapped {
+            socket.set_only_v6(false)?;
+        }
+        Ok(socket)
+    }
+}
+
+/// Which end of the connection has the keepalive timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The one that connected.
+    Client,
+    /// The one that was accepted: it has its settings from the listener.
+    Server,
+}
+
+/// The settings of a keepalive timer; `None` leaves one to the sysctl.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// TCP_KEEPIDLE, s.
+    pub time: Option<u32>,
+    /// TCP_KEEPINTVL, s.
+    pub intvl: Option<u32>,
+    /// TCP_KEEPCNT.
+    pub probes: Option<u32>,
+    /// TCP_USER_TIMEOUT, ms.
+    pub user_timeout: Option<u32>,
+}
+
+impl Keepalive {
+    /// All left to the sysctls.
+    pub const SYSCTL: Self = Self {
+        time: None,
+        intvl: None,
+        probes: None,
+        user_timeout: None,
+    };
+
+    /// Settings in seconds, without a user timeout.
+    #[must_use]
+    pub const fn new(time: u32, intvl: u32, probes: u32) -> Self {
+        Self {
+            time: Some(time),
+            intvl: Some(intvl),
+            probes: Some(probes),
+            user_timeout: None,
+        }
+    }
+
+    /// The same, and gives up after so many ms without an answer.
+    #[must_use]
+    pub const fn user_timeout(mut self, ms: u32) -> Self {
+        self.user_timeout = Some(ms);
+        self
+    }
+
+    /// Puts the settings on a socket and turns keepalive on.
+    fn apply(self, socket: &Socket) -> io::Result<()> {
+        let seconds = |s| Duration::from_secs(u64::from(s));
+        let mut options = TcpKeepalive::new();
+        if let Some(time) = self.time {
+            options = options.with_time(seconds(time));
+        }
+        if let Some(intvl) = self.intvl {
+            options = options.with_interval(seconds(intvl));
+        }
+        if let Some(probes) = self.probes {
+            options = options.with_retries(probes);
+        }
+        socket.set_tcp_keepalive(&options)?;
+        if let Some(ms) = self.user_timeout {
+            socket.set_tcp_user_timeout(Some(Duration::from_millis(u64::from(ms))))?;
+        }
+        Ok(())
+    }
+}
+
+/// A connection that is about to be made: both addresses are known, so that a
+/// filter can name them first.
+#[derive(Debug)]
+pub struct Planned {
+    client: Socket,
+    listener: Socket,
+    /// The client's address.
+    pub client_addr: SocketAddr,
+    /// The server's address.
+    pub server_addr: SocketAddr,
+}
+
+impl Planned {
+    /// Binds both ends to free ports.
+    pub fn bind(path: Path) -> io::Result<Self> {
+        let (client, listener) = (path.socket()?, path.socket()?);
+        let any_port = SockAddr::from(SocketAddr::new(path.loopback(), 0));
+        client.bind(&any_port)?;
+        listener.bind(&any_port)?;
+        listener.listen(1)?;
+        Ok(Self {
+            client_addr: addr(&client.local_addr()?)?,
+            server_addr: addr(&listener.local_addr()?)?,
+            client,
+            listener,
+        })
+    }
+
+    /// Connects; from then on the timer of one side runs.
+    pub fn connect(self, side: Side, keepalive: Keepalive) -> io::Result<Pair> {
+        join(self.client, &self.listener, side, keepalive)
+    }
+
+    /// Starts to connect to a listener that hears nothing, so that the client stays
+    /// in SYN_SENT. Keepalive is turned on only there: a timer then runs in a state
+    /// that has nothing to keep alive.
+    pub fn connect_unheard(self, keepalive: Keepalive) -> io::Result<Pair> {
+        deafen(&self.listener)?;
+        keepalive.apply(&self.client)?;
+        self.client.set_keepalive(false)?;
+        self.client.set_nonblocking(true)?;
+        match self.client.connect(&self.server_addr.into()) {
+            Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => {}
+            Err(e) => return Err(e),
+            Ok(()) => return Err(io::Error::other("a deaf listener answered")),
+        }
+        self.client.set_keepalive(true)?;
+        Ok(Pair {
+            near: Some(self.client),
+            far: Some(self.listener),
+            local: self.client_addr,
+            remote: self.server_addr,
+        })
+    }
+}
+
+/// Connects a client to a listener that nobody else connects to meanwhile.
+pub(super) fn join(
+    client: Socket,
+    listener: &Socket,
+    side: Side,
+    keepalive: Keepalive,
+) -> io::Result<Pair> {
+    keepalive.apply(match side {
+        Side::Client => &client,
+        Side::Server => listener,
+    })?;
+    client.connect(&listener.local_addr()?)?;
+    let (accepted, _) = listener.accept()?;
+    let (near, far) = match side {
+        Side::Client => (client, accepted),
+        Side::Server => (accepted, client),
+    };
+    far.set_nonblocking(true)?;
+    Ok(Pair {
+        local: addr(&near.local_addr()?)?,
+        remote: addr(&near.peer_addr()?)?,
+        near: Some(near),
+        far: Some(far),
+    })
+}
+
+/// A connection: the near end has the keepalive timer, things happen to the far one.
+/// What is still open when it is dropped is reset.
+#[derive(Debug)]
+pub struct Pair {
+    near: Option<Socket>,
+    far: Option<Socket>,
+    /// The near end's address.
+    pub local: SocketAddr,
+    /// The far end's address.
+    pub remote: SocketAddr,
+}
+
+impl Pair {
+    /// The near end.
+    pub fn near(&self) -> io::Result<&Socket> {
+        self.near.as_ref().ok_or_else(gone)
+    }
+
+    fn far(&self) -> io::Result<&Socket> {
+        self.far.as_ref().ok_or_else(gone)
+    }
+
+    /// From now on nothing reaches the far end's TCP, so nothing is answered.
+    pub fn silence(&self) -> io::Result<()> {
+        deafen(self.far()?)
+    }
+
+    /// The far end hears again.
+    pub fn hear(&self) -> io::Result<()> {
+        self.far()?.detach_filter()
+    }
+
+    /// The far end forgets the connection without telling: the next segment meets
+    /// no socket and is answered with a reset. Needs CAP_NET_ADMIN.
+    pub fn vanish(&mut self) -> io::Result<()> {
+        sockopt::set_repair(self.far()?)?;
+        self.far = None;
+        Ok(())
+    }
+
+    /// The far end sends a byte.
+    pub fn far_sends(&self) -> io::Result<()> {
+        self.far()?.write_all(b"!")
+    }
+
+    /// The far end reads all that is there.
+    pub fn far_reads(&self) -> io::Result<()> {
+        let mut far = self.far()?;
+        let mut buffer = [0; 4096];
+        loop {
+            match far.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// The near end sends a byte.
+    pub fn send(&self) -> io::Result<()> {
+        self.near()?.write_all(b"?")
+    }
+
+    /// The near end sends until neither end has room for more.
+    pub fn fill(&self) -> io::Result<()> {
+        let mut near = self.near()?;
+        near.set_nonblocking(true)?;
+        loop {
+            match near.write(&[b'?'; 4096]) {
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) => return Err(e),
+            }
+        }
+        near.set_nonblocking(false)
+    }
+
+    /// Closes the near end as an application would.
+    pub fn close(&mut self) {
+        self.near = None;
+    }
+
+    /// Resets the ends that are still open: nothing stays behind, no TIME_WAIT either.
+    pub fn abort(&mut self) -> io::Result<()> {
+        for end in [&mut self.near, &mut self.far] {
+            if let Some(socket) = end.take() {
+                socket.set_linger(Some(Duration::ZERO))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        // An end that cannot be reset is closed all the same.
+        let _ = self.abort();
+    }
+}
+
+/// Whether this process may make an end vanish.
+#[must_use]
+pub fn can_vanish() -> bool {
+    let tried = Path::V4.socket().and_then(|s| sockopt::set_repair(&s));
+    tried.is_ok()
+}
+
+/// Attaches a classic socket filter that accepts no byte of any segment.
+fn deafen(socket: &Socket) -> io::Result<()> {
+    const RETURN_CONSTANT: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    socket.attach_filter(&[SockFilter::new(RETURN_CONSTANT, 0, 0, 0)])
+}
+
+fn addr(addr: &SockAddr) -> io::Result<SocketAddr> {
+    addr.as_socket()
+        .ok_or_else(|| io::Error::other("not an internet address"))
+}
+
+fn gone() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "this end is closed already")
+}

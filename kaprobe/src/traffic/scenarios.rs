@@ -1,0 +1,225 @@
+//! The scenarios: one for each thing a keepalive timer can do, by the rows of
+//! `tcp_keepalive_timer`'s decision tree (net/ipv4/tcp_timer.c).
+//!
+//! Where a second probe has to follow an answered one, the interval is longer than
+//! the time: were they equal, an answer one tick late would make the timer fire one
+//! tick early.
+
+use super::pair::{Keepalive, Side};
+use super::script::Step::{
+    Abort, Close, Fill, FinTimeout, Hear, Linger2, Lock, Mark, PeerReads, PeerSends, Send,
+    Shutdown, Silence, Unlock, Until, Vanish,
+};
+use super::script::Wait::{Ms, Probes, State};
+use super::script::{Scenario, Start, state};
+
+const CLIENT: Start = Start::Connected(Side::Client);
+const SERVER: Start = Start::Connected(Side::Server);
+
+/// The peer answers every probe.
+pub const ANSWERED: Scenario = Scenario {
+    name: "answered",
+    start: CLIENT,
+    keepalive: Keepalive::new(1, 2, 3),
+    steps: &[Until(Ms(3600)), Abort],
+};
+
+/// The peer answers every probe, for as long as the actor is there.
+pub const STAYS: Scenario = Scenario {
+    name: "stays",
+    steps: &[],
+    ..ANSWERED
+};
+
+/// Likewise on an accepted socket, which has its settings from the listener.
+pub const ACCEPTED: Scenario = Scenario {
+    name: "accepted",
+    start: SERVER,
+    ..ANSWERED
+};
+
+/// The peer falls silent: gives up after as many probes as the count allows.
+pub const SILENT: Scenario = Scenario {
+    name: "silent",
+    start: CLIENT,
+    keepalive: Keepalive::new(1, 1, 3),
+    steps: &[Silence, Until(State(state::CLOSE)), Abort],
+};
+
+/// The same with every setting left to the sysctls.
+pub const SYSCTL: Scenario = Scenario {
+    name: "sysctl",
+    keepalive: Keepalive::SYSCTL,
+    ..SILENT
+};
+
+/// The peer falls silent: gives up because of TCP_USER_TIMEOUT, whatever the count.
+pub const USER_TIMEOUT: Scenario = Scenario {
+    name: "user_timeout",
+    keepalive: Keepalive::new(1, 1, 9).user_timeout(2500),
+    ..SILENT
+};
+
+/// The peer misses two probes and answers the third.
+pub const RECOVERS: Scenario = Scenario {
+    name: "recovers",
+    start: CLIENT,
+    keepalive: Keepalive::new(1, 2, 5),
+    steps: &[Silence, Until(Probes(2)), Hear, Until(Ms(4600)), Abort],
+};
+
+/// The peer vanishes: the probe draws a reset.
+pub const VANISHED: Scenario = Scenario {
+    name: "vanished",
+    start: CLIENT,
+    keepalive: Keepalive::new(1, 1, 3),
+    steps: &[Vanish, Until(State(state::CLOSE)), Abort],
+};
+
+/// Data goes unacknowledged: retransmission is in charge, keepalive stands back.
+pub const DATA_PENDING: Scenario = Scenario {
+    name: "data_pending",
+    start: CLIENT,
+    keepalive: Keepalive::new(1, 1, 3),
+    steps: &[Silence, Send, Until(Ms(2600)), Abort],
+};
+
+/// The peer's window is shut: everything is acknowledged, but data waits. The
+/// window probes count in the same variable as keepalive's.
+pub const WINDOW_SHUT: Scenario = Scenario {
+    name: "window_shut",
+    start: CLIENT,
+    keepalive: Keepalive::new(1, 2, 3),
+    steps: &[Fill, Until(Ms(2600)), PeerReads, Until(Ms(2600)), Abort],
+};
+
+/// An application closes while its data, or only its FIN, goes unacknowledged.
+pub const ORPHAN: Scenario = Scenario {
+    name: "orphan",
+    start: CLIENT,
+    keepalive: Keepalive::new(1, 1, 3),
+    steps: &[Silence, Close, Until(Ms(2600)), Hear],
+};
+
+/// The peer talks: the timer fires early every time, until it stops talking.
+pub const EARLY: Scenario = Scenario {
+    name: "early",
+    start: CLIENT,
+    keepalive: Keepalive::new(1, 2, 3),
+    steps: &[
+        Until(Ms(400)),
+        PeerSends,
+        Until(Ms(400)),
+        PeerSends,
+        Until(Ms(400)),
+        PeerSends,
+        Until(Ms(400)),
+        PeerSends,
+        Until(Ms(400)),
+        PeerSends,
+        Until(Ms(1600)),
+        Abort,
+    ],
+};
+
+/// The application is inside a send each time the timer fires.
+pub const BUSY: Scenario = Scenario {
+    name: "busy",
+    start: CLIENT,
+    keepalive: Keepalive::new(1, 1, 3),
+    steps: &[
+        Lock,
+        Until(Ms(1600)),
+        Unlock,
+        PeerReads,
+        Until(Ms(400)),
+        Abort,
+    ],
+};
+
+/// What is sent with this mark is dropped on its way out, where a program heeds it.
+pub const MARK_DROP: u32 = 0xdead;
+/// What is sent with this mark meets congestion on its way out, likewise.
+pub const MARK_CONGEST: u32 = 0xc0de;
+
+/// This host drops the probes: the kernel counts them as sent.
+pub const LOCAL_DROP: Scenario = Scenario {
+    name: "local_drop",
+    start: CLIENT,
+    keepalive: Keepalive::new(1, 1, 3),
+    steps: &[Mark(MARK_DROP), Until(State(state::CLOSE)), Abort],
+};
+
+/// The probes meet local congestion, until it clears.
+pub const CONGESTED: Scenario = Scenario {
+    name: "congested",
+    start: CLIENT,
+    keepalive: Keepalive::new(1, 2, 3),
+    steps: &[
+        Mark(MARK_CONGEST),
+        Until(Ms(2200)),
+        Mark(0),
+        Until(Ms(1600)),
+        Abort,
+    ],
+};
+
+/// An orphan in FIN_WAIT2 waits longer than TIME_WAIT lasts, then goes there.
+pub const FIN_WAIT2_TIME_WAIT: Scenario = Scenario {
+    name: "fin_wait2_time_wait",
+    start: CLIENT,
+    keepalive: Keepalive::new(1, 1, 3),
+    steps: &[
+        Shutdown,
+        Until(State(state::FIN_WAIT2)),
+        Linger2(61),
+        Close,
+        Until(Ms(1600)),
+    ],
+};
+
+/// The same, but the sysctl that it waits by is lowered meanwhile: it is reset.
+/// No other socket of the namespace may depend on that sysctl.
+pub const FIN_WAIT2_RESET: Scenario = Scenario {
+    name: "fin_wait2_reset",
+    start: CLIENT,
+    keepalive: Keepalive::new(1, 1, 3),
+    steps: &[
+        Shutdown,
+        Until(State(state::FIN_WAIT2)),
+        FinTimeout(61),
+        Close,
+        FinTimeout(60),
+        Until(Ms(1600)),
+    ],
+};
+
+/// The timer fires in SYN_SENT, where there is nothing to keep alive.
+pub const SYN_SENT: Scenario = Scenario {
+    name: "syn_sent",
+    start: Start::Unheard,
+    keepalive: Keepalive::new(1, 1, 3),
+    steps: &[Until(Ms(1600)), Abort],
+};
+
+/// All of them. They need root, a network namespace of their own, and two of them a
+/// program that heeds the marks.
+pub const ALL: &[Scenario] = &[
+    ANSWERED,
+    ACCEPTED,
+    SILENT,
+    SYSCTL,
+    USER_TIMEOUT,
+    RECOVERS,
+    VANISHED,
+    DATA_PENDING,
+    WINDOW_SHUT,
+    ORPHAN,
+    EARLY,
+    BUSY,
+    LOCAL_DROP,
+    CONGESTED,
+    FIN_WAIT2_TIME_WAIT,
+    FIN_WAIT2_RESET,
+    SYN_SENT,
+];

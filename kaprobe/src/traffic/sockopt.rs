@@ -1,0 +1,74 @@
+//! The socket options that have no name in `socket2`.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use libc::c_int;
+
+/// Lets a socket be closed without a word to its peer: no FIN, no RST. Needs
+/// CAP_NET_ADMIN.
+pub fn set_repair(socket: &impl AsFd) -> io::Result<()> {
+    set(socket, libc::IPPROTO_TCP, libc::TCP_REPAIR, 1)
+}
+
+/// How long an orphan stays in FIN_WAIT2, in seconds, instead of the sysctl
+/// `net.ipv4.tcp_fin_timeout`. Above 60 the keepalive timer counts the excess.
+pub fn set_linger2(socket: &impl AsFd, seconds: c_int) -> io::Result<()> {
+    set(socket, libc::IPPROTO_TCP, libc::TCP_LINGER2, seconds)
+}
+
+/// Marks what the socket sends from now on. Needs CAP_NET_ADMIN.
+pub fn set_mark(socket: &impl AsFd, mark: u32) -> io::Result<()> {
+    set(socket, libc::SOL_SOCKET, libc::SO_MARK, mark.cast_signed())
+}
+
+/// What the tests' scripts wait for: the head of `struct tcp_info`, which is the
+/// same on every kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpInfo {
+    /// `tcpi_state`: the kernel's number of the TCP state.
+    pub state: u8,
+    /// `tcpi_probes`: `icsk_probes_out`, probes sent and not answered.
+    pub probes_out: u8,
+}
+
+/// Reads the TCP_INFO of a socket. It takes the socket's spinlock and no more: a
+/// keepalive timer never finds the socket owned because of it.
+pub fn tcp_info(socket: &impl AsFd) -> io::Result<TcpInfo> {
+    let mut head = [0_u8; 8];
+    let mut len = head.len() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to `head`, and `len` is its size.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            head.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    if done != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let [state, _ca_state, _retransmits, probes_out, ..] = head;
+    Ok(TcpInfo { state, probes_out })
+}
+
+fn set(socket: &impl AsFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+    // SAFETY: the kernel reads `size_of::<c_int>()` bytes from `value`, which lives
+    // through the call.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of::<c_int>() as libc::socklen_t,
+        )
+    };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
