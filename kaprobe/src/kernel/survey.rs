@@ -11,6 +11,10 @@ use super::{
 };
 use crate::{event::Hook, way::Way};
 
+/// Bytes of a ring buffer that nothing is written to: a page, of the largest size
+/// that Linux has.
+const SMALLEST_BUFFER: u32 = 65_536;
+
 /// One way to hook a fact, tried.
 #[derive(Debug, Clone)]
 pub struct Tried {
@@ -28,7 +32,10 @@ pub struct Tried {
 /// When not even the maps can be made: no privilege, no BPF, no BTF.
 pub fn survey() -> Result<(Vec<Tried>, u32)> {
     let types = KernelTypes::read()?;
-    let wanted = Wanted::default();
+    let wanted = Wanted {
+        buffer_bytes: SMALLEST_BUFFER,
+        ..Wanted::default()
+    };
     let config: Config = tracer::config(&types, &wanted)?;
     let mut ebpf = tracer::load(&config, &wanted)?;
     let mut attacher = Attacher::new(&mut ebpf);
