@@ -5,13 +5,16 @@
 //! same events give the same records. What [`Lost`] says makes fewer conclusions,
 //! never more.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 
 use lru::LruCache;
 
 use crate::escape::Escaped;
-use crate::event::{Event, Hook, Instant, Kind, Lost, Origin, Setting, SocketEvent, SocketId};
+use crate::event::{
+    Event, Hook, Instant, Kind, Lost, Origin, Owner, Setting, SocketEvent, SocketId,
+};
 use crate::record::{Direction, Errno, EventName, Family, Record, State, WallTime};
 
 /// The coarsest tick of a kernel, HZ = 100, ns: ages made from ticks are off by less.
@@ -46,6 +49,8 @@ struct Socket {
     number: u64,
     /// The last probe, while no answer to it is known.
     waiting: Option<Waiting>,
+    /// The file that it last was, and who held it.
+    holder: Option<(Option<u64>, Owner)>,
 }
 
 /// A probe that was recorded and waits for its answer.
@@ -109,12 +114,14 @@ impl Correlator {
             let socket = Socket {
                 number: self.numbered,
                 waiting: None,
+                holder: None,
             };
             self.evicted += u64::from(self.sockets.push(key.clone(), socket).is_some());
         }
         let Some(socket) = self.sockets.get_mut(&key) else {
             return;
         };
+        let event = &*socket.with_holder(event);
         let waiting = socket.waiting.take_if(|_| event.probes_out == 0);
         if let Some(waiting) = waiting {
             // Whether nothing that happened to this socket since can be missing.
@@ -132,6 +139,28 @@ impl Correlator {
             // after the socket's end.
             self.sockets.demote(&key);
         }
+    }
+}
+
+impl Socket {
+    /// A socket has lost its file before it is destroyed: its end is told with the
+    /// last owner known.
+    fn with_holder<'a>(&mut self, event: &'a SocketEvent) -> Cow<'a, SocketEvent> {
+        match (&event.owner, event.kind) {
+            (None, Kind::Closed) => {
+                let mut event = event.clone();
+                if let Some((inode, owner)) = self.holder.take() {
+                    event.inode = inode;
+                    event.owner = Some(owner);
+                }
+                return Cow::Owned(event);
+            }
+            (Some(owner), _) if self.holder.as_ref().is_none_or(|(_, known)| known != owner) => {
+                self.holder = Some((event.inode, owner.clone()));
+            }
+            _ => {}
+        }
+        Cow::Borrowed(event)
     }
 }
 

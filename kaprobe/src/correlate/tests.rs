@@ -522,3 +522,30 @@ fn settings_carry_their_origin_and_errors_their_name() {
     );
     assert_eq!(record.state, None);
 }
+
+#[test]
+fn a_closed_socket_is_told_with_its_last_owner() {
+    let told = run(
+        room_for(8),
+        &[
+            of(probe(0, 0, 1000)),
+            of(SocketEvent {
+                owner: None,
+                inode: None,
+                ..event(10, Kind::Closed)
+            }),
+        ],
+    );
+    let owners: Vec<_> = told.iter().map(|it| (it.pid, it.inode)).collect();
+    assert!(owners[0].0.is_some());
+    assert_eq!(owners.first(), owners.last());
+    // An orphan is nobody's as long as it lives.
+    let orphan = SocketEvent {
+        owner: None,
+        inode: None,
+        orphan: true,
+        ..event(10, Kind::Early)
+    };
+    let told = run(room_for(8), &[of(probe(0, 0, 1000)), of(orphan)]);
+    assert_eq!(told.last().map(|it| it.pid), Some(None));
+}
