@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod correlate;
+pub mod demo;
 pub mod doctor;
 pub mod ending;
 pub mod escape;

@@ -4,7 +4,7 @@ use std::{env, process::ExitCode};
 
 use kaprobe::{
     cli::{self, Asked, Command},
-    doctor, exit,
+    demo, doctor, exit,
     plan::TracePlan,
     trace,
 };
@@ -24,7 +24,7 @@ fn run() -> anyhow::Result<exit::Code> {
         Asked::Print(text) => anstream::print!("{}", text.ansi()),
         Asked::Run(Command::Trace(args)) => trace::run(&TracePlan::new(*args)?)?,
         Asked::Run(Command::Doctor(args)) => return doctor::run(args.json),
-        Asked::Run(Command::Demo(_)) => anyhow::bail!("not there yet"),
+        Asked::Run(Command::Demo(args)) => demo::run(&args)?,
     }
     Ok(exit::Code::Ok)
 }

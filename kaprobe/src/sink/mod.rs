@@ -17,6 +17,7 @@ use crate::plan::{ColorWhen, Format, LogFile, Outputs, TextStyle};
 use crate::record::{Header, Record};
 
 use lines::Lines;
+pub(crate) use text::style;
 
 /// Writes records in one format. What is written reaches its place in whole lines, at
 /// [`Sink::flush`] at the latest.
@@ -84,6 +85,15 @@ pub fn open(outputs: &Outputs) -> Result<Sinks, exit::Error> {
 }
 
 impl Sinks {
+    /// One sink that is not of a plan's making, by the name that errors shall give it.
+    #[must_use]
+    pub fn one(name: &str, sink: impl Sink + 'static) -> Self {
+        Self(vec![Output {
+            name: name.to_owned(),
+            sink: Box::new(sink),
+        }])
+    }
+
     /// Writes the header to each.
     ///
     /// # Errors
@@ -166,7 +176,7 @@ fn why(error: &io::Error, path: &Path) -> String {
     }
 }
 
-fn is_colored(when: ColorWhen) -> bool {
+pub(crate) fn is_colored(when: ColorWhen) -> bool {
     match when {
         ColorWhen::Always => true,
         ColorWhen::Never => false,

@@ -165,7 +165,8 @@ impl<W: Write + Send> Sink for Text<W> {
     }
 }
 
-fn style(event: EventName) -> Style {
+/// How an event looks on a colored screen.
+pub(crate) fn style(event: EventName) -> Style {
     match event {
         EventName::Answered => AnsiColor::Green.on_default(),
         EventName::Timeout => AnsiColor::Red.on_default().bold(),

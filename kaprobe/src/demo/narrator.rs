@@ -1,0 +1,298 @@
+//! Tells what a record means, in plain words. Pure: the same records make the same
+//! story.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use super::cast::Role;
+use crate::event::Cause;
+use crate::record::{Errno, EventName, Record, WallTime};
+use crate::words::Word as _;
+
+/// How wide the story is.
+const WIDTH: usize = 80;
+/// Where the words begin, after the time and the connection's letter.
+const INDENT: usize = 11;
+
+/// A role, and the local port that its connection goes by.
+type Player = (u16, Role);
+
+/// Tells the story.
+#[derive(Debug)]
+pub struct Narrator {
+    players: Vec<Player>,
+    started: WallTime,
+    /// The explanations that were given: each is given once.
+    given: BTreeSet<String>,
+    seen: BTreeMap<char, BTreeMap<EventName, u32>>,
+}
+
+impl Narrator {
+    /// A narrator for these players.
+    #[must_use]
+    pub fn new(players: Vec<Player>) -> Self {
+        Self {
+            players,
+            started: WallTime::default(),
+            given: BTreeSet::new(),
+            seen: BTreeMap::new(),
+        }
+    }
+
+    /// From when the seconds count.
+    pub fn start(&mut self, at: WallTime) {
+        self.started = at;
+    }
+
+    /// Who plays, and what will happen.
+    #[must_use]
+    pub fn prologue(&self) -> String {
+        let mut text = String::new();
+        for (port, role) in &self.players {
+            let _ = writeln!(text, "  {}  port {port:<5}  {}", role.letter, role.plot);
+        }
+        text
+    }
+
+    /// What a record means: a line or more, or nothing where it is of no player.
+    pub fn tell(&mut self, record: &Record) -> Option<String> {
+        if record.event == EventName::Lost {
+            return Some(self.paragraph(record, ' ', &lost(record)));
+        }
+        let (_, role) = *self
+            .players
+            .iter()
+            .find(|(port, _)| Some(*port) == record.lport)?;
+        let letter = role.letter;
+        *self
+            .seen
+            .entry(letter)
+            .or_default()
+            .entry(record.event)
+            .or_default() += 1;
+        let (what, why) = words(record);
+        let told = if why.is_empty() || !self.given.insert(why.clone()) {
+            what
+        } else {
+            format!("{what}. {why}")
+        };
+        Some(self.paragraph(record, letter, &told))
+    }
+
+    /// What was seen of each, and what it is in production.
+    #[must_use]
+    pub fn epilogue(&self) -> String {
+        let mut text = String::new();
+        for (_, role) in &self.players {
+            let seen = self.seen.get(&role.letter).map(tally).unwrap_or_default();
+            let head = format!("  {}  {seen}", role.letter);
+            let _ = writeln!(text, "{head}\n{}", wrapped("     ", role.lesson, WIDTH));
+        }
+        text
+    }
+
+    fn paragraph(&self, record: &Record, letter: char, words: &str) -> String {
+        let ms = record.time.0.saturating_sub(self.started.0) / 1_000_000;
+        let head = format!("{:>6}  {letter}  ", seconds(ms.unsigned_abs()));
+        let body = wrapped(&" ".repeat(INDENT), words, WIDTH);
+        format!("{head}{}", body.get(INDENT..).unwrap_or_default())
+    }
+}
+
+/// What happened, and what is behind it.
+fn words(record: &Record) -> (String, String) {
+    match record.event {
+        EventName::Probe => probe(record),
+        EventName::Answered => answered(record),
+        EventName::Timeout => timeout(record),
+        EventName::RstSent if record.firing_ns.is_some() => (
+            "sends a reset, should the peer still hear".into(),
+            String::new(),
+        ),
+        EventName::Closed => closed(record),
+        EventName::DataPending => (
+            format!("asks nothing: {} unacknowledged", segments(record)),
+            "Retransmission is at work on this connection; keepalive stands back.".into(),
+        ),
+        EventName::Early => (
+            format!(
+                "asks nothing: the peer was heard {} ago, looks again in {}",
+                seconds(record.idle_ms.unwrap_or_default()),
+                seconds(record.next_ms.unwrap_or_default())
+            ),
+            "Traffic is as good as an answer.".into(),
+        ),
+        other => (other.word().into(), String::new()),
+    }
+}
+
+fn probe(record: &Record) -> (String, String) {
+    let n = record.probe.unwrap_or_default();
+    let of = record.keepalive_probes.unwrap_or_default();
+    let idle = seconds(record.idle_ms.unwrap_or_default());
+    if n > 1 {
+        return (
+            format!("probe {n} of {of}: no answer for {idle}, asks again"),
+            String::new(),
+        );
+    }
+    (
+        format!("probe {n} of {of}: nothing heard for {idle}, asks"),
+        "A probe is an empty segment that the peer's kernel has to acknowledge.".into(),
+    )
+}
+
+fn answered(record: &Record) -> (String, String) {
+    let what = match record.answered_after_ms {
+        None | Some(0) => "answered at once".into(),
+        Some(ms) => format!("answered within {}", seconds(ms)),
+    };
+    let why = "The peer's kernel replied; no application noticed. (Told late: it shows only \
+               when the timer fires again.)";
+    (what, why.into())
+}
+
+fn segments(record: &Record) -> String {
+    match record.unacked {
+        Some(1) => "1 segment is".into(),
+        Some(n) => format!("{n} segments are"),
+        None => "data is".into(),
+    }
+}
+
+fn timeout(record: &Record) -> (String, String) {
+    let idle = seconds(record.idle_ms.unwrap_or_default());
+    let why = match record.cause {
+        Some(Cause::UserTimeout) => format!(
+            "gives up after {idle}: TCP_USER_TIMEOUT of {} has passed",
+            seconds(record.user_timeout_ms.unwrap_or_default().into())
+        ),
+        Some(Cause::ProbeCount) | None => format!(
+            "gives up after {idle}: {} probes, no answer",
+            record.probes_out.unwrap_or_default()
+        ),
+    };
+    (why, error_of(record))
+}
+
+fn closed(record: &Record) -> (String, String) {
+    const ECONNRESET: Errno = Errno(libc::ECONNRESET.cast_unsigned());
+    match record.err {
+        Some(ECONNRESET) => (
+            "is gone: its probe drew a reset".into(),
+            format!(
+                "The other side had forgotten the connection. {}",
+                error_of(record)
+            ),
+        ),
+        _ => (
+            "is gone: the application let go of its socket".into(),
+            String::new(),
+        ),
+    }
+}
+
+fn error_of(record: &Record) -> String {
+    let err = record.err.map(|err| err.to_string());
+    let err = err.as_deref().unwrap_or("an error");
+    format!("The application gets {err} from its next call.")
+}
+
+fn lost(record: &Record) -> String {
+    format!(
+        "kaprobe could not follow: {} events are missing",
+        record.lost.unwrap_or_default()
+    )
+}
+
+/// `3× probe, 2× answered, 1× closed`.
+fn tally(seen: &BTreeMap<EventName, u32>) -> String {
+    let each = seen
+        .iter()
+        .map(|(event, n)| format!("{n}× {}", event.word()));
+    each.collect::<Vec<_>>().join(", ")
+}
+
+/// Seconds with a digit after the point; below that, ms.
+fn seconds(ms: u64) -> String {
+    if ms < 100 {
+        return format!("{ms}ms");
+    }
+    let tenths = (ms + 50) / 100;
+    format!("{}.{}s", tenths / 10, tenths % 10)
+}
+
+/// Breaks a text into lines of at most `width` columns, each after the indent.
+pub fn wrapped(indent: &str, text: &str, width: usize) -> String {
+    let mut lines = String::new();
+    let mut column = 0;
+    for word in text.split_whitespace() {
+        if column == 0 || column + 1 + word.len() > width {
+            if column != 0 {
+                lines.push('\n');
+            }
+            lines.push_str(indent);
+            column = indent.len();
+        } else {
+            lines.push(' ');
+            column += 1;
+        }
+        lines.push_str(word);
+        column += word.len();
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::cast::CAST;
+
+    fn record(event: EventName) -> Record {
+        Record {
+            lport: Some(7),
+            probe: Some(1),
+            keepalive_probes: Some(3),
+            idle_ms: Some(1004),
+            ..Record::new(WallTime(1_500_000_000), 0, 0, event)
+        }
+    }
+
+    fn narrator() -> Narrator {
+        let players = CAST.iter().take(1).map(|role| (7, *role)).collect();
+        let mut narrator = Narrator::new(players);
+        narrator.start(WallTime(500_000_000));
+        narrator
+    }
+
+    #[test]
+    fn explains_once_then_only_names() {
+        let mut narrator = narrator();
+        let first = "  1.0s  A  probe 1 of 3: nothing heard for 1.0s, asks. A probe is an empty\n           \
+                     segment that the peer's kernel has to acknowledge.";
+        let again = "  1.0s  A  probe 1 of 3: nothing heard for 1.0s, asks";
+        assert_eq!(
+            narrator.tell(&record(EventName::Probe)).as_deref(),
+            Some(first)
+        );
+        assert_eq!(
+            narrator.tell(&record(EventName::Probe)).as_deref(),
+            Some(again)
+        );
+        assert!(narrator.epilogue().starts_with("  A  2× probe\n"));
+    }
+
+    #[test]
+    fn tells_every_event_within_the_width_and_nothing_of_strangers() {
+        for event in EventName::ALL {
+            let told = narrator().tell(&record(*event)).unwrap_or_default();
+            assert!(!told.is_empty(), "{event:?}");
+            assert!(told.lines().all(|line| line.len() <= WIDTH), "{told}");
+        }
+        let stranger = Record {
+            lport: Some(8),
+            ..record(EventName::Probe)
+        };
+        assert_eq!(narrator().tell(&stranger), None);
+    }
+}
