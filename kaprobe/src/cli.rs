@@ -2,23 +2,29 @@
 //! decided in [`crate::plan`].
 
 use std::ffi::OsString;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::PossibleValue;
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
-use jiff::SignedDuration;
 
 use crate::exit;
-use crate::plan::{Attach, ColorWhen, Events, Format, TimeFormat, network, size};
+use crate::plan::{Attach, ColorWhen, Events, Format, TimeFormat};
 use crate::ports::PortRange;
+use crate::values::{from_one, network, size, time_span};
 use crate::way::Way;
 use crate::words::Word as _;
 
 /// Is TCP keepalive working on this connection, and why did this idle connection die?
 #[derive(Debug, Parser)]
-#[command(name = "kaprobe", version, arg_required_else_help = true)]
+#[command(
+    name = "kaprobe",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 80
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -51,119 +57,109 @@ Examples:
 /// `kaprobe trace`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = TRACE_HELP)]
+#[expect(missing_docs, reason = "each says in its type what it is")]
 pub struct TraceArgs {
+    #[command(flatten)]
+    pub filters: FilterArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+    #[command(flatten)]
+    pub running: RunningArgs,
+}
+
+/// Which records to show.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Filters")]
+pub struct FilterArgs {
     /// Ports, on either side: 443, 5000-6000
     #[arg(short = 'P', long, value_name = "PORTS", value_delimiter = ',')]
-    #[arg(help_heading = "Filters")]
     pub port: Vec<PortRange>,
     /// Local ports
     #[arg(short = 'L', long, value_name = "PORTS", value_delimiter = ',')]
-    #[arg(help_heading = "Filters")]
     pub localport: Vec<PortRange>,
     /// Remote ports
     #[arg(short = 'D', long, value_name = "PORTS", value_delimiter = ',')]
-    #[arg(help_heading = "Filters")]
     pub remoteport: Vec<PortRange>,
-    /// Addresses or networks, on either side: 10.0.0.0/8; IPv4 ones match IPv4 over
-    /// IPv6 sockets too
+    /// Addresses or networks, on either side: 10.0.0.0/8; IPv4 ones match IPv4 over IPv6 sockets too
     #[arg(long, value_name = "ADDR[/LEN]", value_delimiter = ',', value_parser = network)]
-    #[arg(help_heading = "Filters")]
     pub addr: Vec<IpNet>,
     /// IPv4 sockets only
-    #[arg(short = '4', long, conflicts_with = "ipv6", help_heading = "Filters")]
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
     pub ipv4: bool,
     /// IPv6 sockets only, those that carry IPv4 among them
-    #[arg(short = '6', long, help_heading = "Filters")]
+    #[arg(short = '6', long)]
     pub ipv6: bool,
     /// Processes that hold the socket
-    #[arg(short, long, value_delimiter = ',', help_heading = "Filters")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
-    pub pid: Vec<u32>,
-    /// Their commands, exactly; past the 15 bytes that the kernel keeps of a name
-    /// the rest is ignored
-    #[arg(
-        long,
-        value_name = "NAME",
-        value_delimiter = ',',
-        help_heading = "Filters"
-    )]
+    #[arg(short, long, value_delimiter = ',', value_parser = from_one::<NonZeroU32>)]
+    pub pid: Vec<NonZeroU32>,
+    /// Their commands, exactly; past the 15 bytes that the kernel keeps of a name the rest is ignored
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub comm: Vec<OsString>,
     /// Network namespaces: a name of `ip netns`, a path, an inode number, or pid:PID
-    #[arg(long, value_delimiter = ',', help_heading = "Filters")]
+    #[arg(long, value_delimiter = ',')]
     pub netns: Vec<String>,
     /// A cgroup (v2) and all below it: a path, absolute or under /sys/fs/cgroup
-    #[arg(long, value_name = "PATH", help_heading = "Filters")]
+    #[arg(long, value_name = "PATH")]
     pub cgroup: Vec<PathBuf>,
     /// Events to show, by name; `default` is all but early, data_pending and busy
-    #[arg(short, long, value_name = "EVENTS", value_delimiter = ',')]
-    #[arg(
-        default_value = "default",
-        hide_possible_values = false,
-        help_heading = "Filters"
-    )]
+    #[arg(short, long, value_delimiter = ',', default_value = "default")]
     pub events: Vec<Events>,
+}
 
+/// Where records go, and what they look like.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArgs {
     /// Format of the screen; with --output, of the file
-    #[arg(long, help_heading = "Output")]
+    #[arg(long)]
     pub format: Option<Format>,
     /// JSON lines on the screen
-    #[arg(long, help_heading = "Output")]
+    #[arg(long)]
     pub json: bool,
     /// Write a log too, in the format of its extension: .jsonl, .json, .csv, .txt
-    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
+    #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Let --output overwrite a file
-    #[arg(long, requires = "output", help_heading = "Output")]
+    #[arg(long, requires = "output")]
     pub force: bool,
-    /// Clock of text lines; relative counts from the first line
-    #[arg(
-        long,
-        value_name = "CLOCK",
-        default_value = "clock",
-        help_heading = "Output"
-    )]
+    /// Clock of text lines
+    #[arg(long, value_name = "CLOCK", default_value = "clock")]
     pub time: TimeFormat,
     /// Long text lines: room for IPv6, and every detail
-    #[arg(short, long, help_heading = "Output")]
+    #[arg(short, long)]
     pub wide: bool,
     /// No heading over text and CSV
-    #[arg(short = 'H', long, help_heading = "Output")]
+    #[arg(short = 'H', long)]
     pub no_header: bool,
-    /// Color text; auto honours NO_COLOR
-    #[arg(
-        long,
-        value_name = "WHEN",
-        default_value = "auto",
-        help_heading = "Output"
-    )]
+    /// Color text
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub color: ColorWhen,
     /// No banner, no summary
-    #[arg(short, long, help_heading = "Output")]
+    #[arg(short, long)]
     pub quiet: bool,
+}
 
+/// How the trace runs, and for how long.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Running")]
+pub struct RunningArgs {
     /// Stop after so many records
-    #[arg(short, long, value_name = "N", help_heading = "Running")]
+    #[arg(short, long, value_name = "N", value_parser = from_one::<NonZeroU64>)]
     pub count: Option<NonZeroU64>,
     /// Stop after this time: 30s, 5m, 1h30m
-    #[arg(long, value_name = "TIME", help_heading = "Running")]
-    pub duration: Option<SignedDuration>,
+    #[arg(long, value_name = "TIME", value_parser = time_span)]
+    pub duration: Option<Duration>,
     /// How to attach to the kernel; auto takes the cheapest that works
-    #[arg(
-        long,
-        value_name = "WAY",
-        default_value = "auto",
-        help_heading = "Running"
-    )]
+    #[arg(long, value_name = "WAY", default_value = "auto")]
     pub attach: Attach,
     /// Create this file once every hook is attached
-    #[arg(long, value_name = "FILE", help_heading = "Running")]
+    #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
     /// Bytes of the buffer between kernel and kaprobe, rounded up to a power of two
     #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = size)]
-    #[arg(help_heading = "Running")]
     pub buffer_size: u32,
     /// Log on stderr what the BPF programs have to say
-    #[arg(long, action = ArgAction::SetTrue, help_heading = "Running")]
+    #[arg(long)]
     pub debug: bool,
 }
 
@@ -173,7 +169,7 @@ pub struct DemoArgs {
     /// How to attach to the kernel; auto takes the cheapest that works
     #[arg(long, value_name = "WAY", default_value = "auto")]
     pub attach: Attach,
-    /// Color the text; auto honours NO_COLOR
+    /// Color the text
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub color: ColorWhen,
 }

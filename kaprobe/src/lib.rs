@@ -25,5 +25,6 @@ pub mod sink;
 pub mod source;
 pub mod trace;
 pub mod traffic;
+pub mod values;
 pub mod way;
 pub mod words;

@@ -3,19 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bytesize::ByteSize;
 use clap::ValueEnum;
 use ipnet::IpNet;
-use jiff::SignedDuration;
 use kaprobe_ebpf::config::{MAX_CGROUPS, MAX_NETNS};
 use kaprobe_ebpf::wire::kind;
 
-use crate::cli::TraceArgs;
+use crate::cli::{FilterArgs, OutputArgs, TraceArgs};
 use crate::escape::Escaped;
 use crate::exit;
 use crate::filter::RecordFilter;
@@ -198,43 +196,44 @@ impl TracePlan {
     /// # Errors
     /// Of [`exit::Code::Usage`], naming the argument that can't be.
     pub fn new(args: TraceArgs) -> Result<Self, exit::Error> {
-        let outputs = outputs(&args)?;
-        let events: BTreeSet<_> = args
-            .events
-            .iter()
-            .flat_map(|events| events.names())
-            .collect();
-        at_most(MAX_NETNS, "--netns", args.netns.len())?;
-        at_most(MAX_CGROUPS, "--cgroup", args.cgroup.len())?;
-        if args.ready_file.is_some() && args.ready_file == args.output {
+        let TraceArgs {
+            filters,
+            output,
+            running,
+        } = args;
+        let outputs = outputs(&output)?;
+        at_most(MAX_NETNS, "--netns", filters.netns.len())?;
+        at_most(MAX_CGROUPS, "--cgroup", filters.cgroup.len())?;
+        if running.ready_file.is_some() && running.ready_file == output.output {
             return Err(exit::Error::usage(
                 "--ready-file and --output name the same file",
             ));
         }
+        let events: BTreeSet<_> = filters.events.iter().flat_map(|it| it.names()).collect();
         Ok(Self {
-            given: given(&args, &events),
+            given: given(&filters, &events),
             outputs,
-            duration: args.duration.map(positive).transpose()?,
-            attach: args.attach.0,
-            ready_file: args.ready_file,
-            buffer_bytes: args.buffer_size,
-            debug: args.debug,
-            quiet: args.quiet,
+            duration: running.duration,
+            attach: running.attach.0,
+            ready_file: running.ready_file,
+            buffer_bytes: running.buffer_size,
+            debug: running.debug,
+            quiet: output.quiet,
             kernel: KernelFilter {
                 event_mask: event_mask(&events),
-                local_ports: args.localport.into(),
-                remote_ports: args.remoteport.into(),
-                ports: args.port.into(),
-                networks: args.addr,
-                family: family(args.ipv4, args.ipv6),
-                netns: args.netns,
-                cgroups: args.cgroup,
+                family: family(&filters),
+                local_ports: filters.localport.into(),
+                remote_ports: filters.remoteport.into(),
+                ports: filters.port.into(),
+                networks: filters.addr,
+                netns: filters.netns,
+                cgroups: filters.cgroup,
             },
             records: RecordFilter {
                 events,
-                pids: args.pid.into_iter().collect(),
-                comms: args.comm.iter().map(|comm| kept_comm(comm)).collect(),
-                count: args.count,
+                pids: filters.pid.into_iter().map(NonZeroU32::get).collect(),
+                comms: filters.comm.iter().map(|comm| kept_comm(comm)).collect(),
+                count: running.count,
             },
         })
     }
@@ -263,8 +262,8 @@ fn event_mask(events: &BTreeSet<EventName>) -> u32 {
     bits.fold(1 << kind::CLOSED, |mask, bit| mask | bit)
 }
 
-fn family(ipv4: bool, ipv6: bool) -> Option<Family> {
-    match (ipv4, ipv6) {
+fn family(args: &FilterArgs) -> Option<Family> {
+    match (args.ipv4, args.ipv6) {
         (true, false) => Some(Family::Inet),
         (false, true) => Some(Family::Inet6),
         _ => None,
@@ -286,12 +285,7 @@ fn at_most(most: usize, flag: &str, given: usize) -> Result<(), exit::Error> {
     Ok(())
 }
 
-fn positive(duration: SignedDuration) -> Result<Duration, exit::Error> {
-    let positive = Duration::try_from(duration).ok().filter(|it| !it.is_zero());
-    positive.ok_or_else(|| exit::Error::usage("--duration must be longer than nothing"))
-}
-
-fn outputs(args: &TraceArgs) -> Result<Outputs, exit::Error> {
+fn outputs(args: &OutputArgs) -> Result<Outputs, exit::Error> {
     let file = args
         .output
         .as_deref()
@@ -316,8 +310,8 @@ fn outputs(args: &TraceArgs) -> Result<Outputs, exit::Error> {
     Ok(Outputs { screen, file, text })
 }
 
-fn log_file(path: &Path, args: &TraceArgs) -> Result<LogFile, exit::Error> {
-    let shown = path.display();
+fn log_file(path: &Path, args: &OutputArgs) -> Result<LogFile, exit::Error> {
+    let shown = Escaped::from_bytes(path.as_os_str().as_bytes());
     if path == Path::new("-") {
         return Err(exit::Error::usage(
             "--output names a file; --format and --json are for the screen",
@@ -350,12 +344,12 @@ fn by_extension(path: &Path) -> Option<Format> {
 }
 
 /// The filters by the names of their flags; events always, for they always filter.
-fn given(args: &TraceArgs, events: &BTreeSet<EventName>) -> BTreeMap<String, Vec<String>> {
+fn given(args: &FilterArgs, events: &BTreeSet<EventName>) -> BTreeMap<String, Vec<String>> {
     fn all<T: ToString>(values: &[T]) -> Vec<String> {
         values.iter().map(T::to_string).collect()
     }
     let escaped = |bytes: &[u8]| Escaped::from_bytes(bytes).to_string();
-    let family = family(args.ipv4, args.ipv6).map(|family| family.word().to_owned());
+    let family = family(args).map(|family| family.word().to_owned());
     let comms = args
         .comm
         .iter()
@@ -391,40 +385,166 @@ fn given(args: &TraceArgs, events: &BTreeSet<EventName>) -> BTreeMap<String, Vec
         .collect()
 }
 
-/// Reads `ADDR` or `ADDR/LEN`. Bits past the length are dropped; an IPv4-mapped
-/// network becomes the IPv4 one that it is.
-///
-/// # Errors
-/// When the text is neither.
-pub fn network(text: &str) -> Result<IpNet, &'static str> {
-    const WRONG: &str = "neither an address nor a network such as 10.0.0.0/8 or fd00::/8";
-    let network = match text.parse::<IpAddr>() {
-        Ok(address) => IpNet::from(address),
-        Err(_) => text.parse::<IpNet>().map_err(|_| WRONG)?,
-    };
-    let unmapped = match network {
-        IpNet::V6(mapped) if mapped.prefix_len() >= 96 => mapped
-            .addr()
-            .to_ipv4_mapped()
-            .and_then(|addr| IpNet::new(addr.into(), mapped.prefix_len() - 96).ok()),
-        _ => None,
-    };
-    Ok(unmapped.unwrap_or(network).trunc())
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{self, Asked, Command};
 
-/// Reads a size of the ring buffer, such as `4MiB`, and rounds it up to a power of
-/// two, 4096 at least.
-///
-/// # Errors
-/// When it is no size, nothing, or more than 1 GiB.
-pub fn size(text: &str) -> Result<u32, &'static str> {
-    const MOST: u64 = 1 << 30;
-    let ByteSize(bytes) = text
-        .parse()
-        .map_err(|_| "no size such as 65536, 256KiB or 4MiB")?;
-    match bytes {
-        0 => Err("a buffer of nothing holds nothing"),
-        1..=MOST => Ok(u32::try_from(bytes.next_power_of_two().max(4096)).unwrap_or(1 << 30)),
-        _ => Err("more than 1GiB"),
+    /// The plan of `kaprobe trace` with these arguments, or the one line that says
+    /// why there is none.
+    fn plan(args: &str) -> Result<TracePlan, String> {
+        let words = ["kaprobe", "trace"]
+            .into_iter()
+            .chain(args.split_whitespace());
+        match cli::parse(words).map_err(|why| why.to_string())? {
+            Asked::Run(Command::Trace(args)) => {
+                TracePlan::new(*args).map_err(|why| why.to_string())
+            }
+            other => Err(format!("{other:?}")),
+        }
+    }
+
+    fn kernel(args: &str) -> Result<KernelFilter, String> {
+        plan(args).map(|plan| plan.kernel)
+    }
+
+    fn outputs(args: &str) -> Result<(Format, Option<Format>), String> {
+        plan(args).map(|plan| (plan.outputs.screen, plan.outputs.file.map(|log| log.format)))
+    }
+
+    #[test]
+    fn nothing_asked_is_everything_but_noise() -> Result<(), String> {
+        let plan = plan("")?;
+        let noise = 1 << kind::EARLY | 1 << kind::DATA_PENDING | 1 << kind::BUSY;
+        let all = (1 << kind::COUNT) - 1;
+        let kernel = KernelFilter {
+            event_mask: all & !noise,
+            ..KernelFilter::default()
+        };
+        assert_eq!(plan.kernel, kernel);
+        assert_eq!(
+            plan.records.events.len(),
+            EventName::ALL.len() - NOISE.len()
+        );
+        assert_eq!(plan.given.keys().collect::<Vec<_>>(), ["events"]);
+        assert_eq!(
+            (plan.attach, plan.duration, plan.buffer_bytes),
+            (None, None, 4 << 20)
+        );
+        assert_eq!(
+            (plan.outputs.screen, plan.outputs.file),
+            (Format::Text, None)
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn events_are_made_of_kinds() -> Result<(), String> {
+        let closed = 1 << kind::CLOSED;
+        let probe = 1 << kind::PROBE;
+        for (events, mask) in [
+            ("-e probe", probe),
+            ("-e answered", probe),
+            ("-e lost", 0),
+            ("-e timeout,early", 1 << kind::TIMEOUT | 1 << kind::EARLY),
+            ("-e timeout -e early", 1 << kind::TIMEOUT | 1 << kind::EARLY),
+            ("-e all", (1 << kind::COUNT) - 1),
+            ("-e default,busy", kernel("")?.event_mask | 1 << kind::BUSY),
+        ] {
+            assert_eq!(kernel(events)?.event_mask, mask | closed, "{events}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn repeated_flags_and_lists_add_up() -> Result<(), String> {
+        let kernel = kernel("-P 80,90-92 -P 443 -L 1 -D 2,3 --addr 10.0.0.0/8,::1 --netns a,b -6")?;
+        let in_ports = |port| kernel.ports.contains(port);
+        assert!([80, 90, 92, 443].into_iter().all(in_ports));
+        assert!(![79, 81, 93, 1, 2].into_iter().any(in_ports));
+        assert!(kernel.local_ports.contains(1) && !kernel.local_ports.contains(2));
+        assert!(kernel.remote_ports.contains(3) && !kernel.remote_ports.contains(1));
+        let networks: Vec<_> = kernel.networks.iter().map(ToString::to_string).collect();
+        assert_eq!(networks, ["10.0.0.0/8", "::1/128"]);
+        assert_eq!(kernel.netns, ["a", "b"]);
+        assert_eq!(kernel.family, Some(Family::Inet6));
+        let records = plan("-p 1,2 -p 3 --comm a-name-of-more-than-15-bytes,nginx")?.records;
+        assert_eq!(records.pids, [1, 2, 3].into());
+        assert_eq!(
+            records.comms,
+            ["a-name-of-more-", "nginx"].map(Escaped::from).into()
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn filters_are_told_as_they_were_given() -> Result<(), String> {
+        let given = plan("-P 80,90-92 -4 --comm a,b --cgroup /x -e probe")?.given;
+        let told: Vec<_> = given
+            .iter()
+            .map(|(flag, it)| format!("{flag}={}", it.join(",")))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "cgroup=/x",
+                "comm=a,b",
+                "events=probe",
+                "family=inet",
+                "port=80,90-92"
+            ]
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn formats_of_screen_and_file() {
+        use Format::{Csv, Json, Text};
+        for (args, screen, file) in [
+            ("--json", Json, None),
+            ("--format json", Json, None),
+            ("--format csv", Csv, None),
+            ("--json --format json", Json, None),
+            ("-o x.jsonl", Text, Some(Json)),
+            ("-o x.json", Text, Some(Json)),
+            ("-o x.csv", Text, Some(Csv)),
+            ("-o x.txt", Text, Some(Text)),
+            ("-o x --format csv", Text, Some(Csv)),
+            ("-o x.csv --format json", Text, Some(Json)),
+            ("-o x.csv --json", Json, Some(Csv)),
+            ("-o x --format csv --json", Json, Some(Csv)),
+        ] {
+            assert_eq!(outputs(args), Ok((screen, file)), "{args}");
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_is_told() {
+        for (args, told) in [
+            ("--json --format csv", "--json and --format disagree"),
+            ("-o x", "--output x: no format goes by that extension"),
+            (
+                "-o x.pcap",
+                "--output x.pcap: no format goes by that extension",
+            ),
+            ("-o -", "--output names a file"),
+            ("-o logs/", "--output logs/: not the name of a file"),
+            ("-o ..", "--output ..: not the name of a file"),
+            (
+                "-o x.csv --ready-file x.csv",
+                "--ready-file and --output name the same file",
+            ),
+            (
+                "--netns 1,2,3,4,5,6,7,8,9",
+                "--netns takes at most 8 values, not 9",
+            ),
+            ("--force", "--output"),
+            ("-4 -6", "cannot be used with"),
+            ("-e prob", "tip: a similar value exists: 'probe'"),
+        ] {
+            let why = plan(args).err().unwrap_or_default();
+            assert!(why.contains(told), "{args}: {why}");
+            assert!(!why.contains('\n'), "{args}: {why}");
+        }
     }
 }

@@ -1,0 +1,195 @@
+//! What the binary makes of its command line, without any privilege.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::process::{Command, Output};
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+/// Runs kaprobe in a folder of its own, which must be empty afterwards.
+fn kaprobe(args: &[&str]) -> Result<Output, Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    let kaprobe = env!("CARGO_BIN_EXE_kaprobe");
+    let output = Command::new(kaprobe)
+        .args(args)
+        .current_dir(folder.path())
+        .output()?;
+    let left: Vec<_> = folder.path().read_dir()?.collect::<Result<_, _>>()?;
+    assert!(left.is_empty(), "{args:?} left {left:?}");
+    Ok(output)
+}
+
+#[test]
+fn bad_input_is_one_line_and_exit_code_2() -> Outcome {
+    let nine = "1,2,3,4,5,6,7,8,9";
+    let rows: &[(&[&str], &str)] = &[
+        (&[], "no command"),
+        (&["trac"], "unrecognized subcommand 'trac'"),
+        (
+            &["trace", "--prot", "1"],
+            "a similar argument exists: '--port'",
+        ),
+        (&["trace", "stray"], "unexpected argument 'stray'"),
+        (&["trace", "-P"], "a value is required for '--port"),
+        (&["trace", "-P", "http"], "invalid value 'http' for '--port"),
+        (&["trace", "-P", "0"], "a port is a number from 1 to 65535"),
+        (
+            &["trace", "-L", "65536"],
+            "invalid value '65536' for '--localport",
+        ),
+        (
+            &["trace", "-D", "80-"],
+            "invalid value '80-' for '--remoteport",
+        ),
+        (&["trace", "-P", "9-2"], "the range ends before it starts"),
+        (&["trace", "-P", "80,,90"], "invalid value '' for '--port"),
+        (
+            &["trace", "--addr", "10.0.0.0/33"],
+            "invalid value '10.0.0.0/33' for '--addr",
+        ),
+        (
+            &["trace", "--addr", "example.org"],
+            "neither an address nor a network",
+        ),
+        (
+            &["trace", "-e", "nap"],
+            "[possible values: default, all, probe,",
+        ),
+        (
+            &["trace", "-4", "-6"],
+            "'--ipv4' cannot be used with '--ipv6'",
+        ),
+        (&["trace", "-p", "0"], "not a whole number from 1"),
+        (&["trace", "-p", "init"], "invalid value 'init' for '--pid"),
+        (&["trace", "-c", "0"], "invalid value '0' for '--count"),
+        (
+            &["trace", "--duration", "0s"],
+            "invalid value '0s' for '--duration",
+        ),
+        (
+            &["trace", "--duration", "soon"],
+            "not a time span such as 30s",
+        ),
+        (
+            &["trace", "--buffer-size", "0"],
+            "invalid value '0' for '--buffer-size",
+        ),
+        (&["trace", "--buffer-size", "2GiB"], "more than 1GiB"),
+        (
+            &["trace", "--format", "xml"],
+            "[possible values: text, json, csv]",
+        ),
+        (
+            &["trace", "--json", "--format", "csv"],
+            "--json and --format disagree",
+        ),
+        (
+            &["trace", "--time", "tea"],
+            "invalid value 'tea' for '--time",
+        ),
+        (
+            &["trace", "--attach", "magic"],
+            "auto, fentry, kprobe, tracepoint",
+        ),
+        (&["trace", "-o", "log"], "no format goes by that extension"),
+        (&["trace", "-o", "-"], "--output names a file"),
+        (&["trace", "-o", "logs/"], "not the name of a file"),
+        (&["trace", "--force"], "--output"),
+        (
+            &["trace", "--netns", nine],
+            "--netns takes at most 8 values, not 9",
+        ),
+        (
+            &["trace", "-o", "a.csv", "--ready-file", "a.csv"],
+            "name the same file",
+        ),
+        (
+            &["trace", "--no\u{1b}[2J\nsuch"],
+            "unexpected argument '--no",
+        ),
+        (
+            &["trace", "-o", "a\u{202e}\nb"],
+            "--output a\\u{202e}\\nb: no format",
+        ),
+        (
+            &["demo", "--attach", "x"],
+            "invalid value 'x' for '--attach",
+        ),
+        (&["doctor", "--csv"], "unexpected argument '--csv'"),
+    ];
+    for (args, told) in rows {
+        let output = kaprobe(args)?;
+        let stderr = String::from_utf8(output.stderr)?;
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+        assert!(
+            stderr.starts_with("kaprobe: ") && stderr.contains(told),
+            "{args:?}: {stderr}"
+        );
+        assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
+    }
+    Ok(())
+}
+
+#[test]
+fn help_goes_to_stdout_and_fits_a_terminal() -> Outcome {
+    let rows: &[&[&str]] = &[
+        &["--help"],
+        &["--version"],
+        &["help", "trace"],
+        &["trace", "-h"],
+        &["trace", "--help"],
+        &["demo", "--help"],
+        &["doctor", "--help"],
+    ];
+    for args in rows {
+        let output = kaprobe(args)?;
+        let stdout = String::from_utf8(output.stdout)?;
+        assert!(
+            output.status.success() && output.stderr.is_empty(),
+            "{args:?}"
+        );
+        assert!(
+            stdout.lines().all(|line| line.chars().count() <= 80),
+            "{args:?}:\n{stdout}"
+        );
+        assert!(!stdout.contains('\u{1b}'), "{args:?}:\n{stdout}");
+    }
+    Ok(())
+}
+
+/// The README's words for `kaprobe trace` are those of its help.
+#[test]
+fn the_readme_and_the_help_agree() -> Outcome {
+    let help = String::from_utf8(kaprobe(&["trace", "--help"])?.stdout)?;
+    let known: BTreeSet<_> = words(&help).collect();
+    let readme = include_str!("../README.md");
+    let section = readme
+        .split("### `kaprobe trace`")
+        .nth(1)
+        .ok_or("no section on trace")?;
+    let section = section.split("### Exit codes").next().unwrap_or_default();
+    let flags = words(section).filter(|word| word.starts_with('-') && !word.ends_with('-'));
+    for flag in flags {
+        assert!(
+            known.contains(flag),
+            "{flag} is in the README and not in the help"
+        );
+    }
+    let (_, events) = help
+        .split_once("possible values: default, all,")
+        .ok_or("no events")?;
+    let (events, _) = events.split_once(']').ok_or("no end of events")?;
+    let explained: BTreeSet<_> = words(section).collect();
+    for event in words(events) {
+        assert!(explained.contains(event), "{event} is not in the README");
+    }
+    Ok(())
+}
+
+/// The words of a text: names of flags and events, with their dashes.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let within = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    text.split(move |c| !within(c))
+        .filter(|word| !word.is_empty())
+}
