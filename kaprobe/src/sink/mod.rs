@@ -170,7 +170,9 @@ fn create(log: &LogFile) -> io::Result<File> {
 
 fn why(error: &io::Error, path: &Path) -> String {
     match error.kind() {
-        io::ErrorKind::AlreadyExists if path.is_dir() => "it is a directory".to_owned(),
+        io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory if path.is_dir() => {
+            "it is a directory".to_owned()
+        }
         io::ErrorKind::AlreadyExists => "it exists; --force overwrites it".to_owned(),
         _ => error.to_string(),
     }

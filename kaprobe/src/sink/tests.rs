@@ -428,3 +428,74 @@ fn the_schema_and_the_record_have_the_same_fields() -> Result<(), serde_json::Er
     );
     Ok(())
 }
+
+/// Opens a screen and a log, and writes a header.
+fn export(path: &Path, overwrite: bool) -> Result<Sinks, String> {
+    let log = LogFile {
+        path: path.to_owned(),
+        format: Format::Json,
+        overwrite,
+    };
+    let file = create(&log).map_err(|error| why(&error, path))?;
+    let sink = sink(file, log.format, NARROW, false);
+    let mut sinks = Sinks(vec![Output {
+        name: "log".to_owned(),
+        sink,
+    }]);
+    sinks
+        .header(&header())
+        .map_err(|error| format!("{error:?}"))?;
+    Ok(sinks)
+}
+
+#[test]
+fn nothing_is_overwritten_unless_forced() -> io::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (log, link) = (
+        folder.path().join("a.jsonl"),
+        folder.path().join("link.jsonl"),
+    );
+    let (gone, inside) = (
+        folder.path().join("gone"),
+        folder.path().join("no/such.jsonl"),
+    );
+    let told = |path, overwrite| export(path, overwrite).err();
+
+    std::fs::write(&log, "precious")?;
+    std::os::unix::fs::symlink(&gone, &link)?;
+    let exists = Some("it exists; --force overwrites it".to_owned());
+    let directory = Some("it is a directory".to_owned());
+    assert_eq!(told(&log, false), exists);
+    assert_eq!(told(&link, false), exists);
+    assert_eq!(told(folder.path(), false), directory);
+    assert_eq!(told(folder.path(), true), directory);
+    assert!(told(&inside, true).is_some_and(|why| why.contains("No such file")));
+    assert_eq!(std::fs::read_to_string(&log)?, "precious");
+    assert!(!gone.exists());
+
+    assert_eq!(told(&log, true), None);
+    assert_eq!(
+        std::fs::read_to_string(&log)?,
+        "",
+        "what was not flushed is not there"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_log_that_breaks_off_has_whole_lines() -> io::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("a.jsonl");
+    let mut sinks = export(&path, false).map_err(io::Error::other)?;
+    for record in std::iter::repeat_n(everything(), 20).flatten() {
+        assert!(sinks.record(&record).is_ok());
+        // What kill -9 would leave at this point.
+        let log = std::fs::read_to_string(&path)?;
+        assert!(log.is_empty() || log.ends_with('\n'));
+    }
+    assert!(sinks.flush().is_ok());
+    let log = std::fs::read_to_string(&path)?;
+    let records = schema::check_log(&log).map_err(io::Error::other)?;
+    assert_eq!(records.len(), 20 * everything().len());
+    Ok(())
+}
