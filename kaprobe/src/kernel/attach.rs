@@ -1,8 +1,8 @@
 //! Attaching: which programs each way takes, and trying the ways in turn.
 
-use std::cell::OnceCell;
+use std::{cell::OnceCell, path::Path};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     Btf, Ebpf,
     programs::{Program, ProgramError},
@@ -10,6 +10,10 @@ use aya::{
 };
 
 use crate::{event::Hook, exit, way::Way};
+
+/// Where the kernel lists its kprobe event source, if it was built with
+/// CONFIG_KPROBE_EVENTS.
+const KPROBES: &str = "/sys/bus/event_source/devices/kprobe";
 
 /// A program of the object, and what it attaches to.
 type Part = (&'static str, &'static str);
@@ -138,6 +142,7 @@ impl<'a> Attacher<'a> {
                 p.attach()?;
             }
             Program::KProbe(p) => {
+                ensure!(Path::new(KPROBES).exists(), "this kernel has no kprobes");
                 p.load()?;
                 p.attach(target, 0)?;
             }
