@@ -81,8 +81,9 @@ impl Correlator {
     /// Takes the next event and gives the records that it makes, in order. Their
     /// `seq` is 0: it is given where the record leaves the filter.
     ///
-    /// A `Lost` comes before the events that were read together with it: the loss may
-    /// lie before any of them.
+    /// The source reads its losses after the events of a batch, and gives them before
+    /// those, stamped no earlier than it read them: any of these events may already
+    /// follow a gap, and so may what comes next.
     pub fn push(&mut self, event: &Event, emit: &mut impl FnMut(Record)) {
         match event {
             Event::Lost(lost) => {
