@@ -94,7 +94,7 @@ fn text() {
     assert_snapshot!(text_of(NARROW, false, &everything()), @r#"
     TIME         PID    COMM     LADDR:LPORT     RADDR:RPORT     EVENT
     07:08:09.000 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  probe 1/9 idle 3.0s
-    07:08:09.010 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  answered 1 in 10ms
+    07:08:09.010 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  answered 1 in <20ms
     07:08:10.000 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  early idle 990ms next 2.0s
     07:08:10.100 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  data_pending unacked 2
     07:08:10.200 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  busy
@@ -125,7 +125,7 @@ fn wide_text() {
     assert_snapshot!(text_of(wide, false, &everything()), @r#"
     TIME         PID    COMM     LADDR:LPORT           RADDR:RPORT           EVENT
     07:08:09.000 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        probe 1/9 idle 3.0s next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
-    07:08:09.010 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        answered 1 in 10ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
+    07:08:09.010 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        answered 1 in <20ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
     07:08:10.000 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        early idle 990ms next 2.0s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
     07:08:10.100 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        data_pending unacked 2 next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
     07:08:10.200 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        busy next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
@@ -156,7 +156,7 @@ fn colored_text() {
     let text = text_of(bare, true, &everything()[..2]);
     assert_snapshot!(text.replace('\x1b', "ESC"), @"
     07:08:09.000 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  ESC[36mprobeESC[0m 1/9 idle 3.0s
-    07:08:09.010 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  ESC[32mansweredESC[0m 1 in 10ms
+    07:08:09.010 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  ESC[32mansweredESC[0m 1 in <20ms
     ");
 }
 

@@ -212,7 +212,10 @@ fn detail(words: &mut Words<'_>, record: &Record) -> fmt::Result {
         }
         EventName::Answered => {
             if let (Some(probe), Some(after)) = (record.probe, record.answered_after_ms) {
-                words.add(format_args!("{probe} in {}", Within(after)))?;
+                words.add(format_args!(
+                    "{probe} in <{}",
+                    Ms(after.saturating_add(GRAIN_MS))
+                ))?;
             }
             Ok(())
         }
@@ -332,17 +335,9 @@ impl Display for Ms {
     }
 }
 
-/// A time span that is known to the coarsest tick, 10 ms.
-struct Within(u64);
-
-impl Display for Within {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            0..10 => f.write_str("<10ms"),
-            ms => Ms(ms).fmt(f),
-        }
-    }
-}
+/// The coarsest tick, HZ = 100: an answer came no later than one after the time shown
+/// by the last acknowledgement, and possibly long before.
+const GRAIN_MS: u64 = 10;
 
 /// Nanoseconds as seconds, with so many digits after the point.
 fn seconds_of(ns: i128, digits: usize) -> String {
