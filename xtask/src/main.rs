@@ -3,6 +3,8 @@
 mod apt;
 mod ebpf;
 mod process;
+mod programs;
+mod run;
 mod vm;
 mod workspace;
 
@@ -22,6 +24,8 @@ struct Cli {
 enum Task {
     /// Build the BPF programs and keep the object, with a digest of what made it
     Ebpf(ebpf::Args),
+    /// Build kaprobe and run it, through sudo unless root
+    Run(run::Args),
     /// Run a command on a kernel of the matrix, in QEMU
     Vm(vm::Args),
 }
@@ -29,6 +33,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Ebpf(args) => ebpf::run(&args).map(|()| ExitCode::SUCCESS),
+        Task::Run(args) => run::run(&args),
         Task::Vm(args) => vm::run(&args),
     };
     match done {

@@ -1,4 +1,4 @@
-#!/bin/sh
+#!/bin/bash
 # The first process of a virtual machine: makes the kernel look like a small
 # host, runs the command, and tells how it ended. The console is ttyS0, the
 # command writes to ttyS1 and ttyS2, and the verdict goes to ttyS3.
@@ -19,8 +19,8 @@ mount -t tracefs tracefs /sys/kernel/tracing
 ln -s /proc/self/fd /dev/fd
 
 finish() {
-	echo "$*" >/dev/ttyS3
-	reboot -f
+    echo "$*" >/dev/ttyS3
+    reboot -f
 }
 
 # Bytes pass as they are: no echo, and no carriage return before a newline.
@@ -30,5 +30,9 @@ ifconfig lo up
 ulimit -n 1048576
 [ ! -s /etc/modules ] || modprobe -a $(cat /etc/modules) || finish "broken: a module does not load"
 
-/etc/command </dev/null >/dev/ttyS1 2>/dev/ttyS2
-finish "exit $?"
+# Through pipes, so that no program takes its output for a terminal.
+{
+    /etc/command </dev/null 2>&3 | cat >/dev/ttyS1
+    exit "${PIPESTATUS[0]}"
+} 3>&1 | cat >/dev/ttyS2
+finish "exit ${PIPESTATUS[0]}"

@@ -51,8 +51,8 @@ const FLAVOUR: &str = "-cloud-amd64";
 /// Which kernels of the matrix to use.
 #[derive(clap::Args)]
 pub struct Choice {
-    /// A kernel of the matrix, or `all`; may be given more than once
-    #[arg(long = "kernel", default_value = "all", value_parser = names())]
+    /// A kernel of the matrix, more than one, or all [default: all]
+    #[arg(long = "kernel", value_name = "KERNEL", value_parser = names())]
     names: Vec<String>,
 }
 
@@ -65,13 +65,17 @@ fn names() -> PossibleValuesParser {
 }
 
 impl Choice {
+    /// Whether there is a choice at all.
+    pub fn is_given(&self) -> bool {
+        !self.names.is_empty()
+    }
+
     /// The series chosen, in the order of the matrix.
     pub fn series(&self) -> impl Iterator<Item = &'static Series> {
-        MATRIX.iter().filter(|series| {
-            self.names
-                .iter()
-                .any(|name| name == series.name || name == "all")
-        })
+        let all = !self.is_given() || self.names.iter().any(|name| name == "all");
+        MATRIX
+            .iter()
+            .filter(move |series| all || self.names.iter().any(|name| name == series.name))
     }
 }
 

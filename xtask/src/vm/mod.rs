@@ -4,7 +4,6 @@
 //! kaprobe and whatever else is asked for, and nothing beside it: no disk, no
 //! network. Four seconds from nothing to the command, under plain emulation.
 
-pub mod guest;
 mod initramfs;
 pub mod kernel;
 mod qemu;
@@ -18,9 +17,8 @@ use std::{fs, io};
 
 use anyhow::{Context, Result, bail};
 
-use crate::apt;
 use crate::process::say;
-use crate::workspace;
+use crate::{apt, programs, workspace};
 use initramfs::Initramfs;
 use kernel::Kernel;
 pub use qemu::Machine;
@@ -71,7 +69,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         command: args.command.clone(),
         ..Guest::default()
     };
-    guest.files.push((guest::kaprobe()?, guest::KAPROBE.into()));
+    let kaprobe = programs::kaprobe(&mut programs::static_cargo("build"))?;
+    guest.files.push((kaprobe, "/bin/kaprobe".into()));
 
     let mut code = 0;
     for series in args.kernels.series() {
@@ -114,7 +113,8 @@ impl Guest {
         // Not busybox's shell: that prefers its own `ip` to any other.
         let shell = apt::static_package("bash-static")?.join("usr/bin/bash-static");
         let busybox = apt::static_package("busybox-static")?.join("usr/bin/busybox");
-        initramfs.add(&shell, "bin/sh".as_ref())?;
+        initramfs.add(&shell, "bin/bash".as_ref())?;
+        initramfs.symlink("bin/sh".as_ref(), "bash")?;
         initramfs.add(&busybox, "bin/busybox".as_ref())?;
         initramfs.symlink("sbin/modprobe".as_ref(), "/bin/busybox")?;
         for package in &self.packages {
