@@ -5,6 +5,7 @@ mod ebpf;
 mod process;
 mod programs;
 mod run;
+mod tidy;
 mod vm;
 mod workspace;
 
@@ -26,6 +27,8 @@ enum Task {
     Ebpf(ebpf::Args),
     /// Build kaprobe and run it, through sudo unless root
     Run(run::Args),
+    /// Check the invariants of the repository
+    Tidy,
     /// Run a command on a kernel of the matrix, in QEMU
     Vm(vm::Args),
 }
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Ebpf(args) => ebpf::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Run(args) => run::run(&args),
+        Task::Tidy => tidy::check().map(|()| ExitCode::SUCCESS),
         Task::Vm(args) => vm::run(&args),
     };
     match done {

@@ -14,10 +14,14 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::{CommandExt, say};
 use crate::workspace;
+pub use digest::stale;
 use toolchain::Toolchain;
 
 const OBJECT: &str = "kaprobe/bpf/kaprobe.bpf.o";
 const DIGEST: &str = "kaprobe/bpf/kaprobe.bpf.digest";
+
+/// The cargo target folder of the BPF programs, in our cache.
+const TARGET_DIR: &str = "bpf";
 
 /// The target of the BPF programs: little-endian, as every host we support is.
 pub const TARGET: &str = "bpfel-unknown-none";
@@ -33,6 +37,14 @@ pub struct Args {
 /// Builds the object, then keeps it or compares it with the one kept.
 pub fn run(args: &Args) -> Result<()> {
     if args.check { check() } else { keep() }
+}
+
+/// Lints the BPF programs as they are compiled.
+pub fn lint() -> Result<()> {
+    Toolchain::ready()?
+        .cargo("clippy")
+        .args(["--quiet", "--", "-D", "warnings"])
+        .check_aside()
 }
 
 /// Fails when a rebuild differs from what the repository keeps.
@@ -74,17 +86,13 @@ fn keep() -> Result<()> {
 }
 
 fn build() -> Result<Vec<u8>> {
-    let target_dir = workspace::cache("bpf");
     let toolchain = Toolchain::ready()?;
     say("building the BPF programs");
-    toolchain
-        .cargo("build")
-        .args(["--bin", "kaprobe-ebpf", "--profile", "bpf"])
-        .arg("--target-dir")
-        .arg(&target_dir)
-        .check_aside()?;
+    toolchain.cargo("build").check_aside()?;
 
-    let object = target_dir.join(TARGET).join("bpf/kaprobe-ebpf");
+    let object = workspace::cache(TARGET_DIR)
+        .join(TARGET)
+        .join("bpf/kaprobe-ebpf");
     let bytes = fs::read(&object).with_context(|| format!("cannot read {}", object.display()))?;
     strip::dwarf(&bytes).with_context(|| format!("cannot strip {}", object.display()))
 }

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use cargo_metadata::{CargoOpt, MetadataCommand};
 use toml::Table;
 
-use super::TARGET;
+use super::{TARGET, TARGET_DIR};
 use crate::apt::{self, Suites};
 use crate::process::{CommandExt, say};
 use crate::workspace;
@@ -62,8 +62,12 @@ impl Toolchain {
         cargo
             .arg(subcommand)
             .args(["--package", "kaprobe-ebpf", "--features", "bpf"])
+            .args(["--bin", "kaprobe-ebpf", "--profile", "bpf"])
             .args(["--target", TARGET, "-Z", "build-std=core"])
+            .arg("--target-dir")
+            .arg(workspace::cache(TARGET_DIR))
             .env("RUSTC_BOOTSTRAP", "1")
+            .env("SYSROOT", &self.sysroot) // asked for by clippy, which runs without the wrapper
             .env("RUSTC", self.sysroot.join("bin/rustc"))
             .env("PATH", self.path())
             .env("CARGO_ENCODED_RUSTFLAGS", self.rustflags())
