@@ -1,10 +1,12 @@
 //! What a developer of kaprobe, or its CI, runs: `cargo xtask --help`.
 
 mod apt;
+mod ci;
 mod ebpf;
 mod process;
 mod programs;
 mod run;
+mod test;
 mod tidy;
 mod vm;
 mod workspace;
@@ -27,8 +29,12 @@ enum Task {
     Ebpf(ebpf::Args),
     /// Build kaprobe and run it, through sudo unless root
     Run(run::Args),
+    /// Pass every test: invariants, units, this host's kernel, and those of the matrix
+    Test(test::Args),
     /// Check the invariants of the repository
     Tidy,
+    /// Check the format, lint both targets, and do all that `test` does
+    Ci(test::Args),
     /// Run a command on a kernel of the matrix, in QEMU
     Vm(vm::Args),
 }
@@ -37,7 +43,9 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Ebpf(args) => ebpf::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Run(args) => run::run(&args),
+        Task::Test(args) => test::run(&args),
         Task::Tidy => tidy::check().map(|()| ExitCode::SUCCESS),
+        Task::Ci(args) => ci::run(&args),
         Task::Vm(args) => vm::run(&args),
     };
     match done {

@@ -1,0 +1,228 @@
+//! Passes every test there is: `cargo xtask test`.
+//!
+//! In the order of what fails fastest: the invariants, the kept object, units,
+//! the kernel of this host, and the kernels of the matrix.
+
+mod tally;
+
+use std::io::{self, Write};
+use std::process::{ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::say;
+use crate::vm::{Guest, Machine, Verdict, kernel};
+use crate::{ebpf, programs, tidy, workspace};
+use tally::{Filter, Tally};
+
+/// Options of `cargo xtask test`; with no part chosen, all are run.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Run the tests that need a kernel on that of this host
+    #[arg(long)]
+    host: bool,
+    #[command(flatten)]
+    kernels: kernel::Choice,
+    /// Run no virtual machine
+    #[arg(long, conflicts_with = "names")]
+    no_vm: bool,
+    #[command(flatten)]
+    machine: Machine,
+    /// What the tests' programs are told, such as a part of a test's name
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+/// What came of one part.
+enum Outcome {
+    Ran(Tally),
+    Skipped(String),
+    Failed(String),
+}
+
+/// A line of the table at the end.
+struct Row {
+    what: String,
+    outcome: Outcome,
+    seconds: f64,
+}
+
+/// Runs what is chosen; fails when a test fails, or when none ran.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let all = !args.host && !args.kernels.is_given();
+    let mut rows = Vec::new();
+    if all {
+        rows.push(row("invariants", || one(tidy::check())));
+        rows.push(row("kept BPF object", || one(ebpf::check())));
+        rows.push(row("units", || {
+            cargo_test(&["--workspace", "--lib", "--bins"], args)
+        }));
+    }
+    if all || args.host {
+        let release = rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned();
+        rows.push(row(&format!("this host: Linux {release}"), || host(args)));
+    }
+    if (all && !args.no_vm) || args.kernels.is_given() {
+        rows.extend(matrix(args)?);
+    }
+    Ok(report(&rows))
+}
+
+fn row(what: &str, part: impl FnOnce() -> Result<Outcome>) -> Row {
+    say(format_args!("testing {what}"));
+    let start = Instant::now();
+    let outcome = part().unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
+    if let Outcome::Failed(why) = &outcome {
+        say(format_args!("{what}: {why}"));
+    }
+    Row {
+        what: what.to_owned(),
+        outcome,
+        seconds: start.elapsed().as_secs_f64(),
+    }
+}
+
+/// A check counts as one test.
+fn one(check: Result<()>) -> Result<Outcome> {
+    check.map(|()| {
+        Outcome::Ran(Tally {
+            passed: 1,
+            ..Tally::default()
+        })
+    })
+}
+
+/// The integration tests, as root, since they trace.
+fn host(args: &Args) -> Result<Outcome> {
+    let mut cargo = vec!["--package", "kaprobe", "--test", "*"];
+    if !rustix::process::geteuid().is_root() {
+        cargo.extend(["--config", r#"target."cfg(all())".runner = ["sudo", "-E"]"#]);
+    }
+    cargo_test(&cargo, args)
+}
+
+fn cargo_test(what: &[&str], args: &Args) -> Result<Outcome> {
+    let mut cargo = workspace::cargo();
+    cargo
+        .args(["test", "--no-fail-fast"])
+        .args(what)
+        .arg("--")
+        .args(&args.arguments);
+    let mut child = cargo
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot run cargo")?;
+    let mut output = Filter::new(io::stdout());
+    let mut stdout = child.stdout.take().context("cargo has no output")?;
+    io::copy(&mut stdout, &mut output).context("cannot read the tests' output")?;
+    let status = child.wait().context("cannot wait for cargo")?;
+    judge(output.finish()?, status.success(), || {
+        format!("cargo test ended with {status}")
+    })
+}
+
+/// A program may fail without a failed test, when it does not build or dies.
+fn judge(tally: Tally, success: bool, why: impl FnOnce() -> String) -> Result<Outcome> {
+    if !success && tally.failed == 0 {
+        bail!(why());
+    }
+    Ok(Outcome::Ran(tally))
+}
+
+/// The tests whose names begin with `kernel`, on each kernel chosen.
+fn matrix(args: &Args) -> Result<Vec<Row>> {
+    say("building the tests for the guests");
+    let mut cargo = programs::static_cargo("test");
+    let programs = programs::build(cargo.args(["--no-run", "--test", "kernel*"]))?;
+    let tests: Vec<_> = programs.iter().filter(|program| program.is_test).collect();
+    let kaprobe = programs::only_kaprobe(&programs)?;
+
+    let mut guest = Guest {
+        files: vec![(kaprobe, "/bin/kaprobe".into())],
+        ..Guest::default()
+    };
+    guest.environment = [("KAPROBE_BIN", "/bin/kaprobe"), ("KAPROBE_IN_VM", "1")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+    for test in tests {
+        guest
+            .files
+            .push((test.path.clone(), format!("/tests/{}", test.name).into()));
+    }
+    let each = r#"code=0; for test in /tests/*; do "$test" "$@" || code=$?; done; exit $code"#;
+    guest.command = ["sh", "-c", each, "sh"].map(str::to_owned).into();
+    guest.command.extend_from_slice(&args.arguments);
+
+    Ok(args
+        .kernels
+        .series()
+        .map(|series| kernel_row(series, &guest, &args.machine))
+        .collect())
+}
+
+fn kernel_row(series: &kernel::Series, guest: &Guest, machine: &Machine) -> Row {
+    match series.kernel() {
+        Ok(Some(kernel)) => row(&format!("{}: {kernel}", series.name), || {
+            let mut output = Filter::new(io::stdout());
+            let verdict = guest.boot(&kernel, machine, &mut output, &mut io::stderr())?;
+            judge(output.finish()?, verdict == Verdict::Exited(0), || {
+                verdict.to_string()
+            })
+        }),
+        Ok(None) => row(series.name, || {
+            Ok(Outcome::Skipped("Debian's archive no longer has it".into()))
+        }),
+        Err(error) => row(series.name, || Err(error)),
+    }
+}
+
+/// Prints the table and the closing line.
+fn report(rows: &[Row]) -> ExitCode {
+    let mut total = Tally::default();
+    let mut table = format!(
+        "\n{:7}{:7}{:8}{:8}\n",
+        "passed", "failed", "skipped", "seconds"
+    );
+    for Row {
+        what,
+        outcome,
+        seconds,
+    } in rows
+    {
+        let (tally, why) = match outcome {
+            Outcome::Ran(tally) => (*tally, String::new()),
+            Outcome::Skipped(why) => (
+                Tally {
+                    skipped: 1,
+                    ..Tally::default()
+                },
+                format!(": skipped, {why}"),
+            ),
+            Outcome::Failed(_) => (
+                Tally {
+                    failed: 1,
+                    ..Tally::default()
+                },
+                ": failed, see above".to_owned(),
+            ),
+        };
+        total += tally;
+        let Tally {
+            passed,
+            failed,
+            skipped,
+        } = tally;
+        table += &format!("{passed:6} {failed:6} {skipped:7} {seconds:8.1}  {what}{why}\n");
+    }
+    // A closed stdout is no reason to hide the result.
+    let _ = writeln!(io::stdout(), "{table}\n{total}");
+    if total.failed == 0 && total.passed > 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

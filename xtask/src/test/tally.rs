@@ -1,0 +1,136 @@
+//! Counts tests by what their programs print.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::ops::AddAssign;
+
+use anyhow::{Context, Result};
+
+/// How many tests ended how.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Tally {
+    pub passed: u32,
+    pub failed: u32,
+    pub skipped: u32,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            passed,
+            failed,
+            skipped,
+        } = self;
+        write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
+    }
+}
+
+/// Takes the output of tests, counts them, and passes on all but the lines of
+/// those that passed: what is left is short and worth reading.
+pub struct Filter<W> {
+    to: W,
+    line: Vec<u8>,
+    tally: Tally,
+}
+
+impl<W: Write> Filter<W> {
+    /// A filter that writes to `to`.
+    pub fn new(to: W) -> Self {
+        Self {
+            to,
+            line: Vec::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Ends the last line, and tells the count.
+    pub fn finish(mut self) -> Result<Tally> {
+        self.end_line()
+            .context("cannot pass on the tests' output")?;
+        Ok(self.tally)
+    }
+
+    fn end_line(&mut self) -> io::Result<()> {
+        let line = String::from_utf8_lossy(&self.line);
+        self.tally += summary(&line).unwrap_or_default();
+        if !(line.starts_with("test ") && line.trim_end().ends_with(" ok")) {
+            self.to.write_all(&self.line)?;
+        }
+        self.line.clear();
+        Ok(())
+    }
+}
+
+impl<W: Write> Write for Filter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(part);
+            if part.ends_with(b"\n") {
+                self.end_line()?;
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+/// The count in `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
+fn summary(line: &str) -> Option<Tally> {
+    let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let mut tally = Tally::default();
+    for count in counts.split(';') {
+        match count.trim().split_once(' ') {
+            Some((number, "passed")) => tally.passed = number.parse().ok()?,
+            Some((number, "failed")) => tally.failed = number.parse().ok()?,
+            Some((number, "ignored")) => tally.skipped = number.parse().ok()?,
+            _ => {}
+        }
+    }
+    Some(tally)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summaries_are_counted_and_passed_tests_are_quiet() -> Result<()> {
+        let output = "running 3 tests\n\
+                      test a ... ok\n\
+                      test b ... ignored, no kprobes here\n\
+                      test c ... FAILED\n\
+                      \n\
+                      test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; finished in 0.1s\n\
+                      test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 2 filtered out\n\
+                      the end";
+        let mut kept = Vec::new();
+        let mut filter = Filter::new(&mut kept);
+        for byte in output.as_bytes() {
+            filter.write_all(&[*byte])?;
+        }
+        assert_eq!(
+            filter.finish()?,
+            Tally {
+                passed: 5,
+                failed: 1,
+                skipped: 1
+            }
+        );
+        assert_eq!(
+            String::from_utf8(kept)?,
+            output.replace("test a ... ok\n", "")
+        );
+        Ok(())
+    }
+}
