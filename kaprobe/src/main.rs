@@ -1,6 +1,10 @@
 //! Parses, plans, runs, exits.
 
-use std::{env, process::ExitCode};
+use std::{
+    env,
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use kaprobe::{
     cli::{self, Asked, Command},
@@ -13,7 +17,8 @@ fn main() -> ExitCode {
     match run() {
         Ok(code) => code.into(),
         Err(why) => {
-            eprintln!("{}", exit::line(&why));
+            // Nobody may be there to read it, which is no reason to panic.
+            let _unread = writeln!(io::stderr(), "{}", exit::line(&why));
             exit::code_of(&why).into()
         }
     }

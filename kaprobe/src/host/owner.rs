@@ -4,7 +4,7 @@
 //! and is remembered. What is remembered can become wrong in three ways, and each
 //! is looked after:
 //! - the descriptor is closed or handed on, or the process ends: an answer older
-//!   than [`RECHECK`] is asked for again, for the price of one readlink;
+//!   than `RECHECK` is asked for again, for the price of one readlink;
 //! - the process changes its name, by exec or prctl: read again as often;
 //! - the inode number goes to another socket: the link that is read again names
 //!   whoever holds the number *now*. It takes four billion new files for that, since

@@ -7,8 +7,8 @@ use aya::{
 };
 use kaprobe_ebpf::wire::{counter, kind};
 
-use super::{attach, missed};
-use crate::event::{Cause, Hook, Instant, Kind, Lost, LostWhy};
+use super::{attach, clock, missed};
+use crate::event::{Cause, Hook, Kind, Lost, LostWhy};
 use crate::way::Way;
 
 /// Reads the counters, and tells what is new in them.
@@ -39,12 +39,14 @@ impl Counters {
         })
     }
 
-    /// What was lost since the last call.
+    /// What was lost since the last call. It is stamped once it has been read: all of
+    /// it lies before.
     ///
     /// # Errors
     /// When the kernel does not hand the counters out.
-    pub fn new_losses(&mut self, ebpf: &Ebpf, at: Instant) -> Result<Vec<Lost>> {
+    pub fn new_losses(&mut self, ebpf: &Ebpf) -> Result<Vec<Lost>> {
         let totals = self.totals(ebpf)?;
+        let at = clock::now();
         self.told.resize(totals.len(), 0);
         let mut losses = Vec::new();
         for (total, told) in totals.into_iter().zip(&mut self.told) {

@@ -2,6 +2,7 @@
 
 mod attach;
 mod btf;
+mod clock;
 mod counters;
 mod decode;
 mod learn;

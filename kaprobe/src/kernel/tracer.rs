@@ -12,12 +12,13 @@ use ipnet::IpNet;
 use kaprobe_ebpf::config::{Config, Learned, MAX_CGROUPS, MAX_NETNS, State, filter, key};
 use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
-    time::{ClockId, Timespec, clock_gettime},
+    time::Timespec,
 };
 
 use super::{
     attach::{self, Attached, Attacher},
     btf::KernelTypes,
+    clock,
     counters::Counters,
     decode::Decoder,
     learn,
@@ -131,11 +132,11 @@ impl Tracer {
             decoder: Decoder {
                 hz: state.hz,
                 reset_reasons: types.reset_reasons(),
-                clock_offset_ns: clock_offset_ns(),
+                clock_offset_ns: clock::offset_ns(),
             },
             attached,
             without,
-            started: now(),
+            started: clock::now(),
             stop: Stop::new()?,
             logger: logger
                 .transpose()
@@ -212,7 +213,7 @@ impl Tracer {
 
     /// Moves what the ring buffer holds into `batch`, until that is full.
     fn drain(&mut self, batch: &mut Vec<Event>) -> Result<()> {
-        self.decoder.clock_offset_ns = clock_offset_ns();
+        self.decoder.clock_offset_ns = clock::offset_ns();
         while batch.len() < BATCH {
             let Some(record) = self.ring.next() else {
                 break;
@@ -223,13 +224,9 @@ impl Tracer {
         Ok(())
     }
 
-    fn report_losses(&mut self, batch: &mut Vec<Event>) -> Result<()> {
-        let losses = self.counters.new_losses(&self.ebpf, now())?;
-        batch.extend(losses.into_iter().map(Event::Lost));
-        if let Some(logger) = &mut self.logger {
-            logger.flush();
-        }
-        Ok(())
+    fn new_losses(&mut self) -> Result<impl Iterator<Item = Event> + use<>> {
+        let losses = self.counters.new_losses(&self.ebpf)?;
+        Ok(losses.into_iter().map(Event::Lost))
     }
 }
 
@@ -244,6 +241,9 @@ impl Source for Tracer {
             return Ok(true);
         }
         self.wait()?;
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
         if self.stopped()? {
             // No event after this one; those in the buffer follow, then the losses.
             set_state(&mut self.ebpf, State::default())?;
@@ -251,10 +251,11 @@ impl Source for Tracer {
         } else {
             thread::sleep(GATHER);
         }
-        // What was lost comes first: it was lost before what the buffer now holds was
-        // read, and perhaps before all of it.
-        self.report_losses(batch)?;
         self.drain(batch)?;
+        // Looked for last, so that none is missed, and told first: it may lie before
+        // any of these.
+        let losses = self.new_losses()?;
+        batch.splice(0..0, losses);
         Ok(true)
     }
 }
@@ -391,28 +392,6 @@ fn map_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Map> {
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
     ebpf.take_map(name)
         .with_context(|| format!("the BPF object has no map {name}"))
-}
-
-/// Now, on both clocks.
-fn now() -> Instant {
-    let mono = clock_gettime(ClockId::Monotonic);
-    let mono_ns = ns(mono);
-    Instant {
-        mono_ns: u64::try_from(mono_ns).unwrap_or_default(),
-        wall_ns: mono_ns.saturating_add(clock_offset_ns()),
-    }
-}
-
-/// CLOCK_REALTIME less CLOCK_MONOTONIC, ns. Read anew for each batch, as the
-/// difference changes when the clock is set or the host sleeps.
-fn clock_offset_ns() -> i64 {
-    ns(clock_gettime(ClockId::Realtime)) - ns(clock_gettime(ClockId::Monotonic))
-}
-
-const fn ns(t: Timespec) -> i64 {
-    t.tv_sec
-        .saturating_mul(1_000_000_000)
-        .saturating_add(t.tv_nsec)
 }
 
 /// A type of the wire contract, as aya may copy it to and from the kernel.
