@@ -49,8 +49,7 @@ struct Socket {
     number: u64,
     /// The last probe, while no answer to it is known.
     waiting: Option<Waiting>,
-    /// The file that it last was, and who held it.
-    holder: Option<(Option<u64>, Owner)>,
+    last: LastSeen,
 }
 
 /// A probe that was recorded and waits for its answer.
@@ -115,14 +114,14 @@ impl Correlator {
             let socket = Socket {
                 number: self.numbered,
                 waiting: None,
-                holder: None,
+                last: LastSeen::of(event),
             };
             self.evicted += u64::from(self.sockets.push(key.clone(), socket).is_some());
         }
         let Some(socket) = self.sockets.get_mut(&key) else {
             return;
         };
-        let event = &*socket.with_holder(event);
+        let event = &*socket.last.update(event);
         let waiting = socket.waiting.take_if(|_| event.probes_out == 0);
         if let Some(waiting) = waiting {
             // Whether nothing that happened to this socket since can be missing.
@@ -143,25 +142,45 @@ impl Correlator {
     }
 }
 
-impl Socket {
-    /// A socket has lost its file before it is destroyed: its end is told with the
-    /// last owner known.
-    fn with_holder<'a>(&mut self, event: &'a SocketEvent) -> Cow<'a, SocketEvent> {
-        match (&event.owner, event.kind) {
-            (None, Kind::Closed) => {
-                let mut event = event.clone();
-                if let Some((inode, owner)) = self.holder.take() {
-                    event.inode = inode;
-                    event.owner = Some(owner);
-                }
-                return Cow::Owned(event);
-            }
-            (Some(owner), _) if self.holder.as_ref().is_none_or(|(_, known)| known != owner) => {
-                self.holder = Some((event.inode, owner.clone()));
-            }
-            _ => {}
+/// What a socket loses before it is destroyed: its file, its owner, and on a
+/// disconnect its ends (`tcp_disconnect`, net/ipv4/tcp.c). Its end is told with what
+/// was last known of them.
+#[derive(Debug)]
+struct LastSeen {
+    inode: Option<u64>,
+    owner: Option<Owner>,
+    local: (IpAddr, u16),
+    remote: (IpAddr, u16),
+}
+
+impl LastSeen {
+    fn of(event: &SocketEvent) -> Self {
+        Self {
+            inode: event.inode,
+            owner: event.owner.clone(),
+            local: (event.laddr, event.lport),
+            remote: (event.raddr, event.rport),
         }
-        Cow::Borrowed(event)
+    }
+
+    /// Learns from an event; gives a socket's end what it has lost.
+    fn update<'a>(&mut self, event: &'a SocketEvent) -> Cow<'a, SocketEvent> {
+        if event.kind != Kind::Closed {
+            if event.owner.is_some() && event.owner != self.owner {
+                *self = Self::of(event);
+            }
+            return Cow::Borrowed(event);
+        }
+        let mut end = event.clone();
+        if end.owner.is_none() {
+            end.inode = self.inode;
+            end.owner = self.owner.take();
+        }
+        if end.rport == 0 {
+            (end.laddr, end.lport) = self.local;
+            (end.raddr, end.rport) = self.remote;
+        }
+        Cow::Owned(end)
     }
 }
 

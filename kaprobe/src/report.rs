@@ -49,8 +49,10 @@ impl Display for Banner<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Attached { hook, way, refused } in self.attached {
             write!(f, "kaprobe: {hook} by {way}")?;
-            for (way, why) in refused {
-                write!(f, "; not by {way}: {}", escape::message(why))?;
+            if !refused.is_empty() {
+                let refused: Vec<_> = refused.iter().map(|(way, _)| way.name()).collect();
+                let refused = refused.join(", ");
+                write!(f, " ({refused} refused: see kaprobe doctor)")?;
             }
             writeln!(f)?;
         }
@@ -140,7 +142,7 @@ mod tests {
         let without = ["tcp_destroy_sock: no such tracepoint".to_owned()];
         assert_snapshot!(Banner { attached: &attached, without: &without }, @r"
         kaprobe: tcp_keepalive_timer by fentry
-        kaprobe: tcp_send_active_reset by tracepoint; not by fentry: not permitted; not by kprobe: this kernel\nhas none
+        kaprobe: tcp_send_active_reset by tracepoint (fentry, kprobe refused: see kaprobe doctor)
         kaprobe: without tcp_destroy_sock: no such tracepoint
         ");
     }

@@ -1,6 +1,7 @@
 //! Rows of events and what they make; then what must hold for any events.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use proptest::prelude::*;
 
@@ -524,7 +525,7 @@ fn settings_carry_their_origin_and_errors_their_name() {
 }
 
 #[test]
-fn a_closed_socket_is_told_with_its_last_owner() {
+fn a_closed_socket_is_told_with_what_was_last_known_of_it() {
     let told = run(
         room_for(8),
         &[
@@ -532,11 +533,16 @@ fn a_closed_socket_is_told_with_its_last_owner() {
             of(SocketEvent {
                 owner: None,
                 inode: None,
+                laddr: Ipv4Addr::UNSPECIFIED.into(),
+                rport: 0,
                 ..event(10, Kind::Closed)
             }),
         ],
     );
-    let owners: Vec<_> = told.iter().map(|it| (it.pid, it.inode)).collect();
+    let owners: Vec<_> = told
+        .iter()
+        .map(|it| (it.pid, it.inode, it.laddr, it.rport))
+        .collect();
     assert!(owners[0].0.is_some());
     assert_eq!(owners.first(), owners.last());
     // An orphan is nobody's as long as it lives.
