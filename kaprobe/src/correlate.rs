@@ -13,9 +13,9 @@ use lru::LruCache;
 
 use crate::escape::Escaped;
 use crate::event::{
-    Event, Hook, Instant, Kind, Lost, Origin, Owner, Setting, SocketEvent, SocketId,
+    Event, Hook, Instant, Kind, Lost, Origin, Owner, PassiveReset, Setting, SocketEvent, SocketId,
 };
-use crate::record::{Direction, Errno, EventName, Family, Record, State, WallTime};
+use crate::record::{Direction, Errno, EventName, Family, Record, State, TcpFlags, WallTime};
 
 /// The coarsest tick of a kernel, HZ = 100, ns: ages made from ticks are off by less.
 const TICK_NS: u64 = 10_000_000;
@@ -92,6 +92,7 @@ impl Correlator {
                 emit(lost_record(lost));
             }
             Event::Socket(event) => self.socket(event, emit),
+            Event::PassiveReset(reset) => emit(passive_record(reset)),
         }
     }
 
@@ -292,6 +293,7 @@ fn event_record(event: &SocketEvent, sock: u64) -> Record {
         direction: (event.kind == Kind::RstSent).then_some(Direction::Active),
         reason: event.reason.as_deref().map(Escaped::from),
         firing_ns: event.firing_ns,
+        unsent: (event.kind == Kind::RstReceived).then_some(event.write_queue),
         ..socket_record(event, sock, event.at, event.kind.into())
     }
 }
@@ -299,18 +301,13 @@ fn event_record(event: &SocketEvent, sock: u64) -> Record {
 /// What is true of the socket, whatever happened to it.
 fn socket_record(event: &SocketEvent, sock: u64, at: Instant, name: EventName) -> Record {
     let owner = event.owner.as_ref();
-    let family = if event.laddr.is_ipv4() {
-        Family::Inet
-    } else {
-        Family::Inet6
-    };
     let value = |setting: Setting| Some(setting.value);
     let from = |setting: Setting| Some(setting.from);
     Record {
         sock: Some(sock),
         pid: owner.map(|owner| owner.pid),
         comm: owner.map(|owner| Escaped::from_bytes(&owner.comm)),
-        family: Some(family),
+        family: Some(family(event.laddr)),
         laddr: Some(event.laddr),
         lport: Some(event.lport),
         raddr: Some(event.raddr),
@@ -332,6 +329,38 @@ fn socket_record(event: &SocketEvent, sock: u64, at: Instant, name: EventName) -
         user_timeout_ms: event.user_timeout_ms,
         user_timeout_from: event.user_timeout_ms.map(|_| Origin::Socket),
         ..Record::new(WallTime(at.wall_ns), at.mono_ns, 0, name)
+    }
+}
+
+fn passive_record(reset: &PassiveReset) -> Record {
+    Record {
+        family: Some(family(reset.laddr)),
+        laddr: Some(reset.laddr),
+        lport: Some(reset.lport),
+        raddr: Some(reset.raddr),
+        rport: Some(reset.rport),
+        netns: Some(reset.netns),
+        state: State::from_number(reset.state),
+        direction: Some(Direction::Passive),
+        reason: reset.reason.as_deref().map(Escaped::from),
+        flags: Some(TcpFlags(reset.flags)),
+        len: Some(reset.len),
+        ttl: Some(reset.ttl.into()),
+        met: Some(reset.met),
+        ..Record::new(
+            WallTime(reset.at.wall_ns),
+            reset.at.mono_ns,
+            0,
+            EventName::RstSent,
+        )
+    }
+}
+
+fn family(address: IpAddr) -> Family {
+    if address.is_ipv4() {
+        Family::Inet
+    } else {
+        Family::Inet6
     }
 }
 

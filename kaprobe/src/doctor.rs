@@ -199,6 +199,8 @@ fn loses(hook: Hook, way: Option<Way>) -> Option<&'static str> {
         (Hook::SendActiveReset, None) => {
             Some("rst_sent records, and whether a fin_wait2 timer sent a reset")
         }
+        (Hook::SendReset, None) => Some("rst_sent records of passive resets"),
+        (Hook::ReceiveReset, None) => Some("rst_received records"),
         (Hook::KeepaliveTimer | Hook::DestroySock, None) => Some("everything"),
     }
 }

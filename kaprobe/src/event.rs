@@ -8,6 +8,8 @@ use std::{fmt, net::IpAddr};
 pub enum Event {
     /// A socket did something.
     Socket(Box<SocketEvent>),
+    /// A reset was sent in answer to a segment.
+    PassiveReset(Box<PassiveReset>),
     /// Events that the kernel could not deliver since the last such notice.
     Lost(Lost),
 }
@@ -21,10 +23,14 @@ pub enum Hook {
     SendActiveReset,
     /// `tcp_destroy_sock`.
     DestroySock,
+    /// `tcp_v4_send_reset` and `tcp_v6_send_reset`: both, or neither.
+    SendReset,
+    /// `tcp_receive_reset`.
+    ReceiveReset,
 }
 
 impl Hook {
-    /// All of them, the one without which there is nothing to trace first.
+    /// Those that are attached, the one without which there is nothing to trace first.
     pub const ALL: [Self; 3] = [
         Self::KeepaliveTimer,
         Self::SendActiveReset,
@@ -38,6 +44,8 @@ impl Hook {
             Self::KeepaliveTimer => "tcp_keepalive_timer",
             Self::SendActiveReset => "tcp_send_active_reset",
             Self::DestroySock => "tcp_destroy_sock",
+            Self::SendReset => "tcp_v4_send_reset",
+            Self::ReceiveReset => "tcp_receive_reset",
         }
     }
 }
@@ -66,7 +74,8 @@ pub struct Lost {
     pub at: Instant,
     /// The hook whose events are missing.
     pub hook: Hook,
-    /// What kind they were, where the kernel could still tell.
+    /// What kind they were, where the kernel could still tell. Passive resets count
+    /// as [`Kind::RstSent`] of [`Hook::SendReset`].
     pub kind: Option<Kind>,
     /// Why.
     pub why: LostWhy,
@@ -106,6 +115,9 @@ pub enum Kind {
     Unclassified,
     /// An active reset was sent.
     RstSent,
+    /// A reset was received. The ages are those before it, probes and data those out
+    /// then: the kernel has not acted on it yet.
+    RstReceived,
     /// A socket seen before was destroyed.
     Closed,
 }
@@ -126,6 +138,49 @@ pub enum FinWait2 {
     TimeWait,
     /// It was reset.
     Reset,
+}
+
+/// A reset that this host sent in answer to a segment. A segment that is itself a
+/// reset is never answered (RFC 9293, 3.5.2), and makes no such event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PassiveReset {
+    /// When.
+    pub at: Instant,
+    /// Where the segment was bound for: this host's side.
+    pub laddr: IpAddr,
+    /// Its port.
+    pub lport: u16,
+    /// Where the segment came from.
+    pub raddr: IpAddr,
+    /// Its port.
+    pub rport: u16,
+    /// Network namespace that the segment was received in, inode number.
+    pub netns: u32,
+    /// The segment's flags: the 14th byte of its TCP header, FIN in the lowest bit.
+    pub flags: u8,
+    /// Bytes of data in the segment.
+    pub len: u32,
+    /// TTL or hop limit that was left in it.
+    pub ttl: u8,
+    /// The kernel's name of the reset's reason, as in its BTF.
+    pub reason: Option<String>,
+    /// What the segment met.
+    pub met: Met,
+    /// The TCP state of what it met, the kernel's number; 0 of nothing.
+    pub state: u8,
+}
+
+/// What a segment met that was answered with a reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Met {
+    /// No socket at all.
+    Nothing,
+    /// The minisock that a closed connection leaves behind.
+    TimeWait,
+    /// The minisock of a handshake that is under way.
+    Request,
+    /// A socket.
+    Socket,
 }
 
 /// Identity of a socket: an address in the kernel, and since when it is this one.

@@ -257,10 +257,17 @@ fn event_mask(events: &BTreeSet<EventName>) -> u32 {
         EventName::Unclassified => 1 << kind::UNCLASSIFIED,
         EventName::RstSent => 1 << kind::RST_SENT,
         EventName::Closed => 1 << kind::CLOSED,
+        // The kernel part has no such kind yet.
+        EventName::RstReceived => 0,
+        EventName::Verdict => VERDICT_KINDS,
         EventName::Lost => 0,
     });
     bits.fold(1 << kind::CLOSED, |mask, bit| mask | bit)
 }
+
+/// The kinds that verdicts rest on.
+const VERDICT_KINDS: u32 =
+    1 << kind::PROBE | 1 << kind::TIMEOUT | 1 << kind::FIN_WAIT2 | 1 << kind::RST_SENT;
 
 fn family(args: &FilterArgs) -> Option<Family> {
     match (args.ipv4, args.ipv6) {

@@ -12,12 +12,12 @@ use serde::de::{self, Deserialize, Deserializer};
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
 use crate::escape::Escaped;
-use crate::event::{Cause, FinWait2, Hook, Kind, LostWhy, Origin};
+use crate::event::{Cause, FinWait2, Hook, Kind, LostWhy, Met, Origin};
 use crate::words::{Word, words};
 
 /// Version of the log format. The first number changes when a reader of the old
 /// format would read the new one wrong.
-pub const VERSION: &str = "1.0";
+pub const VERSION: &str = "1.1";
 
 /// Declares a record: `required` fields, then `optional` ones.
 macro_rules! record {
@@ -159,6 +159,35 @@ record! {
         lost_why: LostWhy,
         /// How many were lost.
         lost: u64,
+        /// Data waited to be sent.
+        unsent: bool,
+        /// Flags of the segment that a reset answers.
+        flags: TcpFlags,
+        /// Bytes of data in it.
+        len: u32,
+        /// TTL or hop limit that was left in it.
+        ttl: u32,
+        /// What it met.
+        met: Met,
+        /// What the records named in `evidence` say together.
+        verdict: VerdictName,
+        /// How sure that is.
+        confidence: Confidence,
+        /// Numbers (`seq`) of the records that it rests on.
+        evidence: Evidence,
+        /// Middleboxes whose idle timeout fits, and that timeout.
+        middlebox: Escaped,
+        /// Longest idle time, ms, that connections to there are known to have survived.
+        survived_ms: u64,
+        /// Shortest idle time, ms, that one is known to have died of.
+        died_ms: u64,
+        /// What `survived_ms` and `died_ms` were learned of.
+        learned_of: LearnedOf,
+        /// These two contradict each other: one was survived that is longer than one
+        /// that was not.
+        contradictory: bool,
+        /// What to set, where and to what.
+        advice: Escaped,
     }
 }
 
@@ -197,6 +226,20 @@ pub struct Header {
     pub hooks: BTreeMap<String, String>,
     /// The filters, as they were given, by the name of their flag.
     pub filters: BTreeMap<String, Vec<String>>,
+    /// Idle timeouts that this host applies to connections through it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timeouts: Vec<HostTimeout>,
+}
+
+/// An idle timeout that the host itself applies.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct HostTimeout {
+    /// What applies it: `ipvs` or `conntrack`.
+    pub what: Escaped,
+    /// The network namespace in which it does, inode number.
+    pub netns: u32,
+    /// After how many seconds without a packet.
+    pub seconds: u64,
 }
 
 /// The first line of a log, whole: it has one key, which no record has.
@@ -217,6 +260,8 @@ pub enum Value<'a> {
     Bool(bool),
     /// One of a few names.
     Word(&'static str),
+    /// Some numbers.
+    Numbers(&'a [u64]),
     /// Any other text, printable and on one line.
     Text(&'a dyn Display),
 }
@@ -228,6 +273,7 @@ impl Serialize for Value<'_> {
             Self::Number(number) => to.serialize_u64(*number),
             Self::Bool(bool) => to.serialize_bool(*bool),
             Self::Word(word) => to.serialize_str(word),
+            Self::Numbers(numbers) => to.collect_seq(*numbers),
             Self::Text(text) => to.collect_str(text),
         }
     }
@@ -266,7 +312,7 @@ macro_rules! fields {
     };
 }
 
-fields!(numbers: u16, u32, u64; texts: IpAddr, Escaped, WallTime, Errno);
+fields!(numbers: u16, u32, u64; texts: IpAddr, Escaped, WallTime, Errno, TcpFlags);
 
 /// A moment by the wall clock: ns since 1970 in UTC. Written in RFC 3339, in UTC,
 /// with nine digits after the second.
@@ -321,11 +367,14 @@ pub enum EventName {
     NotRearmed,
     Unclassified,
     RstSent,
+    RstReceived,
     Closed,
     /// Events that could not be delivered.
     Lost,
     /// A probe was answered: derived from the events that follow it.
     Answered,
+    /// What earlier records say together.
+    Verdict,
 }
 
 words!(EventName {
@@ -339,9 +388,11 @@ words!(EventName {
     NotRearmed => "not_rearmed",
     Unclassified => "unclassified",
     RstSent => "rst_sent",
+    RstReceived => "rst_received",
     Closed => "closed",
     Lost => "lost",
     Answered => "answered",
+    Verdict => "verdict",
 });
 
 impl From<Kind> for EventName {
@@ -357,6 +408,7 @@ impl From<Kind> for EventName {
             Kind::NotRearmed => Self::NotRearmed,
             Kind::Unclassified => Self::Unclassified,
             Kind::RstSent => Self::RstSent,
+            Kind::RstReceived => Self::RstReceived,
             Kind::Closed => Self::Closed,
         }
     }
@@ -394,6 +446,123 @@ pub enum Direction {
 }
 
 words!(Direction { Active => "active", Passive => "passive" });
+
+words!(Met {
+    Nothing => "nothing",
+    TimeWait => "time_wait",
+    Request => "request",
+    Socket => "socket",
+});
+
+/// What a verdict says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum VerdictName {
+    /// Probes went unanswered until keepalive gave up.
+    PeerUnreachable,
+    /// TCP_USER_TIMEOUT ran out with probes unanswered.
+    UserTimeout,
+    /// A keepalive probe was answered with a reset.
+    ProbeReset,
+    /// The first segment after an idle time was answered with a reset.
+    IdleEviction,
+    /// This host answered a segment in mid-stream with a reset: it has no such
+    /// connection.
+    StraySegment,
+    /// The peer reset a connection that was not idle.
+    AbortedByPeer,
+    /// This host reset the connection.
+    AbortedLocally,
+    /// The FIN_WAIT2 timer of an orphan ended it; not keepalive.
+    FinWait2,
+}
+
+words!(VerdictName {
+    PeerUnreachable => "peer_unreachable",
+    UserTimeout => "user_timeout",
+    ProbeReset => "probe_reset",
+    IdleEviction => "idle_eviction",
+    StraySegment => "stray_segment",
+    AbortedByPeer => "aborted_by_peer",
+    AbortedLocally => "aborted_locally",
+    FinWait2 => "fin_wait2",
+});
+
+/// How sure a verdict is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Confidence {
+    /// It fits; so do other explanations.
+    Low,
+    /// Other explanations are unlikely.
+    Medium,
+    /// The records leave no other.
+    High,
+}
+
+words!(Confidence { Low => "low", Medium => "medium", High => "high" });
+
+/// What an idle timeout was learned of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LearnedOf {
+    /// Connections to one remote address and port.
+    Endpoint,
+    /// Connections to its network: /24, or /64 of IPv6.
+    Network,
+}
+
+words!(LearnedOf { Endpoint => "endpoint", Network => "network" });
+
+/// Numbers of records, ascending.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+pub struct Evidence(pub Vec<u64>);
+
+impl Field for Evidence {
+    fn value(&self) -> Value<'_> {
+        Value::Numbers(&self.0)
+    }
+}
+
+/// The flags of a TCP segment: the 14th byte of its header. Written as tcpdump's
+/// expressions name them, `SYN|ACK`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpFlags(pub u8);
+
+impl TcpFlags {
+    /// Their names, from the lowest bit.
+    const NAMES: [&str; 8] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"];
+
+    /// Whether the sender opens a connection with it.
+    #[must_use]
+    pub const fn opens(self) -> bool {
+        self.0 & 0b10 != 0
+    }
+}
+
+impl Display for TcpFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(bits) = self;
+        let set = (0..)
+            .zip(Self::NAMES)
+            .filter(|(bit, _)| bits >> bit & 1 != 0);
+        let names: Vec<_> = set.map(|(_, name)| name).collect();
+        f.write_str(&if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join("|")
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for TcpFlags {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let mut bits = 0;
+        for name in text.split('|').filter(|name| *name != "none") {
+            let bit = Self::NAMES.iter().position(|it| *it == name);
+            bits |= 1 << bit.ok_or_else(|| de::Error::custom(format!("{name} is no TCP flag")))?;
+        }
+        Ok(Self(bits))
+    }
+}
 
 /// TCP state, as the kernel names it (include/net/tcp_states.h) less `TCP_`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -445,6 +614,8 @@ words!(Hook {
     KeepaliveTimer => Self::KeepaliveTimer.name(),
     SendActiveReset => Self::SendActiveReset.name(),
     DestroySock => Self::DestroySock.name(),
+    SendReset => Self::SendReset.name(),
+    ReceiveReset => Self::ReceiveReset.name(),
 });
 words!(LostWhy { RingBuffer => "ring_buffer", FiringTable => "firing_table", Missed => "missed" });
 
@@ -505,5 +676,21 @@ impl<'de> Deserialize<'de> for Errno {
             Some((number, _)) => Ok(Self(*number)),
             None => text.parse().map(Self).map_err(de::Error::custom),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_read_back() {
+        for bits in 0..=u8::MAX {
+            let text = serde_json::Value::from(TcpFlags(bits).to_string());
+            let read = TcpFlags::deserialize(text.clone()).map_err(|why| why.to_string());
+            assert_eq!(read, Ok(TcpFlags(bits)), "{text}");
+        }
+        assert_eq!(TcpFlags(0x12).to_string(), "SYN|ACK");
+        assert!(TcpFlags::deserialize(serde_json::Value::from("SYN|NAP")).is_err());
     }
 }

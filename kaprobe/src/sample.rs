@@ -4,12 +4,13 @@ use std::net::IpAddr;
 use std::num::NonZeroUsize;
 
 use crate::correlate::Correlator;
+use crate::escape::Escaped;
 use crate::event::{
-    Cause, Event, FinWait2, Hook, Instant, Kind, Lost, LostWhy, Origin, Owner, Setting,
-    SocketEvent, SocketId,
+    Cause, Event, FinWait2, Hook, Instant, Kind, Lost, LostWhy, Met, Origin, Owner, PassiveReset,
+    Setting, SocketEvent, SocketId,
 };
 use crate::filter::{Filter, RecordFilter};
-use crate::record::{EventName, Record};
+use crate::record::{Confidence, EventName, Evidence, LearnedOf, Record, VerdictName};
 use crate::words::Word as _;
 
 /// 2024-05-06T07:08:09Z.
@@ -26,7 +27,7 @@ pub fn at(ms: u64) -> Instant {
 
 /// An event of an idle socket that has settings of its own but for the count.
 pub fn event(at_ms: u64, kind: Kind) -> SocketEvent {
-    let firing = !matches!(kind, Kind::RstSent | Kind::Closed);
+    let firing = !matches!(kind, Kind::RstSent | Kind::RstReceived | Kind::Closed);
     SocketEvent {
         at: at(at_ms),
         kind,
@@ -99,6 +100,44 @@ pub fn lost(at_ms: u64, kind: Option<Kind>) -> Event {
 /// An event in the form in which a source yields it.
 pub fn of(event: SocketEvent) -> Event {
     Event::Socket(Box::new(event))
+}
+
+/// A reset in answer to a segment in mid-stream that has no socket here.
+pub fn passive_reset(at_ms: u64) -> PassiveReset {
+    PassiveReset {
+        at: at(at_ms),
+        laddr: IpAddr::from([10, 0, 0, 1]),
+        lport: 5672,
+        raddr: IpAddr::from([10, 0, 0, 2]),
+        rport: 40_000,
+        netns: 4_026_531_840,
+        flags: 0x18,
+        len: 100,
+        ttl: 64,
+        reason: Some("SK_RST_REASON_NO_SOCKET".to_owned()),
+        met: Met::Nothing,
+        state: 0,
+    }
+}
+
+/// A verdict on the last of these records, every field being set.
+pub fn verdict(records: &[Record]) -> Option<Record> {
+    let last = records.last()?;
+    let mut verdict = Record::new(last.time, last.mono_ns, last.seq + 1, EventName::Verdict);
+    verdict.family = last.family;
+    (verdict.laddr, verdict.lport) = (last.laddr, last.lport);
+    (verdict.raddr, verdict.rport) = (last.raddr, last.rport);
+    verdict.netns = last.netns;
+    verdict.idle_ms = Some(352_000);
+    verdict.verdict = Some(VerdictName::IdleEviction);
+    verdict.confidence = Some(Confidence::Medium);
+    verdict.evidence = Some(Evidence(vec![1, last.seq]));
+    verdict.middlebox = Some(Escaped::from("AWS NLB (350s)"));
+    (verdict.survived_ms, verdict.died_ms) = (Some(301_000), Some(352_000));
+    verdict.learned_of = Some(LearnedOf::Endpoint);
+    verdict.contradictory = Some(false);
+    verdict.advice = Some(Escaped::from("set TCP_KEEPIDLE to 150 s"));
+    Some(verdict)
 }
 
 /// The records that these events make, numbered, none left out.
@@ -217,7 +256,21 @@ pub fn everything() -> Vec<Event> {
         event(1_700, Kind::Closed),
     ];
     let mut all: Vec<_> = events.into_iter().chain(others()).map(of).collect();
+    all.push(of(SocketEvent {
+        lastsnd_ms: 4,
+        unacked: 1,
+        err: Some(104),
+        ..event(1_750, Kind::RstReceived)
+    }));
     all.push(lost(1_800, Some(Kind::Probe)));
     all.push(lost(1_900, None));
+    all.push(Event::PassiveReset(Box::new(passive_reset(1_950))));
+    all.push(Event::PassiveReset(Box::new(PassiveReset {
+        flags: 0x10,
+        reason: None,
+        met: Met::Socket,
+        state: 10,
+        ..passive_reset(1_960)
+    })));
     all
 }

@@ -241,5 +241,6 @@ fn header(plan: &TracePlan, tracer: &Tracer) -> Header {
             .map(hook)
             .collect::<BTreeMap<_, _>>(),
         filters: plan.given.clone(),
+        timeouts: Vec::new(),
     }
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::event::{Cause, FinWait2, LostWhy, Origin};
-use crate::sample::{at, event, lost, of, probe};
+use crate::sample::{at, event, lost, of, passive_reset, probe};
 use crate::words::Word as _;
 
 fn room_for(sockets: usize) -> Correlator {
@@ -246,6 +246,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => Just(Kind::Timeout(Cause::ProbeCount)),
         1 => Just(Kind::FinWait2(Some(FinWait2::Reset))),
         1 => Just(Kind::RstSent),
+        1 => Just(Kind::RstReceived),
         1 => Just(Kind::Closed),
     ];
     let ms = || prop_oneof![8 => 0..20_000_u64, 1 => Just(u64::MAX)];
@@ -277,7 +278,8 @@ fn any_event() -> impl Strategy<Value = Event> {
             })
         },
     );
-    prop_oneof![12 => socket, 1 => any_loss().prop_map(Event::Lost)]
+    let passive = (0..20_000_u64).prop_map(|ms| Event::PassiveReset(Box::new(passive_reset(ms))));
+    prop_oneof![12 => socket, 1 => passive, 1 => any_loss().prop_map(Event::Lost)]
 }
 
 fn any_loss() -> impl Strategy<Value = Lost> {

@@ -106,7 +106,7 @@ impl Owners {
     pub fn fill(&mut self, events: &mut [Event], now: Instant) {
         let inodes = events.iter().filter_map(|event| match event {
             Event::Socket(socket) => socket.inode,
-            Event::Lost(_) => None,
+            Event::PassiveReset(_) | Event::Lost(_) => None,
         });
         self.find(inodes, now);
         for event in events {

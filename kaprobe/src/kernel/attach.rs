@@ -38,7 +38,8 @@ fn parts(hook: Hook, way: Way) -> &'static [Part] {
         (Hook::SendActiveReset, Way::Kprobe) => &[("reset_kprobe", "tcp_send_active_reset")],
         (Hook::SendActiveReset, Way::Tracepoint) => &[("reset_tracepoint", "tcp_send_reset")],
         (Hook::DestroySock, Way::Tracepoint) => &[("destroy_tracepoint", "tcp_destroy_sock")],
-        (Hook::DestroySock, Way::Fentry | Way::Kprobe) => &[],
+        (Hook::DestroySock, Way::Fentry | Way::Kprobe)
+        | (Hook::SendReset | Hook::ReceiveReset, _) => &[],
     }
 }
 

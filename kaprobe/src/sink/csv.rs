@@ -33,6 +33,10 @@ impl<W: Write> Csv<W> {
             Value::Number(number) => write!(self.text, "{number}"),
             Value::Bool(bool) => write!(self.text, "{bool}"),
             Value::Word(word) => self.text.write_str(word),
+            Value::Numbers(numbers) => {
+                let words: Vec<_> = numbers.iter().map(u64::to_string).collect();
+                self.text.write_str(&words.join(" "))
+            }
             Value::Text(text) => write!(self.text, "{text}"),
         };
         if let Some(first @ (b'=' | b'+' | b'-' | b'@')) = self.text.bytes().next() {

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 
 use super::*;
 use crate::plan::TimeFormat;
-use crate::record::{EventName, HeaderLine, Value, WallTime};
+use crate::record::{EventName, HeaderLine, HostTimeout, Value, WallTime};
 use crate::sample;
 use crate::words::Word as _;
 
@@ -30,6 +30,11 @@ fn header() -> Header {
         hz: 250,
         hooks: BTreeMap::from([("tcp_keepalive_timer".to_owned(), "fentry".to_owned())]),
         filters: BTreeMap::from([("port".to_owned(), vec!["5672".to_owned()])]),
+        timeouts: vec![HostTimeout {
+            what: Escaped::from("ipvs"),
+            netns: 4_026_531_840,
+            seconds: 900,
+        }],
     }
 }
 
@@ -68,7 +73,9 @@ fn csv_of(records: &[Record]) -> String {
 }
 
 fn everything() -> Vec<Record> {
-    sample::records(&sample::everything())
+    let mut records = sample::records(&sample::everything());
+    records.extend(sample::verdict(&records));
+    records
 }
 
 #[test]
@@ -111,8 +118,12 @@ fn text() {
     07:08:09.710 4242   beam.smp [::ffff:192.168.0.1]:5672 [::ffff:192.168.0.2]:40000 probe 1/9 idle 3s
     07:08:09.720 666    =\u{1b}[2J\n"\x20,\xff\u{202e}\\ 10.0.0.1:5672       10.0.0.2:40000  probe 1/9 idle 3s
     07:08:09.730 -      -        10.0.0.1:5672       10.0.0.2:40000  fin_wait2 to reset
+    07:08:10.750 4242   beam.smp 10.0.0.1:5672       10.0.0.2:40000  rst_received ESTABLISHED idle 3.0s sent 4ms ago unacked 1
     07:08:10.800 -      -        -                   -               lost 12 probe of tcp_keepalive_timer by ring_buffer
     07:08:10.900 -      -        -                   -               lost 12 events of tcp_keepalive_timer by ring_buffer
+    07:08:10.950 -      -        10.0.0.1:5672       10.0.0.2:40000  rst_sent passive to PSH|ACK len 100 ttl 64 met nothing NO_SOCKET
+    07:08:10.960 -      -        10.0.0.1:5672       10.0.0.2:40000  rst_sent passive to ACK len 100 ttl 64 met socket LISTEN
+    07:08:10.960 -      -        10.0.0.1:5672       10.0.0.2:40000  verdict idle_eviction idle 352s (medium) fits AWS NLB (350s): set TCP_KEEPIDLE to 150 s
     "#);
 }
 
@@ -142,8 +153,12 @@ fn wide_text() {
     07:08:09.710 4242   beam.smp [::ffff:192.168.0.1]:5672 [::ffff:192.168.0.2]:40000                     probe 1/9 idle 3s next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 3
     07:08:09.720 666    =\u{1b}[2J\n"\x20,\xff\u{202e}\\ 10.0.0.1:5672             10.0.0.2:40000                                 probe 1/9 idle 3s next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 4
     07:08:09.730 -      -        10.0.0.1:5672             10.0.0.2:40000                                 fin_wait2 to reset late 4ms ka 3s/1s/9 (socket/socket/sysctl) state FIN_WAIT2 uid 1000 netns 4026531840 sock 5
+    07:08:10.750 4242   beam.smp 10.0.0.1:5672             10.0.0.2:40000                                 rst_received ESTABLISHED idle 3.0s sent 4ms ago unacked 1 ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
     07:08:10.800 -      -        -                         -                                              lost 12 probe of tcp_keepalive_timer by ring_buffer
     07:08:10.900 -      -        -                         -                                              lost 12 events of tcp_keepalive_timer by ring_buffer
+    07:08:10.950 -      -        10.0.0.1:5672             10.0.0.2:40000                                 rst_sent passive to PSH|ACK len 100 ttl 64 met nothing NO_SOCKET netns 4026531840
+    07:08:10.960 -      -        10.0.0.1:5672             10.0.0.2:40000                                 rst_sent passive to ACK len 100 ttl 64 met socket LISTEN state LISTEN netns 4026531840
+    07:08:10.960 -      -        10.0.0.1:5672             10.0.0.2:40000                                 verdict idle_eviction idle 352s (medium) fits AWS NLB (350s): set TCP_KEEPIDLE to 150 s netns 4026531840
     "#);
 }
 
@@ -191,7 +206,7 @@ fn clocks() {
 #[test]
 fn json() {
     assert_snapshot!(json_of(&everything()), @r#"
-    {"header":{"version":"1.0","host":"mq\\n1","kernel":"6.12.107+deb13-cloud-amd64","kaprobe":"0.1.0","started":"2024-05-06T07:08:09.000000000Z","clock_offset_ns":-5,"hz":250,"hooks":{"tcp_keepalive_timer":"fentry"},"filters":{"port":["5672"]}}}
+    {"header":{"version":"1.1","host":"mq\\n1","kernel":"6.12.107+deb13-cloud-amd64","kaprobe":"0.1.0","started":"2024-05-06T07:08:09.000000000Z","clock_offset_ns":-5,"hz":250,"hooks":{"tcp_keepalive_timer":"fentry"},"filters":{"port":["5672"]},"timeouts":[{"what":"ipvs","netns":4026531840,"seconds":900}]}}
     {"time":"2024-05-06T07:08:09.000000000Z","mono_ns":1000000000000,"seq":1,"event":"probe","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probe":1,"probes_out":1,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":9000,"next_ms":1000,"late_ms":4,"unacked":0}
     {"time":"2024-05-06T07:08:09.010000000Z","mono_ns":1000010000000,"seq":2,"event":"answered","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probe":1,"probes_out":0,"answered_after_ms":10}
     {"time":"2024-05-06T07:08:10.000000000Z","mono_ns":1001000000000,"seq":3,"event":"early","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probes_out":0,"idle_ms":990,"lastrcv_ms":5000,"lastack_ms":990,"lastsnd_ms":9000,"next_ms":2010,"late_ms":4,"unacked":0}
@@ -210,35 +225,43 @@ fn json() {
     {"time":"2024-05-06T07:08:09.710000000Z","mono_ns":1000710000000,"seq":16,"event":"probe","sock":3,"pid":4242,"comm":"beam.smp","family":"inet6","laddr":"::ffff:192.168.0.1","lport":5672,"raddr":"::ffff:192.168.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probe":1,"probes_out":1,"idle_ms":3000,"lastrcv_ms":5000,"lastack_ms":3000,"lastsnd_ms":9000,"next_ms":1000,"late_ms":4,"unacked":0}
     {"time":"2024-05-06T07:08:09.720000000Z","mono_ns":1000720000000,"seq":17,"event":"probe","sock":4,"pid":666,"comm":"=\\u{1b}[2J\\n\" ,\\xff\\u{202e}\\\\","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probe":1,"probes_out":1,"idle_ms":3000,"lastrcv_ms":5000,"lastack_ms":3000,"lastsnd_ms":9000,"next_ms":1000,"late_ms":4,"unacked":0}
     {"time":"2024-05-06T07:08:09.730000000Z","mono_ns":1000730000000,"seq":18,"event":"fin_wait2","sock":5,"family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"uid":1000,"orphan":true,"state":"FIN_WAIT2","keepalive":false,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probes_out":0,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":9000,"late_ms":4,"unacked":0,"to":"reset"}
-    {"time":"2024-05-06T07:08:10.800000000Z","mono_ns":1001800000000,"seq":19,"event":"lost","hook":"tcp_keepalive_timer","lost_kind":"probe","lost_why":"ring_buffer","lost":12}
-    {"time":"2024-05-06T07:08:10.900000000Z","mono_ns":1001900000000,"seq":20,"event":"lost","hook":"tcp_keepalive_timer","lost_why":"ring_buffer","lost":12}
+    {"time":"2024-05-06T07:08:10.750000000Z","mono_ns":1001750000000,"seq":19,"event":"rst_received","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probes_out":0,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":4,"unacked":1,"err":"ECONNRESET","unsent":false}
+    {"time":"2024-05-06T07:08:10.800000000Z","mono_ns":1001800000000,"seq":20,"event":"lost","hook":"tcp_keepalive_timer","lost_kind":"probe","lost_why":"ring_buffer","lost":12}
+    {"time":"2024-05-06T07:08:10.900000000Z","mono_ns":1001900000000,"seq":21,"event":"lost","hook":"tcp_keepalive_timer","lost_why":"ring_buffer","lost":12}
+    {"time":"2024-05-06T07:08:10.950000000Z","mono_ns":1001950000000,"seq":22,"event":"rst_sent","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"direction":"passive","reason":"SK_RST_REASON_NO_SOCKET","flags":"PSH|ACK","len":100,"ttl":64,"met":"nothing"}
+    {"time":"2024-05-06T07:08:10.960000000Z","mono_ns":1001960000000,"seq":23,"event":"rst_sent","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"state":"LISTEN","direction":"passive","flags":"ACK","len":100,"ttl":64,"met":"socket"}
+    {"time":"2024-05-06T07:08:10.960000000Z","mono_ns":1001960000000,"seq":24,"event":"verdict","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"idle_ms":352000,"verdict":"idle_eviction","confidence":"medium","evidence":[1,23],"middlebox":"AWS NLB (350s)","survived_ms":301000,"died_ms":352000,"learned_of":"endpoint","contradictory":false,"advice":"set TCP_KEEPIDLE to 150 s"}
     "#);
 }
 
 #[test]
 fn csv() {
     assert_snapshot!(csv_of(&everything()), @r#"
-    time,mono_ns,seq,event,sock,pid,comm,family,laddr,lport,raddr,rport,netns,inode,cookie,uid,cgroup,orphan,state,keepalive,keepalive_time_ms,keepalive_time_from,keepalive_intvl_ms,keepalive_intvl_from,keepalive_probes,keepalive_probes_from,user_timeout_ms,user_timeout_from,probe,probes_out,idle_ms,lastrcv_ms,lastack_ms,lastsnd_ms,next_ms,late_ms,unacked,cause,to,err,direction,reason,firing_ns,answered_after_ms,hook,lost_kind,lost_why,lost
-    2024-05-06T07:08:09.000000000Z,1000000000000,1,probe,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,1,1,3004,5000,3004,9000,1000,4,0,,,,,,,,,,,
-    2024-05-06T07:08:09.010000000Z,1000010000000,2,answered,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,1,0,,,,,,,,,,,,,,10,,,,
-    2024-05-06T07:08:10.000000000Z,1001000000000,3,early,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,990,5000,990,9000,2010,4,0,,,,,,,,,,,
-    2024-05-06T07:08:10.100000000Z,1001100000000,4,data_pending,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,1000,4,2,,,,,,,,,,,
-    2024-05-06T07:08:10.200000000Z,1001200000000,5,busy,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,1000,4,0,,,,,,,,,,,
-    2024-05-06T07:08:10.250000000Z,1001250000000,6,probe_congested,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,1,0,3004,5000,3004,9000,500,4,0,,,,,,,,,,,
-    2024-05-06T07:08:10.300000000Z,1001300000000,7,not_rearmed,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,false,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,1000,4,0,,,,,,,,,,,
-    2024-05-06T07:08:10.350000000Z,1001350000000,8,unclassified,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,1000,4,0,,,,,,,,,,,
-    2024-05-06T07:08:10.400000000Z,1001400000000,9,timeout,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,9,12040,12345,12040,9000,,4,0,probe_count,,ETIMEDOUT,,,1001400000000,,,,,
-    2024-05-06T07:08:10.401000000Z,1001401000000,10,rst_sent,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,,,0,,,,active,SK_RST_REASON_TCP_KEEPALIVE_TIMEOUT,1001400000000,,,,,
-    2024-05-06T07:08:10.500000000Z,1001500000000,11,timeout,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,5000,socket,,2,3004,5000,3004,9000,1000,4,0,user_timeout,,999,,,,,,,,
-    2024-05-06T07:08:10.600000000Z,1001600000000,12,fin_wait2,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,1000,4,0,,time_wait,,,,,,,,,
-    2024-05-06T07:08:10.650000000Z,1001650000000,13,fin_wait2,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,1000,4,0,,,,,,,,,,,
-    2024-05-06T07:08:10.700000000Z,1001700000000,14,closed,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,,,0,,,,,,,,,,,
-    2024-05-06T07:08:09.700000000Z,1000700000000,15,probe,2,4242,beam.smp,inet6,2001:db8::10,5672,2001:db8:ffff:ffff:ffff:ffff:ffff:ffff,40000,4026531840,31337,4711,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,2,2,5000,5000,6000,9000,1000,4,0,,,,,,,,,,,
-    2024-05-06T07:08:09.710000000Z,1000710000000,16,probe,3,4242,beam.smp,inet6,::ffff:192.168.0.1,5672,::ffff:192.168.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,1,1,3000,5000,3000,9000,1000,4,0,,,,,,,,,,,
-    2024-05-06T07:08:09.720000000Z,1000720000000,17,probe,4,666,"\x3d\u{1b}[2J\n"" ,\xff\u{202e}\\",inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,1,1,3000,5000,3000,9000,1000,4,0,,,,,,,,,,,
-    2024-05-06T07:08:09.730000000Z,1000730000000,18,fin_wait2,5,,,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,,,1000,,true,FIN_WAIT2,false,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,,4,0,,reset,,,,,,,,,
-    2024-05-06T07:08:10.800000000Z,1001800000000,19,lost,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,tcp_keepalive_timer,probe,ring_buffer,12
-    2024-05-06T07:08:10.900000000Z,1001900000000,20,lost,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,tcp_keepalive_timer,,ring_buffer,12
+    time,mono_ns,seq,event,sock,pid,comm,family,laddr,lport,raddr,rport,netns,inode,cookie,uid,cgroup,orphan,state,keepalive,keepalive_time_ms,keepalive_time_from,keepalive_intvl_ms,keepalive_intvl_from,keepalive_probes,keepalive_probes_from,user_timeout_ms,user_timeout_from,probe,probes_out,idle_ms,lastrcv_ms,lastack_ms,lastsnd_ms,next_ms,late_ms,unacked,cause,to,err,direction,reason,firing_ns,answered_after_ms,hook,lost_kind,lost_why,lost,unsent,flags,len,ttl,met,verdict,confidence,evidence,middlebox,survived_ms,died_ms,learned_of,contradictory,advice
+    2024-05-06T07:08:09.000000000Z,1000000000000,1,probe,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,1,1,3004,5000,3004,9000,1000,4,0,,,,,,,,,,,,,,,,,,,,,,,,,
+    2024-05-06T07:08:09.010000000Z,1000010000000,2,answered,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,1,0,,,,,,,,,,,,,,10,,,,,,,,,,,,,,,,,,
+    2024-05-06T07:08:10.000000000Z,1001000000000,3,early,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,990,5000,990,9000,2010,4,0,,,,,,,,,,,,,,,,,,,,,,,,,
+    2024-05-06T07:08:10.100000000Z,1001100000000,4,data_pending,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,1000,4,2,,,,,,,,,,,,,,,,,,,,,,,,,
+    2024-05-06T07:08:10.200000000Z,1001200000000,5,busy,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,1000,4,0,,,,,,,,,,,,,,,,,,,,,,,,,
+    2024-05-06T07:08:10.250000000Z,1001250000000,6,probe_congested,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,1,0,3004,5000,3004,9000,500,4,0,,,,,,,,,,,,,,,,,,,,,,,,,
+    2024-05-06T07:08:10.300000000Z,1001300000000,7,not_rearmed,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,false,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,1000,4,0,,,,,,,,,,,,,,,,,,,,,,,,,
+    2024-05-06T07:08:10.350000000Z,1001350000000,8,unclassified,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,1000,4,0,,,,,,,,,,,,,,,,,,,,,,,,,
+    2024-05-06T07:08:10.400000000Z,1001400000000,9,timeout,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,9,12040,12345,12040,9000,,4,0,probe_count,,ETIMEDOUT,,,1001400000000,,,,,,,,,,,,,,,,,,,
+    2024-05-06T07:08:10.401000000Z,1001401000000,10,rst_sent,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,,,0,,,,active,SK_RST_REASON_TCP_KEEPALIVE_TIMEOUT,1001400000000,,,,,,,,,,,,,,,,,,,
+    2024-05-06T07:08:10.500000000Z,1001500000000,11,timeout,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,5000,socket,,2,3004,5000,3004,9000,1000,4,0,user_timeout,,999,,,,,,,,,,,,,,,,,,,,,,
+    2024-05-06T07:08:10.600000000Z,1001600000000,12,fin_wait2,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,1000,4,0,,time_wait,,,,,,,,,,,,,,,,,,,,,,,
+    2024-05-06T07:08:10.650000000Z,1001650000000,13,fin_wait2,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,1000,4,0,,,,,,,,,,,,,,,,,,,,,,,,,
+    2024-05-06T07:08:10.700000000Z,1001700000000,14,closed,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,,,0,,,,,,,,,,,,,,,,,,,,,,,,,
+    2024-05-06T07:08:09.700000000Z,1000700000000,15,probe,2,4242,beam.smp,inet6,2001:db8::10,5672,2001:db8:ffff:ffff:ffff:ffff:ffff:ffff,40000,4026531840,31337,4711,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,2,2,5000,5000,6000,9000,1000,4,0,,,,,,,,,,,,,,,,,,,,,,,,,
+    2024-05-06T07:08:09.710000000Z,1000710000000,16,probe,3,4242,beam.smp,inet6,::ffff:192.168.0.1,5672,::ffff:192.168.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,1,1,3000,5000,3000,9000,1000,4,0,,,,,,,,,,,,,,,,,,,,,,,,,
+    2024-05-06T07:08:09.720000000Z,1000720000000,17,probe,4,666,"\x3d\u{1b}[2J\n"" ,\xff\u{202e}\\",inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,1,1,3000,5000,3000,9000,1000,4,0,,,,,,,,,,,,,,,,,,,,,,,,,
+    2024-05-06T07:08:09.730000000Z,1000730000000,18,fin_wait2,5,,,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,,,1000,,true,FIN_WAIT2,false,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,,4,0,,reset,,,,,,,,,,,,,,,,,,,,,,,
+    2024-05-06T07:08:10.750000000Z,1001750000000,19,rst_received,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,4,,,1,,,ECONNRESET,,,,,,,,,false,,,,,,,,,,,,,
+    2024-05-06T07:08:10.800000000Z,1001800000000,20,lost,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,tcp_keepalive_timer,probe,ring_buffer,12,,,,,,,,,,,,,,
+    2024-05-06T07:08:10.900000000Z,1001900000000,21,lost,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,tcp_keepalive_timer,,ring_buffer,12,,,,,,,,,,,,,,
+    2024-05-06T07:08:10.950000000Z,1001950000000,22,rst_sent,,,,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,,,,,,,,,,,,,,,,,,,,,,,,,,,,passive,SK_RST_REASON_NO_SOCKET,,,,,,,,PSH|ACK,100,64,nothing,,,,,,,,,
+    2024-05-06T07:08:10.960000000Z,1001960000000,23,rst_sent,,,,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,,,,,,LISTEN,,,,,,,,,,,,,,,,,,,,,,passive,,,,,,,,,ACK,100,64,socket,,,,,,,,,
+    2024-05-06T07:08:10.960000000Z,1001960000000,24,verdict,,,,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,,,,,,,,,,,,,,,,,,352000,,,,,,,,,,,,,,,,,,,,,,,idle_eviction,medium,1 23,AWS NLB (350s),301000,352000,endpoint,false,set TCP_KEEPIDLE to 150 s
     "#);
 }
 
@@ -265,6 +288,10 @@ fn csv_and_json_say_the_same() -> Result<(), Box<dyn std::error::Error>> {
         for (name, cell) in names.iter().zip(&row) {
             let value = line.get(name).map_or(String::new(), |value| match value {
                 serde_json::Value::String(text) => text.clone(),
+                serde_json::Value::Array(numbers) => {
+                    let words: Vec<_> = numbers.iter().map(ToString::to_string).collect();
+                    words.join(" ")
+                }
                 other => other.to_string(),
             });
             // What a spreadsheet would take for a formula is escaped; see `csv`.
@@ -419,7 +446,8 @@ fn the_schema_and_the_record_have_the_same_fields() -> Result<(), serde_json::Er
 
     let words = |name: &str| schema["$defs"][name]["enum"].clone();
     let events: Vec<_> = EventName::ALL.iter().map(|it| it.word()).collect();
-    let hooks: Vec<_> = crate::event::Hook::ALL.iter().map(|it| it.word()).collect();
+    let hooks = <crate::event::Hook as crate::words::Word>::ALL;
+    let hooks: Vec<_> = hooks.iter().map(|it| it.word()).collect();
     assert_eq!(words("event"), serde_json::json!(events));
     assert_eq!(words("hook"), serde_json::json!(hooks));
     assert_eq!(

@@ -15,7 +15,7 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::Sink;
 use crate::plan::{TextStyle, TimeFormat};
-use crate::record::{Errno, EventName, Header, Record};
+use crate::record::{Direction, Errno, EventName, Header, Record};
 use crate::words::Word as _;
 
 /// What stands where nothing is known.
@@ -170,7 +170,8 @@ pub(crate) fn style(event: EventName) -> Style {
     match event {
         EventName::Answered => AnsiColor::Green.on_default(),
         EventName::Timeout => AnsiColor::Red.on_default().bold(),
-        EventName::RstSent => AnsiColor::Red.on_default(),
+        EventName::RstSent | EventName::RstReceived => AnsiColor::Red.on_default(),
+        EventName::Verdict => AnsiColor::Magenta.on_default().bold(),
         EventName::Lost => AnsiColor::Yellow.on_default().bold(),
         EventName::ProbeCongested | EventName::Unclassified => AnsiColor::Yellow.on_default(),
         EventName::Probe => AnsiColor::Cyan.on_default(),
@@ -237,6 +238,12 @@ fn detail(words: &mut Words<'_>, record: &Record) -> fmt::Result {
             if let Some(direction) = record.direction {
                 words.add(direction.word())?;
             }
+            if record.direction == Some(Direction::Passive) {
+                words.pair("to", record.flags)?;
+                words.pair("len", record.len)?;
+                words.pair("ttl", record.ttl)?;
+                words.pair("met", record.met.map(|met| met.word()))?;
+            }
             if let Some(state) = record.state {
                 words.add(state.word())?;
             }
@@ -245,6 +252,16 @@ fn detail(words: &mut Words<'_>, record: &Record) -> fmt::Result {
                 None => Ok(()),
             }
         }
+        EventName::RstReceived => {
+            if let Some(state) = record.state {
+                words.add(state.word())?;
+            }
+            words.pair("idle", idle)?;
+            words.pair("sent", record.lastsnd_ms.map(Ago))?;
+            words.pair("probes", record.probes_out.filter(|&out| out > 0))?;
+            words.pair("unacked", record.unacked.filter(|&unacked| unacked > 0))
+        }
+        EventName::Verdict => verdict(words, record),
         EventName::NotRearmed | EventName::Unclassified => {
             if let Some(state) = record.state {
                 words.add(state.word())?;
@@ -261,6 +278,22 @@ fn detail(words: &mut Words<'_>, record: &Record) -> fmt::Result {
             words.pair("by", record.lost_why.map(|why| why.word()))
         }
         EventName::Busy | EventName::Closed => Ok(()),
+    }
+}
+
+/// What follows from other records, and what to do.
+fn verdict(words: &mut Words<'_>, record: &Record) -> fmt::Result {
+    if let Some(verdict) = record.verdict {
+        words.add(verdict.word())?;
+    }
+    words.pair("idle", record.idle_ms.map(Ms))?;
+    if let Some(confidence) = record.confidence {
+        words.add(format_args!("({})", confidence.word()))?;
+    }
+    words.pair("fits", record.middlebox.as_ref())?;
+    match &record.advice {
+        Some(advice) => write!(words.0, ": {advice}"),
+        None => Ok(()),
     }
 }
 
@@ -332,6 +365,15 @@ impl Display for Ms {
             1_000..100_000 if ms % 1_000 != 0 => write!(f, "{}.{}s", ms / 1_000, ms % 1_000 / 100),
             _ => write!(f, "{}s", ms / 1_000),
         }
+    }
+}
+
+/// How long ago, for people.
+struct Ago(u64);
+
+impl Display for Ago {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ago", Ms(self.0))
     }
 }
 
