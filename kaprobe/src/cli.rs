@@ -67,10 +67,22 @@ pub struct TraceArgs {
     pub running: RunningArgs,
 }
 
-/// Which records to show.
+/// Which records to make.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Filters")]
 pub struct FilterArgs {
+    /// Those that need no kernel.
+    #[command(flatten)]
+    pub records: RecordArgs,
+    /// A cgroup (v2) and all below it: a path, absolute or under /sys/fs/cgroup
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Vec<PathBuf>,
+}
+
+/// Which records to show, of those that there are.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Filters")]
+pub struct RecordArgs {
     /// Ports, on either side: 443, 5000-6000
     #[arg(short = 'P', long, value_name = "PORTS", value_delimiter = ',')]
     pub port: Vec<PortRange>,
@@ -95,15 +107,15 @@ pub struct FilterArgs {
     /// Their commands, exactly; past the 15 bytes that the kernel keeps of a name the rest is ignored
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub comm: Vec<OsString>,
-    /// Network namespaces: a name of `ip netns`, a path, an inode number, or pid:PID
+    /// Network namespaces: an inode number; of this host also a name of `ip netns`, a path, or pid:PID
     #[arg(long, value_delimiter = ',')]
     pub netns: Vec<String>,
-    /// A cgroup (v2) and all below it: a path, absolute or under /sys/fs/cgroup
-    #[arg(long, value_name = "PATH")]
-    pub cgroup: Vec<PathBuf>,
-    /// Events to show, by name; `default` is all but early, data_pending and busy
-    #[arg(short, long, value_delimiter = ',', default_value = "default")]
+    /// Events to show, by name; `default` is all but early, data_pending and busy, and what `trace` shows unless told otherwise; `replay` shows all
+    #[arg(short, long, value_delimiter = ',')]
     pub events: Vec<Events>,
+    /// Stop after so many records
+    #[arg(short, long, value_name = "N", value_parser = from_one::<NonZeroU64>, help_heading = "Running")]
+    pub count: Option<NonZeroU64>,
 }
 
 /// Where records go, and what they look like.
@@ -143,9 +155,6 @@ pub struct OutputArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Running")]
 pub struct RunningArgs {
-    /// Stop after so many records
-    #[arg(short, long, value_name = "N", value_parser = from_one::<NonZeroU64>)]
-    pub count: Option<NonZeroU64>,
     /// Stop after this time: 30s, 5m, 1h30m
     #[arg(long, value_name = "TIME", value_parser = time_span)]
     pub duration: Option<Duration>,

@@ -1,19 +1,79 @@
 //! Keeps the records that were asked for, numbers them, and counts what it saw.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::num::NonZeroU64;
+
+use ipnet::{IpNet, Ipv6Net};
 
 use crate::escape::Escaped;
 use crate::event::Hook;
-use crate::record::{EventName, Record};
+use crate::ports::PortSet;
+use crate::record::{EventName, Family, Record};
+
+/// Which sockets to keep: those that pass every filter that is set. What is empty or
+/// `None` is not set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SocketFilter {
+    /// Local ports to keep.
+    pub local_ports: PortSet,
+    /// Remote ports to keep.
+    pub remote_ports: PortSet,
+    /// Ports to keep on either side.
+    pub ports: PortSet,
+    /// Networks to keep on either side. IPv4 ones hold IPv4-mapped addresses too, and
+    /// none is itself IPv4-mapped.
+    pub networks: Vec<IpNet>,
+    /// Address family of the sockets to keep.
+    pub family: Option<Family>,
+}
+
+impl SocketFilter {
+    /// Whether this record speaks of such a socket; what the BPF programs do with a
+    /// socket itself.
+    fn keeps(&self, record: &Record) -> bool {
+        let has = |ports: &PortSet, port: Option<u16>| port.is_some_and(|it| ports.contains(it));
+        let unset = PortSet::is_empty;
+        (self.family.is_none() || self.family == record.family)
+            && (unset(&self.local_ports) || has(&self.local_ports, record.lport))
+            && (unset(&self.remote_ports) || has(&self.remote_ports, record.rport))
+            && (unset(&self.ports)
+                || has(&self.ports, record.lport)
+                || has(&self.ports, record.rport))
+            && (self.networks.is_empty() || self.has(record.laddr) || self.has(record.raddr))
+    }
+
+    fn has(&self, address: Option<IpAddr>) -> bool {
+        let address = address.map(|address| match address {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        });
+        let mut networks = self.networks.iter();
+        address.is_some_and(|address| networks.any(|it| widened(it).contains(&address)))
+    }
+}
+
+/// The network with IPv4 written as IPv6, as the BPF programs compare: `::/0` is then
+/// all there is.
+fn widened(network: &IpNet) -> Ipv6Net {
+    match network {
+        IpNet::V4(v4) => Ipv6Net::new(v4.addr().to_ipv6_mapped(), 96 + v4.prefix_len()),
+        IpNet::V6(v6) => Ok(*v6),
+    }
+    .unwrap_or_default()
+}
 
 /// Which records to keep: those that pass every filter that is set. An empty set of
-/// pids or commands is not set; `lost` passes them all, and `events` too: a gap is
-/// never hidden.
+/// namespaces, pids or commands is not set; `lost` passes them all, and `events` too:
+/// a gap is never hidden.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordFilter {
     /// Events to keep.
     pub events: BTreeSet<EventName>,
+    /// Sockets to keep. Not set where the kernel keeps no other.
+    pub sockets: SocketFilter,
+    /// Network namespaces to keep, inode numbers; likewise.
+    pub netns: BTreeSet<u32>,
     /// Processes to keep.
     pub pids: BTreeSet<u32>,
     /// Commands to keep, 15 bytes at most, escaped.
@@ -26,6 +86,8 @@ impl RecordFilter {
     fn keeps(&self, record: &Record) -> bool {
         record.event == EventName::Lost
             || self.events.contains(&record.event)
+                && self.sockets.keeps(record)
+                && passes(&self.netns, record.netns.as_ref())
                 && passes(&self.pids, record.pid.as_ref())
                 && passes(&self.comms, record.comm.as_ref())
     }
@@ -95,6 +157,8 @@ impl Filter {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use crate::record::WallTime;
 
@@ -112,7 +176,7 @@ mod tests {
             events: [Probe].into(),
             pids: [7, 8].into(),
             comms: [Escaped::from("nginx")].into(),
-            count: None,
+            ..RecordFilter::default()
         };
         for (record, kept) in [
             (record(Probe, Some(7), Some("nginx")), true),
@@ -129,6 +193,49 @@ mod tests {
                 "{record:?}"
             );
         }
+    }
+
+    #[test]
+    fn sockets_are_kept_as_in_the_kernel() -> Result<(), Box<dyn std::error::Error>> {
+        let socket = |local: &str, remote: &str| -> Result<Record, std::net::AddrParseError> {
+            let (local, remote): (SocketAddr, SocketAddr) = (local.parse()?, remote.parse()?);
+            let mut record = record(EventName::Probe, None, None);
+            (record.laddr, record.lport) = (Some(local.ip()), Some(local.port()));
+            (record.raddr, record.rport) = (Some(remote.ip()), Some(remote.port()));
+            record.family = Some(if local.is_ipv4() {
+                Family::Inet
+            } else {
+                Family::Inet6
+            });
+            Ok(record)
+        };
+        let ports = |text: &str| text.parse().map(|it| PortSet::from(vec![it]));
+        let none = SocketFilter::default;
+        let networks = |text: &str| text.parse().map(|it| vec![it]);
+        let v4 = socket("10.0.0.1:80", "10.9.0.2:4000")?;
+        let v6 = socket("[fd00::1]:80", "[fd00::2]:5000")?;
+        let mapped = socket("[::ffff:10.0.0.1]:81", "[::ffff:10.9.0.2]:80")?;
+        let lost = record(EventName::Probe, None, None);
+        #[rustfmt::skip]
+        let rows = [
+            (none(), [true, true, true, true]),
+            (SocketFilter { local_ports: ports("80")?, ..none() }, [true, true, false, false]),
+            (SocketFilter { remote_ports: ports("4000-5000")?, ..none() }, [true, true, false, false]),
+            (SocketFilter { ports: ports("80")?, ..none() }, [true, true, true, false]),
+            (SocketFilter { ports: ports("81-4000")?, ..none() }, [true, false, true, false]),
+            (SocketFilter { networks: networks("10.9.0.0/16")?, ..none() }, [true, false, true, false]),
+            (SocketFilter { networks: networks("fd00::/8")?, ..none() }, [false, true, false, false]),
+            (SocketFilter { networks: networks("0.0.0.0/0")?, ..none() }, [true, false, true, false]),
+            (SocketFilter { networks: networks("::/0")?, ..none() }, [true, true, true, false]),
+            (SocketFilter { family: Some(Family::Inet), ..none() }, [true, false, false, false]),
+            (SocketFilter { family: Some(Family::Inet6), ..none() }, [false, true, true, false]),
+            (SocketFilter { family: Some(Family::Inet6), ports: ports("81")?, ..none() }, [false, false, true, false]),
+        ];
+        for (filter, kept) in rows {
+            let records = [&v4, &v6, &mapped, &lost];
+            assert_eq!(records.map(|it| filter.keeps(it)), kept, "{filter:?}");
+        }
+        Ok(())
     }
 
     #[test]

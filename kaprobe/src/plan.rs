@@ -9,15 +9,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use ipnet::IpNet;
 use kaprobe_ebpf::config::{MAX_CGROUPS, MAX_NETNS};
 use kaprobe_ebpf::wire::kind;
 
-use crate::cli::{FilterArgs, OutputArgs, TraceArgs};
+use crate::cli::{FilterArgs, OutputArgs, RecordArgs, TraceArgs};
 use crate::escape::Escaped;
 use crate::exit;
-use crate::filter::RecordFilter;
-use crate::ports::PortSet;
+use crate::filter::{RecordFilter, SocketFilter};
 use crate::record::{EventName, Family};
 use crate::way::Way;
 use crate::words::Word as _;
@@ -54,17 +52,8 @@ pub struct TracePlan {
 pub struct KernelFilter {
     /// One bit for each [`kind`] to send up.
     pub event_mask: u32,
-    /// Local ports to keep.
-    pub local_ports: PortSet,
-    /// Remote ports to keep.
-    pub remote_ports: PortSet,
-    /// Ports to keep on either side.
-    pub ports: PortSet,
-    /// Networks to keep on either side. IPv4 ones hold IPv4-mapped addresses too, and
-    /// none is itself IPv4-mapped.
-    pub networks: Vec<IpNet>,
-    /// Address family of the sockets to keep.
-    pub family: Option<Family>,
+    /// Ports, networks and address family.
+    pub sockets: SocketFilter,
     /// Network namespaces to keep, as they were named; at most [`MAX_NETNS`].
     pub netns: Vec<String>,
     /// cgroups to keep, as they were named; at most [`MAX_CGROUPS`].
@@ -202,14 +191,14 @@ impl TracePlan {
             running,
         } = args;
         let outputs = outputs(&output)?;
-        at_most(MAX_NETNS, "--netns", filters.netns.len())?;
+        at_most(MAX_NETNS, "--netns", filters.records.netns.len())?;
         at_most(MAX_CGROUPS, "--cgroup", filters.cgroup.len())?;
         if running.ready_file.is_some() && running.ready_file == output.output {
             return Err(exit::Error::usage(
                 "--ready-file and --output name the same file",
             ));
         }
-        let events: BTreeSet<_> = filters.events.iter().flat_map(|it| it.names()).collect();
+        let events = events(&filters.records, Events::Default);
         Ok(Self {
             given: given(&filters, &events),
             outputs,
@@ -221,21 +210,41 @@ impl TracePlan {
             quiet: output.quiet,
             kernel: KernelFilter {
                 event_mask: event_mask(&events),
-                family: family(&filters),
-                local_ports: filters.localport.into(),
-                remote_ports: filters.remoteport.into(),
-                ports: filters.port.into(),
-                networks: filters.addr,
-                netns: filters.netns,
+                sockets: sockets(&filters.records),
+                netns: filters.records.netns.clone(),
                 cgroups: filters.cgroup,
             },
-            records: RecordFilter {
-                events,
-                pids: filters.pid.into_iter().map(NonZeroU32::get).collect(),
-                comms: filters.comm.iter().map(|comm| kept_comm(comm)).collect(),
-                count: running.count,
-            },
+            records: records(filters.records, events),
         })
+    }
+}
+
+/// The events asked for, those of `unless_asked` where none are.
+fn events(args: &RecordArgs, unless_asked: Events) -> BTreeSet<EventName> {
+    match args.events.as_slice() {
+        [] => unless_asked.names().collect(),
+        asked => asked.iter().flat_map(|it| it.names()).collect(),
+    }
+}
+
+fn sockets(args: &RecordArgs) -> SocketFilter {
+    SocketFilter {
+        local_ports: args.localport.clone().into(),
+        remote_ports: args.remoteport.clone().into(),
+        ports: args.port.clone().into(),
+        networks: args.addr.clone(),
+        family: family(args),
+    }
+}
+
+/// What only user space can tell of a record.
+fn records(args: RecordArgs, events: BTreeSet<EventName>) -> RecordFilter {
+    RecordFilter {
+        events,
+        pids: args.pid.into_iter().map(NonZeroU32::get).collect(),
+        comms: args.comm.iter().map(|comm| kept_comm(comm)).collect(),
+        count: args.count,
+        ..RecordFilter::default()
     }
 }
 
@@ -269,7 +278,7 @@ fn event_mask(events: &BTreeSet<EventName>) -> u32 {
 const VERDICT_KINDS: u32 =
     1 << kind::PROBE | 1 << kind::TIMEOUT | 1 << kind::FIN_WAIT2 | 1 << kind::RST_SENT;
 
-fn family(args: &FilterArgs) -> Option<Family> {
+fn family(args: &RecordArgs) -> Option<Family> {
     match (args.ipv4, args.ipv6) {
         (true, false) => Some(Family::Inet),
         (false, true) => Some(Family::Inet6),
@@ -356,14 +365,17 @@ fn given(args: &FilterArgs, events: &BTreeSet<EventName>) -> BTreeMap<String, Ve
         values.iter().map(T::to_string).collect()
     }
     let escaped = |bytes: &[u8]| Escaped::from_bytes(bytes).to_string();
+    let FilterArgs {
+        records: args,
+        cgroup,
+    } = args;
     let family = family(args).map(|family| family.word().to_owned());
     let comms = args
         .comm
         .iter()
         .map(|comm| escaped(comm.as_bytes()))
         .collect();
-    let cgroups = args
-        .cgroup
+    let cgroups = cgroup
         .iter()
         .map(|path| escaped(path.as_os_str().as_bytes()))
         .collect();
@@ -466,15 +478,16 @@ mod tests {
     #[test]
     fn repeated_flags_and_lists_add_up() -> Result<(), String> {
         let kernel = kernel("-P 80,90-92 -P 443 -L 1 -D 2,3 --addr 10.0.0.0/8,::1 --netns a,b -6")?;
-        let in_ports = |port| kernel.ports.contains(port);
+        let sockets = &kernel.sockets;
+        let in_ports = |port| sockets.ports.contains(port);
         assert!([80, 90, 92, 443].into_iter().all(in_ports));
         assert!(![79, 81, 93, 1, 2].into_iter().any(in_ports));
-        assert!(kernel.local_ports.contains(1) && !kernel.local_ports.contains(2));
-        assert!(kernel.remote_ports.contains(3) && !kernel.remote_ports.contains(1));
-        let networks: Vec<_> = kernel.networks.iter().map(ToString::to_string).collect();
+        assert!(sockets.local_ports.contains(1) && !sockets.local_ports.contains(2));
+        assert!(sockets.remote_ports.contains(3) && !sockets.remote_ports.contains(1));
+        let networks: Vec<_> = sockets.networks.iter().map(ToString::to_string).collect();
         assert_eq!(networks, ["10.0.0.0/8", "::1/128"]);
         assert_eq!(kernel.netns, ["a", "b"]);
-        assert_eq!(kernel.family, Some(Family::Inet6));
+        assert_eq!(sockets.family, Some(Family::Inet6));
         let records = plan("-p 1,2 -p 3 --comm a-name-of-more-than-15-bytes,nginx")?.records;
         assert_eq!(records.pids, [1, 2, 3].into());
         assert_eq!(

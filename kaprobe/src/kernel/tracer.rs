@@ -265,7 +265,7 @@ pub(super) fn config(types: &KernelTypes, wanted: &Wanted) -> Result<Config> {
     let mut config = Config::EMPTY;
     config.offsets = types.offsets()?;
     config.event_mask = wanted.filter.event_mask;
-    config.family = wanted.filter.family.map_or(0, Family::number);
+    config.family = wanted.filter.sockets.family.map_or(0, Family::number);
     config.debug = u32::from(wanted.debug);
     if let Some(position) = types.parameter("tcp_send_active_reset", "reason") {
         let slot = config.reset_reason_at.get_mut(position);
@@ -275,10 +275,16 @@ pub(super) fn config(types: &KernelTypes, wanted: &Wanted) -> Result<Config> {
     let traced = types.tracepoint_arguments("tcp_send_reset");
     config.reset_traced_with_reason = u32::from(traced.is_some_and(|n| n > 2));
     for (set, bit) in [
-        (!wanted.filter.local_ports.is_empty(), filter::LOCAL_PORT),
-        (!wanted.filter.remote_ports.is_empty(), filter::REMOTE_PORT),
-        (!wanted.filter.ports.is_empty(), filter::EITHER_PORT),
-        (!wanted.filter.networks.is_empty(), filter::ADDRESS),
+        (
+            !wanted.filter.sockets.local_ports.is_empty(),
+            filter::LOCAL_PORT,
+        ),
+        (
+            !wanted.filter.sockets.remote_ports.is_empty(),
+            filter::REMOTE_PORT,
+        ),
+        (!wanted.filter.sockets.ports.is_empty(), filter::EITHER_PORT),
+        (!wanted.filter.sockets.networks.is_empty(), filter::ADDRESS),
     ] {
         config.filters |= if set { bit } else { 0 };
     }
@@ -304,15 +310,15 @@ pub(super) fn load(config: &Config, wanted: &Wanted) -> Result<Ebpf> {
         .load(OBJECT)
         .context("cannot create kaprobe's BPF maps")?;
     for (map, ports) in [
-        ("LOCAL_PORTS", &wanted.filter.local_ports),
-        ("REMOTE_PORTS", &wanted.filter.remote_ports),
-        ("EITHER_PORTS", &wanted.filter.ports),
+        ("LOCAL_PORTS", &wanted.filter.sockets.local_ports),
+        ("REMOTE_PORTS", &wanted.filter.sockets.remote_ports),
+        ("EITHER_PORTS", &wanted.filter.sockets.ports),
     ] {
         if !ports.is_empty() {
             fill_ports(&mut ebpf, map, ports)?;
         }
     }
-    fill_networks(&mut ebpf, &wanted.filter.networks)?;
+    fill_networks(&mut ebpf, &wanted.filter.sockets.networks)?;
     Ok(ebpf)
 }
 
