@@ -265,7 +265,9 @@ fn event_mask(events: &BTreeSet<EventName>) -> u32 {
         EventName::NotRearmed => 1 << kind::NOT_REARMED,
         EventName::Unclassified => 1 << kind::UNCLASSIFIED,
         EventName::RstSent => 1 << kind::RST_SENT,
-        EventName::Closed => 1 << kind::CLOSED,
+        // It is told of sockets that were spoken of: the same ones, whatever else is
+        // shown.
+        EventName::Closed => SPOKEN_OF,
         // The kernel part has no such kind yet.
         EventName::RstReceived => 0,
         EventName::Verdict => VERDICT_KINDS,
@@ -273,6 +275,10 @@ fn event_mask(events: &BTreeSet<EventName>) -> u32 {
     });
     bits.fold(1 << kind::CLOSED, |mask, bit| mask | bit)
 }
+
+/// The kinds that make a socket one that `closed` is told of: all but noise.
+const SPOKEN_OF: u32 =
+    (1 << kind::COUNT) - 1 - (1 << kind::EARLY) - (1 << kind::DATA_PENDING) - (1 << kind::BUSY);
 
 /// The kinds that verdicts rest on.
 const VERDICT_KINDS: u32 =
@@ -465,6 +471,7 @@ mod tests {
             ("-e probe", probe),
             ("-e answered", probe),
             ("-e lost", 0),
+            ("-e closed", kernel("")?.event_mask),
             ("-e timeout,early", 1 << kind::TIMEOUT | 1 << kind::EARLY),
             ("-e timeout -e early", 1 << kind::TIMEOUT | 1 << kind::EARLY),
             ("-e all", (1 << kind::COUNT) - 1),
