@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
@@ -19,9 +20,18 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// The release that tools and guest packages come from, whatever this host runs.
 const RELEASE: &str = "trixie";
 
+/// How long an index is good for.
+const FRESH: Duration = Duration::from_secs(3600);
+
 /// One or more suites of Debian, such as `bookworm` and `bookworm-backports`.
 pub struct Suites {
     config: PathBuf,
+}
+
+/// Whether an index need not be read again.
+fn is_fresh(stamp: &Path) -> bool {
+    let written = fs::metadata(stamp).and_then(|stamp| stamp.modified());
+    written.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < FRESH))
 }
 
 /// An empty folder on the file system of the cache, gone when dropped.
@@ -39,15 +49,24 @@ impl Suites {
         if !Path::new(KEYRING).is_file() {
             bail!("packages come from Debian's archive, and this host lacks apt or {KEYRING}");
         }
-        say(format_args!(
-            "reading Debian's index of {}",
-            names.join(" and ")
-        ));
         let home = workspace::cache("apt").join(names.join("+"));
         let suites = Self {
             config: home.join("apt.conf"),
         };
-        suites.configure(&home)?;
+        let stamp = home.join("stamp");
+        if !is_fresh(&stamp) {
+            say(format_args!(
+                "reading Debian's index of {}",
+                names.join(" and ")
+            ));
+            suites.configure(&home)?;
+            suites.update(&home, names)?;
+            fs::write(&stamp, "").with_context(|| format!("cannot write {}", stamp.display()))?;
+        }
+        Ok(suites)
+    }
+
+    fn update(&self, home: &Path, names: &[&str]) -> Result<()> {
         let mut sources = String::new();
         let mut refusals = String::new();
         let mirrors = mirrors()?;
@@ -55,10 +74,7 @@ impl Suites {
             for mirror in &mirrors {
                 let more = format!("{sources}deb [signed-by={KEYRING}] {mirror} {suite} main\n");
                 workspace::write(&home.join("sources.list"), &more)?;
-                let update = suites
-                    .apt("apt-get")
-                    .args(["update", "--quiet=2"])
-                    .output()?;
+                let update = self.apt("apt-get").args(["update", "--quiet=2"]).output()?;
                 if update.status.success() {
                     sources = more;
                     break;
@@ -72,8 +88,7 @@ impl Suites {
                 names.join(" or ")
             );
         }
-        workspace::write(&home.join("sources.list"), sources)?;
-        Ok(suites)
+        workspace::write(&home.join("sources.list"), sources)
     }
 
     fn configure(&self, home: &Path) -> Result<()> {

@@ -28,9 +28,9 @@ impl CommandExt for Command {
     fn check(&mut self) -> Result<()> {
         let status = self
             .status()
-            .with_context(|| format!("cannot run {}", name(self)))?;
+            .with_context(|| format!("cannot run {}", line(self)))?;
         if !status.success() {
-            bail!("{} failed with {status}: {self:?}", name(self));
+            bail!("{status} from {}", line(self));
         }
         Ok(())
     }
@@ -43,14 +43,21 @@ impl CommandExt for Command {
         let Output { status, stdout, .. } = self
             .stderr(Stdio::inherit())
             .output()
-            .with_context(|| format!("cannot run {}", name(self)))?;
+            .with_context(|| format!("cannot run {}", line(self)))?;
         if !status.success() {
-            bail!("{} failed with {status}: {self:?}", name(self));
+            bail!("{status} from {}", line(self));
         }
-        String::from_utf8(stdout).with_context(|| format!("{} printed no text", name(self)))
+        String::from_utf8(stdout).with_context(|| format!("no text from {}", line(self)))
     }
 }
 
-fn name(command: &Command) -> String {
-    command.get_program().display().to_string()
+/// A command as a person would type it.
+pub fn line(command: &Command) -> String {
+    let words = [command.get_program()]
+        .into_iter()
+        .chain(command.get_args());
+    words
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
 }

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use cargo_metadata::{Artifact, Message};
 
+use crate::process::line;
 use crate::workspace;
 
 /// A program that cargo built.
@@ -36,7 +37,7 @@ pub fn build(cargo: &mut Command) -> Result<Vec<Program>> {
         }
     }
     if !child.wait().context("cannot wait for cargo")?.success() {
-        bail!("cargo failed: {cargo:?}");
+        bail!("cannot build with {}", line(cargo));
     }
     Ok(programs)
 }

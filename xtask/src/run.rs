@@ -6,6 +6,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
+use crate::process::line;
 use crate::{programs, workspace};
 
 /// Options of `cargo xtask run`.
@@ -28,5 +29,5 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         sudo
     };
     let error = command.args(&args.arguments).exec();
-    Err(error).with_context(|| format!("cannot run {command:?}"))
+    Err(error).with_context(|| format!("cannot run {}", line(&command)))
 }

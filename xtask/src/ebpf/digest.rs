@@ -151,3 +151,39 @@ fn dependencies(lock: &Table) -> BTreeSet<String> {
     }
     locked
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crates_of_aya_are_followed_and_others_are_not() -> Result<()> {
+        let lock = r#"
+            [[package]]
+            name = "kaprobe-ebpf"
+            version = "0.1.0"
+            dependencies = ["aya-ebpf"]
+            [[package]]
+            name = "aya-ebpf"
+            version = "0.2.1"
+            checksum = "aa"
+            dependencies = ["aya-ebpf-cty", "serde"]
+            [[package]]
+            name = "aya-ebpf-cty"
+            version = "0.3.0"
+            checksum = "bb"
+            [[package]]
+            name = "serde"
+            version = "1.0.0"
+            [[package]]
+            name = "aya"
+            version = "0.14.0"
+        "#;
+        let found = dependencies(&lock.parse()?);
+        assert_eq!(
+            Vec::from_iter(found),
+            ["aya-ebpf 0.2.1 aa", "aya-ebpf-cty 0.3.0 bb"]
+        );
+        Ok(())
+    }
+}

@@ -26,3 +26,34 @@ pub fn dwarf(object: &[u8]) -> Result<Vec<u8>> {
     elf.write(&mut stripped)?;
     Ok(stripped)
 }
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Result;
+    use object::{Object, ObjectSection};
+
+    use crate::{ebpf, workspace};
+
+    #[test]
+    fn the_kept_object_has_what_loaders_read_and_no_more() -> Result<()> {
+        let kept = std::fs::read(workspace::root().join(ebpf::OBJECT))?;
+        let elf = object::File::parse(&*kept)?;
+        for section in [
+            ".BTF",
+            ".BTF.ext",
+            "license",
+            "maps",
+            ".symtab",
+            "fentry",
+            ".relfentry",
+        ] {
+            assert!(elf.section_by_name(section).is_some(), "{section}");
+        }
+        assert!(!elf.sections().any(|section| {
+            section
+                .name_bytes()
+                .is_ok_and(|name| name.starts_with(b".debug_"))
+        }));
+        Ok(())
+    }
+}

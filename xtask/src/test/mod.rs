@@ -67,7 +67,14 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         rows.push(row(&format!("this host: Linux {release}"), || host(args)));
     }
     if (all && !args.no_vm) || args.kernels.is_given() {
-        rows.extend(matrix(args)?);
+        match guest(args) {
+            Ok(guest) => rows.extend(
+                args.kernels
+                    .series()
+                    .map(|series| boot(series, &guest, &args.machine)),
+            ),
+            Err(error) => rows.push(row("the matrix", || Err(error))),
+        }
     }
     Ok(report(&rows))
 }
@@ -133,38 +140,31 @@ fn judge(tally: Tally, success: bool, why: impl FnOnce() -> String) -> Result<Ou
     Ok(Outcome::Ran(tally))
 }
 
-/// The tests whose names begin with `kernel`, on each kernel chosen.
-fn matrix(args: &Args) -> Result<Vec<Row>> {
+/// A guest that runs the tests whose names begin with `kernel`.
+fn guest(args: &Args) -> Result<Guest> {
     say("building the tests for the guests");
     let mut cargo = programs::static_cargo("test");
     let programs = programs::build(cargo.args(["--no-run", "--test", "kernel*"]))?;
-    let tests: Vec<_> = programs.iter().filter(|program| program.is_test).collect();
-    let kaprobe = programs::only_kaprobe(&programs)?;
 
-    let mut guest = Guest {
-        files: vec![(kaprobe, "/bin/kaprobe".into())],
-        ..Guest::default()
-    };
-    guest.environment = [("KAPROBE_BIN", "/bin/kaprobe"), ("KAPROBE_IN_VM", "1")]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .into();
-    for test in tests {
-        guest
-            .files
-            .push((test.path.clone(), format!("/tests/{}", test.name).into()));
-    }
+    let mut files = vec![(programs::only_kaprobe(&programs)?, "/bin/kaprobe".into())];
+    let tests = programs.into_iter().filter(|program| program.is_test);
+    files.extend(tests.map(|test| (test.path, format!("/tests/{}", test.name).into())));
+
     let each = r#"code=0; for test in /tests/*; do "$test" "$@" || code=$?; done; exit $code"#;
-    guest.command = ["sh", "-c", each, "sh"].map(str::to_owned).into();
-    guest.command.extend_from_slice(&args.arguments);
-
-    Ok(args
-        .kernels
-        .series()
-        .map(|series| kernel_row(series, &guest, &args.machine))
-        .collect())
+    let words = ["sh", "-c", each, "sh"].map(str::to_owned);
+    Ok(Guest {
+        files,
+        environment: vec![("KAPROBE_BIN", "/bin/kaprobe"), ("KAPROBE_IN_VM", "1")],
+        command: words
+            .into_iter()
+            .chain(args.arguments.iter().cloned())
+            .collect(),
+        ..Guest::default()
+    })
 }
 
-fn kernel_row(series: &kernel::Series, guest: &Guest, machine: &Machine) -> Row {
+/// Runs the guest on one kernel.
+fn boot(series: &kernel::Series, guest: &Guest, machine: &Machine) -> Row {
     match series.kernel() {
         Ok(Some(kernel)) => row(&format!("{}: {kernel}", series.name), || {
             let mut output = Filter::new(io::stdout());

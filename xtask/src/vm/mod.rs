@@ -55,7 +55,7 @@ pub struct Guest {
     /// Packages of Debian to unpack.
     pub packages: Vec<String>,
     /// Environment of the command.
-    pub environment: Vec<(String, String)>,
+    pub environment: Vec<(&'static str, &'static str)>,
     /// The command and its arguments.
     pub command: Vec<String>,
 }

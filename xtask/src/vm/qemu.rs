@@ -38,6 +38,17 @@ pub struct Machine {
     accel: String,
 }
 
+impl Machine {
+    /// QEMU with this machine, and no device that is not asked for.
+    fn command(&self) -> Result<Command> {
+        let mut qemu = program()?;
+        qemu.args(["-nodefaults", "-no-user-config", "-no-reboot"]);
+        qemu.args(["-display", "none", "-accel", &self.accel]);
+        qemu.args(["-m", &self.memory, "-smp", &self.smp.to_string()]);
+        Ok(qemu)
+    }
+}
+
 fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
     text.parse().map(Duration::from_secs)
 }
@@ -57,30 +68,15 @@ pub fn boot(
         .append(true)
         .open(console)
         .with_context(|| format!("cannot open {}", console.display()))?;
-    let mut qemu = program()?;
-    qemu.args([
-        "-nodefaults",
-        "-no-user-config",
-        "-no-reboot",
-        "-display",
-        "none",
-    ])
-    .args([
-        "-accel",
-        &machine.accel,
-        "-m",
-        &machine.memory,
-        "-smp",
-        &machine.smp.to_string(),
-    ])
-    .arg("-kernel")
-    .arg(kernel)
-    .arg("-initrd")
-    .arg(initramfs)
-    .args(["-append", "console=ttyS0 quiet panic=-1"])
-    .stdin(Stdio::null())
-    .stdout(log.try_clone()?)
-    .stderr(log);
+    let mut qemu = machine.command()?;
+    qemu.arg("-kernel")
+        .arg(kernel)
+        .arg("-initrd")
+        .arg(initramfs);
+    qemu.args(["-append", "console=ttyS0 quiet panic=-1"]);
+    qemu.stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
     add_port(&mut qemu, &console.display().to_string());
     let (out_reader, out_writer) = pipe(&mut qemu)?;
     let (err_reader, err_writer) = pipe(&mut qemu)?;
@@ -122,8 +118,7 @@ fn pipe(qemu: &mut Command) -> Result<(PipeReader, PipeWriter)> {
 
 fn add_port(qemu: &mut Command, path: &str) {
     let number = qemu.get_args().filter(|arg| *arg == "-serial").count();
-    // A comma ends an option's value unless doubled.
-    let path = path.replace(',', ",,");
+    let path = path.replace(',', ",,"); // A single comma would end the value.
     qemu.args([
         "-chardev",
         &format!("file,id=port{number},append=on,path={path}"),
