@@ -269,6 +269,7 @@ fn answered_record(event: &SocketEvent, sock: u64, waiting: &Waiting, at_ns: u64
 
 fn event_record(event: &SocketEvent, sock: u64) -> Record {
     let probe = matches!(event.kind, Kind::Probe | Kind::ProbeCongested);
+    let received = event.kind == Kind::RstReceived;
     Record {
         probe: probe.then(|| probe_number(event)),
         probes_out: Some(event.probes_out_after.into()),
@@ -293,7 +294,8 @@ fn event_record(event: &SocketEvent, sock: u64) -> Record {
         direction: (event.kind == Kind::RstSent).then_some(Direction::Active),
         reason: event.reason.as_deref().map(Escaped::from),
         firing_ns: event.firing_ns,
-        unsent: (event.kind == Kind::RstReceived).then_some(event.write_queue),
+        unsent: received.then_some(event.write_queue),
+        retransmits: received.then_some(event.retransmits.into()),
         ..socket_record(event, sock, event.at, event.kind.into())
     }
 }

@@ -281,6 +281,8 @@ pub struct SocketEvent {
     pub late_ms: Option<u64>,
     /// Segments sent and not acknowledged (ss: unacked).
     pub unacked: u32,
+    /// How often in a row the oldest of them was sent again.
+    pub retransmits: u8,
     /// Data waited in the write queue.
     pub write_queue: bool,
     /// `sk_err` after, a positive errno; `None` when 0.

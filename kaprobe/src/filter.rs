@@ -85,11 +85,14 @@ pub struct RecordFilter {
 impl RecordFilter {
     fn keeps(&self, record: &Record) -> bool {
         record.event == EventName::Lost
-            || self.events.contains(&record.event)
-                && self.sockets.keeps(record)
-                && passes(&self.netns, record.netns.as_ref())
-                && passes(&self.pids, record.pid.as_ref())
-                && passes(&self.comms, record.comm.as_ref())
+            || self.events.contains(&record.event) && self.concerns(record)
+    }
+
+    fn concerns(&self, record: &Record) -> bool {
+        self.sockets.keeps(record)
+            && passes(&self.netns, record.netns.as_ref())
+            && passes(&self.pids, record.pid.as_ref())
+            && passes(&self.comms, record.comm.as_ref())
     }
 }
 
@@ -138,6 +141,18 @@ impl Filter {
             *sum = sum.saturating_add(lost);
         }
         Some(record)
+    }
+
+    /// Whether records of this event pass, if they are of a socket that does.
+    #[must_use]
+    pub fn asks_for(&self, event: EventName) -> bool {
+        event == EventName::Lost || self.keep.events.contains(&event)
+    }
+
+    /// Whether a record is of a socket whose records pass, if their events do.
+    #[must_use]
+    pub fn concerns(&self, record: &Record) -> bool {
+        self.keep.concerns(record)
     }
 
     /// Whether as many records as were asked for have passed; no more will.

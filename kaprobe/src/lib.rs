@@ -26,5 +26,6 @@ pub mod source;
 pub mod trace;
 pub mod traffic;
 pub mod values;
+pub mod verdict;
 pub mod way;
 pub mod words;

@@ -161,6 +161,8 @@ record! {
         lost: u64,
         /// Data waited to be sent.
         unsent: bool,
+        /// How often in a row the oldest unacknowledged segment was sent again.
+        retransmits: u32,
         /// Flags of the segment that a reset answers.
         flags: TcpFlags,
         /// Bytes of data in it.
@@ -534,6 +536,12 @@ impl TcpFlags {
     #[must_use]
     pub const fn opens(self) -> bool {
         self.0 & 0b10 != 0
+    }
+
+    /// Whether it acknowledges something, as all but the first segment do.
+    #[must_use]
+    pub const fn acknowledges(self) -> bool {
+        self.0 & 0b1_0000 != 0
     }
 }
 

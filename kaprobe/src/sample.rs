@@ -64,6 +64,7 @@ pub fn event(at_ms: u64, kind: Kind) -> SocketEvent {
         next_ms: firing.then_some(1_000),
         late_ms: firing.then_some(4),
         unacked: 0,
+        retransmits: 0,
         write_queue: false,
         err: None,
         reason: None,

@@ -36,6 +36,7 @@ use crate::{
     report::{self, Outcome},
     sink::{self, SinkError, Sinks},
     source::Source,
+    verdict::{Judge, stage::Stage},
 };
 
 /// How many sockets the correlator keeps in mind.
@@ -96,7 +97,7 @@ impl Session {
             .name("ring-buffer".to_owned())
             .spawn(move || read(self.tracer, &queue))
             .context("cannot start the thread that reads the ring buffer")?;
-        let mut stream = Stream::new(plan)?;
+        let mut stream = Stream::new(plan, &self.header)?;
         let shown = stream.start(sinks, &self.header, plan.ready_file.as_deref());
         let shown = shown.and_then(|()| stream.run(&batches, sinks));
         // What one sink can't take any more, another may still have waiting.
@@ -136,15 +137,16 @@ fn read(mut tracer: Tracer, queue: &SyncSender<Vec<Event>>) -> Result<Tracer> {
 struct Stream {
     owners: Owners,
     correlator: Correlator,
-    filter: Filter,
+    stage: Stage,
 }
 
 impl Stream {
-    fn new(plan: &TracePlan) -> Result<Self> {
+    fn new(plan: &TracePlan, header: &Header) -> Result<Self> {
+        let filter = Filter::new(plan.records.clone());
         Ok(Self {
             owners: Owners::new().context("cannot read /proc")?,
             correlator: Correlator::new(MAX_SOCKETS),
-            filter: Filter::new(plan.records.clone()),
+            stage: Stage::new(filter, Judge::new(MAX_SOCKETS, &header.timeouts)),
         })
     }
 
@@ -174,7 +176,7 @@ impl Stream {
                 self.show(event, sinks)?;
             }
             sinks.flush()?;
-            if self.filter.is_done() {
+            if self.stage.is_done() {
                 break;
             }
         }
@@ -183,18 +185,20 @@ impl Stream {
 
     fn show(&mut self, event: &Event, sinks: &mut Sinks) -> Result<(), SinkError> {
         let mut outcome = Ok(());
-        let filter = &mut self.filter;
+        let stage = &mut self.stage;
         self.correlator.push(event, &mut |record| {
-            if let (Ok(()), Some(record)) = (&outcome, filter.pass(record)) {
-                outcome = sinks.record(&record);
-            }
+            stage.push(record, |record| {
+                if outcome.is_ok() {
+                    outcome = sinks.record(&record);
+                }
+            });
         });
         outcome
     }
 
     fn outcome(&self, tracer: &Tracer) -> Result<Outcome> {
         Ok(Outcome {
-            counts: self.filter.counts().clone(),
+            counts: self.stage.counts().clone(),
             sockets: self.correlator.sockets(),
             evicted: self.correlator.evicted(),
             untracked: tracer.untracked()?,

@@ -20,7 +20,9 @@ struct Rule {
 
 const RULES: &[Rule] = &[
     Rule {
-        applies: |path| path.starts_with("kaprobe/src/correlate"),
+        applies: |path| {
+            path.starts_with("kaprobe/src/correlate") || path.starts_with("kaprobe/src/verdict")
+        },
         comments: false,
         words: &[
             "aya",
@@ -34,7 +36,7 @@ const RULES: &[Rule] = &[
             "SystemTime",
             "Instant::now",
         ],
-        why: "correlate is pure: no I/O and no clock",
+        why: "correlate and verdict are pure: no I/O and no clock",
     },
     Rule {
         applies: |path| {

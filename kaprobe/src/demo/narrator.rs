@@ -122,7 +122,16 @@ fn words(record: &Record) -> (String, String) {
             ),
             "Traffic is as good as an answer.".into(),
         ),
+        EventName::Verdict => (verdict(record), String::new()),
         other => (other.word().into(), String::new()),
+    }
+}
+
+fn verdict(record: &Record) -> String {
+    let verdict = record.verdict.map_or("verdict", |verdict| verdict.word());
+    match &record.advice {
+        Some(advice) => format!("{verdict}: {advice}"),
+        None => verdict.to_owned(),
     }
 }
 

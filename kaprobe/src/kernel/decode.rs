@@ -90,6 +90,7 @@ impl Decoder {
                 .then(|| self.ms(ticks_until(raw.expires_after, raw.jiffies_after))),
             late_ms: firing.then(|| self.ms(ticks_until(raw.jiffies, raw.expires))),
             unacked: raw.packets_out,
+            retransmits: raw.retransmits,
             write_queue: has(flag::WRITE_QUEUE),
             err: (raw.err != 0).then_some(raw.err),
             reason: has(flag::HAS_REASON).then(|| self.reason(raw.reason)),

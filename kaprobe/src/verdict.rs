@@ -1,0 +1,312 @@
+//! From records to verdicts: why a connection ended, how sure that is, what it rests
+//! on, and what to set.
+//!
+//! Pure, as [`correlate`](crate::correlate) is: no clock, no I/O, no randomness,
+//! bounded memory, and what was lost makes no verdict surer. It takes records as they
+//! are shown and replayed, so that both say the same.
+
+mod advice;
+pub mod known;
+pub mod learned;
+mod rules;
+pub mod stage;
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+
+use lru::LruCache;
+
+use crate::escape::Escaped;
+use crate::record::{Confidence, Direction, EventName, Evidence, HostTimeout, Record, VerdictName};
+use known::{Fit, Known};
+use learned::{Bracket, Learned};
+
+/// The records that verdicts rest on. Where some of them were left out, fewer
+/// verdicts can be had.
+pub const EVIDENCE: [EventName; 7] = [
+    EventName::Probe,
+    EventName::Answered,
+    EventName::Timeout,
+    EventName::FinWait2,
+    EventName::RstSent,
+    EventName::RstReceived,
+    EventName::Closed,
+];
+
+/// The coarsest tick, ms.
+const TICK_MS: u64 = 10;
+
+/// Longest wait before the kernel acknowledges data, ms: `TCP_DELACK_MAX`
+/// (include/net/tcp.h). That acknowledgement is a packet too, and stamped nowhere.
+const DELAYED_ACK_MS: u64 = 200;
+
+/// How many probes a verdict names at most, the last ones.
+const MAX_PROBES: usize = 16;
+
+/// Makes verdicts of records.
+#[derive(Debug)]
+pub struct Judge {
+    stories: LruCache<u64, Story>,
+    /// The ends of connections spoken of.
+    ends: LruCache<Ends, ()>,
+    learned: Learned,
+    known: Known,
+    /// When the first record was made, CLOCK_MONOTONIC ns.
+    first_ns: Option<u64>,
+    /// Something was lost: it may have contradicted what was learned.
+    is_lossy: bool,
+}
+
+/// A connection as a packet names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Ends {
+    local: (IpAddr, u16),
+    remote: (IpAddr, u16),
+    netns: u32,
+}
+
+/// What is remembered of a socket.
+#[derive(Debug)]
+struct Story {
+    /// A socket that connects anew is another connection.
+    ends: Ends,
+    /// Numbers of the probes since the last answer.
+    probes: VecDeque<u64>,
+    /// A moment, CLOCK_MONOTONIC ns, and for how long at least no packet had passed
+    /// then, ms.
+    quiet: Option<(u64, u64)>,
+    /// Its end has its verdict.
+    is_judged: bool,
+}
+
+/// What follows from a record.
+#[derive(Debug)]
+struct Finding {
+    verdict: VerdictName,
+    confidence: Confidence,
+    /// The idle age that matters, ms.
+    idle_ms: Option<u64>,
+    /// Other records that it rests on.
+    evidence: Vec<u64>,
+    fits: Vec<Fit>,
+    bracket: Option<Bracket>,
+    advice: String,
+}
+
+impl Finding {
+    const fn new(verdict: VerdictName, confidence: Confidence, advice: String) -> Self {
+        Self {
+            verdict,
+            confidence,
+            idle_ms: None,
+            evidence: Vec::new(),
+            fits: Vec::new(),
+            bracket: None,
+            advice,
+        }
+    }
+}
+
+impl Judge {
+    /// A judge that keeps at most so many connections in mind, on a host that applies
+    /// these timeouts itself.
+    #[must_use]
+    pub fn new(max_sockets: NonZeroUsize, host: &[HostTimeout]) -> Self {
+        Self {
+            stories: LruCache::new(max_sockets),
+            ends: LruCache::new(max_sockets),
+            learned: Learned::default(),
+            known: Known::new(host),
+            first_ns: None,
+            is_lossy: false,
+        }
+    }
+
+    /// Takes the next record, with its number, or 0 where it is not shown; gives the
+    /// verdict that follows, if any, with number 0.
+    pub fn push(&mut self, record: &Record) -> Option<Record> {
+        self.first_ns.get_or_insert(record.mono_ns);
+        self.is_lossy |= record.event == EventName::Lost;
+        // A verdict is no evidence.
+        if record.event == EventName::Verdict {
+            return None;
+        }
+        let ends = Ends::of(record)?;
+        let was_known = self.ends.put(ends, ()).is_some();
+        let finding = match record.direction {
+            Some(Direction::Passive) => self.passive(record, was_known),
+            _ => self.socket(record, ends),
+        };
+        finding.map(|finding| verdict_record(record, finding))
+    }
+
+    /// What is known of the idle timeout towards there.
+    #[must_use]
+    pub fn bracket(&self, remote: (IpAddr, u16)) -> Option<Bracket> {
+        self.learned.bracket(remote)
+    }
+
+    fn passive(&self, record: &Record, was_known: bool) -> Option<Finding> {
+        let since_ns = record.mono_ns.saturating_sub(self.first_ns?);
+        rules::passive(record, was_known, since_ns, &self.known)
+    }
+
+    fn socket(&mut self, record: &Record, ends: Ends) -> Option<Finding> {
+        let new = || Story::new(ends);
+        let story = self.stories.get_or_insert_mut(record.sock?, new);
+        if story.ends != ends {
+            *story = new();
+        }
+        if let Some(age_ms) = story.survived(record) {
+            self.learned.survived(ends.remote, age_ms);
+        }
+        let finding = match record.event {
+            EventName::Probe => {
+                story.probe(record);
+                None
+            }
+            EventName::Answered => {
+                story.probes.clear();
+                None
+            }
+            EventName::Timeout => rules::gave_up(record, &self.known),
+            EventName::FinWait2 => Some(rules::fin_wait2(record)),
+            EventName::RstSent => rules::sent(record),
+            EventName::RstReceived => {
+                let reset = rules::received(record, !story.probes.is_empty())?;
+                if let Some(death) = reset.death(record) {
+                    self.learned.died(ends.remote, death);
+                }
+                let bracket = self.learned.bracket(ends.remote);
+                let bracket = bracket.filter(|it| it.is_believed());
+                Some(rules::explain(
+                    record,
+                    reset,
+                    bracket,
+                    self.is_lossy,
+                    &self.known,
+                ))
+            }
+            _ => None,
+        };
+        let mut finding = finding.filter(|_| !story.is_judged)?;
+        // One end has one verdict.
+        story.is_judged = true;
+        finding.evidence.extend(&story.probes);
+        Some(finding)
+    }
+}
+
+impl Ends {
+    fn of(record: &Record) -> Option<Self> {
+        Some(Self {
+            local: (record.laddr?.to_canonical(), record.lport?),
+            remote: (record.raddr?.to_canonical(), record.rport?),
+            netns: record.netns?,
+        })
+    }
+}
+
+impl Story {
+    const fn new(ends: Ends) -> Self {
+        Self {
+            ends,
+            probes: VecDeque::new(),
+            quiet: None,
+            is_judged: false,
+        }
+    }
+
+    /// Remembers a probe, and no more before it than were out: their answer may have
+    /// gone unseen.
+    fn probe(&mut self, record: &Record) {
+        let before = record.probe.unwrap_or(1).saturating_sub(1) as usize;
+        while self.probes.len() > before.min(MAX_PROBES - 1) {
+            self.probes.pop_front();
+        }
+        self.probes.push_back(record.seq);
+    }
+
+    /// An age that this record shows to have been survived, ms: the peer was heard
+    /// again after a moment up to which nothing had passed for so long.
+    fn survived(&mut self, record: &Record) -> Option<u64> {
+        let tick_ns = TICK_MS * 1_000_000;
+        let ages = (record.lastrcv_ms, record.lastack_ms, record.lastsnd_ms);
+        let (Some(lastrcv), Some(lastack), Some(lastsnd)) = ages else {
+            return None;
+        };
+        let heard_ns = record
+            .mono_ns
+            .saturating_sub(lastrcv.min(lastack).saturating_mul(1_000_000));
+        let survived = self.quiet.take_if(|(at, _)| heard_ns > *at + tick_ns);
+        // A probe that is out passed the middlebox too, unstamped.
+        let is_first = match record.event {
+            EventName::Probe => record.probe == Some(1),
+            EventName::Early | EventName::RstReceived => record.probes_out == Some(0),
+            _ => false,
+        };
+        if is_first {
+            let age_ms = lastrcv.min(lastack).min(lastsnd);
+            let age_ms = age_ms.saturating_sub(DELAYED_ACK_MS + TICK_MS);
+            self.quiet = Some((record.mono_ns, age_ms)).filter(|_| age_ms > 0);
+        }
+        survived.map(|(_, age_ms)| age_ms)
+    }
+}
+
+/// The record of a verdict: at the record that it follows from, on the same socket.
+fn verdict_record(record: &Record, finding: Finding) -> Record {
+    let mut evidence = finding.evidence;
+    evidence.push(record.seq);
+    // What is not shown has no number.
+    evidence.retain(|&seq| seq > 0);
+    let bracket = finding.bracket;
+    Record {
+        idle_ms: finding.idle_ms,
+        verdict: Some(finding.verdict),
+        confidence: Some(finding.confidence),
+        evidence: Some(Evidence(evidence)),
+        middlebox: (!finding.fits.is_empty()).then(|| advice::names(&finding.fits)),
+        survived_ms: bracket.and_then(|it| it.survived_ms),
+        died_ms: bracket.and_then(|it| it.died_ms),
+        learned_of: bracket.map(|it| it.of),
+        contradictory: bracket.map(|it| it.contradictory),
+        advice: Some(Escaped::from_escaped(&finding.advice)),
+        ..identity(record)
+    }
+}
+
+/// An empty verdict on a record's socket, which says how the socket is set.
+fn identity(record: &Record) -> Record {
+    Record {
+        sock: record.sock,
+        pid: record.pid,
+        comm: record.comm.clone(),
+        family: record.family,
+        laddr: record.laddr,
+        lport: record.lport,
+        raddr: record.raddr,
+        rport: record.rport,
+        netns: record.netns,
+        inode: record.inode,
+        cookie: record.cookie,
+        uid: record.uid,
+        cgroup: record.cgroup,
+        orphan: record.orphan,
+        state: record.state,
+        keepalive: record.keepalive,
+        keepalive_time_ms: record.keepalive_time_ms,
+        keepalive_time_from: record.keepalive_time_from,
+        keepalive_intvl_ms: record.keepalive_intvl_ms,
+        keepalive_intvl_from: record.keepalive_intvl_from,
+        keepalive_probes: record.keepalive_probes,
+        keepalive_probes_from: record.keepalive_probes_from,
+        user_timeout_ms: record.user_timeout_ms,
+        user_timeout_from: record.user_timeout_from,
+        ..Record::new(record.time, record.mono_ns, 0, EventName::Verdict)
+    }
+}
+
+#[cfg(test)]
+mod tests;
