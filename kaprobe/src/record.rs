@@ -69,6 +69,8 @@ record! {
         event: EventName,
     }
     optional {
+        /// The host that it happened on, where the output is of several.
+        host: Escaped,
         /// Number of the socket in this trace, from 1.
         sock: u64,
         /// A process that holds the socket.
@@ -207,6 +209,9 @@ impl Serialize for Record {
     }
 }
 
+/// Filters as they were given, by the name of their flag.
+pub type Filters = BTreeMap<String, Vec<String>>;
+
 /// The first line of a log: what the records were made of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Header {
@@ -227,7 +232,10 @@ pub struct Header {
     /// The hooks, and how each was attached.
     pub hooks: BTreeMap<String, String>,
     /// The filters, as they were given, by the name of their flag.
-    pub filters: BTreeMap<String, Vec<String>>,
+    pub filters: Filters,
+    /// The filters of each replay since, likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub narrowed: Vec<Filters>,
     /// Idle timeouts that this host applies to connections through it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timeouts: Vec<HostTimeout>,

@@ -157,7 +157,7 @@ impl Stream {
         header: &Header,
         ready_file: Option<&Path>,
     ) -> Result<(), SinkError> {
-        sinks.header(header)?;
+        sinks.head(&header.into())?;
         sinks.flush()?;
         match ready_file {
             Some(path) => fs::write(path, "").map_err(|why| {
@@ -245,6 +245,7 @@ fn header(plan: &TracePlan, tracer: &Tracer) -> Header {
             .map(hook)
             .collect::<BTreeMap<_, _>>(),
         filters: plan.given.clone(),
+        narrowed: Vec::new(),
         timeouts: Vec::new(),
     }
 }

@@ -16,8 +16,8 @@ use anyhow::{Context as _, Result, anyhow};
 use crate::cli::{self, Asked, Command, DemoArgs};
 use crate::ending;
 use crate::plan::TracePlan;
-use crate::record::{Header, Record};
-use crate::sink::{self, Sink, Sinks};
+use crate::record::Record;
+use crate::sink::{self, Head, Sink, Sinks};
 use crate::trace::Session;
 use crate::traffic::pair::{Path, can_vanish};
 use crate::traffic::script::{self, Actor};
@@ -140,8 +140,10 @@ struct Story {
 }
 
 impl Sink for Story {
-    fn header(&mut self, header: &Header) -> io::Result<()> {
-        lock(&self.narrator).start(header.started);
+    fn head(&mut self, head: &Head<'_>) -> io::Result<()> {
+        for header in head.headers {
+            lock(&self.narrator).start(header.started);
+        }
         Ok(())
     }
 

@@ -1,4 +1,5 @@
-//! CSV: every field of the record, one column each.
+//! CSV: every field of the record, one column each; the host only where there are
+//! several.
 //!
 //! A command may be named `=1+1`, which a spreadsheet would take for a formula. The
 //! first character of such text is escaped as hostile ones are anywhere: `\x3d1+1`.
@@ -6,12 +7,13 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use super::Sink;
-use crate::record::{Header, Record, Value};
+use super::{Head, Sink};
+use crate::record::{Record, Value};
 
 pub(super) struct Csv<W: Write> {
     out: csv::Writer<W>,
     heading: bool,
+    hosts: bool,
     /// The text of a field, kept for its memory.
     text: String,
 }
@@ -21,8 +23,13 @@ impl<W: Write> Csv<W> {
         Self {
             out: csv::Writer::from_writer(out),
             heading,
+            hosts: false,
             text: String::new(),
         }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.hosts || name != "host"
     }
 
     fn field(&mut self, value: Value<'_>) -> csv::Result<()> {
@@ -55,17 +62,20 @@ fn io_error(error: csv::Error) -> io::Error {
 }
 
 impl<W: Write + Send> Sink for Csv<W> {
-    fn header(&mut self, _: &Header) -> io::Result<()> {
+    fn head(&mut self, head: &Head<'_>) -> io::Result<()> {
+        self.hosts = head.hosts;
         if self.heading {
-            self.out.write_record(Record::NAMES).map_err(io_error)?;
+            let names = Record::NAMES.iter().filter(|name| self.has(name));
+            let names: Vec<_> = names.collect();
+            self.out.write_record(names).map_err(io_error)?;
         }
         Ok(())
     }
 
     fn record(&mut self, record: &Record) -> io::Result<()> {
         let mut outcome = Ok(());
-        record.visit(|_, value| {
-            if outcome.is_ok() {
+        record.visit(|name, value| {
+            if outcome.is_ok() && self.has(name) {
                 outcome = self.field(value);
             }
         });

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::Sink;
+use super::{Head, Sink};
 use crate::record::{Header, HeaderLine, Record};
 
 pub(super) struct Json<W> {
@@ -23,7 +23,11 @@ impl<W: Write> Json<W> {
 }
 
 impl<W: Write + Send> Sink for Json<W> {
-    fn header(&mut self, header: &Header) -> io::Result<()> {
+    fn head(&mut self, head: &Head<'_>) -> io::Result<()> {
+        head.headers.iter().try_for_each(|it| self.next_trace(it))
+    }
+
+    fn next_trace(&mut self, header: &Header) -> io::Result<()> {
         self.line(&HeaderLine { header })
     }
 

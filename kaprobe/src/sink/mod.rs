@@ -22,11 +22,19 @@ pub(crate) use text::style;
 /// Writes records in one format. What is written reaches its place in whole lines, at
 /// [`Sink::flush`] at the latest.
 pub trait Sink: Send {
-    /// Takes the header, before any record.
+    /// Takes what heads the output, before any record.
     ///
     /// # Errors
     /// When it cannot be written.
-    fn header(&mut self, header: &Header) -> io::Result<()>;
+    fn head(&mut self, head: &Head<'_>) -> io::Result<()>;
+
+    /// Takes the header of a trace whose records follow on those of another.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn next_trace(&mut self, _: &Header) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Takes a record.
     ///
@@ -39,6 +47,24 @@ pub trait Sink: Send {
     /// # Errors
     /// When it cannot be written.
     fn flush(&mut self) -> io::Result<()>;
+}
+
+/// What heads an output.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    /// The header of each trace that it is made of, where there is one.
+    pub headers: &'a [Header],
+    /// Records name their host, since there are several.
+    pub hosts: bool,
+}
+
+impl<'a> From<&'a Header> for Head<'a> {
+    fn from(header: &'a Header) -> Self {
+        Self {
+            headers: std::slice::from_ref(header),
+            hosts: false,
+        }
+    }
 }
 
 /// Why no more records can be written.
@@ -94,12 +120,20 @@ impl Sinks {
         }])
     }
 
-    /// Writes the header to each.
+    /// Writes what heads the output to each.
     ///
     /// # Errors
     /// When one of them can take no more.
-    pub fn header(&mut self, header: &Header) -> Result<(), SinkError> {
-        self.each(|sink| sink.header(header))
+    pub fn head(&mut self, head: &Head<'_>) -> Result<(), SinkError> {
+        self.each(|sink| sink.head(head))
+    }
+
+    /// Writes the header of a trace that follows on another to each that has headers.
+    ///
+    /// # Errors
+    /// When one of them can take no more.
+    pub fn next_trace(&mut self, header: &Header) -> Result<(), SinkError> {
+        self.each(|sink| sink.next_trace(header))
     }
 
     /// Writes a record to each.

@@ -1,5 +1,6 @@
 //! Text for people: one line a record, `TIME PID COMM LADDR:LPORT RADDR:RPORT EVENT`
-//! and what there is to say, in the words of the records.
+//! and what there is to say, in the words of the records. Where records are of several
+//! hosts, a column after the time names them.
 //!
 //! Columns grow with what they hold, so that short addresses leave the line within 80
 //! columns. Every field is one word: a space in a command is written `\x20`.
@@ -13,9 +14,9 @@ use anstyle::{AnsiColor, Style};
 use jiff::tz::TimeZone;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::Sink;
+use super::{Head, Sink};
 use crate::plan::{TextStyle, TimeFormat};
-use crate::record::{Direction, Errno, EventName, Header, Record};
+use crate::record::{Direction, Errno, EventName, Record};
 use crate::words::Word as _;
 
 /// What stands where nothing is known.
@@ -26,9 +27,10 @@ pub(super) struct Text<W> {
     style: TextStyle,
     colored: bool,
     zone: TimeZone,
-    columns: [Column; 5],
-    /// `mono_ns` of the first line.
-    first_ns: Option<u64>,
+    columns: [Column; 6],
+    hosts: bool,
+    /// When the first line happened, by the clock of [`Text::since`].
+    first_ns: Option<i128>,
 }
 
 /// A column before the event, padded to the widest it has held.
@@ -77,6 +79,7 @@ impl<W: Write> Text<W> {
         };
         let columns = [
             Column::new("TIME", time, 30),
+            Column::new("HOST", 8, 20),
             Column::new("PID", 6, 10),
             Column::new("COMM", 8, 15),
             Column::new("LADDR:LPORT", width, most),
@@ -88,20 +91,24 @@ impl<W: Write> Text<W> {
             colored,
             zone,
             columns,
+            hosts: false,
             first_ns: None,
         }
     }
 
-    fn line(&mut self, cells: [&str; 5], event: impl Display) -> io::Result<()> {
+    fn line(&mut self, cells: [&str; 6], event: impl Display) -> io::Result<()> {
         let mut line = String::with_capacity(160);
         for (column, cell) in self.columns.iter_mut().zip(cells) {
-            column.put(&mut line, cell);
+            if self.hosts || column.heading != "HOST" {
+                column.put(&mut line, cell);
+            }
         }
         writeln!(self.out, "{line}{event}")
     }
 
     fn time(&mut self, record: &Record) -> String {
-        let first_ns = *self.first_ns.get_or_insert(record.mono_ns);
+        let now_ns = self.since(record);
+        let first_ns = *self.first_ns.get_or_insert(now_ns);
         match self.style.time {
             TimeFormat::Clock => {
                 let time = record.time.timestamp().to_zoned(self.zone.clone()).time();
@@ -116,15 +123,23 @@ impl<W: Write> Text<W> {
             TimeFormat::Rfc3339 => record.time.to_string(),
             TimeFormat::Unix => seconds_of(i128::from(record.time.0), 9),
             TimeFormat::Mono => seconds_of(i128::from(record.mono_ns), 9),
-            TimeFormat::Relative => {
-                seconds_of(i128::from(record.mono_ns) - i128::from(first_ns), 6)
-            }
+            TimeFormat::Relative => seconds_of(now_ns - first_ns, 6),
+        }
+    }
+
+    /// The clock that tells how far lines are apart: hosts share none but the wall's.
+    fn since(&self, record: &Record) -> i128 {
+        if self.hosts {
+            record.time.0.into()
+        } else {
+            record.mono_ns.into()
         }
     }
 }
 
 impl<W: Write + Send> Sink for Text<W> {
-    fn header(&mut self, _: &Header) -> io::Result<()> {
+    fn head(&mut self, head: &Head<'_>) -> io::Result<()> {
+        self.hosts = head.hosts;
         if !self.style.heading {
             return Ok(());
         }
@@ -134,12 +149,14 @@ impl<W: Write + Send> Sink for Text<W> {
 
     fn record(&mut self, record: &Record) -> io::Result<()> {
         let time = self.time(record);
+        let host = record.host.as_ref().map(|host| word(host.as_str()));
         let pid = record.pid.map(|pid| pid.to_string());
         let comm = record.comm.as_ref().map(|comm| word(comm.as_str()));
         let local = endpoint(record.laddr, record.lport);
         let remote = endpoint(record.raddr, record.rport);
         let cells = [
             time.as_str(),
+            host.as_deref().unwrap_or(UNKNOWN),
             pid.as_deref().unwrap_or(UNKNOWN),
             comm.as_deref().unwrap_or(UNKNOWN),
             &local,
