@@ -139,6 +139,7 @@ fn help_goes_to_stdout_and_fits_a_terminal() -> Outcome {
         &["help", "trace"],
         &["trace", "-h"],
         &["trace", "--help"],
+        &["replay", "--help"],
         &["demo", "--help"],
         &["doctor", "--help"],
     ];

@@ -36,6 +36,8 @@ pub struct Cli {
 pub enum Command {
     /// Show keepalive timers and resets of this host's TCP connections as they happen
     Trace(Box<TraceArgs>),
+    /// Show what logs have recorded, of one host or of several
+    Replay(Box<ReplayArgs>),
     /// Make loopback connections that live, go silent and vanish, and trace them
     Demo(DemoArgs),
     /// Say what this kernel and these privileges allow
@@ -65,6 +67,32 @@ pub struct TraceArgs {
     pub output: OutputArgs,
     #[command(flatten)]
     pub running: RunningArgs,
+}
+
+const REPLAY_HELP: &str = "\
+Logs are JSON lines, as `kaprobe trace -o LOG.jsonl` and `--json` write them. Several
+are merged by time, and each record then names its host.
+
+Examples:
+  kaprobe replay run.jsonl                    what trace showed
+  kaprobe replay run.jsonl -D 5672 -w         one service, in detail
+  kaprobe replay client.jsonl server*.jsonl   one story of several hosts
+  ssh host kaprobe trace --json | kaprobe replay -
+";
+
+/// `kaprobe replay`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = REPLAY_HELP)]
+pub struct ReplayArgs {
+    /// Logs to read; - is standard input
+    #[arg(required = true, value_name = "LOG")]
+    pub logs: Vec<PathBuf>,
+    /// Which records to show.
+    #[command(flatten)]
+    pub filters: RecordArgs,
+    /// Where they go, and what they look like.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// Which records to make.
@@ -245,7 +273,7 @@ where
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Asked::Print(error.render())),
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Err(exit::Error::usage(
-                "no command: it is trace, demo or doctor; see kaprobe --help",
+                "no command: it is trace, replay, demo or doctor; see kaprobe --help",
             )),
             _ => Err(exit::Error::usage(one_line(&error.to_string()))),
         },

@@ -18,6 +18,7 @@ pub mod kernel;
 pub mod plan;
 pub mod ports;
 pub mod record;
+pub mod replay;
 pub mod report;
 #[cfg(test)]
 mod sample;

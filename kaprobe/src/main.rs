@@ -9,8 +9,8 @@ use std::{
 use kaprobe::{
     cli::{self, Asked, Command},
     demo, doctor, exit,
-    plan::TracePlan,
-    trace,
+    plan::{ReplayPlan, TracePlan},
+    replay, trace,
 };
 
 fn main() -> ExitCode {
@@ -28,6 +28,7 @@ fn run() -> anyhow::Result<exit::Code> {
     match cli::parse(env::args_os())? {
         Asked::Print(text) => anstream::print!("{}", text.ansi()),
         Asked::Run(Command::Trace(args)) => trace::run(&TracePlan::new(*args)?)?,
+        Asked::Run(Command::Replay(args)) => replay::run(&ReplayPlan::new(*args)?)?,
         Asked::Run(Command::Doctor(args)) => return doctor::run(args.json),
         Asked::Run(Command::Demo(args)) => demo::run(&args)?,
     }

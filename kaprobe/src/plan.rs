@@ -1,7 +1,7 @@
 //! The validated plan of a command: everything that the arguments decide, checked,
 //! before anything is done. Makes no system call.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::num::NonZeroU32;
 use std::os::unix::ffi::OsStrExt as _;
@@ -12,11 +12,11 @@ use clap::ValueEnum;
 use kaprobe_ebpf::config::{MAX_CGROUPS, MAX_NETNS};
 use kaprobe_ebpf::wire::kind;
 
-use crate::cli::{FilterArgs, OutputArgs, RecordArgs, TraceArgs};
+use crate::cli::{OutputArgs, RecordArgs, ReplayArgs, TraceArgs};
 use crate::escape::Escaped;
 use crate::exit;
 use crate::filter::{RecordFilter, SocketFilter};
-use crate::record::{EventName, Family};
+use crate::record::{EventName, Family, Filters};
 use crate::way::Way;
 use crate::words::Word as _;
 
@@ -28,7 +28,7 @@ pub struct TracePlan {
     /// What is kept of their records; user space alone can tell.
     pub records: RecordFilter,
     /// Every filter as it was given, for the log's header.
-    pub given: BTreeMap<String, Vec<String>>,
+    pub given: Filters,
     /// Where records go.
     pub outputs: Outputs,
     /// When to stop.
@@ -44,6 +44,30 @@ pub struct TracePlan {
     pub debug: bool,
     /// Neither banner nor summary.
     pub quiet: bool,
+}
+
+/// What `kaprobe replay` is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplayPlan {
+    /// Logs to read.
+    pub logs: Vec<Input>,
+    /// What is kept of their records.
+    pub records: RecordFilter,
+    /// Every filter as it was given, for the header of a log.
+    pub given: Filters,
+    /// Where records go.
+    pub outputs: Outputs,
+    /// No summary.
+    pub quiet: bool,
+}
+
+/// A log to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Standard input.
+    Stdin,
+    /// A file.
+    File(PathBuf),
 }
 
 /// What the BPF programs keep: a socket that passes every filter that is set. What is
@@ -200,7 +224,7 @@ impl TracePlan {
         }
         let events = events(&filters.records, Events::Default);
         Ok(Self {
-            given: given(&filters, &events),
+            given: given(&filters.records, &filters.cgroup, &events),
             outputs,
             duration: running.duration,
             attach: running.attach.0,
@@ -217,6 +241,61 @@ impl TracePlan {
             records: records(filters.records, events),
         })
     }
+}
+
+impl ReplayPlan {
+    /// Checks the arguments of `kaprobe replay` and makes them a plan.
+    ///
+    /// # Errors
+    /// Of [`exit::Code::Usage`], naming the argument that can't be.
+    pub fn new(args: ReplayArgs) -> Result<Self, exit::Error> {
+        let ReplayArgs {
+            logs,
+            filters,
+            output,
+        } = args;
+        let logs: Vec<_> = logs.into_iter().map(input).collect();
+        if logs.iter().filter(|log| **log == Input::Stdin).count() > 1 {
+            return Err(exit::Error::usage("standard input can be read only once"));
+        }
+        // What the log has was asked for when it was made.
+        let events = events(&filters, Events::All);
+        let given = match filters.events.as_slice() {
+            [] => given(&filters, &[], &BTreeSet::new()),
+            _ => given(&filters, &[], &events),
+        };
+        let sockets = sockets(&filters);
+        let netns: Result<_, _> = filters.netns.iter().map(|it| inode(it)).collect();
+        Ok(Self {
+            logs,
+            given,
+            outputs: outputs(&output)?,
+            quiet: output.quiet,
+            records: RecordFilter {
+                sockets,
+                netns: netns?,
+                ..records(filters, events)
+            },
+        })
+    }
+}
+
+fn input(log: PathBuf) -> Input {
+    if log == Path::new("-") {
+        Input::Stdin
+    } else {
+        Input::File(log)
+    }
+}
+
+/// The inode number of a network namespace, which is all that a log knows of it.
+fn inode(netns: &str) -> Result<u32, exit::Error> {
+    netns.parse().map_err(|_| {
+        let shown = Escaped::from(netns);
+        exit::Error::usage(format!(
+            "--netns {shown}: a log knows a network namespace by its inode number only"
+        ))
+    })
 }
 
 /// The events asked for, those of `unless_asked` where none are.
@@ -365,23 +444,19 @@ fn by_extension(path: &Path) -> Option<Format> {
     }
 }
 
-/// The filters by the names of their flags; events always, for they always filter.
-fn given(args: &FilterArgs, events: &BTreeSet<EventName>) -> BTreeMap<String, Vec<String>> {
+/// The filters by the names of their flags.
+fn given(args: &RecordArgs, cgroups: &[PathBuf], events: &BTreeSet<EventName>) -> Filters {
     fn all<T: ToString>(values: &[T]) -> Vec<String> {
         values.iter().map(T::to_string).collect()
     }
     let escaped = |bytes: &[u8]| Escaped::from_bytes(bytes).to_string();
-    let FilterArgs {
-        records: args,
-        cgroup,
-    } = args;
     let family = family(args).map(|family| family.word().to_owned());
     let comms = args
         .comm
         .iter()
         .map(|comm| escaped(comm.as_bytes()))
         .collect();
-    let cgroups = cgroup
+    let cgroups = cgroups
         .iter()
         .map(|path| escaped(path.as_os_str().as_bytes()))
         .collect();

@@ -52,7 +52,8 @@ macro_rules! words {
         impl<'de> serde::Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
                 let word = std::borrow::Cow::<str>::deserialize(from)?;
-                $crate::words::Word::from_word(&word).map_err(serde::de::Error::custom)
+                let wrong = |why| serde::de::Error::custom(format_args!("{word:?} is {why}"));
+                $crate::words::Word::from_word(&word).map_err(wrong)
             }
         }
 

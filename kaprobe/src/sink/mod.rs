@@ -98,11 +98,11 @@ pub fn open(outputs: &Outputs) -> Result<Sinks, exit::Error> {
         })?;
         open.push(Output {
             name,
-            sink: sink(file, log.format, outputs.text, false),
+            sink: to(file, log.format, outputs.text, false),
         });
     }
     let colored = is_colored(outputs.text.color);
-    let screen = sink(io::stdout(), outputs.screen, outputs.text, colored);
+    let screen = to(io::stdout(), outputs.screen, outputs.text, colored);
     open.push(Output {
         name: "standard output".to_owned(),
         sink: screen,
@@ -174,7 +174,8 @@ impl Sinks {
     }
 }
 
-fn sink(
+/// A sink of this format, wherever it goes.
+pub fn to(
     out: impl Write + Send + 'static,
     format: Format,
     style: TextStyle,

@@ -410,7 +410,7 @@ fn a_closed_pipe_is_no_failure() {
             (io::ErrorKind::BrokenPipe, true),
             (io::ErrorKind::StorageFull, false),
         ] {
-            let sink = sink(Gone(kind), format, NARROW, false);
+            let sink = to(Gone(kind), format, NARROW, false);
             let mut sinks = Sinks(vec![Output {
                 name: "log".to_owned(),
                 sink,
@@ -508,7 +508,7 @@ fn export(path: &Path, overwrite: bool) -> Result<Sinks, String> {
         overwrite,
     };
     let file = create(&log).map_err(|error| why(&error, path))?;
-    let sink = sink(file, log.format, NARROW, false);
+    let sink = to(file, log.format, NARROW, false);
     let mut sinks = Sinks(vec![Output {
         name: "log".to_owned(),
         sink,

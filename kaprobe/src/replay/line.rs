@@ -1,0 +1,227 @@
+//! One line of a log: a header, a record, or why it is neither.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+
+use crate::record::{self, Header, HeaderLine, Record};
+
+/// What a line holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// The header of a trace whose records follow.
+    Header(Box<Header>),
+    /// A record.
+    Record(Box<Record>),
+}
+
+/// A line that was read, and the fields in it that mean nothing to this kaprobe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    pub(super) item: Item,
+    /// Their names, in their order; the first [`UNKNOWN_FIELDS`].
+    pub(super) unknown: Vec<String>,
+}
+
+/// How many unknown fields of one line are told.
+const UNKNOWN_FIELDS: usize = 8;
+
+/// Why a line is neither a header nor a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It breaks off: all that there is of it could be the start of a line.
+    Cut,
+    /// It is the header of a log of another major version.
+    Version(String),
+    /// It is JSON, and says what this kaprobe does not understand.
+    Meaning(String),
+    /// It is nothing.
+    Nothing(String),
+}
+
+/// A version of the log format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Version {
+    major: u32,
+    minor: u32,
+}
+
+impl FromStr for Version {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (major, minor) = text.split_once('.').unwrap_or((text, "0"));
+        Ok(Self {
+            major: major.parse()?,
+            minor: minor.parse()?,
+        })
+    }
+}
+
+impl Version {
+    /// Whether this kaprobe understands all that a log of that version says. `None`
+    /// when it must not even try.
+    pub(super) fn is_known(text: &str) -> Option<bool> {
+        let ours: Self = record::VERSION.parse().ok()?;
+        let version: Self = text.parse().ok()?;
+        (version.major == ours.major).then_some(version <= ours)
+    }
+}
+
+/// The one thing that every version of a header has.
+#[derive(serde::Deserialize)]
+struct Versioned {
+    version: String,
+}
+
+/// Reads a line, without its end.
+pub(super) fn read(line: &[u8]) -> Result<Line, Fault> {
+    let line = std::str::from_utf8(line).map_err(|why| match why.error_len() {
+        None => Fault::Cut,
+        Some(_) => Fault::Nothing(format!("column {}: not UTF-8", why.valid_up_to() + 1)),
+    })?;
+    // An array would do for serde.
+    if line
+        .trim_start()
+        .bytes()
+        .next()
+        .is_some_and(|it| it != b'{')
+    {
+        return Err(Fault::Nothing("not a JSON object".to_owned()));
+    }
+    // Nearly every line is a record.
+    let not_a_record = match parse::<Record>(line) {
+        Ok((record, unknown)) => {
+            let item = Item::Record(Box::new(record));
+            return Ok(Line { item, unknown });
+        }
+        Err(why) => why,
+    };
+    let Ok(HeaderLine::<Versioned> { header }) = serde_json::from_str(line) else {
+        return Err(not_a_record);
+    };
+    if Version::is_known(&header.version).is_none() {
+        return Err(Fault::Version(header.version));
+    }
+    let (HeaderLine { header }, unknown) = parse::<HeaderLine>(line)?;
+    let item = Item::Header(Box::new(header));
+    Ok(Line { item, unknown })
+}
+
+/// Reads JSON that is one value and nothing else, and the names of unknown fields.
+fn parse<T: DeserializeOwned>(line: &str) -> Result<(T, Vec<String>), Fault> {
+    let mut unknown = Vec::new();
+    let mut json = serde_json::Deserializer::from_str(line);
+    let value = serde_ignored::deserialize(&mut json, |path| {
+        if unknown.len() < UNKNOWN_FIELDS {
+            unknown.push(path.to_string());
+        }
+    });
+    let value = value.and_then(|value| json.end().map(|()| value));
+    match value {
+        Ok(value) => Ok((value, unknown)),
+        Err(why) => Err(match why.classify() {
+            Category::Eof => Fault::Cut,
+            Category::Data => Fault::Meaning(said(&why)),
+            Category::Syntax | Category::Io => Fault::Nothing(said(&why)),
+        }),
+    }
+}
+
+/// What is wrong, and where in the line.
+fn said(why: &serde_json::Error) -> String {
+    // It says where at its end, and counts lines within the one that it has seen.
+    let said = why.to_string();
+    let what = said.rsplit_once(" at line ").map_or(&*said, |(it, _)| it);
+    format!("column {}: {}", why.column(), Short(what))
+}
+
+/// A text that may quote a line at length.
+struct Short<'a>(&'a str);
+
+impl fmt::Display for Short<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.char_indices().nth(160) {
+            Some((end, _)) => write!(f, "{}…", &self.0[..end]),
+            None => f.write_str(self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECORD: &str = r#"{"time":"2024-05-06T07:08:09.000000000Z","mono_ns":1,"seq":1,"event":"closed","comm":"é"}"#;
+    const HEADER: &str = r#"{"header":{"version":"VERSION","host":"mq1","kernel":"6.12","kaprobe":"0.1.0","started":"2024-05-06T07:08:09.000000000Z","clock_offset_ns":0,"hz":250,"hooks":{},"filters":{}}}"#;
+
+    fn header(version: &str) -> String {
+        HEADER.replace("VERSION", version)
+    }
+
+    #[test]
+    fn lines_are_told_apart() {
+        let now = header(record::VERSION);
+        let with = |line: &str, more: &str| line.replacen('{', &format!("{{{more},"), 1);
+        #[rustfmt::skip]
+        let rows = [
+            (RECORD.to_owned(), Ok("record")),
+            (format!("  {RECORD}\r"), Ok("record")),
+            (with(RECORD, r#""new":{"a":[1]},"er":null"#), Ok("record new er")),
+            (now.clone(), Ok("header")),
+            (now.replace("\"hz\"", "\"more\":1,\"hz\""), Ok("header header.more")),
+            (with(&now, "\"x\":1"), Ok("header x")),
+            (header("1.999"), Ok("header")),
+            (header("1"), Ok("header")),
+            (header("2.0"), Err(Fault::Version("2.0".to_owned()))),
+            (header("0.9"), Err(Fault::Version("0.9".to_owned()))),
+            (header("one"), Err(Fault::Version("one".to_owned()))),
+            (r#"{"header":{"version":"2.0"}}"#.to_owned(), Err(Fault::Version("2.0".to_owned()))),
+            (RECORD.replace("closed", "nap"), Err(Fault::Meaning(r#"column 74: "nap" is none of"#.to_owned()))),
+            ("{}".to_owned(), Err(Fault::Meaning("column 2: missing field `time`".to_owned()))),
+            ("[]".to_owned(), Err(Fault::Nothing("not a JSON object".to_owned()))),
+            ("null".to_owned(), Err(Fault::Nothing("not a JSON object".to_owned()))),
+            (format!("{RECORD} {RECORD}"), Err(Fault::Nothing("column 92: trailing".to_owned()))),
+            ("time,mono_ns".to_owned(), Err(Fault::Nothing("not a JSON object".to_owned()))),
+        ];
+        for (line, expected) in rows {
+            let read = read(line.as_bytes()).map(|line| {
+                let kind = match line.item {
+                    Item::Header(_) => "header",
+                    Item::Record(_) => "record",
+                };
+                let words = std::iter::once(kind.to_owned()).chain(line.unknown);
+                words.collect::<Vec<_>>().join(" ")
+            });
+            match (&read, &expected) {
+                (Err(Fault::Meaning(said)), Err(Fault::Meaning(start)))
+                | (Err(Fault::Nothing(said)), Err(Fault::Nothing(start))) => {
+                    assert!(said.starts_with(start), "{line}: {said}");
+                }
+                _ => assert_eq!(read.as_deref(), expected.as_deref(), "{line}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_cut_anywhere_is_cut() {
+        for line in [RECORD.to_owned(), header("1.0"), header("1.999")] {
+            for end in 0..line.len() {
+                let cut = read(&line.as_bytes()[..end]);
+                assert_eq!(cut, Err(Fault::Cut), "{end} of {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_quoted_is_short() {
+        let long = RECORD.replace("closed", &"\u{1f980}".repeat(1000));
+        let long = long.replace("\"event\"", "\"pid\"");
+        let Err(Fault::Meaning(said)) = read(long.as_bytes()) else {
+            unreachable!("it has no event");
+        };
+        assert!(said.len() < 1000, "{said}");
+    }
+}

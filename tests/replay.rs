@@ -1,0 +1,600 @@
+//! `kaprobe replay`: what a log recorded is what is shown, without any privilege.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+
+use kaprobe::escape::Escaped;
+use kaprobe::event::{Hook, LostWhy, Origin};
+use kaprobe::plan::{ColorWhen, Format, TextStyle, TimeFormat};
+use kaprobe::record::{self, EventName, Family, Header, HeaderLine, Record, State, WallTime};
+use kaprobe::sink::{self, Head};
+use tempfile::TempDir;
+
+#[path = "support/schema.rs"]
+mod schema;
+
+type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+
+/// 2024-05-06T07:08:09Z.
+const WALL_NS: i64 = 1_714_979_289_000_000_000;
+
+fn header(host: &str) -> Header {
+    Header {
+        version: record::VERSION.to_owned(),
+        host: Escaped::from(host),
+        kernel: Escaped::from("6.12.0"),
+        kaprobe: "0.1.0".to_owned(),
+        started: WallTime(WALL_NS),
+        clock_offset_ns: WALL_NS - 1_000_000_000_000,
+        hz: 250,
+        hooks: BTreeMap::from([("tcp_keepalive_timer".to_owned(), "fentry".to_owned())]),
+        filters: BTreeMap::from([("events".to_owned(), vec!["probe".to_owned()])]),
+        ..Header::default()
+    }
+}
+
+/// A record of a socket, so many ms after the start.
+fn record(ms: u32, seq: u64, event: EventName) -> Record {
+    let ns = u64::from(ms) * 1_000_000;
+    let mut record = Record::new(
+        WallTime(WALL_NS.saturating_add_unsigned(ns)),
+        1_000_000_000_000 + ns,
+        seq,
+        event,
+    );
+    record.sock = Some(seq % 7 + 1);
+    record.pid = Some(4242);
+    record.comm = Some(Escaped::from_bytes(b"be\x1bam \xff"));
+    record.family = Some(Family::Inet);
+    record.laddr = Some(IpAddr::from([10, 0, 0, 1]));
+    record.lport = Some(5672);
+    record.raddr = Some(IpAddr::from([10, 0, 0, 2]));
+    record.rport = Some(40_000);
+    record.netns = Some(4_026_531_840);
+    record.uid = Some(0);
+    record.orphan = Some(false);
+    record.state = Some(State::Established);
+    record.keepalive = Some(true);
+    record.keepalive_time_ms = Some(3_000);
+    record.keepalive_time_from = Some(Origin::Socket);
+    record.keepalive_intvl_ms = Some(1_000);
+    record.keepalive_intvl_from = Some(Origin::Sysctl);
+    record.keepalive_probes = Some(9);
+    record.keepalive_probes_from = Some(Origin::Sysctl);
+    record.probes_out = Some(1);
+    match event {
+        EventName::Answered => {
+            record.probe = Some(1);
+            record.answered_after_ms = Some(4);
+        }
+        EventName::Closed => {
+            record.idle_ms = Some(10);
+            record.lastrcv_ms = Some(10);
+            record.lastack_ms = Some(10);
+            record.lastsnd_ms = Some(10);
+            record.unacked = Some(0);
+        }
+        _ => {
+            record.probe = Some(1);
+            record.idle_ms = Some(3_004);
+            record.lastrcv_ms = Some(5_000);
+            record.lastack_ms = Some(3_004);
+            record.lastsnd_ms = Some(9_000);
+            record.next_ms = Some(1_000);
+            record.late_ms = Some(4);
+            record.unacked = Some(0);
+        }
+    }
+    record
+}
+
+fn lost(ms: u32, seq: u64) -> Record {
+    let like = record(ms, seq, EventName::Lost);
+    let mut lost = Record::new(like.time, like.mono_ns, seq, EventName::Lost);
+    lost.hook = Some(Hook::KeepaliveTimer);
+    lost.lost_why = Some(LostWhy::RingBuffer);
+    lost.lost = Some(12);
+    lost
+}
+
+/// Records as a trace makes them: an answer is told late, and happened before. An
+/// IPv6 socket without an owner is among them.
+fn records() -> Vec<Record> {
+    let mut v6 = record(30, 4, EventName::Probe);
+    v6.family = Some(Family::Inet6);
+    v6.laddr = Some(IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 1]));
+    v6.raddr = Some(IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 2]));
+    (v6.pid, v6.comm) = (None, None);
+    (v6.lport, v6.netns) = (Some(443), Some(7));
+    vec![
+        record(0, 1, EventName::Probe),
+        record(20, 2, EventName::Probe),
+        record(4, 3, EventName::Answered),
+        v6,
+        lost(40, 5),
+        record(50, 6, EventName::Closed),
+    ]
+}
+
+const STYLE: TextStyle = TextStyle {
+    time: TimeFormat::Clock,
+    wide: false,
+    heading: true,
+    color: ColorWhen::Never,
+};
+
+/// What a trace writes of these.
+fn write(
+    path: &Path,
+    format: Format,
+    style: TextStyle,
+    headers: &[Header],
+    of: &[Record],
+) -> Outcome {
+    let mut sink = sink::to(File::create(path)?, format, style, false);
+    sink.head(&Head {
+        headers,
+        hosts: false,
+    })?;
+    of.iter().try_for_each(|record| sink.record(record))?;
+    Ok(sink.flush()?)
+}
+
+/// A folder with logs, and kaprobe run in it.
+struct Logs(TempDir);
+
+impl Logs {
+    fn new() -> Outcome<Self> {
+        Ok(Self(tempfile::tempdir()?))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn log(&self, name: &str, host: &str, records: &[Record]) -> Outcome<String> {
+        let path = self.path(name);
+        write(&path, Format::Json, STYLE, &[header(host)], records)?;
+        Ok(fs::read_to_string(path)?)
+    }
+
+    fn replay(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kaprobe"));
+        command.arg("replay").args(args).current_dir(self.0.path());
+        command
+    }
+
+    /// Standard output and standard error of a replay that ends with this code.
+    fn told(&self, args: &[&str], code: i32) -> Outcome<(String, String)> {
+        told(&self.replay(args).stdin(Stdio::null()).output()?, code)
+    }
+
+    /// Standard output of a replay that goes well.
+    fn shown(&self, args: &[&str]) -> Outcome<String> {
+        Ok(self.told(args, 0)?.0)
+    }
+}
+
+fn told(output: &Output, code: i32) -> Outcome<(String, String)> {
+    let (out, err) = (
+        String::from_utf8(output.stdout.clone())?,
+        String::from_utf8(output.stderr.clone())?,
+    );
+    assert_eq!(output.status.code(), Some(code), "{out}{err}");
+    Ok((out, err))
+}
+
+#[test]
+fn a_replay_is_what_the_trace_was() -> Outcome {
+    let logs = Logs::new()?;
+    let log = logs.log("run.jsonl", "mq1", &records())?;
+    let plain: &[(&str, Format, TextStyle)] = &[
+        ("", Format::Text, STYLE),
+        (
+            "--wide",
+            Format::Text,
+            TextStyle {
+                wide: true,
+                ..STYLE
+            },
+        ),
+        (
+            "--no-header",
+            Format::Text,
+            TextStyle {
+                heading: false,
+                ..STYLE
+            },
+        ),
+        (
+            "--time=rfc3339",
+            Format::Text,
+            TextStyle {
+                time: TimeFormat::Rfc3339,
+                ..STYLE
+            },
+        ),
+        (
+            "--time=unix",
+            Format::Text,
+            TextStyle {
+                time: TimeFormat::Unix,
+                ..STYLE
+            },
+        ),
+        (
+            "--time=mono",
+            Format::Text,
+            TextStyle {
+                time: TimeFormat::Mono,
+                ..STYLE
+            },
+        ),
+        (
+            "--time=relative",
+            Format::Text,
+            TextStyle {
+                time: TimeFormat::Relative,
+                ..STYLE
+            },
+        ),
+        ("--json", Format::Json, STYLE),
+        ("--format=csv", Format::Csv, STYLE),
+    ];
+    for (flag, format, style) in plain {
+        let live = logs.path("live");
+        write(&live, *format, *style, &[header("mq1")], &records())?;
+        let args: Vec<_> = ["run.jsonl", flag]
+            .into_iter()
+            .filter(|it| !it.is_empty())
+            .collect();
+        assert_eq!(logs.shown(&args)?, fs::read_to_string(live)?, "{flag}");
+    }
+    logs.shown(&["run.jsonl", "-o", "again.jsonl"])?;
+    assert_eq!(fs::read_to_string(logs.path("again.jsonl"))?, log);
+
+    let piped = logs
+        .replay(&["-", "--json"])
+        .stdin(File::open(logs.path("run.jsonl"))?)
+        .output()?;
+    assert_eq!(told(&piped, 0)?.0, log);
+    Ok(())
+}
+
+#[test]
+fn the_summary_is_that_of_a_trace() -> Outcome {
+    let logs = Logs::new()?;
+    logs.log("run.jsonl", "mq1", &records())?;
+    let (_, summary) = logs.told(&["run.jsonl"], 0)?;
+    assert!(summary.starts_with("kaprobe: 6 records: 3 probe, 1 closed, 1 lost, 1 answered\nkaprobe: 7 sockets seen\nkaprobe: events lost: 12 by tcp_keepalive_timer"), "{summary}");
+    assert_eq!(logs.told(&["run.jsonl", "-q"], 0)?.1, "");
+    Ok(())
+}
+
+#[test]
+fn filters_are_those_of_a_trace() -> Outcome {
+    let logs = Logs::new()?;
+    logs.log("run.jsonl", "mq1", &records())?;
+    // `lost` passes whatever is asked for.
+    let rows: &[(&[&str], &str)] = &[
+        (&[], "probe probe answered probe lost closed"),
+        (&["-e", "default"], "probe probe answered probe lost closed"),
+        (&["-e", "answered,closed"], "answered lost closed"),
+        (&["-P", "443"], "probe lost"),
+        (&["-L", "5000-6000"], "probe probe answered lost closed"),
+        (&["-D", "1"], "lost"),
+        (&["--addr", "10.0.0.2"], "probe probe answered lost closed"),
+        (&["--addr", "fd00::/8"], "probe lost"),
+        (&["-6"], "probe lost"),
+        (&["-4", "-e", "probe"], "probe probe lost"),
+        (&["-p", "4242", "-e", "closed"], "lost closed"),
+        (&["--comm", "nginx"], "lost"),
+        (&["--netns", "7"], "probe lost"),
+        (&["-c", "2"], "probe probe"),
+    ];
+    for (flags, events) in rows {
+        let args = [&["run.jsonl", "--json"], *flags].concat();
+        let log = logs.shown(&args)?;
+        let shown = schema::check_log(&log)?;
+        let names: Vec<_> = shown.iter().filter_map(|it| it["event"].as_str()).collect();
+        assert_eq!(names.join(" "), *events, "{flags:?}");
+        let numbers: Vec<_> = shown.iter().filter_map(|it| it["seq"].as_u64()).collect();
+        assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+    }
+    Ok(())
+}
+
+/// What a replay left out must not look as if it had not happened.
+#[test]
+fn the_header_tells_what_a_replay_left_out() -> Outcome {
+    let logs = Logs::new()?;
+    logs.log("run.jsonl", "mq1", &records())?;
+    logs.shown(&["run.jsonl", "-o", "once.jsonl", "-P", "443,5672", "-c", "9"])?;
+    logs.shown(&["once.jsonl", "-o", "twice.jsonl", "-e", "probe"])?;
+    let log = fs::read_to_string(logs.path("twice.jsonl"))?;
+    schema::check_log(&log)?;
+    let first: HeaderLine = serde_json::from_str(log.lines().next().unwrap_or_default())?;
+    let told: Vec<_> = first.header.narrowed.iter().flatten().collect();
+    assert_eq!(
+        format!("{told:?}"),
+        r#"[("port", ["443", "5672"]), ("events", ["probe"])]"#
+    );
+    assert_eq!(first.header.filters, header("").filters);
+    Ok(())
+}
+
+#[test]
+fn logs_of_several_hosts_are_one_story() -> Outcome {
+    let logs = Logs::new()?;
+    let at = |times: &[u32]| -> Vec<Record> {
+        let numbered = times.iter().zip(1..);
+        numbered
+            .map(|(ms, seq)| record(*ms, seq, EventName::Probe))
+            .collect()
+    };
+    logs.log("a.jsonl", "client", &at(&[0, 30, 60]))?;
+    logs.log("b.jsonl", "server one", &at(&[10, 30, 40, 70]))?;
+    logs.log("c.jsonl", "empty", &[])?;
+    let args = ["a.jsonl", "b.jsonl", "c.jsonl", "-q"];
+    let text = logs.shown(&args)?;
+    let words = |line: &str, at: usize| line.split_ascii_whitespace().nth(at).map(str::to_owned);
+    let hosts: Vec<_> = text.lines().filter_map(|line| words(line, 1)).collect();
+    let (a, b) = ("client", "server\\x20one");
+    assert_eq!(hosts, ["HOST", a, b, a, b, b, a, b], "{text}");
+
+    let relative = logs.shown(&[&args[..], &["--time", "relative", "-H"]].concat())?;
+    let times: Vec<_> = relative.lines().filter_map(|line| words(line, 0)).collect();
+    let seconds = [0, 10, 30, 30, 40, 60, 70].map(|ms| format!("0.{ms:03}000"));
+    assert_eq!(times, seconds);
+
+    let json = logs.shown(&[&args[..], &["--json"]].concat())?;
+    let values = json
+        .lines()
+        .map(schema::check_line)
+        .collect::<Result<Vec<_>, _>>()?;
+    assert!(values[..3].iter().all(|it| it.get("header").is_some()));
+    assert_eq!(values[4]["host"], "server one");
+    assert_eq!(values[4]["seq"], 2);
+
+    let csv = logs.shown(&[&args[..], &["--format", "csv"]].concat())?;
+    assert!(
+        csv.starts_with("time,mono_ns,seq,event,host,sock,"),
+        "{csv}"
+    );
+
+    // What was merged stays merged.
+    fs::write(logs.path("merged.jsonl"), &json)?;
+    assert_eq!(logs.shown(&["merged.jsonl", "-q"])?, text);
+    assert_eq!(logs.shown(&["merged.jsonl", "-q", "--json"])?, json);
+    Ok(())
+}
+
+#[test]
+fn hosts_of_one_name_are_told_apart_by_their_logs() -> Outcome {
+    let logs = Logs::new()?;
+    logs.log("a.jsonl", "web", &records())?;
+    logs.log("b.jsonl", "web", &records())?;
+    fs::write(
+        logs.path("c.jsonl"),
+        serde_json::to_string(&record(1, 1, EventName::Closed))?,
+    )?;
+    let (json, told) = logs.told(&["a.jsonl", "b.jsonl", "c.jsonl", "--json"], 0)?;
+    for host in ["\"web(a.jsonl)\"", "\"web(b.jsonl)\"", "\"c.jsonl\""] {
+        assert!(
+            json.contains(&format!("\"host\":{host},\"sock\"")),
+            "{json}"
+        );
+    }
+    assert!(
+        told.contains("c.jsonl:1: a record before any header"),
+        "{told}"
+    );
+    Ok(())
+}
+
+#[test]
+fn what_is_odd_is_named_by_file_and_line() -> Outcome {
+    let logs = Logs::new()?;
+    let log = logs.log("good.jsonl", "mq1", &records())?;
+    let headless = log.lines().skip(1).collect::<Vec<_>>().join("\n");
+    let newer =
+        log.replacen(record::VERSION, "1.999", 1)
+            .replacen("\"seq\"", "\"new\":{},\"seq\"", 1);
+    let broken = log.replacen("\"mono_ns\":", "\"mono_ns\":x", 1);
+    let major = log.replacen(record::VERSION, "2.0", 1);
+    let twice = [log.as_str(), &log].concat();
+    #[rustfmt::skip]
+    let rows: &[(&str, &[u8], i32, usize, &str)] = &[
+        ("cut", &log.as_bytes()[..log.len() - 9], 0, 5, "kaprobe: log:7: the log breaks off in this line: read up to it\n"),
+        ("no line end", log.trim_end().as_bytes(), 0, 6, ""),
+        ("newer", newer.as_bytes(), 0, 6, "kaprobe: log:2: unknown field new left out\n"),
+        ("broken", broken.as_bytes(), 1, 5, "kaprobe: log:2: skipped, it is no record: column 52: expected value\n"),
+        ("counted", broken.as_bytes(), 1, 5, "kaprobe: 1 line skipped: it is no record\n"),
+        ("no header", headless.as_bytes(), 0, 6, "kaprobe: log:1: a record before any header: its host and filters are unknown\n"),
+        ("appended", twice.as_bytes(), 0, 12, "kaprobe: log:8: another trace follows in the same log, of host mq1\n"),
+        ("empty", b"", 0, 0, "kaprobe: log:1: the log is empty\n"),
+        ("no log", b"\x7fELF\x02\x01\n\xff\xfe\n", 1, 0, "kaprobe: 2 lines skipped: they are no records\n"),
+        ("another major", major.as_bytes(), 1, 0, "kaprobe: log:1: log format 2.0, this kaprobe reads "),
+    ];
+    for (what, log, code, shown, said) in rows {
+        fs::write(logs.path("log"), log)?;
+        let (text, told) = logs.told(&["log", "-H"], *code)?;
+        assert_eq!(text.lines().count(), *shown, "{what}: {text}");
+        assert!(told.contains(said), "{what}: {told}");
+    }
+    // Nothing is left behind by what fails before it starts.
+    fs::write(logs.path("log"), major)?;
+    logs.told(&["log", "-o", "out.csv"], 1)?;
+    assert!(!logs.path("out.csv").exists());
+
+    fs::write(logs.path("log"), twice)?;
+    assert_eq!(
+        logs.shown(&["log", "--json"])?
+            .matches("{\"header\":")
+            .count(),
+        2
+    );
+    Ok(())
+}
+
+#[test]
+fn what_can_not_be_is_one_line() -> Outcome {
+    let logs = Logs::new()?;
+    let log = logs.log("run.jsonl", "mq1", &records())?;
+    std::os::unix::fs::symlink("run.jsonl", logs.path("link.jsonl"))?;
+    let rows: &[(&[&str], i32, &str)] = &[
+        (&[], 2, "required arguments were not provided: <LOG>"),
+        (&["none.jsonl"], 1, "cannot read none.jsonl: No such file"),
+        (
+            &["run.jsonl", "none\u{1b}[2J.jsonl"],
+            1,
+            "cannot read none\\u{1b}[2J.jsonl: No such file",
+        ),
+        (&["."], 1, "cannot read .: Is a directory"),
+        (&["-", "-"], 2, "standard input can be read only once"),
+        (
+            &["run.jsonl", "--netns", "pid:1"],
+            2,
+            "--netns pid:1: a log knows a network namespace by its inode number only",
+        ),
+        (
+            &["run.jsonl", "--cgroup", "/x"],
+            2,
+            "unexpected argument '--cgroup'",
+        ),
+        (
+            &["run.jsonl", "-o", "run.jsonl"],
+            1,
+            "cannot write run.jsonl: it exists",
+        ),
+        (
+            &["run.jsonl", "-o", "link.jsonl", "--force"],
+            2,
+            "--output run.jsonl: it is a log that is to be read",
+        ),
+    ];
+    for (args, code, said) in rows {
+        let (shown, told) = logs.told(args, *code)?;
+        assert!(shown.is_empty(), "{args:?}: {shown}");
+        assert!(
+            told.starts_with("kaprobe: ") && told.contains(said),
+            "{args:?}: {told}"
+        );
+        assert_eq!(told.lines().count(), 1, "{args:?}: {told}");
+    }
+    assert_eq!(fs::read_to_string(logs.path("run.jsonl"))?, log);
+    Ok(())
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() -> Outcome {
+    let logs = Logs::new()?;
+    let many: Vec<_> = std::iter::repeat_n(records(), 2_000).flatten().collect();
+    logs.log("run.jsonl", "mq1", &many)?;
+    let mut child = logs
+        .replay(&["run.jsonl", "-q"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    drop(child.stdout.take());
+    let output = child.wait_with_output()?;
+    assert_eq!(told(&output, 0)?.1, "");
+    Ok(())
+}
+
+/// Peak memory of a process, kB.
+fn peak(child: &Child) -> Outcome<u64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id()))?;
+    let line = status.lines().find_map(|it| it.strip_prefix("VmHWM:"));
+    let peak = line.and_then(|it| it.split_ascii_whitespace().next());
+    Ok(peak.ok_or("no VmHWM")?.parse()?)
+}
+
+/// Feeds a log of so many records, and keeps it open until told.
+fn feed(
+    into: impl AsRef<OsStr>,
+    host: &str,
+    count: u32,
+    end: &std::sync::mpsc::Receiver<()>,
+) -> io::Result<()> {
+    let mut out = io::BufWriter::new(fs::OpenOptions::new().write(true).open(into.as_ref())?);
+    writeln!(
+        out,
+        "{}",
+        serde_json::to_string(&HeaderLine {
+            header: header(host)
+        })?
+    )?;
+    for n in 0..count {
+        let ns = u64::from(n) * 1_000;
+        let time = WallTime(WALL_NS.saturating_add_unsigned(ns));
+        // Each of another socket, of another process, of other ends.
+        write!(
+            out,
+            r#"{{"time":"{time}","mono_ns":{ns},"seq":{n},"event":"closed","sock":{n},"pid":{n},"comm":"c{n}","#
+        )?;
+        writeln!(
+            out,
+            r#""laddr":"10.0.{}.{}","lport":{},"cookie":{n},"new{}":1}}"#,
+            n / 256 % 256,
+            n % 256,
+            n % 65536,
+            n % 500
+        )?;
+    }
+    out.flush()?;
+    // Whoever waits may have gone.
+    let _ended = end.recv();
+    Ok(())
+}
+
+/// Peak memory of a replay of two logs with so many records between them, once it
+/// has shown them all.
+fn memory_of(count: u32) -> Outcome<u64> {
+    let logs = Logs::new()?;
+    let mut feeders = Vec::new();
+    for host in ["a", "b"] {
+        let path = logs.path(host);
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0)?;
+        let (end, ended) = std::sync::mpsc::channel();
+        let feeder = thread::spawn(move || feed(path, host, count / 2, &ended));
+        feeders.push((end, feeder));
+    }
+    let mut child = logs
+        .replay(&["a", "b", "-H", "-q"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut shown = BufReader::new(child.stdout.take().ok_or("no stdout")?);
+    // Of the last records of one log, as many as the other has left wait for its end.
+    let mut line = Vec::new();
+    for _ in 1..count {
+        line.clear();
+        shown.read_until(b'\n', &mut line)?;
+    }
+    let peak = peak(&child)?;
+    let (ends, feeders): (Vec<_>, Vec<_>) = feeders.into_iter().unzip();
+    drop(ends);
+    for feeder in feeders {
+        feeder.join().map_err(|_| "a feeder died")??;
+    }
+    io::copy(&mut shown, &mut io::sink())?;
+    assert!(child.wait()?.success());
+    Ok(peak)
+}
+
+#[test]
+fn memory_does_not_grow_with_the_logs() -> Outcome {
+    let (few, many) = (memory_of(10_000)?, memory_of(1_000_000)?);
+    println!("peak memory: {few} kB of 10,000 records, {many} kB of 1,000,000");
+    assert!(many < few + 1_024, "{few} kB, then {many} kB");
+    Ok(())
+}
