@@ -224,3 +224,251 @@ fn apart(deaths: &[Death]) -> usize {
     }
     count
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+    use proptest::test_runner::{Config, TestRunner};
+
+    use super::*;
+
+    fn remote(host: u8, port: u16) -> (IpAddr, u16) {
+        (IpAddr::from([10, 9, 0, host]), port)
+    }
+
+    /// A death `s` seconds after the start, the peer having been heard `age` before.
+    fn death(s: u64, age: u64) -> Death {
+        Death {
+            age_ms: age * 1000,
+            heard_ns: (s - age) * 1_000_000_000,
+            died_ns: s * 1_000_000_000,
+        }
+    }
+
+    #[test]
+    fn rows() {
+        type Told = (Option<u64>, Option<u64>, usize, bool);
+        let rows: &[(&str, &[u64], &[(u64, u64)], Told)] = &[
+            ("one death", &[], &[(500, 352)], (None, Some(352), 1, false)),
+            (
+                "two that one restart explains",
+                &[301],
+                &[(500, 352), (600, 400)],
+                (Some(301), Some(352), 1, false),
+            ),
+            (
+                "two that none explains",
+                &[301, 200],
+                &[(500, 352), (1_000, 400)],
+                (Some(301), Some(400), 2, false),
+            ),
+            (
+                "the shortest two that none explains",
+                &[301],
+                &[(500, 352), (510, 360), (1_000, 370), (2_000, 380)],
+                (Some(301), Some(370), 3, false),
+            ),
+            (
+                "a contradiction: as wide as what it spans",
+                &[100, 400],
+                &[(500, 200), (1_000, 350), (2_000, 500)],
+                (Some(100), Some(500), 3, true),
+            ),
+            (
+                "a contradiction without end",
+                &[400],
+                &[(500, 200), (1_000, 350)],
+                (None, None, 2, true),
+            ),
+        ];
+        for (what, survived, deaths, expected) in rows {
+            let mut learned = Learned::default();
+            for age in *survived {
+                learned.survived(remote(1, 80), age * 1000);
+            }
+            for &(s, age) in *deaths {
+                learned.died(remote(1, 80), death(s, age));
+            }
+            let told = learned.bracket(remote(1, 80)).map(|it| {
+                let seconds = |ms: Option<u64>| ms.map(|ms| ms / 1000);
+                let (low, high) = (seconds(it.survived_ms), seconds(it.died_ms));
+                (low, high, it.deaths, it.contradictory)
+            });
+            assert_eq!(told, Some(*expected), "{what}");
+        }
+    }
+
+    #[test]
+    fn where_an_endpoint_tells_too_little_its_network_does() {
+        let mut learned = Learned::default();
+        assert_eq!(learned.bracket(remote(1, 80)), None);
+        learned.died(remote(1, 80), death(500, 352));
+        learned.died(
+            (Ipv4Addr::new(10, 9, 0, 2).to_ipv6_mapped().into(), 99),
+            death(1_000, 351),
+        );
+        learned.died(remote(3, 80), death(1_000, 352));
+        let of = |host, port| {
+            learned
+                .bracket(remote(host, port))
+                .map(|it| (it.of, it.deaths))
+        };
+        assert_eq!(of(1, 80), Some((LearnedOf::Network, 2)));
+        assert_eq!(of(77, 1), Some((LearnedOf::Network, 2)));
+        let elsewhere = (IpAddr::from([10, 9, 1, 1]), 80);
+        assert_eq!(learned.bracket(elsewhere), None);
+    }
+
+    #[test]
+    fn classes_grow_and_never_end() {
+        let ages = (0..64).flat_map(|bit| [1_u64 << bit, (1 << bit) + (1 << bit >> 1)]);
+        let classes: Vec<_> = ages.map(class).collect();
+        assert!(classes.is_sorted());
+        assert_eq!((class(0), class(u64::MAX)), (0, CLASSES - 1));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut learned = Learned::default();
+        for n in 0..10_000_u32 {
+            let there = (IpAddr::from(n.to_be_bytes()), 80);
+            learned.survived(there, 1_000);
+            (0..20).for_each(|s| learned.died(there, death(100 + s, 50)));
+        }
+        assert_eq!(learned.endpoints.len(), PLACES.get());
+        assert!(
+            learned
+                .endpoints
+                .iter()
+                .all(|(_, it)| it.deaths.len() <= DEATHS)
+        );
+    }
+
+    /// Traffic through middleboxes behind one address, in ms.
+    #[derive(Clone, Debug)]
+    struct World {
+        /// The true timeouts, each of a box.
+        timeouts: Vec<u64>,
+        /// How much later than that a box forgets at most, parts of a thousand.
+        jitter: u64,
+        /// When all servers were restarted.
+        restarts: Vec<u64>,
+        /// Of each connection: its box, and how long it is quiet each time, with what
+        /// part of the jitter its box had.
+        connections: Vec<(prop::sample::Index, Vec<(u64, u64)>)>,
+    }
+
+    fn any_world() -> impl Strategy<Value = World> {
+        let timeout = prop_oneof![
+            Just(350_000_u64),
+            Just(240_000),
+            Just(900_000),
+            4_000..1_000_000_u64
+        ];
+        let timeouts = prop_oneof![
+            3 => prop::collection::vec(timeout.clone(), 1),
+            1 => prop::collection::vec(timeout, 2),
+        ];
+        let quiet = prop_oneof![1_000..2_000_000_u64, 1_000..100_000_u64];
+        let quiets = prop::collection::vec((quiet, 0..=1_000_u64), 1..12);
+        let connections = prop::collection::vec((any::<prop::sample::Index>(), quiets), 1..30);
+        let restarts = prop::collection::vec(0..5_000_000_u64, 0..3);
+        (timeouts, 0..20_u64, restarts, connections).prop_map(
+            |(timeouts, jitter, restarts, connections)| World {
+                timeouts,
+                jitter,
+                restarts,
+                connections,
+            },
+        )
+    }
+
+    impl World {
+        /// What is seen of it, in the order in which it is.
+        fn observe(&self) -> Learned {
+            let mut seen = BTreeMap::new();
+            for (number, (place, quiets)) in self.connections.iter().enumerate() {
+                let timeout = *place.get(&self.timeouts);
+                let mut now = 1_000 * number as u64;
+                for &(age, part) in quiets {
+                    let (heard, used) = (now, now + age);
+                    let forgets = timeout + timeout * self.jitter * part / 1_000_000;
+                    let restarted = self.restarts.iter().any(|at| (heard..used).contains(at));
+                    let died = age > forgets || restarted;
+                    seen.insert((used, number), (heard, age, died));
+                    // What died connects anew.
+                    now = used + u64::from(died);
+                }
+            }
+            let mut learned = Learned::default();
+            for ((used, _), (heard, age_ms, died)) in seen {
+                let (heard_ns, died_ns) = (heard * 1_000_000, used * 1_000_000);
+                if died {
+                    learned.died(
+                        remote(100, 5672),
+                        Death {
+                            age_ms,
+                            heard_ns,
+                            died_ns,
+                        },
+                    );
+                } else {
+                    learned.survived(remote(100, 5672), age_ms);
+                }
+            }
+            learned
+        }
+
+        /// Whether this bracket holds what one of the boxes does.
+        fn lies_in(&self, bracket: &Bracket) -> bool {
+            self.timeouts.iter().any(|&timeout| {
+                let latest = timeout + timeout * self.jitter / 1_000;
+                bracket.survived_ms.is_none_or(|low| low <= latest)
+                    && bracket.died_ms.is_none_or(|high| high >= timeout)
+            })
+        }
+    }
+
+    /// The true timeout lies in the bracket that is told, or the evidence is said to
+    /// contradict itself: always where one box and fewer restarts than deaths asked
+    /// for are behind it. More of either can deceive for a while, two boxes when all
+    /// that is seen would fit one between them; that must be rare.
+    #[test]
+    fn the_true_timeout_lies_in_the_bracket() {
+        const WORLDS: u32 = 1_000;
+        let shares = RefCell::new(BTreeMap::<_, u32>::new());
+        let mut runner = TestRunner::new(Config {
+            cases: WORLDS,
+            failure_persistence: None,
+            ..Config::default()
+        });
+        let outcome = runner.run(&any_world(), |world| {
+            let told = world.observe().bracket(remote(100, 5672));
+            let believed = told.filter(Bracket::is_believed);
+            let share = match believed {
+                None => "too little to tell",
+                Some(bracket) if bracket.contradictory => "contradicts itself",
+                Some(bracket) if world.lies_in(&bracket) => "in the bracket",
+                Some(_) => "wrong",
+            };
+            let (boxes, restarts) = (world.timeouts.len(), world.restarts.len());
+            let mut shares = shares.borrow_mut();
+            *shares.entry((boxes, restarts, share)).or_default() += 1;
+            let can_deceive = boxes > 1 || restarts >= ENOUGH;
+            prop_assert!(share != "wrong" || can_deceive, "{:?}", believed);
+            Ok(())
+        });
+        let shares = shares.into_inner();
+        for ((boxes, restarts, share), count) in &shares {
+            println!("{boxes} boxes, {restarts} restarts: {share}: {count} of {WORLDS}");
+        }
+        assert!(outcome.is_ok(), "{outcome:?}");
+        let wrong = shares.iter().filter(|((.., share), _)| *share == "wrong");
+        let wrong: u32 = wrong.map(|(_, count)| count).sum();
+        assert!(wrong * 50 < WORLDS, "{wrong} of {WORLDS} deceived");
+    }
+}
