@@ -246,6 +246,6 @@ fn header(plan: &TracePlan, tracer: &Tracer) -> Header {
             .collect::<BTreeMap<_, _>>(),
         filters: plan.given.clone(),
         narrowed: Vec::new(),
-        timeouts: Vec::new(),
+        timeouts: host::timeouts::read(),
     }
 }

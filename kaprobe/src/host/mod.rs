@@ -8,3 +8,4 @@ pub mod fds;
 pub mod netns;
 pub mod owner;
 pub mod privilege;
+pub mod timeouts;

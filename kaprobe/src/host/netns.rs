@@ -2,7 +2,7 @@
 //! what the kernel knows it by (`net->ns.inum`).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     fs, io,
     os::{
         fd::{AsRawFd as _, BorrowedFd},
@@ -104,6 +104,34 @@ impl Netns {
 #[must_use]
 pub fn names() -> BTreeMap<u32, String> {
     names_in(Path::new(NAMED))
+}
+
+/// That of the calling thread.
+#[must_use]
+pub fn own() -> Option<u32> {
+    inode("/proc/thread-self/ns/net".as_ref()).ok()
+}
+
+/// Every network namespace that has a name or a process, by inode number, with a file
+/// that refers to it; no more than so many.
+#[must_use]
+pub fn all(most: usize) -> BTreeMap<u32, fs::File> {
+    let named = fs::read_dir(NAMED).into_iter().flatten().flatten();
+    let named = named.map(|entry| entry.path());
+    let processes = numbered("/proc".as_ref()).map(|process| process.join("ns/net"));
+    let mut all = BTreeMap::new();
+    for path in named.chain(processes) {
+        let Ok(inode) = inode(&path) else { continue };
+        if all.len() >= most {
+            break;
+        }
+        if let Entry::Vacant(entry) = all.entry(inode)
+            && let Ok(file) = fs::File::open(&path)
+        {
+            entry.insert(file);
+        }
+    }
+    all
 }
 
 fn names_in(named: &Path) -> BTreeMap<u32, String> {
