@@ -36,7 +36,7 @@ use crate::{
     report::{self, Outcome},
     sink::{self, SinkError, Sinks},
     source::Source,
-    verdict::{Judge, stage::Stage},
+    verdict::{Judge, stage},
 };
 
 /// How many sockets the correlator keeps in mind.
@@ -137,16 +137,17 @@ fn read(mut tracer: Tracer, queue: &SyncSender<Vec<Event>>) -> Result<Tracer> {
 struct Stream {
     owners: Owners,
     correlator: Correlator,
-    stage: Stage,
+    filter: Filter,
+    judge: Judge,
 }
 
 impl Stream {
     fn new(plan: &TracePlan, header: &Header) -> Result<Self> {
-        let filter = Filter::new(plan.records.clone());
         Ok(Self {
             owners: Owners::new().context("cannot read /proc")?,
             correlator: Correlator::new(MAX_SOCKETS),
-            stage: Stage::new(filter, Judge::new(MAX_SOCKETS, &header.timeouts)),
+            filter: Filter::new(plan.records.clone()),
+            judge: Judge::new(MAX_SOCKETS, &header.timeouts),
         })
     }
 
@@ -176,7 +177,7 @@ impl Stream {
                 self.show(event, sinks)?;
             }
             sinks.flush()?;
-            if self.stage.is_done() {
+            if self.filter.is_done() {
                 break;
             }
         }
@@ -185,9 +186,9 @@ impl Stream {
 
     fn show(&mut self, event: &Event, sinks: &mut Sinks) -> Result<(), SinkError> {
         let mut outcome = Ok(());
-        let stage = &mut self.stage;
+        let (filter, judge) = (&mut self.filter, &mut self.judge);
         self.correlator.push(event, &mut |record| {
-            stage.push(record, |record| {
+            stage::pass(filter, judge, record, |record| {
                 if outcome.is_ok() {
                     outcome = sinks.record(&record);
                 }
@@ -198,7 +199,7 @@ impl Stream {
 
     fn outcome(&self, tracer: &Tracer) -> Result<Outcome> {
         Ok(Outcome {
-            counts: self.stage.counts().clone(),
+            counts: self.filter.counts().clone(),
             sockets: self.correlator.sockets(),
             evicted: self.correlator.evicted(),
             untracked: tracer.untracked()?,

@@ -251,8 +251,11 @@ mod tests {
 
     #[test]
     fn rows() {
+        /// The bounds in seconds, deaths apart, contradictory.
         type Told = (Option<u64>, Option<u64>, usize, bool);
-        let rows: &[(&str, &[u64], &[(u64, u64)], Told)] = &[
+        /// What it shows, ages survived, when and at which age something died.
+        type Row = (&'static str, &'static [u64], &'static [(u64, u64)], Told);
+        let rows: &[Row] = &[
             ("one death", &[], &[(500, 352)], (None, Some(352), 1, false)),
             (
                 "two that one restart explains",
