@@ -188,7 +188,7 @@ impl Stream {
         let mut outcome = Ok(());
         let (filter, judge) = (&mut self.filter, &mut self.judge);
         self.correlator.push(event, &mut |record| {
-            stage::pass(filter, judge, record, |record| {
+            stage::judge(filter, judge, record, |record| {
                 if outcome.is_ok() {
                     outcome = sinks.record(&record);
                 }

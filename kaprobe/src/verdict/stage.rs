@@ -11,7 +11,7 @@ use crate::record::{EventName, Record};
 /// Takes a record of the correlator, or of a log, to the filter and to the judge of
 /// its host; shows it where it is asked for, and what follows from it. Verdicts of a
 /// log are made anew, not taken: their evidence has other numbers here.
-pub fn pass(filter: &mut Filter, judge: &mut Judge, record: Record, mut show: impl FnMut(Record)) {
+pub fn judge(filter: &mut Filter, judge: &mut Judge, record: Record, mut show: impl FnMut(Record)) {
     if record.event == EventName::Verdict || filter.is_done() {
         return;
     }

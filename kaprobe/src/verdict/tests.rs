@@ -2,7 +2,6 @@
 
 use std::num::NonZeroUsize;
 
-use super::stage::Stage;
 use super::*;
 use crate::correlate::Correlator;
 use crate::event::{Event, FinWait2, Kind, Met, PassiveReset, SocketEvent, SocketId};
@@ -16,15 +15,15 @@ const ROOM: NonZeroUsize = NonZeroUsize::new(64).expect("it is not zero");
 /// for.
 fn run(events: &[Event], host: &[HostTimeout], asked: &[EventName]) -> Vec<Record> {
     let mut correlator = Correlator::new(ROOM);
-    let filter = Filter::new(RecordFilter {
+    let mut filter = Filter::new(RecordFilter {
         events: asked.iter().copied().collect(),
         ..RecordFilter::default()
     });
-    let mut stage = Stage::new(filter, Judge::new(ROOM, host));
+    let mut judge = Judge::new(ROOM, host);
     let mut records = Vec::new();
     for event in events {
         correlator.push(event, &mut |record| {
-            stage.push(record, |it| records.push(it))
+            stage::judge(&mut filter, &mut judge, record, |it| records.push(it));
         });
     }
     records
