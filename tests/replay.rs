@@ -10,11 +10,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
+use kaprobe::cli;
 use kaprobe::escape::Escaped;
-use kaprobe::event::{Hook, LostWhy, Origin};
-use kaprobe::plan::{ColorWhen, Format, TextStyle, TimeFormat};
-use kaprobe::record::{self, EventName, Family, Header, HeaderLine, Record, State, WallTime};
+use kaprobe::event::{Cause, Hook, LostWhy, Origin};
+use kaprobe::filter::Filter;
+use kaprobe::plan::{ColorWhen, Format, TextStyle, TimeFormat, TracePlan};
+use kaprobe::record::{
+    self, EventName, Family, Header, HeaderLine, HostTimeout, Record, State, WallTime,
+};
 use kaprobe::sink::{self, Head};
+use kaprobe::trace::MAX_SOCKETS;
+use kaprobe::verdict::{Judge, stage};
 use tempfile::TempDir;
 
 #[path = "support/schema.rs"]
@@ -268,6 +274,114 @@ fn a_replay_is_what_the_trace_was() -> Outcome {
     Ok(())
 }
 
+/// Records that verdicts rest on: a connection that outlives an idle time, one that a
+/// longer one kills, one whose peer is gone, and a reset that nobody asked for.
+fn ends() -> Vec<Record> {
+    let of = |sock, mut record: Record| {
+        record.sock = Some(sock);
+        record.rport = Some(40_000 + u16::try_from(sock).unwrap_or_default());
+        record
+    };
+    let mut received = of(2, record(910_000, 0, EventName::Closed));
+    received.event = EventName::RstReceived;
+    received.idle_ms = Some(905_000);
+    (received.lastrcv_ms, received.lastack_ms) = (Some(905_000), Some(905_000));
+    (received.lastsnd_ms, received.unacked) = (Some(200), Some(1));
+    received.unsent = Some(false);
+    let mut timeout = of(3, record(920_000, 0, EventName::Timeout));
+    (timeout.probe, timeout.next_ms) = (None, None);
+    timeout.cause = Some(Cause::ProbeCount);
+    let mut answered = of(1, record(903_004, 0, EventName::Answered));
+    answered.answered_after_ms = Some(3);
+    vec![
+        of(1, record(900_000, 0, EventName::Probe)),
+        of(3, record(901_000, 0, EventName::Probe)),
+        of(1, record(903_000, 0, EventName::Early)),
+        answered,
+        lost(904_000, 0),
+        received.clone(),
+        of(2, record(910_001, 0, EventName::Closed)),
+        timeout,
+        of(3, record(920_001, 0, EventName::Closed)),
+    ]
+}
+
+/// The records of a trace to which these flags were given, and the header of its log.
+fn traced(flags: &[&str]) -> Outcome<(Header, Vec<Record>)> {
+    let words = ["kaprobe", "trace"].iter().chain(flags);
+    let cli::Asked::Run(cli::Command::Trace(args)) = cli::parse(words)? else {
+        return Err("no trace".into());
+    };
+    let plan = TracePlan::new(*args)?;
+    let header = Header {
+        filters: plan.given,
+        timeouts: vec![HostTimeout {
+            what: Escaped::from("ipvs"),
+            netns: 4_026_531_840,
+            seconds: 900,
+        }],
+        ..header("mq1")
+    };
+    let mut judge = Judge::new(MAX_SOCKETS, &header.timeouts);
+    let mut filter = Filter::new(plan.records);
+    let mut records = Vec::new();
+    for record in ends() {
+        stage::judge(&mut filter, &mut judge, record, |it| records.push(it));
+    }
+    Ok((header, records))
+}
+
+/// Whatever was asked for: verdicts are made anew where the log has what they rest on,
+/// and are those that were made.
+#[test]
+fn verdicts_are_those_of_the_trace() -> Outcome {
+    let logs = Logs::new()?;
+    let (_, whole) = traced(&[])?;
+    let verdicts = whole.iter().filter(|it| it.verdict.is_some()).count();
+    assert!(verdicts >= 2, "{whole:?}");
+    let traces: &[&[&str]] = &[
+        &[],
+        &["-e", "all"],
+        &["-e", "verdict"],
+        &["-e", "verdict,closed"],
+        &[
+            "-e",
+            "probe,answered,timeout,fin_wait2,rst_sent,rst_received,closed",
+        ],
+        &["-e", "rst_received"],
+        &["-c", "5"],
+        &["-p", "4242"],
+        &["-p", "1"],
+    ];
+    for flags in traces {
+        let (header, records) = traced(flags)?;
+        let headers = [header];
+        for (format, flag) in [
+            (Format::Text, "--format=text"),
+            (Format::Json, "--format=json"),
+            (Format::Csv, "--format=csv"),
+        ] {
+            let (live, log) = (logs.path("live"), logs.path("run.jsonl"));
+            write(&live, format, STYLE, &headers, &records)?;
+            write(&log, Format::Json, STYLE, &headers, &records)?;
+            let replayed = logs.shown(&["run.jsonl", flag])?;
+            assert_eq!(replayed, fs::read_to_string(live)?, "{flags:?}");
+        }
+    }
+    // A log made without them has what they rest on.
+    let (header, records) = traced(traces[4])?;
+    write(
+        &logs.path("run.jsonl"),
+        Format::Json,
+        STYLE,
+        &[header],
+        &records,
+    )?;
+    let anew = logs.shown(&["run.jsonl", "-e", "verdict", "--json"])?;
+    assert_eq!(anew.matches("\"verdict\":").count(), verdicts, "{anew}");
+    Ok(())
+}
+
 #[test]
 fn the_summary_is_that_of_a_trace() -> Outcome {
     let logs = Logs::new()?;
@@ -324,7 +438,7 @@ fn the_header_tells_what_a_replay_left_out() -> Outcome {
     let told: Vec<_> = first.header.narrowed.iter().flatten().collect();
     assert_eq!(
         format!("{told:?}"),
-        r#"[("port", ["443", "5672"]), ("events", ["probe"])]"#
+        r#"[("count", ["9"]), ("port", ["443", "5672"]), ("events", ["probe"])]"#
     );
     assert_eq!(first.header.filters, header("").filters);
     Ok(())

@@ -480,7 +480,9 @@ fn given(args: &RecordArgs, cgroups: &[PathBuf], events: &BTreeSet<EventName>) -
             events.iter().map(|event| event.word().to_owned()).collect(),
         ),
     ];
-    let set = filters.into_iter().filter(|(_, values)| !values.is_empty());
+    let count = ("count", all(args.count.as_slice()));
+    let set = filters.into_iter().chain([count]);
+    let set = set.filter(|(_, values)| !values.is_empty());
     set.map(|(flag, values)| (flag.to_owned(), values))
         .collect()
 }

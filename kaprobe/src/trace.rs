@@ -39,8 +39,8 @@ use crate::{
     verdict::{Judge, stage},
 };
 
-/// How many sockets the correlator keeps in mind.
-const MAX_SOCKETS: NonZeroUsize = NonZeroUsize::new(65_536).expect("it is not zero");
+/// How many sockets are kept in mind.
+pub const MAX_SOCKETS: NonZeroUsize = NonZeroUsize::new(65_536).expect("it is not zero");
 /// How many batches may wait between reading and writing.
 const QUEUE: usize = 4;
 

@@ -7,6 +7,7 @@
 mod line;
 mod log;
 mod merge;
+mod stream;
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -18,14 +19,13 @@ use anyhow::{Context as _, Result};
 pub use self::line::Item;
 pub use self::log::{Counts, LONGEST, Log, LogError, Remark, What};
 pub use self::merge::{From, Merge};
+use self::stream::{Stop, Stream};
 
 use crate::escape::Escaped;
 use crate::exit;
-use crate::filter::Filter;
 use crate::plan::{Input, Outputs, ReplayPlan};
-use crate::record::{self, Header, Record};
-use crate::report::{self, Outcome};
-use crate::sink::{self, Head, SinkError, Sinks};
+use crate::report;
+use crate::sink::{self, SinkError};
 
 /// Runs `kaprobe replay`.
 ///
@@ -111,151 +111,5 @@ fn complete<R: io::Read>(merge: &Merge<R>) -> Result<(), exit::Error> {
         _ => Err(exit::Error::failure(format!(
             "{broken} lines skipped: they are no records"
         ))),
-    }
-}
-
-/// Why a replay ends before its logs do.
-enum Stop {
-    Log(From, LogError),
-    Sink(SinkError),
-}
-
-/// What happens to records between the logs and the sinks.
-struct Stream {
-    headers: Vec<Header>,
-    /// Records name their host.
-    hosts: bool,
-    sources: Vec<Source>,
-    /// What this replay leaves out, for the headers that follow.
-    given: record::Filters,
-    filter: Filter,
-}
-
-/// What is known of a log.
-#[derive(Default)]
-struct Source {
-    /// What its host is called where there are several.
-    host: Escaped,
-    /// Sockets of the traces in it that have ended.
-    sockets: u64,
-    /// Sockets of the trace at hand: they are numbered from 1.
-    last_socket: u64,
-}
-
-impl Stream {
-    fn new(plan: &ReplayPlan, names: &[String], headers: Vec<Vec<Header>>) -> Self {
-        let hosts = headers.len() > 1 || headers.iter().flatten().count() > 1;
-        let own: Vec<_> = headers.iter().map(|it| it.first()).collect();
-        let host_of = |from: usize| match own[from] {
-            None => Escaped::from_escaped(&names[from]),
-            Some(header)
-                if own
-                    .iter()
-                    .flatten()
-                    .filter(|it| it.host == header.host)
-                    .count()
-                    > 1 =>
-            {
-                Escaped::from_escaped(&format!("{}({})", header.host, names[from]))
-            }
-            Some(header) => header.host.clone(),
-        };
-        let sources: Vec<_> = (0..headers.len())
-            .map(|from| Source {
-                host: host_of(from),
-                ..Source::default()
-            })
-            .collect();
-        let mut stream = Self {
-            headers: Vec::new(),
-            hosts,
-            sources,
-            given: plan.given.clone(),
-            filter: Filter::new(plan.records.clone()),
-        };
-        for (from, headers) in headers.into_iter().enumerate() {
-            // A log of several was merged before: its records name their hosts.
-            let merged = headers.len() > 1;
-            for mut header in headers {
-                if hosts && !merged {
-                    header.host.clone_from(&stream.sources[from].host);
-                }
-                let header = stream.as_written(header);
-                stream.headers.push(header);
-            }
-        }
-        stream
-    }
-
-    /// The header as it stands over what this replay writes.
-    fn as_written(&self, mut header: Header) -> Header {
-        record::VERSION.clone_into(&mut header.version);
-        if !self.given.is_empty() {
-            header.narrowed.push(self.given.clone());
-        }
-        header
-    }
-
-    fn run(
-        &mut self,
-        merge: &mut Merge<File>,
-        sinks: &mut Sinks,
-        tell: &mut dyn FnMut(From, Remark),
-    ) -> Result<(), Stop> {
-        let head = Head {
-            headers: &self.headers,
-            hosts: self.hosts,
-        };
-        sinks.head(&head).map_err(Stop::Sink)?;
-        while !self.filter.is_done() {
-            if merge.waits() {
-                sinks.flush().map_err(Stop::Sink)?;
-            }
-            let next = merge.next(tell);
-            match next.map_err(|(from, why)| Stop::Log(from, why))? {
-                Some((from, Item::Record(record))) => self.show(from, *record, sinks),
-                Some((from, Item::Header(header))) => self.next_trace(from, *header, sinks),
-                None => break,
-            }
-            .map_err(Stop::Sink)?;
-        }
-        Ok(())
-    }
-
-    /// Shows a record. One that the trace derived is taken as it is: not all that it
-    /// was derived from need be in the log.
-    fn show(&mut self, from: From, mut record: Record, sinks: &mut Sinks) -> Result<(), SinkError> {
-        let source = &mut self.sources[from];
-        source.last_socket = source.last_socket.max(record.sock.unwrap_or_default());
-        if self.hosts && record.host.is_none() {
-            record.host = Some(source.host.clone());
-        }
-        match self.filter.pass(record) {
-            Some(record) => sinks.record(&record),
-            None => Ok(()),
-        }
-    }
-
-    fn next_trace(
-        &mut self,
-        from: From,
-        header: Header,
-        sinks: &mut Sinks,
-    ) -> Result<(), SinkError> {
-        let source = &mut self.sources[from];
-        source.sockets = source.sockets.saturating_add(source.last_socket);
-        source.last_socket = 0;
-        source.host.clone_from(&header.host);
-        sinks.next_trace(&self.as_written(header))
-    }
-
-    fn outcome(&self) -> Outcome {
-        let sockets = |it: &Source| it.sockets.saturating_add(it.last_socket);
-        let sockets = self.sources.iter().map(sockets);
-        Outcome {
-            counts: self.filter.counts().clone(),
-            sockets: sockets.fold(0, u64::saturating_add),
-            ..Outcome::default()
-        }
     }
 }

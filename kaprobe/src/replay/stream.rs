@@ -1,0 +1,257 @@
+//! What happens to records between the logs and the sinks.
+
+use std::fs::File;
+
+use super::line::Item;
+use super::log::{LogError, Remark};
+use super::merge::{From, Merge};
+use crate::escape::Escaped;
+use crate::filter::Filter;
+use crate::plan::ReplayPlan;
+use crate::record::{self, EventName, Evidence, Filters, Header, Record};
+use crate::report::Outcome;
+use crate::sink::{Head, SinkError, Sinks};
+use crate::trace::MAX_SOCKETS;
+use crate::verdict::{EVIDENCE, Judge, stage};
+use crate::words::Word as _;
+
+/// Why a replay ends before its logs do.
+pub(super) enum Stop {
+    Log(From, LogError),
+    Sink(SinkError),
+}
+
+/// See the module.
+pub(super) struct Stream {
+    headers: Vec<Header>,
+    /// Records name their host.
+    hosts: bool,
+    sources: Vec<Source>,
+    /// What this replay leaves out, for the headers that follow.
+    given: Filters,
+    filter: Filter,
+}
+
+/// What is known of a log.
+#[derive(Default)]
+struct Source {
+    /// What its host is called where there are several.
+    host: Escaped,
+    /// Sockets of the traces in it that have ended.
+    sockets: u64,
+    /// Sockets of the trace at hand: they are numbered from 1.
+    last_socket: u64,
+    /// Records of the trace at hand, and after how many it was told to stop.
+    records: u64,
+    count: Option<u64>,
+    /// Makes the verdicts anew; `None` takes those of the log.
+    judge: Option<Judge>,
+    /// Records have other numbers than in their log.
+    renumbered: bool,
+}
+
+/// What makes the verdicts on a trace anew. `None` where the log does not have all
+/// that they rest on, but has them: it was told to leave out the rest. A log that was
+/// told to leave verdicts out has none, unless they are asked for now.
+fn judge(header: Option<&Header>, given: &Filters) -> Option<Judge> {
+    let has = |filters: &Filters, event: EventName| {
+        let events = filters.get("events");
+        events.is_none_or(|it| it.iter().any(|it| it == event.word()))
+    };
+    let timeouts = match header {
+        None => &[][..],
+        Some(header) => {
+            let mut kept = |event| filters_of(header).all(|it| has(it, event));
+            let anew = if kept(EventName::Verdict) {
+                EVIDENCE.into_iter().all(&mut kept)
+            } else {
+                given.contains_key("events") && has(given, EventName::Verdict)
+            };
+            if !anew {
+                return None;
+            }
+            &header.timeouts
+        }
+    };
+    Some(Judge::new(MAX_SOCKETS, timeouts))
+}
+
+impl Source {
+    /// Takes note of the trace whose records follow.
+    fn start(&mut self, header: Option<&Header>, given: &Filters) {
+        let counts = header.into_iter().flat_map(filters_of);
+        let counts = counts.filter_map(|it| it.get("count")).flatten();
+        self.sockets = self.sockets.saturating_add(self.last_socket);
+        (self.last_socket, self.records) = (0, 0);
+        self.count = counts.filter_map(|it| it.parse().ok()).min();
+        self.judge = judge(header, given);
+    }
+
+    /// Takes note of a record, before it is shown.
+    fn note(&mut self, record: &Record) {
+        self.last_socket = self.last_socket.max(record.sock.unwrap_or_default());
+        self.records += 1;
+        if self.count == Some(self.records) {
+            // The trace stopped here, and said no more of this record.
+            self.judge = None;
+        }
+    }
+}
+
+/// All filters that the records of a log went through.
+fn filters_of(header: &Header) -> impl Iterator<Item = &Filters> + Clone {
+    std::iter::once(&header.filters).chain(&header.narrowed)
+}
+
+/// What the host of each log is called: those of one name by their logs as well.
+fn called(headers: &[Vec<Header>], names: &[String]) -> Vec<Escaped> {
+    let hosts = headers.iter().map(|it| it.first().map(|it| &it.host));
+    let hosts: Vec<_> = hosts.collect();
+    let is_shared = |host: &Escaped| hosts.iter().flatten().filter(|it| **it == host).count() > 1;
+    let call = |(host, name): (&Option<&Escaped>, &String)| match *host {
+        None => Escaped::from_escaped(name),
+        Some(host) if is_shared(host) => Escaped::from_escaped(&format!("{host}({name})")),
+        Some(host) => host.clone(),
+    };
+    hosts.iter().zip(names).map(call).collect()
+}
+
+impl Stream {
+    pub(super) fn new(plan: &ReplayPlan, names: &[String], headers: Vec<Vec<Header>>) -> Self {
+        let hosts = headers.len() > 1 || headers.iter().flatten().count() > 1;
+        let sources = headers.iter().zip(called(&headers, names));
+        let sources: Vec<_> = sources
+            .map(|(headers, host)| {
+                let mut source = Source {
+                    host,
+                    ..Source::default()
+                };
+                match headers.as_slice() {
+                    [] => source.start(None, &plan.given),
+                    [header] => source.start(Some(header), &plan.given),
+                    // It was merged before: sockets of several hosts have one number.
+                    _ => {}
+                }
+                source
+            })
+            .collect();
+        let mut stream = Self {
+            headers: Vec::new(),
+            hosts,
+            sources,
+            given: plan.given.clone(),
+            filter: Filter::new(plan.records.clone()),
+        };
+        for (from, headers) in headers.into_iter().enumerate() {
+            // A log of several was merged before: its records name their hosts.
+            let merged = headers.len() > 1;
+            for mut header in headers {
+                if hosts && !merged {
+                    header.host.clone_from(&stream.sources[from].host);
+                }
+                let header = stream.as_written(header);
+                stream.headers.push(header);
+            }
+        }
+        stream
+    }
+
+    /// The header as it stands over what this replay writes.
+    fn as_written(&self, mut header: Header) -> Header {
+        record::VERSION.clone_into(&mut header.version);
+        if !self.given.is_empty() {
+            header.narrowed.push(self.given.clone());
+        }
+        header
+    }
+
+    /// Shows the logs to their end, or until nobody wants more.
+    pub(super) fn run(
+        &mut self,
+        merge: &mut Merge<File>,
+        sinks: &mut Sinks,
+        tell: &mut dyn FnMut(From, Remark),
+    ) -> Result<(), Stop> {
+        let head = Head {
+            headers: &self.headers,
+            hosts: self.hosts,
+        };
+        sinks.head(&head).map_err(Stop::Sink)?;
+        while !self.filter.is_done() {
+            if merge.waits() {
+                sinks.flush().map_err(Stop::Sink)?;
+            }
+            let next = merge.next(tell);
+            match next.map_err(|(from, why)| Stop::Log(from, why))? {
+                Some((from, Item::Record(record))) => self.show(from, *record, sinks),
+                Some((from, Item::Header(header))) => self.next_trace(from, *header, sinks),
+                None => break,
+            }
+            .map_err(Stop::Sink)?;
+        }
+        Ok(())
+    }
+
+    /// Shows a record, and the verdict that follows. An answer is taken as it is: what
+    /// it was derived from need not be in the log.
+    fn show(&mut self, from: From, mut record: Record, sinks: &mut Sinks) -> Result<(), SinkError> {
+        let source = &mut self.sources[from];
+        source.note(&record);
+        if self.hosts && record.host.is_none() {
+            record.host = Some(source.host.clone());
+        }
+        let Some(judge) = &mut source.judge else {
+            return Self::show_as_it_is(&mut self.filter, source, record, sinks);
+        };
+        let mut outcome = Ok(());
+        let host = record.host.clone();
+        stage::judge(&mut self.filter, judge, record, |mut record| {
+            record.host.clone_from(&host);
+            if outcome.is_ok() {
+                outcome = sinks.record(&record);
+            }
+        });
+        outcome
+    }
+
+    fn show_as_it_is(
+        filter: &mut Filter,
+        source: &mut Source,
+        record: Record,
+        sinks: &mut Sinks,
+    ) -> Result<(), SinkError> {
+        let number = record.seq;
+        let Some(mut record) = filter.pass(record) else {
+            return Ok(());
+        };
+        source.renumbered |= record.seq != number;
+        if source.renumbered && record.evidence.is_some() {
+            // The numbers of other records now.
+            record.evidence = Some(Evidence(Vec::new()));
+        }
+        sinks.record(&record)
+    }
+
+    fn next_trace(
+        &mut self,
+        from: From,
+        header: Header,
+        sinks: &mut Sinks,
+    ) -> Result<(), SinkError> {
+        let source = &mut self.sources[from];
+        source.host.clone_from(&header.host);
+        source.start(Some(&header), &self.given);
+        sinks.next_trace(&self.as_written(header))
+    }
+
+    /// What was shown.
+    pub(super) fn outcome(&self) -> Outcome {
+        let sockets = |it: &Source| it.sockets.saturating_add(it.last_socket);
+        let sockets = self.sources.iter().map(sockets);
+        Outcome {
+            counts: self.filter.counts().clone(),
+            sockets: sockets.fold(0, u64::saturating_add),
+            ..Outcome::default()
+        }
+    }
+}
