@@ -52,8 +52,8 @@ pub struct Judge {
     ends: LruCache<Ends, ()>,
     learned: Learned,
     known: Known,
-    /// When the first record was made, CLOCK_MONOTONIC ns.
-    first_ns: Option<u64>,
+    /// Since when nothing is missing, CLOCK_MONOTONIC ns.
+    since_ns: Option<u64>,
     /// Something was lost: it may have contradicted what was learned.
     is_lossy: bool,
 }
@@ -118,7 +118,7 @@ impl Judge {
             ends: LruCache::new(max_sockets),
             learned: Learned::default(),
             known: Known::new(host),
-            first_ns: None,
+            since_ns: None,
             is_lossy: false,
         }
     }
@@ -126,8 +126,15 @@ impl Judge {
     /// Takes the next record, with its number, or 0 where it is not shown; gives the
     /// verdict that follows, if any, with number 0.
     pub fn push(&mut self, record: &Record) -> Option<Record> {
-        self.first_ns.get_or_insert(record.mono_ns);
-        self.is_lossy |= record.event == EventName::Lost;
+        match (record.event, &mut self.since_ns) {
+            (EventName::Lost, since_ns) => {
+                self.is_lossy = true;
+                *since_ns = since_ns.map(|it| it.max(record.mono_ns));
+            }
+            (_, since_ns) => {
+                since_ns.get_or_insert(record.mono_ns);
+            }
+        }
         // A verdict is no evidence.
         if record.event == EventName::Verdict {
             return None;
@@ -148,7 +155,7 @@ impl Judge {
     }
 
     fn passive(&self, record: &Record, was_known: bool) -> Option<Finding> {
-        let since_ns = record.mono_ns.saturating_sub(self.first_ns?);
+        let since_ns = record.mono_ns.saturating_sub(self.since_ns?);
         rules::passive(record, was_known, since_ns, &self.known)
     }
 

@@ -29,9 +29,9 @@ pub const ENOUGH: usize = 2;
 /// How many deaths of a place are remembered: those of the shortest ages.
 const DEATHS: usize = 16;
 
-/// Survived ages are remembered by classes that grow by half an octave: the longest
-/// of each.
-const CLASSES: usize = 2 * 40;
+/// Survived ages are remembered by classes, eight to the octave: the longest of each,
+/// up to 49 days.
+const CLASSES: usize = 8 * 32;
 
 /// What has been learned of all places.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ impl Bracket {
 #[derive(Clone, Debug)]
 struct History {
     /// The longest age of each class, ms; 0 for none.
-    survived: [u64; CLASSES],
+    survived: [u32; CLASSES],
     /// The shortest, ascending.
     deaths: Vec<Death>,
 }
@@ -97,8 +97,9 @@ impl Learned {
     /// this long.
     pub fn survived(&mut self, remote: (IpAddr, u16), age_ms: u64) {
         self.each(remote, |history| {
-            let class = &mut history.survived[class(age_ms)];
-            *class = age_ms.max(*class);
+            let age_ms = u32::try_from(age_ms).unwrap_or(u32::MAX);
+            let longest = &mut history.survived[class(age_ms)];
+            *longest = age_ms.max(*longest);
         });
     }
 
@@ -159,11 +160,11 @@ fn network((address, _): (IpAddr, u16)) -> IpNet {
         .trunc()
 }
 
-/// Which class an age is of: twice the logarithm of its ms.
-fn class(age_ms: u64) -> usize {
+/// Which class an age is of: its octave, and the three bits below its highest.
+fn class(age_ms: u32) -> usize {
     let octave = age_ms.max(1).ilog2();
-    let is_upper = age_ms >> octave.saturating_sub(1) & 1 != 0 && octave > 0;
-    (2 * octave as usize + usize::from(is_upper)).min(CLASSES - 1)
+    let eighth = (u64::from(age_ms) << 3 >> octave) & 7;
+    octave as usize * 8 + eighth as usize
 }
 
 impl Default for History {
@@ -204,7 +205,7 @@ impl History {
 
     /// The longest survived age below `limit_ms`, as far as remembered.
     fn longest_survived(&self, limit_ms: u64) -> Option<u64> {
-        let ages = self.survived.iter().copied();
+        let ages = self.survived.iter().map(|&age| u64::from(age));
         ages.filter(|&age| age > 0 && age < limit_ms).max()
     }
 }
@@ -328,10 +329,11 @@ mod tests {
 
     #[test]
     fn classes_grow_and_never_end() {
-        let ages = (0..64).flat_map(|bit| [1_u64 << bit, (1 << bit) + (1 << bit >> 1)]);
+        let ages = (3..32).flat_map(|bit| (8..16).map(move |eighths| eighths << (bit - 3)));
         let classes: Vec<_> = ages.map(class).collect();
-        assert!(classes.is_sorted());
-        assert_eq!((class(0), class(u64::MAX)), (0, CLASSES - 1));
+        assert!(classes.is_sorted_by(|a, b| a < b), "{classes:?}");
+        assert_eq!(classes.last(), Some(&(CLASSES - 1)));
+        assert_eq!((class(0), class(u32::MAX)), (0, CLASSES - 1));
     }
 
     #[test]

@@ -15,8 +15,8 @@ const IDLE_MS: u64 = 1_000;
 const LIKELY_MS: u64 = 10_000;
 
 /// How long a connection that this host closed may live on without a process, ns:
-/// FIN_WAIT2 and TIME_WAIT. What came in sooner after the first record may be of one
-/// that was closed before it.
+/// FIN_WAIT2 and TIME_WAIT. What came in sooner after the first record, or after a
+/// loss, may be of one that was closed before it.
 const AFTERLIFE_NS: u64 = 2 * 60_000_000_000;
 
 /// A reset that came in, by what drew it.
@@ -209,8 +209,8 @@ pub(super) fn sent(record: &Record) -> Option<Finding> {
     Some(finding)
 }
 
-/// The verdict on a reset in answer to a segment, which came so long after the first
-/// record; `was_known`: that connection was spoken of before.
+/// The verdict on a reset in answer to a segment, nothing having been missed for so
+/// long before; `was_known`: that connection was spoken of before.
 pub(super) fn passive(
     record: &Record,
     was_known: bool,

@@ -1,12 +1,17 @@
 //! Rows of events and the verdicts on them; then what must hold for any events.
 
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
+
+use proptest::prelude::*;
 
 use super::*;
 use crate::correlate::Correlator;
-use crate::event::{Event, FinWait2, Kind, Met, PassiveReset, SocketEvent, SocketId};
+use crate::event::{
+    Cause, Event, FinWait2, Kind, Met, Origin, PassiveReset, Setting, SocketEvent, SocketId,
+};
 use crate::filter::{Filter, RecordFilter};
-use crate::sample::{event, of, passive_reset, probe};
+use crate::sample::{event, lost, of, passive_reset, probe};
 use crate::words::Word as _;
 
 const ROOM: NonZeroUsize = NonZeroUsize::new(64).expect("it is not zero");
@@ -322,5 +327,280 @@ fn every_cause_of_an_active_reset_is_told_with_and_without_reasons() {
         let advice = verdicts.first().and_then(|it| it.advice.as_ref());
         let advice = advice.map_or("", |it| it.as_str());
         assert!(advice.contains(words), "{advice}");
+    }
+}
+
+/// A connection to 10.9.0.100:5672 that survives `quiet_s` of silence, shown by a
+/// probe that is answered, and dies of `last_s`; what is seen of it from `at_s` on.
+fn life(sk: u64, at_s: u64, quiet_s: Option<u64>, last_s: u64) -> Vec<Event> {
+    let to = |event: SocketEvent| {
+        of(SocketEvent {
+            id: SocketId { sk, born_ns: 1 },
+            raddr: IpAddr::from([10, 9, 0, 100]),
+            rport: 5672,
+            ..event
+        })
+    };
+    let mut events = Vec::new();
+    let mut now_ms = at_s * 1000;
+    if let Some(quiet_s) = quiet_s {
+        let quiet = SocketEvent {
+            lastrcv_ms: quiet_s * 1000,
+            lastsnd_ms: quiet_s * 1000,
+            ..probe(now_ms, 0, quiet_s * 1000)
+        };
+        events.push(to(quiet));
+        now_ms += last_s * 1000;
+    }
+    events.push(to(received(now_ms + 24, last_s * 1000, 20)));
+    events
+}
+
+fn advice(record: &Record) -> &str {
+    record.advice.as_ref().map_or("", |it| it.as_str())
+}
+
+#[test]
+fn an_unknown_timeout_is_learned_and_told() {
+    let once = life(1, 1_000, Some(301), 351);
+    let twice = [once.clone(), life(2, 5_000, None, 400)].concat();
+    let three = [twice.clone(), life(3, 9_000, None, 352)].concat();
+    let contradicted = [three.clone(), life(4, 20_000, Some(380), 410)].concat();
+    type Told = (&'static str, Option<u64>, Option<u64>, Option<bool>);
+    let rows: &[(&[Event], Told, &str)] = &[
+        (&once, ("medium", None, None, None), "keepalive"),
+        (
+            &twice,
+            ("high", Some(300), Some(400), Some(false)),
+            "idle timeout towards 10.9.0.100:5672 lies between 300 s and 400 s; AWS NLB's default is \
+             350 s; ",
+        ),
+        (
+            &contradicted,
+            ("low", Some(300), Some(400), Some(true)),
+            "lies between 300 s and 400 s, but the evidence contradicts itself",
+        ),
+    ];
+    for (events, expected, words) in rows {
+        let verdicts = verdicts(events);
+        let last = verdicts.last().expect("a verdict on each death");
+        let seconds = |ms: Option<u64>| ms.map(|ms| (ms + 300) / 1000);
+        let told = (
+            last.confidence.map_or("", |it| it.word()),
+            seconds(last.survived_ms).map(|s| s - 1),
+            seconds(last.died_ms),
+            last.contradictory,
+        );
+        assert_eq!(told, *expected, "{last:?}");
+        assert!(advice(last).contains(words), "{}", advice(last));
+    }
+    // A loss may have hidden what contradicts it.
+    let lossy = [vec![lost(0, None)], twice].concat();
+    let last = verdicts(&lossy).pop().expect("a verdict on each death");
+    assert_eq!(last.confidence, Some(Confidence::Medium));
+}
+
+#[test]
+fn advice_names_the_setting_its_place_and_why() {
+    let setting = |value, from| Setting { value, from };
+    let dead = || received(0, 903_000, 4);
+    let sysctl = SocketEvent {
+        keepalive_time: setting(7_200_000, Origin::Sysctl),
+        ..dead()
+    };
+    let own = SocketEvent {
+        keepalive_time: setting(1_200_000, Origin::Socket),
+        ..dead()
+    };
+    let off = SocketEvent {
+        keepalive: false,
+        ..dead()
+    };
+    let unnamed = SocketEvent {
+        owner: None,
+        ..received(0, 12_000, 10)
+    };
+    let why = "(half of Linux IPVS's 900 s)";
+    for (event, expected) in [
+        (
+            sysctl,
+            format!(
+                "set net.ipv4.tcp_keepalive_time=450 in netns 4026531840, not 7200, or \
+                 TCP_KEEPIDLE=450 in beam.smp[4242] {why}"
+            ),
+        ),
+        (
+            own,
+            format!("in beam.smp[4242] set TCP_KEEPIDLE to 450, not 1200 {why}"),
+        ),
+        (
+            off,
+            format!("in beam.smp[4242] turn on SO_KEEPALIVE with TCP_KEEPIDLE=450 {why}"),
+        ),
+        (
+            unnamed,
+            "keepalive is on in the program, first probe after 3 s, which should do (half of the \
+             11.9 s that it did not survive)"
+                .to_owned(),
+        ),
+    ] {
+        let verdicts = verdicts(&[of(event)]);
+        assert_eq!(verdicts.first().map(advice), Some(expected.as_str()));
+    }
+    let own = [HostTimeout {
+        what: Escaped::from("ipvs"),
+        netns: 7,
+        seconds: 4,
+    }];
+    let records = run(&[of(received(0, 12_000, 10))], &own, EventName::ALL);
+    let verdict = records.last().expect("a verdict");
+    let fits = verdict.middlebox.as_ref().map(Escaped::as_str);
+    assert_eq!(fits, Some("this host's ipvs in netns 7 (4 s)"));
+    assert_eq!(verdict.confidence, Some(Confidence::Medium));
+}
+
+#[test]
+fn verdicts_alone_are_the_same_but_name_no_records() {
+    let events = life(1, 1_000, Some(301), 351);
+    let all = verdicts(&events);
+    let alone = run(&events, &[], &[EventName::Verdict]);
+    let numbered = |record: &Record| Record {
+        seq: 0,
+        evidence: None,
+        ..record.clone()
+    };
+    let both = [&all, &alone].map(|it| it.iter().map(numbered).collect::<Vec<_>>());
+    assert_eq!(both[0], both[1]);
+    assert_eq!(alone.first().map(|it| it.seq), Some(1));
+    assert_eq!(
+        alone.first().and_then(|it| it.evidence.clone()),
+        Some(Evidence(vec![]))
+    );
+}
+
+/// Any event at all, in an order that no kernel has.
+fn any_event() -> impl Strategy<Value = Event> {
+    let kind = prop_oneof![
+        4 => Just(Kind::Probe),
+        1 => Just(Kind::Early),
+        1 => Just(Kind::Timeout(Cause::ProbeCount)),
+        1 => Just(Kind::Timeout(Cause::UserTimeout)),
+        1 => Just(Kind::FinWait2(None)),
+        2 => Just(Kind::RstSent),
+        6 => Just(Kind::RstReceived),
+        1 => Just(Kind::Closed),
+    ];
+    let ms = || prop_oneof![4 => 0..2_000_000_u64, 4 => 0..20_000_u64, 1 => Just(u64::MAX)];
+    let counts = (0..4_u8, 0..3_u32, 0..3_u8);
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    let socket = (
+        kind,
+        0..4_u64,
+        0..14_u8,
+        counts,
+        flags,
+        0..9_000_000_u64,
+        ms(),
+        ms(),
+    );
+    let socket = socket.prop_map(
+        |(kind, sk, state, (out, unacked, retransmits), flags, at_ms, idle, sent)| {
+            let (orphan, write_queue, keepalive) = flags;
+            of(SocketEvent {
+                id: SocketId { sk, born_ns: 1 },
+                lport: 4_000 + u16::try_from(sk).unwrap_or_default(),
+                state,
+                probes_out: out,
+                probes_out_after: out,
+                unacked,
+                retransmits,
+                orphan,
+                write_queue,
+                keepalive,
+                lastack_ms: idle,
+                lastrcv_ms: idle,
+                lastsnd_ms: sent,
+                ..event(at_ms, kind)
+            })
+        },
+    );
+    let met = prop_oneof![
+        Just(Met::Nothing),
+        Just(Met::TimeWait),
+        Just(Met::Request),
+        Just(Met::Socket)
+    ];
+    let stray = (
+        met,
+        any::<u8>(),
+        0..14_u8,
+        0..9_000_000_u64,
+        0..6_u16,
+        0..3_u32,
+    );
+    let stray = stray.prop_map(|(met, flags, state, at_ms, port, len)| {
+        passive(PassiveReset {
+            lport: 4_000 + port,
+            met,
+            flags,
+            state,
+            len,
+            ..passive_reset(at_ms)
+        })
+    });
+    prop_oneof![8 => socket, 2 => stray, 1 => Just(lost(0, None))]
+}
+
+proptest! {
+    #[test]
+    fn any_events_have_verdicts_that_rest_on_what_was_shown(
+        events in prop::collection::vec(any_event(), 0..60),
+    ) {
+        let records = run(&events, &[], EventName::ALL);
+        prop_assert_eq!(&records, &run(&events, &[], EventName::ALL));
+        for (place, record) in records.iter().enumerate() {
+            prop_assert_eq!(record.seq, place as u64 + 1);
+            let Some(Evidence(evidence)) = &record.evidence else { continue };
+            prop_assert!(evidence.is_sorted_by(|a, b| a < b));
+            // The last is the record that the verdict follows at once.
+            prop_assert_eq!(evidence.last(), Some(&(record.seq - 1)));
+            for seq in evidence {
+                let named = records.get(*seq as usize - 1);
+                prop_assert!(named.is_some_and(|it| it.sock == record.sock && it.verdict.is_none()));
+            }
+            prop_assert!(!advice(record).is_empty() && !advice(record).contains('\n'));
+        }
+    }
+
+    #[test]
+    fn a_loss_makes_no_verdict_surer(
+        events in prop::collection::vec(any_event(), 0..60),
+        place in any::<prop::sample::Index>(),
+    ) {
+        let mut lossy = events.clone();
+        lossy.insert(place.index(events.len() + 1), lost(0, None));
+        let (before, after) = (verdicts(&events), verdicts(&lossy));
+        prop_assert_eq!(before.len(), after.len());
+        for (before, after) in before.iter().zip(&after) {
+            prop_assert_eq!(before.verdict, after.verdict);
+            prop_assert!(after.confidence <= before.confidence);
+        }
+    }
+
+    #[test]
+    fn memory_is_bounded(
+        events in prop::collection::vec(any_event(), 0..200),
+    ) {
+        let mut correlator = Correlator::new(ROOM);
+        let room = NonZeroUsize::MIN.saturating_add(1);
+        let mut judge = Judge::new(room, &[]);
+        for event in &events {
+            correlator.push(event, &mut |record| {
+                judge.push(&record);
+            });
+            prop_assert!(judge.stories.len() <= 2 && judge.ends.len() <= 2);
+            let probes = judge.stories.iter().map(|(_, story)| story.probes.len());
+            prop_assert!(probes.max().unwrap_or_default() <= MAX_PROBES);
+        }
     }
 }
