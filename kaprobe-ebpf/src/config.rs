@@ -63,6 +63,12 @@ pub struct Offsets {
     /// Bytes of `sysctl_tcp_keepalive_probes`: 1, or 4 before it shrank.
     pub net_keepalive_probes_size: u32,
 
+    pub skb_head: u32,
+    pub skb_network_header: u32,
+    pub skb_transport_header: u32,
+    pub skb_dev: u32,
+    pub dev_net: u32,
+
     /// From a `struct socket` to its inode's number.
     pub socket_ino: u32,
 
@@ -136,6 +142,9 @@ pub struct Config {
     /// 1 at the position of the reason among `tcp_send_active_reset`'s arguments,
     /// counted from 0; all 0 where it takes none.
     pub reset_reason_at: [u32; REASON_POSITIONS],
+    /// 1 where `tcp_v4_send_reset` and `tcp_v6_send_reset` take a third argument, the
+    /// reason.
+    pub passive_with_reason: u32,
     /// 1 where the tracepoint tcp_send_reset has a third argument, the reason.
     pub reset_traced_with_reason: u32,
     /// 1 to log what only the programs can say.

@@ -14,11 +14,11 @@ use kaprobe_ebpf::{
 use crate::{
     filter,
     kernel::{
-        TCP_CLOSE, TCP_FIN_WAIT2, config, describe, identify, look_again, now_ns, socket_of,
-        timer_of,
+        TCP_CLOSE, TCP_FIN_WAIT2, config, describe, dissect, identify, look_again, now_ns,
+        socket_of, timer_of,
     },
     maps::{FIRINGS, count, state},
-    ring::{send, send_closed, send_other},
+    ring::{send, send_closed, send_other, send_passive},
 };
 
 /// How long after arming an exit without entry may still belong to a firing that
@@ -154,6 +154,40 @@ pub fn reset(sk: u64, reason: u32) {
         describe(sk, event);
     });
 }
+
+/// `tcp_receive_reset` was traced: the socket still is as it was before.
+#[inline(always)]
+pub fn received(sk: u64) {
+    if armed().is_none() {
+        return;
+    }
+    let socket = identify(sk);
+    if filter::keeps(&socket) {
+        send_other(kind::RST_RECEIVED, &socket, |event| describe(sk, event));
+    }
+}
+
+/// A reset is about to answer the segment in `skb`, which met `sk`: a socket, a
+/// minisock, or 0 for nothing.
+#[inline(always)]
+pub fn passive(sk: u64, skb: u64, reason: u32) {
+    if armed().is_none() {
+        return;
+    }
+    send_passive(|event| {
+        dissect(sk, skb, event);
+        event.mono_ns = now_ns();
+        event.reason = reason;
+        if reason != ABSENT {
+            event.flags = flag::HAS_REASON;
+        }
+        // `tcp_v4_send_reset` returns early on a reset: it never answers one.
+        event.segment_flags & TCP_FLAG_RST == 0 && filter::keeps(&event.socket)
+    });
+}
+
+/// RST in the 14th byte of a TCP header (RFC 9293, 3.1).
+const TCP_FLAG_RST: u8 = 1 << 2;
 
 /// `tcp_destroy_sock` was traced: the address can be another socket's from here.
 #[inline(always)]

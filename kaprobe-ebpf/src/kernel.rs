@@ -25,6 +25,8 @@ macro_rules! config {
 }
 pub(crate) use config;
 
+/// `AF_INET`.
+pub const AF_INET: u16 = 2;
 /// `AF_INET6`.
 pub const AF_INET6: u16 = 10;
 /// `TCP_FIN_WAIT2`, include/net/tcp_states.h.
@@ -145,6 +147,48 @@ pub fn identify(sk: u64) -> Socket {
     let net: u64 = member!(sk, skc_net);
     fill!(socket.netns, net, net_inum);
     socket
+}
+
+/// The ends of the segment in `skb`, seen from this host, and what else its headers
+/// tell. `sk` is the socket or minisock that it met, 0 for none: it knows the network
+/// namespace, and where there is none the device does. (`tcp_v4_rcv` takes the device
+/// from a segment that has a socket.)
+#[inline(always)]
+pub fn dissect(sk: u64, skb: u64, event: &mut Event) {
+    let head: u64 = member!(skb, skb_head);
+    let network = member!(skb, skb_network_header => u16) as u64;
+    let transport = member!(skb, skb_transport_header => u16) as u64;
+    let (ip, tcp) = (head + network, head + transport);
+    let socket = &mut event.socket;
+
+    socket.rport = u16::from_be(read(tcp, 0));
+    socket.lport = u16::from_be(read(tcp, 2));
+    let tcp_bytes = (read::<u8>(tcp, 12) >> 4) as u64 * 4;
+    event.segment_flags = read(tcp, 13);
+
+    let ip_bytes = if read::<u8>(ip, 0) >> 4 == 6 {
+        socket.family = AF_INET6;
+        read_into(socket.raddr.as_mut_ptr(), 16, ip, 8);
+        read_into(socket.laddr.as_mut_ptr(), 16, ip, 24);
+        event.segment_ttl = read(ip, 7);
+        40 + u16::from_be(read(ip, 4)) as u64
+    } else {
+        socket.family = AF_INET;
+        fill_v4(&mut socket.raddr, ip, 12);
+        fill_v4(&mut socket.laddr, ip, 16);
+        event.segment_ttl = read(ip, 8);
+        u16::from_be(read(ip, 2)) as u64
+    };
+    event.segment_len = ip_bytes.saturating_sub(transport - network + tcp_bytes) as u32;
+
+    let net: u64 = if sk != 0 {
+        event.state = member!(sk, skc_state);
+        member!(sk, skc_net)
+    } else {
+        let dev: u64 = member!(skb, skb_dev);
+        member!(dev, dev_net)
+    };
+    fill!(socket.netns, net, net_inum);
 }
 
 /// Reads an IPv4 address into the first four bytes of sixteen.

@@ -105,6 +105,65 @@ pub fn reset_tracepoint(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// match-proto: fn tcp_v4_send_reset(sk, skb, [reason])
+#[fentry]
+pub fn passive_v4_fentry(ctx: FEntryContext) -> i32 {
+    firing::passive(ctx.arg(0), ctx.arg(1), passive_reason(|| ctx.arg(2)));
+    0
+}
+
+/// match-proto: fn tcp_v6_send_reset(sk, skb, [reason])
+#[fentry]
+pub fn passive_v6_fentry(ctx: FEntryContext) -> i32 {
+    firing::passive(ctx.arg(0), ctx.arg(1), passive_reason(|| ctx.arg(2)));
+    0
+}
+
+/// match-proto: fn tcp_v4_send_reset(sk, skb, [reason])
+#[kprobe]
+pub fn passive_v4_kprobe(ctx: ProbeContext) -> u32 {
+    passive_kprobe(&ctx);
+    0
+}
+
+/// match-proto: fn tcp_v6_send_reset(sk, skb, [reason])
+#[kprobe]
+pub fn passive_v6_kprobe(ctx: ProbeContext) -> u32 {
+    passive_kprobe(&ctx);
+    0
+}
+
+#[inline(always)]
+fn passive_kprobe(ctx: &ProbeContext) {
+    if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
+        let reason = passive_reason(|| ctx.arg(2).unwrap_or(ABSENT));
+        firing::passive(sk, skb, reason);
+    }
+}
+
+/// Passive resets carry the segment that caused them.
+///
+/// match-proto: tracepoint tcp_send_reset(sk, skb, [reason])
+#[raw_tracepoint(tracepoint = "tcp_send_reset")]
+pub fn passive_tracepoint(ctx: RawTracePointContext) -> i32 {
+    let (sk, skb): (u64, u64) = (ctx.arg(0), ctx.arg(1));
+    let reason = match config!(reset_traced_with_reason) {
+        0 => ABSENT,
+        _ => ctx.arg(2),
+    };
+    if skb != 0 {
+        firing::passive(sk, skb, reason);
+    }
+    0
+}
+
+/// match-proto: tracepoint tcp_receive_reset(sk)
+#[raw_tracepoint(tracepoint = "tcp_receive_reset")]
+pub fn receive_tracepoint(ctx: RawTracePointContext) -> i32 {
+    firing::received(ctx.arg(0));
+    0
+}
+
 /// match-proto: tracepoint tcp_destroy_sock(sk)
 #[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
 pub fn destroy_tracepoint(ctx: RawTracePointContext) -> i32 {
@@ -129,6 +188,17 @@ fn reason(argument: impl Fn(usize) -> u32) -> u32 {
         reason = argument(2);
     }
     reason
+}
+
+/// The third argument of `tcp_v4_send_reset` and `tcp_v6_send_reset`, where it is the
+/// reason.
+#[inline(always)]
+fn passive_reason(argument: impl FnOnce() -> u32) -> u32 {
+    if config!(passive_with_reason) == 0 {
+        ABSENT
+    } else {
+        argument()
+    }
 }
 
 /// Whether a timer is a keepalive timer; the tracepoints see every timer there is.

@@ -57,7 +57,20 @@ pub fn send_other(kind: u16, socket: &Socket, fill: impl FnOnce(&mut Event)) {
             Some(known) => event.born_ns = unsafe { (*known).born_ns },
             None => remember(event, 0),
         }
+        true
     });
+}
+
+/// Sends up a reset that answered a segment. `fill` says whether it is one to keep:
+/// that is known only once the segment has been read.
+#[inline(always)]
+pub fn send_passive(fill: impl FnOnce(&mut Event) -> bool) {
+    if wanted(kind::RST_PASSIVE) {
+        reserve(kind::RST_PASSIVE, |event| {
+            *event = Event::EMPTY;
+            fill(event)
+        });
+    }
 }
 
 /// Sends the end of a socket up if an event has spoken of it, and forgets it, so
@@ -72,6 +85,7 @@ pub fn send_closed(sk: u64, fill: impl FnOnce(&mut Event)) {
             fill(event);
             // SAFETY: a value of a preallocated map stays mapped while programs run.
             event.born_ns = unsafe { (*known).born_ns };
+            true
         });
     }
     let _gone_already = SOCKETS.remove(sk);
@@ -94,20 +108,26 @@ fn remember(event: &mut Event, probing: u64) {
 
 #[inline(always)]
 fn submit(event: &Event) {
-    reserve(event.kind, |slot| *slot = *event);
+    reserve(event.kind, |slot| {
+        *slot = *event;
+        true
+    });
 }
 
 /// Puts an event into the ring buffer, or counts it as lost. `fill` must write all
-/// of it: the slot holds what was there before.
+/// of it, since the slot holds what was there before, and says whether to keep it.
 #[inline(always)]
-fn reserve(kind: u16, fill: impl FnOnce(&mut Event)) {
+fn reserve(kind: u16, fill: impl FnOnce(&mut Event) -> bool) {
     let Some(mut slot) = EVENTS.reserve::<Event>(0) else {
         count(kind as u32);
         return;
     };
     // SAFETY: integers only, for which any bytes are a value.
     let event = unsafe { slot.assume_init_mut() };
-    fill(event);
+    if !fill(event) {
+        slot.discard(0);
+        return;
+    }
     event.version = VERSION;
     event.kind = kind;
     slot.submit(0);

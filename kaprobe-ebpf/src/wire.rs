@@ -34,8 +34,13 @@ pub mod kind {
     pub const RST_SENT: u16 = 9;
     /// A socket that an earlier event spoke of was destroyed.
     pub const CLOSED: u16 = 10;
+    /// `tcp_receive_reset` was traced: a reset was received on this socket.
+    pub const RST_RECEIVED: u16 = 11;
+    /// A reset answered a segment. `state` is that of the socket or minisock that the
+    /// segment met, 0 of none; `socket` tells the segment's ends and no more.
+    pub const RST_PASSIVE: u16 = 12;
     /// How many kinds there are.
-    pub const COUNT: u16 = 11;
+    pub const COUNT: u16 = 13;
 }
 
 /// Why a [`kind::TIMEOUT`] gave up.
@@ -177,8 +182,14 @@ pub struct Event {
     pub err: u32,
     /// The kernel's `enum sk_rst_reason` number; meaningful with `HAS_REASON`.
     pub reason: u32,
+    /// The segment that a [`kind::RST_PASSIVE`] answers: bytes of data.
+    pub segment_len: u32,
+    /// Its flags: the 14th byte of its TCP header.
+    pub segment_flags: u8,
+    /// The TTL or hop limit left in it.
+    pub segment_ttl: u8,
     /// Zero.
-    pub reserved: u32,
+    pub reserved: [u8; 6],
 }
 
 /// Size of an [`Event`] on the wire, bytes.
@@ -187,7 +198,7 @@ pub const EVENT_SIZE: usize = size_of::<Event>();
 // No padding: the members' sizes add up to the whole.
 const _: () = assert!(size_of::<Socket>() == 8 + 2 * 16 + 4 + 3 * 2 + 3 * 2);
 const _: () =
-    assert!(EVENT_SIZE == 8 + 2 * 8 + 4 * 8 + size_of::<Socket>() + 7 * 4 + 7 * 4 + 4 + 5 * 4);
+    assert!(EVENT_SIZE == 8 + 2 * 8 + 4 * 8 + size_of::<Socket>() + 7 * 4 + 7 * 4 + 4 + 5 * 4 + 8);
 
 impl Socket {
     /// All zero: the start of one that is being filled in.

@@ -30,10 +30,12 @@ pub enum Hook {
 }
 
 impl Hook {
-    /// Those that are attached, the one without which there is nothing to trace first.
-    pub const ALL: [Self; 3] = [
+    /// All of them, the one without which there is nothing to trace first.
+    pub const ALL: [Self; 5] = [
         Self::KeepaliveTimer,
         Self::SendActiveReset,
+        Self::SendReset,
+        Self::ReceiveReset,
         Self::DestroySock,
     ];
 

@@ -343,12 +343,11 @@ fn event_mask(events: &BTreeSet<EventName>) -> u32 {
         EventName::FinWait2 => 1 << kind::FIN_WAIT2,
         EventName::NotRearmed => 1 << kind::NOT_REARMED,
         EventName::Unclassified => 1 << kind::UNCLASSIFIED,
-        EventName::RstSent => 1 << kind::RST_SENT,
+        EventName::RstSent => 1 << kind::RST_SENT | 1 << kind::RST_PASSIVE,
         // It is told of sockets that were spoken of: the same ones, whatever else is
         // shown.
         EventName::Closed => SPOKEN_OF,
-        // The kernel part has no such kind yet.
-        EventName::RstReceived => 0,
+        EventName::RstReceived => 1 << kind::RST_RECEIVED,
         EventName::Verdict => VERDICT_KINDS,
         EventName::Lost => 0,
     });
@@ -360,8 +359,12 @@ const SPOKEN_OF: u32 =
     (1 << kind::COUNT) - 1 - (1 << kind::EARLY) - (1 << kind::DATA_PENDING) - (1 << kind::BUSY);
 
 /// The kinds that verdicts rest on.
-const VERDICT_KINDS: u32 =
-    1 << kind::PROBE | 1 << kind::TIMEOUT | 1 << kind::FIN_WAIT2 | 1 << kind::RST_SENT;
+const VERDICT_KINDS: u32 = 1 << kind::PROBE
+    | 1 << kind::TIMEOUT
+    | 1 << kind::FIN_WAIT2
+    | 1 << kind::RST_SENT
+    | 1 << kind::RST_PASSIVE
+    | 1 << kind::RST_RECEIVED;
 
 fn family(args: &RecordArgs) -> Option<Family> {
     match (args.ipv4, args.ipv6) {

@@ -38,8 +38,17 @@ fn parts(hook: Hook, way: Way) -> &'static [Part] {
         (Hook::SendActiveReset, Way::Kprobe) => &[("reset_kprobe", "tcp_send_active_reset")],
         (Hook::SendActiveReset, Way::Tracepoint) => &[("reset_tracepoint", "tcp_send_reset")],
         (Hook::DestroySock, Way::Tracepoint) => &[("destroy_tracepoint", "tcp_destroy_sock")],
-        (Hook::DestroySock, Way::Fentry | Way::Kprobe)
-        | (Hook::SendReset | Hook::ReceiveReset, _) => &[],
+        (Hook::SendReset, Way::Fentry) => &[
+            ("passive_v4_fentry", "tcp_v4_send_reset"),
+            ("passive_v6_fentry", "tcp_v6_send_reset"),
+        ],
+        (Hook::SendReset, Way::Kprobe) => &[
+            ("passive_v4_kprobe", "tcp_v4_send_reset"),
+            ("passive_v6_kprobe", "tcp_v6_send_reset"),
+        ],
+        (Hook::SendReset, Way::Tracepoint) => &[("passive_tracepoint", "tcp_send_reset")],
+        (Hook::ReceiveReset, Way::Tracepoint) => &[("receive_tracepoint", "tcp_receive_reset")],
+        (Hook::DestroySock | Hook::ReceiveReset, Way::Fentry | Way::Kprobe) => &[],
     }
 }
 
@@ -85,7 +94,7 @@ impl<'a> Attacher<'a> {
     ///
     /// # Errors
     /// Names every way that was tried, and why the kernel refused it.
-    pub fn attach(&mut self, hook: Hook, ways: impl Iterator<Item = Way>) -> Result<Attached> {
+    pub fn attach(&mut self, hook: Hook, ways: Vec<Way>) -> Result<Attached> {
         let mut refused = Vec::new();
         for way in ways {
             match self.attach_way(hook, way) {

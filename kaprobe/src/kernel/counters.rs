@@ -75,9 +75,9 @@ impl Counters {
 
     fn totals(&self, ebpf: &Ebpf) -> Result<Vec<Total>> {
         let mut totals = Vec::new();
-        for (index, kind) in (0..).zip(COUNTED) {
+        for (index, (hook, kind)) in (0..).zip(COUNTED) {
             totals.push(Total {
-                hook: hook_of(kind),
+                hook,
                 kind: Some(kind),
                 why: LostWhy::RingBuffer,
                 count: self.sum(index)?,
@@ -117,26 +117,20 @@ impl Counters {
     }
 }
 
-/// The kinds in the order of their counters, as [`kind`] numbers them. A timeout
-/// that was lost has lost its cause too: it is counted under the first.
-const COUNTED: [Kind; kind::COUNT as usize] = [
-    Kind::Probe,
-    Kind::ProbeCongested,
-    Kind::Early,
-    Kind::DataPending,
-    Kind::Busy,
-    Kind::Timeout(Cause::ProbeCount),
-    Kind::FinWait2(None),
-    Kind::NotRearmed,
-    Kind::Unclassified,
-    Kind::RstSent,
-    Kind::Closed,
+/// What the counters count, as [`kind`] numbers them. A timeout that was lost has lost
+/// its cause too: it is counted under the first.
+const COUNTED: [(Hook, Kind); kind::COUNT as usize] = [
+    (Hook::KeepaliveTimer, Kind::Probe),
+    (Hook::KeepaliveTimer, Kind::ProbeCongested),
+    (Hook::KeepaliveTimer, Kind::Early),
+    (Hook::KeepaliveTimer, Kind::DataPending),
+    (Hook::KeepaliveTimer, Kind::Busy),
+    (Hook::KeepaliveTimer, Kind::Timeout(Cause::ProbeCount)),
+    (Hook::KeepaliveTimer, Kind::FinWait2(None)),
+    (Hook::KeepaliveTimer, Kind::NotRearmed),
+    (Hook::KeepaliveTimer, Kind::Unclassified),
+    (Hook::SendActiveReset, Kind::RstSent),
+    (Hook::DestroySock, Kind::Closed),
+    (Hook::ReceiveReset, Kind::RstReceived),
+    (Hook::SendReset, Kind::RstSent),
 ];
-
-const fn hook_of(kind: Kind) -> Hook {
-    match kind {
-        Kind::RstSent => Hook::SendActiveReset,
-        Kind::Closed => Hook::DestroySock,
-        _ => Hook::KeepaliveTimer,
-    }
-}

@@ -7,7 +7,10 @@ use std::{
 
 use kaprobe_ebpf::wire::{self, cause, flag, kind};
 
-use crate::event::{Cause, FinWait2, Instant, Kind, Origin, Setting, SocketEvent, SocketId};
+use crate::event::{
+    Cause, Event, FinWait2, Instant, Kind, Met, Origin, PassiveReset, Setting, SocketEvent,
+    SocketId,
+};
 
 /// `AF_INET` and `AF_INET6`, as Linux numbers them.
 const AF_INET: u16 = 2;
@@ -49,16 +52,41 @@ impl Decoder {
     ///
     /// # Errors
     /// Says what is not as the contract has it; never panics, whatever the bytes.
-    pub fn decode(&self, bytes: &[u8]) -> Result<SocketEvent, DecodeError> {
+    pub fn decode(&self, bytes: &[u8]) -> Result<Event, DecodeError> {
         let raw = wire::Event::from_bytes(bytes).ok_or(DecodeError::Length(bytes.len()))?;
         if raw.version != wire::VERSION {
             return Err(DecodeError::Version(raw.version));
         }
+        Ok(if raw.kind == kind::RST_PASSIVE {
+            Event::PassiveReset(Box::new(self.passive_reset(&raw)?))
+        } else {
+            Event::Socket(Box::new(self.socket_event(&raw)?))
+        })
+    }
+
+    fn passive_reset(&self, raw: &wire::Event) -> Result<PassiveReset, DecodeError> {
+        Ok(PassiveReset {
+            at: self.instant(raw.mono_ns),
+            laddr: address(raw.socket.family, raw.socket.laddr)?,
+            lport: raw.socket.lport,
+            raddr: address(raw.socket.family, raw.socket.raddr)?,
+            rport: raw.socket.rport,
+            netns: raw.socket.netns,
+            flags: raw.segment_flags,
+            len: raw.segment_len,
+            ttl: raw.segment_ttl,
+            reason: self.reason(raw),
+            met: met(raw.state),
+            state: raw.state,
+        })
+    }
+
+    fn socket_event(&self, raw: &wire::Event) -> Result<SocketEvent, DecodeError> {
         let has = |bit| raw.flags & bit != 0;
         let firing = raw.kind < kind::RST_SENT;
         Ok(SocketEvent {
             at: self.instant(raw.mono_ns),
-            kind: kind_of(&raw)?,
+            kind: kind_of(raw)?,
             id: SocketId {
                 sk: raw.socket.sk,
                 born_ns: raw.born_ns,
@@ -93,7 +121,7 @@ impl Decoder {
             retransmits: raw.retransmits,
             write_queue: has(flag::WRITE_QUEUE),
             err: (raw.err != 0).then_some(raw.err),
-            reason: has(flag::HAS_REASON).then(|| self.reason(raw.reason)),
+            reason: self.reason(raw),
             firing_ns: has(flag::RESET_IN_TIMER).then_some(raw.firing_ns),
             news: has(flag::NEWS),
         })
@@ -115,11 +143,24 @@ impl Decoder {
         setting(own, sysctl, |jiffies| self.ms(jiffies))
     }
 
-    fn reason(&self, number: u32) -> String {
-        self.reset_reasons
-            .get(&number)
-            .cloned()
-            .unwrap_or_else(|| number.to_string())
+    fn reason(&self, raw: &wire::Event) -> Option<String> {
+        let known = self.reset_reasons.get(&raw.reason);
+        (raw.flags & flag::HAS_REASON != 0)
+            .then(|| known.cloned().unwrap_or_else(|| raw.reason.to_string()))
+    }
+}
+
+/// `TCP_TIME_WAIT` and `TCP_NEW_SYN_RECV`, include/net/tcp_states.h: the states of
+/// minisocks, and of nothing else.
+const TCP_TIME_WAIT: u8 = 6;
+const TCP_NEW_SYN_RECV: u8 = 12;
+
+const fn met(state: u8) -> Met {
+    match state {
+        0 => Met::Nothing,
+        TCP_TIME_WAIT => Met::TimeWait,
+        TCP_NEW_SYN_RECV => Met::Request,
+        _ => Met::Socket,
     }
 }
 
@@ -162,6 +203,7 @@ fn kind_of(raw: &wire::Event) -> Result<Kind, DecodeError> {
         kind::NOT_REARMED => Kind::NotRearmed,
         kind::UNCLASSIFIED => Kind::Unclassified,
         kind::RST_SENT => Kind::RstSent,
+        kind::RST_RECEIVED => Kind::RstReceived,
         kind::CLOSED => Kind::Closed,
         other => return Err(DecodeError::Kind(other)),
     })
@@ -207,6 +249,13 @@ mod tests {
             std::slice::from_raw_parts(std::ptr::from_ref(raw).cast::<u8>(), wire::EVENT_SIZE)
         }
         .to_vec()
+    }
+
+    fn decoded(raw: &wire::Event) -> SocketEvent {
+        match decoder(250).decode(&bytes(raw)) {
+            Ok(Event::Socket(event)) => *event,
+            other => panic!("not of a socket: {other:?}"),
+        }
     }
 
     fn sample() -> wire::Event {
@@ -261,7 +310,7 @@ mod tests {
         raw.lrcvtime = 4_u32.wrapping_sub(250);
         raw.rcv_tstamp = 4_u32.wrapping_sub(500);
         raw.expires_after = 254;
-        let event = decoder(250).decode(&bytes(&raw)).expect("a valid event");
+        let event = decoded(&raw);
         assert_eq!(event.late_ms, Some(8));
         assert_eq!((event.lastrcv_ms, event.lastack_ms), (1000, 2000));
         assert_eq!(event.idle_ms(), 1000);
@@ -276,7 +325,7 @@ mod tests {
         raw.sysctl_time = 1_800_000;
         raw.sysctl_intvl = 18_750;
         raw.sysctl_probes = 9;
-        let event = decoder(250).decode(&bytes(&raw)).expect("a valid event");
+        let event = decoded(&raw);
         let from = |value, from| Setting { value, from };
         assert_eq!(event.keepalive_time, from(2_000, Origin::Socket));
         assert_eq!(event.keepalive_intvl, from(75_000, Origin::Sysctl));
@@ -290,7 +339,7 @@ mod tests {
             let mut raw = sample();
             raw.kind = kind::FIN_WAIT2;
             raw.flags = flags;
-            let event = decoder(250).decode(&bytes(&raw)).expect("a valid event");
+            let event = decoded(&raw);
             assert_eq!(event.kind, Kind::FinWait2(expected));
         };
         check(flag::RESETS_SEEN, Some(FinWait2::TimeWait));
@@ -299,6 +348,30 @@ mod tests {
             Some(FinWait2::Reset),
         );
         check(0, None);
+    }
+
+    #[test]
+    fn a_passive_reset_tells_of_its_segment() {
+        let mut raw = sample();
+        raw.kind = kind::RST_PASSIVE;
+        raw.socket.lport = 5672;
+        (raw.segment_len, raw.segment_flags, raw.segment_ttl) = (100, 0x18, 63);
+        for (state, expected) in [
+            (0, Met::Nothing),
+            (6, Met::TimeWait),
+            (12, Met::Request),
+            (10, Met::Socket),
+        ] {
+            raw.state = state;
+            let Ok(Event::PassiveReset(reset)) = decoder(250).decode(&bytes(&raw)) else {
+                panic!("not a passive reset");
+            };
+            assert_eq!((reset.met, reset.state), (expected, state));
+            assert_eq!(
+                (reset.lport, reset.len, reset.flags, reset.ttl),
+                (5672, 100, 0x18, 63)
+            );
+        }
     }
 
     #[test]
@@ -312,7 +385,7 @@ mod tests {
             } else {
                 0
             };
-            let event = decoder(250).decode(&bytes(&raw)).expect("a valid event");
+            let event = decoded(&raw);
             assert_eq!(event.reason.as_deref(), expected);
         };
         check(15, Some("KEEPALIVE_TIMEOUT"));

@@ -65,6 +65,18 @@ pub struct Wanted {
     pub debug: bool,
 }
 
+impl Wanted {
+    /// The ways to try for a hook, in turn. One that there is only one way to is not
+    /// a matter of choice.
+    fn ways(&self, hook: Hook) -> Vec<Way> {
+        let ways: Vec<_> = attach::ways(hook).collect();
+        match self.attach {
+            Some(way) if ways.len() > 1 => vec![way],
+            _ => ways,
+        }
+    }
+}
+
 /// The programs at work. Dropping it detaches them and frees their maps.
 pub struct Tracer {
     ebpf: Ebpf,
@@ -110,16 +122,18 @@ impl Tracer {
         let mut ebpf = load(&config, wanted)?;
         let mut attacher = Attacher::new(&mut ebpf);
         let mut attached =
-            vec![attacher.attach(Hook::DestroySock, attach::ways(Hook::DestroySock))?];
+            vec![attacher.attach(Hook::DestroySock, wanted.ways(Hook::DestroySock))?];
         let mut state = learn(attacher.ebpf())?;
-        let ways = |hook| attach::ways(hook).filter(|&way| wanted.attach.is_none_or(|w| w == way));
-        attached.push(attacher.attach(Hook::KeepaliveTimer, ways(Hook::KeepaliveTimer))?);
+        attached.push(attacher.attach(Hook::KeepaliveTimer, wanted.ways(Hook::KeepaliveTimer))?);
         let mut without = Vec::new();
-        match attacher.attach(Hook::SendActiveReset, ways(Hook::SendActiveReset)) {
-            Ok(reset) => attached.push(reset),
-            Err(why) => without.push(format!("{why:#}")),
+        for hook in [Hook::SendActiveReset, Hook::SendReset, Hook::ReceiveReset] {
+            match attacher.attach(hook, wanted.ways(hook)) {
+                Ok(reset) => attached.push(reset),
+                Err(why) => without.push(format!("{why:#}")),
+            }
         }
-        state.resets_seen = u32::from(without.is_empty());
+        let resets_seen = attached.iter().any(|a| a.hook == Hook::SendActiveReset);
+        state.resets_seen = u32::from(resets_seen);
         state.key = key_for(&attached);
 
         let logger = wanted
@@ -219,7 +233,7 @@ impl Tracer {
                 break;
             };
             let event = self.decoder.decode(&record)?;
-            batch.push(Event::Socket(Box::new(event)));
+            batch.push(event);
         }
         Ok(())
     }
@@ -272,6 +286,8 @@ pub(super) fn config(types: &KernelTypes, wanted: &Wanted) -> Result<Config> {
         *slot.context("tcp_send_active_reset takes its reason where kaprobe does not look")? = 1;
     }
     // (sk, skb) until 6.10, then (sk, skb, reason).
+    let passive = types.parameter("tcp_v4_send_reset", "reason");
+    config.passive_with_reason = u32::from(passive == Some(2));
     let traced = types.tracepoint_arguments("tcp_send_reset");
     config.reset_traced_with_reason = u32::from(traced.is_some_and(|n| n > 2));
     for (set, bit) in [
