@@ -127,9 +127,13 @@ impl Report {
     ) -> Self {
         let (hooks, hz, failure) = match tried {
             Ok((tried, hz)) => {
-                let hooks = Hook::ALL.map(|hook| HookReport::new(hook, &tried));
+                let hooks: Vec<_> = Hook::ALL
+                    .into_iter()
+                    .filter(|&hook| tried.iter().any(|tried| tried.hook == hook))
+                    .map(|hook| HookReport::new(hook, &tried))
+                    .collect();
                 let failure = hooks.iter().find_map(HookReport::failure);
-                (hooks.into(), Some(hz).filter(|&hz| hz > 0), failure)
+                (hooks, Some(hz).filter(|&hz| hz > 0), failure)
             }
             Err(why) => (Vec::new(), None, Some(why)),
         };
@@ -157,8 +161,11 @@ impl Report {
 
 impl HookReport {
     fn new(hook: Hook, tried: &[Tried]) -> Self {
-        let tried = tried.iter().filter(|tried| tried.hook == hook);
+        let tried: Vec<_> = tried.iter().filter(|tried| tried.hook == hook).collect();
+        let chosen = tried.iter().find(|tried| tried.outcome.is_ok());
+        let misses = chosen.and_then(|chosen| chosen.misses);
         let tried: Vec<_> = tried
+            .iter()
             .map(|tried| Trial {
                 way: WayName(tried.way),
                 works: tried.outcome.is_ok(),
@@ -172,14 +179,14 @@ impl HookReport {
         Self {
             hook,
             way,
-            loses: loses(hook, way.map(|way| way.0)),
+            loses: misses.or_else(|| loses(hook, way.map(|way| way.0))),
             tried,
         }
     }
 
     /// Why there is no tracing, where it is for want of this hook.
     fn failure(&self) -> Option<anyhow::Error> {
-        let vital = self.hook != Hook::SendActiveReset;
+        let vital = matches!(self.hook, Hook::KeepaliveTimer | Hook::DestroySock);
         (vital && self.way.is_none()).then(|| {
             let hook = self.hook;
             exit::Error::kernel(format!("this kernel lets nothing hook {hook}")).into()
@@ -276,6 +283,7 @@ mod tests {
             hook,
             way,
             outcome: outcome.map_err(str::to_owned),
+            misses: None,
         };
         let mut all = Vec::new();
         for hook in [Hook::KeepaliveTimer, Hook::SendActiveReset] {

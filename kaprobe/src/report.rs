@@ -152,7 +152,7 @@ mod tests {
         assert_snapshot!(Summary(&Outcome::default()), @"
         kaprobe: 0 records
         kaprobe: 0 sockets seen
-        kaprobe: events lost: 0 by tcp_keepalive_timer, 0 by tcp_send_active_reset, 0 by tcp_destroy_sock
+        kaprobe: events lost: 0 by tcp_keepalive_timer, 0 by tcp_send_active_reset, 0 by tcp_v4_send_reset, 0 by tcp_receive_reset, 0 by tcp_destroy_sock
         ");
         let counts = Counts {
             records: 12,
@@ -174,7 +174,7 @@ mod tests {
         assert_snapshot!(Summary(&outcome), @"
         kaprobe: 12 records: 8 probe, 3 timeout, 1 lost
         kaprobe: 1 socket seen
-        kaprobe: events lost: 40 by tcp_keepalive_timer, 0 by tcp_send_active_reset, 0 by tcp_destroy_sock
+        kaprobe: events lost: 40 by tcp_keepalive_timer, 0 by tcp_send_active_reset, 0 by tcp_v4_send_reset, 0 by tcp_receive_reset, 0 by tcp_destroy_sock
         kaprobe: 2 sockets forgotten for want of room
         kaprobe: 1 event of sockets beyond what the kernel's table holds
         kaprobe: 3 processes not searched for sockets: owners may be missing

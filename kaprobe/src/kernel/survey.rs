@@ -24,6 +24,8 @@ pub struct Tried {
     pub way: Way,
     /// Whether it worked, or why the kernel refused it.
     pub outcome: Result<(), String>,
+    /// What it does not show on this kernel, though it works.
+    pub misses: Option<&'static str>,
 }
 
 /// Tries every way of every hook. Nothing stays attached.
@@ -52,8 +54,17 @@ pub fn survey() -> Result<(Vec<Tried>, u32)> {
                 hook,
                 way,
                 outcome: outcome.map_err(|why| attach::reason(&why)),
+                misses: misses(&types, hook, way),
             });
         }
     }
     Ok((tried, hz))
+}
+
+/// Before it told reasons, tracepoint tcp_send_reset was silent of segments that have
+/// no socket (seen on 5.10 and 6.1).
+fn misses(types: &KernelTypes, hook: Hook, way: Way) -> Option<&'static str> {
+    let without_reason = types.tracepoint_arguments("tcp_send_reset") < Some(3);
+    ((hook, way) == (Hook::SendReset, Way::Tracepoint) && without_reason)
+        .then_some("resets that answer a segment which has no socket here")
 }
