@@ -270,13 +270,16 @@ fn answered_record(event: &SocketEvent, sock: u64, waiting: &Waiting, at_ns: u64
 fn event_record(event: &SocketEvent, sock: u64) -> Record {
     let probe = matches!(event.kind, Kind::Probe | Kind::ProbeCongested);
     let received = event.kind == Kind::RstReceived;
+    // The stamps that ages are made from are set when the handshake is over
+    // (`tcp_finish_connect`, net/ipv4/tcp_input.c).
+    let connected = State::from_number(event.state) != Some(State::SynSent);
     Record {
         probe: probe.then(|| probe_number(event)),
         probes_out: Some(event.probes_out_after.into()),
-        idle_ms: Some(event.idle_ms()),
-        lastrcv_ms: Some(event.lastrcv_ms),
-        lastack_ms: Some(event.lastack_ms),
-        lastsnd_ms: Some(event.lastsnd_ms),
+        idle_ms: connected.then(|| event.idle_ms()),
+        lastrcv_ms: connected.then_some(event.lastrcv_ms),
+        lastack_ms: connected.then_some(event.lastack_ms),
+        lastsnd_ms: connected.then_some(event.lastsnd_ms),
         next_ms: event.next_ms,
         late_ms: event.late_ms,
         unacked: Some(event.unacked),
