@@ -1,5 +1,7 @@
 //! What could not be delivered, hook by hook, as the programs and the kernel count it.
 
+use std::io;
+
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
@@ -7,14 +9,17 @@ use aya::{
 };
 use kaprobe_ebpf::wire::{counter, kind};
 
-use super::{attach, clock, missed};
+use super::{
+    attach::{self, Attached},
+    clock,
+    missed::Watched,
+};
 use crate::event::{Cause, Hook, Kind, Lost, LostWhy};
-use crate::way::Way;
 
 /// Reads the counters, and tells what is new in them.
 pub struct Counters {
     map: PerCpuArray<MapData, u64>,
-    attached: Vec<(Hook, Way)>,
+    watched: Vec<(Hook, Vec<Watched>)>,
     /// The totals that have been told already, in the order of [`Counters::totals`].
     told: Vec<u64>,
 }
@@ -28,13 +33,24 @@ struct Total {
 }
 
 impl Counters {
-    pub fn new(ebpf: &mut Ebpf, attached: Vec<(Hook, Way)>) -> Result<Self> {
+    /// Counts for these hooks, which are attached.
+    ///
+    /// # Errors
+    /// When the map or a program's descriptor is not to be had.
+    pub fn new(ebpf: &mut Ebpf, attached: &[Attached]) -> Result<Self> {
+        let watch = |attached: &Attached| {
+            let programs = attach::programs(ebpf, attached.hook, attached.way);
+            let watched: io::Result<Vec<_>> = programs.map(Watched::new).collect();
+            Ok((attached.hook, watched?))
+        };
+        let watched: io::Result<Vec<_>> = attached.iter().map(watch).collect();
+        let watched = watched.context("cannot watch the programs for what they miss")?;
         let map = ebpf
             .take_map("COUNTERS")
             .context("the BPF object has no map COUNTERS")?;
         Ok(Self {
             map: PerCpuArray::try_from(map)?,
-            attached,
+            watched,
             told: Vec::new(),
         })
     }
@@ -44,8 +60,8 @@ impl Counters {
     ///
     /// # Errors
     /// When the kernel does not hand the counters out.
-    pub fn new_losses(&mut self, ebpf: &Ebpf) -> Result<Vec<Lost>> {
-        let totals = self.totals(ebpf)?;
+    pub fn new_losses(&mut self) -> Result<Vec<Lost>> {
+        let totals = self.totals()?;
         let at = clock::now();
         self.told.resize(totals.len(), 0);
         let mut losses = Vec::new();
@@ -73,7 +89,7 @@ impl Counters {
         self.sum(counter::SOCKET_UNTRACKED)
     }
 
-    fn totals(&self, ebpf: &Ebpf) -> Result<Vec<Total>> {
+    fn totals(&self) -> Result<Vec<Total>> {
         let mut totals = Vec::new();
         for (index, (hook, kind)) in (0..).zip(COUNTED) {
             totals.push(Total {
@@ -90,16 +106,16 @@ impl Counters {
             count: self.sum(counter::FIRING_UNTRACKED)?,
         });
         let unpaired = self.sum(counter::EXIT_MISSED)? + self.sum(counter::ENTRY_MISSED)?;
-        for &(hook, way) in &self.attached {
-            let skipped: u64 = attach::programs(ebpf, hook, way).map(missed::by).sum();
+        for (hook, programs) in &self.watched {
+            let skipped: u64 = programs.iter().map(Watched::missed).sum();
             // A firing whose one end was skipped is found by its other end as well.
-            let count = if hook == Hook::KeepaliveTimer {
+            let count = if *hook == Hook::KeepaliveTimer {
                 skipped.max(unpaired)
             } else {
                 skipped
             };
             totals.push(Total {
-                hook,
+                hook: *hook,
                 kind: None,
                 why: LostWhy::Missed,
                 count,

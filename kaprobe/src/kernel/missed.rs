@@ -7,42 +7,66 @@
 use std::{
     io,
     mem::{size_of, zeroed},
-    os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
 };
 
 use aya::programs::{Program, loaded_links};
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_prog_info};
 
-/// How often this program was skipped; 0 where the kernel does not count.
-pub fn by(program: &Program) -> u64 {
-    let Ok(fd) = program.fd() else { return 0 };
-    let recursion =
-        info::<bpf_prog_info>(fd.as_fd().as_raw_fd()).map_or(0, |info| info.recursion_misses);
-    recursion + kprobe_missed(program)
+/// A program whose misses are counted. It holds the program and its links in the
+/// kernel for as long as it lives.
+pub struct Watched {
+    program: OwnedFd,
+    /// Links that count what they missed: those of kprobes.
+    links: Vec<OwnedFd>,
 }
 
-fn kprobe_missed(program: &Program) -> u64 {
-    let Program::KProbe(kprobe) = program else {
-        return 0;
-    };
-    let Ok(id) = kprobe.info().map(|info| info.id()) else {
-        return 0;
-    };
+impl Watched {
+    /// Watches a program that is attached.
+    ///
+    /// # Errors
+    /// When no descriptor is to be had.
+    pub fn new(program: &Program) -> io::Result<Self> {
+        let fd = program.fd().map_err(io::Error::other)?;
+        let links = match program {
+            Program::KProbe(kprobe) => links_of(kprobe.info().map_err(io::Error::other)?.id()),
+            _ => Vec::new(),
+        };
+        Ok(Self {
+            program: fd.as_fd().try_clone_to_owned()?,
+            links,
+        })
+    }
+
+    /// How often it was skipped, as far as the kernel counts that.
+    pub fn missed(&self) -> u64 {
+        let recursion =
+            info::<bpf_prog_info>(self.program.as_fd()).map_or(0, |info| info.recursion_misses);
+        let links = self.links.iter().filter_map(|link| missed_by(link).ok());
+        recursion + links.sum::<u64>()
+    }
+}
+
+/// The links of a program; none on kernels whose kprobes are not linked (before 5.15).
+fn links_of(program: u32) -> Vec<OwnedFd> {
     loaded_links()
         .filter_map(Result::ok)
-        .filter(|link| link.program_id() == id)
-        .filter_map(|link| missed_of_link(link.id()).ok())
-        .sum()
+        .filter(|link| link.program_id() == program)
+        .filter_map(|link| link_fd(link.id()).ok())
+        .collect()
 }
 
-fn missed_of_link(id: u32) -> io::Result<u64> {
+fn link_fd(id: u32) -> io::Result<OwnedFd> {
     // SAFETY: zero is a value of this union of integers.
     let mut attr: bpf_attr = unsafe { zeroed() };
     attr.__bindgen_anon_6.__bindgen_anon_1.link_id = id;
     let fd = bpf(bpf_cmd::BPF_LINK_GET_FD_BY_ID, &mut attr)?;
     // SAFETY: the kernel has just given this descriptor to us alone.
-    let link = unsafe { OwnedFd::from_raw_fd(fd) };
-    let info = info::<bpf_link_info>(link.as_raw_fd())?;
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn missed_by(link: &OwnedFd) -> io::Result<u64> {
+    let info = info::<bpf_link_info>(link.as_fd())?;
     if info.type_ != bpf_link_type::BPF_LINK_TYPE_PERF_EVENT as u32 {
         return Ok(0);
     }
@@ -59,10 +83,10 @@ fn missed_of_link(id: u32) -> io::Result<u64> {
 
 /// What the kernel says of a BPF object. `T` must be the structure that goes with
 /// the object behind `fd`, made of integers only.
-fn info<T>(fd: RawFd) -> io::Result<T> {
+fn info<T>(fd: BorrowedFd<'_>) -> io::Result<T> {
     // SAFETY: `T` is made of integers, for which zero is a value.
     let (mut info, mut attr): (T, bpf_attr) = unsafe { (zeroed(), zeroed()) };
-    attr.info.bpf_fd = u32::try_from(fd).map_err(io::Error::other)?;
+    attr.info.bpf_fd = u32::try_from(fd.as_raw_fd()).map_err(io::Error::other)?;
     attr.info.info_len = u32::try_from(size_of::<T>()).map_err(io::Error::other)?;
     attr.info.info = &raw mut info as u64;
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;

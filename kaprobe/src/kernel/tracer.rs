@@ -139,10 +139,9 @@ impl Tracer {
         let logger = wanted
             .debug
             .then(|| EbpfLogger::init_with_logger(&mut ebpf, DebugLog));
-        let hooks = attached.iter().map(|a| (a.hook, a.way)).collect();
         let mut tracer = Self {
             ring: RingBuf::try_from(take(&mut ebpf, "EVENTS")?)?,
-            counters: Counters::new(&mut ebpf, hooks)?,
+            counters: Counters::new(&mut ebpf, &attached)?,
             decoder: Decoder {
                 hz: state.hz,
                 reset_reasons: types.reset_reasons(),
@@ -239,7 +238,7 @@ impl Tracer {
     }
 
     fn new_losses(&mut self) -> Result<impl Iterator<Item = Event> + use<>> {
-        let losses = self.counters.new_losses(&self.ebpf)?;
+        let losses = self.counters.new_losses()?;
         Ok(losses.into_iter().map(Event::Lost))
     }
 }
