@@ -1,0 +1,37 @@
+//! The tests that need a kernel, and root: kaprobe's binary against real traffic, in
+//! network namespaces of their own. They run on the host and, by `cargo xtask test`,
+//! in virtual machines on every kernel of the matrix.
+
+use std::process::ExitCode;
+
+mod exact;
+mod filters;
+mod manners;
+mod owner;
+mod same;
+mod support;
+mod traffic;
+
+fn main() -> ExitCode {
+    if let Some(ended) = support::process::play_if_asked() {
+        return ended;
+    }
+    support::harness::main(&[
+        ("traffic", traffic::moves_the_kernels_counters),
+        ("exact", exact::equals_the_kernels_counters),
+        ("exact_lossy", exact::counts_what_it_loses),
+        ("same", same::by_every_way_to_attach),
+        ("owner", owner::is_who_holds_the_socket),
+        ("owner_orphan", owner::of_an_orphan_is_nobody),
+        ("filters_port", filters::by_port),
+        ("filters_address", filters::by_address),
+        ("filters_place_and_event", filters::by_place_and_event),
+        ("filters_combined", filters::combined),
+        ("stops", manners::stops_cleanly),
+        ("stops_closed_pipe", manners::ends_quietly_with_its_reader),
+        ("stops_killed", manners::leaves_whole_lines_when_killed),
+        ("refuses", manners::refuses_what_it_cannot_do),
+        ("refuses_way", manners::refuses_a_way_this_kernel_lacks),
+        ("refuses_nobody", manners::refuses_to_run_without_privilege),
+    ])
+}

@@ -1,0 +1,194 @@
+//! Every way to attach reports the same records for the same traffic, and they are
+//! the ones that the script implies.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use kaprobe::traffic::pair::Path;
+use kaprobe::traffic::scenarios as is;
+use kaprobe::traffic::script::{Actor, Scenario};
+use regex::Regex;
+
+use crate::support::cpu::OwnCpu;
+use crate::support::egress::Egress;
+use crate::support::kaprobe::{ALL_EVENTS, one_for_each_way};
+use crate::support::log::Log;
+use crate::support::netns;
+use crate::support::stage;
+
+/// A scenario, and what is told of its connection: a regular expression over the
+/// events in their order, a space after each. Bounds are open only where the number
+/// depends on how fast the machine is.
+const STORIES: &[(Scenario, &str)] = &[
+    (
+        is::ANSWERED,
+        "probe/1 (answered/1 probe/1 )+(answered/1 )?rst_sent closed ",
+    ),
+    (
+        is::ACCEPTED,
+        "probe/1 (answered/1 probe/1 )+(answered/1 )?rst_sent closed ",
+    ),
+    (
+        is::SILENT,
+        "probe/1 probe/2 probe/3 rst_sent timeout/probe_count closed ",
+    ),
+    (
+        is::SYSCTL,
+        "probe/1 probe/2 probe/3 rst_sent timeout/probe_count closed ",
+    ),
+    (
+        is::USER_TIMEOUT,
+        "probe/1 probe/2 rst_sent timeout/user_timeout closed ",
+    ),
+    (
+        is::RECOVERS,
+        "probe/1 probe/2 probe/3 (answered/3 probe/1 )(answered/1 probe/1 )*(answered/1 )?rst_sent closed ",
+    ),
+    (is::VANISHED, "probe/1 rst_received closed "),
+    (is::DATA_PENDING, "(data_pending ){2,}rst_sent closed "),
+    (
+        is::WINDOW_SHUT,
+        "(data_pending ){2,}(early )*probe/1 (answered/1 )?rst_sent closed ",
+    ),
+    (is::ORPHAN, "(data_pending ){2,}closed "),
+    (
+        is::EARLY,
+        "(early ){2,}probe/1 (answered/1 )?rst_sent closed ",
+    ),
+    (
+        is::BUSY,
+        "(busy ){2,}(data_pending )?early rst_sent closed ",
+    ),
+    (
+        is::LOCAL_DROP,
+        "probe/1 probe/2 probe/3 rst_sent timeout/probe_count closed ",
+    ),
+    (
+        is::CONGESTED,
+        "(probe_congested ){2,}probe/1 (answered/1 )?rst_sent closed ",
+    ),
+    (is::FIN_WAIT2_TIME_WAIT, "fin_wait2/time_wait closed "),
+    (is::FIN_WAIT2_RESET, "rst_sent fin_wait2/reset closed "),
+    (is::SYN_SENT, "not_rearmed closed "),
+];
+
+/// Fields that say when a program ran, not what it saw; `sock` numbers the sockets
+/// of one trace; and the owner, who may have closed the socket before it was looked
+/// for, has a test of its own.
+const OF_THE_MOMENT: &[&str] = &[
+    "time",
+    "mono_ns",
+    "firing_ns",
+    "seq",
+    "sock",
+    "pid",
+    "comm",
+    "idle_ms",
+    "lastrcv_ms",
+    "lastack_ms",
+    "lastsnd_ms",
+    "next_ms",
+    "late_ms",
+    "answered_after_ms",
+];
+
+/// All scenarios over all kinds of address at once, seen by every way to attach.
+pub fn by_every_way_to_attach() -> Result<()> {
+    netns::enter_new()?;
+    for name in ["tcp_keepalive_time", "tcp_keepalive_intvl"] {
+        netns::set_ipv4_sysctl(name, 1)?;
+    }
+    netns::set_ipv4_sysctl("tcp_keepalive_probes", 3)?;
+    let _egress = Egress::attach()?;
+    let mut cast = cast()?;
+    let kaprobes = one_for_each_way(&["--netns", "/proc/self/ns/net", "-e", ALL_EVENTS])?;
+    let alone = OwnCpu::take()?;
+    stage::play_out(&mut cast)?;
+    let connections: Vec<_> = cast
+        .iter()
+        .map(|a| (a.scenario, a.local, a.remote))
+        .collect();
+    drop(cast);
+    drop(alone);
+
+    let logs: Vec<(String, Log)> = kaprobes
+        .into_iter()
+        .map(|(way, kaprobe)| Ok((way, kaprobe.stop()?)))
+        .collect::<Result<_>>()?;
+    let mut wrong = Vec::new();
+    let netns = netns::inode()?;
+    for (way, log) in &logs {
+        ensure!(
+            log.count(&["lost", "unclassified"]) == 0,
+            "{way}: lost or unclassified"
+        );
+        let told = log.by_connection()?;
+        for &(scenario, local, remote) in &connections {
+            let records = told.get(&(netns, local, remote));
+            let told: String = records
+                .into_iter()
+                .flatten()
+                .map(|record| record.told() + " ")
+                .collect();
+            if !story(scenario)?.is_match(&told) {
+                wrong.push(format!("{way}: {} {local}: {told}", scenario.name));
+            }
+        }
+    }
+    ensure!(wrong.is_empty(), "not the story:\n{}", wrong.join("\n"));
+    same(&logs)
+}
+
+fn cast() -> Result<Vec<Actor>> {
+    STORIES
+        .iter()
+        .flat_map(|(scenario, _)| Path::ALL.map(|path| (scenario, path)))
+        .map(|(scenario, path)| Ok(Actor::new(*scenario, path)?))
+        .collect()
+}
+
+fn story(of: Scenario) -> Result<Regex> {
+    let (_, story) = STORIES
+        .iter()
+        .find(|(scenario, _)| *scenario == of)
+        .context("no story")?;
+    Ok(Regex::new(&format!("^(?:{story})$"))?)
+}
+
+/// Compares each log with the first, connection by connection.
+fn same(logs: &[(String, Log)]) -> Result<()> {
+    let comparable: Vec<(&str, BTreeMap<_, Vec<_>>)> = logs
+        .iter()
+        .map(|(way, log)| {
+            let connections = log
+                .by_connection()?
+                .into_iter()
+                .map(|(connection, records)| {
+                    let records = records
+                        .into_iter()
+                        .cloned()
+                        .map(|r| r.without(OF_THE_MOMENT));
+                    (connection, records.collect())
+                })
+                .collect();
+            Ok((way.as_str(), connections))
+        })
+        .collect::<Result<_>>()?;
+    let Some(((first, reference), others)) = comparable.split_first() else {
+        return Ok(());
+    };
+    for (way, connections) in others {
+        ensure!(
+            connections.keys().eq(reference.keys()),
+            "{way} and {first} saw different connections"
+        );
+        for (connection, records) in connections {
+            ensure!(
+                reference.get(connection) == Some(records),
+                "{connection:?}\n{first}: {:#?}\n{way}: {records:#?}",
+                reference.get(connection),
+            );
+        }
+    }
+    Ok(())
+}

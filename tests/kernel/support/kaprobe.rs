@@ -1,0 +1,233 @@
+//! Starts the kaprobe under test, waits until it traces, stops it, reads what it said.
+
+use std::env;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read};
+use std::mem;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use tempfile::TempDir;
+
+use super::doctor;
+use super::log::Log;
+
+/// Every event there is, for `-e`.
+pub const ALL_EVENTS: &str = "all";
+
+/// Past this, something hangs: an emulated machine may be twenty times slower.
+pub const HANG: Duration = Duration::from_secs(180);
+
+/// How often to look at what cannot be waited for.
+const TICK: Duration = Duration::from_millis(10);
+
+/// The binary under test.
+pub fn binary() -> PathBuf {
+    env::var_os("KAPROBE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_kaprobe").into(), PathBuf::from)
+}
+
+/// Waits until something is so; an error says what was waited for in vain.
+pub fn wait_until(what: &str, mut so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    while !so()? {
+        ensure!(start.elapsed() < HANG, "waited in vain until {what}");
+        thread::sleep(TICK);
+    }
+    Ok(())
+}
+
+/// What becomes of what kaprobe writes to its output.
+#[derive(Debug)]
+enum Out {
+    Read(JoinHandle<Result<Vec<String>>>),
+    #[expect(dead_code, reason = "held open, not read")]
+    Unread(ChildStdout),
+    Closed,
+}
+
+/// A kaprobe that is running. Killed when dropped.
+#[derive(Debug)]
+pub struct Kaprobe {
+    child: Child,
+    arguments: Vec<OsString>,
+    out: Out,
+    err: Option<JoinHandle<Result<String>>>,
+    dir: TempDir,
+}
+
+impl Kaprobe {
+    /// Starts `kaprobe trace --json` with more arguments, in this thread's network
+    /// namespace. It may not trace yet: see [`Self::ready`].
+    pub fn trace(arguments: &[&str]) -> Result<Self> {
+        Self::spawn(arguments, |out| {
+            Out::Read(thread::spawn(move || {
+                Ok(BufReader::new(out).lines().collect::<Result<_, _>>()?)
+            }))
+        })
+    }
+
+    /// The same, but nobody reads what it writes to its output, until
+    /// [`Self::hang_up`].
+    pub fn trace_unread(arguments: &[&str]) -> Result<Self> {
+        Self::spawn(arguments, Out::Unread)
+    }
+
+    fn spawn(arguments: &[&str], read: impl FnOnce(ChildStdout) -> Out) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let mut command = Command::new(binary());
+        command
+            .args(["trace", "--json", "--ready-file"])
+            .arg(dir.path().join("ready"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
+        let out = read(child.stdout.take().context("no stdout")?);
+        let mut err = child.stderr.take().context("no stderr")?;
+        // Read all along: a full pipe would stop what is measured.
+        let err = thread::spawn(move || {
+            let mut text = String::new();
+            err.read_to_string(&mut text)?;
+            Ok(text)
+        });
+        Ok(Self {
+            arguments: command.get_args().map(Into::into).collect(),
+            child,
+            out,
+            err: Some(err),
+            dir,
+        })
+    }
+
+    /// Closes the reading end of its output.
+    pub fn hang_up(&mut self) {
+        self.out = Out::Closed;
+    }
+
+    /// Returns once it traces.
+    pub fn ready(mut self) -> Result<Self> {
+        let file = self.dir.path().join("ready");
+        wait_until("kaprobe is ready", || {
+            if let Some(status) = self.child.try_wait()? {
+                let said = self.said();
+                bail!("kaprobe {:?}: {status}\n{said}", self.arguments);
+            }
+            Ok(file.exists())
+        })?;
+        Ok(self)
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: libc::c_int) -> Result<()> {
+        let pid = libc::pid_t::try_from(self.child.id())?;
+        // SAFETY: no pointer is passed; the child has not been waited for, so that the
+        // pid is still its own.
+        ensure!(unsafe { libc::kill(pid, signal) } == 0, "kill {pid}");
+        Ok(())
+    }
+
+    /// Ctrl-C, then [`Self::finish`].
+    pub fn stop(self) -> Result<Log> {
+        self.signal(libc::SIGINT)?;
+        self.finish()?.clean()
+    }
+
+    /// Waits for its end.
+    pub fn finish(mut self) -> Result<Finished> {
+        let mut ended = None;
+        wait_until("kaprobe ends", || {
+            ended = self.child.try_wait()?;
+            Ok(ended.is_some())
+        })?;
+        let status = ended.context("no status")?;
+        let lines = match mem::replace(&mut self.out, Out::Closed) {
+            Out::Read(reader) => reader
+                .join()
+                .map_err(|_| anyhow!("the reader panicked"))??,
+            Out::Unread(_) | Out::Closed => Vec::new(),
+        };
+        Ok(Finished {
+            status,
+            lines,
+            stderr: self.said(),
+            arguments: self.arguments.clone(),
+        })
+    }
+
+    fn said(&mut self) -> String {
+        match self.err.take().map(JoinHandle::join) {
+            Some(Ok(Ok(text))) => text,
+            _ => "(nothing readable on stderr)".into(),
+        }
+    }
+}
+
+impl Drop for Kaprobe {
+    fn drop(&mut self) {
+        // Ended already or not: either way there is nothing left to do about it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a kaprobe left behind.
+#[derive(Debug)]
+pub struct Finished {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it wrote to stdout.
+    pub lines: Vec<String>,
+    /// What it wrote to stderr.
+    pub stderr: String,
+    arguments: Vec<OsString>,
+}
+
+impl Finished {
+    /// Its log; an error when it did not exit with 0.
+    pub fn clean(self) -> Result<Log> {
+        let Self {
+            status,
+            lines,
+            stderr,
+            arguments,
+        } = self;
+        ensure!(
+            status.success(),
+            "kaprobe {arguments:?}: {status}\n{stderr}"
+        );
+        Log::parse(&lines).with_context(|| format!("kaprobe {arguments:?}\n{stderr}"))
+    }
+}
+
+/// A kaprobe for every way to attach that this kernel has, all at once.
+pub fn one_for_each_way(arguments: &[&str]) -> Result<Vec<(String, Kaprobe)>> {
+    let starting: Vec<_> = doctor::ways()?
+        .into_iter()
+        .map(|way| {
+            let kaprobe = Kaprobe::trace(&[&["--attach", &way], arguments].concat())?;
+            Ok((way, kaprobe))
+        })
+        .collect::<Result<_>>()?;
+    starting
+        .into_iter()
+        .map(|(way, kaprobe)| Ok((way, kaprobe.ready()?)))
+        .collect()
+}
+
+/// Runs kaprobe to its end.
+pub fn run(arguments: &[&str]) -> Result<std::process::Output> {
+    Command::new(binary())
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("kaprobe {arguments:?}"))
+}

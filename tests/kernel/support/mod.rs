@@ -1,0 +1,19 @@
+//! What the tests share.
+
+pub mod bpf;
+pub mod cgroup;
+pub mod cpu;
+pub mod doctor;
+pub mod egress;
+pub mod harness;
+pub mod kaprobe;
+pub mod log;
+pub mod netns;
+pub mod process;
+pub mod stage;
+
+/// Whether this process may do as it likes.
+pub fn is_root() -> bool {
+    // SAFETY: it takes nothing and cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}

@@ -1,0 +1,107 @@
+//! A network namespace of one's own, and what its kernel counts.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use anyhow::{Context, Result, bail};
+
+/// Moves this thread, and what it starts from now on, into a new network namespace
+/// with its loopback up.
+pub fn enter_new() -> Result<()> {
+    // SAFETY: no pointer is passed; a network namespace is a property of the thread.
+    if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+        return Err(io::Error::last_os_error()).context("unshare a network namespace");
+    }
+    loopback_up().context("bring lo up")
+}
+
+/// The inode number of this thread's network namespace.
+pub fn inode() -> Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(fs::metadata("/proc/thread-self/ns/net")?.ino())
+}
+
+/// Sets a sysctl of this thread's network namespace, `net.ipv4.…` by its file name.
+pub fn set_ipv4_sysctl(name: &str, value: u32) -> Result<()> {
+    fs::write(format!("/proc/sys/net/ipv4/{name}"), value.to_string())
+        .with_context(|| format!("write net.ipv4.{name}"))
+}
+
+fn loopback_up() -> Result<()> {
+    let socket: OwnedFd =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?.into();
+    // SAFETY: `ifreq` is integers and unions of them: all zeros is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
+    // SAFETY: SIOCSIFFLAGS reads one `ifreq`.
+    if unsafe {
+        libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCSIFFLAGS as _,
+            &raw const request,
+        )
+    } != 0
+    {
+        return Err(io::Error::last_os_error().into());
+    }
+    Ok(())
+}
+
+/// Counters of this thread's network namespace, from its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// TcpExt `TCPKeepAlive`: probe attempts.
+    pub keepalive: u64,
+    /// TcpExt `TCPAbortOnTimeout`: connections given up, by keepalive or retransmission.
+    pub abort_on_timeout: u64,
+    /// Tcp `EstabResets`: steps from ESTABLISHED or CLOSE_WAIT to CLOSE.
+    pub estab_resets: u64,
+    /// Tcp `OutRsts`: resets sent.
+    pub out_rsts: u64,
+}
+
+impl Counters {
+    /// Reads them.
+    pub fn read() -> Result<Self> {
+        let netstat = table("/proc/thread-self/net/netstat")?;
+        let snmp = table("/proc/thread-self/net/snmp")?;
+        let get = |table: &HashMap<String, u64>, name: &str| {
+            table
+                .get(name)
+                .copied()
+                .with_context(|| format!("no counter {name}"))
+        };
+        Ok(Self {
+            keepalive: get(&netstat, "TcpExt.TCPKeepAlive")?,
+            abort_on_timeout: get(&netstat, "TcpExt.TCPAbortOnTimeout")?,
+            estab_resets: get(&snmp, "Tcp.EstabResets")?,
+            out_rsts: get(&snmp, "Tcp.OutRsts")?,
+        })
+    }
+}
+
+/// Reads a file of line pairs: names, then values, each pair led by its group.
+fn table(path: &str) -> Result<HashMap<String, u64>> {
+    let text = fs::read_to_string(path).with_context(|| path.to_owned())?;
+    let lines: Vec<&str> = text.lines().collect();
+    let mut counters = HashMap::new();
+    for pair in lines.chunks(2) {
+        let &[names, values] = pair else {
+            bail!("{path}: names without values");
+        };
+        let (group, names) = names.split_once(':').context("no group")?;
+        let (_, values) = values.split_once(':').context("no group")?;
+        for (name, value) in names.split_whitespace().zip(values.split_whitespace()) {
+            // A few are signed, such as MaxConn -1: not counters.
+            if let Ok(value) = value.parse() {
+                counters.insert(format!("{group}.{name}"), value);
+            }
+        }
+    }
+    Ok(counters)
+}

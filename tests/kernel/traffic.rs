@@ -1,0 +1,105 @@
+//! The scenarios do what they say: the kernel's own counters are the witness. No
+//! kaprobe takes part.
+
+use std::ops::RangeInclusive;
+use std::thread;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use kaprobe::traffic::pair::Path;
+use kaprobe::traffic::scenarios as is;
+use kaprobe::traffic::script::{Actor, Scenario};
+
+use crate::support::egress::Egress;
+use crate::support::netns::{self, Counters};
+use crate::support::stage;
+
+/// A scenario, and what one run of it adds to each counter.
+struct Row {
+    scenario: Scenario,
+    probes: RangeInclusive<u64>,
+    gave_up: u64,
+    estab_resets: u64,
+    out_rsts: u64,
+}
+
+const fn row(
+    scenario: Scenario,
+    probes: RangeInclusive<u64>,
+    gave_up: u64,
+    estab_resets: u64,
+    out_rsts: u64,
+) -> Row {
+    Row {
+        scenario,
+        probes,
+        gave_up,
+        estab_resets,
+        out_rsts,
+    }
+}
+
+const ROWS: &[Row] = &[
+    // Each script that ends in a reset by hand loses two established ends; it takes
+    // one reset where the peer hears it, and one from either end where it does not.
+    row(is::ANSWERED, 2..=3, 0, 2, 1),
+    row(is::ACCEPTED, 2..=3, 0, 2, 1),
+    row(is::SILENT, 3..=3, 1, 2, 2),
+    row(is::SYSCTL, 3..=3, 1, 2, 2),
+    row(is::USER_TIMEOUT, 2..=2, 1, 2, 2),
+    row(is::RECOVERS, 4..=5, 0, 2, 1),
+    row(is::VANISHED, 1..=1, 0, 2, 1),
+    row(is::DATA_PENDING, 0..=0, 0, 2, 2),
+    row(is::WINDOW_SHUT, 1..=2, 0, 2, 1),
+    row(is::ORPHAN, 0..=0, 0, 0, 0),
+    row(is::EARLY, 1..=1, 0, 2, 1),
+    row(is::BUSY, 0..=0, 0, 2, 1),
+    row(is::LOCAL_DROP, 3..=3, 1, 2, 2),
+    row(is::CONGESTED, 3..=5, 0, 2, 1),
+    row(is::FIN_WAIT2_TIME_WAIT, 0..=0, 0, 0, 0),
+    // The peer, in CLOSE_WAIT, is what is lost here.
+    row(is::FIN_WAIT2_RESET, 0..=0, 0, 1, 1),
+    row(is::SYN_SENT, 0..=0, 0, 0, 0),
+];
+
+/// Each scenario in a namespace of its own, all at once.
+pub fn moves_the_kernels_counters() -> Result<()> {
+    let _egress = Egress::attach()?;
+    let runs: Vec<_> = ROWS
+        .iter()
+        .flat_map(|row| Path::ALL.map(|path| (row, path)))
+        .map(|(row, path)| {
+            (
+                row,
+                path,
+                thread::spawn(move || play_alone(row.scenario, path)),
+            )
+        })
+        .collect();
+    let wrong: Vec<String> = runs
+        .into_iter()
+        .map(|(row, path, run)| {
+            let counted = run.join().map_err(|_| anyhow!("panicked"))?;
+            let name = row.scenario.name;
+            let c = counted.with_context(|| format!("{name} {path:?}"))?;
+            let same = row.probes.contains(&c.keepalive)
+                && row.gave_up == c.abort_on_timeout
+                && row.estab_resets == c.estab_resets
+                && row.out_rsts == c.out_rsts;
+            Ok((!same).then(|| format!("{name} {path:?}: {c:?}")))
+        })
+        .filter_map(Result::transpose)
+        .collect::<Result<_>>()?;
+    ensure!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    Ok(())
+}
+
+fn play_alone(scenario: Scenario, path: Path) -> Result<Counters> {
+    netns::enter_new()?;
+    for name in ["tcp_keepalive_time", "tcp_keepalive_intvl"] {
+        netns::set_ipv4_sysctl(name, 1)?;
+    }
+    netns::set_ipv4_sysctl("tcp_keepalive_probes", 3)?;
+    let mut actors = [Actor::new(scenario, path)?];
+    stage::play_out(&mut actors)?;
+    Counters::read()
+}
