@@ -233,6 +233,8 @@ fn address(family: u16, bytes: [u8; 16]) -> Result<IpAddr, DecodeError> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::panic, reason = "a test that fails says what it saw")]
+
     use super::*;
 
     fn decoder(hz: u32) -> Decoder {
