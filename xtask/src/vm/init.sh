@@ -26,6 +26,9 @@ finish() {
 # Bytes pass as they are: no echo, and no carriage return before a newline.
 for port in 1 2 3; do stty -F /dev/ttyS$port raw -echo; done
 hostname kaprobe-vm
+# Reading makes the kernel gather entropy. Programs linked statically only poll for
+# it, and in here that would be for ever.
+head -c 1 /dev/random >/dev/null
 ifconfig lo up
 ulimit -n 1048576
 [ ! -s /etc/modules ] || modprobe -a $(cat /etc/modules) || finish "broken: a module does not load"
