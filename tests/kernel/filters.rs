@@ -86,7 +86,7 @@ pub fn combined() -> Result<()> {
         let [(a, d), (b, _), .., (_, c)] = stage.ports()[..] else {
             bail!("too few connections");
         };
-        let (pid, there) = (stage.here.pid(), stage.there.netns);
+        let (pid, here, there) = (stage.here.pid(), stage.here.netns, stage.there.netns);
         let cgroup = stage.cgroup.path.display();
         Ok(vec![
             row(&format!("-4 -L {a} -L {b} -D {c},{d}"), move |r| {
@@ -97,9 +97,15 @@ pub fn combined() -> Result<()> {
                 move |r| !is_v4(r) && is_in(r, there) && r.event() == "probe",
             ),
             row(
-                &format!("-e timeout,closed --cgroup {cgroup} -p {pid} -4"),
-                move |r| is_v4(r) && is_of(r, pid) && ["timeout", "closed"].contains(&r.event()),
+                &format!("-e timeout --cgroup {cgroup} --addr 127.0.0.1 -4"),
+                move |r| is_v4(r) && is_in(r, here) && r.event() == "timeout",
             ),
+            row(&format!("-p {pid} -e probe,answered -6 -D {c}"), move |r| {
+                is_of(r, pid)
+                    && !is_v4(r)
+                    && rport(r) == c
+                    && ["probe", "answered"].contains(&r.event())
+            }),
         ])
     })
 }

@@ -22,55 +22,61 @@ use crate::support::stage;
 const STORIES: &[(Scenario, &str)] = &[
     (
         is::ANSWERED,
-        "probe/1 (answered/1 probe/1 )+(answered/1 )?rst_sent closed ",
+        "probe/1 (answered/1 probe/1 )+(answered/1 )?ABORTED",
     ),
     (
         is::ACCEPTED,
-        "probe/1 (answered/1 probe/1 )+(answered/1 )?rst_sent closed ",
+        "probe/1 (answered/1 probe/1 )+(answered/1 )?ABORTED",
     ),
     (
         is::SILENT,
-        "probe/1 probe/2 probe/3 rst_sent timeout/probe_count closed ",
+        "probe/1 probe/2 probe/3 rst_sent timeout/probe_count verdict/peer_unreachable closed ",
     ),
     (
         is::SYSCTL,
-        "probe/1 probe/2 probe/3 rst_sent timeout/probe_count closed ",
+        "probe/1 probe/2 probe/3 rst_sent timeout/probe_count verdict/peer_unreachable closed ",
     ),
     (
         is::USER_TIMEOUT,
-        "probe/1 probe/2 rst_sent timeout/user_timeout closed ",
+        "probe/1 probe/2 rst_sent timeout/user_timeout verdict/user_timeout closed ",
     ),
     (
         is::RECOVERS,
-        "probe/1 probe/2 probe/3 (answered/3 probe/1 )(answered/1 probe/1 )*(answered/1 )?rst_sent closed ",
+        "probe/1 probe/2 probe/3 (answered/3 probe/1 )(answered/1 probe/1 )*(answered/1 )?ABORTED",
     ),
-    (is::VANISHED, "probe/1 rst_received closed "),
-    (is::DATA_PENDING, "(data_pending ){2,}rst_sent closed "),
+    (
+        is::VANISHED,
+        "probe/1 rst_received verdict/probe_reset closed ",
+    ),
+    (is::DATA_PENDING, "(data_pending ){2,}ABORTED"),
     (
         is::WINDOW_SHUT,
-        "(data_pending ){2,}(early )*probe/1 (answered/1 )?rst_sent closed ",
+        "(data_pending ){2,}(early )*probe/1 (answered/1 )?ABORTED",
     ),
     (is::ORPHAN, "(data_pending ){2,}closed "),
-    (
-        is::EARLY,
-        "(early ){2,}probe/1 (answered/1 )?rst_sent closed ",
-    ),
-    (
-        is::BUSY,
-        "(busy ){2,}(data_pending )?early rst_sent closed ",
-    ),
+    (is::EARLY, "(early ){2,}probe/1 (answered/1 )?ABORTED"),
+    (is::BUSY, "(busy ){2,}(data_pending )?early ABORTED"),
     (
         is::LOCAL_DROP,
-        "probe/1 probe/2 probe/3 rst_sent timeout/probe_count closed ",
+        "probe/1 probe/2 probe/3 rst_sent timeout/probe_count verdict/peer_unreachable closed ",
     ),
     (
         is::CONGESTED,
-        "(probe_congested ){2,}probe/1 (answered/1 )?rst_sent closed ",
+        "(probe_congested ){2,}probe/1 (answered/1 )?ABORTED",
     ),
-    (is::FIN_WAIT2_TIME_WAIT, "fin_wait2/time_wait closed "),
-    (is::FIN_WAIT2_RESET, "rst_sent fin_wait2/reset closed "),
+    (
+        is::FIN_WAIT2_TIME_WAIT,
+        "fin_wait2/time_wait verdict/fin_wait2 closed ",
+    ),
+    (
+        is::FIN_WAIT2_RESET,
+        "rst_sent fin_wait2/reset verdict/fin_wait2 closed ",
+    ),
     (is::SYN_SENT, "not_rearmed closed "),
 ];
+
+/// How a connection ends that its script resets by hand.
+const ABORTED: &str = "rst_sent verdict/aborted_locally closed ";
 
 /// Fields that say when a program ran, not what it saw; `sock` numbers the sockets
 /// of one trace; and the owner, who may have closed the socket before it was looked
@@ -90,6 +96,7 @@ const OF_THE_MOMENT: &[&str] = &[
     "next_ms",
     "late_ms",
     "answered_after_ms",
+    "evidence",
 ];
 
 /// All scenarios over all kinds of address at once, seen by every way to attach.
@@ -152,6 +159,7 @@ fn story(of: Scenario) -> Result<Regex> {
         .iter()
         .find(|(scenario, _)| *scenario == of)
         .context("no story")?;
+    let story = story.replace("ABORTED", ABORTED);
     Ok(Regex::new(&format!("^(?:{story})$"))?)
 }
 

@@ -76,10 +76,10 @@ impl Record {
         self.text("event").unwrap_or_default()
     }
 
-    /// Whether it tells what a socket did. A loss is nobody's, a verdict a conclusion,
-    /// and what answers a segment needs no socket.
+    /// Whether it tells of a socket: a loss is nobody's, and what answers a segment
+    /// needs none.
     fn is_of_a_socket(&self) -> bool {
-        !["lost", "verdict"].contains(&self.event()) && self.text("direction") != Some("passive")
+        self.number("sock").is_some()
     }
 
     /// A field that holds text.
@@ -114,13 +114,14 @@ impl Record {
     }
 
     /// The event, and what tells it from others of its name: `probe/2`,
-    /// `timeout/probe_count`, `fin_wait2/reset`.
+    /// `timeout/probe_count`, `fin_wait2/reset`, `verdict/peer_unreachable`.
     pub fn told(&self) -> String {
         let event = self.event();
         let more = match event {
             "probe" | "answered" => self.number("probe").map(|n| n.to_string()),
             "timeout" => self.text("cause").map(Into::into),
             "fin_wait2" => self.text("to").map(Into::into),
+            "verdict" => self.text("verdict").map(Into::into),
             _ => None,
         };
         more.map_or_else(|| event.to_owned(), |more| format!("{event}/{more}"))
