@@ -246,7 +246,9 @@ impl Story {
         let heard_ns = record
             .mono_ns
             .saturating_sub(lastrcv.min(lastack).saturating_mul(1_000_000));
-        let survived = self.quiet.take_if(|(at, _)| heard_ns > *at + tick_ns);
+        let survived = self
+            .quiet
+            .take_if(|(at, _)| heard_ns > at.saturating_add(tick_ns));
         // A probe that is out passed the middlebox too, unstamped.
         let is_first = match record.event {
             EventName::Probe => record.probe == Some(1),
