@@ -263,6 +263,19 @@ fn events_have_these_verdicts() {
             ],
         ),
         (
+            "a stray segment after a loss may be of a connection that was closed in it",
+            &[
+                of(event(0, Kind::Busy)),
+                lost(499_000, None),
+                passive(PassiveReset {
+                    at: crate::sample::at(500_000),
+                    lport: 1,
+                    ..stray()
+                }),
+            ],
+            &["stray_segment low [3]"],
+        ),
+        (
             "no stray: it is of a connection that was here",
             &[of(event(0, Kind::Closed)), passive(stray())],
             &[],
