@@ -165,7 +165,9 @@ impl Judge {
         if story.ends != ends {
             *story = new();
         }
-        if let Some(age_ms) = story.survived(record) {
+        // On the way from a host to itself is no middlebox.
+        let is_remote = !ends.remote.0.is_loopback();
+        if let Some(age_ms) = story.survived(record).filter(|_| is_remote) {
             self.learned.survived(ends.remote, age_ms);
         }
         let finding = match record.event {
@@ -182,7 +184,7 @@ impl Judge {
             EventName::RstSent => rules::sent(record),
             EventName::RstReceived => {
                 let reset = rules::received(record, !story.probes.is_empty())?;
-                if let Some(death) = reset.death(record) {
+                if let Some(death) = reset.death(record).filter(|_| is_remote) {
                     self.learned.died(ends.remote, death);
                 }
                 let bracket = self.learned.bracket(ends.remote);

@@ -31,6 +31,14 @@ pub(super) fn earlier_probe(
     let report = bracket.map_or(String::new(), |it| {
         format!("{}; ", report(record, it, fits))
     });
+    if died_ms < 2_000 && fits.is_empty() {
+        // Half of it is less than TCP_KEEPIDLE can be.
+        return format!(
+            "{report}after {} of silence the other end had already forgotten it, as after a restart: \
+             no setting of keepalive is sooner",
+            span(died_ms)
+        );
+    }
     let (seconds, why) = match fits.first() {
         Some(fit) => (
             fit.seconds / 2,

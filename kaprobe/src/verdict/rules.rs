@@ -4,7 +4,7 @@ use super::known::Known;
 use super::learned::{Bracket, Death};
 use super::{Finding, TICK_MS, advice};
 use crate::event::{Cause, Met};
-use crate::record::{Confidence, Record, State, VerdictName};
+use crate::record::{Confidence, LearnedOf, Record, State, VerdictName};
 
 /// A connection that was quiet for less than this was not idle, ms: it is what peers
 /// and the network take for an answer.
@@ -122,10 +122,12 @@ pub(super) fn explain(
         }
         Reset::FirstSegment { gap_ms, sent_again } => {
             let repeated = bracket.is_some_and(|it| !it.contradictory);
+            // Of another endpoint in its network, it may be another box.
+            let here = bracket.is_some_and(|it| it.of == LearnedOf::Endpoint);
             let contradicted = bracket.is_some_and(|it| it.contradictory);
             let confidence = match () {
                 () if contradicted || sent_again => Low,
-                () if repeated && !is_lossy => High,
+                () if repeated && here && !is_lossy => High,
                 () if gap_ms >= LIKELY_MS || repeated => Medium,
                 () => Low,
             };

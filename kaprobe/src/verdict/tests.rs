@@ -451,6 +451,12 @@ fn advice_names_the_setting_its_place_and_why() {
             format!("in beam.smp[4242] turn on SO_KEEPALIVE with TCP_KEEPIDLE=450 {why}"),
         ),
         (
+            received(0, 1_500, 10),
+            "after 1.4 s of silence the other end had already forgotten it, as after a restart: no \
+             setting of keepalive is sooner"
+                .to_owned(),
+        ),
+        (
             unnamed,
             "keepalive is on in the program, first probe after 3 s, which should do (half of the \
              11.9 s that it did not survive)"
