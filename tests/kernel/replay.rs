@@ -1,0 +1,83 @@
+//! What a trace of real traffic showed is what a replay of its log shows.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+use kaprobe::traffic::pair::Path;
+use kaprobe::traffic::scenarios as is;
+use kaprobe::traffic::script::Actor;
+
+use crate::support::kaprobe::{ALL_EVENTS, Kaprobe, run};
+use crate::support::netns;
+use crate::support::stage;
+
+/// One run in each format: JSON on the screen, others in a file.
+const FORMATS: &[&[&str]] = &[
+    &["--format", "csv"],
+    &["--format", "text"],
+    &["--format", "text", "--wide", "--time", "relative"],
+];
+
+/// Whatever was asked for, and in every format, byte for byte.
+pub fn shows_what_the_trace_showed() -> Result<()> {
+    netns::enter_new()?;
+    let folder = tempfile::tempdir()?;
+    let path = |name: &str| -> Result<String> {
+        let path = folder.path().join(name);
+        Ok(path.to_str().context("a path that is no text")?.to_owned())
+    };
+    let scenarios = [is::ANSWERED, is::SILENT, is::VANISHED, is::EARLY];
+    let mut cast = scenarios
+        .into_iter()
+        .flat_map(|it| [Path::V4, Path::V6].map(|path| Actor::new(it, path)))
+        .collect::<std::io::Result<Vec<_>>>()?;
+    let mut running = Vec::new();
+    for (number, format) in FORMATS.iter().enumerate() {
+        for events in [ALL_EVENTS, "default", "probe,verdict"] {
+            let file = path(&format!("{number}-{events}"))?;
+            let flags = ["--netns", "/proc/self/ns/net", "-e", events, "-o", &file];
+            let kaprobe = Kaprobe::trace(&[&flags[..], format].concat())?;
+            running.push((format, file, kaprobe));
+        }
+    }
+    let running: Vec<_> = running
+        .into_iter()
+        .map(|(format, file, kaprobe)| Ok((format, file, kaprobe.ready()?)))
+        .collect::<Result<_>>()?;
+    stage::play_out(&mut cast)?;
+    drop(cast);
+    for (format, file, kaprobe) in running {
+        kaprobe.signal(libc::SIGINT)?;
+        let ended = kaprobe.finish()?;
+        ensure!(ended.status.success(), "{}", ended.stderr);
+        let log: String = ended.lines.iter().map(|line| format!("{line}\n")).collect();
+        let records = ended.lines.len() - 1;
+        ensure!(records > 0, "nothing was traced\n{}", ended.stderr);
+        let log_file = path("log.jsonl")?;
+        fs::write(&log_file, &log)?;
+        let again = run(&[&["replay", &log_file], *format].concat())?;
+        same(&again.stdout, &fs::read(&file)?, &file)?;
+        let again = run(&["replay", &log_file, "--json"])?;
+        same(&again.stdout, log.as_bytes(), "the log")?;
+        println!("{records} records, and the same again");
+    }
+    Ok(())
+}
+
+/// Fails with the first line that is another.
+fn same(replayed: &[u8], traced: &[u8], what: &str) -> Result<()> {
+    let lines = |all: &[u8]| -> Vec<String> {
+        let lines = all.split_inclusive(|&byte| byte == b'\n');
+        lines
+            .map(|it| String::from_utf8_lossy(it).into_owned())
+            .collect()
+    };
+    let (replayed, traced) = (lines(replayed), lines(traced));
+    let pairs = replayed.iter().zip(&traced);
+    for (replayed, traced) in pairs {
+        ensure!(replayed == traced, "{what}:\n{traced}became\n{replayed}");
+    }
+    let (again, before) = (replayed.len(), traced.len());
+    ensure!(again == before, "{what}: {before} lines became {again}");
+    Ok(())
+}
