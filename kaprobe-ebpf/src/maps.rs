@@ -1,8 +1,10 @@
 //! The maps, and the counting of what they could not hold.
 
 use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    helpers::bpf_get_smp_processor_id,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LpmTrie, RingBuf},
 };
 use kaprobe_ebpf::{
     config::{Learned, State},
@@ -24,9 +26,13 @@ pub static FIRINGS: HashMap<u64, Firing> = HashMap::with_max_entries(256, 0);
 #[map]
 pub static SOCKETS: HashMap<u64, Known> = HashMap::with_max_entries(65_536, 0);
 
-/// What could not be delivered, by [`counter`].
+/// What could not be delivered: for each CPU in turn, one count for each [`counter`].
+/// User space sets the size, and maps it into its memory: while a task looks a map up
+/// by system call, the kernel runs no kprobe program on that CPU
+/// (`bpf_disable_instrumentation`, include/linux/bpf.h), and what such a program then
+/// misses is not counted before 6.7.
 #[map]
-pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::COUNT, 0);
+pub static COUNTERS: Array<u64> = Array::with_max_entries(counter::COUNT, BPF_F_MMAPABLE);
 
 /// One [`State`].
 #[map]
@@ -65,10 +71,13 @@ pub struct Known {
 /// Adds one to a counter.
 #[inline(always)]
 pub fn count(counter: u32) {
-    if let Some(n) = COUNTERS.get_ptr_mut(counter) {
+    // SAFETY: a helper without arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    if let Some(n) = COUNTERS.get_ptr_mut(cpu * counter::COUNT + counter) {
         // SAFETY: the slot is this CPU's own, and the map outlives the program. On
         // PREEMPT_RT an increment may be lost to a preempting one; elsewhere none.
-        unsafe { *n += 1 };
+        // Volatile, as user space reads it at any time.
+        unsafe { n.write_volatile(n.read_volatile() + 1) };
     }
 }
 

@@ -224,7 +224,7 @@ impl Event {
     }
 }
 
-/// Per-CPU counters that user space sums: what could not be delivered.
+/// Counters of what could not be delivered.
 /// The first [`kind::COUNT`] of them count events of that kind for which the ring
 /// buffer had no room.
 pub mod counter {

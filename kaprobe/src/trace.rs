@@ -202,7 +202,7 @@ impl Stream {
             counts: self.filter.counts().clone(),
             sockets: self.correlator.sockets(),
             evicted: self.correlator.evicted(),
-            untracked: tracer.untracked()?,
+            untracked: tracer.untracked(),
             unreadable: self.owners.unreadable(),
         })
     }

@@ -1,13 +1,20 @@
 //! What could not be delivered, hook by hook, as the programs and the kernel count it.
 
-use std::io;
-
-use anyhow::{Context as _, Result};
-use aya::{
-    Ebpf,
-    maps::{MapData, PerCpuArray},
+use std::{
+    io,
+    mem::size_of,
+    os::fd::AsFd as _,
+    ptr::{self, NonNull},
+    sync::atomic::{AtomicU64, Ordering},
 };
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use aya::{Ebpf, maps::Map, util::nr_cpus};
 use kaprobe_ebpf::wire::{counter, kind};
+use rustix::{
+    mm::{MapFlags, ProtFlags, mmap, munmap},
+    param::page_size,
+};
 
 use super::{
     attach::{self, Attached},
@@ -18,7 +25,7 @@ use crate::event::{Cause, Hook, Kind, Lost, LostWhy};
 
 /// Reads the counters, and tells what is new in them.
 pub struct Counters {
-    map: PerCpuArray<MapData, u64>,
+    shared: Shared,
     watched: Vec<(Hook, Vec<Watched>)>,
     /// The totals that have been told already, in the order of [`Counters::totals`].
     told: Vec<u64>,
@@ -45,11 +52,9 @@ impl Counters {
         };
         let watched: io::Result<Vec<_>> = attached.iter().map(watch).collect();
         let watched = watched.context("cannot watch the programs for what they miss")?;
-        let map = ebpf
-            .take_map("COUNTERS")
-            .context("the BPF object has no map COUNTERS")?;
+        let shared = Shared::new(ebpf).context("cannot map the counters of lost events")?;
         Ok(Self {
-            map: PerCpuArray::try_from(map)?,
+            shared,
             watched,
             told: Vec::new(),
         })
@@ -57,11 +62,8 @@ impl Counters {
 
     /// What was lost since the last call. It is stamped once it has been read: all of
     /// it lies before.
-    ///
-    /// # Errors
-    /// When the kernel does not hand the counters out.
-    pub fn new_losses(&mut self) -> Result<Vec<Lost>> {
-        let totals = self.totals()?;
+    pub fn new_losses(&mut self) -> Vec<Lost> {
+        let totals = self.totals();
         let at = clock::now();
         self.told.resize(totals.len(), 0);
         let mut losses = Vec::new();
@@ -78,34 +80,33 @@ impl Counters {
                 });
             }
         }
-        Ok(losses)
+        losses
     }
 
     /// How many events came from sockets that the full table could not follow.
-    ///
-    /// # Errors
-    /// When the kernel does not hand the counter out.
-    pub fn untracked(&self) -> Result<u64> {
-        self.sum(counter::SOCKET_UNTRACKED)
+    #[must_use]
+    pub fn untracked(&self) -> u64 {
+        self.shared.get(counter::SOCKET_UNTRACKED)
     }
 
-    fn totals(&self) -> Result<Vec<Total>> {
+    fn totals(&self) -> Vec<Total> {
         let mut totals = Vec::new();
         for (index, (hook, kind)) in (0..).zip(COUNTED) {
             totals.push(Total {
                 hook,
                 kind: Some(kind),
                 why: LostWhy::RingBuffer,
-                count: self.sum(index)?,
+                count: self.shared.get(index),
             });
         }
         totals.push(Total {
             hook: Hook::KeepaliveTimer,
             kind: None,
             why: LostWhy::FiringTable,
-            count: self.sum(counter::FIRING_UNTRACKED)?,
+            count: self.shared.get(counter::FIRING_UNTRACKED),
         });
-        let unpaired = self.sum(counter::EXIT_MISSED)? + self.sum(counter::ENTRY_MISSED)?;
+        let unpaired =
+            self.shared.get(counter::EXIT_MISSED) + self.shared.get(counter::ENTRY_MISSED);
         for (hook, programs) in &self.watched {
             let skipped: u64 = programs.iter().map(Watched::missed).sum();
             // A firing whose one end was skipped is found by its other end as well.
@@ -121,15 +122,7 @@ impl Counters {
                 count,
             });
         }
-        Ok(totals)
-    }
-
-    fn sum(&self, index: u32) -> Result<u64> {
-        let values = self
-            .map
-            .get(&index, 0)
-            .context("cannot read the counters of lost events")?;
-        Ok(values.iter().sum())
+        totals
     }
 }
 
@@ -150,3 +143,73 @@ const COUNTED: [(Hook, Kind); kind::COUNT as usize] = [
     (Hook::ReceiveReset, Kind::RstReceived),
     (Hook::SendReset, Kind::RstSent),
 ];
+
+/// The counters of each CPU, in memory that the programs share. Reading them takes no system call,
+/// and so keeps no kprobe program from running.
+struct Shared {
+    first: NonNull<AtomicU64>,
+    cpus: usize,
+    bytes: usize,
+}
+
+// SAFETY: memory of this process, read atomically.
+unsafe impl Send for Shared {}
+
+impl Shared {
+    fn new(ebpf: &mut Ebpf) -> Result<Self> {
+        let Some(Map::Array(map)) = ebpf.take_map("COUNTERS") else {
+            bail!("the BPF object has no array COUNTERS");
+        };
+        let cpus = cpus()?;
+        let counters = counter::COUNT as usize * cpus;
+        let bytes = (counters * size_of::<u64>()).next_multiple_of(page_size());
+        // SAFETY: a new mapping, placed by the kernel, of an array that can be mapped
+        // whole pages of; it is unmapped when this is dropped.
+        let first = unsafe {
+            mmap(
+                ptr::null_mut(),
+                bytes,
+                ProtFlags::READ,
+                MapFlags::SHARED,
+                map.fd().as_fd(),
+                0,
+            )
+        }?;
+        let first = NonNull::new(first.cast()).context("it lies at address 0")?;
+        Ok(Self { first, cpus, bytes })
+    }
+
+    /// The sum over all CPUs.
+    fn get(&self, counter: u32) -> u64 {
+        let of = |cpu| {
+            let slot = cpu * counter::COUNT as usize + counter as usize;
+            // SAFETY: inside the mapping, aligned, and only ever accessed whole.
+            unsafe { self.first.add(slot).as_ref() }.load(Ordering::Relaxed)
+        };
+        (0..self.cpus).map(of).sum()
+    }
+}
+
+/// How many counts the map holds.
+///
+/// # Errors
+/// When the kernel does not tell how many CPUs there can be.
+pub fn entries() -> Result<u32> {
+    Ok(counter::COUNT * u32::try_from(cpus()?)?)
+}
+
+/// How many CPUs there can be.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn cpus() -> Result<usize> {
+    nr_cpus().map_err(|(file, why)| anyhow!("cannot read {file}: {why}"))
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: the mapping that `new` made, and nothing refers to it any more. It
+        // can't fail for one that is there.
+        let _cannot_fail = unsafe { munmap(self.first.as_ptr().cast(), self.bytes) };
+    }
+}

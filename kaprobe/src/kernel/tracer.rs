@@ -2,7 +2,7 @@
 
 use std::{io, os::fd::OwnedFd, sync::Arc, thread, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, LpmTrie, Map, MapData, RingBuf, lpm_trie::Key},
@@ -19,7 +19,7 @@ use super::{
     attach::{self, Attached, Attacher},
     btf::KernelTypes,
     clock,
-    counters::Counters,
+    counters::{self, Counters},
     decode::Decoder,
     learn,
 };
@@ -193,10 +193,8 @@ impl Tracer {
     }
 
     /// How many events came from sockets that could not be followed.
-    ///
-    /// # Errors
-    /// When the kernel does not hand the counter out.
-    pub fn untracked(&self) -> Result<u64> {
+    #[must_use]
+    pub fn untracked(&self) -> u64 {
         self.counters.untracked()
     }
 
@@ -236,11 +234,6 @@ impl Tracer {
         }
         Ok(())
     }
-
-    fn new_losses(&mut self) -> Result<impl Iterator<Item = Event> + use<>> {
-        let losses = self.counters.new_losses()?;
-        Ok(losses.into_iter().map(Event::Lost))
-    }
 }
 
 impl Source for Tracer {
@@ -267,8 +260,8 @@ impl Source for Tracer {
         self.drain(batch)?;
         // Looked for last, so that none is missed, and told first: it may lie before
         // any of these.
-        let losses = self.new_losses()?;
-        batch.splice(0..0, losses);
+        let losses = self.counters.new_losses();
+        batch.splice(0..0, losses.into_iter().map(Event::Lost));
         Ok(true)
     }
 }
@@ -322,6 +315,7 @@ pub(super) fn load(config: &Config, wanted: &Wanted) -> Result<Ebpf> {
         .override_global("CONFIG", &config, true)
         .map_max_entries("EVENTS", wanted.buffer_bytes)
         .map_max_entries("FIRINGS", firings()?)
+        .map_max_entries("COUNTERS", counters::entries()?)
         .load(OBJECT)
         .context("cannot create kaprobe's BPF maps")?;
     for (map, ports) in [
@@ -341,8 +335,7 @@ pub(super) fn load(config: &Config, wanted: &Wanted) -> Result<Ebpf> {
 /// one more for each softirq that preempts another. One whose exit was missed keeps
 /// its place until its timer fires again, so there is room for some of those too.
 fn firings() -> Result<u32> {
-    let cpus = aya::util::nr_cpus().map_err(|(file, why)| anyhow!("cannot read {file}: {why}"))?;
-    Ok(u32::try_from(cpus)?.saturating_mul(8).max(256))
+    Ok(u32::try_from(counters::cpus()?)?.saturating_mul(8).max(256))
 }
 
 fn fill_ports(ebpf: &mut Ebpf, name: &str, ports: &PortSet) -> Result<()> {

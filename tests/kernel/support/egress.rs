@@ -8,6 +8,7 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
+use kaprobe::host::privilege::raise_memlock;
 use kaprobe::traffic::scenarios::{MARK_CONGEST, MARK_DROP};
 
 use super::{bpf, cgroup};
@@ -112,6 +113,8 @@ struct LinkCreate {
 impl Egress {
     /// Attaches the program to the root cgroup.
     pub fn attach() -> Result<Self> {
+        // A kernel before 5.11 counts the program against RLIMIT_MEMLOCK.
+        raise_memlock();
         let load = ProgLoad {
             prog_type: BPF_PROG_TYPE_CGROUP_SKB,
             insn_cnt: PROGRAM.len() as u32,
