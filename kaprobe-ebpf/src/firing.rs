@@ -72,6 +72,10 @@ pub fn enter<C: EbpfContext>(ctx: &C, timer: u64) {
         // Left by a firing whose exit was missed.
         count(counter::EXIT_MISSED);
     }
+    #[expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "a value would be built on the stack, which has no room for it"
+    )]
     let room = FIRINGS.insert(key, &EMPTY, 0).ok();
     let Some(firing) = room.and_then(|()| FIRINGS.get_ptr_mut(key)) else {
         count(counter::FIRING_UNTRACKED);
