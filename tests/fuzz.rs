@@ -1,0 +1,585 @@
+//! Hostile input, for a bounded time: logs for the reader, bytes for the wire decoder.
+//!
+//! Inputs are valid ones with something changed: that gets further than noise does.
+//! One that breaks something is made as small as can be and kept under `tests/corpus/`,
+//! from where it is tried each time. `KAPROBE_FUZZ_SECONDS` says how long to look for
+//! more.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io::{self, Write};
+use std::mem::offset_of;
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use kaprobe::correlate::Correlator;
+use kaprobe::escape::Escaped;
+use kaprobe::event::{self, Event, Hook, Lost, LostWhy};
+use kaprobe::filter::{Filter, RecordFilter};
+use kaprobe::kernel::Decoder;
+use kaprobe::plan::{ColorWhen, Format, TextStyle, TimeFormat};
+use kaprobe::record::{self, EventName, Header, HeaderLine, HostTimeout, Record, WallTime};
+use kaprobe::replay::{Item, Log};
+use kaprobe::sink::{self, Head};
+use kaprobe::verdict::{Judge, stage};
+use kaprobe::words::Word as _;
+use kaprobe_ebpf::wire::{self, flag, kind};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use proptest::test_runner::{Config, TestError, TestRunner};
+use serde::Deserialize as _;
+
+#[path = "support/schema.rs"]
+mod schema;
+
+type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+
+/// What makes of an input what it is, or says what is wrong.
+type Target = fn(&[u8]) -> Result<(), String>;
+
+const ROOM: NonZeroUsize = NonZeroUsize::new(8).expect("it is not zero");
+
+/// Tries what is in the corpus; then what the strategy makes, until time is up.
+fn fuzz(name: &str, target: Target, inputs: impl Strategy<Value = Vec<u8>>) -> Outcome {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/corpus")
+        .join(name);
+    for path in files(&corpus)? {
+        target(&fs::read(&path)?).map_err(|why| format!("{}: {why}", path.display()))?;
+    }
+    let seconds = std::env::var("KAPROBE_FUZZ_SECONDS").unwrap_or("3".to_owned());
+    let end = Instant::now() + Duration::from_secs(seconds.parse()?);
+    let mut tried = 0;
+    while Instant::now() < end {
+        let config = Config {
+            cases: 64,
+            failure_persistence: None,
+            ..Config::default()
+        };
+        tried += config.cases;
+        let ran = TestRunner::new(config)
+            .run(&inputs, |input| target(&input).map_err(TestCaseError::fail));
+        match ran {
+            Ok(()) => {}
+            Err(TestError::Abort(why)) => return Err(why.to_string().into()),
+            Err(TestError::Fail(why, input)) => {
+                let mut hash = DefaultHasher::new();
+                input.hash(&mut hash);
+                let path = corpus.join(format!("{:016x}", hash.finish()));
+                fs::create_dir_all(&corpus)?;
+                fs::write(&path, &input)?;
+                return Err(format!("{why}; the input is {}", path.display()).into());
+            }
+        }
+    }
+    println!("{name}: {tried} inputs");
+    Ok(())
+}
+
+fn files(folder: &Path) -> Outcome<Vec<PathBuf>> {
+    let entries = folder
+        .read_dir()?
+        .map(|entry| entry.map(|entry| entry.path()));
+    let mut files = entries.collect::<Result<Vec<_>, _>>()?;
+    files.sort();
+    Ok(files)
+}
+
+/// What a sink writes to, to be looked at.
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What a sink of this format makes of these.
+fn written(format: Format, time: TimeFormat, records: &[Record]) -> io::Result<String> {
+    let style = TextStyle {
+        time,
+        wide: true,
+        heading: true,
+        color: ColorWhen::Never,
+    };
+    let out = Shared::default();
+    let mut sink = sink::to(out.clone(), format, style, false);
+    let headers = [header()];
+    sink.head(&Head {
+        headers: &headers,
+        hosts: true,
+    })?;
+    records.iter().try_for_each(|record| sink.record(record))?;
+    sink.flush()?;
+    let bytes = out.0.lock().unwrap_or_else(PoisonError::into_inner);
+    String::from_utf8(bytes.clone()).map_err(io::Error::other)
+}
+
+fn header() -> Header {
+    Header {
+        version: record::VERSION.to_owned(),
+        host: Escaped::from("mq1"),
+        hz: 250,
+        timeouts: vec![HostTimeout {
+            what: Escaped::from("ipvs"),
+            netns: 0,
+            seconds: 900,
+        }],
+        ..Header::default()
+    }
+}
+
+/// What must hold of records, wherever they come from: they make verdicts, each is one
+/// line that steers no terminal, and is read back as it was. Gives the log.
+fn check(records: Vec<Record>, timeouts: &[HostTimeout]) -> Result<String, String> {
+    let mut filter = Filter::new(RecordFilter {
+        events: EventName::ALL.iter().copied().collect(),
+        ..RecordFilter::default()
+    });
+    let mut judge = Judge::new(ROOM, timeouts);
+    let mut shown = Vec::new();
+    for record in records {
+        stage::judge(&mut filter, &mut judge, record, |it| shown.push(it));
+    }
+    let mut log = String::new();
+    let formats = [
+        (Format::Json, TimeFormat::Clock),
+        (Format::Csv, TimeFormat::Clock),
+        (Format::Text, TimeFormat::Clock),
+        (Format::Text, TimeFormat::Rfc3339),
+        (Format::Text, TimeFormat::Relative),
+    ];
+    for (format, time) in formats {
+        let text = written(format, time, &shown).map_err(|why| why.to_string())?;
+        if text.lines().count() != 1 + shown.len() {
+            return Err(format!("not one line for each record: {text}"));
+        }
+        if text.contains(|c: char| c != '\n' && c.is_control()) {
+            return Err(format!("a control character: {text:?}"));
+        }
+        if format == Format::Json {
+            let again = read(text.as_bytes());
+            let again = again.into_iter().filter_map(|item| match item {
+                Item::Record(record) => Some(*record),
+                Item::Header(_) => None,
+            });
+            if again.collect::<Vec<_>>() != shown {
+                return Err(format!("not read back as it was: {text}"));
+            }
+            log = text;
+        }
+    }
+    Ok(log)
+}
+
+/// All that a log says, as far as it can be read.
+fn read(log: &[u8]) -> Vec<Item> {
+    let mut log = Log::new(log);
+    let mut items = Vec::new();
+    while let Ok(Some(item)) = log.next(&mut |remark| {
+        let _told = remark.to_string();
+    }) {
+        items.push(item);
+    }
+    items
+}
+
+fn log_reader(log: &[u8]) -> Result<(), String> {
+    let items = read(log);
+    let lines = log.iter().filter(|&&byte| byte == b'\n').count() + 1;
+    if items.len() > lines {
+        return Err(format!("{} items of {lines} lines", items.len()));
+    }
+    for part in [log.len() / 3, log.len() / 2, log.len().saturating_sub(1)] {
+        let mut start = read(&log[..part]);
+        // Of a line that is none, a part may be one.
+        if part > 0 && log[part - 1] != b'\n' {
+            start.pop();
+        }
+        if !items.starts_with(&start) {
+            return Err(format!("cut at {part} it is not the start of the whole"));
+        }
+    }
+    let (mut records, mut timeouts) = (Vec::new(), Vec::new());
+    for item in items {
+        match item {
+            Item::Record(record) => records.push(*record),
+            Item::Header(header) => timeouts.extend(header.timeouts),
+        }
+    }
+    check(records, &timeouts).map(drop)
+}
+
+fn decoder() -> Decoder {
+    Decoder {
+        hz: 250,
+        reset_reasons: BTreeMap::from([(15, "SK_RST_REASON_TCP_STATE".to_owned())]),
+        clock_offset_ns: 1_714_979_289_000_000_000,
+    }
+}
+
+/// The records that follow from bytes as the ring buffer would give them.
+fn records_of(wire: &[u8]) -> Vec<Record> {
+    let decoder = decoder();
+    let mut correlator = Correlator::new(ROOM);
+    let mut records = Vec::new();
+    for bytes in wire.chunks(wire::EVENT_SIZE) {
+        if let Ok(event) = decoder.decode(bytes) {
+            correlator.push(&event, &mut |record| records.push(record));
+        }
+    }
+    let lost = Lost {
+        at: event::Instant {
+            mono_ns: 0,
+            wall_ns: 0,
+        },
+        hook: Hook::KeepaliveTimer,
+        kind: None,
+        why: LostWhy::Missed,
+        count: u64::MAX,
+    };
+    correlator.push(&Event::Lost(lost), &mut |record| records.push(record));
+    records
+}
+
+fn wire_decoder(wire: &[u8]) -> Result<(), String> {
+    let log = check(records_of(wire), &[])?;
+    schema::check_log(&log).map(drop)
+}
+
+/// An event of this kind, so many seconds in, that the decoder takes.
+fn wire_event(kind: u16, second: u32) -> Vec<u8> {
+    let mut bytes = vec![0; wire::EVENT_SIZE];
+    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    put(
+        offset_of!(wire::Event, version),
+        &wire::VERSION.to_ne_bytes(),
+    );
+    put(offset_of!(wire::Event, kind), &kind.to_ne_bytes());
+    let flags = flag::KEEPOPEN | flag::PENDING_AFTER | flag::HAS_REASON;
+    put(offset_of!(wire::Event, flags), &flags.to_ne_bytes());
+    put(offset_of!(wire::Event, cause), &[wire::cause::PROBE_COUNT]);
+    put(offset_of!(wire::Event, state), &[1]);
+    let mono_ns = u64::from(second) * 1_000_000_000;
+    put(offset_of!(wire::Event, mono_ns), &mono_ns.to_ne_bytes());
+    put(offset_of!(wire::Event, born_ns), &7_u64.to_ne_bytes());
+    let socket = offset_of!(wire::Event, socket);
+    put(socket + offset_of!(wire::Socket, sk), &9_u64.to_ne_bytes());
+    put(socket + offset_of!(wire::Socket, laddr), &[10, 0, 0, 1]);
+    put(socket + offset_of!(wire::Socket, raddr), &[10, 0, 0, 2]);
+    put(
+        socket + offset_of!(wire::Socket, family),
+        &2_u16.to_ne_bytes(),
+    );
+    put(
+        offset_of!(wire::Event, jiffies),
+        &(second * 250).to_ne_bytes(),
+    );
+    put(offset_of!(wire::Event, reason), &15_u32.to_ne_bytes());
+    bytes
+}
+
+const NUMBERS: [u64; 9] = [
+    0,
+    1,
+    2,
+    10,
+    0x7f,
+    0x7fff_ffff,
+    0xffff_ffff,
+    i64::MAX as u64,
+    u64::MAX,
+];
+
+/// Events of one socket or so, with some of their numbers changed.
+fn wires() -> impl Strategy<Value = Vec<u8>> {
+    let number = prop_oneof![select(&NUMBERS[..]), any::<u64>()];
+    let changes = vec(
+        (any::<Index>(), select(vec![1_usize, 2, 4, 8]), number),
+        0..6,
+    );
+    let event = (0..kind::COUNT, changes).prop_map(|(kind, changes)| (kind, changes));
+    let cut = prop_oneof![9 => Just(None), 1 => any::<Index>().prop_map(Some)];
+    (vec(event, 0..8), cut).prop_map(|(events, cut)| {
+        let mut all = Vec::new();
+        for (second, (kind, changes)) in (0..).zip(events) {
+            let mut event = wire_event(kind, second);
+            for (at, size, number) in changes {
+                // Past the version and the kind: what has others is no event at all.
+                let at = (4 + at.index(event.len() - 4)) / size * size;
+                let bytes = number.to_ne_bytes();
+                let end = (at + size).min(event.len());
+                if at >= 4 {
+                    event[at..end].copy_from_slice(&bytes[..end - at]);
+                }
+            }
+            all.extend(event);
+        }
+        if let Some(cut) = cut {
+            all.truncate(cut.index(all.len() + 1));
+        }
+        all
+    })
+}
+
+/// A line for each kind of record, and some headers.
+fn lines() -> Vec<String> {
+    let wire = (0..).zip(0..kind::COUNT);
+    let wire: Vec<_> = wire
+        .flat_map(|(second, kind)| wire_event(kind, second))
+        .collect();
+    let records = written(Format::Json, TimeFormat::Clock, &records_of(&wire));
+    let mut lines: Vec<_> = records
+        .unwrap_or_default()
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    for version in ["1.999", "2.0"] {
+        let header = Header {
+            version: version.to_owned(),
+            ..header()
+        };
+        lines.extend(serde_json::to_string(&HeaderLine { header }));
+    }
+    lines.push(String::new());
+    lines
+}
+
+/// What is put where it may not belong.
+const TOKENS: &[&str] = &[
+    "\n",
+    "\r",
+    "{",
+    "}",
+    "[",
+    "\"",
+    "\\",
+    ",",
+    ":",
+    "null",
+    "true",
+    "{}",
+    "[1,2]",
+    "-1",
+    "0.5",
+    "1e999",
+    "18446744073709551615",
+    "18446744073709551616",
+    "\"\"",
+    "\"\\u0000\\u001b[2J\"",
+    "\"\\ud800\"",
+    "\"\\\\x\\\\u{110000}\"",
+    "\"=1+1\"",
+    "\"a b\"",
+    "\u{feff}",
+    "\u{202e}",
+    "\"1677-09-21T00:12:43.145224192Z\"",
+    "\"2262-04-11T23:47:16.854775807Z\"",
+    "\"9999-12-31T23:59:59.999999999Z\"",
+    "\"2016-12-31T23:59:60Z\"",
+    "\"2024-05-06T07:08:09.1+01:00\"",
+    "\"::ffff:1.2.3.4\"",
+    "\"fe80::1%eth0\"",
+    "\"4294967295\"",
+    "\"+5\"",
+    "\"rst_received\"",
+    "\"verdict\"",
+    "\"lost\"",
+];
+
+/// Something done to a log.
+#[derive(Clone, Debug)]
+enum Change {
+    /// The value of a field is another.
+    Value(Index, &'static str),
+    /// Something stands at this place.
+    Insert(Index, &'static str),
+    /// A byte is another.
+    Byte(Index, u8),
+    /// Some bytes are gone.
+    Remove(Index, usize),
+    /// Some bytes are there many times.
+    Repeat(Index, usize, usize),
+}
+
+impl Change {
+    fn to(&self, log: &mut Vec<u8>) {
+        match self {
+            Self::Value(which, token) => {
+                let starts = log.windows(2).enumerate().filter(|(_, it)| *it == b"\":");
+                let starts: Vec<_> = starts.map(|(at, _)| at + 2).collect();
+                if starts.is_empty() {
+                    return;
+                }
+                let start = starts[which.index(starts.len())];
+                let ends = |byte: &u8| matches!(byte, b',' | b'}');
+                let length = log[start..].iter().position(ends).unwrap_or_default();
+                log.splice(start..start + length, token.bytes());
+            }
+            Self::Insert(at, token) => {
+                let at = at.index(log.len() + 1);
+                log.splice(at..at, token.bytes());
+            }
+            Self::Byte(at, byte) if !log.is_empty() => {
+                let at = at.index(log.len());
+                log[at] = *byte;
+            }
+            Self::Byte(..) => {}
+            Self::Remove(at, length) => {
+                let at = at.index(log.len() + 1);
+                log.drain(at..(at + length).min(log.len()));
+            }
+            Self::Repeat(at, length, times) => {
+                let at = at.index(log.len() + 1);
+                let part = log[at..(at + length).min(log.len())].repeat(*times);
+                log.splice(at..at, part);
+            }
+        }
+    }
+}
+
+/// Logs of a few lines, with something done to them.
+fn logs() -> impl Strategy<Value = Vec<u8>> {
+    let token = || select(TOKENS);
+    let change = prop_oneof![
+        4 => (any::<Index>(), token()).prop_map(|(at, token)| Change::Value(at, token)),
+        2 => (any::<Index>(), token()).prop_map(|(at, token)| Change::Insert(at, token)),
+        1 => (any::<Index>(), any::<u8>()).prop_map(|(at, byte)| Change::Byte(at, byte)),
+        1 => (any::<Index>(), 1..200_usize).prop_map(|(at, length)| Change::Remove(at, length)),
+        1 => (any::<Index>(), 1..20_usize, 1..300_usize)
+            .prop_map(|(at, length, times)| Change::Repeat(at, length, times)),
+    ];
+    let lines = vec(select(lines()), 0..5);
+    (lines, vec(change, 0..6), any::<bool>()).prop_map(|(lines, changes, ended)| {
+        let mut log = lines.join("\n").into_bytes();
+        if ended {
+            log.push(b'\n');
+        }
+        for change in &changes {
+            change.to(&mut log);
+        }
+        log
+    })
+}
+
+#[test]
+fn logs_of_any_bytes() -> Outcome {
+    fuzz("log", log_reader, logs())
+}
+
+#[test]
+fn wires_of_any_bytes() -> Outcome {
+    fuzz("wire", wire_decoder, wires())
+}
+
+/// What a field may hold, made of this: numbers, words, addresses, any text.
+fn values(number: u64, text: &str) -> Vec<serde_json::Value> {
+    let [a, b, c, d, ..] = number.to_be_bytes();
+    let v6 = u128::from(number) << 64 | u128::from(number.swap_bytes());
+    let mut values = vec![
+        number.into(),
+        (number % (1 << 32)).into(),
+        (number % (1 << 16)).into(),
+        number.is_multiple_of(2).into(),
+        vec![number, 1].into(),
+        WallTime(number.cast_signed()).to_string().into(),
+        IpAddr::from([a, b, c, d]).to_string().into(),
+        IpAddr::from(v6.to_be_bytes()).to_string().into(),
+        (number % (1 << 32)).to_string().into(),
+        "SYN|ACK".into(),
+        text.into(),
+    ];
+    // All words that a record may hold are in the schema, among others.
+    let quoted = schema::SCHEMA.split('"').skip(1).step_by(2);
+    let words: Vec<_> = quoted.filter(|word| word.len() < 24).collect();
+    let first = usize::try_from(number % words.len() as u64).unwrap_or_default();
+    let some = words.iter().cycle().skip(first).take(words.len());
+    values.extend(some.map(|word| (*word).into()));
+    values
+}
+
+/// A record of these fields, each holding a value that it can.
+fn record_of(fields: &[(Index, u64, String)]) -> Result<Record, serde_json::Error> {
+    let mut record = serde_json::json!({
+        "time": "2024-05-06T07:08:09.000000000Z", "mono_ns": 1, "seq": 1, "event": "probe"
+    });
+    for (which, number, text) in fields {
+        let name = Record::NAMES[which.index(Record::NAMES.len())];
+        let values = values(*number, text);
+        let first = usize::from(number.to_be_bytes()[3]) % 11;
+        for value in values[first..].iter().chain(&values[..first]) {
+            let mut with = record.clone();
+            with[name] = value.clone();
+            if Record::deserialize(&with).is_ok() {
+                record = with;
+                break;
+            }
+        }
+    }
+    Record::deserialize(record)
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 64, failure_persistence: None, ..Config::default() })]
+
+    #[test]
+    fn any_record_is_read_as_it_was_written(
+        fields in vec((any::<Index>(), any::<u64>(), any::<String>()), 0..16)
+    ) {
+        let record = record_of(&fields).map_err(|why| TestCaseError::fail(why.to_string()))?;
+        let line = serde_json::to_string(&record).unwrap_or_default();
+        let expected = [Item::Record(Box::new(record))];
+        prop_assert_eq!(read(line.as_bytes()), expected, "{}", line);
+    }
+}
+
+#[test]
+fn a_value_is_found_for_every_field() {
+    for name in Record::NAMES {
+        let mut found = serde_json::json!({
+            "time": "2024-05-06T07:08:09.000000000Z", "mono_ns": 1, "seq": 1, "event": "probe"
+        });
+        let fits = values(1 << 40 | 7, "text").into_iter().any(|value| {
+            found[*name] = value;
+            Record::deserialize(&found).is_ok()
+        });
+        assert!(fits, "{name}");
+    }
+}
+
+/// The unchanged inputs must be taken, or the changed ones try nothing.
+#[test]
+fn inputs_are_good_to_begin_with() -> Outcome {
+    let log = lines().join("\n");
+    let events = read(log.as_bytes())
+        .into_iter()
+        .filter_map(|item| match item {
+            Item::Record(record) => Some(record.event.word()),
+            Item::Header(_) => None,
+        });
+    let events: std::collections::BTreeSet<_> = events.collect();
+    for event in [
+        "probe",
+        "timeout",
+        "rst_sent",
+        "closed",
+        "lost",
+        "fin_wait2",
+    ] {
+        assert!(events.contains(event), "{event} is not in {log}");
+    }
+    Ok(())
+}
