@@ -18,9 +18,6 @@ use crate::{
     way::Way,
 };
 
-/// Where the kernel publishes its types.
-const BTF: &str = "/sys/kernel/btf/vmlinux";
-
 /// Runs `kaprobe doctor`: tries everything, takes it back, and tells on stdout what
 /// came of it. The exit code says whether tracing is possible, and if not, why.
 ///
@@ -38,7 +35,7 @@ pub fn run(json: bool) -> Result<exit::Code> {
     let uname = rustix::system::uname();
     let report = Report::new(
         uname.release().to_string_lossy().into_owned(),
-        fs::File::open(BTF).err(),
+        fs::File::open(kernel::BTF_PATH).err(),
         privileges.used().collect(),
         tried,
     );

@@ -12,6 +12,7 @@ mod tracer;
 
 pub use self::{
     attach::Attached,
+    btf::PATH as BTF_PATH,
     decode::{DecodeError, Decoder},
     survey::{Tried, survey},
     tracer::{Stop, Tracer, Wanted},
