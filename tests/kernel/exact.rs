@@ -9,7 +9,6 @@ use kaprobe::traffic::load::{Load, Member, allow_open_files};
 use kaprobe::traffic::pair::{Keepalive, Path};
 
 use crate::support::cpu::OwnCpu;
-use crate::support::harness::needs_real_time;
 use crate::support::kaprobe::{one_for_each_way, wait_until};
 use crate::support::netns::{self, Counters};
 
@@ -46,7 +45,6 @@ fn open_load() -> Result<Vec<Load>> {
 /// By every way to attach, `probe` and `probe_congested` records equal the growth of
 /// TCPKeepAlive, and `timeout` records that of TCPAbortOnTimeout.
 pub fn equals_the_kernels_counters() -> Result<()> {
-    needs_real_time()?;
     netns::enter_new()?;
     let kaprobes = one_for_each_way(&["--netns", "/proc/self/ns/net"])?;
     let _alone = OwnCpu::take()?;
@@ -82,7 +80,6 @@ const PROBES: &[&str] = &["probe", "probe_congested"];
 /// With next to no room in the ring buffer, and kaprobe stopped for a while, what is
 /// delivered and what is reported as lost still add up to what the kernel counts.
 pub fn counts_what_it_loses() -> Result<()> {
-    needs_real_time()?;
     netns::enter_new()?;
     let kaprobes = one_for_each_way(&["--netns", "/proc/self/ns/net", "--buffer-size", "4096"])?;
     let _alone = OwnCpu::take()?;

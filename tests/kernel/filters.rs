@@ -4,7 +4,6 @@ use anyhow::{Result, bail, ensure};
 use kaprobe::traffic::scenarios as is;
 
 use crate::support::cgroup::Cgroup;
-use crate::support::harness::needs_real_time;
 use crate::support::kaprobe::Kaprobe;
 use crate::support::log::{Connection, Log, Record};
 use crate::support::netns;
@@ -32,7 +31,6 @@ struct Stage {
 
 /// By port, on one side or either.
 pub fn by_port() -> Result<()> {
-    needs_real_time()?;
     check_all("ports", |stage| {
         let [(a, _), (b, _), .., (_, c)] = stage.ports()[..] else {
             bail!("too few connections");
@@ -52,7 +50,6 @@ pub fn by_port() -> Result<()> {
 
 /// By address and family.
 pub fn by_address() -> Result<()> {
-    needs_real_time()?;
     check_all("addresses", |_| {
         Ok(vec![
             row("-4", is_v4),
@@ -68,7 +65,6 @@ pub fn by_address() -> Result<()> {
 
 /// By process, network namespace, cgroup and event.
 pub fn by_place_and_event() -> Result<()> {
-    needs_real_time()?;
     check_all("places", |stage| {
         let (pid, here, there) = (stage.here.pid(), stage.here.netns, stage.there.netns);
         let cgroup = stage.cgroup.path.display();
@@ -86,7 +82,6 @@ pub fn by_place_and_event() -> Result<()> {
 
 /// Different filters: a record has to pass all of them.
 pub fn combined() -> Result<()> {
-    needs_real_time()?;
     check_all("combined", |stage| {
         let [(a, d), (b, _), .., (_, c)] = stage.ports()[..] else {
             bail!("too few connections");

@@ -13,7 +13,7 @@ use kaprobe::traffic::pair::{Keepalive, Path};
 
 use crate::support::bpf::{self, Object};
 use crate::support::doctor;
-use crate::support::harness::{Skip, needs_real_time};
+use crate::support::harness::Skip;
 use crate::support::kaprobe::{Kaprobe, binary, run, wait_until};
 use crate::support::log::Log;
 use crate::support::netns::{self, Counters};
@@ -37,7 +37,6 @@ fn wait_for_probes(more: u64) -> Result<()> {
 /// However it is made to end: it exits with 0, its output is complete, and nothing of
 /// it stays in the kernel.
 pub fn stops_cleanly() -> Result<()> {
-    needs_real_time()?;
     type End = fn(&Kaprobe) -> Result<()>;
     let waits: End = |_| Ok(());
     let ends: [(&str, &[&str], End); 4] = [

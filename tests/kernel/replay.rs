@@ -7,7 +7,6 @@ use kaprobe::traffic::pair::Path;
 use kaprobe::traffic::scenarios as is;
 use kaprobe::traffic::script::Actor;
 
-use crate::support::harness::needs_real_time;
 use crate::support::kaprobe::{ALL_EVENTS, Kaprobe, run};
 use crate::support::netns;
 use crate::support::stage;
@@ -21,7 +20,6 @@ const FORMATS: &[&[&str]] = &[
 
 /// Whatever was asked for, and in every format, byte for byte.
 pub fn shows_what_the_trace_showed() -> Result<()> {
-    needs_real_time()?;
     netns::enter_new()?;
     let folder = tempfile::tempdir()?;
     let path = |name: &str| -> Result<String> {

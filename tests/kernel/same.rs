@@ -11,7 +11,6 @@ use regex::Regex;
 
 use crate::support::cpu::OwnCpu;
 use crate::support::egress::Egress;
-use crate::support::harness::needs_real_time;
 use crate::support::kaprobe::{ALL_EVENTS, one_for_each_way};
 use crate::support::log::Log;
 use crate::support::netns;
@@ -102,7 +101,6 @@ const OF_THE_MOMENT: &[&str] = &[
 
 /// All scenarios over all kinds of address at once, seen by every way to attach.
 pub fn by_every_way_to_attach() -> Result<()> {
-    needs_real_time()?;
     netns::enter_new()?;
     for name in ["tcp_keepalive_time", "tcp_keepalive_intvl"] {
         netns::set_ipv4_sysctl(name, 1)?;

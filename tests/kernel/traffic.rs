@@ -10,7 +10,6 @@ use kaprobe::traffic::scenarios as is;
 use kaprobe::traffic::script::{Actor, Scenario};
 
 use crate::support::egress::Egress;
-use crate::support::harness::needs_real_time;
 use crate::support::netns::{self, Counters};
 use crate::support::stage;
 
@@ -64,7 +63,6 @@ const ROWS: &[Row] = &[
 
 /// Each scenario in a namespace of its own, all at once.
 pub fn moves_the_kernels_counters() -> Result<()> {
-    needs_real_time()?;
     let _egress = Egress::attach()?;
     let runs: Vec<_> = ROWS
         .iter()

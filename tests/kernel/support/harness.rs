@@ -1,7 +1,6 @@
 //! Runs the tests: each on a thread of its own, which it may move into a network
 //! namespace of its own.
 
-use std::env;
 use std::fmt;
 use std::process::ExitCode;
 use std::thread;
@@ -23,16 +22,6 @@ impl std::error::Error for Skip {}
 
 /// A test and its name.
 pub type Test = (&'static str, fn() -> Result<()>);
-
-/// Skips a test on an emulated machine, whose clock runs ahead of what it gets done:
-/// there a script's steps come too late for the timers that they are to meet, now and
-/// then. Without KAPROBE_IN_VM it runs there all the same.
-pub fn needs_real_time() -> Result<()> {
-    match env::var_os("KAPROBE_IN_VM") {
-        Some(_) => Err(Skip("an emulated machine does not keep its script's time".into()).into()),
-        None => Ok(()),
-    }
-}
 
 /// Runs what the command line asks for. A run in which everything was skipped fails:
 /// it has shown nothing.
