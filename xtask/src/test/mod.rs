@@ -150,7 +150,7 @@ fn guest(args: &Args) -> Result<Guest> {
     let tests = programs.into_iter().filter(|program| program.is_test);
     files.extend(tests.map(|test| (test.path, format!("/tests/{}", test.name).into())));
 
-    let each = r#"code=0; for test in /tests/*; do "$test" "$@" || code=$?; done; exit $code"#;
+    let each = r#"code=0; for test in /tests/*; do "$test" --test-threads=1 "$@" || code=$?; done; exit $code"#;
     let words = ["sh", "-c", each, "sh"].map(str::to_owned);
     Ok(Guest {
         files,
