@@ -3,11 +3,12 @@
 //! Members are found by name and by whether they exist, never by kernel version:
 //! stable kernels carry moves that a version number does not tell.
 
-use std::collections::BTreeMap;
+use std::{cell::RefCell, collections::BTreeMap, fs::File, io, os::fd::AsRawFd as _};
 
 use anyhow::{Context as _, Result, bail};
-use btf_rs::{Btf, BtfType, Type};
+use btf_rs::{Backend, Btf, BtfType, Type};
 use kaprobe_ebpf::config::{ABSENT, Offsets};
+use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::exit;
 
@@ -17,6 +18,8 @@ pub const PATH: &str = "/sys/kernel/btf/vmlinux";
 /// The running kernel's types.
 pub struct KernelTypes {
     btf: Btf,
+    /// What was looked up, by name: a look passes over all the types there are.
+    seen: RefCell<BTreeMap<String, Vec<Type>>>,
 }
 
 /// A member: where it lies and what it is.
@@ -39,9 +42,18 @@ impl KernelTypes {
                  kaprobe needs a kernel built with CONFIG_DEBUG_INFO_BTF"
             ))
         };
-        let bytes = std::fs::read(PATH).with_context(unreadable)?;
-        let btf = Btf::from_bytes(&bytes).with_context(unreadable)?;
-        Ok(Self { btf })
+        let mut copy = File::from(memfd_create("kaprobe-btf", MemfdFlags::CLOEXEC)?);
+        File::open(PATH)
+            .and_then(|mut types| io::copy(&mut types, &mut copy))
+            .with_context(unreadable)?;
+        // Looked up where it lies, not parsed into a tree: of some 150,000 types fifteen are
+        // asked for. A copy, since sysfs lets nobody map the file before Linux 6.16.
+        let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
+        let btf = Btf::from_file_with_backend(path, Backend::Mmap).with_context(unreadable)?;
+        Ok(Self {
+            btf,
+            seen: RefCell::default(),
+        })
     }
 
     /// Position of a function's parameter, from 0, by the parameter's name.
@@ -238,9 +250,14 @@ impl KernelTypes {
     }
 
     fn named(&self, name: &str) -> impl Iterator<Item = Type> {
-        self.btf
-            .resolve_types_by_name(name)
-            .unwrap_or_default()
-            .into_iter()
+        let mut seen = self.seen.borrow_mut();
+        let types = match seen.get(name) {
+            Some(types) => types.clone(),
+            None => {
+                let types = self.btf.resolve_types_by_name(name).unwrap_or_default();
+                seen.entry(name.to_owned()).or_insert(types).clone()
+            }
+        };
+        types.into_iter()
     }
 }
