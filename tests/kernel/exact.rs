@@ -114,11 +114,8 @@ pub fn counts_what_it_loses() -> Result<()> {
             ),
         ] {
             let (delivered, lost) = (log.count(kinds), log.lost(kinds));
-            // A kprobe that was skipped together with its kretprobe leaves no trace on
-            // a kernel that does not count it (`doctor` says so): never more, though.
-            let told = delivered + lost;
             ensure!(
-                told == counted || (way == "kprobe" && told < counted),
+                delivered + lost == counted,
                 "{way}: {kinds:?}: {delivered} delivered + {lost} lost; the kernel counted {counted}",
             );
         }

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         ("stops_killed", manners::leaves_whole_lines_when_killed),
         ("refuses", manners::refuses_what_it_cannot_do),
         ("refuses_way", manners::refuses_a_way_this_kernel_lacks),
+        ("refuses_types", manners::refuses_types_it_cannot_read),
         ("refuses_nobody", manners::refuses_to_run_without_privilege),
     ])
 }

@@ -16,6 +16,7 @@ use crate::support::doctor;
 use crate::support::harness::Skip;
 use crate::support::kaprobe::{Kaprobe, binary, run, wait_until};
 use crate::support::log::Log;
+use crate::support::mounts;
 use crate::support::netns::{self, Counters};
 
 /// Some connections with a probe a second each.
@@ -183,6 +184,29 @@ pub fn refuses_a_way_this_kernel_lacks() -> Result<()> {
     };
     let output = run(&["trace", "--duration", "1s", "--attach", lacking])?;
     refused(lacking, &output, 4, lacking)
+}
+
+/// Where the kernel publishes no types, or publishes what are none: refused.
+pub fn refuses_types_it_cannot_read() -> Result<()> {
+    const KERNEL: i32 = 4;
+    let types = FilePath::new("/sys/kernel/btf");
+    mounts::enter_new()?;
+    mounts::cover(types)?;
+    for (what, content) in [
+        ("none", None),
+        ("cut off", Some(&b"\x9f\xeb\x01\0\x18\0\0\0"[..])),
+        (
+            "nonsense",
+            Some(b"nonsense, and more of it than a header takes".as_slice()),
+        ),
+    ] {
+        if let Some(content) = content {
+            fs::write(types.join("vmlinux"), content)?;
+        }
+        let output = run(&["trace", "--duration", "1s"])?;
+        refused(what, &output, KERNEL, "/sys/kernel/btf/vmlinux")?;
+    }
+    Ok(())
 }
 
 /// Run by nobody: refused for want of privilege, with a code of its own.

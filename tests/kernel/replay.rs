@@ -59,7 +59,6 @@ pub fn shows_what_the_trace_showed() -> Result<()> {
         same(&again.stdout, &fs::read(&file)?, &file)?;
         let again = run(&["replay", &log_file, "--json"])?;
         same(&again.stdout, log.as_bytes(), "the log")?;
-        println!("{records} records, and the same again");
     }
     Ok(())
 }

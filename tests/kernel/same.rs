@@ -80,7 +80,7 @@ const ABORTED: &str = "rst_sent verdict/aborted_locally closed ";
 
 /// Fields that say when a program ran, not what it saw; `sock` numbers the sockets
 /// of one trace; and the owner, who may have closed the socket before it was looked
-/// for, has a test of its own.
+/// for and whom the advice names, has a test of its own.
 const OF_THE_MOMENT: &[&str] = &[
     "time",
     "mono_ns",
@@ -89,6 +89,7 @@ const OF_THE_MOMENT: &[&str] = &[
     "sock",
     "pid",
     "comm",
+    "advice",
     "idle_ms",
     "lastrcv_ms",
     "lastack_ms",

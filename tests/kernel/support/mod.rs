@@ -8,6 +8,7 @@ pub mod egress;
 pub mod harness;
 pub mod kaprobe;
 pub mod log;
+pub mod mounts;
 pub mod netns;
 pub mod process;
 pub mod stage;

@@ -15,6 +15,7 @@ use kaprobe::traffic::script::{Actor, Scenario};
 use serde::{Deserialize, Serialize};
 
 use super::log::Connection;
+use super::mounts;
 use super::netns;
 use super::stage;
 
@@ -153,7 +154,7 @@ fn play(part: &str) -> Result<()> {
         join_cgroup(cgroup)?;
     }
     if part.apart {
-        leave_mount_namespace()?;
+        mounts::enter_new()?;
         netns::enter_new()?;
     }
     let mut actors = part
@@ -197,11 +198,4 @@ fn set_comm(comm: &str) -> Result<()> {
 fn join_cgroup(cgroup: &FilePath) -> Result<()> {
     fs::write(cgroup.join("cgroup.procs"), "0")
         .with_context(|| format!("join {}", cgroup.display()))
-}
-
-fn leave_mount_namespace() -> Result<()> {
-    // SAFETY: no pointer is passed.
-    let done = unsafe { libc::unshare(libc::CLONE_NEWNS) };
-    ensure!(done == 0, "unshare mounts: {}", io::Error::last_os_error());
-    Ok(())
 }

@@ -6,13 +6,18 @@
 mod tally;
 
 use std::io::{self, Write};
+use std::iter;
+use std::num::NonZero;
+use std::panic;
 use std::process::{ExitCode, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
 use crate::process::say;
-use crate::vm::{Guest, Machine, Verdict, kernel};
+use crate::vm::{Guest, Machine, Prepared, Verdict, kernel};
 use crate::{ebpf, programs, tidy, workspace};
 use tally::{Filter, Tally};
 
@@ -68,11 +73,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     if (all && !args.no_vm) || args.kernels.is_given() {
         match guest(args) {
-            Ok(guest) => rows.extend(
-                args.kernels
-                    .series()
-                    .map(|series| boot(series, &guest, &args.machine)),
-            ),
+            Ok(guest) => rows.extend(boot_all(args, &guest)),
             Err(error) => rows.push(row("the matrix", || Err(error))),
         }
     }
@@ -123,7 +124,7 @@ fn cargo_test(what: &[&str], args: &Args) -> Result<Outcome> {
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot run cargo")?;
-    let mut output = Filter::new(io::stdout());
+    let mut output = Filter::new(io::stdout(), "");
     let mut stdout = child.stdout.take().context("cargo has no output")?;
     io::copy(&mut stdout, &mut output).context("cannot read the tests' output")?;
     let status = child.wait().context("cannot wait for cargo")?;
@@ -163,20 +164,59 @@ fn guest(args: &Args) -> Result<Guest> {
     })
 }
 
-/// Runs the guest on one kernel.
-fn boot(series: &kernel::Series, guest: &Guest, machine: &Machine) -> Row {
-    match series.kernel() {
-        Ok(Some(kernel)) => row(&format!("{}: {kernel}", series.name), || {
-            let mut output = Filter::new(io::stdout());
-            let verdict = guest.boot(&kernel, machine, &mut output, &mut io::stderr())?;
+/// Runs the guest on each kernel, as many at once as there are processors: each takes
+/// one, and its clock does not feel the others.
+fn boot_all(args: &Args, guest: &Guest) -> Vec<Row> {
+    let prepared: Vec<_> = args
+        .kernels
+        .series()
+        .map(|series| (series.name, prepare(series, guest, &args.machine)))
+        .collect();
+    let next = Mutex::new(prepared.into_iter().enumerate());
+    let take = || next.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || -> Vec<(usize, Row)> {
+        iter::from_fn(take)
+            .map(|(place, (name, prepared))| (place, boot(name, prepared)))
+            .collect()
+    };
+    let at_once = thread::available_parallelism().map_or(1, NonZero::get);
+    let mut rows: Vec<_> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(work)).collect();
+        let done = workers.into_iter().map(ScopedJoinHandle::join);
+        done.flat_map(|rows| rows.unwrap_or_else(|why| panic::resume_unwind(why)))
+            .collect()
+    });
+    rows.sort_by_key(|&(place, _)| place);
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
+/// The kernel's full name, and the guest ready to boot on it; nothing when the archive
+/// has no such kernel.
+fn prepare(
+    series: &kernel::Series,
+    guest: &Guest,
+    machine: &Machine,
+) -> Result<Option<(String, Prepared)>> {
+    let Some(kernel) = series.kernel()? else {
+        return Ok(None);
+    };
+    Ok(Some((kernel.to_string(), guest.prepare(&kernel, machine)?)))
+}
+
+/// Runs a guest.
+fn boot(series: &str, prepared: Result<Option<(String, Prepared)>>) -> Row {
+    match prepared {
+        Ok(Some((kernel, guest))) => row(&format!("{series}: {kernel}"), || {
+            let mut output = Filter::new(io::stdout(), &format!("{series}: "));
+            let verdict = guest.boot(&mut output, &mut io::stderr())?;
             judge(output.finish()?, verdict == Verdict::Exited(0), || {
                 verdict.to_string()
             })
         }),
-        Ok(None) => row(series.name, || {
+        Ok(None) => row(series, || {
             Ok(Outcome::Skipped("Debian's archive no longer has it".into()))
         }),
-        Err(error) => row(series.name, || Err(error)),
+        Err(error) => row(series, || Err(error)),
     }
 }
 

@@ -37,15 +37,17 @@ impl fmt::Display for Tally {
 /// those that passed: what is left is short and worth reading.
 pub struct Filter<W> {
     to: W,
+    prefix: String,
     line: Vec<u8>,
     tally: Tally,
 }
 
 impl<W: Write> Filter<W> {
-    /// A filter that writes to `to`.
-    pub fn new(to: W) -> Self {
+    /// A filter that writes to `to`, with this before each line.
+    pub fn new(to: W, prefix: &str) -> Self {
         Self {
             to,
+            prefix: prefix.to_owned(),
             line: Vec::new(),
             tally: Tally::default(),
         }
@@ -53,8 +55,10 @@ impl<W: Write> Filter<W> {
 
     /// Ends the last line, and tells the count.
     pub fn finish(mut self) -> Result<Tally> {
-        self.end_line()
-            .context("cannot pass on the tests' output")?;
+        if !self.line.is_empty() {
+            self.end_line()
+                .context("cannot pass on the tests' output")?;
+        }
         Ok(self.tally)
     }
 
@@ -62,7 +66,9 @@ impl<W: Write> Filter<W> {
         let line = String::from_utf8_lossy(&self.line);
         self.tally += summary(&line).unwrap_or_default();
         if !(line.starts_with("test ") && line.trim_end().ends_with(" ok")) {
-            self.to.write_all(&self.line)?;
+            // At once: others may write there too.
+            let line = [self.prefix.as_bytes(), &self.line].concat();
+            self.to.write_all(&line)?;
         }
         self.line.clear();
         Ok(())
@@ -115,7 +121,7 @@ mod tests {
                       test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 2 filtered out\n\
                       the end";
         let mut kept = Vec::new();
-        let mut filter = Filter::new(&mut kept);
+        let mut filter = Filter::new(&mut kept, "");
         for byte in output.as_bytes() {
             filter.write_all(&[*byte])?;
         }

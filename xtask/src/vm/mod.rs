@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use std::{fs, io};
 
 use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
 
 use crate::process::say;
 use crate::{apt, programs, workspace};
@@ -60,6 +61,15 @@ pub struct Guest {
     pub command: Vec<String>,
 }
 
+/// A guest with all that it needs to boot on one kernel: from here on nothing is shared
+/// with another.
+pub struct Prepared {
+    machine: qemu::Ready,
+    console: PathBuf,
+    /// Holds the initramfs.
+    _image: TempDir,
+}
+
 /// Runs the command on each kernel asked for; our exit code is the last one that is not 0.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let mut guest = Guest {
@@ -79,7 +89,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         };
         say(format_args!("booting {kernel}"));
         let (mut out, mut err) = (unbuffered(io::stdout())?, unbuffered(io::stderr())?);
-        match guest.boot(&kernel, &args.machine, &mut out, &mut err)? {
+        let ready = guest.prepare(&kernel, &args.machine)?;
+        match ready.boot(&mut out, &mut err)? {
             Verdict::Exited(0) => {}
             Verdict::Exited(status) => code = status,
             failure => bail!("{failure}"),
@@ -89,14 +100,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 impl Guest {
-    /// Boots the guest, with its output going to `out` and `err`, and waits for its end.
-    pub fn boot(
-        &self,
-        kernel: &Kernel,
-        machine: &Machine,
-        out: &mut (impl Write + Send),
-        err: &mut (impl Write + Send),
-    ) -> Result<Verdict> {
+    /// Gets ready to boot the guest.
+    pub fn prepare(&self, kernel: &Kernel, machine: &Machine) -> Result<Prepared> {
         let scratch = apt::scratch()?;
         let image = scratch.path().join("initramfs");
         self.pack(kernel, &image)
@@ -104,8 +109,11 @@ impl Guest {
 
         let console = workspace::cache(&format!("console/{}.log", kernel.series));
         workspace::write(&console, "")?;
-        let report = qemu::boot(machine, &kernel.image(), &image, &console, out, err)?;
-        Ok(verdict::judge(report, &console))
+        Ok(Prepared {
+            machine: qemu::Ready::new(machine, &kernel.image(), &image, &console)?,
+            console,
+            _image: scratch,
+        })
     }
 
     fn pack(&self, kernel: &Kernel, image: &std::path::Path) -> Result<()> {
@@ -145,6 +153,18 @@ impl Guest {
             exports.collect::<String>(),
             words.join(" ")
         )
+    }
+}
+
+impl Prepared {
+    /// Boots the guest, with its output going to `out` and `err`, and waits for its end.
+    pub fn boot(
+        self,
+        out: &mut (impl Write + Send),
+        err: &mut (impl Write + Send),
+    ) -> Result<Verdict> {
+        let report = self.machine.run(out, err)?;
+        Ok(verdict::judge(report, &self.console))
     }
 }
 

@@ -80,59 +80,69 @@ fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
     text.parse().map(Duration::from_secs)
 }
 
-/// Boots a kernel and waits until the machine is gone. Its console goes to a
-/// file, the second and third serial port to `out` and `err`, and the fourth
-/// into the report.
-pub fn boot(
-    machine: &Machine,
-    kernel: &Path,
-    initramfs: &Path,
-    console: &Path,
-    out: &mut (impl Write + Send),
-    err: &mut (impl Write + Send),
-) -> Result<Report> {
-    let log = OpenOptions::new()
-        .append(true)
-        .open(console)
-        .with_context(|| format!("cannot open {}", console.display()))?;
-    let mut qemu = machine.command()?;
-    qemu.arg("-kernel")
-        .arg(kernel)
-        .arg("-initrd")
-        .arg(initramfs);
-    qemu.args(["-append", "console=ttyS0 quiet panic=-1"]);
-    qemu.stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log);
-    add_port(&mut qemu, &console.display().to_string());
-    let (out_reader, out_writer) = pipe(&mut qemu)?;
-    let (err_reader, err_writer) = pipe(&mut qemu)?;
-    let (verdict_reader, verdict_writer) = pipe(&mut qemu)?;
+/// A machine with all that it needs to boot.
+pub struct Ready {
+    qemu: Command,
+    timeout: Duration,
+}
 
-    let mut child = qemu.spawn().context("cannot run QEMU")?;
-    // With QEMU the only writer left, its end is the end of each pipe.
-    drop((out_writer, err_writer, verdict_writer));
+impl Ready {
+    /// A machine that boots this kernel, with its console going to a file.
+    pub fn new(machine: &Machine, kernel: &Path, initramfs: &Path, console: &Path) -> Result<Self> {
+        let log = OpenOptions::new()
+            .append(true)
+            .open(console)
+            .with_context(|| format!("cannot open {}", console.display()))?;
+        let mut qemu = machine.command()?;
+        qemu.arg("-kernel").arg(kernel);
+        qemu.arg("-initrd").arg(initramfs);
+        qemu.args(["-append", "console=ttyS0 quiet panic=-1"]);
+        qemu.stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        add_port(&mut qemu, &console.display().to_string());
+        Ok(Self {
+            qemu,
+            timeout: machine.timeout,
+        })
+    }
 
-    thread::scope(|scope| {
-        let (reports, report) = mpsc::channel();
-        let (from_out, from_err) = (reports.clone(), reports.clone());
-        scope.spawn(move || pass_on(out_reader, out, &from_out));
-        scope.spawn(move || pass_on(err_reader, err, &from_err));
-        scope.spawn(move || {
-            let mut said = String::new();
-            // What is no text is no verdict either.
-            let _ = { verdict_reader }.read_to_string(&mut said);
-            reports.send(Report::Said(said))
-        });
-        let report = report
-            .recv_timeout(machine.timeout)
-            .unwrap_or(Report::TimedOut(machine.timeout));
-        if !matches!(report, Report::Said(_)) {
-            child.kill().context("cannot stop QEMU")?;
-        }
-        child.wait().context("cannot wait for QEMU")?;
-        Ok(report)
-    })
+    /// Boots it and waits until the machine is gone. The second and third serial port
+    /// go to `out` and `err`, and the fourth into the report.
+    pub fn run(
+        mut self,
+        out: &mut (impl Write + Send),
+        err: &mut (impl Write + Send),
+    ) -> Result<Report> {
+        let (out_reader, out_writer) = pipe(&mut self.qemu)?;
+        let (err_reader, err_writer) = pipe(&mut self.qemu)?;
+        let (verdict_reader, verdict_writer) = pipe(&mut self.qemu)?;
+
+        let mut child = self.qemu.spawn().context("cannot run QEMU")?;
+        // With QEMU the only writer left, its end is the end of each pipe.
+        drop((out_writer, err_writer, verdict_writer));
+
+        thread::scope(|scope| {
+            let (reports, report) = mpsc::channel();
+            let (from_out, from_err) = (reports.clone(), reports.clone());
+            scope.spawn(move || pass_on(out_reader, out, &from_out));
+            scope.spawn(move || pass_on(err_reader, err, &from_err));
+            scope.spawn(move || {
+                let mut said = String::new();
+                // What is no text is no verdict either.
+                let _ = { verdict_reader }.read_to_string(&mut said);
+                reports.send(Report::Said(said))
+            });
+            let report = report
+                .recv_timeout(self.timeout)
+                .unwrap_or(Report::TimedOut(self.timeout));
+            if !matches!(report, Report::Said(_)) {
+                child.kill().context("cannot stop QEMU")?;
+            }
+            child.wait().context("cannot wait for QEMU")?;
+            Ok(report)
+        })
+    }
 }
 
 /// A pipe whose writing end is the guest's next serial port.
