@@ -8,6 +8,7 @@ mod exact;
 mod filters;
 mod manners;
 mod owner;
+mod prototypes;
 mod replay;
 mod same;
 mod support;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         ("filters_address", filters::by_address),
         ("filters_place_and_event", filters::by_place_and_event),
         ("filters_combined", filters::combined),
+        ("prototypes", prototypes::are_this_kernels),
         ("replay", replay::shows_what_the_trace_showed),
         ("stops", manners::stops_cleanly),
         ("stops_closed_pipe", manners::ends_quietly_with_its_reader),
