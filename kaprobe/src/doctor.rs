@@ -104,6 +104,9 @@ struct Trial {
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
+    /// What it does not show on this kernel, though it works.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    misses: Option<&'static str>,
 }
 
 /// A way, serialized by its name.
@@ -159,20 +162,18 @@ impl Report {
 impl HookReport {
     fn new(hook: Hook, tried: &[Tried]) -> Self {
         let tried: Vec<_> = tried.iter().filter(|tried| tried.hook == hook).collect();
-        let chosen = tried.iter().find(|tried| tried.outcome.is_ok());
-        let misses = chosen.and_then(|chosen| chosen.misses);
         let tried: Vec<_> = tried
             .iter()
             .map(|tried| Trial {
                 way: WayName(tried.way),
                 works: tried.outcome.is_ok(),
                 why: tried.outcome.clone().err(),
+                misses: tried.misses,
             })
             .collect();
-        let way = tried
-            .iter()
-            .find(|trial| trial.works)
-            .map(|trial| trial.way);
+        let chosen = tried.iter().find(|trial| trial.works);
+        let way = chosen.map(|trial| trial.way);
+        let misses = chosen.and_then(|trial| trial.misses);
         Self {
             hook,
             way,
@@ -250,12 +251,16 @@ impl Display for HookReport {
         for Trial {
             way: WayName(way),
             why,
+            misses,
             ..
         } in &self.tried
         {
-            match why {
-                None => writeln!(f, "  {way:<10}  works")?,
-                Some(why) => writeln!(f, "  {way:<10}  refused: {}", escape::message(why))?,
+            match (why, misses) {
+                (None, None) => writeln!(f, "  {way:<10}  works")?,
+                (None, Some(misses)) => writeln!(f, "  {way:<10}  works, but misses {misses}")?,
+                (Some(why), _) => {
+                    writeln!(f, "  {way:<10}  refused: {}", escape::message(why))?;
+                }
             }
         }
         match self.loses {
@@ -489,6 +494,34 @@ mod tests {
 
         Tracing is possible.
         ");
+    }
+
+    #[test]
+    fn a_way_that_works_may_miss_some() -> Result<()> {
+        let (mut tried, hz) = survey([Ok(()), Ok(()), Ok(())], Ok(()), 250);
+        for trial in &mut tried {
+            if (trial.hook, trial.way) == (Hook::SendActiveReset, Way::Tracepoint) {
+                trial.misses = Some("some");
+            }
+        }
+        let told = report(true, Ok((tried.clone(), hz)));
+        let reset = told
+            .hooks
+            .iter()
+            .find(|it| it.hook == Hook::SendActiveReset);
+        let reset = reset.context("no hook")?;
+        assert_snapshot!(reset, @r"
+        tcp_send_active_reset: by fentry
+          fentry      works
+          kprobe      works
+          tracepoint  works, but misses some
+        ");
+        assert_eq!(reset.loses, None);
+        tried.retain(|it| it.way == Way::Tracepoint);
+        let told = report(true, Ok((tried, hz)));
+        let loses: Vec<_> = told.hooks.iter().map(|it| it.loses).collect();
+        assert_eq!(loses, [None, Some("some"), None]);
+        Ok(())
     }
 
     #[test]

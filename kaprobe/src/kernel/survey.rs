@@ -62,9 +62,9 @@ pub fn survey() -> Result<(Vec<Tried>, u32)> {
 }
 
 /// Before it told reasons, tracepoint tcp_send_reset was silent of segments that have
-/// no socket (seen on 5.10 and 6.1).
+/// no full socket (`tcp_v4_send_reset`, net/ipv4/tcp_ipv4.c; seen on 5.10 and 6.1).
 fn misses(types: &KernelTypes, hook: Hook, way: Way) -> Option<&'static str> {
     let without_reason = types.tracepoint_arguments("tcp_send_reset") < Some(3);
     ((hook, way) == (Hook::SendReset, Way::Tracepoint) && without_reason)
-        .then_some("resets that answer a segment which has no socket here")
+        .then_some("resets that answer a segment which meets nothing here, or what is left of a socket in TIME_WAIT")
 }
