@@ -201,6 +201,11 @@ pub(super) fn aborted_locally(record: &Record) -> String {
             "left an orphan beyond net.ipv4.tcp_max_orphans or tcp_mem: raise them, or leave fewer"
         }
         _ if said("DISCONNECT_WITH_DATA") => "disconnected it with data unsent",
+        // A socket without a file, and not because it was closed (`inet_child_forget`,
+        // net/ipv4/inet_connection_sock.c).
+        Some(State::Close) if record.inode.is_none() && record.orphan == Some(false) => {
+            return "its listener was closed before a program accepted it".to_owned();
+        }
         Some(State::Close) if said("TCP_STATE") => {
             "closed it with SO_LINGER 0, or disconnected it: leave SO_LINGER alone to end with FIN"
         }
@@ -213,6 +218,10 @@ pub(super) fn aborted_locally(record: &Record) -> String {
         _ => return format!("someone destroyed the connection of {program}, as `ss -K` does"),
     };
     format!("{program} {what}")
+}
+
+pub(super) fn no_fin_wait2() -> String {
+    "the program had closed it with TCP_LINGER2 below 0: there is no FIN_WAIT2 then".to_owned()
 }
 
 pub(super) fn data_after_close(record: &Record) -> String {

@@ -236,11 +236,20 @@ pub(super) fn passive(
             let advice = advice::stray(record, known);
             Some(Finding::new(VerdictName::StraySegment, confidence, advice))
         }
-        // Data for what a program has closed.
-        (Met::Socket, Some(state)) if len > 0 && is_closed(state) => Some(Finding::new(
+        // Data for what a program has closed. TIME_WAIT draws a reset only while it
+        // stands for FIN_WAIT2 (`tcp_timewait_state_process`, net/ipv4/tcp_minisocks.c).
+        (Met::Socket | Met::TimeWait, Some(state)) if len > 0 && is_closed(state) => {
+            Some(Finding::new(
+                VerdictName::AbortedLocally,
+                Confidence::Medium,
+                advice::data_after_close(record),
+            ))
+        }
+        // Its FIN acknowledged, nothing more awaited (`tcp_rcv_state_process`).
+        (Met::Socket, Some(State::Close)) => Some(Finding::new(
             VerdictName::AbortedLocally,
             Confidence::Medium,
-            advice::data_after_close(record),
+            advice::no_fin_wait2(),
         )),
         // A handshake, or the last of a connection that was.
         _ => None,
@@ -248,6 +257,9 @@ pub(super) fn passive(
 }
 
 const fn is_closed(state: State) -> bool {
-    use State::{Close, Closing, FinWait1, FinWait2, LastAck};
-    matches!(state, Close | Closing | FinWait1 | FinWait2 | LastAck)
+    use State::{Close, Closing, FinWait1, FinWait2, LastAck, TimeWait};
+    matches!(
+        state,
+        Close | Closing | FinWait1 | FinWait2 | LastAck | TimeWait
+    )
 }

@@ -281,6 +281,34 @@ fn events_have_these_verdicts() {
             &[],
         ),
         (
+            "data for what was closed, and for its TIME_WAIT; TCP_LINGER2 below 0",
+            &[
+                passive(PassiveReset {
+                    met: Met::Socket,
+                    state: 4,
+                    ..stray()
+                }),
+                passive(PassiveReset {
+                    lport: 1,
+                    met: Met::TimeWait,
+                    state: 6,
+                    ..stray()
+                }),
+                passive(PassiveReset {
+                    lport: 2,
+                    met: Met::Socket,
+                    state: 7,
+                    len: 0,
+                    ..stray()
+                }),
+            ],
+            &[
+                "aborted_locally medium [1]",
+                "aborted_locally medium [3]",
+                "aborted_locally medium [5]",
+            ],
+        ),
+        (
             "no stray: a closed port, an old duplicate, a handshake",
             &[
                 passive(PassiveReset {
@@ -296,6 +324,8 @@ fn events_have_these_verdicts() {
                 passive(PassiveReset {
                     lport: 2,
                     met: Met::TimeWait,
+                    state: 6,
+                    len: 0,
                     ..stray()
                 }),
                 passive(PassiveReset {
@@ -318,6 +348,11 @@ fn every_cause_of_an_active_reset_is_told_with_and_without_reasons() {
     let state = |state, event: SocketEvent| SocketEvent { state, ..event };
     let orphan = |event| SocketEvent {
         orphan: true,
+        inode: None,
+        ..event
+    };
+    let fileless = |event| SocketEvent {
+        inode: None,
         ..event
     };
     for (event, words) in [
@@ -333,6 +368,8 @@ fn every_cause_of_an_active_reset_is_told_with_and_without_reasons() {
         (sent(None), "data unread or SO_LINGER 0, or disconnected"),
         (orphan(sent(None)), "TCP_LINGER2 below 0, or beyond"),
         (state(1, sent(None)), "`ss -K`"),
+        (fileless(sent(Some("STATE"))), "before a program accepted"),
+        (fileless(sent(None)), "before a program accepted"),
     ] {
         let verdicts = verdicts(&[of(event.clone())]);
         let told: Vec<_> = verdicts.iter().map(told).collect();
