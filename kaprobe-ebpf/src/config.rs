@@ -56,6 +56,24 @@ pub struct Offsets {
     pub keepalive_intvl: u32,
     pub keepalive_probes: u32,
 
+    pub icsk_pending: u32,
+    /// When the retransmission or window probe timer is due: `icsk_timeout`, or since
+    /// that is gone its timer's own `expires`.
+    pub rto_expires: u32,
+    pub rcv_nxt: u32,
+    pub copied_seq: u32,
+    pub write_seq: u32,
+    pub snd_una: u32,
+    pub sk_ack_backlog: u32,
+    pub skc_num: u32,
+    /// Of an `inet_timewait_sock`, which is no more of a socket than its start.
+    pub tw_expires: u32,
+    pub tw_substate: u32,
+    /// Of a `request_sock`, likewise.
+    pub rsk_expires: u32,
+    /// Of the byte whose upper seven bits are `num_timeout`.
+    pub rsk_num_timeout: u32,
+
     pub net_inum: u32,
     pub net_keepalive_time: u32,
     pub net_keepalive_intvl: u32,

@@ -8,7 +8,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns, generated::bpf_probe_read_kernel};
 use kaprobe_ebpf::{
     config::{ABSENT, Config},
-    wire::{Event, Socket, flag},
+    wire::{Event, Snapshot, Socket, flag, kind},
 };
 
 /// Set by user space before the programs are loaded.
@@ -31,8 +31,12 @@ pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
 /// `TCP_FIN_WAIT2`, include/net/tcp_states.h.
 pub const TCP_FIN_WAIT2: u8 = 5;
+/// `TCP_TIME_WAIT`: the state of a minisock.
+const TCP_TIME_WAIT: u8 = 6;
 /// `TCP_CLOSE`.
 pub const TCP_CLOSE: u8 = 7;
+/// `TCP_NEW_SYN_RECV`: the state of another.
+const TCP_NEW_SYN_RECV: u8 = 12;
 
 /// `enum sock_flags`, include/net/sock.h: the first entries, the same since 2.6.
 const SOCK_DEAD: u64 = 1 << 0;
@@ -279,6 +283,51 @@ pub fn look_again(sk: u64, event: &mut Event) {
     fill!(event.probes_out_after, sk, icsk_probes_out);
     fill!(event.err, sk, sk_err);
     event.jiffies_after = jiffies();
+}
+
+/// The socket that the iterator has come to, from its context; 0 at the end. The
+/// second of what `bpf_iter_tcp` takes, net/ipv4/tcp_ipv4.c.
+#[inline(always)]
+pub fn iterated(ctx: *mut c_void) -> u64 {
+    read(ctx as u64, 8)
+}
+
+/// The socket as it is. A minisock has no more of a socket than `sock_common`; what
+/// lies past that is its own.
+#[inline(always)]
+pub fn snapshot(socket: Socket, snapshot: &mut Snapshot) {
+    let sk = socket.sk;
+    let event = &mut snapshot.event;
+    event.socket = socket;
+    event.kind = kind::SNAPSHOT;
+    fill!(event.state, sk, skc_state);
+    match event.state {
+        TCP_TIME_WAIT => {
+            fill!(snapshot.rto_expires, sk, tw_expires);
+            fill!(snapshot.substate, sk, tw_substate);
+        }
+        TCP_NEW_SYN_RECV => {
+            fill!(snapshot.rto_expires, sk, rsk_expires);
+            snapshot.timeouts = member!(sk, rsk_num_timeout => u8) >> 1;
+        }
+        _ => {
+            describe(sk, event);
+            look_again(sk, event);
+            fill!(snapshot.rto_expires, sk, rto_expires);
+            fill!(snapshot.pending, sk, icsk_pending);
+            fill!(snapshot.rcv_nxt, sk, rcv_nxt);
+            fill!(snapshot.copied_seq, sk, copied_seq);
+            fill!(snapshot.write_seq, sk, write_seq);
+            fill!(snapshot.snd_una, sk, snd_una);
+            fill!(snapshot.ack_backlog, sk, sk_ack_backlog);
+            return;
+        }
+    }
+    event.mono_ns = now_ns();
+    event.jiffies = jiffies();
+    event.jiffies_after = event.jiffies;
+    // `inet_sport` is past what a minisock has.
+    fill!(event.socket.lport, sk, skc_num);
 }
 
 /// The inode number of the socket's file; 0 for an orphan.

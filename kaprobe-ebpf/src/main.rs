@@ -15,11 +15,18 @@ mod kernel;
 mod maps;
 mod ring;
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
+    bindings::seq_file,
+    helpers::generated::bpf_seq_write,
     macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint},
     programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
 };
-use kaprobe_ebpf::config::{ABSENT, Learned};
+use kaprobe_ebpf::{
+    config::{ABSENT, Learned},
+    wire::{SNAPSHOT_SIZE, Snapshot, VERSION},
+};
 
 use crate::{kernel::config, maps::state};
 
@@ -170,6 +177,36 @@ pub fn destroy_tracepoint(ctx: RawTracePointContext) -> i32 {
     let sk = ctx.arg(0);
     learn(sk);
     firing::destroy(sk);
+    0
+}
+
+/// Writes one [`Snapshot`] for each socket that passes the filters. aya has no macro
+/// for iterators.
+///
+/// match-proto: fn bpf_iter_tcp(meta, sk_common, uid)
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/tcp")]
+pub extern "C" fn sockets(ctx: *mut c_void) -> i32 {
+    let sk = kernel::iterated(ctx);
+    if sk == 0 {
+        return 0;
+    }
+    let socket = kernel::identify(sk);
+    // Ports as they are where a minisock has them.
+    let mut snapshot = Snapshot::EMPTY;
+    kernel::snapshot(socket, &mut snapshot);
+    if !filter::keeps(&snapshot.event.socket) {
+        return 0;
+    }
+    snapshot.event.version = VERSION;
+    // SAFETY: the context starts with a pointer to `bpf_iter_meta`, and that with one
+    // to the `seq_file` (include/linux/bpf.h); the verifier knows both types, and asks
+    // for exactly these reads.
+    let seq = unsafe { ctx.cast::<*const *mut seq_file>().read().read() };
+    // SAFETY: integers without padding, all of them set.
+    unsafe { bpf_seq_write(seq, (&raw const snapshot).cast(), SNAPSHOT_SIZE as u32) };
+    // A snapshot that found no room is asked for again: `bpf_seq_read`,
+    // kernel/bpf/bpf_iter.c.
     0
 }
 

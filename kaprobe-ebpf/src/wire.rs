@@ -41,6 +41,10 @@ pub mod kind {
     pub const RST_PASSIVE: u16 = 12;
     /// How many kinds there are.
     pub const COUNT: u16 = 13;
+
+    /// No event, and never in the ring buffer: a socket as it is, in a
+    /// [`super::Snapshot`].
+    pub const SNAPSHOT: u16 = u16::MAX;
 }
 
 /// Why a [`kind::TIMEOUT`] gave up.
@@ -192,13 +196,66 @@ pub struct Event {
     pub reserved: [u8; 6],
 }
 
+/// A socket as it is: what the iterator writes, once for each.
+///
+/// Of a minisock (TIME_WAIT, NEW_SYN_RECV) only the identity, the clocks and the state
+/// of `event` are filled, and what says so below.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// All that events tell of a socket; its kind is [`kind::SNAPSHOT`].
+    /// `PENDING_AFTER` and `expires_after` are those of the keepalive timer.
+    pub event: Event,
+    /// When the retransmission or window probe timer is due, jiffies; the timer of a
+    /// minisock.
+    pub rto_expires: u32,
+    /// `tp->rcv_nxt`.
+    pub rcv_nxt: u32,
+    /// `tp->copied_seq`.
+    pub copied_seq: u32,
+    /// `tp->write_seq`.
+    pub write_seq: u32,
+    /// `tp->snd_una`.
+    pub snd_una: u32,
+    /// `sk_ack_backlog`: connections that wait to be accepted.
+    pub ack_backlog: u32,
+    /// `icsk_pending`: which timer `rto_expires` is of.
+    pub pending: u8,
+    /// `tw_substate` of a TIME_WAIT minisock: FIN_WAIT2 or TIME_WAIT.
+    pub substate: u8,
+    /// `num_timeout` of a request: how often its SYN+ACK was sent again.
+    pub timeouts: u8,
+    /// Zero.
+    pub reserved: [u8; 5],
+}
+
 /// Size of an [`Event`] on the wire, bytes.
 pub const EVENT_SIZE: usize = size_of::<Event>();
+/// Size of a [`Snapshot`], bytes.
+pub const SNAPSHOT_SIZE: usize = size_of::<Snapshot>();
 
 // No padding: the members' sizes add up to the whole.
 const _: () = assert!(size_of::<Socket>() == 8 + 2 * 16 + 4 + 3 * 2 + 3 * 2);
 const _: () =
     assert!(EVENT_SIZE == 8 + 2 * 8 + 4 * 8 + size_of::<Socket>() + 7 * 4 + 7 * 4 + 4 + 5 * 4 + 8);
+
+const _: () = assert!(SNAPSHOT_SIZE == EVENT_SIZE + 6 * 4 + 3 + 5);
+
+impl Snapshot {
+    /// All zero: the start of one that is being filled in.
+    // SAFETY: integers only, for which zero is a value.
+    pub const EMPTY: Self = unsafe { core::mem::zeroed() };
+
+    /// Reads a snapshot from as many bytes as it has; `None` of any other number.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != SNAPSHOT_SIZE {
+            return None;
+        }
+        // SAFETY: as in `Event::from_bytes`.
+        Some(unsafe { bytes.as_ptr().cast::<Self>().read_unaligned() })
+    }
+}
 
 impl Socket {
     /// All zero: the start of one that is being filled in.

@@ -11,9 +11,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::exit;
-use crate::plan::{Attach, ColorWhen, Events, Format, TimeFormat};
+use crate::plan::{Attach, ColorWhen, Events, Format, Sort, TimeFormat};
 use crate::ports::PortRange;
-use crate::values::{from_one, network, size, time_span};
+use crate::record::State;
+use crate::values::{from_one, network, size, tcp_state, time_span};
 use crate::way::Way;
 use crate::words::Word as _;
 
@@ -38,6 +39,8 @@ pub enum Command {
     Trace(Box<TraceArgs>),
     /// Show what logs have recorded, of one host or of several
     Replay(Box<ReplayArgs>),
+    /// Show every TCP socket as it is now: its timer, its keepalive settings, its end
+    Sockets(Box<SocketsArgs>),
     /// Make loopback connections that live, go silent and vanish, and trace them
     Demo(DemoArgs),
     /// Say what this kernel and these privileges allow
@@ -111,6 +114,21 @@ pub struct FilterArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Filters")]
 pub struct RecordArgs {
+    /// Those of which sockets.
+    #[command(flatten)]
+    pub sockets: SocketArgs,
+    /// Events to show, by name; `default` is all but early, data_pending and busy, and what `trace` shows unless told otherwise; `replay` shows all
+    #[arg(short, long, value_delimiter = ',')]
+    pub events: Vec<Events>,
+    /// Stop after so many records
+    #[arg(short, long, value_name = "N", value_parser = from_one::<NonZeroU64>, help_heading = "Running")]
+    pub count: Option<NonZeroU64>,
+}
+
+/// Which sockets.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Filters")]
+pub struct SocketArgs {
     /// Ports, on either side: 443, 5000-6000
     #[arg(short = 'P', long, value_name = "PORTS", value_delimiter = ',')]
     pub port: Vec<PortRange>,
@@ -138,12 +156,6 @@ pub struct RecordArgs {
     /// Network namespaces: an inode number; of this host also a name of `ip netns`, a path, or pid:PID
     #[arg(long, value_delimiter = ',')]
     pub netns: Vec<String>,
-    /// Events to show, by name; `default` is all but early, data_pending and busy, and what `trace` shows unless told otherwise; `replay` shows all
-    #[arg(short, long, value_delimiter = ',')]
-    pub events: Vec<Events>,
-    /// Stop after so many records
-    #[arg(short, long, value_name = "N", value_parser = from_one::<NonZeroU64>, help_heading = "Running")]
-    pub count: Option<NonZeroU64>,
 }
 
 /// Where records go, and what they look like.
@@ -198,6 +210,40 @@ pub struct RunningArgs {
     /// Log on stderr what the BPF programs have to say
     #[arg(long)]
     pub debug: bool,
+}
+
+const SOCKETS_HELP: &str = "\
+Examples:
+  kaprobe sockets                             those of this network namespace
+  kaprobe sockets --all-netns --sort idle     of the whole host, the longest idle first
+  kaprobe sockets -P 5672 --state established --json | jq .
+";
+
+/// `kaprobe sockets`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = SOCKETS_HELP)]
+pub struct SocketsArgs {
+    /// Which sockets to show.
+    #[command(flatten)]
+    pub sockets: SocketArgs,
+    /// TCP states, as the kernel names them: ESTABLISHED, listen, close_wait
+    #[arg(long, value_delimiter = ',', value_parser = tcp_state, help_heading = "Filters")]
+    pub state: Vec<State>,
+    /// All network namespaces that have a name or a process
+    #[arg(long, conflicts_with = "netns", help_heading = "Filters")]
+    pub all_netns: bool,
+    /// Sort by this; unsorted, sockets are shown as they are read
+    #[arg(long, value_name = "COLUMN", help_heading = "Output")]
+    pub sort: Option<Sort>,
+    /// Format of the rows
+    #[arg(long, default_value = "text", help_heading = "Output")]
+    pub format: Format,
+    /// JSON lines
+    #[arg(long, conflicts_with = "format", help_heading = "Output")]
+    pub json: bool,
+    /// No heading over text and CSV
+    #[arg(short = 'H', long, help_heading = "Output")]
+    pub no_header: bool,
 }
 
 /// `kaprobe demo`.
@@ -273,7 +319,7 @@ where
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Asked::Print(error.render())),
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Err(exit::Error::usage(
-                "no command: it is trace, replay, demo or doctor; see kaprobe --help",
+                "no command: it is trace, replay, sockets, demo or doctor; see kaprobe --help",
             )),
             _ => Err(exit::Error::usage(one_line(&error.to_string()))),
         },

@@ -23,6 +23,7 @@ pub mod report;
 #[cfg(test)]
 mod sample;
 pub mod sink;
+pub mod sockets;
 pub mod source;
 pub mod trace;
 pub mod traffic;

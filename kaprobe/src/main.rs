@@ -9,8 +9,8 @@ use std::{
 use kaprobe::{
     cli::{self, Asked, Command},
     demo, doctor, exit,
-    plan::{ReplayPlan, TracePlan},
-    replay, trace,
+    plan::{ReplayPlan, SocketsPlan, TracePlan},
+    replay, sockets, trace,
 };
 
 fn main() -> ExitCode {
@@ -29,6 +29,7 @@ fn run() -> anyhow::Result<exit::Code> {
         Asked::Print(text) => anstream::print!("{}", text.ansi()),
         Asked::Run(Command::Trace(args)) => trace::run(&TracePlan::new(*args)?)?,
         Asked::Run(Command::Replay(args)) => replay::run(&ReplayPlan::new(*args)?)?,
+        Asked::Run(Command::Sockets(args)) => sockets::run(&SocketsPlan::new(*args))?,
         Asked::Run(Command::Doctor(args)) => return doctor::run(args.json),
         Asked::Run(Command::Demo(args)) => demo::run(&args)?,
     }

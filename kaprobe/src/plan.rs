@@ -12,11 +12,11 @@ use clap::ValueEnum;
 use kaprobe_ebpf::config::{MAX_CGROUPS, MAX_NETNS};
 use kaprobe_ebpf::wire::kind;
 
-use crate::cli::{OutputArgs, RecordArgs, ReplayArgs, TraceArgs};
+use crate::cli::{OutputArgs, RecordArgs, ReplayArgs, SocketArgs, SocketsArgs, TraceArgs};
 use crate::escape::Escaped;
 use crate::exit;
 use crate::filter::{RecordFilter, SocketFilter};
-use crate::record::{EventName, Family, Filters};
+use crate::record::{EventName, Family, Filters, State};
 use crate::way::Way;
 use crate::words::Word as _;
 
@@ -59,6 +59,44 @@ pub struct ReplayPlan {
     pub outputs: Outputs,
     /// No summary.
     pub quiet: bool,
+}
+
+/// What `kaprobe sockets` is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketsPlan {
+    /// What the BPF program keeps; but for `netns`, which the iterator is opened in.
+    pub kernel: KernelFilter,
+    /// Processes to keep; empty for all.
+    pub pids: BTreeSet<u32>,
+    /// Commands to keep; empty for all.
+    pub comms: BTreeSet<Escaped>,
+    /// States to keep; empty for all.
+    pub states: Vec<State>,
+    /// Every network namespace.
+    pub all_netns: bool,
+    /// What to sort by.
+    pub sort: Option<Sort>,
+    /// Format of standard output.
+    pub format: Format,
+    /// A heading over text and CSV.
+    pub heading: bool,
+}
+
+/// What sockets are sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Sort {
+    /// The process.
+    Pid,
+    /// The local port.
+    Lport,
+    /// The remote port.
+    Rport,
+    /// The idle time, the longest first.
+    Idle,
+    /// The time that the timer has left.
+    Timer,
+    /// The time until keepalive would give up.
+    Dead,
 }
 
 /// A log to read.
@@ -215,7 +253,7 @@ impl TracePlan {
             running,
         } = args;
         let outputs = outputs(&output)?;
-        at_most(MAX_NETNS, "--netns", filters.records.netns.len())?;
+        at_most(MAX_NETNS, "--netns", filters.records.sockets.netns.len())?;
         at_most(MAX_CGROUPS, "--cgroup", filters.cgroup.len())?;
         if running.ready_file.is_some() && running.ready_file == output.output {
             return Err(exit::Error::usage(
@@ -234,8 +272,8 @@ impl TracePlan {
             quiet: output.quiet,
             kernel: KernelFilter {
                 event_mask: event_mask(&events),
-                sockets: sockets(&filters.records),
-                netns: filters.records.netns.clone(),
+                sockets: sockets(&filters.records.sockets),
+                netns: filters.records.sockets.netns.clone(),
                 cgroups: filters.cgroup,
             },
             records: records(filters.records, events),
@@ -264,8 +302,8 @@ impl ReplayPlan {
             [] => given(&filters, &[], &BTreeSet::new()),
             _ => given(&filters, &[], &events),
         };
-        let sockets = sockets(&filters);
-        let netns: Result<_, _> = filters.netns.iter().map(|it| inode(it)).collect();
+        let sockets = sockets(&filters.sockets);
+        let netns: Result<_, _> = filters.sockets.netns.iter().map(|it| inode(it)).collect();
         Ok(Self {
             logs,
             given,
@@ -277,6 +315,27 @@ impl ReplayPlan {
                 ..records(filters, events)
             },
         })
+    }
+}
+
+impl SocketsPlan {
+    /// Makes the arguments of `kaprobe sockets` a plan.
+    #[must_use]
+    pub fn new(args: SocketsArgs) -> Self {
+        Self {
+            kernel: KernelFilter {
+                sockets: sockets(&args.sockets),
+                netns: args.sockets.netns.clone(),
+                ..KernelFilter::default()
+            },
+            pids: pids(&args.sockets),
+            comms: comms(&args.sockets),
+            states: args.state,
+            all_netns: args.all_netns,
+            sort: args.sort,
+            format: if args.json { Format::Json } else { args.format },
+            heading: !args.no_header,
+        }
     }
 }
 
@@ -306,7 +365,7 @@ fn events(args: &RecordArgs, unless_asked: Events) -> BTreeSet<EventName> {
     }
 }
 
-fn sockets(args: &RecordArgs) -> SocketFilter {
+fn sockets(args: &SocketArgs) -> SocketFilter {
     SocketFilter {
         local_ports: args.localport.clone().into(),
         remote_ports: args.remoteport.clone().into(),
@@ -320,11 +379,19 @@ fn sockets(args: &RecordArgs) -> SocketFilter {
 fn records(args: RecordArgs, events: BTreeSet<EventName>) -> RecordFilter {
     RecordFilter {
         events,
-        pids: args.pid.into_iter().map(NonZeroU32::get).collect(),
-        comms: args.comm.iter().map(|comm| kept_comm(comm)).collect(),
+        pids: pids(&args.sockets),
+        comms: comms(&args.sockets),
         count: args.count,
         ..RecordFilter::default()
     }
+}
+
+fn pids(args: &SocketArgs) -> BTreeSet<u32> {
+    args.pid.iter().copied().map(NonZeroU32::get).collect()
+}
+
+fn comms(args: &SocketArgs) -> BTreeSet<Escaped> {
+    args.comm.iter().map(|comm| kept_comm(comm)).collect()
 }
 
 /// The kinds of [`kind`] that these records are made of.
@@ -366,7 +433,7 @@ const VERDICT_KINDS: u32 = 1 << kind::PROBE
     | 1 << kind::RST_PASSIVE
     | 1 << kind::RST_RECEIVED;
 
-fn family(args: &RecordArgs) -> Option<Family> {
+fn family(args: &SocketArgs) -> Option<Family> {
     match (args.ipv4, args.ipv6) {
         (true, false) => Some(Family::Inet),
         (false, true) => Some(Family::Inet6),
@@ -452,9 +519,10 @@ fn given(args: &RecordArgs, cgroups: &[PathBuf], events: &BTreeSet<EventName>) -
     fn all<T: ToString>(values: &[T]) -> Vec<String> {
         values.iter().map(T::to_string).collect()
     }
+    let socket = &args.sockets;
     let escaped = |bytes: &[u8]| Escaped::from_bytes(bytes).to_string();
-    let family = family(args).map(|family| family.word().to_owned());
-    let comms = args
+    let family = family(socket).map(|family| family.word().to_owned());
+    let comms = socket
         .comm
         .iter()
         .map(|comm| escaped(comm.as_bytes()))
@@ -463,18 +531,18 @@ fn given(args: &RecordArgs, cgroups: &[PathBuf], events: &BTreeSet<EventName>) -
         .iter()
         .map(|path| escaped(path.as_os_str().as_bytes()))
         .collect();
-    let netns = args
+    let netns = socket
         .netns
         .iter()
         .map(|name| escaped(name.as_bytes()))
         .collect();
     let filters = [
-        ("port", all(&args.port)),
-        ("localport", all(&args.localport)),
-        ("remoteport", all(&args.remoteport)),
-        ("addr", all(&args.addr)),
+        ("port", all(&socket.port)),
+        ("localport", all(&socket.localport)),
+        ("remoteport", all(&socket.remoteport)),
+        ("addr", all(&socket.addr)),
         ("family", family.into_iter().collect()),
-        ("pid", all(&args.pid)),
+        ("pid", all(&socket.pid)),
         ("comm", comms),
         ("netns", netns),
         ("cgroup", cgroups),

@@ -40,18 +40,21 @@ macro_rules! record {
 
             /// A record with the required fields and no other.
             #[must_use]
+            #[allow(clippy::too_many_arguments, reason = "one for each required field")]
             pub fn new($($must: $must_type),+) -> Self {
                 Self { $($must,)+ $($may: None,)+ }
             }
 
             /// Shows each field to `see`, in their order, absent ones too.
-            pub fn visit<'a>(&'a self, mut see: impl FnMut(&'static str, Value<'a>)) {
-                $(see(stringify!($must), self.$must.value());)+
-                $(see(stringify!($may), self.$may.value());)+
+            pub fn visit<'a>(&'a self, mut see: impl FnMut(&'static str, $crate::record::Value<'a>)) {
+                $(see(stringify!($must), $crate::record::Field::value(&self.$must));)+
+                $(see(stringify!($may), $crate::record::Field::value(&self.$may));)+
             }
         }
     };
 }
+
+pub(crate) use record;
 
 record! {
     /// One thing that happened. A field that does not apply, or is not known, is

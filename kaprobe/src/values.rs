@@ -8,6 +8,9 @@ use bytesize::ByteSize;
 use ipnet::IpNet;
 use jiff::SignedDuration;
 
+use crate::record::State;
+use crate::words::{UnknownWord, Word as _};
+
 /// Reads a number that is not zero.
 ///
 /// # Errors
@@ -25,6 +28,14 @@ pub fn time_span(text: &str) -> Result<Duration, &'static str> {
     let span: SignedDuration = text.parse().map_err(|_| WRONG)?;
     let span = Duration::try_from(span).map_err(|_| WRONG)?;
     if span.is_zero() { Err(WRONG) } else { Ok(span) }
+}
+
+/// Reads the name of a TCP state, in any case.
+///
+/// # Errors
+/// With the names that there are.
+pub fn tcp_state(text: &str) -> Result<State, UnknownWord> {
+    State::from_word(&text.to_ascii_uppercase())
 }
 
 /// Reads `ADDR` or `ADDR/LEN`. Bits past the length are dropped; an IPv4-mapped

@@ -151,6 +151,21 @@ impl KernelTypes {
             keepalive_time: at("tcp_sock", "keepalive_time")?,
             keepalive_intvl: at("tcp_sock", "keepalive_intvl")?,
             keepalive_probes: at("tcp_sock", "keepalive_probes")?,
+            icsk_pending: at(icsk, "icsk_pending")?,
+            // 6.19 dropped `icsk_timeout`, which repeated its timer's own expiry.
+            rto_expires: at(icsk, "icsk_timeout")
+                .or_else(|_| at("sock", "tcp_retransmit_timer.expires"))
+                .or_else(|_| at(icsk, "icsk_retransmit_timer.expires"))?,
+            rcv_nxt: at("tcp_sock", "rcv_nxt")?,
+            copied_seq: at("tcp_sock", "copied_seq")?,
+            write_seq: at("tcp_sock", "write_seq")?,
+            snd_una: at("tcp_sock", "snd_una")?,
+            sk_ack_backlog: at("sock", "sk_ack_backlog")?,
+            skc_num: at("sock", "__sk_common.skc_num")?,
+            tw_expires: at("inet_timewait_sock", "tw_timer.expires")?,
+            tw_substate: at("inet_timewait_sock", "tw_substate")?,
+            rsk_expires: at("request_sock", "rsk_timer.expires")?,
+            rsk_num_timeout: at("request_sock", "num_timeout")?,
             net_inum: at("net", "ns.inum")?,
             net_keepalive_time: at("net", "ipv4.sysctl_tcp_keepalive_time")?,
             net_keepalive_intvl: at("net", "ipv4.sysctl_tcp_keepalive_intvl")?,

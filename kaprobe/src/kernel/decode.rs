@@ -45,6 +45,9 @@ pub enum DecodeError {
     /// Its address family is neither IPv4 nor IPv6.
     #[error("unknown address family {0}")]
     Family(u16),
+    /// Its TCP state is none that this binary knows.
+    #[error("unknown TCP state {0}")]
+    State(u8),
 }
 
 impl Decoder {
@@ -127,7 +130,7 @@ impl Decoder {
         })
     }
 
-    fn instant(&self, mono_ns: u64) -> Instant {
+    pub(super) fn instant(&self, mono_ns: u64) -> Instant {
         let mono = i64::try_from(mono_ns).unwrap_or(i64::MAX);
         Instant {
             mono_ns,
@@ -135,11 +138,11 @@ impl Decoder {
         }
     }
 
-    fn ms(&self, jiffies: u32) -> u64 {
+    pub(super) fn ms(&self, jiffies: u32) -> u64 {
         u64::from(jiffies) * 1000 / u64::from(self.hz.max(1))
     }
 
-    fn time(&self, own: u32, sysctl: u32) -> Setting {
+    pub(super) fn time(&self, own: u32, sysctl: u32) -> Setting {
         setting(own, sysctl, |jiffies| self.ms(jiffies))
     }
 
@@ -166,14 +169,14 @@ const fn met(state: u8) -> Met {
 
 /// Jiffies from `now` to `then`; 0 where that is past. The clock wraps: what is
 /// more than half of it ahead is behind (`time_after`, include/linux/jiffies.h).
-fn ticks_until(then: u32, now: u32) -> u32 {
+pub(super) fn ticks_until(then: u32, now: u32) -> u32 {
     let ahead = then.wrapping_sub(now);
     if ahead > u32::MAX / 2 { 0 } else { ahead }
 }
 
 /// `tp->value ? : sysctl`, as `keepalive_time_when` and its like resolve it
 /// (include/net/tcp.h).
-fn setting(own: u32, sysctl: u32, unit: impl Fn(u32) -> u64) -> Setting {
+pub(super) fn setting(own: u32, sysctl: u32, unit: impl Fn(u32) -> u64) -> Setting {
     if own != 0 {
         Setting {
             value: unit(own),
@@ -220,7 +223,7 @@ fn fin_wait2(flags: u16) -> Option<FinWait2> {
     }
 }
 
-fn address(family: u16, bytes: [u8; 16]) -> Result<IpAddr, DecodeError> {
+pub(super) fn address(family: u16, bytes: [u8; 16]) -> Result<IpAddr, DecodeError> {
     match family {
         AF_INET => {
             let [a, b, c, d, ..] = bytes;

@@ -5,6 +5,7 @@ mod btf;
 mod clock;
 mod counters;
 mod decode;
+mod iterator;
 mod learn;
 mod missed;
 mod survey;
@@ -14,6 +15,7 @@ pub use self::{
     attach::Attached,
     btf::PATH as BTF_PATH,
     decode::{DecodeError, Decoder},
+    iterator::SocketIterator,
     survey::{Tried, survey},
     tracer::{Stop, Tracer, Wanted},
 };

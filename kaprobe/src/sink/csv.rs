@@ -34,22 +34,27 @@ impl<W: Write> Csv<W> {
 
     fn field(&mut self, value: Value<'_>) -> csv::Result<()> {
         self.text.clear();
-        // Writing to a String cannot fail.
-        let _ = match value {
-            Value::Absent => Ok(()),
-            Value::Number(number) => write!(self.text, "{number}"),
-            Value::Bool(bool) => write!(self.text, "{bool}"),
-            Value::Word(word) => self.text.write_str(word),
-            Value::Numbers(numbers) => {
-                let words: Vec<_> = numbers.iter().map(u64::to_string).collect();
-                self.text.write_str(&words.join(" "))
-            }
-            Value::Text(text) => write!(self.text, "{text}"),
-        };
-        if let Some(first @ (b'=' | b'+' | b'-' | b'@')) = self.text.bytes().next() {
-            self.text.replace_range(..1, &format!("\\x{first:02x}"));
-        }
+        field_text(&mut self.text, value);
         self.out.write_field(&self.text)
+    }
+}
+
+/// Appends a field to an empty text.
+pub(crate) fn field_text(text: &mut String, value: Value<'_>) {
+    // Writing to a String cannot fail.
+    let _ = match value {
+        Value::Absent => Ok(()),
+        Value::Number(number) => write!(text, "{number}"),
+        Value::Bool(bool) => write!(text, "{bool}"),
+        Value::Word(word) => text.write_str(word),
+        Value::Numbers(numbers) => {
+            let words: Vec<_> = numbers.iter().map(u64::to_string).collect();
+            text.write_str(&words.join(" "))
+        }
+        Value::Text(shown) => write!(text, "{shown}"),
+    };
+    if let Some(first @ (b'=' | b'+' | b'-' | b'@')) = text.bytes().next() {
+        text.replace_range(..1, &format!("\\x{first:02x}"));
     }
 }
 

@@ -16,8 +16,9 @@ use crate::exit;
 use crate::plan::{ColorWhen, Format, LogFile, Outputs, TextStyle};
 use crate::record::{Header, Record};
 
+pub(crate) use csv::field_text;
 use lines::Lines;
-pub(crate) use text::style;
+pub(crate) use text::{Ms, endpoint, style, word};
 
 /// Writes records in one format. What is written reaches its place in whole lines, at
 /// [`Sink::flush`] at the latest.

@@ -372,7 +372,7 @@ impl Display for Settings {
 }
 
 /// A time span for people: `40ms`, `3s`, `5.1s`, `7200s`. Whole seconds from 100 s on.
-struct Ms(u64);
+pub(crate) struct Ms(pub u64);
 
 impl Display for Ms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -415,7 +415,7 @@ fn reset_reason(name: &str) -> &str {
 }
 
 /// Escaped text as one word that is not empty.
-fn word(text: &str) -> Cow<'_, str> {
+pub(crate) fn word(text: &str) -> Cow<'_, str> {
     match text {
         "" => "''".into(),
         _ if text.contains(' ') => text.replace(' ', "\\x20").into(),
@@ -423,7 +423,8 @@ fn word(text: &str) -> Cow<'_, str> {
     }
 }
 
-fn endpoint(address: Option<IpAddr>, port: Option<u16>) -> String {
+/// An address and a port, as people write them.
+pub(crate) fn endpoint(address: Option<IpAddr>, port: Option<u16>) -> String {
     match (address, port) {
         (Some(IpAddr::V4(address)), Some(port)) => format!("{address}:{port}"),
         (Some(IpAddr::V6(address)), Some(port)) => format!("[{address}]:{port}"),

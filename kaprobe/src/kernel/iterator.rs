@@ -1,0 +1,220 @@
+//! Every TCP socket there is, by the BPF iterator iter/tcp.
+//!
+//! An iterator sees the network namespace of the thread that opens it
+//! (`bpf_iter_init_seq_net`, fs/proc/proc_net.c).
+
+use std::io::{ErrorKind, Read as _};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::{Btf, Ebpf, programs::Iter};
+use kaprobe_ebpf::wire::{self, flag};
+
+use super::{
+    attach::{self, Attacher},
+    btf::KernelTypes,
+    clock,
+    decode::{self, DecodeError, Decoder, ticks_until},
+    tracer::{Wanted, config, learn, load},
+};
+use crate::{
+    event::{Hook, Origin},
+    record::{Family, State, WallTime},
+    sockets::row::{Row, Timer},
+};
+
+/// How many snapshots are read at once.
+const AT_ONCE: usize = 256;
+
+/// The iterator, in the kernel.
+pub struct SocketIterator {
+    ebpf: Ebpf,
+    decoder: Decoder,
+}
+
+impl SocketIterator {
+    /// Loads it.
+    ///
+    /// # Errors
+    /// When the kernel has no such iterator, or refuses it.
+    pub fn load(wanted: &Wanted) -> Result<Self> {
+        let types = KernelTypes::read()?;
+        let mut ebpf = load(&config(&types, wanted)?, wanted)?;
+        let kernel = Btf::from_sys_fs().context("cannot read the kernel's types")?;
+        iterator(&mut ebpf)?
+            .load("tcp", &kernel)
+            .context("the kernel refuses the iterator iter/tcp")?;
+        let mut attacher = Attacher::new(&mut ebpf);
+        attacher.attach(Hook::DestroySock, attach::ways(Hook::DestroySock).collect())?;
+        let decoder = Decoder {
+            hz: learn(attacher.ebpf())?.hz,
+            reset_reasons: types.reset_reasons(),
+            clock_offset_ns: clock::offset_ns(),
+        };
+        Ok(Self { ebpf, decoder })
+    }
+
+    /// Shows every socket of this thread's network namespace that passes the filters.
+    ///
+    /// # Errors
+    /// When the kernel can't be read, or `see` fails.
+    pub fn each(&mut self, mut see: impl FnMut(Row) -> Result<()>) -> Result<()> {
+        let program = iterator(&mut self.ebpf)?;
+        let link = program.attach().context("cannot attach iter/tcp")?;
+        let link = program.take_link(link)?;
+        let mut file = link.into_file().context("cannot open iter/tcp")?;
+        let mut buffer = vec![0; wire::SNAPSHOT_SIZE * AT_ONCE];
+        let mut held = 0;
+        loop {
+            let got = match file.read(&mut buffer[held..]) {
+                Ok(got) => got,
+                // `bpf_seq_read` gives up after a million sockets that show nothing,
+                // and goes on when asked again.
+                Err(why)
+                    if matches!(why.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) =>
+                {
+                    continue;
+                }
+                Err(why) => return Err(why).context("cannot read iter/tcp"),
+            };
+            if got == 0 {
+                ensure!(held == 0, "iter/tcp ended in the middle of a socket");
+                return Ok(());
+            }
+            held += got;
+            let whole = held - held % wire::SNAPSHOT_SIZE;
+            for bytes in buffer[..whole].chunks_exact(wire::SNAPSHOT_SIZE) {
+                see(self.decoder.row(bytes)?)?;
+            }
+            buffer.copy_within(whole..held, 0);
+            held -= whole;
+        }
+    }
+}
+
+fn iterator(ebpf: &mut Ebpf) -> Result<&mut Iter> {
+    let program = ebpf.program_mut("sockets");
+    Ok(program
+        .context("the BPF object has no iterator")?
+        .try_into()?)
+}
+
+impl Decoder {
+    /// Decodes one snapshot.
+    fn row(&self, bytes: &[u8]) -> Result<Row, DecodeError> {
+        let raw = wire::Snapshot::from_bytes(bytes).ok_or(DecodeError::Length(bytes.len()))?;
+        if raw.event.version != wire::VERSION {
+            return Err(DecodeError::Version(raw.event.version));
+        }
+        let socket = &raw.event.socket;
+        let at = self.instant(raw.event.mono_ns);
+        let state =
+            State::from_number(raw.event.state).ok_or(DecodeError::State(raw.event.state))?;
+        let laddr = decode::address(socket.family, socket.laddr)?;
+        let row = Row::new(
+            WallTime(at.wall_ns),
+            at.mono_ns,
+            socket.netns,
+            if laddr.is_ipv4() {
+                Family::Inet
+            } else {
+                Family::Inet6
+            },
+            laddr,
+            socket.lport,
+            decode::address(socket.family, socket.raddr)?,
+            socket.rport,
+            state,
+            0,
+            0,
+            Timer::Off,
+        );
+        match state {
+            State::TimeWait | State::NewSynRecv => self.minisock(row, &raw),
+            _ => Ok(self.full(row, &raw).foretold()),
+        }
+    }
+
+    /// A minisock, told as /proc/net/tcp does (`get_timewait4_sock`, `get_openreq4`,
+    /// net/ipv4/tcp_ipv4.c).
+    fn minisock(&self, row: Row, raw: &wire::Snapshot) -> Result<Row, DecodeError> {
+        let timer_ms = Some(self.until(raw.rto_expires, raw));
+        if row.state == State::NewSynRecv {
+            return Ok(Row {
+                state: State::SynRecv,
+                timer: Timer::On,
+                timer_ms,
+                retransmits: Some(raw.timeouts.into()),
+                ..row
+            });
+        }
+        let state = State::from_number(raw.substate).ok_or(DecodeError::State(raw.substate))?;
+        Ok(Row {
+            state,
+            timer: Timer::TimeWait,
+            timer_ms,
+            ..row
+        })
+    }
+
+    fn full(&self, row: Row, raw: &wire::Snapshot) -> Row {
+        let event = &raw.event;
+        let has = |bit| event.flags & bit != 0;
+        let pending = has(flag::PENDING_AFTER);
+        let timer = Timer::pending(raw.pending, pending);
+        let keepalive_next_ms = pending.then(|| self.until(event.expires_after, raw));
+        // Without the lock a count may be caught between two writes: none is below 0.
+        let queue = |to: u32, from: u32| {
+            u64::from(to.wrapping_sub(from).cast_signed().max(0).cast_unsigned())
+        };
+        // The stamps that ages are made from are set when the handshake is over
+        // (`tcp_finish_connect`, net/ipv4/tcp_input.c).
+        let connected = !matches!(row.state, State::Listen | State::SynSent | State::Close);
+        let age = |stamp: u32| connected.then(|| self.ms(event.jiffies.wrapping_sub(stamp)));
+        let (lastrcv_ms, lastack_ms) = (age(event.lrcvtime), age(event.rcv_tstamp));
+        let time = self.time(event.keepalive_time, event.sysctl_time);
+        let intvl = self.time(event.keepalive_intvl, event.sysctl_intvl);
+        let probes = decode::setting(event.keepalive_probes, event.sysctl_probes, u64::from);
+        let known = |number: u64| (number != 0).then_some(number);
+        let user_timeout_ms = (event.user_timeout != 0).then_some(event.user_timeout);
+        Row {
+            recvq: match row.state {
+                State::Listen => raw.ack_backlog.into(),
+                _ => queue(raw.rcv_nxt, raw.copied_seq),
+            },
+            sendq: queue(raw.write_seq, raw.snd_una),
+            timer,
+            timer_ms: match timer {
+                Timer::Keepalive => keepalive_next_ms,
+                Timer::Off => None,
+                _ => Some(self.until(raw.rto_expires, raw)),
+            },
+            uid: Some(event.uid),
+            inode: known(event.inode),
+            cookie: known(event.cookie),
+            cgroup: known(event.cgroup),
+            orphan: Some(has(flag::DEAD)),
+            retransmits: Some(event.retransmits.into()),
+            probes_out: Some(event.probes_out.into()),
+            unacked: Some(event.packets_out),
+            keepalive: Some(has(flag::KEEPOPEN)),
+            keepalive_time_ms: Some(time.value),
+            keepalive_time_from: Some(time.from),
+            keepalive_intvl_ms: Some(intvl.value),
+            keepalive_intvl_from: Some(intvl.from),
+            keepalive_probes: Some(probes.value),
+            keepalive_probes_from: Some(probes.from),
+            user_timeout_ms,
+            user_timeout_from: user_timeout_ms.map(|_| Origin::Socket),
+            idle_ms: lastrcv_ms.min(lastack_ms),
+            lastrcv_ms,
+            lastack_ms,
+            lastsnd_ms: age(event.lsndtime),
+            keepalive_next_ms,
+            ..row
+        }
+    }
+
+    fn until(&self, expires: u32, raw: &wire::Snapshot) -> u64 {
+        self.ms(ticks_until(expires, raw.event.jiffies_after))
+    }
+}

@@ -1,0 +1,225 @@
+//! What is told of a socket. The fields are declared once; their meaning is also in
+//! `schema/kaprobe-sockets.schema.json`, which a test holds to the same names.
+
+use std::net::IpAddr;
+
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
+
+use super::forecast::Watch;
+use crate::{
+    escape::Escaped,
+    event::{Cause, Origin},
+    record::{Family, State, Value, WallTime, record},
+    words::words,
+};
+
+record! {
+    /// A socket as it was. A field that does not apply, or is not known, is absent.
+    /// Times in ms are made from the kernel's ticks; their grain is a tick, 1 to 10 ms.
+    Row
+    required {
+        /// When, by the wall clock.
+        time: WallTime,
+        /// When, CLOCK_MONOTONIC, ns.
+        mono_ns: u64,
+        /// Network namespace, inode number.
+        netns: u32,
+        /// Address family of the socket; of one that carries IPv4 over AF_INET6, inet6.
+        family: Family,
+        /// Local address.
+        laddr: IpAddr,
+        /// Local port.
+        lport: u16,
+        /// Remote address.
+        raddr: IpAddr,
+        /// Remote port.
+        rport: u16,
+        /// TCP state, as /proc/net/tcp tells it.
+        state: State,
+        /// Bytes received and not read; of a listener, connections not accepted.
+        recvq: u64,
+        /// Bytes sent or to be sent, and not acknowledged.
+        sendq: u64,
+        /// The timer that is pending, as netstat names it.
+        timer: Timer,
+    }
+    optional {
+        /// Name of the network namespace, as `ip netns` lists it.
+        netns_name: Escaped,
+        /// A process that holds the socket.
+        pid: u32,
+        /// Its command.
+        comm: Escaped,
+        /// uid of the socket's owner, in the initial user namespace.
+        uid: u32,
+        /// Inode number in sockfs.
+        inode: u64,
+        /// Socket cookie, where the kernel has made one.
+        cookie: u64,
+        /// cgroup v2 id.
+        cgroup: u64,
+        /// No process holds the socket any more.
+        orphan: bool,
+        /// Until that timer fires, ms.
+        timer_ms: u64,
+        /// How often in a row the oldest unacknowledged segment was sent again.
+        retransmits: u32,
+        /// Unanswered probes, of keepalive or of a closed window.
+        probes_out: u32,
+        /// Segments sent and not acknowledged.
+        unacked: u32,
+        /// SO_KEEPALIVE is on.
+        keepalive: bool,
+        /// Idle time before the first probe, ms.
+        keepalive_time_ms: u64,
+        /// Who set it.
+        keepalive_time_from: Origin,
+        /// Time between probes, ms.
+        keepalive_intvl_ms: u64,
+        /// Who set it.
+        keepalive_intvl_from: Origin,
+        /// Unanswered probes after which the kernel gives up.
+        keepalive_probes: u64,
+        /// Who set it.
+        keepalive_probes_from: Origin,
+        /// TCP_USER_TIMEOUT, ms.
+        user_timeout_ms: u32,
+        /// Who set it: only the socket can.
+        user_timeout_from: Origin,
+        /// Since anything came from the peer, ms.
+        idle_ms: u64,
+        /// Since data came, ms.
+        lastrcv_ms: u64,
+        /// Since an acknowledgement came, ms.
+        lastack_ms: u64,
+        /// Since data was sent, ms.
+        lastsnd_ms: u64,
+        /// Until the keepalive timer fires, ms, whatever other timer is pending.
+        keepalive_next_ms: u64,
+        /// In how long keepalive would give up, ms, if the peer were gone.
+        dead_in_ms: u64,
+        /// By which rule.
+        dead_by: Cause,
+    }
+}
+
+impl Serialize for Row {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(None)?;
+        let mut result = Ok(());
+        self.visit(|name, value| {
+            if result.is_ok() && !matches!(value, Value::Absent) {
+                result = map.serialize_entry(name, &value);
+            }
+        });
+        result?;
+        map.end()
+    }
+}
+
+impl Row {
+    /// What keepalive does on this socket; `None` where it does nothing: it is off, or
+    /// data is out and retransmission is in charge, or the state has none.
+    #[must_use]
+    pub fn watch(&self) -> Option<Watch> {
+        let stands_back = self.unacked? > 0 || self.sendq > 0;
+        // An orphan's timer in FIN_WAIT2 is not keepalive's.
+        let other = self.state == State::FinWait2 && self.orphan == Some(true);
+        if self.keepalive != Some(true) || stands_back || other {
+            return None;
+        }
+        Some(Watch {
+            next_ms: self.keepalive_next_ms?,
+            idle_ms: self.idle_ms?,
+            probes_out: self.probes_out?.into(),
+            time_ms: self.keepalive_time_ms?,
+            intvl_ms: self.keepalive_intvl_ms?,
+            probes: self.keepalive_probes?,
+            user_timeout_ms: self.user_timeout_ms.unwrap_or(0).into(),
+        })
+    }
+
+    /// Adds what follows from the rest.
+    #[must_use]
+    pub fn foretold(mut self) -> Self {
+        let end = self.watch().map(|watch| watch.end());
+        self.dead_in_ms = end.map(|end| end.in_ms);
+        self.dead_by = end.map(|end| end.cause);
+        self
+    }
+}
+
+/// A timer, as `netstat -o` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// None.
+    Off,
+    /// Retransmission, of data or of a SYN, and the loss probe.
+    On,
+    /// Keepalive; FIN_WAIT2 of an orphan, which shares the timer.
+    Keepalive,
+    /// The end of TIME_WAIT.
+    TimeWait,
+    /// The probe of a closed window.
+    Probe,
+}
+
+words!(Timer {
+    Off => "off",
+    On => "on",
+    Keepalive => "keepalive",
+    TimeWait => "timewait",
+    Probe => "probe",
+});
+
+/// `icsk_pending`: `ICSK_TIME_DACK` and `ICSK_TIME_PROBE0`, include/net/inet_connection_sock.h.
+const DACK: u8 = 2;
+const PROBE0: u8 = 3;
+
+impl Timer {
+    /// The timer that /proc/net/tcp tells of (`get_tcp4_sock`, net/ipv4/tcp_ipv4.c):
+    /// any other hides keepalive's.
+    #[must_use]
+    pub const fn pending(icsk_pending: u8, keepalive: bool) -> Self {
+        match icsk_pending {
+            PROBE0 => Self::Probe,
+            0 | DACK if keepalive => Self::Keepalive,
+            0 | DACK => Self::Off,
+            _ => Self::On,
+        }
+    }
+
+    /// The timer of that number in /proc/net/tcp.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Off),
+            1 => Some(Self::On),
+            2 => Some(Self::Keepalive),
+            3 => Some(Self::TimeWait),
+            4 => Some(Self::Probe),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_timers_hide_keepalives() {
+        for (pending, keepalive, timer) in [
+            (0, false, Timer::Off),
+            (0, true, Timer::Keepalive),
+            (1, true, Timer::On),
+            (2, true, Timer::Keepalive),
+            (2, false, Timer::Off),
+            (3, true, Timer::Probe),
+            (5, true, Timer::On),
+            (6, false, Timer::On),
+        ] {
+            assert_eq!(Timer::pending(pending, keepalive), timer, "{pending}");
+        }
+    }
+}
