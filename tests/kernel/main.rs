@@ -11,6 +11,7 @@ mod owner;
 mod prototypes;
 mod replay;
 mod same;
+mod sockets;
 mod support;
 mod traffic;
 
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         ("filters_combined", filters::combined),
         ("prototypes", prototypes::are_this_kernels),
         ("replay", replay::shows_what_the_trace_showed),
+        ("sockets", sockets::are_what_getsockopt_says),
         ("stops", manners::stops_cleanly),
         ("stops_closed_pipe", manners::ends_quietly_with_its_reader),
         ("stops_killed", manners::leaves_whole_lines_when_killed),

@@ -118,8 +118,8 @@ impl<'a> Snapshot<'a> {
         let unreadable = self.owners.unreadable();
         if unreadable > 0 {
             eprintln!(
-                "kaprobe: {unreadable} processes hide their sockets: owners may be missing; \
-                 CAP_SYS_PTRACE shows them"
+                "kaprobe: owners may be missing: the descriptors of {unreadable} of the host's \
+                 processes cannot be read; CAP_SYS_PTRACE allows it"
             );
         }
         Ok(())

@@ -188,24 +188,24 @@ impl Timer {
             _ => Self::On,
         }
     }
-
-    /// The timer of that number in /proc/net/tcp.
-    #[must_use]
-    pub const fn from_number(number: u8) -> Option<Self> {
-        match number {
-            0 => Some(Self::Off),
-            1 => Some(Self::On),
-            2 => Some(Self::Keepalive),
-            3 => Some(Self::TimeWait),
-            4 => Some(Self::Probe),
-            _ => None,
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_schema_has_the_same_fields() -> serde_json::Result<()> {
+        let schema = include_str!("../../../schema/kaprobe-sockets.schema.json");
+        let schema: serde_json::Value = serde_json::from_str(schema)?;
+        let properties = schema["properties"].as_object();
+        let mut documented: Vec<_> = properties.into_iter().flat_map(|it| it.keys()).collect();
+        let mut names = Row::NAMES.to_vec();
+        documented.sort();
+        names.sort_unstable();
+        assert_eq!(documented, names);
+        Ok(())
+    }
 
     #[test]
     fn other_timers_hide_keepalives() {
