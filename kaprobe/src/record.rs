@@ -40,7 +40,6 @@ macro_rules! record {
 
             /// A record with the required fields and no other.
             #[must_use]
-            #[allow(clippy::too_many_arguments, reason = "one for each required field")]
             pub fn new($($must: $must_type),+) -> Self {
                 Self { $($must,)+ $($may: None,)+ }
             }
