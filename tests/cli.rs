@@ -140,6 +140,7 @@ fn help_goes_to_stdout_and_fits_a_terminal() -> Outcome {
         &["trace", "-h"],
         &["trace", "--help"],
         &["replay", "--help"],
+        &["sockets", "--help"],
         &["demo", "--help"],
         &["doctor", "--help"],
     ];
@@ -159,24 +160,28 @@ fn help_goes_to_stdout_and_fits_a_terminal() -> Outcome {
     Ok(())
 }
 
-/// The README's words for `kaprobe trace` are those of its help.
+/// The README's words for `kaprobe trace` and `kaprobe sockets` are those of their help.
 #[test]
 fn the_readme_and_the_help_agree() -> Outcome {
-    let help = String::from_utf8(kaprobe(&["trace", "--help"])?.stdout)?;
-    let known: BTreeSet<_> = words(&help).collect();
     let readme = include_str!("../README.md");
-    let section = readme
-        .split("### `kaprobe trace`")
-        .nth(1)
-        .ok_or("no section on trace")?;
-    let section = section.split("### Exit codes").next().unwrap_or_default();
-    let flags = words(section).filter(|word| word.starts_with('-') && !word.ends_with('-'));
-    for flag in flags {
-        assert!(
-            known.contains(flag),
-            "{flag} is in the README and not in the help"
-        );
+    for (command, from, to) in [
+        ("trace", "### `kaprobe trace`", "### `kaprobe sockets`"),
+        ("sockets", "### `kaprobe sockets`", "### Exit codes"),
+    ] {
+        let help = String::from_utf8(kaprobe(&[command, "--help"])?.stdout)?;
+        let known: BTreeSet<_> = words(&help).collect();
+        let section = between(readme, from, to).ok_or(format!("no section on {command}"))?;
+        let flags = words(section).filter(|word| word.starts_with('-') && !word.ends_with('-'));
+        for flag in flags {
+            assert!(
+                known.contains(flag),
+                "{flag} is in the README and not in the help of {command}"
+            );
+        }
     }
+    let help = String::from_utf8(kaprobe(&["trace", "--help"])?.stdout)?;
+    let section = between(readme, "### `kaprobe trace`", "### `kaprobe sockets`");
+    let section = section.ok_or("no section on trace")?;
     let (_, events) = help
         .split_once("possible values: default, all,")
         .ok_or("no events")?;
@@ -186,6 +191,10 @@ fn the_readme_and_the_help_agree() -> Outcome {
         assert!(explained.contains(event), "{event} is not in the README");
     }
     Ok(())
+}
+
+fn between<'a>(text: &'a str, from: &str, to: &str) -> Option<&'a str> {
+    Some(text.split_once(from)?.1.split_once(to)?.0)
 }
 
 /// The words of a text: names of flags and events, with their dashes.
