@@ -54,7 +54,12 @@ impl Load {
     }
 
     /// Resets all of them; once this returns no timer of theirs will send a probe.
+    ///
+    /// Every timer is stopped before the first reset. One that fires while this task is
+    /// inside the kprobe of a reset is skipped by kprobes (`kprobe_ftrace_handler`,
+    /// arch/x86/kernel/kprobes/ftrace.c), and before 6.7 that is counted nowhere.
     pub fn end(mut self) -> io::Result<()> {
+        self.pairs.iter().try_for_each(Pair::disarm)?;
         self.pairs.iter_mut().try_for_each(Pair::abort)
     }
 }

@@ -281,6 +281,13 @@ impl Pair {
         self.near = None;
     }
 
+    /// Turns the near end's keepalive off: its timer does not fire any more.
+    pub fn disarm(&self) -> io::Result<()> {
+        self.near
+            .as_ref()
+            .map_or(Ok(()), |near| near.set_keepalive(false))
+    }
+
     /// Resets the ends that are still open: nothing stays behind, no TIME_WAIT either.
     pub fn abort(&mut self) -> io::Result<()> {
         for end in [&mut self.near, &mut self.far] {

@@ -7,7 +7,7 @@
 
 use super::pair::{Keepalive, Side};
 use super::script::Step::{
-    Abort, Close, Fill, FinTimeout, Hear, Linger2, Lock, Mark, PeerReads, PeerSends, Send,
+    Abort, Close, Fill, FinTimeout, Hear, Linger2, Lock, Mark, PeerReadsAll, PeerSends, Send,
     Shutdown, Silence, Unlock, Until, Vanish,
 };
 use super::script::Wait::{Ms, Probes, State};
@@ -90,7 +90,7 @@ pub const WINDOW_SHUT: Scenario = Scenario {
     name: "window_shut",
     start: CLIENT,
     keepalive: Keepalive::new(1, 2, 3),
-    steps: &[Fill, Until(Ms(2600)), PeerReads, Until(Ms(2600)), Abort],
+    steps: &[Fill, Until(Ms(2600)), PeerReadsAll, Until(Ms(2600)), Abort],
 };
 
 /// An application closes while its data, or only its FIN, goes unacknowledged.
@@ -131,7 +131,7 @@ pub const BUSY: Scenario = Scenario {
         Lock,
         Until(Ms(1600)),
         Unlock,
-        PeerReads,
+        PeerReadsAll,
         Until(Ms(400)),
         Abort,
     ],

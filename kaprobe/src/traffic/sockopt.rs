@@ -54,6 +54,18 @@ pub fn tcp_info(socket: &impl AsFd) -> io::Result<TcpInfo> {
     Ok(TcpInfo { state, probes_out })
 }
 
+/// How many bytes wait to be sent or acknowledged (SIOCOUTQ).
+pub fn unacknowledged(socket: &impl AsFd) -> io::Result<c_int> {
+    let mut bytes: c_int = 0;
+    // SAFETY: the kernel writes one `c_int`, which lives through the call.
+    let done = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if done == 0 {
+        Ok(bytes)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 fn set(socket: &impl AsFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
     // SAFETY: the kernel reads `size_of::<c_int>()` bytes from `value`, which lives
     // through the call.
