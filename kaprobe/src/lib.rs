@@ -13,6 +13,7 @@ pub mod escape;
 pub mod event;
 pub mod exit;
 pub mod filter;
+pub mod histogram;
 pub mod host;
 pub mod kernel;
 pub mod plan;

@@ -13,6 +13,7 @@ use jiff::tz::TimeZone;
 
 use crate::escape::Escaped;
 use crate::exit;
+use crate::histogram::Bars;
 use crate::plan::{ColorWhen, Format, LogFile, Outputs, TextStyle};
 use crate::record::{Header, Record};
 
@@ -223,6 +224,17 @@ pub(crate) fn is_colored(when: ColorWhen) -> bool {
             io::stdout().is_terminal()
                 && anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never
         }
+    }
+}
+
+/// What bars are drawn with on standard output: blocks where it is a terminal that
+/// shows UTF-8. A pipe or a file may end up anywhere.
+#[must_use]
+pub fn bars() -> Bars {
+    if io::stdout().is_terminal() && supports_unicode::supports_unicode() {
+        Bars::Unicode
+    } else {
+        Bars::Ascii
     }
 }
 
