@@ -160,12 +160,13 @@ fn help_goes_to_stdout_and_fits_a_terminal() -> Outcome {
     Ok(())
 }
 
-/// The README's words for `kaprobe trace` and `kaprobe sockets` are those of their help.
+/// The README's words for each of these commands are those of its help.
 #[test]
 fn the_readme_and_the_help_agree() -> Outcome {
     let readme = include_str!("../README.md");
     for (command, from, to) in [
-        ("trace", "### `kaprobe trace`", "### `kaprobe sockets`"),
+        ("trace", "### `kaprobe trace`", "### `kaprobe replay`"),
+        ("replay", "### `kaprobe replay`", "### `kaprobe sockets`"),
         ("sockets", "### `kaprobe sockets`", "### Exit codes"),
     ] {
         let help = String::from_utf8(kaprobe(&[command, "--help"])?.stdout)?;

@@ -392,6 +392,61 @@ fn the_summary_is_that_of_a_trace() -> Outcome {
     Ok(())
 }
 
+/// By remote endpoint, of what passes the filters; with what was learned to the end of
+/// each trace in the log.
+#[test]
+fn a_summary_counts_by_remote_endpoint() -> Outcome {
+    let logs = Logs::new()?;
+    let (header, records) = traced(&[])?;
+    let log = logs.path("run.jsonl");
+    write(&log, Format::Json, STYLE, &[header], &records)?;
+    let rows = |args: &[&str]| -> Outcome<Vec<serde_json::Value>> {
+        let json = logs.shown(&[&["--summary", "--json", "-q"], args].concat())?;
+        Ok(json
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<_, _>>()?)
+    };
+    let of = |rows: &[serde_json::Value], port: u16| -> serde_json::Value {
+        let row = rows.iter().find(|it| it["rport"] == port);
+        row.cloned().unwrap_or_default()
+    };
+    let all = rows(&["run.jsonl"])?;
+    assert_eq!(all.len(), 4, "{all:?}");
+    let evicted = of(&all, 40_002);
+    assert_eq!(evicted["connections"], 1, "{evicted}");
+    assert_eq!(evicted["verdicts"][0]["verdict"], "idle_eviction");
+    assert_eq!(evicted["idle_at_death"][0]["from_ms"], 700_000);
+    let given_up = of(&all, 40_003);
+    assert_eq!(given_up["events"]["timeout"], 1, "{given_up}");
+    assert_eq!(given_up["verdicts"][0]["verdict"], "peer_unreachable");
+    // What no verdict has told: what the judge knows in the end.
+    let survived = &given_up["idle_timeout"];
+    assert_eq!(survived["learned_of"], "endpoint", "{all:?}");
+    assert_eq!(survived["survived_ms"], 2_794, "{all:?}");
+    assert_eq!(survived["believed"], false);
+    assert_eq!(all[3]["total"]["lost"], 12);
+
+    // Two traces in one log: each socket is another one.
+    let once = fs::read_to_string(&log)?;
+    fs::write(logs.path("twice.jsonl"), [&*once, &once].concat())?;
+    let twice = rows(&["twice.jsonl"])?;
+    assert_eq!(of(&twice, 40_002)["connections"], 2, "{twice:?}");
+    let filtered = rows(&["run.jsonl", "-D", "40003", "-e", "verdict"])?;
+    assert_eq!(filtered.len(), 2, "{filtered:?}");
+    assert_eq!(filtered[0]["events"], serde_json::json!({"verdict": 1}));
+
+    let text = logs.shown(&["--summary", "run.jsonl"])?;
+    assert!(text.is_ascii(), "a pipe may end up anywhere: {text}");
+    assert!(text.lines().all(|it| it.len() <= 80), "{text}");
+    assert!(text.starts_with("REMOTE  ") && text.contains("#"), "{text}");
+    let (_, said) = logs.told(&["--summary", "run.jsonl", "--format", "csv"], 2)?;
+    assert!(said.contains("--summary is text or JSON lines"), "{said}");
+    let (_, said) = logs.told(&["--summary", "run.jsonl", "-o", "x.csv"], 2)?;
+    assert!(said.contains("'--summary' cannot be used with"), "{said}");
+    Ok(())
+}
+
 #[test]
 fn filters_are_those_of_a_trace() -> Outcome {
     let logs = Logs::new()?;

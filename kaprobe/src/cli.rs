@@ -80,6 +80,7 @@ Examples:
   kaprobe replay run.jsonl                    what trace showed
   kaprobe replay run.jsonl -D 5672 -w         one service, in detail
   kaprobe replay client.jsonl server*.jsonl   one story of several hosts
+  kaprobe replay --summary run.jsonl          what became of each peer's connections
   ssh host kaprobe trace --json | kaprobe replay -
 ";
 
@@ -90,6 +91,9 @@ pub struct ReplayArgs {
     /// Logs to read; - is standard input
     #[arg(required = true, value_name = "LOG")]
     pub logs: Vec<PathBuf>,
+    /// Sum up by remote endpoint, as text or JSON lines, instead of showing records
+    #[arg(long, conflicts_with_all = ["output", "time", "wide", "color"], help_heading = "Output")]
+    pub summary: bool,
     /// Which records to show.
     #[command(flatten)]
     pub filters: RecordArgs,

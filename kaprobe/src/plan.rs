@@ -57,7 +57,9 @@ pub struct ReplayPlan {
     pub given: Filters,
     /// Where records go.
     pub outputs: Outputs,
-    /// No summary.
+    /// Sum records up by remote endpoint instead of showing them.
+    pub summary: bool,
+    /// No summary on stderr.
     pub quiet: bool,
 }
 
@@ -289,9 +291,16 @@ impl ReplayPlan {
     pub fn new(args: ReplayArgs) -> Result<Self, exit::Error> {
         let ReplayArgs {
             logs,
+            summary,
             filters,
             output,
         } = args;
+        let outputs = outputs(&output)?;
+        if summary && outputs.screen == Format::Csv {
+            return Err(exit::Error::usage(
+                "--summary is text or JSON lines, not CSV",
+            ));
+        }
         let logs: Vec<_> = logs.into_iter().map(input).collect();
         if logs.iter().filter(|log| **log == Input::Stdin).count() > 1 {
             return Err(exit::Error::usage("standard input can be read only once"));
@@ -307,7 +316,8 @@ impl ReplayPlan {
         Ok(Self {
             logs,
             given,
-            outputs: outputs(&output)?,
+            outputs,
+            summary,
             quiet: output.quiet,
             records: RecordFilter {
                 sockets,

@@ -24,6 +24,7 @@ use crate::traffic::script::{self, Actor};
 
 use cast::{CAST, Role};
 use narrator::Narrator;
+pub(crate) use narrator::wrapped;
 
 /// Runs `kaprobe demo`.
 ///

@@ -8,6 +8,7 @@ mod line;
 mod log;
 mod merge;
 mod stream;
+mod summary;
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -20,10 +21,11 @@ pub use self::line::Item;
 pub use self::log::{Counts, LONGEST, Log, LogError, Remark, What};
 pub use self::merge::{From, Merge};
 use self::stream::{Stop, Stream};
+use self::summary::{Look, Summary};
 
 use crate::escape::Escaped;
 use crate::exit;
-use crate::plan::{Input, Outputs, ReplayPlan};
+use crate::plan::{Format, Input, Outputs, ReplayPlan};
 use crate::report;
 use crate::sink::{self, SinkError};
 
@@ -43,11 +45,18 @@ pub fn run(plan: &ReplayPlan) -> Result<()> {
     let mut merge = Merge::new(files.into_iter().map(Log::new).collect());
     let headers = merge.start(&mut tell).map_err(failed)?;
     let mut stream = Stream::new(plan, &names, headers);
-    // Opened last: what fails before leaves no file behind.
-    let mut sinks = sink::open(&plan.outputs)?;
-    let shown = stream.run(&mut merge, &mut sinks, &mut tell);
-    // What one sink can't take any more, another may still have waiting.
-    let flushed = sinks.flush();
+    let (shown, flushed) = if plan.summary {
+        let mut summary = Summary::default();
+        let shown = stream.run(&mut merge, &mut summary, &mut tell);
+        // Of a log that can't be read on it is the summary so far.
+        (shown, print(&summary, &plan.outputs))
+    } else {
+        // Opened last: what fails before leaves no file behind.
+        let mut sinks = sink::open(&plan.outputs)?;
+        let shown = stream.run(&mut merge, &mut sinks, &mut tell);
+        // What one sink can't take any more, another may still have waiting.
+        (shown, sinks.flush())
+    };
     if !plan.quiet {
         report::summary(&stream.outcome());
     }
@@ -57,6 +66,24 @@ pub fn run(plan: &ReplayPlan) -> Result<()> {
         Ok(()) | Err(Stop::Sink(SinkError::Closed)) => {}
     }
     Ok(complete(&merge)?)
+}
+
+/// Shows a summary on standard output.
+fn print(summary: &Summary, outputs: &Outputs) -> Result<(), SinkError> {
+    let look = match outputs.screen {
+        Format::Json => Look::Json,
+        Format::Text | Format::Csv => Look::Text {
+            heading: outputs.text.heading,
+            bars: sink::bars(),
+        },
+    };
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    summary::write(&mut out, summary, look).map_err(|why| match why.kind() {
+        io::ErrorKind::BrokenPipe => SinkError::Closed,
+        _ => SinkError::Failed(exit::Error::failure(format!(
+            "cannot write standard output: {why}"
+        ))),
+    })
 }
 
 /// How a log is called on stderr.

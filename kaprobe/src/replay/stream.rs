@@ -21,6 +21,39 @@ pub(super) enum Stop {
     Sink(SinkError),
 }
 
+/// Where the records of a replay go.
+pub(super) trait Output {
+    /// See [`Sinks::head`].
+    fn head(&mut self, head: &Head<'_>) -> Result<(), SinkError>;
+    /// See [`Sinks::next_trace`].
+    fn next_trace(&mut self, header: &Header) -> Result<(), SinkError>;
+    /// See [`Sinks::record`].
+    fn record(&mut self, record: &Record) -> Result<(), SinkError>;
+    /// See [`Sinks::flush`].
+    fn flush(&mut self) -> Result<(), SinkError>;
+    /// A trace has ended, or the replay: what its judge has learned, its records being
+    /// of this host where they name one.
+    fn learned(&mut self, _host: Option<&Escaped>, _judge: &Judge) {}
+}
+
+impl Output for Sinks {
+    fn head(&mut self, head: &Head<'_>) -> Result<(), SinkError> {
+        Self::head(self, head)
+    }
+
+    fn next_trace(&mut self, header: &Header) -> Result<(), SinkError> {
+        Self::next_trace(self, header)
+    }
+
+    fn record(&mut self, record: &Record) -> Result<(), SinkError> {
+        Self::record(self, record)
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        Self::flush(self)
+    }
+}
+
 /// See the module.
 pub(super) struct Stream {
     headers: Vec<Header>,
@@ -169,7 +202,7 @@ impl Stream {
     pub(super) fn run(
         &mut self,
         merge: &mut Merge<File>,
-        sinks: &mut Sinks,
+        sinks: &mut impl Output,
         tell: &mut dyn FnMut(From, Remark),
     ) -> Result<(), Stop> {
         let head = Head {
@@ -189,12 +222,26 @@ impl Stream {
             }
             .map_err(Stop::Sink)?;
         }
+        (0..self.sources.len()).for_each(|from| self.trace_ended(from, sinks));
         Ok(())
+    }
+
+    /// Tells what was learned of the trace at hand.
+    fn trace_ended(&self, from: From, sinks: &mut impl Output) {
+        let source = &self.sources[from];
+        if let Some(judge) = &source.judge {
+            sinks.learned(self.hosts.then_some(&source.host), judge);
+        }
     }
 
     /// Shows a record, and the verdict that follows. An answer is taken as it is: what
     /// it was derived from need not be in the log.
-    fn show(&mut self, from: From, mut record: Record, sinks: &mut Sinks) -> Result<(), SinkError> {
+    fn show(
+        &mut self,
+        from: From,
+        mut record: Record,
+        sinks: &mut impl Output,
+    ) -> Result<(), SinkError> {
         let source = &mut self.sources[from];
         source.note(&record);
         if self.hosts && record.host.is_none() {
@@ -218,7 +265,7 @@ impl Stream {
         filter: &mut Filter,
         source: &mut Source,
         record: Record,
-        sinks: &mut Sinks,
+        sinks: &mut impl Output,
     ) -> Result<(), SinkError> {
         let number = record.seq;
         let Some(mut record) = filter.pass(record) else {
@@ -236,8 +283,9 @@ impl Stream {
         &mut self,
         from: From,
         header: Header,
-        sinks: &mut Sinks,
+        sinks: &mut impl Output,
     ) -> Result<(), SinkError> {
+        self.trace_ended(from, sinks);
         let source = &mut self.sources[from];
         source.host.clone_from(&header.host);
         source.start(Some(&header), &self.given);

@@ -1,0 +1,259 @@
+//! A summary as text, at most 80 columns wide, and as JSON lines.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use serde::{Serialize, Serializer};
+
+use super::{Place, Row, Summary, Timeout, Totals, Verdict};
+use crate::demo::wrapped;
+use crate::escape::Escaped;
+use crate::histogram::{Bars, Histogram};
+use crate::record::{EventName, LearnedOf, VerdictName};
+use crate::sink::{Ms, endpoint};
+use crate::words::Word as _;
+
+/// How wide the text is.
+const WIDTH: usize = 80;
+/// How wide its first column is.
+const REMOTE: usize = 26;
+const INDENT: &str = "    ";
+
+/// How a summary looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::replay) enum Look {
+    /// For people.
+    Text {
+        /// With a heading.
+        heading: bool,
+        /// What histograms are drawn with.
+        bars: Bars,
+    },
+    /// JSON lines: a row each, then the totals.
+    Json,
+}
+
+/// Writes the summary.
+///
+/// # Errors
+/// When it cannot be written.
+pub(in crate::replay) fn write(
+    out: &mut impl Write,
+    summary: &Summary,
+    look: Look,
+) -> io::Result<()> {
+    match look {
+        Look::Text { heading, bars } => out.write_all(text(summary, heading, bars).as_bytes())?,
+        Look::Json => {
+            for place in summary.places() {
+                serde_json::to_writer(&mut *out, &Line::from(place))?;
+                out.write_all(b"\n")?;
+            }
+            let total = Total {
+                total: summary.totals,
+            };
+            serde_json::to_writer(&mut *out, &total)?;
+            out.write_all(b"\n")?;
+        }
+    }
+    out.flush()
+}
+
+fn text(summary: &Summary, heading: bool, bars: Bars) -> String {
+    let mut text = String::new();
+    if heading {
+        let names = [
+            "CONNS", "PROBES", "ANSWERED", "TIMEOUTS", "RST-SENT", "RST-RCVD",
+        ];
+        cells(&mut text, "REMOTE", names);
+    }
+    for place in summary.places() {
+        let row = place.row;
+        let numbers = [
+            row.connections,
+            row.of(EventName::Probe),
+            row.of(EventName::Answered),
+            row.of(EventName::Timeout),
+            row.of(EventName::RstSent),
+            row.of(EventName::RstReceived),
+        ];
+        cells(&mut text, &name(&place), numbers.map(|it| it.to_string()));
+        details(&mut text, row, bars);
+    }
+    let Totals {
+        lost, forgotten, ..
+    } = summary.totals;
+    if lost > 0 {
+        let _ = writeln!(
+            text,
+            "{lost} events were lost: counts and verdicts may lack them"
+        );
+    }
+    if forgotten > 0 {
+        let _ = writeln!(
+            text,
+            "{forgotten} sockets were forgotten for want of room: connections may count twice"
+        );
+    }
+    text
+}
+
+/// A line of a remote end and six numbers; a long name has a line of its own.
+fn cells(text: &mut String, name: &str, numbers: [impl AsRef<str>; 6]) {
+    let _ = write!(text, "{name:REMOTE$}");
+    if name.chars().count() > REMOTE {
+        let _ = write!(text, "\n{:REMOTE$}", "");
+    }
+    for number in numbers {
+        let _ = write!(text, " {:>8}", number.as_ref());
+    }
+    text.push('\n');
+}
+
+fn name(place: &Place<'_>) -> String {
+    let remote = match (place.raddr, place.rport) {
+        (None, _) => "all others".to_owned(),
+        (Some(address), None) => format!("{address} (any port)"),
+        (address, port) => endpoint(address, port),
+    };
+    match place.host {
+        Some(host) => format!("{host} > {remote}"),
+        None => remote,
+    }
+}
+
+fn details(text: &mut String, row: &Row, bars: Bars) {
+    for (name, verdict) in &row.verdicts {
+        let (count, name) = (verdict.count, name.word());
+        let advice = verdict.advice.as_ref().map_or("", |it| it.as_str());
+        let told = match verdict.confidence {
+            Some(it) => format!("{count} {name} ({}): {advice}", it.word()),
+            None => format!("{count} {name}: {advice}"),
+        };
+        let _ = writeln!(text, "{}", wrapped(INDENT, &told, WIDTH));
+    }
+    if !row.idle.is_empty() {
+        let _ = writeln!(text, "{INDENT}idle age at death:");
+        for line in row.idle.lines(WIDTH - 2 * INDENT.len(), bars) {
+            let _ = writeln!(text, "{INDENT}{INDENT}{line}");
+        }
+    }
+    if let Some(told) = row.timeout.and_then(timeout) {
+        let _ = writeln!(text, "{}", wrapped(INDENT, &told, WIDTH));
+    }
+}
+
+/// What is known of an idle timeout, as a sentence.
+fn timeout(it: Timeout) -> Option<String> {
+    let what = match (it.survived_ms.map(Ms), it.died_ms.map(Ms)) {
+        (Some(low), Some(high)) if it.is_believed => format!("lies between {low} and {high}"),
+        (None, Some(high)) if it.is_believed => format!("is at most {high}"),
+        (Some(low), Some(high)) => {
+            format!("is not known: {low} was survived, {high} was not, once")
+        }
+        (None, Some(high)) => format!("is not known: {high} was not survived, once"),
+        (Some(low), None) => format!("is more than {low}, if there is one"),
+        (None, None) if it.contradictory => "is not known".to_owned(),
+        (None, None) => return None,
+    };
+    let of = match it.of {
+        LearnedOf::Endpoint => "",
+        LearnedOf::Network => " of its network",
+    };
+    let doubt = if it.contradictory {
+        ": the evidence contradicts itself: more than one timeout, or restarts"
+    } else {
+        ""
+    };
+    Some(format!("idle timeout{of} {what}{doubt}"))
+}
+
+#[derive(Serialize)]
+struct Total {
+    total: Totals,
+}
+
+/// A row, as JSON has it.
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<&'a Escaped>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    raddr: Option<std::net::IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rport: Option<u16>,
+    connections: u64,
+    events: Events<'a>,
+    verdicts: Vec<VerdictLine<'a>>,
+    idle_at_death: &'a Histogram,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle_timeout: Option<TimeoutLine>,
+}
+
+struct Events<'a>(&'a Row);
+
+impl Serialize for Events<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(
+            self.0
+                .events
+                .iter()
+                .map(|(event, count)| (event.word(), count)),
+        )
+    }
+}
+
+#[derive(Serialize)]
+struct VerdictLine<'a> {
+    verdict: &'static str,
+    count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confidence: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<&'a Escaped>,
+}
+
+#[derive(Serialize)]
+struct TimeoutLine {
+    learned_of: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    survived_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    died_ms: Option<u64>,
+    contradictory: bool,
+    believed: bool,
+}
+
+impl<'a> From<Place<'a>> for Line<'a> {
+    fn from(
+        Place {
+            host,
+            raddr,
+            rport,
+            row,
+        }: Place<'a>,
+    ) -> Self {
+        let verdict = |(name, it): (&VerdictName, &'a Verdict)| VerdictLine {
+            verdict: name.word(),
+            count: it.count,
+            confidence: it.confidence.map(|it| it.word()),
+            advice: it.advice.as_ref(),
+        };
+        Self {
+            host,
+            raddr,
+            rport,
+            connections: row.connections,
+            events: Events(row),
+            verdicts: row.verdicts.iter().map(verdict).collect(),
+            idle_at_death: &row.idle,
+            idle_timeout: row.timeout.map(|it| TimeoutLine {
+                learned_of: it.of.word(),
+                survived_ms: it.survived_ms,
+                died_ms: it.died_ms,
+                contradictory: it.contradictory,
+                believed: it.is_believed,
+            }),
+        }
+    }
+}

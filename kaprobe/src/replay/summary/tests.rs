@@ -1,0 +1,192 @@
+//! What is counted, what it looks like, and that it does not grow.
+
+use insta::assert_snapshot;
+use serde_json::Value;
+
+use super::output::Look;
+use super::*;
+use crate::histogram::Bars;
+use crate::record::WallTime;
+
+const TEXT: Look = Look::Text {
+    heading: true,
+    bars: Bars::Unicode,
+};
+
+fn record(sock: u64, remote: (&str, u16), event: EventName) -> Record {
+    let mut record = Record::new(WallTime(0), 0, 1, event);
+    record.sock = Some(sock);
+    record.laddr = Some(IpAddr::from([10, 0, 0, 1]));
+    record.lport = u16::try_from(sock % 60_000).ok();
+    record.raddr = remote.0.parse().ok();
+    record.rport = Some(remote.1);
+    record
+}
+
+fn verdict(sock: u64, remote: (&str, u16), verdict: VerdictName, idle_s: u64) -> Record {
+    let mut record = record(sock, remote, EventName::Verdict);
+    record.verdict = Some(verdict);
+    record.confidence = Some(Confidence::Medium);
+    record.idle_ms = Some(idle_s * 1_000);
+    record.advice = Some(Escaped::from(
+        "in beam.smp[4242] turn on SO_KEEPALIVE with TCP_KEEPIDLE=175 (half of AWS NLB's 350 s)",
+    ));
+    record
+}
+
+const NLB: (&str, u16) = ("10.9.0.100", 5672);
+
+/// Connections that a load balancer forgot, a healthy IPv6 one, and one of no name.
+fn records() -> Vec<Record> {
+    use EventName::{Answered, Closed, Probe, RstReceived};
+    let healthy = ("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", 40_000);
+    let mut records = vec![
+        record(1, healthy, Probe),
+        record(1, healthy, Answered),
+        record(2, NLB, Probe),
+        record(2, NLB, Answered),
+    ];
+    for (sock, idle_s) in [(2, 351), (3, 400), (4, 352), (5, 3_000)] {
+        records.push(record(sock, NLB, RstReceived));
+        records.push(verdict(sock, NLB, VerdictName::IdleEviction, idle_s));
+        records.push(record(sock, NLB, Closed));
+    }
+    if let Some(last) = records.iter_mut().rfind(|it| it.verdict.is_some()) {
+        (last.survived_ms, last.died_ms) = (Some(301_000), Some(352_000));
+        last.learned_of = Some(LearnedOf::Endpoint);
+        last.contradictory = Some(false);
+    }
+    let mut lost = Record::new(WallTime(0), 0, 1, EventName::Lost);
+    lost.lost = Some(7);
+    records.push(lost);
+    records
+}
+
+fn summary(records: &[Record]) -> Summary {
+    let mut summary = Summary::default();
+    records.iter().for_each(|it| summary.count(it));
+    summary
+}
+
+fn written(summary: &Summary, look: Look) -> String {
+    let mut out = Vec::new();
+    let done = write(&mut out, summary, look);
+    assert!(done.is_ok(), "{done:?}");
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[test]
+fn it_fits_a_terminal() {
+    let text = written(&summary(&records()), TEXT);
+    assert!(text.lines().all(|it| it.chars().count() <= 80), "{text}");
+    assert_snapshot!(text, @"
+    REMOTE                        CONNS   PROBES ANSWERED TIMEOUTS RST-SENT RST-RCVD
+    10.9.0.100:5672                   4        1        1        0        0        4
+        4 idle_eviction (medium): in beam.smp[4242] turn on SO_KEEPALIVE with
+        TCP_KEEPIDLE=175 (half of AWS NLB's 350 s)
+        idle age at death:
+            [300s, 500s)    3  █████████████████████████████████████████████████████
+            …
+            [3000s, 5000s)  1  █████████████████▋
+        idle timeout lies between 301s and 352s
+    [2001:db8:ffff:ffff:ffff:ffff:ffff:ffff]:40000
+                                      1        1        1        0        0        0
+    7 events were lost: counts and verdicts may lack them
+    ");
+}
+
+/// Lines as the published schema says.
+fn checked(summary: &Summary) -> Vec<Value> {
+    let schema = include_str!("../../../../schema/kaprobe-summary.schema.json");
+    let schema = serde_json::from_str(schema).expect("the schema is JSON");
+    let validator = jsonschema::draft202012::options()
+        .should_validate_formats(true)
+        .build(&schema)
+        .expect("the schema is one");
+    let lines = written(summary, Look::Json);
+    let lines = lines.lines().map(|line| {
+        let value = serde_json::from_str(line).expect("a line is JSON");
+        let wrong: Vec<_> = validator.iter_errors(&value).collect();
+        assert!(wrong.is_empty(), "{wrong:?} in {line}");
+        value
+    });
+    lines.collect()
+}
+
+#[test]
+fn json_is_as_the_schema_says() {
+    let lines = checked(&summary(&records()));
+    let [nlb, healthy, total] = lines.as_slice() else {
+        unreachable!("{lines:?}");
+    };
+    assert_eq!(nlb["raddr"], "10.9.0.100");
+    assert_eq!(nlb["connections"], 4);
+    assert_eq!(nlb["events"]["rst_received"], 4);
+    assert_eq!(nlb["verdicts"][0]["count"], 4);
+    assert_eq!(nlb["idle_at_death"][0]["count"], 3);
+    assert_eq!(nlb["idle_timeout"]["died_ms"], 352_000);
+    assert_eq!(healthy["events"]["answered"], 1);
+    assert_eq!(total["total"]["lost"], 7);
+}
+
+#[test]
+fn the_ports_of_a_client_are_one_row() {
+    let ports = 1..=1_000_u16;
+    let records: Vec<_> = ports
+        .map(|port| record(port.into(), ("10.0.0.7", port), EventName::Probe))
+        .collect();
+    let few = summary(&records[..PORTS]);
+    assert_eq!(few.places().len(), PORTS);
+    let many = summary(&records);
+    let told: Vec<_> = many
+        .places()
+        .iter()
+        .map(|it| (it.rport, it.row.connections, it.row.of(EventName::Probe)))
+        .collect();
+    assert_eq!(told, [(None, 1_000, 1_000)]);
+    assert_eq!(many.rows, 1);
+    checked(&many);
+}
+
+/// Beyond the bound everything is counted, in one row.
+#[test]
+fn memory_is_bounded_and_nothing_is_left_out() {
+    let mut summary = Summary::default();
+    let count = 200_000_u32;
+    for n in 0..count {
+        let mut probe = record(n.into(), NLB, EventName::Probe);
+        probe.raddr = Some(IpAddr::from((n % 50_000).to_be_bytes()));
+        summary.count(&probe);
+    }
+    assert!(summary.rows <= PLACES && summary.places().len() <= PLACES + 1);
+    let places = summary.places();
+    let sum = |of: fn(&Row) -> u64| places.iter().map(|it| of(it.row)).sum::<u64>();
+    assert_eq!(sum(|it| it.connections), u64::from(count));
+    assert_eq!(sum(|it| it.of(EventName::Probe)), u64::from(count));
+    let room = MAX_SOCKETS.get() as u64;
+    assert_eq!(summary.totals.forgotten, u64::from(count) - room);
+    assert!(written(&summary, TEXT).contains("all others"));
+    checked(&summary);
+}
+
+#[test]
+fn a_socket_that_connects_anew_is_another_connection() {
+    let mut other = record(1, NLB, EventName::Probe);
+    other.lport = Some(9);
+    let records = [record(1, NLB, EventName::Probe), other.clone(), other];
+    assert_eq!(summary(&records).places()[0].row.connections, 2);
+}
+
+#[test]
+fn hosts_are_told_apart() {
+    let of = |host: &str| {
+        let mut record = record(1, NLB, EventName::Probe);
+        record.host = Some(Escaped::from(host));
+        record
+    };
+    let summary = summary(&[of("client"), of("mq1"), of("client")]);
+    let text = written(&summary, TEXT);
+    assert!(text.contains("client > 10.9.0.100:5672"), "{text}");
+    assert_eq!(summary.places().len(), 2);
+    checked(&summary);
+}
