@@ -10,6 +10,7 @@ mod manners;
 mod owner;
 mod prototypes;
 mod replay;
+mod resets;
 mod same;
 mod sockets;
 mod support;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         ("filters_combined", filters::combined),
         ("prototypes", prototypes::are_this_kernels),
         ("replay", replay::shows_what_the_trace_showed),
+        ("resets", resets::have_records_and_verdicts),
         ("sockets", sockets::are_what_getsockopt_says),
         ("stops", manners::stops_cleanly),
         ("stops_closed_pipe", manners::ends_quietly_with_its_reader),

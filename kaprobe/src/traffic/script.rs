@@ -19,6 +19,8 @@ pub mod state {
     pub const FIN_WAIT2: u8 = 5;
     /// No connection any more.
     pub const CLOSE: u8 = 7;
+    /// The peer has closed.
+    pub const CLOSE_WAIT: u8 = 8;
 }
 
 /// What can be seen of the near end.

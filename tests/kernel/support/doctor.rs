@@ -10,6 +10,25 @@ use super::kaprobe;
 /// The ways to attach that this kernel has, by name. In a virtual machine of the
 /// matrix it must have all of them: otherwise a test that compares them shows nothing.
 pub fn ways() -> Result<Vec<String>> {
+    let ways = ways_to("tcp_keepalive_timer", |way| way["works"] == true)?;
+    let all_must_do = env::var_os("KAPROBE_IN_VM").is_some();
+    ensure!(!ways.is_empty(), "doctor knows no way to attach");
+    ensure!(
+        !all_must_do || ways.len() == 3,
+        "only {ways:?} on a kernel of the matrix"
+    );
+    Ok(ways)
+}
+
+/// The ways to a hook that work, but do not show everything on this kernel.
+pub fn ways_that_miss(hook: &str) -> Result<Vec<String>> {
+    ways_to(hook, |way| {
+        way["works"] == true && way["misses"].is_string()
+    })
+}
+
+/// The ways to a hook of which something is so, by name.
+fn ways_to(hook: &str, so: impl Fn(&Value) -> bool) -> Result<Vec<String>> {
     let output = kaprobe::run(&["doctor", "--json"])?;
     let told: Value = serde_json::from_slice(&output.stdout).with_context(|| {
         format!(
@@ -18,22 +37,13 @@ pub fn ways() -> Result<Vec<String>> {
         )
     })?;
     let hooks = told["hooks"].as_array().context("doctor: no hooks")?;
-    let timer = hooks
+    let told = hooks
         .iter()
-        .find(|hook| hook["hook"] == "tcp_keepalive_timer")
-        .context("doctor: no tcp_keepalive_timer")?;
-    let ways: Vec<String> = timer["tried"]
-        .as_array()
-        .context("doctor: nothing tried")?
-        .iter()
-        .filter(|way| way["works"] == true)
+        .find(|it| it["hook"] == hook)
+        .with_context(|| format!("doctor: no {hook}"))?;
+    let tried = told["tried"].as_array().context("doctor: nothing tried")?;
+    let ways = tried.iter().filter(|way| so(way));
+    Ok(ways
         .filter_map(|way| way["way"].as_str().map(Into::into))
-        .collect();
-    let all_must_do = env::var_os("KAPROBE_IN_VM").is_some();
-    ensure!(!ways.is_empty(), "doctor knows no way to attach");
-    ensure!(
-        !all_must_do || ways.len() == 3,
-        "only {ways:?} on a kernel of the matrix"
-    );
-    Ok(ways)
+        .collect())
 }
