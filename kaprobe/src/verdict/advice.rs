@@ -190,9 +190,19 @@ pub(super) fn fin_wait2(record: &Record) -> String {
     )
 }
 
+/// The kernel's reason for a reset; empty where it gives none, in whatever words.
+pub(super) fn reason(record: &Record) -> &str {
+    let reason = record.reason.as_ref().map_or("", |it| it.as_str());
+    if reason.ends_with("NOT_SPECIFIED") {
+        ""
+    } else {
+        reason
+    }
+}
+
 pub(super) fn aborted_locally(record: &Record) -> String {
     let program = program(record);
-    let reason = record.reason.as_ref().map_or("", |it| it.as_str());
+    let reason = reason(record);
     let said = |what: &str| reason.ends_with(what);
     let what = match record.state {
         _ if said("ABORT_ON_CLOSE") => "closed it with data unread: read to the end before close",
@@ -214,6 +224,12 @@ pub(super) fn aborted_locally(record: &Record) -> String {
         }
         Some(State::Close) => {
             "closed it with data unread or SO_LINGER 0, or disconnected it (this kernel tells no more)"
+        }
+        // Its retransmission timer found no room for it (`tcp_out_of_resources`,
+        // net/ipv4/tcp_timer.c), or an administrator asked (`tcp_abort`).
+        _ if record.orphan == Some(true) && reason.is_empty() => {
+            "left an orphan beyond net.ipv4.tcp_max_orphans or tcp_mem, or someone destroyed it, as \
+             `ss -K` does"
         }
         _ => return format!("someone destroyed the connection of {program}, as `ss -K` does"),
     };

@@ -197,7 +197,7 @@ pub(super) fn fin_wait2(record: &Record) -> Finding {
 /// (`tcp_abort`).
 pub(super) fn sent(record: &Record) -> Option<Finding> {
     // Part of a firing, which has the verdict.
-    let reason = record.reason.as_ref().map_or("", |it| it.as_str());
+    let reason = advice::reason(record);
     if record.firing_ns.is_some() || reason.ends_with("KEEPALIVE_TIMEOUT") {
         return None;
     }

@@ -355,6 +355,10 @@ fn every_cause_of_an_active_reset_is_told_with_and_without_reasons() {
         inode: None,
         ..event
     };
+    let unspecified = || SocketEvent {
+        reason: Some("NOT_SPECIFIED".to_owned()),
+        ..sent(None)
+    };
     for (event, words) in [
         (sent(Some("ABORT_ON_CLOSE")), "data unread: read"),
         (sent(Some("ABORT_ON_LINGER")), "TCP_LINGER2"),
@@ -368,6 +372,16 @@ fn every_cause_of_an_active_reset_is_told_with_and_without_reasons() {
         (sent(None), "data unread or SO_LINGER 0, or disconnected"),
         (orphan(sent(None)), "TCP_LINGER2 below 0, or beyond"),
         (state(1, sent(None)), "`ss -K`"),
+        (
+            orphan(state(4, sent(None))),
+            "tcp_mem, or someone destroyed",
+        ),
+        (
+            orphan(state(4, unspecified())),
+            "tcp_mem, or someone destroyed",
+        ),
+        (orphan(state(4, sent(Some("STATE")))), "`ss -K`"),
+        (unspecified(), "data unread or SO_LINGER 0, or disconnected"),
         (fileless(sent(Some("STATE"))), "before a program accepted"),
         (fileless(sent(None)), "before a program accepted"),
     ] {
