@@ -85,6 +85,9 @@ pub struct Offsets {
     pub skb_network_header: u32,
     pub skb_transport_header: u32,
     pub skb_dev: u32,
+    /// Of the `tcp_skb_cb` in `sk_buff.cb`, from the start of the `sk_buff`.
+    pub skb_end_seq: u32,
+    pub skb_ack_seq: u32,
     pub dev_net: u32,
 
     /// From a `struct socket` to its inode's number.

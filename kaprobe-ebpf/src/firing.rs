@@ -14,11 +14,11 @@ use kaprobe_ebpf::{
 use crate::{
     filter,
     kernel::{
-        TCP_CLOSE, TCP_FIN_WAIT2, config, describe, dissect, identify, look_again, now_ns,
-        socket_of, timer_of,
+        TCP_CLOSE, TCP_FIN_WAIT2, TCP_FLAG_RST, config, describe, dissect, identify, look_again,
+        now_ns, probes_out, socket_of, takes_probes_back, timer_of,
     },
     maps::{FIRINGS, count, state},
-    ring::{send, send_closed, send_other, send_passive},
+    ring::{send, send_answered, send_closed, send_other, send_passive},
 };
 
 /// How long after arming an exit without entry may still belong to a firing that
@@ -190,8 +190,22 @@ pub fn passive(sk: u64, skb: u64, reason: u32) {
     });
 }
 
-/// RST in the 14th byte of a TCP header (RFC 9293, 3.1).
-const TCP_FLAG_RST: u8 = 1 << 2;
+/// `tcp_probe` was traced: a segment came in on a connection, and was not looked at yet.
+/// Nearly all of them come while no probe is out: that is asked first.
+#[inline(always)]
+pub fn segment(sk: u64, skb: u64) {
+    if probes_out(sk) == 0 || armed().is_none() {
+        return;
+    }
+    send_answered(sk, |event| {
+        let answers = takes_probes_back(sk, skb);
+        if answers {
+            event.socket = identify(sk);
+            describe(sk, event);
+        }
+        answers
+    });
+}
 
 /// `tcp_destroy_sock` was traced: the address can be another socket's from here.
 #[inline(always)]

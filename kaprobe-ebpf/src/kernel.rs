@@ -38,6 +38,13 @@ pub const TCP_CLOSE: u8 = 7;
 /// `TCP_NEW_SYN_RECV`: the state of another.
 const TCP_NEW_SYN_RECV: u8 = 12;
 
+/// Bits of the 14th byte of a TCP header (RFC 9293, 3.1).
+const TCP_FLAG_SYN: u8 = 1 << 1;
+/// Likewise.
+pub const TCP_FLAG_RST: u8 = 1 << 2;
+/// Likewise.
+const TCP_FLAG_ACK: u8 = 1 << 4;
+
 /// `enum sock_flags`, include/net/sock.h: the first entries, the same since 2.6.
 const SOCK_DEAD: u64 = 1 << 0;
 const SOCK_KEEPOPEN: u64 = 1 << 3;
@@ -193,6 +200,46 @@ pub fn dissect(sk: u64, skb: u64, event: &mut Event) {
         member!(dev, dev_net)
     };
     fill!(socket.netns, net, net_inum);
+}
+
+/// `icsk_probes_out`: probes sent and not answered.
+#[inline(always)]
+pub fn probes_out(sk: u64) -> u8 {
+    member!(sk, icsk_probes_out)
+}
+
+/// FIN, SYN, RST, PSH, ACK, URG, ECE and CWR of the segment in `skb`, FIN in the lowest
+/// bit.
+#[inline(always)]
+fn segment_flags(skb: u64) -> u8 {
+    let head: u64 = member!(skb, skb_head);
+    read(head + member!(skb, skb_transport_header => u16) as u64, 13)
+}
+
+/// Whether the segment in `skb` takes probes back: whether `tcp_ack` will come to where
+/// it sets `icsk_probes_out` to 0 (net/ipv4/tcp_input.c).
+///
+/// `tcp_validate_incoming` lets through what is no reset, no SYN and not older than what
+/// was received; a probe of the peer's own is older by one byte. (PAWS and a segment from
+/// beyond the window are not asked for.) `tcp_ack` wants an acknowledgement of what is
+/// outstanding or of all that was.
+#[inline(always)]
+pub fn takes_probes_back(sk: u64, skb: u64) -> bool {
+    let flags = segment_flags(skb);
+    let (end_seq, ack_seq): (u32, u32) = (member!(skb, skb_end_seq), member!(skb, skb_ack_seq));
+    let (rcv_nxt, snd_una): (u32, u32) = (member!(sk, rcv_nxt), member!(sk, snd_una));
+    let write_seq: u32 = member!(sk, write_seq);
+    flags & TCP_FLAG_ACK != 0
+        && flags & (TCP_FLAG_RST | TCP_FLAG_SYN) == 0
+        && !before(end_seq, rcv_nxt)
+        && !before(ack_seq, snd_una)
+        && !before(write_seq, ack_seq)
+}
+
+/// `before`, include/net/tcp.h: sequence numbers wrap.
+#[inline(always)]
+fn before(one: u32, other: u32) -> bool {
+    (one.wrapping_sub(other) as i32) < 0
 }
 
 /// Reads an IPv4 address into the first four bytes of sixteen.

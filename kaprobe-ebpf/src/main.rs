@@ -171,6 +171,13 @@ pub fn receive_tracepoint(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// match-proto: tracepoint tcp_probe(sk, skb)
+#[raw_tracepoint(tracepoint = "tcp_probe")]
+pub fn segment_tracepoint(ctx: RawTracePointContext) -> i32 {
+    firing::segment(ctx.arg(0), ctx.arg(1));
+    0
+}
+
 /// match-proto: tracepoint tcp_destroy_sock(sk)
 #[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
 pub fn destroy_tracepoint(ctx: RawTracePointContext) -> i32 {

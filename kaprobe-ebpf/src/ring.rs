@@ -32,7 +32,7 @@ pub fn send(event: &mut Event) {
     }
     let probing = (event.kind == kind::PROBE) as u64;
     match known {
-        // SAFETY: as above; only this socket's own timer writes `probing`.
+        // SAFETY: as above; between two firings, only an answer writes `probing`.
         Some(known) => unsafe {
             event.born_ns = (*known).born_ns;
             (*known).probing = probing;
@@ -71,6 +71,31 @@ pub fn send_passive(fill: impl FnOnce(&mut Event) -> bool) {
             fill(event)
         });
     }
+}
+
+/// Sends up that a probe was answered, if one that went up waits for that. `fill` says
+/// whether it was: only then is it asked.
+#[inline(always)]
+pub fn send_answered(sk: u64, fill: impl FnOnce(&mut Event) -> bool) {
+    let Some(known) = SOCKETS.get_ptr_mut(sk) else {
+        return;
+    };
+    // SAFETY: a value of a preallocated map stays mapped while programs run, and the
+    // socket's lock keeps its timer and its segments apart.
+    let known = unsafe { &mut *known };
+    if known.probing == 0 {
+        return;
+    }
+    reserve(kind::ANSWERED, |event| {
+        *event = Event::EMPTY;
+        let answered = fill(event);
+        if answered {
+            event.born_ns = known.born_ns;
+            // Told once. Where there was no room for it, the next firing tells.
+            known.probing = 0;
+        }
+        answered
+    });
 }
 
 /// Sends the end of a socket up if an event has spoken of it, and forgets it, so

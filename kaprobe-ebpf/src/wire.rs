@@ -39,8 +39,11 @@ pub mod kind {
     /// A reset answered a segment. `state` is that of the socket or minisock that the
     /// segment met, 0 of none; `socket` tells the segment's ends and no more.
     pub const RST_PASSIVE: u16 = 12;
+    /// A segment came in that acknowledges what was sent, while a probe that an earlier
+    /// event spoke of was out. `probes_out` is how many were.
+    pub const ANSWERED: u16 = 13;
     /// How many kinds there are.
-    pub const COUNT: u16 = 13;
+    pub const COUNT: u16 = 14;
 
     /// No event, and never in the ring buffer: a socket as it is, in a
     /// [`super::Snapshot`].

@@ -205,6 +205,9 @@ pub struct RunningArgs {
     /// How to attach to the kernel; auto takes the cheapest that works
     #[arg(long, value_name = "WAY", default_value = "auto")]
     pub attach: Attach,
+    /// See each probe's answer as it comes in, and how long it took; costs a little for every segment that this host receives
+    #[arg(long)]
+    pub rtt: bool,
     /// Create this file once every hook is attached
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,

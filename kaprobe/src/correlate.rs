@@ -110,6 +110,12 @@ impl Correlator {
 
     fn socket(&mut self, event: &SocketEvent, emit: &mut impl FnMut(Record)) {
         let key = key(event);
+        if event.kind == Kind::Answered {
+            if let Some(socket) = self.sockets.get_mut(&key) {
+                socket.answered(event, emit);
+            }
+            return;
+        }
         if !self.sockets.contains(&key) {
             self.numbered += 1;
             let socket = Socket {
@@ -139,6 +145,19 @@ impl Correlator {
             // Kept while there is room: a firing that destroys its socket is told
             // after the socket's end.
             self.sockets.demote(&key);
+        }
+    }
+}
+
+impl Socket {
+    /// An answer came in. Of a probe whose own event was lost nothing is told: it is not
+    /// known how long that took.
+    fn answered(&mut self, event: &SocketEvent, emit: &mut impl FnMut(Record)) {
+        let of = |waiting: &Waiting| {
+            waiting.probe == u32::from(event.probes_out) && waiting.at.mono_ns <= event.at.mono_ns
+        };
+        if let Some(waiting) = self.waiting.take().filter(of) {
+            emit(seen_record(event, self.number, &waiting));
         }
     }
 }
@@ -249,6 +268,15 @@ fn answered_at(waiting: &Waiting, event: &SocketEvent, certain: bool) -> Option<
         return None;
     }
     Some(acked.clamp(waiting.at.mono_ns, event.at.mono_ns.max(waiting.at.mono_ns)))
+}
+
+/// The record of an answer that was seen as it came in.
+fn seen_record(event: &SocketEvent, sock: u64, waiting: &Waiting) -> Record {
+    let took_ns = event.at.mono_ns.saturating_sub(waiting.at.mono_ns);
+    Record {
+        rtt_us: Some(took_ns / 1_000),
+        ..answered_record(event, sock, waiting, event.at.mono_ns)
+    }
 }
 
 /// The record of an answer that came at `at_ns`, CLOCK_MONOTONIC.

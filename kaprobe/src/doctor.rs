@@ -206,6 +206,7 @@ fn loses(hook: Hook, way: Option<Way>) -> Option<&'static str> {
         }
         (Hook::SendReset, None) => Some("rst_sent records of passive resets"),
         (Hook::ReceiveReset, None) => Some("rst_received records"),
+        (Hook::Probe, None) => Some("--rtt: answers are then known from the next firing"),
         (Hook::KeepaliveTimer | Hook::DestroySock, None) => Some("everything"),
     }
 }

@@ -27,15 +27,18 @@ pub enum Hook {
     SendReset,
     /// `tcp_receive_reset`.
     ReceiveReset,
+    /// `tcp_probe`, the tracepoint that every segment of a connection passes.
+    Probe,
 }
 
 impl Hook {
     /// All of them, the one without which there is nothing to trace first.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::KeepaliveTimer,
         Self::SendActiveReset,
         Self::SendReset,
         Self::ReceiveReset,
+        Self::Probe,
         Self::DestroySock,
     ];
 
@@ -48,6 +51,7 @@ impl Hook {
             Self::DestroySock => "tcp_destroy_sock",
             Self::SendReset => "tcp_v4_send_reset",
             Self::ReceiveReset => "tcp_receive_reset",
+            Self::Probe => "tcp_probe",
         }
     }
 }
@@ -120,6 +124,9 @@ pub enum Kind {
     /// A reset was received. The ages are those before it, probes and data those out
     /// then: the kernel has not acted on it yet.
     RstReceived,
+    /// A probe was answered: seen as the answer came in. Probes and ages are those
+    /// before it.
+    Answered,
     /// A socket seen before was destroyed.
     Closed,
 }

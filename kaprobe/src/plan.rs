@@ -35,6 +35,8 @@ pub struct TracePlan {
     pub duration: Option<Duration>,
     /// The way to attach that was asked for; `None` takes the cheapest that works.
     pub attach: Option<Way>,
+    /// See answers as they come in.
+    pub rtt: bool,
     /// File to create once every hook is attached.
     pub ready_file: Option<PathBuf>,
     /// Bytes of the ring buffer: a power of two, 4096 or more. A kernel with larger
@@ -268,6 +270,7 @@ impl TracePlan {
             outputs,
             duration: running.duration,
             attach: running.attach.0,
+            rtt: running.rtt,
             ready_file: running.ready_file,
             buffer_bytes: running.buffer_size,
             debug: running.debug,

@@ -194,6 +194,8 @@ record! {
         contradictory: bool,
         /// What to set, where and to what.
         advice: Escaped,
+        /// From the firing that sent the probe to its answer, us.
+        rtt_us: u64,
     }
 }
 
@@ -383,7 +385,8 @@ pub enum EventName {
     Closed,
     /// Events that could not be delivered.
     Lost,
-    /// A probe was answered: derived from the events that follow it.
+    /// A probe was answered: seen as the answer came in, or else derived from the events
+    /// that follow.
     Answered,
     /// What earlier records say together.
     Verdict,
@@ -422,6 +425,7 @@ impl From<Kind> for EventName {
             Kind::RstSent => Self::RstSent,
             Kind::RstReceived => Self::RstReceived,
             Kind::Closed => Self::Closed,
+            Kind::Answered => Self::Answered,
         }
     }
 }
@@ -634,6 +638,7 @@ words!(Hook {
     DestroySock => Self::DestroySock.name(),
     SendReset => Self::SendReset.name(),
     ReceiveReset => Self::ReceiveReset.name(),
+    Probe => Self::Probe.name(),
 });
 words!(LostWhy { RingBuffer => "ring_buffer", FiringTable => "firing_table", Missed => "missed" });
 

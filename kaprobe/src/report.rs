@@ -84,6 +84,9 @@ impl Display for Summary<'_> {
         let mut before = "kaprobe: events lost: ";
         for hook in Hook::ALL {
             let lost = counts.lost.get(&hook).copied().unwrap_or_default();
+            if hook == Hook::Probe && lost == 0 {
+                continue; // Seldom hooked at all: see --rtt.
+            }
             write!(f, "{before}{lost} by {hook}")?;
             before = ", ";
         }

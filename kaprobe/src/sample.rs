@@ -27,7 +27,10 @@ pub fn at(ms: u64) -> Instant {
 
 /// An event of an idle socket that has settings of its own but for the count.
 pub fn event(at_ms: u64, kind: Kind) -> SocketEvent {
-    let firing = !matches!(kind, Kind::RstSent | Kind::RstReceived | Kind::Closed);
+    let firing = !matches!(
+        kind,
+        Kind::RstSent | Kind::RstReceived | Kind::Answered | Kind::Closed
+    );
     SocketEvent {
         at: at(at_ms),
         kind,
@@ -262,6 +265,21 @@ pub fn everything() -> Vec<Event> {
         unacked: 1,
         err: Some(104),
         ..event(1_750, Kind::RstReceived)
+    }));
+    let number = |event| {
+        of(SocketEvent {
+            id: SocketId { sk: 7, born_ns: 7 },
+            ..event
+        })
+    };
+    all.push(number(probe(1_760, 1, 4_000)));
+    all.push(number(SocketEvent {
+        at: Instant {
+            mono_ns: at(1_760).mono_ns + 431_700,
+            ..at(1_760)
+        },
+        probes_out: 2,
+        ..event(1_760, Kind::Answered)
     }));
     all.push(lost(1_800, Some(Kind::Probe)));
     all.push(lost(1_900, None));

@@ -224,6 +224,7 @@ fn resolve(plan: &TracePlan) -> Result<Wanted> {
         netns: netns?,
         cgroups: cgroups?,
         attach: plan.attach,
+        rtt: plan.rtt,
         buffer_bytes: plan.buffer_bytes,
         debug: plan.debug,
     })

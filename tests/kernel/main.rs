@@ -11,6 +11,7 @@ mod owner;
 mod prototypes;
 mod replay;
 mod resets;
+mod rtt;
 mod same;
 mod sockets;
 mod support;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         ("prototypes", prototypes::are_this_kernels),
         ("replay", replay::shows_what_the_trace_showed),
         ("resets", resets::have_records_and_verdicts),
+        ("rtt", rtt::is_told_as_the_answer_comes_in),
         ("sockets", sockets::are_what_getsockopt_says),
         ("stops", manners::stops_cleanly),
         ("stops_closed_pipe", manners::ends_quietly_with_its_reader),

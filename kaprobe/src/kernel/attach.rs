@@ -48,7 +48,8 @@ fn parts(hook: Hook, way: Way) -> &'static [Part] {
         ],
         (Hook::SendReset, Way::Tracepoint) => &[("passive_tracepoint", "tcp_send_reset")],
         (Hook::ReceiveReset, Way::Tracepoint) => &[("receive_tracepoint", "tcp_receive_reset")],
-        (Hook::DestroySock | Hook::ReceiveReset, Way::Fentry | Way::Kprobe) => &[],
+        (Hook::Probe, Way::Tracepoint) => &[("segment_tracepoint", "tcp_probe")],
+        (Hook::DestroySock | Hook::ReceiveReset | Hook::Probe, Way::Fentry | Way::Kprobe) => &[],
     }
 }
 

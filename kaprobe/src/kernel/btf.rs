@@ -175,6 +175,8 @@ impl KernelTypes {
             skb_network_header: at("sk_buff", "network_header")?,
             skb_transport_header: at("sk_buff", "transport_header")?,
             skb_dev: at("sk_buff", "dev")?,
+            skb_end_seq: at("sk_buff", "cb")? + at("tcp_skb_cb", "end_seq")?,
+            skb_ack_seq: at("sk_buff", "cb")? + at("tcp_skb_cb", "ack_seq")?,
             dev_net: at("net_device", "nd_net")?,
             socket_ino: at("socket_alloc", "vfs_inode.i_ino")?,
             cgroup_kn: maybe("cgroup", "kn"),

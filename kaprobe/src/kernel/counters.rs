@@ -142,6 +142,7 @@ const COUNTED: [(Hook, Kind); kind::COUNT as usize] = [
     (Hook::DestroySock, Kind::Closed),
     (Hook::ReceiveReset, Kind::RstReceived),
     (Hook::SendReset, Kind::RstSent),
+    (Hook::Probe, Kind::Answered),
 ];
 
 /// The counters of each CPU, in memory that the programs share. Reading them takes no system call,

@@ -208,6 +208,7 @@ fn kind_of(raw: &wire::Event) -> Result<Kind, DecodeError> {
         kind::RST_SENT => Kind::RstSent,
         kind::RST_RECEIVED => Kind::RstReceived,
         kind::CLOSED => Kind::Closed,
+        kind::ANSWERED => Kind::Answered,
         other => return Err(DecodeError::Kind(other)),
     })
 }

@@ -59,6 +59,8 @@ pub struct Wanted {
     pub cgroups: Vec<Cgroup>,
     /// The way to attach; `None` for the cheapest that works.
     pub attach: Option<Way>,
+    /// Hook the segments that answer probes.
+    pub rtt: bool,
     /// Size of the ring buffer, bytes: a power of two, a page at least.
     pub buffer_bytes: u32,
     /// Log what only the programs can say.
@@ -126,9 +128,11 @@ impl Tracer {
         let mut state = learn(attacher.ebpf())?;
         attached.push(attacher.attach(Hook::KeepaliveTimer, wanted.ways(Hook::KeepaliveTimer))?);
         let mut without = Vec::new();
-        for hook in [Hook::SendActiveReset, Hook::SendReset, Hook::ReceiveReset] {
+        let rtt = wanted.rtt.then_some(Hook::Probe);
+        let resets = [Hook::SendActiveReset, Hook::SendReset, Hook::ReceiveReset];
+        for hook in resets.into_iter().chain(rtt) {
             match attacher.attach(hook, wanted.ways(hook)) {
-                Ok(reset) => attached.push(reset),
+                Ok(hooked) => attached.push(hooked),
                 Err(why) => without.push(format!("{why:#}")),
             }
         }

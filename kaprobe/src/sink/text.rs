@@ -229,13 +229,19 @@ fn detail(words: &mut Words<'_>, record: &Record) -> fmt::Result {
             words.pair("idle", idle)
         }
         EventName::Answered => {
-            if let (Some(probe), Some(after)) = (record.probe, record.answered_after_ms) {
-                words.add(format_args!(
+            let Some(probe) = record.probe else {
+                return Ok(());
+            };
+            if let Some(rtt) = record.rtt_us {
+                return words.add(format_args!("{probe} in {}", Us(rtt)));
+            }
+            match record.answered_after_ms {
+                Some(after) => words.add(format_args!(
                     "{probe} in <{}",
                     Ms(after.saturating_add(GRAIN_MS))
-                ))?;
+                )),
+                None => Ok(()),
             }
-            Ok(())
         }
         EventName::Timeout => {
             if let (Some(cause), Some(probes)) = (record.cause, record.probes_out) {
@@ -381,6 +387,20 @@ impl Display for Ms {
             0..1_000 => write!(f, "{ms}ms"),
             1_000..100_000 if ms % 1_000 != 0 => write!(f, "{}.{}s", ms / 1_000, ms % 1_000 / 100),
             _ => write!(f, "{}s", ms / 1_000),
+        }
+    }
+}
+
+/// A duration of microseconds, for people.
+struct Us(u64);
+
+impl Display for Us {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(us) = *self;
+        match us {
+            0..1_000 => write!(f, "{us}us"),
+            1_000..1_000_000 => write!(f, "{}.{}ms", us / 1_000, us % 1_000 / 100),
+            _ => write!(f, "{}", Ms(us / 1_000)),
         }
     }
 }

@@ -238,6 +238,11 @@ impl Pair {
         Ok(())
     }
 
+    /// The far end has a keepalive timer too.
+    pub fn far_asks(&self, keepalive: Keepalive) -> io::Result<()> {
+        keepalive.apply(self.far()?)
+    }
+
     /// The far end sends a byte.
     pub fn far_sends(&self) -> io::Result<()> {
         self.far()?.write_all(b"!")

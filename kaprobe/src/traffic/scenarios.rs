@@ -7,8 +7,8 @@
 
 use super::pair::{Keepalive, Side};
 use super::script::Step::{
-    Abort, Close, Fill, FinTimeout, Hear, Linger2, Lock, Mark, PeerReadsAll, PeerSends, Send,
-    Shutdown, Silence, Unlock, Until, Vanish,
+    Abort, Close, Fill, FinTimeout, Hear, Linger2, Lock, Mark, PeerAsks, PeerReadsAll, PeerSends,
+    Send, Shutdown, Silence, Unlock, Until, Vanish,
 };
 use super::script::Wait::{Ms, Probes, State};
 use super::script::{Scenario, Start, state};
@@ -66,6 +66,14 @@ pub const RECOVERS: Scenario = Scenario {
     start: CLIENT,
     keepalive: Keepalive::new(1, 2, 5),
     steps: &[Silence, Until(Probes(2)), Hear, Until(Ms(4600)), Abort],
+};
+
+/// The peer hears nothing, but has probes of its own to send, which are older by a byte
+/// than what we wait for: no answer to ours.
+pub const ASKED_BY_THE_SILENT: Scenario = Scenario {
+    name: "asked_by_the_silent",
+    steps: &[PeerAsks, Silence, Until(State(state::CLOSE)), Abort],
+    ..SILENT
 };
 
 /// The peer vanishes: the probe draws a reset.

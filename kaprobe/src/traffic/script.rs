@@ -45,6 +45,8 @@ pub enum Step {
     Hear,
     /// The peer forgets the connection without telling.
     Vanish,
+    /// The peer turns keepalive on too, with the settings of our side.
+    PeerAsks,
     /// The peer sends a byte.
     PeerSends,
     /// The peer reads, until nothing of what we sent waits any more on either side.
@@ -181,6 +183,7 @@ impl Actor {
             Step::Silence => pair.silence()?,
             Step::Hear => pair.hear()?,
             Step::Vanish => pair.vanish()?,
+            Step::PeerAsks => pair.far_asks(self.scenario.keepalive)?,
             Step::PeerSends => pair.far_sends()?,
             Step::PeerReadsAll => {
                 pair.far_reads()?;

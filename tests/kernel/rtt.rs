@@ -1,0 +1,87 @@
+//! With `--rtt` an answer is told as it comes in, and only then.
+
+use anyhow::{Result, ensure};
+use kaprobe::traffic::pair::Path;
+use kaprobe::traffic::scenarios as is;
+use kaprobe::traffic::script::{Actor, Scenario};
+use regex::Regex;
+
+use crate::support::cpu::OwnCpu;
+use crate::support::kaprobe::Kaprobe;
+use crate::support::netns;
+use crate::support::stage;
+
+/// Scenarios, and what is told of the probes and answers of their connections.
+const STORIES: &[(Scenario, &str)] = &[
+    (is::ANSWERED, "(probe/1 answered/1 ){2,}"),
+    (
+        is::RECOVERS,
+        "probe/1 probe/2 (probe/3 )?answered/[23] (probe/1 answered/1 )+",
+    ),
+    (is::SILENT, "probe/1 probe/2 probe/3 "),
+    // The peer's own probes are no answer to ours.
+    (is::ASKED_BY_THE_SILENT, "probe/1 probe/2 probe/3 "),
+];
+
+/// Each answer follows its probe at once, with how long it took; what came without
+/// `--rtt` at the next firing says the same, less exactly.
+pub fn is_told_as_the_answer_comes_in() -> Result<()> {
+    netns::enter_new()?;
+    let here = ["--netns", "/proc/self/ns/net"];
+    let seen = Kaprobe::trace(&[&here[..], &["--rtt"]].concat())?;
+    let derived = Kaprobe::trace(&here)?.ready()?;
+    let seen = seen.ready()?;
+    let mut cast = STORIES
+        .iter()
+        .flat_map(|(scenario, _)| Path::ALL.map(|path| Actor::new(*scenario, path)))
+        .collect::<std::io::Result<Vec<_>>>()?;
+    {
+        let _alone = OwnCpu::take()?;
+        stage::play_out(&mut cast)?;
+    }
+    let (seen, derived) = (seen.stop()?, derived.stop()?);
+    let netns = netns::inode()?;
+    let (all, late) = (seen.by_connection()?, derived.by_connection()?);
+    for actor in &cast {
+        let (name, connection) = (actor.scenario.name, (netns, actor.local, actor.remote));
+        let records: Vec<_> = all
+            .get(&connection)
+            .into_iter()
+            .flatten()
+            .filter(|it| ["probe", "answered"].contains(&it.event()))
+            .collect();
+        let told: String = records.iter().map(|it| it.told() + " ").collect();
+        let story = STORIES.iter().find(|(it, _)| *it == actor.scenario);
+        let story = story.map_or("", |(_, story)| story);
+        ensure!(
+            Regex::new(&format!("^(?:{story})$"))?.is_match(&told),
+            "{name} {connection:?}: {told}"
+        );
+        let answers: Vec<_> = records
+            .iter()
+            .filter(|it| it.event() == "answered")
+            .collect();
+        ensure!(
+            answers.iter().all(|it| it.number("rtt_us").is_some()),
+            "{name}: not seen as it came in: {answers:?}"
+        );
+        let late: Vec<_> = late
+            .get(&connection)
+            .into_iter()
+            .flatten()
+            .filter(|it| it.event() == "answered")
+            .collect();
+        for (seen, derived) in answers.iter().zip(late) {
+            let after_ms = |it: &crate::support::log::Record| it.number("answered_after_ms");
+            ensure!(
+                seen.told() == derived.told()
+                    && after_ms(seen) <= after_ms(derived).map(|ms| ms + TICK_MS),
+                "{name}: {seen:?}\n{derived:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The coarsest tick of a kernel.
+const TICK_MS: u64 = 10;
