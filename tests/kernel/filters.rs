@@ -1,13 +1,16 @@
 //! Every filter, alone and combined: what matches is all there, what doesn't is not.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use kaprobe::traffic::pair::Path;
 use kaprobe::traffic::scenarios as is;
+use kaprobe::traffic::script::Actor;
 
 use crate::support::cgroup::Cgroup;
 use crate::support::kaprobe::Kaprobe;
 use crate::support::log::{Connection, Log, Record};
 use crate::support::netns;
 use crate::support::process::{Part, Process};
+use crate::support::stage;
 
 /// A set of flags, and whether they let a record through.
 struct Row {
@@ -108,6 +111,54 @@ pub fn combined() -> Result<()> {
             }),
         ])
     })
+}
+
+/// What the kernel can filter never leaves it: of sockets that such a filter forbids
+/// kaprobe has seen none. A filter that only user space can apply has seen them.
+pub fn in_the_kernel() -> Result<()> {
+    netns::enter_new()?;
+    let cgroup = Cgroup::new("filters")?;
+    let cgroup = cgroup.path.to_str().context("a strange path")?;
+    let mut cast = [Actor::new(is::SILENT, Path::V4)?];
+    let port = cast[0].local.port().to_string();
+    // The first thread has not moved.
+    let elsewhere = format!("pid:{}", std::process::id());
+    let rows: [(&[&str], bool); 9] = [
+        (&["-L", "1"], false),
+        (&["-D", "1"], false),
+        (&["-P", "1"], false),
+        (&["--addr", "10.0.0.0/8"], false),
+        (&["-6"], false),
+        (&["--netns", &elsewhere, "-P", &port], false),
+        (&["--cgroup", cgroup], false),
+        (&["-e", "fin_wait2"], false),
+        (&["-p", "1"], true),
+    ];
+    let starting: Vec<_> = rows
+        .iter()
+        .map(|(flags, _)| {
+            let here: &[&str] = if flags.contains(&"--netns") {
+                &[]
+            } else {
+                &["--netns", "/proc/self/ns/net"]
+            };
+            Kaprobe::trace(&[here, *flags].concat())
+        })
+        .collect::<Result<_>>()?;
+    let kaprobes: Vec<_> = starting
+        .into_iter()
+        .map(Kaprobe::ready)
+        .collect::<Result<_>>()?;
+    stage::play_out(&mut cast)?;
+    for ((flags, sees), kaprobe) in rows.iter().zip(kaprobes) {
+        kaprobe.signal(libc::SIGINT)?;
+        let said = kaprobe.finish()?.stderr;
+        ensure!(
+            said.contains("kaprobe: 0 sockets seen") != *sees,
+            "{flags:?}:\n{said}"
+        );
+    }
+    Ok(())
 }
 
 fn lport(record: &Record) -> u64 {

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         ("filters_address", filters::by_address),
         ("filters_place_and_event", filters::by_place_and_event),
         ("filters_combined", filters::combined),
+        ("filters_kernel", filters::in_the_kernel),
         ("prototypes", prototypes::are_this_kernels),
         ("replay", replay::shows_what_the_trace_showed),
         ("resets", resets::have_records_and_verdicts),
