@@ -4,6 +4,7 @@
 
 use std::process::ExitCode;
 
+mod demo;
 mod exact;
 mod filters;
 mod manners;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         ("filters_combined", filters::combined),
         ("filters_kernel", filters::in_the_kernel),
         ("prototypes", prototypes::are_this_kernels),
+        ("demo", demo::shows_every_end),
         ("replay", replay::shows_what_the_trace_showed),
         ("resets", resets::have_records_and_verdicts),
         ("rtt", rtt::is_told_as_the_answer_comes_in),

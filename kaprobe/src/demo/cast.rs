@@ -71,7 +71,8 @@ pub const CAST: &[Role] = &[
         },
         plot: "the peer forgets the connection",
         lesson: "A load balancer or NAT that dropped an idle session, or a peer that \
-                 restarted. A first probe earlier than that idle timeout prevents it.",
+                 restarted: `probe_reset` on the host that asked, `stray_segment` on the \
+                 one that answered. A first probe earlier than that idle timeout prevents it.",
         privileged: true,
     },
     Role {

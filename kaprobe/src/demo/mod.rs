@@ -20,7 +20,7 @@ use crate::record::Record;
 use crate::sink::{self, Head, Sink, Sinks};
 use crate::trace::Session;
 use crate::traffic::pair::{Path, can_vanish};
-use crate::traffic::script::{self, Actor};
+use crate::traffic::script::{self, Actor, Step};
 
 use cast::{CAST, Role};
 use narrator::Narrator;
@@ -80,10 +80,14 @@ pub fn run(args: &DemoArgs) -> Result<()> {
 }
 
 /// The plan of the trace, by the flags that a user would type: every event, of these
-/// actors alone.
+/// actors alone. Where a peer vanishes, what answers in its place is shown too.
 fn plan(actors: &[Actor], args: &DemoArgs) -> Result<TracePlan> {
-    let ports = actors.iter().map(|actor| actor.local.port().to_string());
-    let ports = ports.collect::<Vec<_>>().join(",");
+    let ports = actors.iter().flat_map(|actor| {
+        let vanishes = actor.scenario.steps.contains(&Step::Vanish);
+        let far = vanishes.then(|| actor.remote.port());
+        std::iter::once(actor.local.port()).chain(far)
+    });
+    let ports = ports.map(|it| it.to_string()).collect::<Vec<_>>().join(",");
     let mut flags = vec!["kaprobe", "trace", "--quiet", "--events", "all"];
     flags.extend(["--netns", "/proc/self/ns/net", "--localport", &ports]);
     if let Some(way) = args.attach.0 {

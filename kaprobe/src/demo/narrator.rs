@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use super::cast::Role;
 use crate::event::Cause;
-use crate::record::{Errno, EventName, Record, WallTime};
+use crate::record::{Direction, Errno, EventName, Record, WallTime};
 use crate::words::Word as _;
 
 /// How wide the story is.
@@ -59,10 +59,12 @@ impl Narrator {
         if record.event == EventName::Lost {
             return Some(self.paragraph(record, ' ', &lost(record)));
         }
+        // What the far side does is told of the same connection.
+        let ends = [record.lport, record.rport];
         let (_, role) = *self
             .players
             .iter()
-            .find(|(port, _)| Some(*port) == record.lport)?;
+            .find(|(port, _)| ends.contains(&Some(*port)))?;
         let letter = role.letter;
         *self
             .seen
@@ -107,6 +109,16 @@ fn words(record: &Record) -> (String, String) {
         EventName::Timeout => timeout(record),
         EventName::RstSent if record.firing_ns.is_some() => (
             "sends a reset, should the peer still hear".into(),
+            String::new(),
+        ),
+        EventName::RstSent if record.direction == Some(Direction::Passive) => (
+            "the far side answers with a reset: it knows of no such connection".into(),
+            "Behind a load balancer that forgot the connection, the far side is another \
+             server, to which it sent this segment."
+                .into(),
+        ),
+        EventName::RstReceived => (
+            "hears a reset: the connection is over".into(),
             String::new(),
         ),
         EventName::Closed => closed(record),
@@ -289,6 +301,24 @@ mod tests {
             Some(again)
         );
         assert!(narrator.epilogue().starts_with("  A  2× probe\n"));
+    }
+
+    #[test]
+    fn what_answers_for_a_vanished_peer_is_told_of_its_connection() {
+        let far = |event| Record {
+            lport: Some(8),
+            rport: Some(7),
+            direction: Some(Direction::Passive),
+            ..record(event)
+        };
+        let told = narrator().tell(&far(EventName::RstSent));
+        assert!(
+            told.is_some_and(|it| it.starts_with("  1.0s  A  the far side answers with a reset"))
+        );
+        let mut stray = far(EventName::Verdict);
+        stray.verdict = Some(crate::record::VerdictName::StraySegment);
+        let told = narrator().tell(&stray);
+        assert!(told.is_some_and(|it| it.starts_with("  1.0s  A  stray_segment")));
     }
 
     #[test]
