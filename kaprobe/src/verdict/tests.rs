@@ -657,6 +657,36 @@ proptest! {
         }
     }
 
+    /// A log that begins later, or ends sooner, has no verdict that the whole has
+    /// otherwise; where the whole has none, it is not sure, or the end was judged before.
+    #[test]
+    fn a_cut_log_contradicts_the_whole_only_where_it_is_not_sure(
+        events in prop::collection::vec(any_event(), 1..60),
+        cut in (any::<prop::sample::Index>(), any::<prop::sample::Index>()),
+    ) {
+        let records = run(&events, &[], EventName::ALL);
+        let records: Vec<_> = records.into_iter().filter(|it| it.verdict.is_none()).collect();
+        let judged = |records: &[Record]| -> Vec<Option<Record>> {
+            let mut judge = Judge::new(ROOM, &[]);
+            records.iter().map(|it| judge.push(it)).collect()
+        };
+        let (from, to) = (cut.0.index(records.len()), cut.1.index(records.len()) + 1);
+        let part = from.min(to)..to;
+        let (whole, cut) = (judged(&records), judged(&records[part.clone()]));
+        for (place, cut) in part.zip(&cut) {
+            let Some(cut) = cut else { continue };
+            match &whole[place] {
+                Some(whole) => prop_assert_eq!(whole.verdict, cut.verdict),
+                None => {
+                    let before = whole[..place].iter().flatten();
+                    let was_judged = before.filter(|it| it.sock.is_some()).any(|it| it.sock == cut.sock);
+                    let is_sure = cut.confidence == Some(Confidence::High);
+                    prop_assert!(was_judged || !is_sure, "{:?}", cut);
+                }
+            }
+        }
+    }
+
     #[test]
     fn memory_is_bounded(
         events in prop::collection::vec(any_event(), 0..200),

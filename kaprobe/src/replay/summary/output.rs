@@ -162,6 +162,8 @@ fn timeout(it: Timeout) -> Option<String> {
     };
     let doubt = if it.contradictory {
         ": the evidence contradicts itself: more than one timeout, or restarts"
+    } else if it.is_believed {
+        ", if one box is on the way"
     } else {
         ""
     };

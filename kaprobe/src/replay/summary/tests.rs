@@ -88,7 +88,7 @@ fn it_fits_a_terminal() {
             [300s, 500s)    3  █████████████████████████████████████████████████████
             …
             [3000s, 5000s)  1  █████████████████▋
-        idle timeout lies between 301s and 352s
+        idle timeout lies between 301s and 352s, if one box is on the way
     [2001:db8:ffff:ffff:ffff:ffff:ffff:ffff]:40000
                                       1        1        1        0        0        0
     7 events were lost: counts and verdicts may lack them
