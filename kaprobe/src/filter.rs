@@ -11,6 +11,9 @@ use crate::event::Hook;
 use crate::ports::PortSet;
 use crate::record::{EventName, Family, Record};
 
+/// An address and a port, as far as they are known.
+pub type End = (Option<IpAddr>, Option<u16>);
+
 /// Which sockets to keep: those that pass every filter that is set. What is empty or
 /// `None` is not set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,15 +35,24 @@ impl SocketFilter {
     /// Whether this record speaks of such a socket; what the BPF programs do with a
     /// socket itself.
     fn keeps(&self, record: &Record) -> bool {
+        self.keeps_ends(
+            record.family,
+            (record.laddr, record.lport),
+            (record.raddr, record.rport),
+        )
+    }
+
+    /// The same, by what the socket is bound to and connected to.
+    #[must_use]
+    pub fn keeps_ends(&self, family: Option<Family>, local: End, remote: End) -> bool {
         let has = |ports: &PortSet, port: Option<u16>| port.is_some_and(|it| ports.contains(it));
         let unset = PortSet::is_empty;
-        (self.family.is_none() || self.family == record.family)
-            && (unset(&self.local_ports) || has(&self.local_ports, record.lport))
-            && (unset(&self.remote_ports) || has(&self.remote_ports, record.rport))
-            && (unset(&self.ports)
-                || has(&self.ports, record.lport)
-                || has(&self.ports, record.rport))
-            && (self.networks.is_empty() || self.has(record.laddr) || self.has(record.raddr))
+        let ((laddr, lport), (raddr, rport)) = (local, remote);
+        (self.family.is_none() || self.family == family)
+            && (unset(&self.local_ports) || has(&self.local_ports, lport))
+            && (unset(&self.remote_ports) || has(&self.remote_ports, rport))
+            && (unset(&self.ports) || has(&self.ports, lport) || has(&self.ports, rport))
+            && (self.networks.is_empty() || self.has(laddr) || self.has(raddr))
     }
 
     fn has(&self, address: Option<IpAddr>) -> bool {
@@ -96,7 +108,8 @@ impl RecordFilter {
     }
 }
 
-fn passes<T: Ord>(wanted: &BTreeSet<T>, value: Option<&T>) -> bool {
+/// Whether a value is among those wanted; with none wanted, any is.
+pub(crate) fn passes<T: Ord>(wanted: &BTreeSet<T>, value: Option<&T>) -> bool {
     wanted.is_empty() || value.is_some_and(|value| wanted.contains(value))
 }
 

@@ -195,7 +195,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::verdict::known::Known;
+    use crate::verdict::known::middleboxes;
 
     fn histogram(ages: &[(u64, u64)]) -> Histogram {
         let mut histogram = Histogram::default();
@@ -271,8 +271,7 @@ mod tests {
     #[test]
     fn the_timeouts_of_the_table_are_told_apart() {
         assert!(STARTS.is_sorted_by(|a, b| a < b), "{STARTS:?}");
-        let known = Known::new(&[]);
-        let mut seconds: Vec<_> = known.middleboxes().iter().map(|it| it.default_s).collect();
+        let mut seconds: Vec<_> = middleboxes().iter().map(|it| it.default_s).collect();
         seconds.sort_unstable();
         seconds.dedup();
         let ages: Vec<_> = seconds.iter().map(|&it| (it * 1_000 + 500, 1)).collect();

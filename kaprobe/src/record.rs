@@ -9,7 +9,7 @@ use std::fmt::{self, Display};
 use std::net::IpAddr;
 
 use serde::de::{self, Deserialize, Deserializer};
-use serde::ser::{Serialize, SerializeMap as _, Serializer};
+use serde::ser::{Serialize, Serializer};
 
 use crate::escape::Escaped;
 use crate::event::{Cause, FinWait2, Hook, Kind, LostWhy, Met, Origin};
@@ -48,6 +48,21 @@ macro_rules! record {
             pub fn visit<'a>(&'a self, mut see: impl FnMut(&'static str, $crate::record::Value<'a>)) {
                 $(see(stringify!($must), $crate::record::Field::value(&self.$must));)+
                 $(see(stringify!($may), $crate::record::Field::value(&self.$may));)+
+            }
+        }
+
+        impl serde::Serialize for $record {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                use serde::ser::SerializeMap as _;
+                let mut map = to.serialize_map(None)?;
+                let mut result = Ok(());
+                self.visit(|name, value| {
+                    if result.is_ok() && !matches!(value, $crate::record::Value::Absent) {
+                        result = map.serialize_entry(name, &value);
+                    }
+                });
+                result?;
+                map.end()
             }
         }
     };
@@ -196,20 +211,6 @@ record! {
         advice: Escaped,
         /// From the firing that sent the probe to its answer, us.
         rtt_us: u64,
-    }
-}
-
-impl Serialize for Record {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut map = to.serialize_map(None)?;
-        let mut result = Ok(());
-        self.visit(|name, value| {
-            if result.is_ok() && !matches!(value, Value::Absent) {
-                result = map.serialize_entry(name, &value);
-            }
-        });
-        result?;
-        map.end()
     }
 }
 

@@ -13,6 +13,7 @@ use self::{output::Output, row::Row};
 use crate::{
     escape::Escaped,
     exit,
+    filter::passes,
     host::{
         netns::{self, Netns},
         owner::Owners,
@@ -34,6 +35,28 @@ const NO_BUFFER: u32 = 4096;
 /// # Errors
 /// When the sockets can't be read, or not written. A closed pipe is no failure.
 pub fn run(plan: &SocketsPlan) -> Result<()> {
+    let mut output = Output::new(plan.format, plan.heading);
+    let mut shown = output.head().map_err(Into::into);
+    if shown.is_ok() {
+        shown = each(plan, &mut |rows| {
+            for row in rows {
+                output.row(row)?;
+            }
+            Ok(output.flush()?)
+        });
+    }
+    match shown {
+        Err(why) if is_closed_pipe(&why) => Ok(()),
+        other => other,
+    }
+}
+
+/// Takes a snapshot, and shows it to `see` row by row in batches; in one where the plan
+/// sorts.
+///
+/// # Errors
+/// When the sockets can't be read, or `see` fails.
+pub fn each(plan: &SocketsPlan, see: &mut (dyn FnMut(&[Row]) -> Result<()> + Send)) -> Result<()> {
     let privileges = Privileges::read().context("cannot read this process's privileges")?;
     privileges.check_trace()?;
     raise_memlock();
@@ -52,37 +75,38 @@ pub fn run(plan: &SocketsPlan) -> Result<()> {
         .map(|name| name.parse::<Netns>()?.resolve())
         .collect();
     let places = places?;
-    let mut snapshot = Snapshot::new(plan)?;
+    let mut snapshot = Snapshot::new(plan, see)?;
     // A thread of its own, as it goes from one namespace to the next.
     let taken = thread::scope(|scope| {
         let reader = scope.spawn(|| snapshot.take(iterator, &places));
         reader.join()
     });
-    match taken.map_err(|_| anyhow!("the thread that reads the sockets has died"))? {
-        Err(why) if is_closed_pipe(&why) => Ok(()),
-        other => other,
-    }
+    taken.map_err(|_| anyhow!("the thread that reads the sockets has died"))?
 }
 
-fn is_closed_pipe(why: &anyhow::Error) -> bool {
+/// Whether nobody reads the output any more.
+pub(crate) fn is_closed_pipe(why: &anyhow::Error) -> bool {
     let io = why.downcast_ref::<io::Error>();
     io.is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// A snapshot on its way from the kernel to the screen.
+/// A snapshot on its way from the kernel to whoever wants it.
 struct Snapshot<'a> {
     plan: &'a SocketsPlan,
     owners: Owners,
-    output: Output,
+    see: &'a mut (dyn FnMut(&[Row]) -> Result<()> + Send),
     waiting: Vec<Row>,
 }
 
 impl<'a> Snapshot<'a> {
-    fn new(plan: &'a SocketsPlan) -> Result<Self> {
+    fn new(
+        plan: &'a SocketsPlan,
+        see: &'a mut (dyn FnMut(&[Row]) -> Result<()> + Send),
+    ) -> Result<Self> {
         Ok(Self {
             plan,
             owners: Owners::new().context("cannot read /proc")?,
-            output: Output::new(plan.format, plan.heading),
+            see,
             waiting: Vec::new(),
         })
     }
@@ -90,7 +114,6 @@ impl<'a> Snapshot<'a> {
     /// Shows the sockets of these namespaces; of all with `--all-netns`, of this
     /// thread's where none are named.
     fn take(&mut self, mut iterator: SocketIterator, places: &BTreeSet<u32>) -> Result<()> {
-        self.output.head()?;
         if places.is_empty() && !self.plan.all_netns {
             self.here(&mut iterator)?;
         } else {
@@ -163,15 +186,8 @@ impl<'a> Snapshot<'a> {
         if let Some(sort) = self.plan.sort {
             order(&mut rows, sort);
         }
-        for row in &rows {
-            self.output.row(row)?;
-        }
-        Ok(self.output.flush()?)
+        (self.see)(&rows)
     }
-}
-
-fn passes<T: Ord>(wanted: &BTreeSet<T>, value: Option<&T>) -> bool {
-    wanted.is_empty() || value.is_some_and(|value| wanted.contains(value))
 }
 
 /// Sorts by a column; what has no value there comes last.

@@ -8,13 +8,11 @@
 
 use std::net::IpAddr;
 
-use serde::ser::{Serialize, SerializeMap as _, Serializer};
-
 use super::forecast::Watch;
 use crate::{
     escape::Escaped,
     event::{Cause, Origin},
-    record::{Family, State, Value, WallTime, record},
+    record::{Family, State, WallTime, record},
     words::words,
 };
 
@@ -105,20 +103,6 @@ record! {
         dead_in_ms: u64,
         /// By which rule.
         dead_by: Cause,
-    }
-}
-
-impl Serialize for Row {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut map = to.serialize_map(None)?;
-        let mut result = Ok(());
-        self.visit(|name, value| {
-            if result.is_ok() && !matches!(value, Value::Absent) {
-                result = map.serialize_entry(name, &value);
-            }
-        });
-        result?;
-        map.end()
     }
 }
 

@@ -16,6 +16,8 @@ const TABLE: &str = include_str!("../../data/idle-timeouts.csv");
 /// A middlebox of the table.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Middlebox {
+    /// What `kaprobe audit --behind` calls it.
+    pub id: String,
     /// Its name.
     pub name: String,
     /// Its idle timeout, unless someone changed it, s.
@@ -44,6 +46,14 @@ pub enum Answer {
     Unknown,
 }
 
+/// The table.
+#[must_use]
+pub fn middleboxes() -> Vec<Middlebox> {
+    let mut table = csv::Reader::from_reader(TABLE.as_bytes());
+    // That every row can be read is a test's business.
+    table.deserialize().filter_map(Result::ok).collect()
+}
+
 /// What is known.
 #[derive(Clone, Debug)]
 pub struct Known {
@@ -66,18 +76,10 @@ impl Known {
     /// The table, and what the host applies.
     #[must_use]
     pub fn new(host: &[HostTimeout]) -> Self {
-        let mut table = csv::Reader::from_reader(TABLE.as_bytes());
         Self {
-            // That every row can be read is a test's business.
-            middleboxes: table.deserialize().filter_map(Result::ok).collect(),
+            middleboxes: middleboxes(),
             host: host.to_vec(),
         }
-    }
-
-    /// The table.
-    #[must_use]
-    pub fn middleboxes(&self) -> &[Middlebox] {
-        &self.middleboxes
     }
 
     /// The timeouts that fit a connection's death by a reset after so long, where
@@ -184,10 +186,13 @@ mod tests {
 
     #[test]
     fn every_row_of_the_table_is_read_and_has_a_source() {
-        let known = Known::new(&[]);
-        assert_eq!(known.middleboxes().len(), TABLE.lines().count() - 1);
-        for it in known.middleboxes() {
+        let all = middleboxes();
+        assert_eq!(all.len(), TABLE.lines().count() - 1);
+        for it in &all {
             assert!(!it.source.is_empty() && it.default_s > 0, "{it:?}");
+            assert_eq!(all.iter().filter(|other| other.id == it.id).count(), 1);
+            let in_id = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            assert!(it.id.chars().all(in_id), "{it:?}");
             let (min, max) = (it.min_s.unwrap_or(0), it.max_s.unwrap_or(u64::MAX));
             assert!((min..=max).contains(&it.default_s), "{it:?}");
             // What only counts bytes closes by itself: it leaves no one to send a reset.
