@@ -115,6 +115,18 @@ fn bad_input_is_one_line_and_exit_code_2() -> Outcome {
             &["demo", "--attach", "x"],
             "invalid value 'x' for '--attach",
         ),
+        (
+            &["audit", "--behind", "aws"],
+            "[possible values: aws-nlb, aws-gwlb,",
+        ),
+        (
+            &["audit", "--behind", "ipvs,aws-nlb", "--idle-timeout", "5m"],
+            "--idle-timeout goes with one --behind",
+        ),
+        (
+            &["audit", "--log", "-", "--log", "-"],
+            "standard input can be read only once",
+        ),
         (&["doctor", "--csv"], "unexpected argument '--csv'"),
     ];
     for (args, told) in rows {
@@ -141,6 +153,7 @@ fn help_goes_to_stdout_and_fits_a_terminal() -> Outcome {
         &["trace", "--help"],
         &["replay", "--help"],
         &["sockets", "--help"],
+        &["audit", "--help"],
         &["demo", "--help"],
         &["doctor", "--help"],
     ];
@@ -167,7 +180,8 @@ fn the_readme_and_the_help_agree() -> Outcome {
     for (command, from, to) in [
         ("trace", "### `kaprobe trace`", "### `kaprobe replay`"),
         ("replay", "### `kaprobe replay`", "### `kaprobe sockets`"),
-        ("sockets", "### `kaprobe sockets`", "### Exit codes"),
+        ("sockets", "### `kaprobe sockets`", "### `kaprobe audit`"),
+        ("audit", "### `kaprobe audit`", "### Exit codes"),
     ] {
         let help = String::from_utf8(kaprobe(&[command, "--help"])?.stdout)?;
         let known: BTreeSet<_> = words(&help).collect();

@@ -6,7 +6,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::PossibleValue;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
@@ -15,6 +15,7 @@ use crate::plan::{Attach, ColorWhen, Events, Format, Sort, TimeFormat};
 use crate::ports::PortRange;
 use crate::record::State;
 use crate::values::{from_one, network, size, tcp_state, time_span};
+use crate::verdict::known::middleboxes;
 use crate::way::Way;
 use crate::words::Word as _;
 
@@ -41,6 +42,8 @@ pub enum Command {
     Replay(Box<ReplayArgs>),
     /// Show every TCP socket as it is now: its timer, its keepalive settings, its end
     Sockets(Box<SocketsArgs>),
+    /// Say which connections an idle timeout would kill, and what setting saves each
+    Audit(Box<AuditArgs>),
     /// Make loopback connections that live, go silent and vanish, and trace them
     Demo(DemoArgs),
     /// Say what this kernel and these privileges allow
@@ -253,6 +256,50 @@ pub struct SocketsArgs {
     pub no_header: bool,
 }
 
+const AUDIT_HELP: &str = "\
+Without --idle-timeout, --behind and --log it goes by the timeouts that this host
+applies itself: IPVS and conntrack. It changes nothing. Exit code 0 when every
+connection is safe, 5 when one is not.
+
+Examples:
+  kaprobe audit --idle-timeout 350s           what a timeout of 350 s would kill
+  kaprobe audit --behind aws-nlb --all-netns  likewise, of the whole host
+  kaprobe audit --log keepalive.jsonl -D 5672 by what a log shows
+";
+
+/// `kaprobe audit`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = AUDIT_HELP)]
+pub struct AuditArgs {
+    /// An idle timeout on the way: 350s, 15m; with --behind, what it is set to there
+    #[arg(long, value_name = "TIME", value_parser = time_span, help_heading = "Timeouts")]
+    pub idle_timeout: Option<Duration>,
+    /// What is on the way, with its default timeout; of several the shortest counts
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = PossibleValuesParser::new(middleboxes().into_iter().map(|it| it.id)), help_heading = "Timeouts")]
+    pub behind: Vec<String>,
+    /// Logs of `kaprobe trace`: the timeouts that they show, to places they show them of; - is standard input
+    #[arg(long, value_name = "LOG", help_heading = "Timeouts")]
+    pub log: Vec<PathBuf>,
+    /// Which connections.
+    #[command(flatten)]
+    pub sockets: SocketArgs,
+    /// All network namespaces that have a name or a process
+    #[arg(long, conflicts_with = "netns", help_heading = "Filters")]
+    pub all_netns: bool,
+    /// Connections of this host with itself too, which pass no middlebox
+    #[arg(long, help_heading = "Filters")]
+    pub loopback: bool,
+    /// Format; text has a line for each program and place, the others one for each connection
+    #[arg(long, default_value = "text", help_heading = "Output")]
+    pub format: Format,
+    /// JSON lines, the last one a summary
+    #[arg(long, conflicts_with = "format", help_heading = "Output")]
+    pub json: bool,
+    /// No heading over text and CSV
+    #[arg(short = 'H', long, help_heading = "Output")]
+    pub no_header: bool,
+}
+
 /// `kaprobe demo`.
 #[derive(Args, Clone, Debug)]
 pub struct DemoArgs {
@@ -326,7 +373,7 @@ where
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Asked::Print(error.render())),
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Err(exit::Error::usage(
-                "no command: it is trace, replay, sockets, demo or doctor; see kaprobe --help",
+                "no command: it is trace, replay, sockets, audit, demo or doctor; see kaprobe --help",
             )),
             _ => Err(exit::Error::usage(one_line(&error.to_string()))),
         },

@@ -17,6 +17,8 @@ pub enum Code {
     Privilege = 3,
     /// The kernel lacks what is needed.
     Kernel = 4,
+    /// The audit did its work, and not every connection is safe.
+    NotSafe = 5,
 }
 
 impl From<Code> for std::process::ExitCode {

@@ -4,6 +4,7 @@
 //! The binary is a thin shell around this library, so that tests, benches and fuzz
 //! targets reach the same code. It is no stable interface.
 
+pub mod audit;
 pub mod cli;
 pub mod correlate;
 pub mod demo;

@@ -12,11 +12,16 @@ use clap::ValueEnum;
 use kaprobe_ebpf::config::{MAX_CGROUPS, MAX_NETNS};
 use kaprobe_ebpf::wire::kind;
 
-use crate::cli::{OutputArgs, RecordArgs, ReplayArgs, SocketArgs, SocketsArgs, TraceArgs};
+use crate::audit::timeouts::Timeout;
+use crate::cli::{
+    AuditArgs, OutputArgs, RecordArgs, ReplayArgs, SocketArgs, SocketsArgs, TraceArgs,
+};
 use crate::escape::Escaped;
 use crate::exit;
-use crate::filter::{RecordFilter, SocketFilter};
+use crate::filter::{RecordFilter, SocketFilter, passes};
 use crate::record::{EventName, Family, Filters, State};
+use crate::sockets::row::Row;
+use crate::verdict::known::middleboxes;
 use crate::way::Way;
 use crate::words::Word as _;
 
@@ -80,6 +85,29 @@ pub struct SocketsPlan {
     pub all_netns: bool,
     /// What to sort by.
     pub sort: Option<Sort>,
+    /// Format of standard output.
+    pub format: Format,
+    /// A heading over text and CSV.
+    pub heading: bool,
+}
+
+/// What `kaprobe audit` is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditPlan {
+    /// The snapshot: of whole namespaces, since listeners tell who accepted.
+    pub sockets: SocketsPlan,
+    /// Connections to keep.
+    pub keep: SocketFilter,
+    /// Processes to keep; empty for all.
+    pub pids: BTreeSet<u32>,
+    /// Commands to keep; empty for all.
+    pub comms: BTreeSet<Escaped>,
+    /// Idle timeouts on every way. With no log either, those of the host are read.
+    pub timeouts: Vec<Timeout>,
+    /// Logs that show others.
+    pub logs: Vec<Input>,
+    /// Connections of the host with itself too.
+    pub loopback: bool,
     /// Format of standard output.
     pub format: Format,
     /// A heading over text and CSV.
@@ -349,6 +377,68 @@ impl SocketsPlan {
             format: if args.json { Format::Json } else { args.format },
             heading: !args.no_header,
         }
+    }
+}
+
+impl AuditPlan {
+    /// Checks the arguments of `kaprobe audit` and makes them a plan.
+    ///
+    /// # Errors
+    /// Of [`exit::Code::Usage`], naming the arguments that can't be together.
+    pub fn new(args: AuditArgs) -> Result<Self, exit::Error> {
+        let logs: Vec<_> = args.log.into_iter().map(input).collect();
+        if logs.iter().filter(|log| **log == Input::Stdin).count() > 1 {
+            return Err(exit::Error::usage("standard input can be read only once"));
+        }
+        if args.idle_timeout.is_some() && args.behind.len() > 1 {
+            return Err(exit::Error::usage(
+                "--idle-timeout goes with one --behind: whose is it?",
+            ));
+        }
+        let given_ms = args
+            .idle_timeout
+            .map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
+        let behind = middleboxes().into_iter();
+        let behind = behind.filter(|it| args.behind.contains(&it.id));
+        let mut timeouts: Vec<_> = behind
+            .map(|it| Timeout::of_middlebox(&it, given_ms))
+            .collect();
+        if timeouts.is_empty() {
+            timeouts.extend(given_ms.map(Timeout::given));
+        }
+        Ok(Self {
+            sockets: SocketsPlan {
+                kernel: KernelFilter {
+                    netns: args.sockets.netns.clone(),
+                    ..KernelFilter::default()
+                },
+                pids: BTreeSet::new(),
+                comms: BTreeSet::new(),
+                states: vec![State::Listen, State::Established],
+                all_netns: args.all_netns,
+                sort: None,
+                format: Format::Text,
+                heading: false,
+            },
+            keep: sockets(&args.sockets),
+            pids: pids(&args.sockets),
+            comms: comms(&args.sockets),
+            timeouts,
+            logs,
+            loopback: args.loopback,
+            format: if args.json { Format::Json } else { args.format },
+            heading: !args.no_header,
+        })
+    }
+
+    /// Whether this connection is asked for.
+    #[must_use]
+    pub fn keeps(&self, row: &Row) -> bool {
+        let local = (Some(row.laddr), Some(row.lport));
+        let remote = (Some(row.raddr), Some(row.rport));
+        self.keep.keeps_ends(Some(row.family), local, remote)
+            && passes(&self.pids, row.pid.as_ref())
+            && passes(&self.comms, row.comm.as_ref())
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::process::ExitCode;
 
+mod audit;
 mod demo;
 mod exact;
 mod filters;
@@ -40,6 +41,9 @@ fn main() -> ExitCode {
         ("resets", resets::have_records_and_verdicts),
         ("rtt", rtt::is_told_as_the_answer_comes_in),
         ("sockets", sockets::are_what_getsockopt_says),
+        ("audit", audit::advises_what_saves),
+        ("audit_sysctl", audit::advises_a_sysctl_that_saves_in_time),
+        ("audit_loopback", audit::leaves_out_what_passes_no_middlebox),
         ("stops", manners::stops_cleanly),
         ("stops_closed_pipe", manners::ends_quietly_with_its_reader),
         ("stops_killed", manners::leaves_whole_lines_when_killed),

@@ -21,7 +21,18 @@ struct Rule {
 const RULES: &[Rule] = &[
     Rule {
         applies: |path| {
-            path.starts_with("kaprobe/src/correlate") || path.starts_with("kaprobe/src/verdict")
+            let pure = [
+                "correlate",
+                "verdict",
+                "audit/advice",
+                "audit/fate",
+                "audit/group",
+                "audit/timeouts",
+            ];
+            pure.iter().any(|it| {
+                path.strip_prefix("kaprobe/src/")
+                    .is_some_and(|path| path.starts_with(it))
+            })
         },
         comments: false,
         words: &[
@@ -36,7 +47,7 @@ const RULES: &[Rule] = &[
             "SystemTime",
             "Instant::now",
         ],
-        why: "correlate and verdict are pure: no I/O and no clock",
+        why: "correlate, verdict and what audit concludes are pure: no I/O and no clock",
     },
     Rule {
         applies: |path| {

@@ -1,0 +1,331 @@
+//! What would save a connection: the fewest settings, and where they are made. Pure.
+
+use std::fmt::{self, Display};
+
+use super::{
+    fate::{Connection, Fate, Judgement, Set, Why, latest},
+    timeouts::Timeout,
+};
+use crate::{event::Origin, words::words};
+
+/// The kernel's default keepalive time, s: no advice is longer.
+const LONGEST_S: u64 = 7_200;
+
+/// Who has to make a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// The program, by setsockopt.
+    Program,
+    /// Whoever keeps the sysctls of the network namespace.
+    Sysctl,
+}
+
+words!(Place { Program => "program", Sysctl => "sysctl" });
+
+/// Settings to make, in this order: TCP_KEEPIDLE sets the timer of a socket whose
+/// keepalive is on (`tcp_sock_set_keepidle_locked`, net/ipv4/tcp.c).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Advice {
+    /// By whom.
+    pub place: Place,
+    /// SO_KEEPALIVE is to be turned on.
+    pub keepalive: bool,
+    /// The time between probes, s.
+    pub intvl_s: Option<u64>,
+    /// The idle time before the first probe, s.
+    pub time_s: Option<u64>,
+}
+
+impl Display for Advice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (intvl, time) = match self.place {
+            Place::Program => ("TCP_KEEPINTVL", "TCP_KEEPIDLE"),
+            Place::Sysctl => (
+                "net.ipv4.tcp_keepalive_intvl",
+                "net.ipv4.tcp_keepalive_time",
+            ),
+        };
+        let mut before = "";
+        if self.keepalive {
+            f.write_str("SO_KEEPALIVE=1")?;
+            before = " ";
+        }
+        for (name, value) in [(intvl, self.intvl_s), (time, self.time_s)] {
+            if let Some(value) = value {
+                write!(f, "{before}{name}={value}")?;
+                before = " ";
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What would save it; `None` where it is safe, or no setting of keepalive would.
+#[must_use]
+pub fn advise(it: &Connection, judgement: &Judgement, timeout: &Timeout) -> Option<Advice> {
+    if !matches!(judgement.fate, Fate::Unprotected | Fate::AtRisk)
+        || judgement.why == Some(Why::NotRefreshed)
+    {
+        return None;
+    }
+    if judgement.why == Some(Why::LateTimer) {
+        // The value is right: setting it once more sets the timer.
+        return Some(Advice {
+            place: Place::Program,
+            keepalive: false,
+            intvl_s: None,
+            time_s: Some((it.time.ms / 1_000).max(1)),
+        });
+    }
+    let (intvl_s, time_s) = early_enough(it, timeout.ms)?;
+    let is_own = |set: Set, changed: Option<u64>| changed.is_some() && set.from == Origin::Socket;
+    let in_program = !it.keepalive || is_own(it.time, time_s) || is_own(it.intvl, intvl_s);
+    Some(Advice {
+        place: if in_program {
+            Place::Program
+        } else {
+            Place::Sysctl
+        },
+        keepalive: !it.keepalive,
+        intvl_s,
+        time_s,
+    })
+}
+
+/// The interval and the time that are early enough, where they have to change: a probe
+/// at half of the timeout, and room for one more should it be lost, however late the
+/// timers fire. Both are set in whole seconds.
+fn early_enough(it: &Connection, timeout_ms: u64) -> Option<(Option<u64>, Option<u64>)> {
+    let half_s = (timeout_ms / 2_000).clamp(1, LONGEST_S);
+    let has_room = |time_ms: u64, intvl_ms: u64| {
+        latest(time_ms.max(intvl_ms).saturating_add(intvl_ms)) < timeout_ms
+    };
+    let intvl_fits = has_room(half_s * 1_000, it.intvl.ms);
+    let intvl_s = (!intvl_fits).then_some((timeout_ms / 4_000).clamp(1, LONGEST_S));
+    let intvl_ms = intvl_s.map_or(it.intvl.ms, |s| s * 1_000);
+    let time_s = (!has_room(it.time.ms, intvl_ms)).then_some(half_s);
+    let time_ms = time_s.map_or(it.time.ms, |s| s * 1_000);
+    (latest(time_ms.max(intvl_ms)) < timeout_ms).then_some((intvl_s, time_s))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{audit::fate::judge, verdict::known::Answer};
+
+    /// The socket after the advice was followed, as the kernel makes it.
+    fn followed(mut it: Connection, advice: &Advice) -> Connection {
+        let from = match advice.place {
+            Place::Program => Origin::Socket,
+            Place::Sysctl => Origin::Sysctl,
+        };
+        if advice.keepalive {
+            it.keepalive = true;
+            it.next_ms = Some(it.time.ms);
+        }
+        if let Some(s) = advice.intvl_s {
+            it.intvl = Set {
+                ms: s * 1_000,
+                from,
+            };
+        }
+        if let Some(s) = advice.time_s {
+            it.time = Set {
+                ms: s * 1_000,
+                from,
+            };
+            if advice.place == Place::Program {
+                it.next_ms = Some(it.time.ms.saturating_sub(it.idle_ms));
+            }
+        }
+        it
+    }
+
+    /// The timer has fired and the peer has answered.
+    fn heard(it: Connection) -> Connection {
+        Connection {
+            idle_ms: 0,
+            lastsnd_ms: 0,
+            probes_out: 0,
+            next_ms: Some(it.time.ms),
+            ..it
+        }
+    }
+
+    fn origin() -> impl Strategy<Value = Origin> {
+        prop_oneof![Just(Origin::Socket), Just(Origin::Sysctl)]
+    }
+
+    fn connection() -> impl Strategy<Value = Connection> {
+        let seconds = || prop_oneof![1..400_u64, 1..40_000_u64];
+        let settings = (any::<bool>(), seconds(), origin(), seconds(), origin());
+        (
+            settings,
+            1..10_u64,
+            0..400_000_u64,
+            0..400_000_u64,
+            0..8_000_000_u64,
+        )
+            .prop_map(
+                |(
+                    (keepalive, time, time_from, intvl, intvl_from),
+                    probes,
+                    idle_ms,
+                    lastsnd_ms,
+                    next,
+                )| {
+                    Connection {
+                        keepalive,
+                        time: Set {
+                            ms: time * 1_000,
+                            from: time_from,
+                        },
+                        intvl: Set {
+                            ms: intvl * 1_000,
+                            from: intvl_from,
+                        },
+                        probes,
+                        user_timeout_ms: 0,
+                        idle_ms,
+                        lastsnd_ms,
+                        next_ms: keepalive.then_some(next),
+                        probes_out: 0,
+                        sending: false,
+                    }
+                },
+            )
+    }
+
+    proptest! {
+        /// Advice that is followed makes the connection safe: once its timer was set
+        /// anew where it is a sysctl's, which leaves set timers alone.
+        #[test]
+        fn advice_that_is_followed_saves(it in connection(), timeout_ms in prop_oneof![1_500..10_000_u64, 1_500..1_000_000_u64]) {
+            let timeout = Timeout::sample(timeout_ms, Answer::Yes);
+            let before = judge(Some(&it), Some(&timeout));
+            let Some(advice) = advise(&it, &before, &timeout) else {
+                prop_assert!(matches!(before.fate, Fate::Safe | Fate::Zombie), "{before:?}");
+                return Ok(());
+            };
+            let after = followed(it, &advice);
+            let now = judge(Some(&after), Some(&timeout));
+            // What is silent for too long already is past saving.
+            let in_time = it.idle_ms <= timeout_ms / 2;
+            if advice.place == Place::Program && advice.time_s.is_some() && in_time {
+                prop_assert_eq!(now.fate, Fate::Safe, "{} {:?}", advice, now);
+            }
+            prop_assert!(now.fate == Fate::Safe || now.why == Some(Why::LateTimer), "{} {:?}", advice, now);
+            let then = judge(Some(&heard(after)), Some(&timeout));
+            prop_assert_eq!(then.fate, Fate::Safe, "{} {:?}", advice, then);
+            if before.why != Some(Why::LateTimer) && timeout_ms >= 3_000 {
+                prop_assert!(then.in_time >= Some(2), "{} {:?}", advice, then);
+            }
+        }
+    }
+
+    #[test]
+    fn as_little_is_set_as_saves() {
+        let set = |s: u64, from| Set {
+            ms: s * 1_000,
+            from,
+        };
+        let own = |s| set(s, Origin::Socket);
+        let sysctl = |s| set(s, Origin::Sysctl);
+        for (timeout_s, keepalive, time, intvl, expected) in [
+            (
+                350,
+                true,
+                sysctl(7_200),
+                sysctl(75),
+                "sysctl net.ipv4.tcp_keepalive_time=175",
+            ),
+            (
+                350,
+                true,
+                own(7_200),
+                sysctl(75),
+                "program TCP_KEEPIDLE=175",
+            ),
+            (
+                350,
+                true,
+                sysctl(7_200),
+                own(75),
+                "sysctl net.ipv4.tcp_keepalive_time=175",
+            ),
+            (
+                350,
+                false,
+                sysctl(7_200),
+                sysctl(75),
+                "program SO_KEEPALIVE=1 TCP_KEEPIDLE=175",
+            ),
+            (
+                350,
+                false,
+                sysctl(120),
+                sysctl(75),
+                "program SO_KEEPALIVE=1",
+            ),
+            (
+                60,
+                true,
+                sysctl(30),
+                sysctl(75),
+                "sysctl net.ipv4.tcp_keepalive_intvl=15",
+            ),
+            (
+                60,
+                true,
+                own(7_200),
+                sysctl(75),
+                "program TCP_KEEPINTVL=15 TCP_KEEPIDLE=30",
+            ),
+            (
+                60,
+                true,
+                sysctl(7_200),
+                own(75),
+                "program TCP_KEEPINTVL=15 TCP_KEEPIDLE=30",
+            ),
+            (
+                432_000,
+                false,
+                sysctl(7_200),
+                sysctl(75),
+                "program SO_KEEPALIVE=1",
+            ),
+            (
+                4,
+                true,
+                sysctl(7_200),
+                sysctl(75),
+                "sysctl net.ipv4.tcp_keepalive_intvl=1 net.ipv4.tcp_keepalive_time=2",
+            ),
+            (1, true, sysctl(7_200), sysctl(75), "nothing"),
+        ] {
+            let it = Connection {
+                keepalive,
+                time,
+                intvl,
+                probes: 9,
+                user_timeout_ms: 0,
+                idle_ms: 0,
+                lastsnd_ms: 0,
+                next_ms: None,
+                probes_out: 0,
+                sending: false,
+            };
+            let timeout = Timeout::sample(timeout_s * 1_000, Answer::Yes);
+            let judgement = judge(Some(&it), Some(&timeout));
+            let advice = advise(&it, &judgement, &timeout);
+            let told = advice.map_or("nothing".to_owned(), |it| {
+                use crate::words::Word as _;
+                format!("{} {it}", it.place.word())
+            });
+            assert_eq!(told, expected, "{timeout_s} {keepalive} {time:?} {intvl:?}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! `kaprobe audit`: which connections an idle timeout would kill, and what setting saves
+//! each. It changes nothing.
+
+pub mod advice;
+pub mod fate;
+pub mod finding;
+pub mod group;
+mod learn;
+mod output;
+pub mod timeouts;
+
+use std::{
+    collections::HashSet,
+    io::{self, BufWriter},
+};
+
+use anyhow::Result;
+
+use self::{
+    finding::Finding,
+    group::Groups,
+    output::Output,
+    timeouts::{Timeout, Timeouts},
+};
+use crate::{
+    exit, host,
+    plan::AuditPlan,
+    record::State,
+    sink,
+    sockets::{self, row::Row},
+};
+
+/// Runs `kaprobe audit`: [`exit::Code::Ok`] where every connection is safe.
+///
+/// # Errors
+/// When no idle timeout is known, the sockets or a log can't be read, or the report not
+/// written. A closed pipe is no failure.
+pub fn run(plan: &AuditPlan) -> Result<exit::Code> {
+    let timeouts = timeouts(plan)?;
+    let mut audit = Audit {
+        plan,
+        timeouts: &timeouts,
+        listening: HashSet::new(),
+        groups: Groups::default(),
+        output: Output {
+            out: BufWriter::new(io::stdout()),
+            format: plan.format,
+            heading: plan.heading,
+            bars: sink::bars(),
+        },
+    };
+    match audit.run() {
+        Err(why) if !sockets::is_closed_pipe(&why) => return Err(why),
+        _ => {}
+    }
+    Ok(if audit.groups.is_safe() {
+        exit::Code::Ok
+    } else {
+        exit::Code::NotSafe
+    })
+}
+
+/// The timeouts asked for; this host's own where none are.
+fn timeouts(plan: &AuditPlan) -> Result<Timeouts> {
+    let learned = learn::read(&plan.logs)?;
+    let mut everywhere = plan.timeouts.clone();
+    if everywhere.is_empty() && learned.is_empty() {
+        everywhere.extend(host::timeouts::read().iter().map(Timeout::of_host));
+        if everywhere.is_empty() {
+            return Err(exit::Error::usage(
+                "no idle timeout to judge by: this host applies none of its own (IPVS, \
+                 conntrack); give --idle-timeout, --behind or --log",
+            )
+            .into());
+        }
+    }
+    Ok(Timeouts::new(everywhere, learned))
+}
+
+/// An audit on its way.
+struct Audit<'a> {
+    plan: &'a AuditPlan,
+    timeouts: &'a Timeouts,
+    /// Namespaces and ports in which somebody listens. Iterator and sock_diag tell of
+    /// listeners before they tell of connections (`tcp_seq_start`, net/ipv4/tcp_ipv4.c).
+    listening: HashSet<(u32, u16)>,
+    groups: Groups,
+    output: Output<BufWriter<io::Stdout>>,
+}
+
+impl Audit<'_> {
+    fn run(&mut self) -> Result<()> {
+        self.output.head()?;
+        let plan = self.plan;
+        sockets::each(&plan.sockets, &mut |rows| {
+            for row in rows {
+                self.row(row)?;
+            }
+            Ok(())
+        })?;
+        Ok(self.output.end(&self.groups, self.timeouts)?)
+    }
+
+    fn row(&mut self, row: &Row) -> io::Result<()> {
+        if row.state == State::Listen {
+            self.listening.insert((row.netns, row.lport));
+        }
+        if row.state != State::Established || !self.plan.keeps(row) {
+            return Ok(());
+        }
+        if is_local(row) && !self.plan.loopback {
+            self.groups.loopback += 1;
+            return Ok(());
+        }
+        let accepted = self.listening.contains(&(row.netns, row.lport));
+        let finding = Finding::of(row, accepted, self.timeouts);
+        self.groups.add(&finding);
+        self.output.finding(&finding)
+    }
+}
+
+/// Whether both ends are in one namespace: no middlebox is between them. To an address
+/// of its own the kernel connects from that very address.
+fn is_local(row: &Row) -> bool {
+    let (local, remote) = (row.laddr.to_canonical(), row.raddr.to_canonical());
+    remote.is_loopback() || local == remote
+}

@@ -1,0 +1,468 @@
+//! The audit as text for people; and as JSON lines and CSV, a line a connection.
+
+use std::{
+    fmt::Write as _,
+    io::{self, Write},
+};
+
+use serde::Serialize;
+use unicode_width::UnicodeWidthStr as _;
+
+use super::{
+    advice::Place,
+    fate::{Fate, Why},
+    finding::Finding,
+    group::{Group, Groups, Key, Peers},
+    timeouts::Timeouts,
+};
+use crate::{
+    histogram::{Bars, Histogram},
+    plan::Format,
+    sink::{Ms, endpoint, field_text, word},
+    verdict::known::Answer,
+    words::Word as _,
+};
+
+/// What stands where nothing is known.
+const UNKNOWN: &str = "-";
+
+/// How wide pictures are.
+const WIDTH: usize = 72;
+
+/// Where the audit goes, in one of the formats.
+pub(super) struct Output<W: Write> {
+    pub(super) out: W,
+    pub(super) format: Format,
+    pub(super) heading: bool,
+    pub(super) bars: Bars,
+}
+
+/// The last line of JSON.
+#[derive(Serialize)]
+struct SummaryLine<'a> {
+    summary: Summary<'a>,
+}
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    connections: u64,
+    zombie: u64,
+    unprotected: u64,
+    at_risk: u64,
+    unknown: u64,
+    safe: u64,
+    /// Safe ones that can't lose a probe.
+    no_spare: u64,
+    loopback_left_out: u64,
+    timeouts: Vec<TimeoutLine<'a>>,
+    idle_ms: &'a Histogram,
+    silence_ms: &'a Histogram,
+}
+
+#[derive(Serialize)]
+struct TimeoutLine<'a> {
+    of: &'a str,
+    ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refreshed_by_keepalive: Option<bool>,
+    about: &'a str,
+}
+
+impl<W: Write> Output<W> {
+    /// What comes before the connections.
+    pub(super) fn head(&mut self) -> io::Result<()> {
+        if self.format == Format::Csv && self.heading {
+            writeln!(self.out, "{}", Finding::NAMES.join(","))?;
+        }
+        Ok(())
+    }
+
+    /// A connection, where the format has a line for each.
+    pub(super) fn finding(&mut self, it: &Finding) -> io::Result<()> {
+        match self.format {
+            Format::Text => Ok(()),
+            Format::Json => {
+                serde_json::to_writer(&mut self.out, it)?;
+                self.out.write_all(b"\n")
+            }
+            Format::Csv => {
+                let mut line = csv::Writer::from_writer(&mut self.out);
+                it.visit(|_, value| {
+                    let mut text = String::new();
+                    field_text(&mut text, value);
+                    // The record is ended below, which fails where this did.
+                    let _kept = line.write_field(text);
+                });
+                line.write_record(None::<&[u8]>)?;
+                line.flush()
+            }
+        }
+    }
+
+    /// What comes after them.
+    pub(super) fn end(&mut self, groups: &Groups, timeouts: &Timeouts) -> io::Result<()> {
+        match self.format {
+            Format::Csv => {}
+            Format::Json => {
+                serde_json::to_writer(&mut self.out, &summary(groups, timeouts))?;
+                self.out.write_all(b"\n")?;
+            }
+            Format::Text => {
+                let text = text(groups, timeouts, self.heading, self.bars);
+                self.out.write_all(text.as_bytes())?;
+            }
+        }
+        self.out.flush()
+    }
+}
+
+fn summary<'a>(groups: &'a Groups, timeouts: &'a Timeouts) -> SummaryLine<'a> {
+    let timeouts = timeouts.everywhere().iter().map(|it| TimeoutLine {
+        of: it.of.as_str(),
+        ms: it.ms,
+        refreshed_by_keepalive: match it.refreshed {
+            Answer::Yes => Some(true),
+            Answer::No => Some(false),
+            Answer::Unknown => None,
+        },
+        about: &it.about,
+    });
+    SummaryLine {
+        summary: Summary {
+            connections: groups.connections(),
+            zombie: groups.count(Fate::Zombie),
+            unprotected: groups.count(Fate::Unprotected),
+            at_risk: groups.count(Fate::AtRisk),
+            unknown: groups.count(Fate::Unknown),
+            safe: groups.count(Fate::Safe),
+            no_spare: groups.tight,
+            loopback_left_out: groups.loopback,
+            timeouts: timeouts.collect(),
+            idle_ms: &groups.idle,
+            silence_ms: &groups.silence,
+        },
+    }
+}
+
+/// The whole report.
+fn text(groups: &Groups, timeouts: &Timeouts, heading: bool, bars: Bars) -> String {
+    let mut text = String::new();
+    for it in timeouts.everywhere() {
+        push(
+            &mut text,
+            &format!("idle timeout {} of {}: {}", Ms(it.ms), it.of, it.about),
+        );
+    }
+    if timeouts.is_learned() {
+        push(
+            &mut text,
+            "where the logs show an idle timeout, that is taken instead",
+        );
+    }
+    let mut rows = Vec::new();
+    if heading {
+        rows.push((HEADINGS.map(str::to_owned), None));
+    }
+    let sorted = groups.sorted();
+    rows.extend(
+        sorted
+            .iter()
+            .map(|(key, group)| (cells(key, group), remedy(key, group))),
+    );
+    if !sorted.is_empty() {
+        text.push('\n');
+        table(&mut text, &rows);
+    }
+    picture(
+        &mut text,
+        "idle since the peer was heard",
+        &groups.idle,
+        bars,
+    );
+    picture(
+        &mut text,
+        "longest silence that keepalive lets pass",
+        &groups.silence,
+        bars,
+    );
+    text.push('\n');
+    push(&mut text, &in_short(groups));
+    text
+}
+
+fn push(text: &mut String, line: &str) {
+    text.push_str(line);
+    text.push('\n');
+}
+
+const HEADINGS: [&str; 7] = [
+    "FATE",
+    "COUNT",
+    "PROGRAM",
+    "NETNS",
+    "TO",
+    "PROBES-AFTER",
+    "IDLE",
+];
+
+fn cells(key: &Key, group: &Group) -> [String; 7] {
+    let netns = match &key.netns_name {
+        Some(name) => word(name.as_str()).into_owned(),
+        None => key.netns.to_string(),
+    };
+    let to = match key.place {
+        Peers::Clients(port) => format!("clients of :{port}"),
+        Peers::Server(address, port) => endpoint(Some(address), Some(port)),
+    };
+    let silence = match (group.silence_ms, key.why) {
+        (Some(range), _) => span(range),
+        (None, Some(Why::NoSettings)) => UNKNOWN.to_owned(),
+        (None, _) => "off".to_owned(),
+    };
+    [
+        key.fate.word().to_owned(),
+        group.count.to_string(),
+        program(key, group),
+        netns,
+        to,
+        silence,
+        group.idle_ms.map_or(UNKNOWN.to_owned(), span),
+    ]
+}
+
+fn span((least, most): (u64, u64)) -> String {
+    let (least, most) = (Ms(least).to_string(), Ms(most).to_string());
+    if least == most {
+        least
+    } else {
+        format!("{least}..{most}")
+    }
+}
+
+/// The command, and the processes of it that hold these connections.
+fn program(key: &Key, group: &Group) -> String {
+    let Some(comm) = &key.comm else {
+        return UNKNOWN.to_owned();
+    };
+    let pids: Vec<_> = group.pids.iter().map(u32::to_string).collect();
+    let more = if group.more_pids { ",..." } else { "" };
+    format!("{}[{}{more}]", word(comm.as_str()), pids.join(","))
+}
+
+/// What is to be done, in one line.
+fn remedy(key: &Key, group: &Group) -> Option<String> {
+    let timeout = Ms(key.timeout_ms.unwrap_or_default());
+    let program = match program(key, group) {
+        program if program == UNKNOWN => "the program".to_owned(),
+        program => program,
+    };
+    let set = key.set.as_ref().map(|it| it.as_str());
+    let mut text = match (key.why?, set) {
+        (Why::NoTimeout, _) => "no idle timeout is known on the way: see --idle-timeout".to_owned(),
+        (Why::NoSettings, _) => "its settings can't be read".to_owned(),
+        (Why::NotRefreshed, _) => format!(
+            "keepalive can't help: raise the timeout of {timeout}, or let {program} send data sooner"
+        ),
+        (Why::ProbesUnanswered, _) => "the peer is gone: keepalive will end it".to_owned(),
+        (Why::NoProbes, _) => format!(
+            "nothing saves it, unless the peer sends probes of its own: end it in {program} \
+             or by `ss -K`, and turn on SO_KEEPALIVE there"
+        ),
+        (_, None) => format!("no probe can be sent before {timeout}: raise that timeout"),
+        (Why::LateTimer, Some(set)) => {
+            format!("its timer was set before: in {program} set {set} again, or connect anew")
+        }
+        (_, Some(set)) => settings(key, group, set, &program),
+    };
+    if group.past > 0 && key.fate == Fate::AtRisk {
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
+            "; {} silent for longer than {timeout} already",
+            group.past
+        );
+    }
+    Some(text)
+}
+
+/// Which settings, where, and from when on.
+fn settings(key: &Key, group: &Group, set: &str, program: &str) -> String {
+    match key.set_in {
+        Some(Place::Sysctl) => {
+            let fires = group
+                .next_ms
+                .map_or(String::new(), |(_, most)| format!(", within {}", Ms(most)));
+            format!(
+                "set {set} in netns {}: new connections have it at once, these when their \
+                 timers next fire{fires}",
+                key.netns
+            )
+        }
+        _ if key.why == Some(Why::KeepaliveOff) => format!(
+            "in {program} set {set}: no sysctl turns it on; these stay as they are until it does, \
+             or is restarted"
+        ),
+        _ => format!("in {program} set {set}: it has set its own, a sysctl changes nothing"),
+    }
+}
+
+/// Cells in columns, each as wide as its widest; under a row what is to be done.
+fn table(text: &mut String, rows: &[([String; 7], Option<String>)]) {
+    let mut widths = [0; 7];
+    for (cells, _) in rows {
+        for (width, cell) in widths.iter_mut().zip(cells) {
+            *width = cell.width().max(*width);
+        }
+    }
+    for (cells, remedy) in rows {
+        let mut line = String::new();
+        for (cell, width) in cells.iter().zip(widths) {
+            line.push_str(cell);
+            line.extend(std::iter::repeat_n(' ', width - cell.width() + 1));
+        }
+        push(text, line.trim_end());
+        if let Some(remedy) = remedy {
+            push(text, &format!("    {remedy}"));
+        }
+    }
+}
+
+fn picture(text: &mut String, what: &str, histogram: &Histogram, bars: Bars) {
+    if histogram.is_empty() {
+        return;
+    }
+    text.push('\n');
+    push(text, what);
+    for line in histogram.lines(WIDTH, bars) {
+        push(text, &line);
+    }
+}
+
+fn in_short(groups: &Groups) -> String {
+    let mut text = match groups.connections() {
+        0 => "no established connection".to_owned(),
+        1 => "1 connection".to_owned(),
+        n => format!("{n} connections"),
+    };
+    let mut before = ": ";
+    for &fate in Fate::ALL {
+        let count = groups.count(fate);
+        if count > 0 {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{before}{count} {}", fate.word());
+            before = ", ";
+        }
+    }
+    if groups.tight > 0 {
+        let _ = write!(text, ", {} of which can't lose a probe", groups.tight);
+    }
+    if groups.loopback > 0 {
+        let _ = write!(
+            text,
+            "; {} of this host with itself left out",
+            groups.loopback
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use insta::assert_snapshot;
+
+    use super::*;
+    use crate::{
+        audit::timeouts::Timeout,
+        escape::Escaped,
+        record::{Family, WallTime},
+    };
+
+    fn finding(fate: Fate, why: Option<Why>, comm: &[u8]) -> Finding {
+        let [here, there] = [1, 2].map(|host| IpAddr::from([10, 0, 0, host]));
+        Finding {
+            why,
+            timeout_ms: Some(350_000),
+            pid: Some(42),
+            comm: Some(Escaped::from_bytes(comm)),
+            idle_ms: Some(400_000),
+            ..Finding::new(
+                WallTime::default(),
+                0,
+                fate,
+                7,
+                Family::Inet,
+                here,
+                40_000,
+                there,
+                5672,
+            )
+        }
+    }
+
+    #[test]
+    fn nothing_steers_a_terminal_and_many_are_one_line() {
+        let mut groups = Groups::default();
+        let set = |place, set| (Some(place), Some(Escaped::from(set)));
+        let hostile = b"=\x1b[2J\n\" ,\xff\xe2\x80\xae";
+        for client in 1..=4_000_u16 {
+            let (set_in, set) = set(Place::Program, "SO_KEEPALIVE=1 TCP_KEEPIDLE=175");
+            groups.add(&Finding {
+                accepted: Some(true),
+                lport: 5672,
+                rport: 10_000 + client,
+                idle_ms: Some(u64::from(client) * 100),
+                set_in,
+                set,
+                pid: Some(u32::from(client % 8)),
+                ..finding(Fate::Unprotected, Some(Why::KeepaliveOff), hostile)
+            });
+        }
+        let (set_in, set) = set(Place::Sysctl, "net.ipv4.tcp_keepalive_time=175");
+        groups.add(&Finding {
+            set_in,
+            set,
+            netns_name: Some(Escaped::from("a\tb c")),
+            keepalive_next_ms: Some(6_800_000),
+            silence_ms: Some(7_200_000),
+            ..finding(Fate::AtRisk, Some(Why::LateProbe), b"psql")
+        });
+        groups.add(&finding(Fate::Zombie, Some(Why::NoProbes), b"java"));
+        groups.add(&Finding {
+            probes_spare: Some(0),
+            silence_ms: Some(300_000),
+            ..finding(Fate::Safe, None, b"nginx")
+        });
+        groups.loopback = 3;
+        let timeouts = Timeouts::new(vec![Timeout::given(350_000)], Vec::new());
+        let text = text(&groups, &timeouts, true, Bars::Ascii);
+        assert!(!text.contains(['\u{1b}', '\u{202e}', '\t']));
+        let (table, pictures) = text.split_once("\nidle since").unwrap_or_default();
+        assert_snapshot!(table, @r#"
+        idle timeout 350s of idle-timeout: as given
+
+        FATE        COUNT PROGRAM                                     NETNS     TO               PROBES-AFTER IDLE
+        zombie      1     java[42]                                    7         10.0.0.2:5672    off          400s
+            nothing saves it, unless the peer sends probes of its own: end it in java[42] or by `ss -K`, and turn on SO_KEEPALIVE there
+        unprotected 4000  =\u{1b}[2J\n"\x20,\xff\u{202e}[0,1,2,3,...] 7         clients of :5672 off          100ms..400s
+            in =\u{1b}[2J\n"\x20,\xff\u{202e}[0,1,2,3,...] set SO_KEEPALIVE=1 TCP_KEEPIDLE=175: no sysctl turns it on; these stay as they are until it does, or is restarted
+        at_risk     1     psql[42]                                    a\tb\x20c 10.0.0.2:5672    7200s        400s
+            set net.ipv4.tcp_keepalive_time=175 in netns 7: new connections have it at once, these when their timers next fire, within 6800s; 1 silent for longer than 350s already
+        safe        1     nginx[42]                                   7         10.0.0.2:5672    300s         400s
+        "#);
+        let lines: Vec<_> = pictures.lines().collect();
+        assert!(
+            lines.contains(
+                &"[200s, 300s)    1000  ##################################################"
+            )
+        );
+        assert!(lines.contains(&"longest silence that keepalive lets pass"));
+        assert_eq!(
+            lines.last(),
+            Some(
+                &"4003 connections: 1 zombie, 4000 unprotected, 1 at_risk, 1 safe, 1 of which can't lose a probe; 3 of this host with itself left out"
+            )
+        );
+    }
+}

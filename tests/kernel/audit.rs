@@ -1,0 +1,210 @@
+//! `kaprobe audit` against real sockets: what it advises is done, by setsockopt and
+//! sysctl, and asked again.
+
+use std::collections::HashMap;
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+use socket2::{SockRef, TcpKeepalive};
+
+use super::support::{kaprobe, netns};
+
+const SCHEMA: &str = include_str!("../../schema/kaprobe-audit.schema.json");
+
+/// SO_KEEPALIVE, TCP_KEEPIDLE and TCP_KEEPINTVL of a socket, s; and what it is told by
+/// a timeout of 350 s.
+type Row = (bool, Option<u64>, Option<u64>, &'static str);
+
+const ROWS: [Row; 6] = [
+    (
+        false,
+        None,
+        None,
+        "unprotected keepalive_off program SO_KEEPALIVE=1 TCP_KEEPIDLE=175",
+    ),
+    (
+        true,
+        None,
+        None,
+        "at_risk late_probe sysctl net.ipv4.tcp_keepalive_time=175",
+    ),
+    (
+        true,
+        Some(900),
+        None,
+        "at_risk late_probe program TCP_KEEPIDLE=175",
+    ),
+    (
+        true,
+        Some(30),
+        Some(400),
+        "at_risk late_interval program TCP_KEEPINTVL=87",
+    ),
+    (true, Some(310), None, "safe"),
+    (true, Some(120), None, "safe"),
+];
+
+/// The inode of a connection, and what it was told.
+type Told = (u64, String);
+
+/// Each connection has its fate; whoever does what is advised makes all of them safe.
+pub fn advises_what_saves() -> Result<()> {
+    netns::enter_new()?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut sockets = HashMap::new();
+    for (keepalive, time, intvl, _) in ROWS {
+        let near = TcpStream::connect(listener.local_addr()?)?;
+        let (far, _) = listener.accept()?;
+        set(&near, time, intvl)?;
+        SockRef::from(&near).set_keepalive(keepalive)?;
+        // Clients alone are asked about: the other ends are safe.
+        set(&far, Some(120), None)?;
+        sockets.insert(inode(&near)?, near);
+        sockets.insert(inode(&far)?, far);
+    }
+    let (code, audited) = audit(&["--idle-timeout", "350s"])?;
+    ensure!(code == Some(5), "exit code {code:?}");
+    let mut expected: Vec<_> = ROWS.iter().map(|row| row.3.to_owned()).collect();
+    expected.extend(ROWS.iter().map(|_| "safe".to_owned()));
+    let mut told: Vec<_> = audited.iter().map(|(_, it)| it.clone()).collect();
+    expected.sort();
+    told.sort();
+    ensure!(told == expected, "{told:#?}");
+
+    follow(&audited, &sockets)?;
+    // A sysctl leaves alone the timers that are set; who sets the value anew sets the
+    // timer.
+    let (code, audited) = audit(&["--idle-timeout", "350s"])?;
+    let late: Vec<_> = audited.iter().filter(|(_, it)| it != "safe").collect();
+    ensure!(
+        matches!(late.as_slice(), [(_, it)] if it == "at_risk late_timer program TCP_KEEPIDLE=175"),
+        "{late:?}"
+    );
+    ensure!(code == Some(5), "exit code {code:?}");
+    follow(&audited, &sockets)?;
+    let (code, audited) = audit(&["--idle-timeout", "350s"])?;
+    ensure!(code == Some(0), "exit code {code:?}: {audited:?}");
+    Ok(())
+}
+
+/// Connections of a host with itself are left out, and counted, unless asked for; what
+/// a proxy does no setting cures.
+pub fn leaves_out_what_passes_no_middlebox() -> Result<()> {
+    netns::enter_new()?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let near = TcpStream::connect(listener.local_addr()?)?;
+    let (_far, _) = listener.accept()?;
+    set(&near, Some(10), None)?;
+    let output = kaprobe::run(&["audit", "--behind", "aws-nlb", "--json"])?;
+    let said = String::from_utf8(output.stdout)?;
+    let summary = check(said.trim_end())?;
+    ensure!(output.status.code() == Some(0), "{said}");
+    ensure!(summary["summary"]["loopback_left_out"] == 2, "{said}");
+    let (code, audited) = audit(&["--behind", "aws-alb"])?;
+    ensure!(code == Some(5) && audited.len() == 2, "{audited:?}");
+    ensure!(
+        audited
+            .iter()
+            .all(|(_, it)| it == "unprotected not_refreshed"),
+        "{audited:?}"
+    );
+    Ok(())
+}
+
+/// Sockets that inherit have the sysctl's new value once their timers have fired.
+pub fn advises_a_sysctl_that_saves_in_time() -> Result<()> {
+    netns::enter_new()?;
+    netns::set_ipv4_sysctl("tcp_keepalive_time", 4)?;
+    netns::set_ipv4_sysctl("tcp_keepalive_intvl", 1)?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    SockRef::from(&listener).set_keepalive(true)?;
+    let near = TcpStream::connect(listener.local_addr()?)?;
+    let (far, _) = listener.accept()?;
+    SockRef::from(&near).set_keepalive(true)?;
+    let sockets = HashMap::from([(inode(&near)?, near), (inode(&far)?, far)]);
+    let (code, audited) = audit(&["--idle-timeout", "4s"])?;
+    ensure!(code == Some(5), "exit code {code:?}");
+    for (_, told) in &audited {
+        let expected = "at_risk late_probe sysctl net.ipv4.tcp_keepalive_time=2";
+        ensure!(told == expected, "{told}");
+    }
+    follow(&audited, &sockets)?;
+    kaprobe::wait_until("the timers have fired", || {
+        Ok(audit(&["--idle-timeout", "4s"])?.0 == Some(0))
+    })
+}
+
+fn set(stream: &TcpStream, time: Option<u64>, intvl: Option<u64>) -> Result<()> {
+    let mut own = TcpKeepalive::new();
+    if let Some(s) = time {
+        own = own.with_time(Duration::from_secs(s));
+    }
+    if let Some(s) = intvl {
+        own = own.with_interval(Duration::from_secs(s));
+    }
+    Ok(SockRef::from(stream).set_tcp_keepalive(&own)?)
+}
+
+fn inode(stream: &TcpStream) -> Result<u64> {
+    Ok(fs::metadata(format!("/proc/self/fd/{}", stream.as_raw_fd()))?.ino())
+}
+
+/// The exit code, and of each connection its inode and `fate why set_in set`.
+fn audit(arguments: &[&str]) -> Result<(Option<i32>, Vec<Told>)> {
+    let arguments = [&["audit", "--loopback", "--json"], arguments].concat();
+    let output = kaprobe::run(&arguments)?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stdout = String::from_utf8(output.stdout)?;
+    let mut told = Vec::new();
+    for line in stdout.lines() {
+        let value = check(line)?;
+        if let Some(inode) = value["inode"].as_u64() {
+            let words = ["fate", "why", "set_in", "set"].map(|name| value[name].as_str());
+            let words: Vec<_> = words.into_iter().flatten().collect();
+            told.push((inode, words.join(" ")));
+        }
+    }
+    ensure!(stdout.contains("\"summary\""), "{stdout}{stderr}");
+    Ok((output.status.code(), told))
+}
+
+fn check(line: &str) -> Result<Value> {
+    let schema = serde_json::from_str(SCHEMA)?;
+    let validator =
+        jsonschema::draft202012::new(&schema).map_err(|why| anyhow::anyhow!("{why}"))?;
+    let value: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
+    let wrong: Vec<_> = validator
+        .iter_errors(&value)
+        .map(|it| it.to_string())
+        .collect();
+    ensure!(wrong.is_empty(), "{wrong:?} in {line}");
+    Ok(value)
+}
+
+/// Does what is advised, word for word and in that order.
+fn follow(audited: &[Told], sockets: &HashMap<u64, TcpStream>) -> Result<()> {
+    for (inode, told) in audited {
+        let socket = sockets.get(inode).context("not one of these")?;
+        for word in told.split(' ') {
+            let Some((name, value)) = word.split_once('=') else {
+                continue;
+            };
+            let value: u64 = value.parse()?;
+            match name {
+                "SO_KEEPALIVE" => SockRef::from(socket).set_keepalive(value == 1)?,
+                "TCP_KEEPIDLE" => set(socket, Some(value), None)?,
+                "TCP_KEEPINTVL" => set(socket, None, Some(value))?,
+                _ => match name.strip_prefix("net.ipv4.") {
+                    Some(sysctl) => netns::set_ipv4_sysctl(sysctl, u32::try_from(value)?)?,
+                    None => bail!("no setting: {word}"),
+                },
+            }
+        }
+    }
+    Ok(())
+}
