@@ -1,6 +1,7 @@
 //! What a developer of kaprobe, or its CI, runs: `cargo xtask --help`.
 
 mod apt;
+mod bench;
 mod ci;
 mod ebpf;
 mod process;
@@ -35,6 +36,8 @@ enum Task {
     Tidy,
     /// Check the format, lint both targets, and do all that `test` does
     Ci(test::Args),
+    /// Measure what kaprobe costs, beside bpftrace and programs that do nothing
+    Bench(bench::Args),
     /// Run a command on a kernel of the matrix, in QEMU
     Vm(vm::Args),
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args),
         Task::Tidy => tidy::check().map(|()| ExitCode::SUCCESS),
         Task::Ci(args) => ci::run(&args),
+        Task::Bench(args) => bench::run(&args),
         Task::Vm(args) => vm::run(&args),
     };
     match done {

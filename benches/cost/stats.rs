@@ -1,0 +1,62 @@
+//! The kernel's own statistics of BPF programs.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use anyhow::{Context as _, Result};
+
+/// What a program has run so far.
+#[derive(Clone, Copy, Default)]
+struct Run {
+    ns: u64,
+    count: u64,
+}
+
+/// The programs of one process, by id.
+pub struct Snapshot(BTreeMap<u64, Run>);
+
+impl Snapshot {
+    /// Reads them from the process's descriptors (`bpf_prog_show_fdinfo`,
+    /// kernel/bpf/syscall.c): those of other tracers are not among them.
+    pub fn of(pid: u32) -> Result<Self> {
+        let folder = format!("/proc/{pid}/fdinfo");
+        let mut programs = BTreeMap::new();
+        for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))? {
+            // A descriptor may be closed meanwhile.
+            let Ok(text) = fs::read_to_string(entry?.path()) else {
+                continue;
+            };
+            let field = |name| -> Option<u64> {
+                let line = text.lines().find_map(|l| l.strip_prefix(name))?;
+                line.trim().parse().ok()
+            };
+            if let (Some(id), Some(ns), Some(count)) =
+                (field("prog_id:"), field("run_time_ns:"), field("run_cnt:"))
+            {
+                programs.insert(id, Run { ns, count });
+            }
+        }
+        Ok(Self(programs))
+    }
+
+    /// How often the program ran that ran most.
+    pub fn runs(&self) -> u64 {
+        self.0.values().map(|run| run.count).max().unwrap_or(0)
+    }
+
+    /// ns for each firing since `earlier`, all programs together. A firing runs the
+    /// program at its entry once, and none runs more often.
+    pub fn ns_per_firing(&self, earlier: &Self) -> Option<f64> {
+        let since = |id, run: &Run| {
+            let before = earlier.0.get(id).copied().unwrap_or_default();
+            Run {
+                ns: run.ns - before.ns,
+                count: run.count - before.count,
+            }
+        };
+        let runs: Vec<_> = self.0.iter().map(|(id, run)| since(id, run)).collect();
+        let firings = runs.iter().map(|run| run.count).max()?;
+        let ns: u64 = runs.iter().map(|run| run.ns).sum();
+        (firings > 0).then(|| ns as f64 / firings as f64)
+    }
+}

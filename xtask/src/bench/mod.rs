@@ -1,0 +1,188 @@
+//! Measures what kaprobe costs beside what the same person would use instead:
+//! `cargo xtask bench`.
+//!
+//! The measuring is done by `benches/cost`, on this host and in virtual machines; here
+//! its samples become a table of medians and ranges, and a file that a later run can be
+//! compared with. Only ratios within one run mean anything: a machine is never idle.
+
+mod samples;
+mod table;
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::{fs, io};
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::say;
+use crate::programs::Program;
+use crate::vm::{Guest, Machine, Verdict, kernel};
+use crate::{apt, programs, workspace};
+use samples::{Run, Sample};
+
+/// Debian's package of the peer.
+const BPFTRACE: &str = "bpftrace";
+
+/// Options of `cargo xtask bench`; with no kernel chosen, this host's is measured.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    kernels: kernel::Choice,
+    #[command(flatten)]
+    machine: Machine,
+    /// Connections with a keepalive timer that fires each second
+    #[arg(long, default_value_t = 8_000, value_name = "N")]
+    connections: u32,
+    /// How often each subject is measured, in turn with the others
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    rounds: u32,
+    /// Where the figures go, as JSON [default: target/xtask/bench.json]
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Show beside each ratio what it was in an earlier run
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
+}
+
+/// Measures, prints the table, and keeps the figures.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let earlier = args.compare.as_deref().map(read).transpose()?;
+    let runs = if args.kernels.is_given() {
+        guests(args)?
+    } else {
+        vec![host(args)?]
+    };
+    let text = serde_json::to_string_pretty(&runs)?;
+    let output = match &args.output {
+        Some(output) => output.clone(),
+        None => workspace::cache("bench.json"),
+    };
+    fs::write(&output, text).with_context(|| format!("cannot write {}", output.display()))?;
+    for run in &runs {
+        let before = earlier
+            .iter()
+            .flatten()
+            .find(|before| before.kernel == run.kernel);
+        writeln!(io::stdout(), "{}", table::render(run, before))?;
+    }
+    say(format_args!("the figures are in {}", output.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(path: &Path) -> Result<Vec<Run>> {
+    let text =
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("{} holds no figures of a bench", path.display()))
+}
+
+/// What `benches/cost` is told.
+fn arguments(args: &Args) -> [String; 3] {
+    [
+        "measure".into(),
+        args.connections.to_string(),
+        args.rounds.to_string(),
+    ]
+}
+
+fn host(args: &Args) -> Result<Run> {
+    let (kaprobe, cost) = build()?;
+    let mut command = if rustix::process::geteuid().is_root() {
+        Command::new(&cost)
+    } else {
+        let mut sudo = Command::new("sudo");
+        sudo.arg("--preserve-env").arg(&cost);
+        sudo
+    };
+    command
+        .args(arguments(args))
+        .env("KAPROBE_BIN", &kaprobe)
+        .env("KAPROBE_BENCH_BPFTRACE", words(&bpftrace()?))
+        .stdout(Stdio::piped());
+    let kernel = rustix::system::uname();
+    let kernel = format!("Linux {} (this host)", kernel.release().to_string_lossy());
+    say(format_args!("measuring on {kernel}"));
+    let mut child = command.spawn().context("cannot run the bench")?;
+    let stdout = BufReader::new(child.stdout.take().context("the bench has no output")?);
+    let mut output = Vec::new();
+    for line in stdout.lines() {
+        let line = line?;
+        say(&line);
+        output.extend_from_slice(line.as_bytes());
+        output.push(b'\n');
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("{status} from the bench");
+    }
+    collect(kernel, args, &output)
+}
+
+fn guests(args: &Args) -> Result<Vec<Run>> {
+    let (kaprobe, cost) = build()?;
+    let mut command = vec!["/bin/cost".to_owned()];
+    command.extend(arguments(args));
+    let guest = Guest {
+        files: vec![(kaprobe, "/bin/kaprobe".into()), (cost, "/bin/cost".into())],
+        packages: vec![BPFTRACE.into()],
+        environment: vec![
+            ("KAPROBE_BIN", "/bin/kaprobe"),
+            ("KAPROBE_BENCH_BPFTRACE", "/usr/bin/bpftrace"),
+        ],
+        command,
+        ..Guest::default()
+    };
+    let mut runs = Vec::new();
+    for series in args.kernels.series() {
+        let Some(kernel) = series.kernel()? else {
+            bail!("Debian's archive no longer has a kernel {}", series.name);
+        };
+        say(format_args!("measuring on {kernel}, emulated"));
+        let mut output = Vec::new();
+        let ready = guest.prepare(&kernel, &args.machine)?;
+        match ready.boot(&mut output, &mut io::stderr())? {
+            Verdict::Exited(0) => {}
+            failure => bail!("{failure}"),
+        }
+        runs.push(collect(format!("{kernel} (emulated)"), args, &output)?);
+    }
+    Ok(runs)
+}
+
+fn collect(kernel: String, args: &Args, output: &[u8]) -> Result<Run> {
+    let text = std::str::from_utf8(output).context("the bench says no text")?;
+    let samples: Vec<Sample> = text
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()
+        .context("the bench says no JSON")?;
+    Ok(Run::new(kernel, args.connections, &samples))
+}
+
+/// Where kaprobe and the measuring program are, built: the same here and in guests.
+fn build() -> Result<(PathBuf, PathBuf)> {
+    say("building kaprobe and the bench");
+    let mut cargo = programs::static_cargo("build");
+    let built = programs::build(cargo.args(["--bin", "kaprobe", "--bench", "cost"]))?;
+    let cost = built.iter().find(|Program { name, .. }| name == "cost");
+    let cost = cost.context("cargo built no bench")?.path.clone();
+    Ok((programs::only_kaprobe(&built)?, cost))
+}
+
+/// The bpftrace to measure beside: Debian's, unpacked, run by the loader it came with.
+fn bpftrace() -> Result<Vec<PathBuf>> {
+    let tree = apt::tree(BPFTRACE)?;
+    Ok(vec![
+        tree.join("usr/lib64/ld-linux-x86-64.so.2"),
+        "--library-path".into(),
+        tree.join("usr/lib/x86_64-linux-gnu"),
+        tree.join("usr/bin").join(BPFTRACE),
+    ])
+}
+
+/// Words in one variable, told apart by a character that no path has.
+fn words(words: &[PathBuf]) -> String {
+    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+    words.join("\x1f")
+}

@@ -1,0 +1,172 @@
+//! Samples of a run, and what they come to.
+
+use serde::{Deserialize, Serialize};
+
+/// The subject that others are compared with.
+pub const FLOOR: &str = "floor";
+/// The peer.
+pub const PEER: &str = "bpftrace";
+
+/// One measurement, as `benches/cost` prints it.
+#[derive(Deserialize)]
+pub struct Sample {
+    /// What was measured.
+    pub measure: String,
+    /// Who was measured.
+    pub subject: String,
+    /// What `value` counts.
+    pub unit: String,
+    /// The number, or nothing where the subject can't do it.
+    pub value: Option<f64>,
+    /// Why there is no number.
+    pub why: Option<String>,
+}
+
+/// All figures of one kernel.
+#[derive(Serialize, Deserialize)]
+pub struct Run {
+    /// The kernel's full name.
+    pub kernel: String,
+    /// Connections of the load.
+    pub connections: u32,
+    /// In the order of measuring.
+    pub figures: Vec<Figure>,
+}
+
+/// What the samples of one subject come to.
+#[derive(Serialize, Deserialize)]
+pub struct Figure {
+    /// What was measured.
+    pub measure: String,
+    /// Who was measured.
+    pub subject: String,
+    /// What the numbers count.
+    pub unit: String,
+    /// How many samples there are.
+    pub samples: usize,
+    /// Median, least and greatest; nothing where the subject can't do it.
+    pub spread: Option<Spread>,
+    /// Why there is no number.
+    pub why: Option<String>,
+}
+
+/// The middle of some numbers, and their range.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    /// The middle one, or the mean of the two in the middle.
+    pub median: f64,
+    /// The least.
+    pub min: f64,
+    /// The greatest.
+    pub max: f64,
+}
+
+impl Spread {
+    /// Of any numbers; `None` of none.
+    pub fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.sort_by(f64::total_cmp);
+        let (min, max) = (*values.first()?, *values.last()?);
+        let (low, high) = (values[(values.len() - 1) / 2], values[values.len() / 2]);
+        Some(Self {
+            median: f64::midpoint(low, high),
+            min,
+            max,
+        })
+    }
+}
+
+impl Run {
+    /// Gathers samples, by what and who was measured.
+    pub fn new(kernel: String, connections: u32, samples: &[Sample]) -> Self {
+        let mut figures: Vec<Figure> = Vec::new();
+        for sample in samples {
+            let known = figures
+                .iter()
+                .any(|f| f.measure == sample.measure && f.subject == sample.subject);
+            if !known {
+                figures.push(figure(sample, samples));
+            }
+        }
+        Self {
+            kernel,
+            connections,
+            figures,
+        }
+    }
+
+    /// The median of a subject over that of another, of the same measure.
+    pub fn ratio(&self, measure: &str, subject: &str, to: &str) -> Option<f64> {
+        Some(self.median(measure, subject)? / self.median(measure, to)?)
+    }
+
+    fn median(&self, measure: &str, subject: &str) -> Option<f64> {
+        let mut figures = self.figures.iter();
+        let found = figures.find(|f| f.measure == measure && f.subject == subject)?;
+        Some(found.spread?.median)
+    }
+}
+
+fn figure(first: &Sample, samples: &[Sample]) -> Figure {
+    let same = |s: &&Sample| s.measure == first.measure && s.subject == first.subject;
+    let values: Vec<_> = samples
+        .iter()
+        .filter(same)
+        .filter_map(|s| s.value)
+        .collect();
+    Figure {
+        measure: first.measure.clone(),
+        subject: first.subject.clone(),
+        unit: first.unit.clone(),
+        samples: values.len(),
+        spread: Spread::of(values),
+        why: samples.iter().filter(same).find_map(|s| s.why.clone()),
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    pub fn run(values: &[(&str, Option<f64>)]) -> Run {
+        let samples: Vec<_> = values
+            .iter()
+            .map(|&(subject, value)| Sample {
+                measure: "m".into(),
+                subject: subject.into(),
+                unit: "ns".into(),
+                value,
+                why: value.is_none().then(|| "it can't".into()),
+            })
+            .collect();
+        Run::new("Linux".into(), 8, &samples)
+    }
+
+    #[test]
+    fn a_spread_has_the_middle_and_the_ends() {
+        for (values, spread) in [
+            (vec![], None),
+            (vec![3.0], Some((3.0, 3.0, 3.0))),
+            (vec![9.0, 1.0], Some((5.0, 1.0, 9.0))),
+            (vec![9.0, 1.0, 2.0], Some((2.0, 1.0, 9.0))),
+            (vec![4.0, 1.0, 2.0, 9.0], Some((3.0, 1.0, 9.0))),
+        ] {
+            let found = Spread::of(values).map(|s| (s.median, s.min, s.max));
+            assert_eq!(found, spread);
+        }
+    }
+
+    #[test]
+    fn rounds_of_one_subject_are_one_figure() {
+        let run = run(&[
+            (FLOOR, Some(10.0)),
+            ("kaprobe", Some(30.0)),
+            (PEER, None),
+            (FLOOR, Some(20.0)),
+            ("kaprobe", Some(60.0)),
+        ]);
+        assert_eq!(run.figures.len(), 3);
+        assert_eq!(run.ratio("m", "kaprobe", FLOOR), Some(3.0));
+        assert_eq!(run.ratio("m", "kaprobe", PEER), None);
+        assert_eq!(run.figures[2].why.as_deref(), Some("it can't"));
+    }
+}
