@@ -1,6 +1,6 @@
 //! Attaching: which programs each way takes, and trying the ways in turn.
 
-use std::{cell::OnceCell, path::Path};
+use std::{cell::OnceCell, collections::BTreeSet, path::Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
@@ -9,6 +9,7 @@ use aya::{
     sys::SyscallError,
 };
 
+use super::{btf::KernelTypes, loader};
 use crate::{event::Hook, exit, way::Way};
 
 /// Where the kernel lists its kprobe event source, if it was built with
@@ -74,15 +75,17 @@ pub struct Attached {
 /// Attaches programs, reading what more than one attachment needs only once.
 pub struct Attacher<'a> {
     ebpf: &'a mut Ebpf,
-    /// The kernel's types as aya wants them, once a way has asked.
-    btf: OnceCell<Btf>,
+    types: &'a KernelTypes,
+    /// The kernel's functions as aya wants them, once a way has asked.
+    functions: OnceCell<Btf>,
 }
 
 impl<'a> Attacher<'a> {
-    pub const fn new(ebpf: &'a mut Ebpf) -> Self {
+    pub const fn new(ebpf: &'a mut Ebpf, types: &'a KernelTypes) -> Self {
         Self {
             ebpf,
-            btf: OnceCell::new(),
+            types,
+            functions: OnceCell::new(),
         }
     }
 
@@ -139,17 +142,18 @@ impl<'a> Attacher<'a> {
     }
 
     fn attach_part(&mut self, (program, target): Part) -> Result<()> {
+        let functions = || self.functions.get_or_init(|| functions(self.types));
         let found = self
             .ebpf
             .program_mut(program)
             .with_context(|| format!("the BPF object has no program {program}"))?;
         match found {
             Program::FEntry(p) => {
-                p.load(target, types(&self.btf)?)?;
+                p.load(target, functions())?;
                 p.attach()?;
             }
             Program::FExit(p) => {
-                p.load(target, types(&self.btf)?)?;
+                p.load(target, functions())?;
                 p.attach()?;
             }
             Program::KProbe(p) => {
@@ -195,13 +199,16 @@ pub fn reason(why: &anyhow::Error) -> String {
 /// How the lines begin that the verifier ends with, whatever it found.
 const STATISTICS: [&str; 3] = ["verification time", "stack depth", "processed"];
 
-/// The kernel's types, read at the first call.
-fn types(btf: &OnceCell<Btf>) -> Result<&Btf> {
-    if let Some(known) = btf.get() {
-        return Ok(known);
-    }
-    let read = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
-    Ok(btf.get_or_init(|| read))
+/// The functions that the kernel has of those that fentry and fexit attach to.
+fn functions(types: &KernelTypes) -> Btf {
+    let targets = Hook::ALL
+        .into_iter()
+        .flat_map(|hook| parts(hook, Way::Fentry))
+        .map(|(_, target)| *target);
+    // Entry and exit of one function.
+    let targets: BTreeSet<_> = targets.collect();
+    let numbered = |name| Some((types.function(name)?, name));
+    loader::functions(targets.into_iter().filter_map(numbered).collect())
 }
 
 /// The programs that are loaded for a hook in one way.

@@ -56,6 +56,17 @@ impl KernelTypes {
         })
     }
 
+    /// A function's number among the types.
+    #[must_use]
+    pub fn function(&self, name: &str) -> Option<u32> {
+        let ids = self.btf.resolve_ids_by_name(name).ok()?;
+        let is_function = |id: &u32| {
+            let found = self.btf.resolve_type_by_id(*id);
+            matches!(found, Ok(Type::Func(_)))
+        };
+        ids.into_iter().find(is_function)
+    }
+
     /// Position of a function's parameter, from 0, by the parameter's name.
     #[must_use]
     pub fn parameter(&self, function: &str, name: &str) -> Option<usize> {

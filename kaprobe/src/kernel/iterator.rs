@@ -6,7 +6,7 @@
 use std::io::{ErrorKind, Read as _};
 
 use anyhow::{Context as _, Result, ensure};
-use aya::{Btf, Ebpf, programs::Iter};
+use aya::{Ebpf, programs::Iter};
 use kaprobe_ebpf::wire::{self, flag};
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
     btf::KernelTypes,
     clock,
     decode::{self, DecodeError, Decoder, ticks_until},
+    loader,
     tracer::{Wanted, config, learn, load},
 };
 use crate::{
@@ -39,11 +40,12 @@ impl SocketIterator {
     pub fn load(wanted: &Wanted) -> Result<Self> {
         let types = KernelTypes::read()?;
         let mut ebpf = load(&config(&types, wanted)?, wanted)?;
-        let kernel = Btf::from_sys_fs().context("cannot read the kernel's types")?;
+        let target = "bpf_iter_tcp";
+        let numbered = types.function(target).map(|number| (number, target));
         iterator(&mut ebpf)?
-            .load("tcp", &kernel)
+            .load("tcp", &loader::functions(numbered.into_iter().collect()))
             .context("the kernel refuses the iterator iter/tcp")?;
-        let mut attacher = Attacher::new(&mut ebpf);
+        let mut attacher = Attacher::new(&mut ebpf, &types);
         attacher.attach(Hook::DestroySock, attach::ways(Hook::DestroySock).collect())?;
         let decoder = Decoder {
             hz: learn(attacher.ebpf())?.hz,

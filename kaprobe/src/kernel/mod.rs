@@ -7,6 +7,7 @@ mod counters;
 mod decode;
 mod iterator;
 mod learn;
+mod loader;
 mod missed;
 mod survey;
 mod tracer;

@@ -40,7 +40,7 @@ pub fn survey() -> Result<(Vec<Tried>, u32)> {
     };
     let config: Config = tracer::config(&types, &wanted)?;
     let mut ebpf = tracer::load(&config, &wanted)?;
-    let mut attacher = Attacher::new(&mut ebpf);
+    let mut attacher = Attacher::new(&mut ebpf, &types);
     let mut tried = Vec::new();
     let mut hz = 0;
     for hook in Hook::ALL {

@@ -4,7 +4,7 @@ use std::{io, os::fd::OwnedFd, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
 use aya::{
-    Ebpf, EbpfLoader, Pod,
+    Ebpf, Pod,
     maps::{Array, LpmTrie, Map, MapData, RingBuf, lpm_trie::Key},
 };
 use aya_log::EbpfLogger;
@@ -21,7 +21,7 @@ use super::{
     clock,
     counters::{self, Counters},
     decode::Decoder,
-    learn,
+    learn, loader,
 };
 use crate::{
     event::{Event, Hook, Instant},
@@ -122,7 +122,7 @@ impl Tracer {
         let types = KernelTypes::read()?;
         let config = config(&types, wanted)?;
         let mut ebpf = load(&config, wanted)?;
-        let mut attacher = Attacher::new(&mut ebpf);
+        let mut attacher = Attacher::new(&mut ebpf, &types);
         let mut attached =
             vec![attacher.attach(Hook::DestroySock, wanted.ways(Hook::DestroySock))?];
         let mut state = learn(attacher.ebpf())?;
@@ -139,6 +139,9 @@ impl Tracer {
         let resets_seen = attached.iter().any(|a| a.hook == Hook::SendActiveReset);
         state.resets_seen = u32::from(resets_seen);
         state.key = key_for(&attached);
+        let reset_reasons = types.reset_reasons();
+        // They are as large as the ring buffer, which is mapped next.
+        drop(types);
 
         let logger = wanted
             .debug
@@ -148,7 +151,7 @@ impl Tracer {
             counters: Counters::new(&mut ebpf, &attached)?,
             decoder: Decoder {
                 hz: state.hz,
-                reset_reasons: types.reset_reasons(),
+                reset_reasons,
                 clock_offset_ns: clock::offset_ns(),
             },
             attached,
@@ -315,7 +318,7 @@ pub(super) fn config(types: &KernelTypes, wanted: &Wanted) -> Result<Config> {
 /// Loads the object and fills the filter maps; no program is in the kernel yet.
 pub(super) fn load(config: &Config, wanted: &Wanted) -> Result<Ebpf> {
     let config = Plain(*config);
-    let mut ebpf = EbpfLoader::new()
+    let mut ebpf = loader::without_types()
         .override_global("CONFIG", &config, true)
         .map_max_entries("EVENTS", wanted.buffer_bytes)
         .map_max_entries("FIRINGS", firings()?)

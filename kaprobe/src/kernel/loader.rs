@@ -1,0 +1,65 @@
+//! What aya is spared: it would parse all of the kernel's types, some 150,000, into a
+//! tree, to look at none of them or at one number.
+
+use aya::{Btf, EbpfLoader};
+use aya_obj::btf::{BtfType, Func, FuncLinkage};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// A loader that has not read the kernel's types.
+///
+/// `EbpfLoader::new` of aya 0.14 reads them whether they are wanted or not, and goes
+/// on without where it cannot; only an object with CO-RE relocations needs them, and
+/// rustc emits none. So it is made while no file can be opened. From aya 0.15 on it
+/// reads them when they are needed: then this can go.
+///
+/// To be called while no other thread opens files.
+pub fn without_types<'a>() -> EbpfLoader<'a> {
+    let limit = getrlimit(Resource::Nofile);
+    let none = Rlimit {
+        current: Some(0),
+        ..limit
+    };
+    // Where it is refused, the types are read in vain, and no more than that.
+    let lowered = setrlimit(Resource::Nofile, none).is_ok();
+    let loader = EbpfLoader::new();
+    if lowered {
+        // A limit below the hard one may always be set (`do_prlimit`, kernel/sys.c).
+        let _cannot_fail = setrlimit(Resource::Nofile, limit);
+    }
+    loader
+}
+
+/// Types that hold these functions under these numbers, and nothing else: all that
+/// aya looks for to attach to a kernel function.
+pub fn functions(mut numbered: Vec<(u32, &str)>) -> Btf {
+    numbered.sort_unstable();
+    let mut types = Btf::new();
+    let mut next = 1;
+    for (number, name) in numbered {
+        let name = types.add_string(name);
+        // Numbers are places; what stands on the others is nameless.
+        let place = |name| BtfType::Func(Func::new(name, 0, FuncLinkage::Static));
+        while next < number {
+            next = types.add_type(place(0)) + 1;
+        }
+        if next == number {
+            next = types.add_type(place(name)) + 1;
+        }
+    }
+    types
+}
+
+#[cfg(test)]
+mod tests {
+    use aya_obj::btf::BtfKind;
+
+    use super::*;
+
+    #[test]
+    fn functions_are_found_by_their_numbers() {
+        let types = functions(vec![(70_000, "later"), (3, "early"), (4, "next")]);
+        let number = |name| types.id_by_type_name_kind(name, BtfKind::Func).ok();
+        let numbers = ["early", "next", "later", "none"].map(number);
+        assert_eq!(numbers, [Some(3), Some(4), Some(70_000), None]);
+    }
+}
