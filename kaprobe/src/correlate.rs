@@ -15,6 +15,7 @@ use crate::escape::Escaped;
 use crate::event::{
     Event, Hook, Instant, Kind, Lost, Origin, Owner, PassiveReset, Setting, SocketEvent, SocketId,
 };
+use crate::recent;
 use crate::record::{Direction, Errno, EventName, Family, Record, State, TcpFlags, WallTime};
 
 /// The coarsest tick of a kernel, HZ = 100, ns: ages made from ticks are off by less.
@@ -35,13 +36,17 @@ pub struct Correlator {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Key {
     Tracked(SocketId),
-    /// The kernel could not follow it: its address may be reused any time.
-    Untracked {
-        sk: u64,
-        local: (IpAddr, u16),
-        remote: (IpAddr, u16),
-        netns: u32,
-    },
+    /// The kernel could not follow it: its address may be reused any time. Rare, and
+    /// boxed, so that the others are small.
+    Untracked(Box<Untracked>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Untracked {
+    sk: u64,
+    local: (IpAddr, u16),
+    remote: (IpAddr, u16),
+    netns: u32,
 }
 
 #[derive(Debug)]
@@ -70,7 +75,7 @@ impl Correlator {
     #[must_use]
     pub fn new(max_sockets: NonZeroUsize) -> Self {
         Self {
-            sockets: LruCache::new(max_sockets),
+            sockets: recent::at_most(max_sockets),
             numbered: 0,
             evicted: 0,
             gap_ns: 0,
@@ -221,12 +226,12 @@ fn key(event: &SocketEvent) -> Key {
     if event.id.born_ns != 0 {
         return Key::Tracked(event.id);
     }
-    Key::Untracked {
+    Key::Untracked(Box::new(Untracked {
         sk: event.id.sk,
         local: (event.laddr, event.lport),
         remote: (event.raddr, event.rport),
         netns: event.netns,
-    }
+    }))
 }
 
 /// A probe that this event speaks of, sent or to be sent next. Counted from what was

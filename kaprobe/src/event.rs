@@ -1,7 +1,7 @@
 //! What a source yields: the kernel's facts, decoded and checked, with no meaning
 //! added yet.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 /// One thing that a source saw.
 #[derive(Clone, Debug, PartialEq)]
@@ -206,8 +206,9 @@ pub struct SocketId {
 pub struct Owner {
     /// Its pid, as kaprobe's own pid namespace numbers it.
     pub pid: u32,
-    /// Its command: the kernel's 15 bytes, any bytes but NUL.
-    pub comm: Vec<u8>,
+    /// Its command: the kernel's 15 bytes, any bytes but NUL. Shared by all that name
+    /// the process.
+    pub comm: Arc<[u8]>,
 }
 
 /// A setting and where it comes from.

@@ -19,6 +19,7 @@ pub mod host;
 pub mod kernel;
 pub mod plan;
 pub mod ports;
+mod recent;
 pub mod record;
 pub mod replay;
 pub mod report;

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use crate::correlate::Correlator;
 use crate::escape::Escaped;
@@ -40,7 +41,7 @@ pub fn event(at_ms: u64, kind: Kind) -> SocketEvent {
         },
         owner: Some(Owner {
             pid: 4242,
-            comm: b"beam.smp".to_vec(),
+            comm: Arc::from(*b"beam.smp"),
         }),
         laddr: IpAddr::from([10, 0, 0, 1]),
         lport: 5672,
@@ -180,7 +181,7 @@ fn others() -> [SocketEvent; 4] {
         id: SocketId { sk: 4, born_ns: 4 },
         owner: Some(Owner {
             pid: 666,
-            comm: b"=\x1b[2J\n\" ,\xff\xe2\x80\xae\\".to_vec(),
+            comm: Arc::from(*b"=\x1b[2J\n\" ,\xff\xe2\x80\xae\\"),
         }),
         ..probe(720, 0, 3_000)
     };

@@ -18,6 +18,7 @@ use std::num::NonZeroUsize;
 use lru::LruCache;
 
 use crate::escape::Escaped;
+use crate::recent;
 use crate::record::{Confidence, Direction, EventName, Evidence, HostTimeout, Record, VerdictName};
 use known::{Fit, Known};
 use learned::{Bracket, Learned};
@@ -114,8 +115,8 @@ impl Judge {
     #[must_use]
     pub fn new(max_sockets: NonZeroUsize, host: &[HostTimeout]) -> Self {
         Self {
-            stories: LruCache::new(max_sockets),
-            ends: LruCache::new(max_sockets),
+            stories: recent::at_most(max_sockets),
+            ends: recent::at_most(max_sockets),
             learned: Learned::default(),
             known: Known::new(host),
             since_ns: None,

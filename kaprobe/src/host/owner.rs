@@ -11,6 +11,7 @@
 //!   the numbers come from a 32-bit counter (`get_next_ino`, fs/inode.c).
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -76,7 +77,7 @@ struct Retry {
 
 #[derive(Debug)]
 struct Process {
-    comm: Vec<u8>,
+    comm: Arc<[u8]>,
     checked: Instant,
 }
 
@@ -134,7 +135,7 @@ impl Owners {
     /// pid, which mostly is the parent.
     pub fn owner(&mut self, inode: u64, now: Instant) -> Option<Owner> {
         let pid = self.held.get(&inode)?.pid;
-        let comm = self.comm(pid, now)?.to_vec();
+        let comm = self.comm(pid, now)?;
         Some(Owner { pid, comm })
     }
 
@@ -224,18 +225,19 @@ impl Owners {
     }
 
     /// The command of a process, as it is or lately was.
-    fn comm(&mut self, pid: u32, now: Instant) -> Option<&[u8]> {
+    fn comm(&mut self, pid: u32, now: Instant) -> Option<Arc<[u8]>> {
         let fresh = self
             .processes
             .get(&pid)
             .is_some_and(|it| now < it.checked + RECHECK);
         if !fresh {
             let comm = fds::comm(self.proc.as_fd(), pid).ok()?;
+            let comm = Arc::from(comm);
             self.processes.insert(pid, Process { comm, checked: now });
         }
         self.processes
             .get(&pid)
-            .map(|process| process.comm.as_slice())
+            .map(|process| Arc::clone(&process.comm))
     }
 }
 
@@ -277,7 +279,7 @@ mod tests {
         fn is(&self, comm: &[u8]) -> Option<Owner> {
             Some(Owner {
                 pid: self.0.id(),
-                comm: comm.to_vec(),
+                comm: comm.into(),
             })
         }
     }

@@ -22,6 +22,7 @@ use std::num::NonZeroUsize;
 use ipnet::IpNet;
 use lru::LruCache;
 
+use crate::recent;
 use crate::record::LearnedOf;
 
 /// How many remote addresses and ports are remembered, and how many networks.
@@ -90,8 +91,8 @@ struct History {
 impl Default for Learned {
     fn default() -> Self {
         Self {
-            endpoints: LruCache::new(PLACES),
-            networks: LruCache::new(PLACES),
+            endpoints: recent::at_most(PLACES),
+            networks: recent::at_most(PLACES),
         }
     }
 }
