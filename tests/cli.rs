@@ -127,6 +127,18 @@ fn bad_input_is_one_line_and_exit_code_2() -> Outcome {
             &["audit", "--log", "-", "--log", "-"],
             "standard input can be read only once",
         ),
+        (
+            &["sockets", "--state", "nap"],
+            "none of ESTABLISHED, SYN_SENT",
+        ),
+        (
+            &["sockets", "--watch=0s"],
+            "invalid value '0s' for '--watch",
+        ),
+        (
+            &["sockets", "--netns", "1", "--all-netns"],
+            "cannot be used with",
+        ),
         (&["doctor", "--csv"], "unexpected argument '--csv'"),
     ];
     for (args, told) in rows {

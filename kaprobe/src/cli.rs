@@ -242,9 +242,15 @@ pub struct SocketsArgs {
     /// All network namespaces that have a name or a process
     #[arg(long, conflicts_with = "netns", help_heading = "Filters")]
     pub all_netns: bool,
+    /// A cgroup (v2) and all below it: a path, absolute or under /sys/fs/cgroup
+    #[arg(long, value_name = "PATH", help_heading = "Filters")]
+    pub cgroup: Vec<PathBuf>,
     /// Sort by this; unsorted, sockets are shown as they are read
     #[arg(long, value_name = "COLUMN", help_heading = "Output")]
     pub sort: Option<Sort>,
+    /// Show them again and again, with this pause between; 2s unless told otherwise
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "2s", value_parser = time_span, help_heading = "Output")]
+    pub watch: Option<Duration>,
     /// Format of the rows
     #[arg(long, default_value = "text", help_heading = "Output")]
     pub format: Format,
@@ -254,6 +260,9 @@ pub struct SocketsArgs {
     /// No heading over text and CSV
     #[arg(short = 'H', long, help_heading = "Output")]
     pub no_header: bool,
+    /// Every column: network namespace, cgroup, uid, and idle times of each direction too
+    #[arg(short, long, help_heading = "Output")]
+    pub wide: bool,
 }
 
 const AUDIT_HELP: &str = "\

@@ -73,29 +73,40 @@ pub struct ReplayPlan {
 /// What `kaprobe sockets` is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketsPlan {
-    /// What the BPF program keeps; but for `netns`, which the iterator is opened in.
-    pub kernel: KernelFilter,
-    /// Processes to keep; empty for all.
-    pub pids: BTreeSet<u32>,
-    /// Commands to keep; empty for all.
-    pub comms: BTreeSet<Escaped>,
-    /// States to keep; empty for all.
-    pub states: Vec<State>,
-    /// Every network namespace.
-    pub all_netns: bool,
+    /// Which sockets.
+    pub selection: Selection,
     /// What to sort by.
     pub sort: Option<Sort>,
+    /// Show them again and again, with such a pause between.
+    pub watch: Option<Duration>,
     /// Format of standard output.
     pub format: Format,
     /// A heading over text and CSV.
     pub heading: bool,
+    /// Every column.
+    pub wide: bool,
+}
+
+/// Which of the sockets that there are. What is empty is not asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// What the BPF program keeps; but for `netns`, which is where it is sent to.
+    pub kernel: KernelFilter,
+    /// Processes, any of which holds the socket.
+    pub pids: BTreeSet<u32>,
+    /// Commands, likewise.
+    pub comms: BTreeSet<Escaped>,
+    /// States.
+    pub states: Vec<State>,
+    /// Every network namespace.
+    pub all_netns: bool,
 }
 
 /// What `kaprobe audit` is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditPlan {
     /// The snapshot: of whole namespaces, since listeners tell who accepted.
-    pub sockets: SocketsPlan,
+    pub sockets: Selection,
     /// Connections to keep.
     pub keep: SocketFilter,
     /// Processes to keep; empty for all.
@@ -360,23 +371,31 @@ impl ReplayPlan {
 }
 
 impl SocketsPlan {
-    /// Makes the arguments of `kaprobe sockets` a plan.
-    #[must_use]
-    pub fn new(args: SocketsArgs) -> Self {
-        Self {
-            kernel: KernelFilter {
-                sockets: sockets(&args.sockets),
-                netns: args.sockets.netns.clone(),
-                ..KernelFilter::default()
+    /// Checks the arguments of `kaprobe sockets` and makes them a plan.
+    ///
+    /// # Errors
+    /// Of [`exit::Code::Usage`], naming the argument that can't be.
+    pub fn new(args: SocketsArgs) -> Result<Self, exit::Error> {
+        at_most(MAX_CGROUPS, "--cgroup", args.cgroup.len())?;
+        Ok(Self {
+            selection: Selection {
+                kernel: KernelFilter {
+                    sockets: sockets(&args.sockets),
+                    netns: args.sockets.netns.clone(),
+                    cgroups: args.cgroup,
+                    ..KernelFilter::default()
+                },
+                pids: pids(&args.sockets),
+                comms: comms(&args.sockets),
+                states: args.state,
+                all_netns: args.all_netns,
             },
-            pids: pids(&args.sockets),
-            comms: comms(&args.sockets),
-            states: args.state,
-            all_netns: args.all_netns,
             sort: args.sort,
+            watch: args.watch,
             format: if args.json { Format::Json } else { args.format },
             heading: !args.no_header,
-        }
+            wide: args.wide,
+        })
     }
 }
 
@@ -407,18 +426,14 @@ impl AuditPlan {
             timeouts.extend(given_ms.map(Timeout::given));
         }
         Ok(Self {
-            sockets: SocketsPlan {
+            sockets: Selection {
                 kernel: KernelFilter {
                     netns: args.sockets.netns.clone(),
                     ..KernelFilter::default()
                 },
-                pids: BTreeSet::new(),
-                comms: BTreeSet::new(),
                 states: vec![State::Listen, State::Established],
                 all_netns: args.all_netns,
-                sort: None,
-                format: Format::Text,
-                heading: false,
+                ..Selection::default()
             },
             keep: sockets(&args.sockets),
             pids: pids(&args.sockets),

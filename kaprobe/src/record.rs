@@ -277,6 +277,8 @@ pub enum Value<'a> {
     Word(&'static str),
     /// Some numbers.
     Numbers(&'a [u64]),
+    /// Who holds a socket.
+    Owners(&'a [OwnerFd]),
     /// Any other text, printable and on one line.
     Text(&'a dyn Display),
 }
@@ -289,6 +291,7 @@ impl Serialize for Value<'_> {
             Self::Bool(bool) => to.serialize_bool(*bool),
             Self::Word(word) => to.serialize_str(word),
             Self::Numbers(numbers) => to.collect_seq(*numbers),
+            Self::Owners(owners) => to.collect_seq(*owners),
             Self::Text(text) => to.collect_str(text),
         }
     }
@@ -535,6 +538,27 @@ pub struct Evidence(pub Vec<u64>);
 impl Field for Evidence {
     fn value(&self) -> Value<'_> {
         Value::Numbers(&self.0)
+    }
+}
+
+/// A descriptor that a process holds a socket by.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct OwnerFd {
+    /// The process, as kaprobe's own pid namespace numbers it.
+    pub pid: u32,
+    /// Its command.
+    pub comm: Escaped,
+    /// The descriptor.
+    pub fd: u32,
+}
+
+/// All of them, by process and then by descriptor.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+pub struct OwnerFds(pub Vec<OwnerFd>);
+
+impl Field for OwnerFds {
+    fn value(&self) -> Value<'_> {
+        Value::Owners(&self.0)
     }
 }
 

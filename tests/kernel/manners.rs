@@ -230,7 +230,7 @@ pub fn refuses_to_run_without_privilege() -> Result<()> {
 }
 
 /// A copy of the binary where everybody may run it.
-fn reachable(dir: &FilePath) -> Result<std::path::PathBuf> {
+pub fn reachable(dir: &FilePath) -> Result<std::path::PathBuf> {
     let copy = dir.join("kaprobe");
     fs::copy(binary(), &copy)?;
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;

@@ -1,15 +1,23 @@
-//! `kaprobe sockets` against what the kernel tells of the same sockets elsewhere:
-//! getsockopt, the sysctl files, /proc/net/tcp.
+//! `kaprobe sockets` against what the kernel says elsewhere: getsockopt, the sysctl files,
+//! /proc/net/tcp, sock_diag; and against who is known to hold the sockets.
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, IoSlice, IoSliceMut, Write as _};
+use std::mem::MaybeUninit;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
 use serde_json::{Value, json};
 use socket2::{SockRef, TcpKeepalive};
 
@@ -66,16 +74,220 @@ fn in_namespace(sysctls: Sysctls) -> Result<()> {
     Ok(())
 }
 
+/// Every owner is told, whichever way a socket came to it; of a socket on its way from one
+/// to another, that nobody is to be seen; of an orphan, nothing.
+pub fn have_their_owners() -> Result<()> {
+    netns::enter_new()?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let connect = || {
+        let near = TcpStream::connect(listener.local_addr()?)?;
+        anyhow::Ok((near, listener.accept()?.0))
+    };
+    let (own, accepted) = connect()?;
+    let (shared, _far) = connect()?;
+    let mut child = Command::new("sleep")
+        .arg("1000")
+        .stdin(Stdio::from(OwnedFd::from(shared.try_clone()?)))
+        .spawn()?;
+    let (sent, _far_of_sent) = connect()?;
+    let sent_inode = inode(&sent)?;
+    let (left, right) = UnixStream::pair()?;
+    send(&left, OwnedFd::from(sent))?;
+    let (orphan, _far_of_orphan) = connect()?;
+    let orphaned = orphan.local_addr()?.port();
+    drop(orphan);
+    let rows = snapshot();
+    child.kill()?;
+    child.wait()?;
+    let rows = rows?;
+    let owners = |inode: u64| -> Result<Vec<u64>> {
+        let row = rows.get(&inode).context("no row")?;
+        let owners = row["owners"].as_array().context("no owners")?;
+        Ok(owners.iter().filter_map(|it| it["pid"].as_u64()).collect())
+    };
+    let (me, child) = (u64::from(std::process::id()), u64::from(child.id()));
+    for (what, inode, expected) in [
+        ("connected", inode(&own)?, vec![me]),
+        ("accepted", inode(&accepted)?, vec![me]),
+        ("inherited", inode(&shared)?, vec![me, child]),
+        ("in flight", sent_inode, vec![]),
+    ] {
+        let mut found = owners(inode)?;
+        found.sort_unstable();
+        ensure!(found == expected, "{what}: {found:?}, not {expected:?}");
+    }
+    let told = kaprobe::run(&["sockets", "--json", "-L", &orphaned.to_string()])?;
+    let row: Value = serde_json::from_slice(&told.stdout)?;
+    ensure!(row["state"] == "FIN_WAIT2", "{row}");
+    ensure!(row["pid"].is_null() && row["owners"].is_null(), "{row}");
+
+    let received = receive(&right)?;
+    let rows = snapshot()?;
+    let row = rows.get(&sent_inode).context("no row")?;
+    let expected = json!([{
+        "pid": me,
+        "comm": fs::read_to_string("/proc/self/comm")?.trim_end(),
+        "fd": received.as_raw_fd(),
+    }]);
+    ensure!(row["owners"] == expected, "{row}, not {expected}");
+    Ok(())
+}
+
+fn inode(socket: &impl AsRawFd) -> Result<u64> {
+    Ok(fs::metadata(format!("/proc/self/fd/{}", socket.as_raw_fd()))?.ino())
+}
+
+/// Sends a descriptor away, and keeps none.
+fn send(over: &UnixStream, sent: OwnedFd) -> Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = [sent.as_fd()];
+    ensure!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+    let data = [IoSlice::new(b"!")];
+    sendmsg(over, &data, &mut control, SendFlags::empty())?;
+    Ok(())
+}
+
+fn receive(over: &UnixStream) -> Result<OwnedFd> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let mut data = [IoSliceMut::new(&mut byte)];
+    recvmsg(over, &mut data, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let fds = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    { fds }.next().context("no descriptor came")
+}
+
+/// Without the privilege to load BPF programs: the same sockets, less what sock_diag does
+/// not know, which is marked, and a note; no owners of another user's sockets.
+pub fn are_what_sock_diag_says() -> Result<()> {
+    const NOBODY: u32 = 65534;
+    netns::enter_new()?;
+    let mut made = Vec::new();
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        let listener = TcpListener::bind(address)?;
+        for combination in [0, 0b1, 0b10011, 0b11111] {
+            made.push(Made::new(&listener, combination)?);
+        }
+    }
+    let by_root = snapshot()?;
+    let dir = tempfile::tempdir()?;
+    let kaprobe = super::manners::reachable(dir.path())?;
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(&kaprobe);
+        command
+            .arg("sockets")
+            .args(arguments)
+            .gid(NOBODY)
+            .uid(NOBODY);
+        let output = command.output()?;
+        let stderr = String::from_utf8(output.stderr)?;
+        ensure!(output.status.success(), "{}: {stderr}", output.status);
+        ensure!(
+            stderr.contains("keepalive settings cannot be seen"),
+            "{stderr}"
+        );
+        ensure!(stderr.contains("owners not found"), "{stderr}");
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let rows = parse(&run(&["--json"])?)?;
+    for socket in &made {
+        let inode = socket.inode()?;
+        let row = rows.get(&inode).context("no row")?;
+        let full = by_root.get(&inode).context("no row by root")?;
+        let same = [
+            "netns",
+            "family",
+            "laddr",
+            "lport",
+            "raddr",
+            "rport",
+            "state",
+            "recvq",
+            "sendq",
+            "timer",
+            "uid",
+            "cgroup",
+            "keepalive",
+            "retransmits",
+            "probes_out",
+            "unacked",
+        ];
+        for name in same {
+            ensure!(row[name] == full[name], "{name}: {row}, not {full}");
+        }
+        ensure!(
+            row["source"] == "sock_diag" && row["owners"] == json!([]),
+            "{row}"
+        );
+        ensure!(
+            row["keepalive_time_ms"].is_null() && row["dead_in_ms"].is_null(),
+            "{row}"
+        );
+        let ages = ["idle_ms", "lastrcv_ms", "lastack_ms", "lastsnd_ms"];
+        for age in ages {
+            let earlier = full[age].as_u64().context("no age")?;
+            ensure!(
+                row[age].as_u64().is_some_and(|it| it + 20 >= earlier),
+                "{age}: {row}"
+            );
+        }
+    }
+    let text = run(&["--state", "established"])?;
+    ensure!(
+        text.lines().skip(1).all(|line| line.contains(" ? ")),
+        "{text}"
+    );
+    ensure!(text.lines().count() == 1 + 2 * made.len(), "{text}");
+    Ok(())
+}
+
+/// Watched by a program: one snapshot after the other, without a terminal's escapes, and a
+/// clean end when told to.
+pub fn are_watched_in_a_pipe() -> Result<()> {
+    netns::enter_new()?;
+    let _listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut child = Command::new(kaprobe::binary())
+        .args(["sockets", "--watch=10ms"])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut lines = BufReader::new(child.stdout.take().context("no stdout")?).lines();
+    for _ in 0..3 {
+        let (heading, row) = (
+            lines.next().context("ended")??,
+            lines.next().context("ended")??,
+        );
+        ensure!(heading.starts_with("STATE "), "{heading}");
+        ensure!(row.starts_with("LISTEN "), "{row}");
+    }
+    let pid = libc::pid_t::try_from(child.id())?;
+    // SAFETY: no pointer is passed; the child has not been waited for.
+    ensure!(unsafe { libc::kill(pid, libc::SIGINT) } == 0, "kill {pid}");
+    let rest: Vec<_> = lines.collect::<Result<_, _>>()?;
+    ensure!(rest.len() % 2 == 0, "a picture broke off: {rest:?}");
+    let status = child.wait()?;
+    ensure!(status.success(), "{status}");
+    Ok(())
+}
+
 /// One row for each inode, each held to the schema.
 fn snapshot() -> Result<HashMap<u64, Value>> {
-    let schema = serde_json::from_str(SCHEMA)?;
-    let validator =
-        jsonschema::draft202012::new(&schema).map_err(|why| anyhow::anyhow!("{why}"))?;
     let output = kaprobe::run(&["sockets", "--json", "--all-netns"])?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{}: {stderr}", output.status);
+    parse(&String::from_utf8(output.stdout)?)
+}
+
+fn parse(lines: &str) -> Result<HashMap<u64, Value>> {
+    let schema = serde_json::from_str(SCHEMA)?;
+    let validator =
+        jsonschema::draft202012::new(&schema).map_err(|why| anyhow::anyhow!("{why}"))?;
     let mut rows = HashMap::new();
-    for line in String::from_utf8(output.stdout)?.lines() {
+    for line in lines.lines() {
         let row: Value = serde_json::from_str(line)?;
         let wrong: Vec<_> = validator
             .iter_errors(&row)
@@ -129,7 +341,7 @@ impl Made {
     }
 
     fn inode(&self) -> Result<u64> {
-        Ok(fs::metadata(format!("/proc/self/fd/{}", self.near.as_raw_fd()))?.ino())
+        inode(&self.near)
     }
 
     fn compare(&self, row: &Value) -> Result<()> {
@@ -152,6 +364,7 @@ impl Made {
             ("lport", json!(self.near.local_addr()?.port())),
             ("rport", json!(self.near.peer_addr()?.port())),
             ("recvq", json!(self.combination)),
+            ("source", json!("iter/tcp")),
             ("keepalive", json!(keepalive)),
             ("keepalive_time_ms", ms(socket.tcp_keepalive_time()?)),
             ("keepalive_time_from", from(1)),

@@ -27,7 +27,7 @@ use crate::{
     plan::AuditPlan,
     record::State,
     sink,
-    sockets::{self, row::Row},
+    sockets::{self, row::Row, snapshot::Snapshots},
 };
 
 /// Runs `kaprobe audit`: [`exit::Code::Ok`] where every connection is safe.
@@ -92,12 +92,12 @@ impl Audit<'_> {
     fn run(&mut self) -> Result<()> {
         self.output.head()?;
         let plan = self.plan;
-        sockets::each(&plan.sockets, &mut |rows| {
-            for row in rows {
-                self.row(row)?;
-            }
+        let mut snapshots = Snapshots::with_settings(&plan.sockets)?;
+        let notes = snapshots.take(&mut |rows| {
+            rows.iter().try_for_each(|row| self.row(row))?;
             Ok(())
         })?;
+        notes.tell();
         Ok(self.output.end(&self.groups, self.timeouts)?)
     }
 

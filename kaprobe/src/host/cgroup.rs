@@ -2,9 +2,13 @@
 //! them by. Sockets belong to one of these, whatever v1 hierarchies there are beside.
 
 use std::{
+    collections::HashMap,
     ffi::OsString,
     fs, io,
-    os::unix::ffi::OsStringExt as _,
+    os::unix::{
+        ffi::{OsStrExt as _, OsStringExt as _},
+        fs::MetadataExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -14,6 +18,8 @@ use rustix::{
     fs::{AtFlags, CWD, Mode, OFlags, StatxFlags},
     io::Errno,
 };
+
+use crate::escape::Escaped;
 
 /// The inode number of the root of a hierarchy: the first that `__kernfs_new_node`
 /// gives (fs/kernfs/dir.c: `idr_alloc_cyclic(…, 1, 0, …)`).
@@ -136,6 +142,31 @@ fn is_cgroup(directory: &OwnedFd) -> rustix::io::Result<bool> {
     Ok(rustix::fs::fstatfs(directory)?.f_type == libc::CGROUP2_SUPER_MAGIC)
 }
 
+/// The path of every cgroup that can be seen, by id, from the root of the mount down:
+/// as `ss --cgroup` and systemd write it. Empty where no hierarchy is mounted.
+#[must_use]
+pub fn paths() -> HashMap<u64, Escaped> {
+    let mounts = mounts().unwrap_or_default();
+    let mut paths = HashMap::new();
+    let Some(root) = mounts.into_iter().find(|mount| mount.is_cgroup) else {
+        return paths;
+    };
+    let mut waiting = vec![root.point.clone()];
+    while let Some(directory) = waiting.pop() {
+        // One that was removed meanwhile has no name any more.
+        let Ok(inode) = fs::metadata(&directory).map(|it| it.ino()) else {
+            continue;
+        };
+        let below = directory.strip_prefix(&root.point).unwrap_or(&directory);
+        let path = Path::new("/").join(below);
+        paths.insert(inode, Escaped::from_bytes(path.as_os_str().as_bytes()));
+        let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
+        let folders = entries.filter(|it| it.file_type().is_ok_and(|kind| kind.is_dir()));
+        waiting.extend(folders.map(|it| it.path()));
+    }
+    paths
+}
+
 /// A line of mountinfo, proc_pid_mountinfo(5).
 #[derive(Debug, PartialEq, Eq)]
 struct Mount {
@@ -187,7 +218,7 @@ fn unescape(field: &[u8]) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::fs::MetadataExt as _, process, thread};
+    use std::{process, thread};
 
     use rustix::{
         mount::{MountPropagationFlags, mount_bind, mount_change},
@@ -252,6 +283,9 @@ mod tests {
             assert_eq!(resolve(path)?, expected, "{path:?}");
         }
         assert_eq!(resolve(nested.parent())?.level, 1);
+        let path = Path::new("/").join(relative);
+        let known = paths().get(&expected.id).map(ToString::to_string);
+        assert_eq!(known.as_deref(), path.to_str());
         assert_eq!(
             resolve(root)?,
             Cgroup {

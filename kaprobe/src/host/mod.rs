@@ -5,7 +5,9 @@
 
 pub mod cgroup;
 pub mod fds;
+pub mod holders;
 pub mod netns;
 pub mod owner;
 pub mod privilege;
+pub mod sock_diag;
 pub mod timeouts;

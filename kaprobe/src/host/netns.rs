@@ -16,7 +16,10 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use rustix::{
     fd::AsFd as _,
     fs::{Mode, OFlags},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
 };
+
+use crate::escape::Escaped;
 
 /// Where iproute2 keeps the namespaces that it made, by name.
 const NAMED: &str = "/run/netns";
@@ -100,35 +103,81 @@ impl Netns {
     }
 }
 
-/// The names that `ip netns` gave, by inode number.
-#[must_use]
-pub fn names() -> BTreeMap<u32, String> {
-    names_in(Path::new(NAMED))
-}
-
 /// That of the calling thread.
 #[must_use]
 pub fn own() -> Option<u32> {
     inode("/proc/thread-self/ns/net".as_ref()).ok()
 }
 
-/// Every network namespace that has a name or a process, by inode number, with a file
-/// that refers to it; no more than so many.
+/// A network namespace that can be entered.
+#[derive(Debug)]
+pub struct Place {
+    /// A file that refers to it, and keeps it alive.
+    pub file: fs::File,
+    /// Its name, where `ip netns` gave it one.
+    name: Option<String>,
+    /// The UTS namespace of a process in it.
+    uts: Option<PathBuf>,
+}
+
+impl Place {
+    /// What it is called: its name in `ip netns`, or else the host name that its
+    /// processes have, where they are not of this thread's UTS namespace. Runtimes
+    /// give each container one: its short id, or the name of its pod.
+    ///
+    /// This thread is in that UTS namespace afterwards.
+    #[must_use]
+    pub fn name(&self, own_uts: Option<u64>) -> Option<Escaped> {
+        if let Some(name) = &self.name {
+            return Some(Escaped::from(name.as_str()));
+        }
+        let uts = fs::File::open(self.uts.as_ref()?).ok()?;
+        if uts.metadata().ok().map(|it| it.ino()) == own_uts {
+            return None;
+        }
+        let kind = Some(LinkNameSpaceType::HostNameAndNISDomainName);
+        move_into_link_name_space(uts.as_fd(), kind).ok()?;
+        let name = rustix::system::uname();
+        Some(Escaped::from_bytes(name.nodename().to_bytes()))
+    }
+}
+
+/// The inode number of the calling thread's UTS namespace.
 #[must_use]
-pub fn all(most: usize) -> BTreeMap<u32, fs::File> {
+pub fn own_uts() -> Option<u64> {
+    fs::metadata("/proc/thread-self/ns/uts")
+        .ok()
+        .map(|it| it.ino())
+}
+
+/// Every network namespace that has a name or a process, by inode number; no more than
+/// so many. That of a process whose namespaces may not be looked at is missing.
+#[must_use]
+pub fn all(most: usize) -> BTreeMap<u32, Place> {
     let named = fs::read_dir(NAMED).into_iter().flatten().flatten();
-    let named = named.map(|entry| entry.path());
-    let processes = numbered("/proc".as_ref()).map(|process| process.join("ns/net"));
-    let mut all = BTreeMap::new();
-    for path in named.chain(processes) {
+    let named = named.map(|entry| (entry.path(), Some(entry.file_name()), None));
+    let processes = numbered("/proc".as_ref())
+        .map(|process| (process.join("ns/net"), None, Some(process.join("ns/uts"))));
+    let mut all: BTreeMap<u32, Place> = BTreeMap::new();
+    for (path, name, uts) in named.chain(processes) {
         let Ok(inode) = inode(&path) else { continue };
+        match all.entry(inode) {
+            Entry::Occupied(mut known) => {
+                let known = known.get_mut();
+                known.uts = known.uts.take().or(uts);
+            }
+            Entry::Vacant(entry) => {
+                if let Ok(file) = fs::File::open(&path) {
+                    entry.insert(Place {
+                        file,
+                        name: name.map(|name| name.to_string_lossy().into_owned()),
+                        uts,
+                    });
+                }
+            }
+        }
         if all.len() >= most {
             break;
-        }
-        if let Entry::Vacant(entry) = all.entry(inode)
-            && let Ok(file) = fs::File::open(&path)
-        {
-            entry.insert(file);
         }
     }
     all

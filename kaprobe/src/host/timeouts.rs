@@ -29,10 +29,10 @@ pub fn read() -> Vec<HostTimeout> {
     let reader = thread::Builder::new().name("timeouts".to_owned());
     let reader = reader.spawn(|| {
         let mut found = Vec::new();
-        for (netns, file) in netns::all(MOST) {
+        for (netns, place) in netns::all(MOST) {
             let kind = Some(LinkNameSpaceType::Network);
             if netns::own().is_some_and(|own| own == netns)
-                || move_into_link_name_space(file.as_fd(), kind).is_ok()
+                || move_into_link_name_space(place.file.as_fd(), kind).is_ok()
             {
                 found.extend(here(netns));
             }

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     event::{Hook, Origin},
     record::{Family, State, WallTime},
-    sockets::row::{Row, Timer},
+    sockets::row::{Row, Source, Timer},
 };
 
 /// How many snapshots are read at once.
@@ -59,7 +59,7 @@ impl SocketIterator {
     ///
     /// # Errors
     /// When the kernel can't be read, or `see` fails.
-    pub fn each(&mut self, mut see: impl FnMut(Row) -> Result<()>) -> Result<()> {
+    pub fn each(&mut self, see: &mut dyn FnMut(Row) -> Result<()>) -> Result<()> {
         let program = iterator(&mut self.ebpf)?;
         let link = program.attach().context("cannot attach iter/tcp")?;
         let link = program.take_link(link)?;
@@ -129,6 +129,7 @@ impl Decoder {
             0,
             0,
             Timer::Off,
+            Source::IterTcp,
         );
         match state {
             State::TimeWait | State::NewSynRecv => self.minisock(row, &raw),

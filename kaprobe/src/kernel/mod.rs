@@ -15,6 +15,7 @@ mod tracer;
 pub use self::{
     attach::Attached,
     btf::PATH as BTF_PATH,
+    clock::now,
     decode::{DecodeError, Decoder},
     iterator::SocketIterator,
     survey::{Tried, survey},

@@ -98,7 +98,11 @@ pub struct Tracer {
 pub struct Stop(Arc<OwnedFd>);
 
 impl Stop {
-    fn new() -> Result<Self> {
+    /// One that nobody has asked for yet.
+    ///
+    /// # Errors
+    /// When the kernel has no eventfd to give.
+    pub fn new() -> Result<Self> {
         let fd = eventfd(0, EventfdFlags::CLOEXEC).context("cannot make an eventfd")?;
         Ok(Self(Arc::new(fd)))
     }
@@ -110,6 +114,20 @@ impl Stop {
     pub fn stop(&self) -> io::Result<()> {
         rustix::io::write(&*self.0, &1_u64.to_ne_bytes())?;
         Ok(())
+    }
+
+    /// Waits for so long, or until the end is asked for: then `true`. A signal may cut
+    /// the wait short.
+    ///
+    /// # Errors
+    /// When an eventfd can't be polled.
+    pub fn wait(&self, pause: Duration) -> Result<bool> {
+        let mut fd = [PollFd::new(&*self.0, PollFlags::IN)];
+        let pause = Timespec::try_from(pause).context("too long a pause")?;
+        match poll(&mut fd, Some(&pause)) {
+            Err(rustix::io::Errno::INTR) => Ok(false),
+            ready => Ok(ready.context("cannot poll an eventfd")? > 0),
+        }
     }
 }
 
@@ -223,12 +241,6 @@ impl Tracer {
         }
     }
 
-    fn stopped(&self) -> Result<bool> {
-        let mut fd = [PollFd::new(&*self.stop.0, PollFlags::IN)];
-        let none = Timespec::default();
-        Ok(poll(&mut fd, Some(&none)).context("cannot poll an eventfd")? > 0)
-    }
-
     /// Moves what the ring buffer holds into `batch`, until that is full.
     fn drain(&mut self, batch: &mut Vec<Event>) -> Result<()> {
         self.decoder.clock_offset_ns = clock::offset_ns();
@@ -257,7 +269,7 @@ impl Source for Tracer {
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
-        if self.stopped()? {
+        if self.stop.wait(Duration::ZERO)? {
             // No event after this one; those in the buffer follow, then the losses.
             set_state(&mut self.ebpf, State::default())?;
             self.ended = true;

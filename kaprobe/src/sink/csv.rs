@@ -51,6 +51,13 @@ pub(crate) fn field_text(text: &mut String, value: Value<'_>) {
             let words: Vec<_> = numbers.iter().map(u64::to_string).collect();
             text.write_str(&words.join(" "))
         }
+        Value::Owners(owners) => {
+            let words: Vec<_> = owners
+                .iter()
+                .map(|it| format!("{}/{}/{}", it.pid, it.fd, it.comm))
+                .collect();
+            text.write_str(&words.join(" "))
+        }
         Value::Text(shown) => write!(text, "{shown}"),
     };
     if let Some(first @ (b'=' | b'+' | b'-' | b'@')) = text.bytes().next() {

@@ -3,47 +3,60 @@
 use std::{
     borrow::Cow,
     fmt::Write as _,
-    io::{self, BufWriter, Stdout, Write as _},
+    io::{self, BufWriter, Write},
 };
 
-use super::row::{Row, Timer};
+use terminal_size::{Height, Width, terminal_size};
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+use super::{
+    row::{Row, Source, Timer},
+    snapshot::Notes,
+};
 use crate::{
-    plan::Format,
+    plan::{Format, SocketsPlan},
+    record::State,
     sink::{Ms, endpoint, field_text, word},
     words::Word as _,
 };
 
-/// What stands where nothing is known.
-const UNKNOWN: &str = "-";
+/// What stands where there is nothing to tell.
+const NOTHING: &str = "-";
+/// What stands where there is something, and it can't be seen.
+const UNSEEN: &str = "?";
 
-/// Standard output, in one of the formats.
-pub(super) struct Output {
-    out: BufWriter<Stdout>,
+/// Somewhere to write to, in one of the formats.
+pub(super) struct Output<W: Write> {
+    out: BufWriter<W>,
     format: Format,
-    heading: bool,
+    columns: Columns,
 }
 
-impl Output {
-    pub(super) fn new(format: Format, heading: bool) -> Self {
+impl<W: Write> Output<W> {
+    pub(super) fn new(out: W, format: Format, columns: Columns) -> Self {
         Self {
-            out: BufWriter::new(io::stdout()),
+            out: BufWriter::new(out),
             format,
-            heading,
+            columns,
         }
     }
 
     pub(super) fn head(&mut self) -> io::Result<()> {
         match self.format {
-            _ if !self.heading => Ok(()),
             Format::Json => Ok(()),
             Format::Csv => writeln!(self.out, "{}", Row::NAMES.join(",")),
-            Format::Text => self.cells(&HEADINGS.map(Cow::Borrowed)),
+            Format::Text => writeln!(self.out, "{}", self.columns.heading()),
         }
     }
 
-    pub(super) fn row(&mut self, row: &Row) -> io::Result<()> {
+    pub(super) fn rows(&mut self, rows: &[Row]) -> io::Result<()> {
+        rows.iter().try_for_each(|row| self.row(row))?;
+        self.out.flush()
+    }
+
+    fn row(&mut self, row: &Row) -> io::Result<()> {
         match self.format {
-            Format::Text => self.cells(&cells(row)),
+            Format::Text => writeln!(self.out, "{}", self.columns.line(row)),
             Format::Json => {
                 serde_json::to_writer(&mut self.out, row)?;
                 self.out.write_all(b"\n")
@@ -61,53 +74,265 @@ impl Output {
             }
         }
     }
+}
 
-    pub(super) fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+/// What a terminal is to show, in place of what it shows. Nothing has to be undone
+/// afterwards, whatever way kaprobe ends.
+pub(super) struct Picture {
+    text: Vec<u8>,
+    columns: Columns,
+    heading: bool,
+    width: usize,
+    height: usize,
+}
+
+/// To the upper left corner.
+const HOME: &[u8] = b"\x1b[H";
+/// Clears what is left of the line, and goes to the next.
+const NEXT: &[u8] = b"\x1b[K\r\n";
+/// Clears what is left of the screen.
+const END: &[u8] = b"\x1b[J";
+
+impl Picture {
+    pub(super) fn new(plan: &SocketsPlan) -> Self {
+        let (Width(width), Height(height)) = terminal_size().unwrap_or((Width(80), Height(24)));
+        Self {
+            text: HOME.to_vec(),
+            columns: Columns::of(plan),
+            heading: plan.heading,
+            width: width.into(),
+            height: height.into(),
+        }
     }
 
-    fn cells(&mut self, cells: &[Cow<'_, str>; 11]) -> io::Result<()> {
-        let mut line = String::with_capacity(160);
-        for (cell, width) in cells.iter().zip(WIDTHS) {
-            // Writing to a String cannot fail.
-            let _ = write!(line, "{cell:width$} ");
+    /// How many sockets there is room for, beside the heading, a line on the rest and
+    /// the one that the cursor is left in.
+    pub(super) fn room(&self) -> usize {
+        self.height.saturating_sub(3).max(1)
+    }
+
+    /// Draws these sockets of so many.
+    pub(super) fn draw(&mut self, rows: &[Row], count: usize, notes: &Notes) -> io::Result<()> {
+        if self.heading {
+            let heading = self.columns.heading();
+            self.line(&heading)?;
         }
-        writeln!(self.out, "{}", line.trim_end())
+        for row in rows {
+            let line = self.columns.line(row);
+            self.line(&line)?;
+        }
+        let notes = match notes.0.len() {
+            0 => String::new(),
+            _ => format!("; {}", crate::escape::message(&notes.0.join("; "))),
+        };
+        self.line(&format!("{} of {count} sockets{notes}", rows.len()))?;
+        self.text.write_all(END)
+    }
+
+    pub(super) fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// As much of a line as fits: a longer one would take another's place.
+    fn line(&mut self, line: &str) -> io::Result<()> {
+        let mut room = self.width;
+        let fits = line.chars().take_while(|char| {
+            let width = char.width().unwrap_or(0);
+            let fits = width <= room;
+            room = room.saturating_sub(width);
+            fits
+        });
+        let line: String = fits.collect();
+        self.text.write_all(line.as_bytes())?;
+        self.text.write_all(NEXT)
     }
 }
 
-const HEADINGS: [&str; 11] = [
-    "STATE",
-    "RECVQ",
-    "SENDQ",
-    "PID",
-    "COMM",
-    "LADDR:LPORT",
-    "RADDR:RPORT",
-    "TIMER",
-    "KEEPALIVE",
-    "IDLE",
-    "DEAD-IN",
-];
-const WIDTHS: [usize; 11] = [11, 5, 5, 7, 12, 21, 21, 18, 30, 7, 0];
+/// The columns of text: what heads each, how wide it is at least, what it shows.
+pub(super) struct Columns(Vec<Column>);
 
-fn cells(row: &Row) -> [Cow<'_, str>; 11] {
-    let ms = |ms: Option<u64>| ms.map_or(UNKNOWN.into(), |ms| Ms(ms).to_string().into());
-    [
-        row.state.word().into(),
-        row.recvq.to_string().into(),
-        row.sendq.to_string().into(),
-        row.pid.map_or(UNKNOWN.into(), |pid| pid.to_string().into()),
-        row.comm
-            .as_ref()
-            .map_or(UNKNOWN.into(), |comm| word(comm.as_str())),
-        endpoint(Some(row.laddr), Some(row.lport)).into(),
-        endpoint(Some(row.raddr), Some(row.rport)).into(),
-        timer(row).into(),
-        keepalive(row).into(),
-        ms(row.idle_ms),
-        ms(row.dead_in_ms),
-    ]
+struct Column {
+    heading: &'static str,
+    width: usize,
+    cell: fn(&Row) -> Cow<'_, str>,
+}
+
+const STANDARD: [Column; 11] = [
+    Column {
+        heading: "STATE",
+        width: 11,
+        cell: |row| row.state.word().into(),
+    },
+    Column {
+        heading: "RECVQ",
+        width: 5,
+        cell: |row| row.recvq.to_string().into(),
+    },
+    Column {
+        heading: "SENDQ",
+        width: 5,
+        cell: |row| row.sendq.to_string().into(),
+    },
+    Column {
+        heading: "PID",
+        width: 7,
+        cell: |row| held(row, row.pid),
+    },
+    Column {
+        heading: "COMM",
+        width: 12,
+        cell: |row| comm(row),
+    },
+    Column {
+        heading: "LADDR:LPORT",
+        width: 21,
+        cell: |row| endpoint(Some(row.laddr), Some(row.lport)).into(),
+    },
+    Column {
+        heading: "RADDR:RPORT",
+        width: 21,
+        cell: |row| endpoint(Some(row.raddr), Some(row.rport)).into(),
+    },
+    Column {
+        heading: "TIMER",
+        width: 18,
+        cell: |row| timer(row).into(),
+    },
+    Column {
+        heading: "KEEPALIVE",
+        width: 20,
+        cell: |row| keepalive(row).into(),
+    },
+    Column {
+        heading: "IDLE",
+        width: 7,
+        cell: |row| ms(row.idle_ms),
+    },
+    Column {
+        heading: "DEAD-IN",
+        width: 7,
+        cell: |row| dead(row),
+    },
+];
+
+const NETNS: Column = Column {
+    heading: "NETNS",
+    width: 12,
+    cell: netns,
+};
+
+const MORE: [Column; 5] = [
+    Column {
+        heading: "LASTRCV",
+        width: 7,
+        cell: |row| ms(row.lastrcv_ms),
+    },
+    Column {
+        heading: "LASTACK",
+        width: 7,
+        cell: |row| ms(row.lastack_ms),
+    },
+    Column {
+        heading: "LASTSND",
+        width: 7,
+        cell: |row| ms(row.lastsnd_ms),
+    },
+    Column {
+        heading: "UID",
+        width: 5,
+        cell: |row| number(row.uid.map(u64::from)),
+    },
+    Column {
+        heading: "CGROUP",
+        width: 0,
+        cell: cgroup,
+    },
+];
+
+impl Columns {
+    pub(super) fn of(plan: &SocketsPlan) -> Self {
+        let several = plan.selection.all_netns || !plan.selection.kernel.netns.is_empty();
+        let mut columns: Vec<_> = STANDARD.into();
+        if several || plan.wide {
+            columns.push(NETNS);
+        }
+        if plan.wide {
+            columns.extend(MORE);
+        }
+        Self(columns)
+    }
+
+    fn heading(&self) -> String {
+        self.join(|column| column.heading.into())
+    }
+
+    fn line(&self, row: &Row) -> String {
+        self.join(|column| (column.cell)(row))
+    }
+
+    fn join<'a>(&self, cell: impl Fn(&Column) -> Cow<'a, str>) -> String {
+        let mut line = String::with_capacity(160);
+        for column in &self.0 {
+            let cell = cell(column);
+            let padding = column.width.saturating_sub(cell.width()) + 1;
+            line.push_str(&cell);
+            line.extend(std::iter::repeat_n(' ', padding));
+        }
+        line.truncate(line.trim_end().len());
+        line
+    }
+}
+
+fn ms(ms: Option<u64>) -> Cow<'static, str> {
+    ms.map_or(NOTHING.into(), |ms| Ms(ms).to_string().into())
+}
+
+fn number(number: Option<u64>) -> Cow<'static, str> {
+    number.map_or(NOTHING.into(), |it| it.to_string().into())
+}
+
+/// What is known of whoever holds the socket.
+fn held(row: &Row, pid: Option<u32>) -> Cow<'static, str> {
+    if row.is_ownerless() {
+        return UNSEEN.into();
+    }
+    number(pid.map(u64::from))
+}
+
+fn comm(row: &Row) -> Cow<'_, str> {
+    match &row.comm {
+        Some(comm) => word(comm.as_str()),
+        None => held(row, None),
+    }
+}
+
+fn dead(row: &Row) -> Cow<'static, str> {
+    if row.source == Source::SockDiag && row.keepalive != Some(false) && is_open(row) {
+        return UNSEEN.into();
+    }
+    ms(row.dead_in_ms)
+}
+
+fn netns(row: &Row) -> Cow<'_, str> {
+    match &row.netns_name {
+        Some(name) => word(name.as_str()),
+        None => row.netns.to_string().into(),
+    }
+}
+
+fn cgroup(row: &Row) -> Cow<'_, str> {
+    match &row.cgroup_path {
+        Some(path) => word(path.as_str()),
+        None => number(row.cgroup),
+    }
+}
+
+/// Whether keepalive has something to watch.
+fn is_open(row: &Row) -> bool {
+    !matches!(
+        row.state,
+        State::Listen | State::Close | State::TimeWait | State::SynSent
+    )
 }
 
 /// As `netstat -o`: the timer, and how long it has; then retransmits and probes.
@@ -135,7 +360,9 @@ fn keepalive(row: &Row) -> String {
         }
     };
     match row.keepalive {
-        None => UNKNOWN.to_owned(),
+        Some(true) if row.source == Source::SockDiag => format!("on {UNSEEN}"),
+        None if row.source == Source::SockDiag && row.uid.is_some() => UNSEEN.to_owned(),
+        None => NOTHING.to_owned(),
         Some(false) => "off".to_owned(),
         Some(true) => {
             let mut text = format!(

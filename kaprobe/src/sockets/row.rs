@@ -12,7 +12,7 @@ use super::forecast::Watch;
 use crate::{
     escape::Escaped,
     event::{Cause, Origin},
-    record::{Family, State, WallTime, record},
+    record::{Family, OwnerFds, State, WallTime, record},
     words::words,
 };
 
@@ -45,14 +45,21 @@ record! {
         sendq: u64,
         /// The timer that is pending, as netstat names it.
         timer: Timer,
+        /// What told of the socket.
+        source: Source,
     }
     optional {
-        /// Name of the network namespace, as `ip netns` lists it.
+        /// Name of the network namespace: as `ip netns` lists it, or else the host name
+        /// that the processes in it have, where that is not this host's own: what a
+        /// container calls itself.
         netns_name: Escaped,
         /// A process that holds the socket.
         pid: u32,
         /// Its command.
         comm: Escaped,
+        /// Every descriptor that refers to the socket. Empty where it has a file, and
+        /// nobody who may be looked at holds it.
+        owners: OwnerFds,
         /// uid of the socket's owner, in the initial user namespace.
         uid: u32,
         /// Inode number in sockfs.
@@ -61,6 +68,8 @@ record! {
         cookie: u64,
         /// cgroup v2 id.
         cgroup: u64,
+        /// Path of that cgroup in its hierarchy, as `ss --cgroup` shows it.
+        cgroup_path: Escaped,
         /// No process holds the socket any more.
         orphan: bool,
         /// Until that timer fires, ms.
@@ -128,6 +137,14 @@ impl Row {
         })
     }
 
+    /// Whether it has a file, and nobody who may be looked at holds it.
+    #[must_use]
+    pub fn is_ownerless(&self) -> bool {
+        self.owners
+            .as_ref()
+            .is_some_and(|owners| owners.0.is_empty())
+    }
+
     /// Adds what follows from the rest.
     #[must_use]
     pub fn foretold(mut self) -> Self {
@@ -137,6 +154,19 @@ impl Row {
         self
     }
 }
+
+/// What told of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// The BPF iterator: everything.
+    IterTcp,
+    /// Netlink's sock_diag, which `ss` asks: neither the keepalive settings, nor
+    /// TCP_USER_TIMEOUT, nor a keepalive timer that another timer hides. SO_KEEPALIVE
+    /// follows from the timer, where a connection is open and no other is pending.
+    SockDiag,
+}
+
+words!(Source { IterTcp => "iter/tcp", SockDiag => "sock_diag" });
 
 /// A timer, as `netstat -o` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

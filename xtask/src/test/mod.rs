@@ -160,6 +160,8 @@ fn guest(args: &Args) -> Result<Guest> {
             .into_iter()
             .chain(args.arguments.iter().cloned())
             .collect(),
+        // What `ss` asks, and kaprobe where it may not load BPF programs.
+        modules: vec!["tcp_diag".to_owned()],
         ..Guest::default()
     })
 }

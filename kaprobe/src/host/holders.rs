@@ -1,0 +1,68 @@
+//! Everyone who holds some sockets: one walk through /proc, for a snapshot.
+//!
+//! [`super::owner`] is for a stream of events: it remembers, and names one process.
+
+use std::collections::{HashMap, HashSet};
+
+use rustix::fd::{AsFd as _, OwnedFd};
+
+use super::fds::{self, SocketFd};
+use crate::{
+    escape::Escaped,
+    record::{OwnerFd, OwnerFds},
+};
+
+/// Who holds the sockets that were asked for.
+#[derive(Debug)]
+pub struct Holders {
+    proc: OwnedFd,
+    held: HashMap<u64, Vec<SocketFd>>,
+    comms: HashMap<u32, Option<Escaped>>,
+    unreadable: usize,
+}
+
+impl Holders {
+    /// Walks through /proc, and notes who holds one of these, by inode number.
+    ///
+    /// # Errors
+    /// Where /proc can't be read.
+    pub fn find(wanted: &HashSet<u64>) -> rustix::io::Result<Self> {
+        let proc = fds::open_proc()?;
+        let mut held: HashMap<_, Vec<_>> = HashMap::with_capacity(wanted.len());
+        let mut unreadable = 0;
+        if !wanted.is_empty() {
+            unreadable = fds::walk(proc.as_fd(), |fd| {
+                if wanted.contains(&fd.inode) {
+                    held.entry(fd.inode).or_default().push(fd);
+                }
+            })?;
+        }
+        Ok(Self {
+            proc,
+            held,
+            comms: HashMap::new(),
+            unreadable,
+        })
+    }
+
+    /// Those who hold this one, the lowest pid first, which mostly is the parent.
+    pub fn of(&mut self, inode: u64) -> OwnerFds {
+        let held = self.held.get(&inode).map_or(&[][..], Vec::as_slice);
+        let owners = held.iter().filter_map(|&SocketFd { pid, fd, .. }| {
+            let comm = self.comms.entry(pid).or_insert_with(|| {
+                let comm = fds::comm(self.proc.as_fd(), pid).ok();
+                comm.map(|comm| Escaped::from_bytes(&comm))
+            });
+            // One that has ended meanwhile holds nothing.
+            let comm = comm.clone()?;
+            Some(OwnerFd { pid, comm, fd })
+        });
+        OwnerFds(owners.collect())
+    }
+
+    /// How many processes did not let their descriptors be read.
+    #[must_use]
+    pub fn unreadable(&self) -> usize {
+        self.unreadable
+    }
+}

@@ -1,0 +1,234 @@
+//! TCP sockets as netlink's sock_diag tells of them: what `ss` shows, for whoever may
+//! not load BPF programs. It knows nothing of keepalive settings.
+
+use std::{
+    io,
+    mem::{offset_of, size_of},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use netlink_packet_core::{
+    DefaultNla, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla as _,
+    parse_u64,
+};
+use netlink_packet_sock_diag::{
+    SockDiagMessage,
+    constants::{AF_INET, AF_INET6, IPPROTO_TCP},
+    inet::{
+        ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, Timer as Pending,
+        nlas::Nla,
+    },
+};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
+
+use crate::{
+    event::Instant,
+    record::{Family, State, WallTime},
+    sockets::row::{Row, Source, Timer},
+};
+
+/// `INET_DIAG_CGROUP_ID`, include/uapi/linux/inet_diag.h: since 5.8.
+const CGROUP_ID: u16 = 21;
+
+/// Bytes read at once: what `ss` takes, and as much as the kernel fills
+/// (`netlink_dump`, net/netlink/af_netlink.c).
+const BUFFER: usize = 32 * 1024;
+
+/// Shows every TCP socket of this thread's network namespace, which is `netns`.
+///
+/// # Errors
+/// When the kernel can't be asked, or `see` fails.
+pub fn each(
+    netns: u32,
+    now: impl Fn() -> Instant,
+    see: &mut dyn FnMut(Row) -> Result<()>,
+) -> Result<()> {
+    for (family, any) in [
+        (AF_INET, SocketId::new_v4()),
+        (AF_INET6, SocketId::new_v6()),
+    ] {
+        dump(
+            family,
+            any,
+            &mut |response| match row(netns, now(), response) {
+                Some(row) => see(row),
+                None => Ok(()),
+            },
+        )
+        .context("cannot ask sock_diag for the TCP sockets")?;
+    }
+    Ok(())
+}
+
+fn dump(
+    family: u8,
+    socket_id: SocketId,
+    see: &mut dyn FnMut(&InetResponse) -> Result<()>,
+) -> Result<()> {
+    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let request = InetRequest {
+        family,
+        protocol: IPPROTO_TCP,
+        extensions: ExtensionFlags::INFO,
+        // Those of newer states too.
+        states: StateFlags::from_bits_retain(u32::MAX),
+        socket_id,
+    };
+    let mut request = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let got = match socket.recv(&mut &mut buffer[..], 0) {
+            Err(why) if why.kind() == io::ErrorKind::Interrupted => continue,
+            got => got?,
+        };
+        let mut rest = buffer
+            .get(..got)
+            .context("a datagram longer than the buffer")?;
+        while !rest.is_empty() {
+            let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)?;
+            match message.payload {
+                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+                    see(&response)?;
+                }
+                NetlinkPayload::Done(_) => return Ok(()),
+                NetlinkPayload::Error(error) => match error.code {
+                    Some(_) => return Err(error.to_io().into()),
+                    None => return Ok(()),
+                },
+                NetlinkPayload::Noop => {}
+                _ => bail!("an answer of a kind that it does not give"),
+            }
+            // Messages start at multiples of four: NLMSG_ALIGN, include/uapi/linux/netlink.h.
+            let length = (message.header.length as usize).next_multiple_of(4).max(4);
+            rest = rest.get(length..).unwrap_or_default();
+        }
+    }
+}
+
+/// `None` for what is no TCP socket that kaprobe knows of.
+fn row(netns: u32, at: Instant, response: &InetResponse) -> Option<Row> {
+    let header = &response.header;
+    let state = State::from_number(header.state)?;
+    let ends = &header.socket_id;
+    let row = Row::new(
+        WallTime(at.wall_ns),
+        at.mono_ns,
+        netns,
+        if header.family == AF_INET {
+            Family::Inet
+        } else {
+            Family::Inet6
+        },
+        ends.source_address,
+        ends.source_port,
+        ends.destination_address,
+        ends.destination_port,
+        state,
+        header.recv_queue.into(),
+        // Of a listener it is the longest queue there may be.
+        if state == State::Listen {
+            0
+        } else {
+            header.send_queue.into()
+        },
+        timer(header.timer.as_ref()),
+        Source::SockDiag,
+    );
+    let cookie = u64::from_ne_bytes(ends.cookie);
+    let minisock = matches!(state, State::TimeWait | State::SynRecv) && header.inode == 0;
+    let mut row = Row {
+        timer_ms: timer_ms(header.timer.as_ref()),
+        cookie: (cookie != 0).then_some(cookie),
+        ..row
+    };
+    if minisock {
+        return Some(row);
+    }
+    row.uid = Some(header.uid);
+    row.inode = (header.inode != 0).then_some(header.inode.into());
+    row.keepalive = keepalive(&row);
+    row.keepalive_next_ms = row.timer_ms.filter(|_| row.timer == Timer::Keepalive);
+    for nla in &response.nlas {
+        match nla {
+            Nla::TcpInfo(info) => add_info(&mut row, info),
+            Nla::Other(other) if other.kind() == CGROUP_ID => row.cgroup = cgroup(other),
+            _ => {}
+        }
+    }
+    Some(row)
+}
+
+/// What the timer tells of SO_KEEPALIVE: a connection that is open has a keepalive timer
+/// from the handshake on (`tcp_finish_connect`, net/ipv4/tcp_input.c), and shows it
+/// where no other is pending (`inet_sk_diag_fill`, net/ipv4/inet_diag.c).
+fn keepalive(row: &Row) -> Option<bool> {
+    match (row.state, row.timer) {
+        (State::Established | State::CloseWait, Timer::Keepalive) => Some(true),
+        (State::Established | State::CloseWait, Timer::Off) => Some(false),
+        _ => None,
+    }
+}
+
+fn timer(pending: Option<&Pending>) -> Timer {
+    match pending {
+        None => Timer::Off,
+        Some(Pending::Retransmit(..)) => Timer::On,
+        Some(Pending::KeepAlive(_)) => Timer::Keepalive,
+        Some(Pending::TimeWait) => Timer::TimeWait,
+        Some(Pending::Probe(_)) => Timer::Probe,
+    }
+}
+
+fn timer_ms(pending: Option<&Pending>) -> Option<u64> {
+    let ms = |left: &Duration| u64::try_from(left.as_millis()).ok();
+    match pending? {
+        Pending::Retransmit(left, _) | Pending::KeepAlive(left) | Pending::Probe(left) => ms(left),
+        // The library leaves it out.
+        Pending::TimeWait => None,
+    }
+}
+
+/// Takes what kaprobe shows from a `struct tcp_info`. A kernel may know fewer members
+/// than the library's structure has: hence by their places.
+fn add_info(row: &mut Row, info: &[u8]) {
+    macro_rules! member {
+        ($name:ident: $type:ty) => {{
+            let at = offset_of!(libc::tcp_info, $name);
+            let bytes = info.get(at..at + size_of::<$type>());
+            bytes
+                .and_then(|it| it.try_into().ok())
+                .map(<$type>::from_ne_bytes)
+        }};
+    }
+    row.retransmits = member!(tcpi_retransmits: u8).map(u32::from);
+    row.probes_out = member!(tcpi_probes: u8).map(u32::from);
+    // In this state these tell of other things, or of nothing (`tcp_get_info`,
+    // net/ipv4/tcp.c).
+    if matches!(row.state, State::Listen | State::SynSent | State::Close) {
+        return;
+    }
+    row.unacked = member!(tcpi_unacked: u32);
+    let ms = |age: Option<u32>| age.map(u64::from);
+    row.lastsnd_ms = ms(member!(tcpi_last_data_sent: u32));
+    row.lastrcv_ms = ms(member!(tcpi_last_data_recv: u32));
+    row.lastack_ms = ms(member!(tcpi_last_ack_recv: u32));
+    row.idle_ms = row.lastrcv_ms.min(row.lastack_ms);
+}
+
+fn cgroup(nla: &DefaultNla) -> Option<u64> {
+    let mut bytes = [0; 8];
+    if nla.value_len() != bytes.len() {
+        return None;
+    }
+    nla.emit_value(&mut bytes);
+    parse_u64(&bytes).ok().filter(|&id| id != 0)
+}
