@@ -39,8 +39,11 @@ impl Subject {
         let kaprobe = env::var_os("KAPROBE_BIN").context("KAPROBE_BIN is not set")?;
         let mut command = Command::new(kaprobe);
         command.args(["trace", "--attach", way, "--json"]);
-        command.args(arguments);
-        Self::process(command)
+        // Its programs run before they are armed, and do nothing then.
+        let folder = tempfile::tempdir()?;
+        let ready = folder.path().join("ready");
+        command.arg("--ready-file").arg(&ready).args(arguments);
+        Self::process(command)?.until(|_| Ok(ready.exists()))
     }
 
     /// Starts bpftrace with a script.
@@ -62,9 +65,14 @@ impl Subject {
     }
 
     /// Returns once firings are seen: by the kernel's statistics, the same for all.
-    fn seen(mut self) -> Result<Self> {
+    fn seen(self) -> Result<Self> {
+        self.until(|subject| Ok(Snapshot::of(subject.pid())?.runs() > 0))
+    }
+
+    /// Returns once something is so.
+    fn until(mut self, is_so: impl Fn(&Self) -> Result<bool>) -> Result<Self> {
         let start = Instant::now();
-        while Snapshot::of(self.pid())?.runs() == 0 {
+        while !is_so(&self)? {
             if let Self::Process(child) = &mut self
                 && let Some(status) = child.try_wait()?
             {
