@@ -211,6 +211,8 @@ record! {
         advice: Escaped,
         /// From the firing that sent the probe to its answer, us.
         rtt_us: u64,
+        /// What the verdicts of several hosts on this connection say together.
+        story: Escaped,
     }
 }
 

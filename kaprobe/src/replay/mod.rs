@@ -7,6 +7,7 @@
 mod line;
 mod log;
 mod merge;
+mod story;
 mod stream;
 mod summary;
 

@@ -5,6 +5,7 @@ use std::fs::File;
 use super::line::Item;
 use super::log::{LogError, Remark};
 use super::merge::{From, Merge};
+use super::story::Stories;
 use crate::escape::Escaped;
 use crate::filter::Filter;
 use crate::plan::ReplayPlan;
@@ -63,6 +64,8 @@ pub(super) struct Stream {
     /// What this replay leaves out, for the headers that follow.
     given: Filters,
     filter: Filter,
+    /// What is told of one connection by several hosts.
+    stories: Stories,
 }
 
 /// What is known of a log.
@@ -174,6 +177,7 @@ impl Stream {
             sources,
             given: plan.given.clone(),
             filter: Filter::new(plan.records.clone()),
+            stories: Stories::new(),
         };
         for (from, headers) in headers.into_iter().enumerate() {
             // A log of several was merged before: its records name their hosts.
@@ -247,36 +251,42 @@ impl Stream {
         if self.hosts && record.host.is_none() {
             record.host = Some(source.host.clone());
         }
+        // Of the log's own hosts, told anew.
+        record.story = None;
+        let (hosts, stories) = (self.hosts, &mut self.stories);
+        let mut show = |mut record: Record| {
+            if hosts {
+                stories.tell(&mut record);
+            }
+            sinks.record(&record)
+        };
         let Some(judge) = &mut source.judge else {
-            return Self::show_as_it_is(&mut self.filter, source, record, sinks);
+            return match Self::as_it_is(&mut self.filter, source, record) {
+                Some(record) => show(record),
+                None => Ok(()),
+            };
         };
         let mut outcome = Ok(());
         let host = record.host.clone();
         stage::judge(&mut self.filter, judge, record, |mut record| {
             record.host.clone_from(&host);
             if outcome.is_ok() {
-                outcome = sinks.record(&record);
+                outcome = show(record);
             }
         });
         outcome
     }
 
-    fn show_as_it_is(
-        filter: &mut Filter,
-        source: &mut Source,
-        record: Record,
-        sinks: &mut impl Output,
-    ) -> Result<(), SinkError> {
+    /// What is shown of a record whose verdict the log has.
+    fn as_it_is(filter: &mut Filter, source: &mut Source, record: Record) -> Option<Record> {
         let number = record.seq;
-        let Some(mut record) = filter.pass(record) else {
-            return Ok(());
-        };
+        let mut record = filter.pass(record)?;
         source.renumbered |= record.seq != number;
         if source.renumbered && record.evidence.is_some() {
             // The numbers of other records now.
             record.evidence = Some(Evidence(Vec::new()));
         }
-        sinks.record(&record)
+        Some(record)
     }
 
     fn next_trace(

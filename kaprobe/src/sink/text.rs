@@ -314,8 +314,11 @@ fn verdict(words: &mut Words<'_>, record: &Record) -> fmt::Result {
         words.add(format_args!("({})", confidence.word()))?;
     }
     words.pair("fits", record.middlebox.as_ref())?;
-    match &record.advice {
-        Some(advice) => write!(words.0, ": {advice}"),
+    if let Some(advice) = &record.advice {
+        write!(words.0, ": {advice}")?;
+    }
+    match &record.story {
+        Some(story) => write!(words.0, "; all hosts: {story}"),
         None => Ok(()),
     }
 }

@@ -1,0 +1,272 @@
+//! One connection on several hosts: ties the verdicts of its two ends, and of a host
+//! that never had it, into one story that names each.
+//!
+//! Pure: time comes from the records. A connection is known by its addresses and ports,
+//! which a NAT changes and which are used again; so verdicts are tied only where their
+//! times fit as well.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+
+use lru::LruCache;
+
+use crate::escape::Escaped;
+use crate::record::{EventName, Evidence, Record, VerdictName};
+
+/// How many connections are kept in mind.
+const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(16_384).expect("it is not zero");
+
+/// How many hosts of one connection.
+const HOSTS: usize = 8;
+
+/// How far the clocks of two hosts, and what they saw of one segment, may be apart, ns.
+const NEAR_NS: i64 = 5_000_000_000;
+
+/// Both ends, the lesser first: whichever of them tells.
+type Ends = [(IpAddr, u16); 2];
+
+/// The verdicts on each connection, a host's last.
+#[derive(Debug)]
+pub(super) struct Stories(LruCache<Ends, Vec<Part>>);
+
+/// A host's part in a story.
+#[derive(Clone, Debug)]
+struct Part {
+    host: Escaped,
+    verdict: VerdictName,
+    /// Number of its record.
+    seq: u64,
+    /// When, by the wall clock, ns.
+    at_ns: i64,
+    idle_ms: u64,
+}
+
+impl Stories {
+    pub(super) fn new() -> Self {
+        Self(LruCache::new(CONNECTIONS))
+    }
+
+    /// Adds to a verdict what other hosts' verdicts on the same connection were.
+    pub(super) fn tell(&mut self, record: &mut Record) {
+        let Some((ends, part)) = Part::of(record) else {
+            return;
+        };
+        let parts = self.0.get_or_insert_mut(ends, Vec::new);
+        parts.retain(|it| it.host != part.host);
+        // The addresses were used again.
+        if !parts.iter().any(|it| it.fits(&part)) {
+            parts.clear();
+        }
+        if parts.len() == HOSTS {
+            parts.remove(0);
+        }
+        parts.push(part);
+        if parts.len() < 2 {
+            return;
+        }
+        let mut evidence = record.evidence.take().unwrap_or_default().0;
+        let others = parts.iter().map(|it| it.seq);
+        evidence.extend(others.filter(|&seq| seq > 0 && seq != record.seq));
+        evidence.sort_unstable();
+        evidence.dedup();
+        record.evidence = Some(Evidence(evidence));
+        record.story = Some(Escaped::from_escaped(&told(parts)));
+    }
+}
+
+impl Part {
+    fn of(record: &Record) -> Option<(Ends, Self)> {
+        let mut ends = [
+            (record.laddr?.to_canonical(), record.lport?),
+            (record.raddr?.to_canonical(), record.rport?),
+        ];
+        ends.sort_unstable();
+        let part = Self {
+            host: record.host.clone()?,
+            verdict: record
+                .verdict
+                .filter(|_| record.event == EventName::Verdict)?,
+            seq: record.seq,
+            at_ns: record.time.0,
+            idle_ms: record.idle_ms.unwrap_or_default(),
+        };
+        Some((ends, part))
+    }
+
+    /// When the peer was last heard, ns.
+    fn heard_ns(&self) -> i64 {
+        let idle_ns = self.idle_ms.saturating_mul(1_000_000);
+        self.at_ns.saturating_sub_unsigned(idle_ns)
+    }
+
+    fn is_stray(&self) -> bool {
+        self.verdict == VerdictName::StraySegment
+    }
+
+    /// Whether both can be of one connection. Its ends fall silent together, or one
+    /// dies of what the other does; a stray segment comes while an end is silent.
+    fn fits(&self, other: &Self) -> bool {
+        let near = |a: i64, b: i64| a.abs_diff(b) <= NEAR_NS.unsigned_abs();
+        let during = |end: &Self, at: i64| {
+            at >= end.heard_ns().saturating_sub(NEAR_NS) && at <= end.at_ns.saturating_add(NEAR_NS)
+        };
+        match (self.is_stray(), other.is_stray()) {
+            (true, true) => near(self.at_ns, other.at_ns),
+            (true, false) => during(other, self.at_ns),
+            (false, true) => during(self, other.at_ns),
+            (false, false) => {
+                near(self.at_ns, other.at_ns) || near(self.heard_ns(), other.heard_ns())
+            }
+        }
+    }
+
+    fn told(&self) -> String {
+        let Self { host, idle_ms, .. } = self;
+        let idle = format!("{}.{} s", idle_ms / 1_000, idle_ms % 1_000 / 100);
+        match self.verdict {
+            VerdictName::IdleEviction => {
+                format!("{host} sent after {idle} of silence and was reset")
+            }
+            VerdictName::StraySegment => {
+                format!("{host} answered with a reset, having no such connection")
+            }
+            VerdictName::ProbeReset => {
+                format!("{host} held its end until a probe after {idle} of silence drew a reset")
+            }
+            VerdictName::PeerUnreachable | VerdictName::UserTimeout => {
+                format!("{host} held its end until it gave up after {idle} of silence")
+            }
+            VerdictName::AbortedByPeer => format!("{host} was reset by its peer"),
+            VerdictName::AbortedLocally => format!("{host} reset it"),
+            VerdictName::FinWait2 => format!("{host} had closed it"),
+        }
+    }
+}
+
+/// The story: who lost the connection, who answered, who held on; each in the order of
+/// time, by clocks that may differ a little.
+fn told(parts: &[Part]) -> String {
+    let mut parts: Vec<_> = parts.iter().collect();
+    // What was sent comes before what answered it.
+    parts.sort_by_key(|it| {
+        (
+            it.at_ns
+                .saturating_add(if it.is_stray() { NEAR_NS } else { 0 }),
+            it.seq,
+        )
+    });
+    let mut story = String::new();
+    for part in &parts {
+        let comma = if story.is_empty() { "" } else { "; " };
+        // Writing to a String cannot fail.
+        let _ = write!(story, "{comma}{}", part.told());
+    }
+    let ends = parts.iter().filter(|it| !it.is_stray()).count();
+    if ends > 1 && ends < parts.len() {
+        story.push_str(": a box between forgot the connection, and sent it elsewhere");
+    }
+    story
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::WallTime;
+
+    const CLIENT: (IpAddr, u16) = (IpAddr::V4(std::net::Ipv4Addr::new(10, 9, 0, 1)), 40_000);
+    const SERVICE: (IpAddr, u16) = (IpAddr::V4(std::net::Ipv4Addr::new(10, 9, 0, 100)), 5672);
+
+    /// A verdict on a host, so many ms after the start.
+    fn verdict(ms: u32, seq: u64, host: &str, verdict: VerdictName, idle_ms: u64) -> Record {
+        let ns = i64::from(ms) * 1_000_000;
+        let mut record = Record::new(WallTime(ns), ns.unsigned_abs(), seq, EventName::Verdict);
+        let is_client = host == "client";
+        let (local, remote) = if is_client {
+            (CLIENT, SERVICE)
+        } else {
+            (SERVICE, CLIENT)
+        };
+        record.host = Some(Escaped::from(host));
+        (record.laddr, record.lport) = (Some(local.0), Some(local.1));
+        (record.raddr, record.rport) = (Some(remote.0), Some(remote.1));
+        record.verdict = Some(verdict);
+        record.evidence = Some(Evidence(vec![seq - 1]));
+        record.idle_ms = Some(idle_ms).filter(|&it| it > 0);
+        record
+    }
+
+    fn tell(records: Vec<Record>) -> Vec<(Option<String>, Vec<u64>)> {
+        let mut stories = Stories::new();
+        let told = records.into_iter().map(|mut record| {
+            stories.tell(&mut record);
+            let story = record.story.map(|it| it.to_string());
+            (story, record.evidence.unwrap_or_default().0)
+        });
+        told.collect()
+    }
+
+    #[test]
+    fn three_hosts_tell_one_story() {
+        use VerdictName::{IdleEviction, ProbeReset, StraySegment};
+        let told = tell(vec![
+            verdict(20_000, 2, "server2", StraySegment, 0),
+            verdict(20_001, 4, "client", IdleEviction, 12_000),
+            verdict(32_000, 8, "server1", ProbeReset, 24_000),
+        ]);
+        let client = "client sent after 12.0 s of silence and was reset";
+        let stray = "server2 answered with a reset, having no such connection";
+        let zombie = "server1 held its end until a probe after 24.0 s of silence drew a reset";
+        let end = ": a box between forgot the connection, and sent it elsewhere";
+        assert_eq!(
+            told,
+            [
+                (None, vec![1]),
+                (Some(format!("{client}; {stray}")), vec![2, 3]),
+                (
+                    Some(format!("{client}; {stray}; {zombie}{end}")),
+                    vec![2, 4, 7]
+                ),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_in_time_is_another_connection() {
+        use VerdictName::{AbortedByPeer, AbortedLocally, IdleEviction, ProbeReset, StraySegment};
+        let rows = [
+            // A stray segment before the end fell silent, and long after it died.
+            (StraySegment, 1_000, 0, IdleEviction, 30_000, 12_000, false),
+            (IdleEviction, 30_000, 12_000, StraySegment, 40_000, 0, false),
+            (StraySegment, 20_000, 0, ProbeReset, 32_000, 24_000, true),
+            // One reset the other; an hour apart they have nothing in common.
+            (AbortedLocally, 20_000, 0, AbortedByPeer, 20_001, 10, true),
+            (
+                AbortedLocally,
+                20_000,
+                0,
+                AbortedByPeer,
+                3_620_001,
+                10,
+                false,
+            ),
+        ];
+        for (first, at, idle, second, later, later_idle, tied) in rows {
+            let told = tell(vec![
+                verdict(at, 2, "client", first, idle),
+                verdict(later, 4, "server1", second, later_idle),
+            ]);
+            assert_eq!(told[1].0.is_some(), tied, "{first:?} {second:?}: {told:?}");
+        }
+    }
+
+    #[test]
+    fn one_host_is_no_story() {
+        use VerdictName::{AbortedByPeer, AbortedLocally};
+        let told = tell(vec![
+            verdict(1, 2, "client", AbortedByPeer, 0),
+            verdict(2, 4, "client", AbortedLocally, 0),
+        ]);
+        assert!(told.iter().all(|(story, _)| story.is_none()), "{told:?}");
+    }
+}
