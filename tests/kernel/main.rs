@@ -16,6 +16,7 @@ mod resets;
 mod rtt;
 mod same;
 mod sockets;
+mod story;
 mod support;
 mod traffic;
 
@@ -47,6 +48,8 @@ fn main() -> ExitCode {
         ("audit", audit::advises_what_saves),
         ("audit_sysctl", audit::advises_a_sysctl_that_saves_in_time),
         ("audit_loopback", audit::leaves_out_what_passes_no_middlebox),
+        ("story", story::of_a_balancer_that_forgets),
+        ("story_cured", story::does_not_happen_with_keepalive),
         ("stops", manners::stops_cleanly),
         ("stops_closed_pipe", manners::ends_quietly_with_its_reader),
         ("stops_killed", manners::leaves_whole_lines_when_killed),

@@ -6,6 +6,7 @@ pub mod cpu;
 pub mod doctor;
 pub mod egress;
 pub mod harness;
+pub mod ipvs;
 pub mod kaprobe;
 pub mod log;
 pub mod mounts;

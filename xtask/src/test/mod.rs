@@ -155,14 +155,17 @@ fn guest(args: &Args) -> Result<Guest> {
     let words = ["sh", "-c", each, "sh"].map(str::to_owned);
     Ok(Guest {
         files,
+        // What `ss` asks, and kaprobe where it may not load BPF programs; and a network
+        // with a balancer in it.
+        modules: ["tcp_diag", "ip_vs_rr", "bridge", "veth"]
+            .map(str::to_owned)
+            .into(),
+        packages: ["iproute2", "ipvsadm"].map(str::to_owned).into(),
         environment: vec![("KAPROBE_BIN", "/bin/kaprobe"), ("KAPROBE_IN_VM", "1")],
         command: words
             .into_iter()
             .chain(args.arguments.iter().cloned())
             .collect(),
-        // What `ss` asks, and kaprobe where it may not load BPF programs.
-        modules: vec!["tcp_diag".to_owned()],
-        ..Guest::default()
     })
 }
 

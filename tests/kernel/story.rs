@@ -1,0 +1,355 @@
+//! The story that kaprobe was made for, with real parts: a balancer in direct server
+//! return forgets an idle connection, and the client's next segment lands on a server
+//! that never had it. kaprobe runs on each host; a replay of the three logs ties them.
+//!
+//! `--nocapture` shows what that replay says.
+
+use std::env;
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Output;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde_json::Value;
+use socket2::{SockRef, TcpKeepalive};
+use tempfile::TempDir;
+
+use crate::support::ipvs::{Host, Network, SERVICE};
+use crate::support::kaprobe::{HANG, Kaprobe, run, wait_until};
+use crate::support::log::{Log, Record};
+use crate::support::netns::Counters;
+
+/// After how long the balancer forgets, s.
+const FORGETS_S: u32 = 12;
+
+/// TCP_KEEPCNT, of whoever has keepalive on.
+const PROBES: u32 = 3;
+
+/// kaprobe on the client and on both servers.
+struct Watch {
+    kaprobes: [(&'static str, Kaprobe); 3],
+    logs: TempDir,
+}
+
+impl Watch {
+    fn start(network: &Network) -> Result<Self> {
+        let logs = tempfile::tempdir()?;
+        let [first, second] = &network.servers;
+        let start = |host: &Host| -> Result<_> {
+            let log = logs.path().join(format!("{}.jsonl", host.name));
+            let log = log.to_str().context("a strange path")?;
+            let kaprobe = host.on(|| Kaprobe::trace(&["--netns", host.name, "-o", log]))?;
+            Ok((host.name, kaprobe))
+        };
+        let kaprobes = [start(&network.client)?, start(first)?, start(second)?];
+        let [client, first, second] = kaprobes;
+        let ready = |(name, kaprobe): (_, Kaprobe)| -> Result<_> { Ok((name, kaprobe.ready()?)) };
+        Ok(Self {
+            kaprobes: [ready(client)?, ready(first)?, ready(second)?],
+            logs,
+        })
+    }
+
+    /// Stops them, and gives the log of each host by name, and what a replay of the
+    /// three makes of them.
+    fn stop(self) -> Result<Told> {
+        let Self { kaprobes, logs } = self;
+        let by_host = kaprobes.map(|(name, kaprobe)| (name, kaprobe.stop()));
+        let files = by_host.each_ref().map(|(name, _)| {
+            let file = logs.path().join(format!("{name}.jsonl"));
+            file.to_string_lossy().into_owned()
+        });
+        let [a, b, c] = &files;
+        let replay = |flags: &[&str]| -> Result<String> {
+            output(&run(&[&["replay", a, b, c], flags].concat())?)
+        };
+        if env::args().any(|argument| argument == "--nocapture") {
+            println!("\n$ kaprobe replay client.jsonl server1.jsonl server2.jsonl");
+            print!("{}", replay(&["--quiet"])?);
+        }
+        let merged: Vec<Value> = replay(&["--json"])?
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<_, _>>()?;
+        for file in &files {
+            ensure!(fs::metadata(file)?.len() > 0, "{file} is empty");
+        }
+        let logs = by_host.map(|(name, log)| log.map(|log| (name, log)));
+        let [client, first, second] = logs;
+        Ok(Told {
+            logs: [client?, first?, second?],
+            merged,
+        })
+    }
+}
+
+fn output(output: &Output) -> Result<String> {
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}: {said}", output.status);
+    Ok(String::from_utf8(output.stdout.clone())?)
+}
+
+/// What the hosts' kaprobes said.
+struct Told {
+    logs: [(&'static str, Log); 3],
+    merged: Vec<Value>,
+}
+
+impl Told {
+    fn of(&self, host: &str) -> Result<&Log> {
+        let log = self.logs.iter().find(|(name, _)| *name == host);
+        Ok(&log.with_context(|| format!("no log of {host}"))?.1)
+    }
+
+    /// The one record of a host that tells this.
+    fn one(&self, host: &str, told: &str) -> Result<&Record> {
+        let log = self.of(host)?;
+        let all: Vec<_> = log.records.iter().filter(|it| it.told() == told).collect();
+        match all.as_slice() {
+            [one] => Ok(one),
+            _ => bail!("{} times {told} on {host}: {:#?}", all.len(), log.records),
+        }
+    }
+
+    /// The last verdict names what each host did, and rests on all their verdicts.
+    fn is_one_story(&self, [has_it, other]: [&str; 2]) -> Result<()> {
+        let verdicts = self.merged.iter().filter(|it| it["event"] == "verdict");
+        let verdicts: Vec<_> = verdicts.collect();
+        let last = verdicts.last().context("no verdict in the replay")?;
+        let story = last["story"].as_str().unwrap_or_default();
+        for part in [
+            "client sent after ".to_owned(),
+            format!("{other} answered with a reset, having no such connection"),
+            format!("{has_it} held its end until it gave up after "),
+        ] {
+            ensure!(story.contains(&part), "{part:?} is missing: {last}");
+        }
+        let evidence = last["evidence"].as_array().context("no evidence")?;
+        for verdict in &verdicts {
+            let is_named = evidence.contains(&verdict["seq"]);
+            ensure!(is_named || verdict == last, "{verdict} is not in {last}");
+        }
+        Ok(())
+    }
+
+    /// How many records of an event there are, on all hosts.
+    fn count(&self, event: &str) -> u64 {
+        self.logs.iter().map(|(_, log)| log.count(&[event])).sum()
+    }
+}
+
+/// A connection through the balancer, with both of its ends.
+struct Connection {
+    client: TcpStream,
+    server: TcpStream,
+    /// The server that has it, and the other.
+    has_it: &'static str,
+    other: &'static str,
+}
+
+/// Listens on both servers and connects; says something and hears it. `keepalive` of
+/// the server's end, and of the client's, with its seconds to the first probe.
+fn connect(network: &Network, client_s: Option<u64>, server_s: Option<u64>) -> Result<Connection> {
+    let probes = |seconds| {
+        TcpKeepalive::new()
+            .with_time(Duration::from_secs(seconds))
+            .with_interval(Duration::from_secs(seconds))
+            .with_retries(PROBES)
+    };
+    let listen = |host: &Host| {
+        host.on(|| {
+            let listener = TcpListener::bind(SERVICE)?;
+            if let Some(seconds) = server_s {
+                SockRef::from(&listener).set_tcp_keepalive(&probes(seconds))?;
+            }
+            Ok(listener)
+        })
+    };
+    let [first, second] = &network.servers;
+    let listeners = [listen(first)?, listen(second)?];
+    let mut client = network.client.on(|| Ok(TcpStream::connect(SERVICE)?))?;
+    client.set_read_timeout(Some(HANG))?;
+    if let Some(seconds) = client_s {
+        SockRef::from(&client).set_tcp_keepalive(&probes(seconds))?;
+    }
+    let (mut server, has_it, other) = match accepted(&listeners)? {
+        0 => (listeners[0].accept()?.0, first.name, second.name),
+        _ => (listeners[1].accept()?.0, second.name, first.name),
+    };
+    server.set_read_timeout(Some(HANG))?;
+    exchange(&mut client, &mut server)?;
+    Ok(Connection {
+        client,
+        server,
+        has_it,
+        other,
+    })
+}
+
+/// Which of the listeners has a connection waiting.
+fn accepted(listeners: &[TcpListener; 2]) -> Result<usize> {
+    let mut waiting = listeners
+        .each_ref()
+        .map(|listener| PollFd::new(listener, PollFlags::IN));
+    let limit = Timespec::try_from(HANG)?;
+    poll(&mut waiting, Some(&limit))?;
+    let first = waiting.iter().position(|it| !it.revents().is_empty());
+    first.context("neither server was connected to")
+}
+
+/// The client asks and the server answers.
+fn exchange(client: &mut TcpStream, server: &mut TcpStream) -> Result<()> {
+    let mut heard = [0; 4];
+    client.write_all(b"ping").context("ask")?;
+    server.read_exact(&mut heard).context("hear")?;
+    server.write_all(b"pong").context("answer")?;
+    client.read_exact(&mut heard).context("hear the answer")?;
+    Ok(())
+}
+
+/// Nobody speaks until the balancer has forgotten.
+pub fn of_a_balancer_that_forgets() -> Result<()> {
+    let network = Network::build(FORGETS_S)?;
+    let watch = Watch::start(&network)?;
+    // The server probes, but too late to keep the balancer's entry alive.
+    let server_s = u64::from(FORGETS_S) * 2;
+    let Connection {
+        mut client,
+        mut server,
+        has_it,
+        other,
+    } = connect(&network, None, Some(server_s))?;
+    let ends: (SocketAddr, SocketAddr) = (client.local_addr()?, client.peer_addr()?);
+    ensure!(network.remembered()? == 1, "the balancer was passed by");
+    wait_until("the balancer has forgotten", || {
+        Ok(network.remembered()? == 0)
+    })?;
+
+    client.write_all(b"ping")?;
+    died(&mut client, ErrorKind::ConnectionReset)?;
+    // Nobody has told the server: it has a zombie.
+    let zombie = network
+        .servers
+        .iter()
+        .find(|it| it.name == has_it)
+        .context("no server")?;
+    let zombies = zombie.on(|| {
+        let sockets = run(&["sockets", "--state", "established", "--json"])?;
+        let lines = output(&sockets)?;
+        let rows = lines
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<Vec<Value>, _>>()?;
+        Ok(rows)
+    })?;
+    let is_it = |row: &&Value| row["rport"] == ends.0.port() && row["lport"] == ends.1.port();
+    ensure!(
+        zombies.iter().filter(is_it).count() == 1,
+        "no zombie on {has_it}: {zombies:?}"
+    );
+    // The client's host answers its probes with resets, which the balancer sends
+    // elsewhere, if anywhere: nobody answers.
+    died(&mut server, ErrorKind::TimedOut)?;
+    let counters = network.client.on(Counters::read)?;
+    ensure!(
+        (counters.estab_resets, counters.out_rsts) == (1, PROBES.into()),
+        "{counters:?}"
+    );
+    drop((client, server));
+
+    let told = watch.stop()?;
+    let received = told.one("client", "rst_received")?;
+    let verdict = told.one("client", "verdict/idle_eviction")?;
+    let (_, local, remote) = verdict.connection()?;
+    ensure!(
+        (local, remote) == ends,
+        "of another connection: {verdict:?}"
+    );
+    let middlebox = verdict.text("middlebox").unwrap_or_default();
+    let named = format!("({FORGETS_S} s)");
+    ensure!(
+        middlebox.contains("ipvs") && middlebox.contains(&named),
+        "{verdict:?}"
+    );
+    let idle_ms = verdict.number("idle_ms").context("no idle age")?;
+    ensure!(idle_ms >= u64::from(FORGETS_S) * 1000, "{verdict:?}");
+    let advice = verdict.text("advice").unwrap_or_default();
+    let set = format!("TCP_KEEPIDLE={}", FORGETS_S / 2);
+    ensure!(advice.contains(&set), "{advice}");
+    ensure!(received.number("unacked") == Some(1), "{received:?}");
+
+    let sent = told.one(other, "rst_sent")?;
+    ensure!(sent.text("direction") == Some("passive"), "{sent:?}");
+    ensure!(sent.number("len") == Some(4), "{sent:?}");
+    let stray = told.one(other, "verdict/stray_segment")?;
+    let (_, local, remote) = stray.connection()?;
+    ensure!((remote, local) == ends, "of another connection: {stray:?}");
+
+    told.one(has_it, "timeout/probe_count")?;
+    let dead = told.one(has_it, "verdict/peer_unreachable")?;
+    let (_, local, remote) = dead.connection()?;
+    ensure!((remote, local) == ends, "of another connection: {dead:?}");
+    // The answers to those probes, without a verdict: the client had the connection.
+    let log = told.of("client")?;
+    let answers = log
+        .records
+        .iter()
+        .filter(|it| it.text("direction") == Some("passive"));
+    ensure!(answers.count() == PROBES as usize, "{log:?}");
+    told.is_one_story([has_it, other])?;
+    ensure!(told.count("verdict") == 3, "{:?}", told.logs);
+    Ok(())
+}
+
+/// Waits until the connection ends, with this error and no other.
+fn died(stream: &mut TcpStream, of: ErrorKind) -> Result<()> {
+    match stream.read(&mut [0; 4]) {
+        Err(why) if why.kind() == of => Ok(()),
+        other => bail!("not {of:?}: {other:?}"),
+    }
+}
+
+/// The client probes at half of that time: nobody forgets.
+pub fn does_not_happen_with_keepalive() -> Result<()> {
+    let network = Network::build(FORGETS_S)?;
+    let watch = Watch::start(&network)?;
+    let probes_s = u64::from(FORGETS_S) / 2;
+    let Connection {
+        mut client,
+        mut server,
+        has_it,
+        ..
+    } = connect(&network, Some(probes_s), None)?;
+    // The third goes out when the balancer would have forgotten, had it not seen others.
+    wait_until("three probes are sent", || {
+        Ok(network.client.on(Counters::read)?.keepalive >= 3)
+    })?;
+    ensure!(
+        network.remembered()? == 1,
+        "the balancer has forgotten all the same"
+    );
+    exchange(&mut client, &mut server)?;
+    drop((client, server));
+
+    let told = watch.stop()?;
+    let log = told.of("client")?;
+    let probes = log.count(&["probe"]);
+    ensure!(probes >= 3, "{:?}", log.records);
+    ensure!(log.count(&["answered"]) == probes, "{:?}", log.records);
+    for event in ["rst_sent", "rst_received", "timeout", "verdict", "lost"] {
+        ensure!(told.count(event) == 0, "{event}: {:?}", told.logs);
+    }
+    ensure!(
+        !told
+            .of(has_it)?
+            .records
+            .iter()
+            .any(|it| it.event() != "closed"),
+        "{:?}",
+        told.logs
+    );
+    Ok(())
+}
