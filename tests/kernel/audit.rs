@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::{ErrorKind, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -12,6 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use socket2::{SockRef, TcpKeepalive};
 
+use super::support::ipvs::{self, Network};
 use super::support::{kaprobe, netns};
 
 const SCHEMA: &str = include_str!("../../schema/kaprobe-audit.schema.json");
@@ -137,6 +139,120 @@ pub fn advises_a_sysctl_that_saves_in_time() -> Result<()> {
     kaprobe::wait_until("the timers have fired", || {
         Ok(audit(&["--idle-timeout", "4s"])?.0 == Some(0))
     })
+}
+
+/// After how long the balancer forgets, s.
+const FORGETS_S: u32 = 12;
+/// What the audit is told of it.
+const BALANCER: [&str; 4] = ["--idle-timeout", "12s", "--behind", "ipvs"];
+/// TCP_KEEPIDLE of three clients, s: two of them too much and none at all.
+const CLIENTS: [Option<u64>; 3] = [None, Some(30), Some(4)];
+
+/// Those that the audit names die of a real balancer's timeout, and no other; once its
+/// advice is followed none does.
+pub fn names_those_that_a_balancer_kills() -> Result<()> {
+    let network = Network::build(FORGETS_S)?;
+    let mut clients = Clients::connect(&network)?;
+    let (code, audited) = network.client.on(|| audit(&BALANCER))?;
+    ensure!(code == Some(5), "exit code {code:?}: {audited:?}");
+    let mut doomed: Vec<_> = audited
+        .iter()
+        .filter(|(_, told)| told != "safe")
+        .map(|(inode, _)| *inode)
+        .collect();
+    ensure!(doomed.len() == 2 && audited.len() == 3, "{audited:?}");
+    kaprobe::wait_until("the balancer has forgotten those", || {
+        Ok(network.remembered()? == 1)
+    })?;
+    // Round robin: what is new to the balancer goes to the server that did not have the
+    // last turn, so that one goes first whose own server did.
+    while !doomed.is_empty() {
+        let next = doomed
+            .iter()
+            .position(|inode| clients.server_of(*inode) == Some(clients.last))
+            .context("both are of one server")?;
+        let mut client = clients.take(doomed.swap_remove(next))?;
+        client.write_all(b"ping")?;
+        ipvs::died(&mut client, ErrorKind::ConnectionReset)?;
+        clients.last = 1 - clients.last;
+    }
+    clients.exchange()?;
+
+    let survivors = clients;
+    let mut clients = Clients::connect(&network)?;
+    let before = network.client.on(netns::Counters::read)?;
+    network.client.on(|| {
+        let (_, mut audited) = audit(&BALANCER)?;
+        audited.retain(|(inode, _)| clients.near.contains_key(inode));
+        follow(&audited, &clients.near)?;
+        let (code, audited) = audit(&BALANCER)?;
+        ensure!(code == Some(0), "exit code {code:?}: {audited:?}");
+        Ok(())
+    })?;
+    // No client sends more than one in 4 s.
+    let all = clients.near.len() + survivors.near.len();
+    kaprobe::wait_until("they have sent probes for longer than that", || {
+        let now = network.client.on(netns::Counters::read)?;
+        Ok(now.keepalive - before.keepalive >= 5 * all as u64)
+    })?;
+    let remembered = network.remembered()?;
+    ensure!(remembered == all, "{remembered} of {all} are remembered");
+    clients.exchange()
+}
+
+/// Connections through the balancer, by the inode of the client's end.
+struct Clients {
+    near: HashMap<u64, TcpStream>,
+    /// Which server, and its end.
+    far: HashMap<u64, (usize, TcpStream)>,
+    /// The server that had the last turn.
+    last: usize,
+}
+
+impl Clients {
+    fn connect(network: &Network) -> Result<Self> {
+        let [first, second] = &network.servers;
+        let listen = |host: &ipvs::Host| host.on(|| Ok(TcpListener::bind(ipvs::SERVICE)?));
+        let listeners = [listen(first)?, listen(second)?];
+        let mut all = Self {
+            near: HashMap::new(),
+            far: HashMap::new(),
+            last: 0,
+        };
+        for time in CLIENTS {
+            let near = network
+                .client
+                .on(|| Ok(TcpStream::connect(ipvs::SERVICE)?))?;
+            near.set_read_timeout(Some(kaprobe::HANG))?;
+            if time.is_some() {
+                set(&near, time, time)?;
+            }
+            all.last = ipvs::accepted(&listeners)?;
+            let (far, _) = listeners[all.last].accept()?;
+            let inode = inode(&near)?;
+            all.near.insert(inode, near);
+            all.far.insert(inode, (all.last, far));
+        }
+        all.exchange()?;
+        Ok(all)
+    }
+
+    fn server_of(&self, inode: u64) -> Option<usize> {
+        self.far.get(&inode).map(|(server, _)| *server)
+    }
+
+    fn take(&mut self, inode: u64) -> Result<TcpStream> {
+        self.near.remove(&inode).context("not one of these")
+    }
+
+    /// Each client that is left asks and is answered.
+    fn exchange(&mut self) -> Result<()> {
+        for (inode, near) in &mut self.near {
+            let (_, far) = self.far.get_mut(inode).context("no server")?;
+            ipvs::exchange(near, far)?;
+        }
+        Ok(())
+    }
 }
 
 fn set(stream: &TcpStream, time: Option<u64>, intvl: Option<u64>) -> Result<()> {

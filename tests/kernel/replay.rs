@@ -26,7 +26,14 @@ pub fn shows_what_the_trace_showed() -> Result<()> {
         let path = folder.path().join(name);
         Ok(path.to_str().context("a path that is no text")?.to_owned())
     };
-    let scenarios = [is::ANSWERED, is::SILENT, is::VANISHED, is::EARLY];
+    let scenarios = [
+        is::ANSWERED,
+        is::SILENT,
+        is::USER_TIMEOUT,
+        is::VANISHED,
+        is::EARLY,
+        is::FIN_WAIT2_TIME_WAIT,
+    ];
     let mut cast = scenarios
         .into_iter()
         .flat_map(|it| [Path::V4, Path::V6].map(|path| Actor::new(it, path)))

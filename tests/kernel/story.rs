@@ -6,18 +6,17 @@
 
 use std::env;
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Output;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
 use socket2::{SockRef, TcpKeepalive};
 use tempfile::TempDir;
 
-use crate::support::ipvs::{Host, Network, SERVICE};
+use crate::support::ipvs::{Host, Network, SERVICE, accepted, died, exchange};
 use crate::support::kaprobe::{HANG, Kaprobe, run, wait_until};
 use crate::support::log::{Log, Record};
 use crate::support::netns::Counters;
@@ -189,27 +188,6 @@ fn connect(network: &Network, client_s: Option<u64>, server_s: Option<u64>) -> R
     })
 }
 
-/// Which of the listeners has a connection waiting.
-fn accepted(listeners: &[TcpListener; 2]) -> Result<usize> {
-    let mut waiting = listeners
-        .each_ref()
-        .map(|listener| PollFd::new(listener, PollFlags::IN));
-    let limit = Timespec::try_from(HANG)?;
-    poll(&mut waiting, Some(&limit))?;
-    let first = waiting.iter().position(|it| !it.revents().is_empty());
-    first.context("neither server was connected to")
-}
-
-/// The client asks and the server answers.
-fn exchange(client: &mut TcpStream, server: &mut TcpStream) -> Result<()> {
-    let mut heard = [0; 4];
-    client.write_all(b"ping").context("ask")?;
-    server.read_exact(&mut heard).context("hear")?;
-    server.write_all(b"pong").context("answer")?;
-    client.read_exact(&mut heard).context("hear the answer")?;
-    Ok(())
-}
-
 /// Nobody speaks until the balancer has forgotten.
 pub fn of_a_balancer_that_forgets() -> Result<()> {
     let network = Network::build(FORGETS_S)?;
@@ -302,14 +280,6 @@ pub fn of_a_balancer_that_forgets() -> Result<()> {
     told.is_one_story([has_it, other])?;
     ensure!(told.count("verdict") == 3, "{:?}", told.logs);
     Ok(())
-}
-
-/// Waits until the connection ends, with this error and no other.
-fn died(stream: &mut TcpStream, of: ErrorKind) -> Result<()> {
-    match stream.read(&mut [0; 4]) {
-        Err(why) if why.kind() == of => Ok(()),
-        other => bail!("not {of:?}: {other:?}"),
-    }
 }
 
 /// The client probes at half of that time: nobody forgets.

@@ -348,10 +348,15 @@ mod tests {
         let (socket, inode) = socket()?;
         let mut child = Holder::sleep(socket)?;
         let mut owners = Owners::new()?;
-        let now = Instant::now();
+        let mut now = Instant::now();
         assert_eq!(find(&mut owners, inode, now), child.is(b"sleep"));
         child.end()?;
-        assert_eq!(find(&mut owners, inode, now + RECHECK), None);
+        now += RECHECK;
+        // What another test forked meanwhile holds all there was, until its exec.
+        while let Some(owner) = find(&mut owners, inode, now) {
+            assert_ne!(owner.pid, child.0.id());
+            now += RECHECK;
+        }
         Ok(())
     }
 
@@ -398,6 +403,8 @@ mod tests {
         let mut now = Instant::now();
         let mut waits = Vec::new();
         for _ in 0..6 {
+            // However long the walk before it took.
+            owners.next_walk = None;
             assert_eq!(find(&mut owners, inode, now), None);
             let retry = owners.nobody.get(&inode).map_or(now, |retry| retry.at);
             assert!(!owners.is_wanted(inode, retry - Duration::from_nanos(1)));

@@ -9,18 +9,20 @@
 
 use std::env;
 use std::fs::{self, File};
-use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::AsFd;
 use rustix::system::sethostname;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use super::harness::Skip;
+use super::kaprobe::HANG;
 use super::mounts;
 
 /// Where iproute2 keeps the namespaces that it made, by name.
@@ -173,6 +175,35 @@ impl Host {
             set_sysctl("conf/all/arp_announce", "2")
         })?;
         ip(Some(self.name), &format!("addr add {VIRTUAL}/32 dev lo\n"))
+    }
+}
+
+/// Which of the listeners has a connection waiting.
+pub fn accepted(listeners: &[TcpListener; 2]) -> Result<usize> {
+    let mut waiting = listeners
+        .each_ref()
+        .map(|listener| PollFd::new(listener, PollFlags::IN));
+    let limit = Timespec::try_from(HANG)?;
+    poll(&mut waiting, Some(&limit))?;
+    let first = waiting.iter().position(|it| !it.revents().is_empty());
+    first.context("neither server was connected to")
+}
+
+/// The client asks and the server answers.
+pub fn exchange(client: &mut TcpStream, server: &mut TcpStream) -> Result<()> {
+    let mut heard = [0; 4];
+    client.write_all(b"ping").context("ask")?;
+    server.read_exact(&mut heard).context("hear")?;
+    server.write_all(b"pong").context("answer")?;
+    client.read_exact(&mut heard).context("hear the answer")?;
+    Ok(())
+}
+
+/// Waits until the connection ends, with this error and no other.
+pub fn died(stream: &mut TcpStream, of: ErrorKind) -> Result<()> {
+    match stream.read(&mut [0; 4]) {
+        Err(why) if why.kind() == of => Ok(()),
+        other => bail!("not {of:?}: {other:?}"),
     }
 }
 
