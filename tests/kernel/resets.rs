@@ -9,11 +9,11 @@ use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use kaprobe::traffic::pair::Path;
+use kaprobe::traffic::pair::{Path, deafen};
 use kaprobe::traffic::scenarios as is;
 use kaprobe::traffic::script::{Actor, Scenario, state};
 use kaprobe::traffic::sockopt::{set_linger2, set_repair, tcp_info};
-use socket2::{Domain, SockFilter, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
 use crate::support::cpu::OwnCpu;
 use crate::support::doctor;
@@ -492,13 +492,7 @@ fn closes_last(path: Path) -> Result<Ends> {
 fn gives_up_connecting(path: Path) -> Result<Ends> {
     let (near, listener) = (bound(path)?, bound(path)?);
     listener.listen(1)?;
-    // Hears nothing.
-    listener.attach_filter(&[SockFilter::new(
-        (libc::BPF_RET | libc::BPF_K) as u16,
-        0,
-        0,
-        0,
-    )])?;
+    deafen(&listener)?;
     let ends = (address(&near)?, address(&listener)?);
     near.set_nonblocking(true)?;
     let refused = near.connect(&ends.1.into()).err();
@@ -560,34 +554,27 @@ fn data_for_orphan(path: Path) -> Result<Ends> {
     Ok(ends)
 }
 
-fn no_fin_wait2(path: Path) -> Result<Ends> {
+/// The near end is closed with an option set that makes the close a reset.
+fn closes_with(connection: Connection, set: fn(&Socket) -> io::Result<()>) -> Result<Ends> {
     let Connection {
         near, far, ends, ..
-    } = Connection::open(path)?;
-    set_linger2(&near, -1)?;
-    drop(near);
-    wait_for(&far, state::CLOSE)?;
-    Ok(ends)
-}
-
-fn from_fin_wait2(path: Path, set: fn(&Socket) -> io::Result<()>) -> Result<Ends> {
-    let Connection {
-        near, far, ends, ..
-    } = Connection::shut_down(path)?;
+    } = connection;
     set(&near)?;
     drop(near);
     wait_for(&far, state::CLOSE)?;
     Ok(ends)
 }
 
+fn no_fin_wait2(path: Path) -> Result<Ends> {
+    closes_with(Connection::open(path)?, |near| set_linger2(near, -1))
+}
+
+fn from_fin_wait2(path: Path, set: fn(&Socket) -> io::Result<()>) -> Result<Ends> {
+    closes_with(Connection::shut_down(path)?, set)
+}
+
 fn lingers_0(path: Path) -> Result<Ends> {
-    let Connection {
-        near, far, ends, ..
-    } = Connection::open(path)?;
-    linger_0(&near)?;
-    drop(near);
-    wait_for(&far, state::CLOSE)?;
-    Ok(ends)
+    closes_with(Connection::open(path)?, linger_0)
 }
 
 fn leaves_unread(path: Path) -> Result<Ends> {

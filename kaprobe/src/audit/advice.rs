@@ -113,7 +113,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{audit::fate::judge, verdict::known::Answer};
+    use crate::{
+        audit::fate::{HEARD, judge},
+        verdict::known::Answer,
+    };
 
     /// The socket after the advice was followed, as the kernel makes it.
     fn followed(mut it: Connection, advice: &Advice) -> Connection {
@@ -310,13 +313,7 @@ mod tests {
                 keepalive,
                 time,
                 intvl,
-                probes: 9,
-                user_timeout_ms: 0,
-                idle_ms: 0,
-                lastsnd_ms: 0,
-                next_ms: None,
-                probes_out: 0,
-                sending: false,
+                ..HEARD
             };
             let timeout = Timeout::sample(timeout_s * 1_000, Answer::Yes);
             let judgement = judge(Some(&it), Some(&timeout));

@@ -278,6 +278,27 @@ pub(super) fn probes_in_time(silence_ms: u64, intvl_ms: u64, timeout_ms: u64) ->
     sent
 }
 
+/// Just heard, by the kernel's defaults.
+#[cfg(test)]
+pub(super) const HEARD: Connection = Connection {
+    keepalive: true,
+    time: Set {
+        ms: 7_200_000,
+        from: Origin::Sysctl,
+    },
+    intvl: Set {
+        ms: 75_000,
+        from: Origin::Sysctl,
+    },
+    probes: 9,
+    user_timeout_ms: 0,
+    idle_ms: 0,
+    lastsnd_ms: 0,
+    next_ms: None,
+    probes_out: 0,
+    sending: false,
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -288,26 +309,6 @@ mod tests {
             from: Origin::Sysctl,
         }
     }
-
-    /// Just heard, by the kernel's defaults.
-    const HEARD: Connection = Connection {
-        keepalive: true,
-        time: Set {
-            ms: 7_200_000,
-            from: Origin::Sysctl,
-        },
-        intvl: Set {
-            ms: 75_000,
-            from: Origin::Sysctl,
-        },
-        probes: 9,
-        user_timeout_ms: 0,
-        idle_ms: 0,
-        lastsnd_ms: 0,
-        next_ms: None,
-        probes_out: 0,
-        sending: false,
-    };
 
     #[test]
     fn each_connection_has_its_fate() {

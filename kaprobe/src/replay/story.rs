@@ -12,6 +12,7 @@ use std::num::NonZeroUsize;
 use lru::LruCache;
 
 use crate::escape::Escaped;
+use crate::recent;
 use crate::record::{EventName, Evidence, Record, VerdictName};
 
 /// How many connections are kept in mind.
@@ -44,7 +45,7 @@ struct Part {
 
 impl Stories {
     pub(super) fn new() -> Self {
-        Self(LruCache::new(CONNECTIONS))
+        Self(recent::at_most(CONNECTIONS))
     }
 
     /// Adds to a verdict what other hosts' verdicts on the same connection were.

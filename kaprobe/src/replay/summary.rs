@@ -14,6 +14,7 @@ use lru::LruCache;
 use super::stream::Output;
 use crate::escape::Escaped;
 use crate::histogram::Histogram;
+use crate::recent;
 use crate::record::{Confidence, EventName, Header, LearnedOf, Record, VerdictName};
 use crate::sink::{Head, SinkError};
 use crate::trace::MAX_SOCKETS;
@@ -120,7 +121,7 @@ impl Default for Summary {
             places: BTreeMap::new(),
             rows: 0,
             rest: None,
-            sockets: LruCache::new(MAX_SOCKETS),
+            sockets: recent::at_most(MAX_SOCKETS),
             totals: Totals::default(),
         }
     }

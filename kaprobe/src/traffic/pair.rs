@@ -319,7 +319,7 @@ pub fn can_vanish() -> bool {
 }
 
 /// Attaches a classic socket filter that accepts no byte of any segment.
-fn deafen(socket: &Socket) -> io::Result<()> {
+pub fn deafen(socket: &Socket) -> io::Result<()> {
     const RETURN_CONSTANT: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
     socket.attach_filter(&[SockFilter::new(RETURN_CONSTANT, 0, 0, 0)])
 }
