@@ -128,7 +128,7 @@ pub fn counts_what_it_loses() -> Result<()> {
 }
 
 /// Now, on the clock of the records' `mono_ns`.
-fn monotonic_ns() -> Result<u64> {
+pub fn monotonic_ns() -> Result<u64> {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     Ok(u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec)?)
 }

@@ -8,6 +8,7 @@ mod audit;
 mod demo;
 mod exact;
 mod filters;
+mod foretold;
 mod manners;
 mod owner;
 mod prototypes;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         ("sockets_owners", sockets::have_their_owners),
         ("sockets_fallback", sockets::are_what_sock_diag_says),
         ("sockets_watch", sockets::are_watched_in_a_pipe),
+        ("foretold", foretold::ends_come_as_foretold),
         ("audit", audit::advises_what_saves),
         ("audit_sysctl", audit::advises_a_sysctl_that_saves_in_time),
         ("audit_loopback", audit::leaves_out_what_passes_no_middlebox),

@@ -70,6 +70,21 @@ impl Log {
     }
 }
 
+/// Local and remote address of what is told of a socket.
+pub fn ends(told: &Map<String, Value>) -> Result<(SocketAddr, SocketAddr)> {
+    let end = |addr, port| -> Result<SocketAddr> {
+        let ip: IpAddr = get(told, addr)?.as_str().unwrap_or_default().parse()?;
+        let port = get(told, port)?.as_u64().unwrap_or_default();
+        Ok(SocketAddr::new(ip, u16::try_from(port)?))
+    };
+    Ok((end("laddr", "lport")?, end("raddr", "rport")?))
+}
+
+fn get<'a>(told: &'a Map<String, Value>, field: &str) -> Result<&'a Value> {
+    told.get(field)
+        .with_context(|| format!("no {field} in {told:?}"))
+}
+
 impl Record {
     /// Its event.
     pub fn event(&self) -> &str {
@@ -99,18 +114,9 @@ impl Record {
 
     /// Its connection.
     pub fn connection(&self) -> Result<Connection> {
-        let get = |field| {
-            self.0
-                .get(field)
-                .with_context(|| format!("no {field} in {self:?}"))
-        };
-        let end = |addr, port| -> Result<SocketAddr> {
-            let ip: IpAddr = get(addr)?.as_str().unwrap_or_default().parse()?;
-            let port = get(port)?.as_u64().unwrap_or_default();
-            Ok(SocketAddr::new(ip, u16::try_from(port)?))
-        };
-        let netns = get("netns")?.as_u64().context("netns")?;
-        Ok((netns, end("laddr", "lport")?, end("raddr", "rport")?))
+        let netns = get(&self.0, "netns")?.as_u64().context("netns")?;
+        let (local, remote) = ends(&self.0)?;
+        Ok((netns, local, remote))
     }
 
     /// The event, and what tells it from others of its name: `probe/2`,
