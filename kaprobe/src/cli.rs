@@ -222,10 +222,45 @@ pub struct RunningArgs {
     pub debug: bool,
 }
 
+/// Which sockets a snapshot is of.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Filters")]
+pub struct SnapshotArgs {
+    /// Which of those of a namespace.
+    #[command(flatten)]
+    pub sockets: SocketArgs,
+    /// All network namespaces that have a name or a process
+    #[arg(long, conflicts_with = "netns")]
+    pub all_netns: bool,
+}
+
+/// What the rows of a snapshot look like.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Output")]
+pub struct RowArgs {
+    /// Format of the output
+    #[arg(long, default_value = "text")]
+    format: Format,
+    /// JSON lines
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+    /// No heading over text and CSV
+    #[arg(short = 'H', long)]
+    pub no_header: bool,
+}
+
+impl RowArgs {
+    /// The format that is asked for, in either way.
+    #[must_use]
+    pub const fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.format }
+    }
+}
+
 const SOCKETS_HELP: &str = "\
 Examples:
   kaprobe sockets                             those of this network namespace
-  kaprobe sockets --all-netns --sort idle     of the whole host, the longest idle first
+  kaprobe sockets --all-netns --sort idle     of the host, by idle time
   kaprobe sockets -P 5672 --state established --json | jq .
 ";
 
@@ -235,13 +270,10 @@ Examples:
 pub struct SocketsArgs {
     /// Which sockets to show.
     #[command(flatten)]
-    pub sockets: SocketArgs,
+    pub of: SnapshotArgs,
     /// TCP states, as the kernel names them: ESTABLISHED, listen, close_wait
     #[arg(long, value_delimiter = ',', value_parser = tcp_state, help_heading = "Filters")]
     pub state: Vec<State>,
-    /// All network namespaces that have a name or a process
-    #[arg(long, conflicts_with = "netns", help_heading = "Filters")]
-    pub all_netns: bool,
     /// A cgroup (v2) and all below it: a path, absolute or under /sys/fs/cgroup
     #[arg(long, value_name = "PATH", help_heading = "Filters")]
     pub cgroup: Vec<PathBuf>,
@@ -251,24 +283,19 @@ pub struct SocketsArgs {
     /// Show them again and again, with this pause between; 2s unless told otherwise
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "2s", value_parser = time_span, help_heading = "Output")]
     pub watch: Option<Duration>,
-    /// Format of the rows
-    #[arg(long, default_value = "text", help_heading = "Output")]
-    pub format: Format,
-    /// JSON lines
-    #[arg(long, conflicts_with = "format", help_heading = "Output")]
-    pub json: bool,
-    /// No heading over text and CSV
-    #[arg(short = 'H', long, help_heading = "Output")]
-    pub no_header: bool,
+    /// What it looks like.
+    #[command(flatten)]
+    pub rows: RowArgs,
     /// Every column: network namespace, cgroup, uid, and idle times of each direction too
     #[arg(short, long, help_heading = "Output")]
     pub wide: bool,
 }
 
 const AUDIT_HELP: &str = "\
-Without --idle-timeout, --behind and --log it goes by the timeouts that this host
-applies itself: IPVS and conntrack. It changes nothing. Exit code 0 when every
-connection is safe, 5 when one is not.
+Without --idle-timeout, --behind and --log it goes by the timeouts that this
+host applies itself: IPVS and conntrack. It changes nothing. Exit code 0 when
+every connection is safe, 5 when one is not. Text has a line for each program
+and place; CSV and JSON have one for each connection, JSON a summary at the end.
 
 Examples:
   kaprobe audit --idle-timeout 350s           what a timeout of 350 s would kill
@@ -291,22 +318,13 @@ pub struct AuditArgs {
     pub log: Vec<PathBuf>,
     /// Which connections.
     #[command(flatten)]
-    pub sockets: SocketArgs,
-    /// All network namespaces that have a name or a process
-    #[arg(long, conflicts_with = "netns", help_heading = "Filters")]
-    pub all_netns: bool,
+    pub of: SnapshotArgs,
     /// Connections of this host with itself too, which pass no middlebox
     #[arg(long, help_heading = "Filters")]
     pub loopback: bool,
-    /// Format; text has a line for each program and place, the others one for each connection
-    #[arg(long, default_value = "text", help_heading = "Output")]
-    pub format: Format,
-    /// JSON lines, the last one a summary
-    #[arg(long, conflicts_with = "format", help_heading = "Output")]
-    pub json: bool,
-    /// No heading over text and CSV
-    #[arg(short = 'H', long, help_heading = "Output")]
-    pub no_header: bool,
+    /// What it looks like.
+    #[command(flatten)]
+    pub rows: RowArgs,
 }
 
 /// `kaprobe demo`.

@@ -205,7 +205,7 @@ pub struct TextStyle {
 pub enum Format {
     /// For people.
     Text,
-    /// One object a line: the log that can be replayed.
+    /// One object a line; of a trace, the log that can be replayed.
     Json,
     /// For spreadsheets.
     Csv,
@@ -380,20 +380,20 @@ impl SocketsPlan {
         Ok(Self {
             selection: Selection {
                 kernel: KernelFilter {
-                    sockets: sockets(&args.sockets),
-                    netns: args.sockets.netns.clone(),
+                    sockets: sockets(&args.of.sockets),
+                    netns: args.of.sockets.netns.clone(),
                     cgroups: args.cgroup,
                     ..KernelFilter::default()
                 },
-                pids: pids(&args.sockets),
-                comms: comms(&args.sockets),
+                pids: pids(&args.of.sockets),
+                comms: comms(&args.of.sockets),
                 states: args.state,
-                all_netns: args.all_netns,
+                all_netns: args.of.all_netns,
             },
             sort: args.sort,
             watch: args.watch,
-            format: if args.json { Format::Json } else { args.format },
-            heading: !args.no_header,
+            format: args.rows.format(),
+            heading: !args.rows.no_header,
             wide: args.wide,
         })
     }
@@ -428,21 +428,21 @@ impl AuditPlan {
         Ok(Self {
             sockets: Selection {
                 kernel: KernelFilter {
-                    netns: args.sockets.netns.clone(),
+                    netns: args.of.sockets.netns.clone(),
                     ..KernelFilter::default()
                 },
                 states: vec![State::Listen, State::Established],
-                all_netns: args.all_netns,
+                all_netns: args.of.all_netns,
                 ..Selection::default()
             },
-            keep: sockets(&args.sockets),
-            pids: pids(&args.sockets),
-            comms: comms(&args.sockets),
+            keep: sockets(&args.of.sockets),
+            pids: pids(&args.of.sockets),
+            comms: comms(&args.of.sockets),
             timeouts,
             logs,
             loopback: args.loopback,
-            format: if args.json { Format::Json } else { args.format },
-            heading: !args.no_header,
+            format: args.rows.format(),
+            heading: !args.rows.no_header,
         })
     }
 
