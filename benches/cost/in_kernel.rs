@@ -1,16 +1,21 @@
 //! What a firing costs in the kernel, entry and exit together.
 
-use std::env;
-use std::process::Command;
+use std::process::Stdio;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use aya::sys::{Stats, enable_stats};
-use serde_json::Value;
+use rustix::process::{Pid, getpid};
 
-use crate::Sample;
+use crate::Plan;
 use crate::load::Holders;
-use crate::subject::Subject;
+use crate::place::Place;
+use crate::sample::Measure;
+use crate::script::{Form, Script};
+use crate::stats::Snapshot;
+use crate::tracer::Tracer;
+use crate::{floor, ways};
 
 /// How long each subject is watched in a round.
 const WATCHED: Duration = Duration::from_secs(3);
@@ -19,126 +24,52 @@ const WATCHED: Duration = Duration::from_secs(3);
 const NO_PORT: &str = "1";
 
 /// Measures each subject once a round, by each way to attach.
-pub fn measure(connections: u32, rounds: u32) -> Result<()> {
+pub fn measure(plan: Plan) -> Result<()> {
     let _counted = enable_stats(Stats::RunTime).context("cannot turn BPF statistics on")?;
-    let _load = Holders::start(connections)?;
-    let ways = ways()?;
-    for _ in 0..rounds {
+    let _load = Holders::start(plan.connections, 1)?;
+    let ways = ways::all()?;
+    for _ in 0..plan.rounds {
         for way in &ways {
-            let measure = format!("in_kernel.{way}");
-            let print = |subject, made: Result<Subject>| {
-                let value = made.and_then(|made| made.ns_per_firing(WATCHED));
-                Sample {
-                    measure: &measure,
-                    subject,
-                    unit: "ns/firing",
-                    why: value.as_ref().err().map(|why| format!("{why:#}")),
-                    value: value.ok(),
-                }
-                .print()
+            let measure = Measure {
+                name: &format!("in_kernel.{way}"),
+                unit: "ns/firing",
             };
-            print("floor", Subject::floor(way))?;
-            print("kaprobe", Subject::kaprobe(way, &[]))?;
-            print(
+            measure.print("floor", floor(way))?;
+            measure.print("kaprobe", kaprobe(way, &[]))?;
+            measure.print(
                 "kaprobe, event not asked for",
-                Subject::kaprobe(way, &["-e", "timeout"]),
+                kaprobe(way, &["-e", "timeout"]),
             )?;
-            print(
-                "kaprobe, filtered out",
-                Subject::kaprobe(way, &["-P", NO_PORT]),
-            )?;
-            print("bpftrace", bpftrace(way))?;
+            measure.print("kaprobe, filtered out", kaprobe(way, &["-P", NO_PORT]))?;
+            measure.print("bpftrace", bpftrace(way))?;
         }
     }
     Ok(())
 }
 
-/// The ways that this kernel has, as doctor tells them.
-fn ways() -> Result<Vec<String>> {
-    let kaprobe = env::var_os("KAPROBE_BIN").context("KAPROBE_BIN is not set")?;
-    let output = Command::new(kaprobe).args(["doctor", "--json"]).output()?;
-    let told: Value = serde_json::from_slice(&output.stdout).context("doctor says no JSON")?;
-    let hooks = told["hooks"].as_array().context("doctor: no hooks")?;
-    let timer = hooks.iter().find(|h| h["hook"] == "tcp_keepalive_timer");
-    let tried = timer.and_then(|hook| hook["tried"].as_array());
-    let works = tried.into_iter().flatten().filter(|w| w["works"] == true);
-    Ok(works
-        .filter_map(|way| way["way"].as_str().map(Into::into))
-        .collect())
+fn floor(way: &str) -> Result<f64> {
+    let _attached = floor::attach(way)?;
+    ns_per_firing(getpid())
 }
 
-/// Where the keepalive timer lies: where it moved to first, as the name that it left
-/// behind is another timer's.
-const TIMERS: [&str; 2] = [
-    "offsetof(struct inet_connection_sock, icsk_keepalive_timer)",
-    "offsetof(struct sock, sk_timer)",
-];
-
-/// A socket's cgroup: a pointer, or 5.10's tagged value.
-const CGROUPS: [&str; 2] = [
-    "$sock->sk_cgrp_data.cgroup->kn->id",
-    "((struct cgroup *)$sock->sk_cgrp_data.val)->kn->id",
-];
-
-/// bpftrace, with the first script that it takes on this kernel.
-fn bpftrace(way: &str) -> Result<Subject> {
-    let mut refused = None;
-    for timer in TIMERS {
-        for cgroup in CGROUPS {
-            match Subject::bpftrace(&script(way, timer, cgroup)) {
-                Ok(subject) => return Ok(subject),
-                Err(why) => refused = Some(why),
-            }
-        }
-    }
-    Err(refused.context("no script")?)
+/// `kaprobe trace` by one way, its log into nothing.
+fn kaprobe(way: &str, arguments: &[&str]) -> Result<f64> {
+    let arguments = [&["--attach", way, "--json"], arguments].concat();
+    let tracer = Tracer::kaprobe(&arguments, Stdio::null())?;
+    ns_per_firing(tracer.pid())
 }
 
-fn script(way: &str, timer: &str, cgroup: &str) -> String {
-    let (entry, exit, firing) = match way {
-        "fentry" => (
-            "fentry:tcp_keepalive_timer",
-            "fexit:tcp_keepalive_timer",
-            "(uint64)args.t",
-        ),
-        "kprobe" => (
-            "kprobe:tcp_keepalive_timer",
-            "kretprobe:tcp_keepalive_timer",
-            // A kretprobe sees no argument.
-            "(cpu, tid)",
-        ),
-        _ => (
-            "rawtracepoint:timer_expire_entry",
-            "rawtracepoint:timer_expire_exit",
-            "arg0",
-        ),
-    };
-    let argument = if way == "fentry" {
-        "(uint64)args.t"
-    } else {
-        "arg0"
-    };
-    let (open, close) = if way == "tracepoint" {
-        // Every timer passes here.
-        (
-            r#"if ((uint64)$timer->function == kaddr("tcp_keepalive_timer")) {"#,
-            "}",
-        )
-    } else {
-        ("", "")
-    };
-    [
-        ("ENTRY", entry),
-        ("EXIT", exit),
-        ("ARGUMENT", argument),
-        ("END_IF", close),
-        ("IF_KEEPALIVE", open),
-        ("FIRING", firing),
-        ("TIMER", timer),
-        ("CGROUP", cgroup),
-    ]
-    .into_iter()
-    .fold(include_str!("facts.bt").to_owned(), |text, (word, put)| {
-        text.replace(word, put)
-    })
+fn bpftrace(way: &str) -> Result<f64> {
+    let script = Script::Facts(Form::Csv);
+    let place = Place::new()?;
+    let tracer = script.start(way, &[], &place)?;
+    ns_per_firing(tracer.pid())
+}
+
+/// ns for each firing, over a while, of the programs of this process.
+fn ns_per_firing(pid: Pid) -> Result<f64> {
+    let before = Snapshot::of(pid)?;
+    thread::sleep(WATCHED);
+    let after = Snapshot::of(pid)?;
+    after.ns_per_firing(&before).context("no timer fired")
 }

@@ -16,15 +16,16 @@ const EACH: u32 = 8_000;
 pub struct Holders(Vec<Child>);
 
 impl Holders {
-    /// Starts as many processes as `connections` take; returns once all are open.
-    pub fn start(connections: u32) -> Result<Self> {
+    /// Starts as many processes as `connections` take; returns once all are open. Each
+    /// has a timer that fires so many seconds apart, and probes that are answered.
+    pub fn start(connections: u32, seconds: u32) -> Result<Self> {
         let mut holders = Self(Vec::new());
         let mut opened = Vec::new();
         for (n, first) in (1..).zip((0..connections).step_by(EACH as usize)) {
             let count = EACH.min(connections - first);
             let mut child = Command::new(env::current_exe()?)
                 .args(["load", &Ipv4Addr::new(127, 0, n, 1).to_string()])
-                .arg(count.to_string())
+                .args([count, seconds].map(|it| it.to_string()))
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()
@@ -53,10 +54,10 @@ impl Drop for Holders {
 }
 
 /// Holds connections until standard input ends.
-pub fn hold(address: IpAddr, connections: u32) -> Result<()> {
+pub fn hold(address: IpAddr, connections: u32, seconds: u32) -> Result<()> {
     allow_open_files(connections.into()).context("cannot hold so many connections")?;
     let member = Member {
-        keepalive: Keepalive::new(1, 1, 9),
+        keepalive: Keepalive::new(seconds, seconds, 9),
         answered: true,
     };
     let members = (0..connections).map(|_| member);

@@ -1,49 +1,71 @@
-//! What tracing costs, measured side by side on the kernel it runs on, as root.
-//! `cargo xtask bench` builds this, runs it here and in virtual machines, and makes
-//! a table of the samples that it prints: a JSON object a line.
+//! What kaprobe costs, measured side by side with its peers, on the kernel it runs on,
+//! as root. `cargo xtask bench` builds this, runs it here and in virtual machines, and
+//! makes a table of the samples that it prints: a JSON object a line.
 
 mod floor;
 mod in_kernel;
 mod load;
+mod loss;
+mod memory;
+mod place;
+mod replay;
+mod response;
+mod run;
+mod sample;
+mod script;
+mod sockets;
+mod start;
 mod stats;
-mod subject;
+mod tracer;
+mod usage;
+mod user_space;
+mod ways;
 
 use std::env;
 
 use anyhow::{Result, bail};
-use serde::Serialize;
 
-/// One measurement of one subject. `cargo xtask bench` reads these.
-#[derive(Serialize)]
-struct Sample<'a> {
-    /// What was measured, and how it was attached.
-    measure: &'a str,
-    /// Who was measured; `floor` is what the others are compared with.
-    subject: &'a str,
-    /// What `value` counts.
-    unit: &'a str,
-    /// The number, or nothing where the subject can't do it.
-    value: Option<f64>,
-    /// Why there is no number.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    why: Option<String>,
-}
-
-impl Sample<'_> {
-    fn print(&self) -> Result<()> {
-        println!("{}", serde_json::to_string(self)?);
-        Ok(())
-    }
+/// How much is measured.
+#[derive(Clone, Copy)]
+pub struct Plan {
+    /// Connections with a keepalive timer that fires each second, where a measurement
+    /// does not need a number of its own.
+    connections: u32,
+    /// How often each subject is measured, in turn with the others.
+    rounds: u32,
 }
 
 fn main() -> Result<()> {
     let arguments: Vec<_> = env::args().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     match *arguments.as_slice() {
-        ["load", address, connections] => load::hold(address.parse()?, connections.parse()?),
-        ["measure", connections, rounds] => {
-            in_kernel::measure(connections.parse()?, rounds.parse()?)
+        ["load", address, connections, seconds] => {
+            load::hold(address.parse()?, connections.parse()?, seconds.parse()?)
         }
+        ["respond"] => response::respond(),
+        ["measure", connections, rounds, ref names @ ..] => {
+            let plan = Plan {
+                connections: connections.parse()?,
+                rounds: rounds.parse()?,
+            };
+            names.iter().try_for_each(|name| measure(name, plan))
+        }
+        // `cargo bench`, which runs what there is.
+        [.., "--bench"] => Ok(()),
         _ => bail!("this is run by `cargo xtask bench`"),
+    }
+}
+
+fn measure(name: &str, plan: Plan) -> Result<()> {
+    match name {
+        "in_kernel" => in_kernel::measure(plan),
+        "user_space" => user_space::measure(plan),
+        "memory" => memory::measure(plan),
+        "loss" => loss::measure(plan),
+        "start" => start::measure(plan),
+        "response" => response::measure(plan),
+        "replay" => replay::measure(plan),
+        "sockets" => sockets::measure(plan),
+        _ => bail!("no measurement {name}"),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Context as _, Result};
+use rustix::process::Pid;
 
 /// What a program has run so far.
 #[derive(Clone, Copy, Default)]
@@ -13,13 +14,13 @@ struct Run {
 }
 
 /// The programs of one process, by id.
-pub struct Snapshot(BTreeMap<u64, Run>);
+pub struct Snapshot(BTreeMap<u32, Run>);
 
 impl Snapshot {
     /// Reads them from the process's descriptors (`bpf_prog_show_fdinfo`,
     /// kernel/bpf/syscall.c): those of other tracers are not among them.
-    pub fn of(pid: u32) -> Result<Self> {
-        let folder = format!("/proc/{pid}/fdinfo");
+    pub fn of(pid: Pid) -> Result<Self> {
+        let folder = format!("/proc/{}/fdinfo", pid.as_raw_nonzero());
         let mut programs = BTreeMap::new();
         for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))? {
             // A descriptor may be closed meanwhile.
@@ -33,15 +34,15 @@ impl Snapshot {
             if let (Some(id), Some(ns), Some(count)) =
                 (field("prog_id:"), field("run_time_ns:"), field("run_cnt:"))
             {
-                programs.insert(id, Run { ns, count });
+                programs.insert(u32::try_from(id)?, Run { ns, count });
             }
         }
         Ok(Self(programs))
     }
 
-    /// How often the program ran that ran most.
-    pub fn runs(&self) -> u64 {
-        self.0.values().map(|run| run.count).max().unwrap_or(0)
+    /// Whether a program is among them.
+    pub fn has(&self, id: u32) -> bool {
+        self.0.contains_key(&id)
     }
 
     /// ns for each firing since `earlier`, all programs together. A firing runs the

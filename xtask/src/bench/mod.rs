@@ -5,6 +5,7 @@
 //! its samples become a table of medians and ranges, and a file that a later run can be
 //! compared with. Only ratios within one run mean anything: a machine is never idle.
 
+mod bars;
 mod samples;
 mod table;
 
@@ -14,6 +15,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::{fs, io};
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 
 use crate::process::say;
 use crate::programs::Program;
@@ -21,12 +23,62 @@ use crate::vm::{Guest, Machine, Verdict, kernel};
 use crate::{apt, programs, workspace};
 use samples::{Run, Sample};
 
-/// Debian's package of the peer.
-const BPFTRACE: &str = "bpftrace";
+/// A program to measure beside.
+struct Peer {
+    /// Debian's package of it.
+    package: &'static str,
+    /// Where it is, once that is installed.
+    program: &'static str,
+    /// The variable that tells `benches/cost` how to run it.
+    variable: &'static str,
+}
+
+const PEERS: [Peer; 3] = [
+    Peer {
+        package: "bpftrace",
+        program: "/usr/bin/bpftrace",
+        variable: "KAPROBE_BENCH_BPFTRACE",
+    },
+    Peer {
+        package: "jq",
+        program: "/usr/bin/jq",
+        variable: "KAPROBE_BENCH_JQ",
+    },
+    Peer {
+        package: "iproute2",
+        program: "/usr/bin/ss",
+        variable: "KAPROBE_BENCH_SS",
+    },
+];
+
+/// What can be measured; `benches/cost` has a module of each name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Measurement {
+    /// What a firing costs in the kernel, by each way to attach
+    InKernel,
+    /// CPU time and wake-ups for each event, by each format
+    UserSpace,
+    /// Resident memory, with 1,000 and with 50,000 sockets
+    Memory,
+    /// Losses, CPU time and memory as sockets and their rate grow
+    Loss,
+    /// Time from exec to the first event, and to the end
+    Start,
+    /// Throughput and latency of requests over loopback, with and without a tracer
+    Response,
+    /// Records and bytes a second of replay, beside jq
+    Replay,
+    /// A snapshot of 50,000 sockets, beside ss; what it does to their timers
+    Sockets,
+}
 
 /// Options of `cargo xtask bench`; with no kernel chosen, this host's is measured.
 #[derive(clap::Args)]
 pub struct Args {
+    /// What to measure [default: all; on other kernels in_kernel]
+    #[arg(value_name = "NAME")]
+    measurements: Vec<Measurement>,
     #[command(flatten)]
     kernels: kernel::Choice,
     #[command(flatten)]
@@ -35,7 +87,7 @@ pub struct Args {
     #[arg(long, default_value_t = 8_000, value_name = "N")]
     connections: u32,
     /// How often each subject is measured, in turn with the others
-    #[arg(long, default_value_t = 5, value_name = "N")]
+    #[arg(long, default_value_t = 3, value_name = "N")]
     rounds: u32,
     /// Where the figures go, as JSON [default: target/xtask/bench.json]
     #[arg(long, value_name = "FILE")]
@@ -77,13 +129,21 @@ fn read(path: &Path) -> Result<Vec<Run>> {
         .with_context(|| format!("{} holds no figures of a bench", path.display()))
 }
 
-/// What `benches/cost` is told.
-fn arguments(args: &Args) -> [String; 3] {
-    [
-        "measure".into(),
-        args.connections.to_string(),
-        args.rounds.to_string(),
-    ]
+/// What `benches/cost` is told. Guests are emulated: unless told to, they measure
+/// nothing but what the host's kernel may not have.
+fn arguments(args: &Args) -> Vec<String> {
+    let names = match args.measurements.as_slice() {
+        [] if args.kernels.is_given() => &[Measurement::InKernel],
+        [] => Measurement::value_variants(),
+        names => names,
+    };
+    let numbers = [args.connections, args.rounds].map(|it| it.to_string());
+    let names = names.iter().filter_map(ValueEnum::to_possible_value);
+    ["measure".to_owned()]
+        .into_iter()
+        .chain(numbers)
+        .chain(names.map(|name| name.get_name().to_owned()))
+        .collect()
 }
 
 fn host(args: &Args) -> Result<Run> {
@@ -98,8 +158,10 @@ fn host(args: &Args) -> Result<Run> {
     command
         .args(arguments(args))
         .env("KAPROBE_BIN", &kaprobe)
-        .env("KAPROBE_BENCH_BPFTRACE", words(&bpftrace()?))
         .stdout(Stdio::piped());
+    for peer in &PEERS {
+        command.env(peer.variable, words(&peer.unpacked()?));
+    }
     let kernel = rustix::system::uname();
     let kernel = format!("Linux {} (this host)", kernel.release().to_string_lossy());
     say(format_args!("measuring on {kernel}"));
@@ -123,13 +185,12 @@ fn guests(args: &Args) -> Result<Vec<Run>> {
     let (kaprobe, cost) = build()?;
     let mut command = vec!["/bin/cost".to_owned()];
     command.extend(arguments(args));
+    let mut environment = vec![("KAPROBE_BIN", "/bin/kaprobe")];
+    environment.extend(PEERS.iter().map(|peer| (peer.variable, peer.program)));
     let guest = Guest {
         files: vec![(kaprobe, "/bin/kaprobe".into()), (cost, "/bin/cost".into())],
-        packages: vec![BPFTRACE.into()],
-        environment: vec![
-            ("KAPROBE_BIN", "/bin/kaprobe"),
-            ("KAPROBE_BENCH_BPFTRACE", "/usr/bin/bpftrace"),
-        ],
+        packages: PEERS.iter().map(|peer| peer.package.into()).collect(),
+        environment,
         command,
         ..Guest::default()
     };
@@ -170,15 +231,17 @@ fn build() -> Result<(PathBuf, PathBuf)> {
     Ok((programs::only_kaprobe(&built)?, cost))
 }
 
-/// The bpftrace to measure beside: Debian's, unpacked, run by the loader it came with.
-fn bpftrace() -> Result<Vec<PathBuf>> {
-    let tree = apt::tree(BPFTRACE)?;
-    Ok(vec![
-        tree.join("usr/lib64/ld-linux-x86-64.so.2"),
-        "--library-path".into(),
-        tree.join("usr/lib/x86_64-linux-gnu"),
-        tree.join("usr/bin").join(BPFTRACE),
-    ])
+impl Peer {
+    /// Debian's, unpacked, run by the loader it came with.
+    fn unpacked(&self) -> Result<Vec<PathBuf>> {
+        let tree = apt::tree(self.package)?;
+        Ok(vec![
+            tree.join("usr/lib64/ld-linux-x86-64.so.2"),
+            "--library-path".into(),
+            tree.join("usr/lib/x86_64-linux-gnu"),
+            tree.join(self.program.trim_start_matches('/')),
+        ])
+    }
 }
 
 /// Words in one variable, told apart by a character that no path has.

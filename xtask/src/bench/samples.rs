@@ -2,10 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The subject that others are compared with.
+/// Programs that do nothing.
 pub const FLOOR: &str = "floor";
-/// The peer.
+/// What the same person would use instead.
 pub const PEER: &str = "bpftrace";
+/// The subjects that others are compared with, where they were measured.
+pub const REFERENCES: [&str; 5] = [FLOOR, PEER, "jq", "ss", "off"];
 
 /// One measurement, as `benches/cost` prints it.
 #[derive(Deserialize)]
@@ -99,7 +101,8 @@ impl Run {
         Some(self.median(measure, subject)? / self.median(measure, to)?)
     }
 
-    fn median(&self, measure: &str, subject: &str) -> Option<f64> {
+    /// The median of a subject.
+    pub fn median(&self, measure: &str, subject: &str) -> Option<f64> {
         let mut figures = self.figures.iter();
         let found = figures.find(|f| f.measure == measure && f.subject == subject)?;
         Some(found.spread?.median)
@@ -128,10 +131,14 @@ pub mod tests {
     use super::*;
 
     pub fn run(values: &[(&str, Option<f64>)]) -> Run {
+        run_of("m", values)
+    }
+
+    pub fn run_of(measure: &str, values: &[(&str, Option<f64>)]) -> Run {
         let samples: Vec<_> = values
             .iter()
             .map(|&(subject, value)| Sample {
-                measure: "m".into(),
+                measure: measure.into(),
                 subject: subject.into(),
                 unit: "ns".into(),
                 value,

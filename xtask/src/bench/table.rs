@@ -2,12 +2,13 @@
 
 use std::fmt::Write;
 
-use super::samples::{FLOOR, Figure, PEER, Run};
+use super::bars;
+use super::samples::{Figure, REFERENCES, Run};
 
 /// The figures of a run; with an earlier run, what its ratios were.
 pub fn render(run: &Run, earlier: Option<&Run>) -> String {
     let mut text = format!("{}, {} connections\n\n", run.kernel, run.connections);
-    text += "| measured | subject | median | range | of the floor | of bpftrace |\n";
+    text += "| measured | subject | median | range | beside | should be |\n";
     text += "|---|---|---|---|---|---|\n";
     for figure in &run.figures {
         let Figure {
@@ -18,43 +19,57 @@ pub fn render(run: &Run, earlier: Option<&Run>) -> String {
         } = figure;
         let (median, range) = match figure.spread {
             Some(s) => (
-                format!("{:.0} {unit}", s.median),
-                format!("{:.0}–{:.0}", s.min, s.max),
+                format!("{} {unit}", short(s.median)),
+                format!("{}–{}", short(s.min), short(s.max)),
             ),
             None => (figure.why.clone().unwrap_or_default(), "-".into()),
-        };
-        let ratio = |to| match run.ratio(measure, subject, to) {
-            Some(now) => {
-                let before = earlier.and_then(|run| run.ratio(measure, subject, to));
-                let before = before.map(|r| format!(" (was {r:.2})")).unwrap_or_default();
-                format!("{now:.2}{before}")
-            }
-            None => "-".into(),
         };
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
             "| {measure} | {subject} | {median} | {range} | {} | {} |",
-            ratio(FLOOR),
-            ratio(PEER)
+            beside(run, earlier, measure, subject),
+            bars::told(run, measure, subject)
         );
     }
     text
 }
 
+/// How the subject compares with those that it is to be compared with.
+fn beside(run: &Run, earlier: Option<&Run>, measure: &str, subject: &str) -> String {
+    let others = REFERENCES.into_iter().filter(|&other| other != subject);
+    let ratios = others.filter_map(|other| {
+        let now = run.ratio(measure, subject, other)?;
+        let before = earlier.and_then(|run| run.ratio(measure, subject, other));
+        let before = before.map(|r| format!(" (was {r:.2})")).unwrap_or_default();
+        Some(format!("{now:.2} of {other}{before}"))
+    });
+    ratios.collect::<Vec<_>>().join(", ")
+}
+
+/// Three digits are as many as a figure is good for.
+fn short(value: f64) -> String {
+    match value.abs() {
+        100.0.. => format!("{value:.0}"),
+        10.0.. => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::samples::tests::run;
+    use super::super::samples::{FLOOR, PEER};
     use super::*;
 
     #[test]
     fn a_row_shows_its_ratios_and_what_they_were() {
-        let now = run(&[(FLOOR, Some(10.0)), ("kaprobe", Some(25.0)), (PEER, None)]);
+        let now = run(&[(FLOOR, Some(10.0)), ("kaprobe", Some(2.5)), (PEER, None)]);
         let before = run(&[(FLOOR, Some(10.0)), ("kaprobe", Some(50.0))]);
         let table = render(&now, Some(&before));
         for row in [
-            "| m | kaprobe | 25 ns | 25–25 | 2.50 (was 5.00) | - |",
-            "| m | bpftrace | it can't | - | - | - |",
+            "| m | kaprobe | 2.50 ns | 2.50–2.50 | 0.25 of floor (was 5.00) |  |",
+            "| m | bpftrace | it can't | - |  |  |",
         ] {
             assert!(table.lines().any(|line| line == row), "{table}");
         }

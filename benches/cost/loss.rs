@@ -1,0 +1,115 @@
+//! How many firings a tracer can follow, and what it loses where it can't. With it, how
+//! its costs grow with the sockets and their rate.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use serde_json::Value;
+
+use crate::Plan;
+use crate::load::Holders;
+use crate::place::Place;
+use crate::sample::Measure;
+use crate::script::{Form, Script};
+use crate::tracer::Tracer;
+use crate::usage::Usage;
+use crate::ways;
+
+/// Connections whose timers fire each second; the last are as many as two cores can
+/// serve.
+const STEADY: [u32; 5] = [500, 4_000, 16_000, 32_000, 54_000];
+/// How long each subject is watched.
+const WATCHED: Duration = Duration::from_secs(6);
+
+/// Measures each subject at each rate.
+pub fn measure(plan: Plan) -> Result<()> {
+    let way = ways::best()?;
+    for connections in STEADY {
+        let _load = Holders::start(connections, 1)?;
+        for _ in 0..plan.rounds {
+            steady(connections, "kaprobe", kaprobe)?;
+            steady(connections, "bpftrace", |place| {
+                Script::Facts(Form::Json).start(&way, &[], place)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn kaprobe(place: &Place) -> Result<Tracer> {
+    Tracer::kaprobe(&["--json", "-e", "all"], place.stdout()?)
+}
+
+/// What a tracer does at a steady rate from its start on.
+fn steady(connections: u32, subject: &str, start: impl Fn(&Place) -> Result<Tracer>) -> Result<()> {
+    let watched = watch(start).map_err(|why| format!("{why:#}"));
+    let each = |what, unit, value: fn(&Watched) -> f64| {
+        let name = &format!("loss.{connections}.{what}");
+        let value = watched.as_ref().map(value).map_err(|why| anyhow!("{why}"));
+        Measure { name, unit }.print(subject, value)
+    };
+    each("rate", "firings/s", |it| it.firings / it.seconds)?;
+    each("lost", "of a million", |it| 1e6 * it.lost / it.firings)?;
+    each("cpu", "ns/firing", |it| it.used.cpu_ns as f64 / it.firings)?;
+    each("memory", "MiB", |it| {
+        it.used.peak_bytes as f64 / f64::from(1 << 20)
+    })
+}
+
+struct Watched {
+    seconds: f64,
+    /// As the kernel counts them.
+    firings: f64,
+    /// As the tracer counts them.
+    lost: f64,
+    used: Usage,
+}
+
+fn watch(start: impl Fn(&Place) -> Result<Tracer>) -> Result<Watched> {
+    let place = Place::new()?;
+    let tracer = start(&place)?;
+    let before = (Usage::of(tracer.pid())?, probes_sent()?, Instant::now());
+    thread::sleep(WATCHED);
+    let after = (Usage::of(tracer.pid())?, probes_sent()?);
+    let seconds = before.2.elapsed().as_secs_f64();
+    tracer.stop()?;
+    ensure!(after.1 > before.1, "no timer fired");
+    Ok(Watched {
+        seconds,
+        firings: (after.1 - before.1) as f64,
+        lost: lost(&place)? as f64,
+        used: after.0.since(&before.0),
+    })
+}
+
+/// `TCPKeepAlive`: probes that the kernel has sent from this network namespace.
+fn probes_sent() -> Result<u64> {
+    let text = fs::read_to_string("/proc/net/netstat")?;
+    let mut lines = text.lines().filter_map(|it| it.strip_prefix("TcpExt: "));
+    let (names, values) = (lines.next(), lines.next());
+    let (names, values) = names.zip(values).context("/proc/net/netstat: no TcpExt")?;
+    let mut pairs = names.split(' ').zip(values.split(' '));
+    let found = pairs.find(|(name, _)| *name == "TCPKeepAlive");
+    Ok(found
+        .context("/proc/net/netstat: no TCPKeepAlive")?
+        .1
+        .parse()?)
+}
+
+/// What a tracer says that it has lost: kaprobe in records, bpftrace in lines.
+fn lost(place: &Place) -> Result<u64> {
+    let mut sum = 0;
+    for line in place.lines()? {
+        let line = line?;
+        if let Some(told) = line.strip_prefix("Lost ") {
+            let count = told.split(' ').next().unwrap_or_default();
+            sum += count.parse::<u64>().with_context(|| line.clone())?;
+        } else if line.contains(r#""event":"lost""#) {
+            let record: Value = serde_json::from_str(&line)?;
+            sum += record["lost"].as_u64().context("a loss of nothing")?;
+        }
+    }
+    Ok(sum)
+}

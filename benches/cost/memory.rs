@@ -1,0 +1,45 @@
+//! How much memory a tracer takes, by how many sockets it has seen.
+
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::Plan;
+use crate::load::Holders;
+use crate::place::Place;
+use crate::sample::Measure;
+use crate::script::Script;
+use crate::tracer::Tracer;
+use crate::usage::Usage;
+use crate::ways;
+
+/// How many connections, and how many seconds their timers are apart: with many of
+/// them the rate is no more than a tracer can follow.
+const LOADS: [(u32, u32); 2] = [(1_000, 1), (50_000, 10)];
+
+/// Measures each subject once for each load: it is the same every time.
+pub fn measure(_: Plan) -> Result<()> {
+    let way = ways::best()?;
+    for (connections, seconds) in LOADS {
+        let _load = Holders::start(connections, seconds)?;
+        let measure = Measure {
+            name: &format!("memory.{connections}"),
+            unit: "MiB",
+        };
+        // Every timer has fired twice by then: an answer is known at the second firing.
+        let all_seen = Duration::from_secs((2 * seconds + 1).into());
+        let peak = |tracer: &Tracer| {
+            thread::sleep(all_seen);
+            Ok(Usage::of(tracer.pid())?.peak_bytes as f64 / f64::from(1 << 20))
+        };
+        let kaprobe = |arguments| peak(&Tracer::kaprobe(arguments, Stdio::null())?);
+        measure.print("kaprobe", kaprobe(&[]))?;
+        measure.print("kaprobe --json", kaprobe(&["--json"]))?;
+        let place = Place::new()?;
+        let bpftrace = Script::Line.start(&way, &[], &place);
+        measure.print("bpftrace", bpftrace.and_then(|it| peak(&it)))?;
+    }
+    Ok(())
+}

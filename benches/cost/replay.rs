@@ -1,0 +1,75 @@
+//! What reading a log takes, beside jq.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, ensure};
+
+use crate::Plan;
+use crate::load::Holders;
+use crate::place::Place;
+use crate::run::{self, Used};
+use crate::sample::Measure;
+use crate::tracer::{self, Tracer};
+
+/// How long the load is traced for the log: with 8,000 connections it has 100,000
+/// records then.
+const TRACED: Duration = Duration::from_secs(6);
+
+/// Measures each subject once a round, on one log.
+pub fn measure(plan: Plan) -> Result<()> {
+    let place = Place::new()?;
+    let log = place.path("log.jsonl")?;
+    {
+        let _load = Holders::start(plan.connections, 1)?;
+        let tracer = Tracer::kaprobe(&["-o", &log], Stdio::null())?;
+        thread::sleep(TRACED);
+        tracer.stop()?;
+    }
+    let (bytes, lines) = size(&log)?;
+    for _ in 0..plan.rounds {
+        for format in ["text", "json", "csv"] {
+            let mut command = tracer::kaprobe()?;
+            command.args(["replay", "--quiet", "--format", format, &log]);
+            print(&format!("kaprobe to {format}"), command, bytes, lines)?;
+        }
+        let mut jq = tracer::peer("KAPROBE_BENCH_JQ")?;
+        jq.args(["-c", ".", &log]);
+        print("jq", jq, bytes, lines)?;
+    }
+    Ok(())
+}
+
+/// Bytes and lines of a file.
+fn size(path: &str) -> Result<(f64, f64)> {
+    let mut buffer = vec![0; 1 << 20];
+    let (mut file, mut lines) = (File::open(path)?, 0);
+    loop {
+        let got = file.read(&mut buffer)?;
+        if got == 0 {
+            break;
+        }
+        lines += buffer[..got].iter().filter(|it| **it == b'\n').count();
+    }
+    ensure!(lines > 1000, "a log of {lines} lines");
+    Ok((fs::metadata(path)?.len() as f64, lines as f64))
+}
+
+/// Rates by CPU time: one core, however busy the machine is.
+fn print(subject: &str, command: Command, bytes: f64, lines: f64) -> Result<()> {
+    let used = run::to_its_end(command);
+    let each = |name, unit, value: &dyn Fn(&Used) -> f64| {
+        let value = match &used {
+            Ok(used) => Ok(value(used)),
+            Err(why) => Err(anyhow!("{why:#}")),
+        };
+        Measure { name, unit }.print(subject, value)
+    };
+    each("replay.bytes", "MB/s", &|it| {
+        bytes / 1e6 / it.cpu.as_secs_f64()
+    })?;
+    each("replay.records", "/s", &|it| lines / it.cpu.as_secs_f64())
+}

@@ -1,0 +1,159 @@
+//! What the host feels: a request and its response over loopback, again and again, with
+//! and without a tracer.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+use std::{array, env};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use serde::{Deserialize, Serialize};
+use socket2::{SockRef, TcpKeepalive};
+
+use crate::Plan;
+use crate::place::Place;
+use crate::sample::Measure;
+use crate::script::{Form, Script};
+use crate::tracer::Tracer;
+use crate::ways;
+
+/// How long each subject is measured at a time, and how many times in a round: often
+/// and briefly, as what else goes on changes by the second.
+const WATCHED: Duration = Duration::from_secs(1);
+const TIMES: u32 = 4;
+/// Connections, each with a client and a server.
+const PAIRS: usize = 2;
+/// Bytes of a request, and of a response.
+const BYTES: usize = 128;
+
+/// Measures each subject in turn.
+pub fn measure(plan: Plan) -> Result<()> {
+    let way = ways::best()?;
+    let kaprobe = |more: &[&str]| Tracer::kaprobe(&[&["--json"], more].concat(), Stdio::null());
+    for _ in 0..plan.rounds * TIMES {
+        print("off", Ok(None))?;
+        print("kaprobe", kaprobe(&[]).map(Some))?;
+        print("kaprobe --rtt", kaprobe(&["--rtt"]).map(Some))?;
+        let place = Place::new()?;
+        let bpftrace = Script::Facts(Form::Csv).start(&way, &[], &place);
+        print("bpftrace", bpftrace.map(Some))?;
+        // Off once more: as far as two of the same differ, nothing is told.
+        print("off again", Ok(None))?;
+    }
+    Ok(())
+}
+
+fn print(subject: &str, tracer: Result<Option<Tracer>>) -> Result<()> {
+    let told = tracer
+        .and_then(|_tracing| play())
+        .map_err(|why| format!("{why:#}"));
+    let each = |name, unit, value: fn(&Told) -> f64| {
+        let value = told.as_ref().map(value).map_err(|why| anyhow!("{why}"));
+        Measure { name, unit }.print(subject, value)
+    };
+    each("response.throughput", "requests/s", |it| {
+        it.requests as f64 / it.seconds
+    })?;
+    each("response.p50", "us", |it| it.p50_us)?;
+    each("response.p99", "us", |it| it.p99_us)?;
+    each("response.cpu", "us/request", |it| {
+        it.cpu_us / it.requests as f64
+    })
+}
+
+/// What a process that played clients and servers tells.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    requests: usize,
+    seconds: f64,
+    p50_us: f64,
+    p99_us: f64,
+    /// CPU time of the process, softirqs that interrupted it among it.
+    cpu_us: f64,
+}
+
+/// Plays it in a process of its own, whose CPU time is its own.
+fn play() -> Result<Told> {
+    let output = Command::new(env::current_exe()?)
+        .arg("respond")
+        .stderr(Stdio::inherit())
+        .output()?;
+    ensure!(output.status.success(), "the load: {}", output.status);
+    serde_json::from_slice(&output.stdout).context("the load tells nothing")
+}
+
+/// Plays all clients and servers, and tells how that went.
+pub fn respond() -> Result<()> {
+    let pairs: [_; PAIRS] = array::from_fn(|_| connection());
+    let begun = Instant::now();
+    let clients = pairs.map(|pair| -> Result<_> {
+        let (client, server) = pair?;
+        // It ends with its client.
+        thread::spawn(move || serve(server));
+        Ok(thread::spawn(move || ask(client, begun + WATCHED)))
+    });
+    let mut took = Vec::new();
+    for client in clients {
+        took.extend(client?.join().map_err(|_| anyhow!("a client panicked"))??);
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    took.sort_unstable();
+    let at = |share: usize| -> Result<f64> {
+        let took = took.get(took.len() * share / 100);
+        Ok(took.context("no response")?.as_secs_f64() * 1e6)
+    };
+    let told = Told {
+        requests: took.len(),
+        seconds,
+        p50_us: at(50)?,
+        p99_us: at(99)?,
+        cpu_us: cpu()?.as_secs_f64() * 1e6,
+    };
+    println!("{}", serde_json::to_string(&told)?);
+    Ok(())
+}
+
+/// Both ends of a connection whose keepalive is on, as that of a long-lived one is.
+fn connection() -> Result<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let client = TcpStream::connect(listener.local_addr()?)?;
+    let (server, _) = listener.accept()?;
+    let second = Duration::from_secs(1);
+    let keepalive = TcpKeepalive::new().with_time(second).with_interval(second);
+    for end in [&client, &server] {
+        end.set_nodelay(true)?;
+        SockRef::from(end).set_tcp_keepalive(&keepalive)?;
+    }
+    Ok((client, server))
+}
+
+fn serve(mut end: TcpStream) -> Result<()> {
+    let mut bytes = [0; BYTES];
+    while end.read_exact(&mut bytes).is_ok() {
+        end.write_all(&bytes)?;
+    }
+    Ok(())
+}
+
+/// Asks until then; returns how long each response took.
+fn ask(mut end: TcpStream, until: Instant) -> Result<Vec<Duration>> {
+    let mut bytes = [0; BYTES];
+    let mut took = Vec::new();
+    loop {
+        let asked = Instant::now();
+        if asked >= until {
+            return Ok(took);
+        }
+        end.write_all(&bytes)?;
+        end.read_exact(&mut bytes)?;
+        took.push(asked.elapsed());
+    }
+}
+
+/// CPU time of this process.
+fn cpu() -> Result<Duration> {
+    let clock = rustix::time::ClockId::ProcessCPUTime;
+    Ok(Duration::try_from(rustix::time::clock_gettime(clock))?)
+}

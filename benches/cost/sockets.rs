@@ -1,0 +1,87 @@
+//! What a snapshot of many sockets takes, beside ss; and what it does to the sockets.
+
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+
+use crate::Plan;
+use crate::load::Holders;
+use crate::place::Place;
+use crate::run::{self, Used};
+use crate::sample::Measure;
+use crate::tracer::{self, Tracer};
+
+/// Connections, two sockets each.
+const CONNECTIONS: u32 = 25_000;
+/// How many seconds their timers are apart.
+const SECONDS: u32 = 10;
+/// How long timers are watched for what they meet.
+const WATCHED: Duration = Duration::from_secs(11);
+
+/// Measures each subject once a round.
+pub fn measure(plan: Plan) -> Result<()> {
+    let _load = Holders::start(CONNECTIONS, SECONDS)?;
+    for _ in 0..plan.rounds {
+        print("kaprobe", snapshot(&[])?)?;
+        print("kaprobe --json", snapshot(&["--json"])?)?;
+        let mut ss = tracer::peer("KAPROBE_BENCH_SS")?;
+        ss.arg("-tnapo");
+        print("ss", ss)?;
+    }
+    for _ in 0..plan.rounds {
+        deferrals("nothing else", |_| Ok(0))?;
+        deferrals("snapshots without end", |over| {
+            let mut count = 0;
+            while !over.load(Ordering::Relaxed) {
+                run::to_its_end(snapshot(&[])?)?;
+                count += 1;
+            }
+            Ok(count)
+        })?;
+    }
+    Ok(())
+}
+
+fn snapshot(arguments: &[&str]) -> Result<Command> {
+    let mut command = tracer::kaprobe()?;
+    command.arg("sockets").args(arguments);
+    Ok(command)
+}
+
+fn print(subject: &str, command: Command) -> Result<()> {
+    let used = run::to_its_end(command).map_err(|why| format!("{why:#}"));
+    let each = |name, unit, value: fn(&Used) -> f64| {
+        let value = used.as_ref().map(value).map_err(|why| anyhow!("{why}"));
+        Measure { name, unit }.print(subject, value)
+    };
+    each("sockets.cpu", "ms", |it| it.cpu.as_secs_f64() * 1e3)?;
+    each("sockets.elapsed", "ms", |it| it.elapsed.as_secs_f64() * 1e3)?;
+    each("sockets.memory", "MiB", |it| {
+        it.peak_bytes as f64 / f64::from(1 << 20)
+    })
+}
+
+/// Of the timers that fire, how many find their socket owned (`busy`: the kernel puts
+/// them off by HZ/20), while something else goes on.
+fn deferrals(subject: &str, beside: impl Fn(&AtomicBool) -> Result<u64> + Sync) -> Result<()> {
+    let place = Place::new()?;
+    let tracer = Tracer::kaprobe(&["--json", "-e", "probe,busy"], place.stdout()?)?;
+    let over = AtomicBool::new(false);
+    let snapshots = thread::scope(|scope| {
+        let beside = scope.spawn(|| beside(&over));
+        thread::sleep(WATCHED);
+        over.store(true, Ordering::Relaxed);
+        beside.join().map_err(|_| anyhow!("it panicked"))?
+    })?;
+    tracer.stop()?;
+    let all = 0..place.written()?;
+    let busy = place.lines_with(r#""event":"busy""#, all.clone())?;
+    let probes = place.lines_with(r#""event":"probe""#, all)?;
+    let share = 1e6 * busy as f64 / (probes + busy) as f64;
+    let print = |name, unit, value| Measure { name, unit }.print(subject, Ok(value));
+    print("sockets.busy", "of a million firings", share)?;
+    print("sockets.snapshots", "taken", snapshots as f64)
+}

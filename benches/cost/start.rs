@@ -1,0 +1,98 @@
+//! How long a tracer takes to start and to end, by the wall clock and by its own work.
+//!
+//! On a load that fires all the time the first event tells when events could first be
+//! seen: it bears the kernel's time. Timers of a second fire in batches, 32 ms apart at
+//! HZ = 250 (the timer wheel's second level, kernel/time/timer.c): so fine is the figure.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use aya::programs::loaded_programs;
+use serde_json::Value;
+
+use crate::Plan;
+use crate::load::Holders;
+use crate::place::Place;
+use crate::sample::Measure;
+use crate::script::{Form, Script};
+use crate::stats::Snapshot;
+use crate::tracer::Tracer;
+use crate::usage::Usage;
+use crate::ways;
+
+/// How long the kernel may take to let go of programs.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Measures each subject once a round.
+pub fn measure(plan: Plan) -> Result<()> {
+    let _load = Holders::start(plan.connections, 1)?;
+    let way = ways::best()?;
+    for _ in 0..plan.rounds {
+        print("kaprobe", kaprobe())?;
+        print("bpftrace", bpftrace(&way))?;
+    }
+    Ok(())
+}
+
+fn print(subject: &str, times: Result<Times>) -> Result<()> {
+    let times = times.map_err(|why| format!("{why:#}"));
+    let each = |name, value: fn(&Times) -> Duration| {
+        let value = times.as_ref().map(|it| value(it).as_secs_f64() * 1e3);
+        let value = value.map_err(|why| anyhow!("{why}"));
+        Measure { name, unit: "ms" }.print(subject, value)
+    };
+    each("start.elapsed", |it| it.start)?;
+    each("start.cpu", |it| it.start_cpu)?;
+    each("stop.elapsed", |it| it.stop)
+}
+
+struct Times {
+    /// From exec to the first event that it could see.
+    start: Duration,
+    /// CPU time until it had told of that.
+    start_cpu: Duration,
+    /// From SIGINT until none of its programs is in the kernel.
+    stop: Duration,
+}
+
+fn kaprobe() -> Result<Times> {
+    let place = Place::new()?;
+    let tracer = Tracer::kaprobe(&["--json", "-e", "probe"], place.stdout()?)?;
+    times(tracer, &place, |output| {
+        // The first line is the header.
+        let record: Value = serde_json::from_str(output.lines().nth(1)?).ok()?;
+        record["mono_ns"].as_u64()
+    })
+}
+
+fn bpftrace(way: &str) -> Result<Times> {
+    let place = Place::new()?;
+    let tracer = Script::Facts(Form::Csv).start(way, &[], &place)?;
+    times(tracer, &place, |output| {
+        let (first, _) = output.split_once(',')?;
+        first.parse().ok()
+    })
+}
+
+/// The times of a tracer whose output tells when its first event was.
+fn times(mut tracer: Tracer, place: &Place, first: impl Fn(&str) -> Option<u64>) -> Result<Times> {
+    let first = tracer.until(|| Ok(first(&place.read()?)))?;
+    let start = Duration::from_nanos(first).checked_sub(tracer.begun());
+    let used = Usage::of(tracer.pid())?;
+    let programs = Snapshot::of(tracer.pid())?;
+    let stopped = Instant::now();
+    tracer.stop()?;
+    while loaded_programs().any(|it| it.is_ok_and(|it| programs.has(it.id()))) {
+        ensure!(
+            stopped.elapsed() < DEADLINE,
+            "its programs stay in the kernel"
+        );
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(Times {
+        start: start.context("an event of before its start")?,
+        start_cpu: Duration::from_nanos(used.cpu_ns),
+        stop: stopped.elapsed(),
+    })
+}

@@ -1,0 +1,176 @@
+//! What each stage between the ring buffer and the file takes for an event or a record,
+//! without root: `cargo bench -p kaprobe`. Divan, for it is small and runs in seconds;
+//! what a change does to the whole is for `cargo xtask bench` to say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::num::NonZeroUsize;
+
+use divan::counter::ItemsCount;
+use divan::{Bencher, black_box};
+use kaprobe::correlate::Correlator;
+use kaprobe::event::Event;
+use kaprobe::filter::{Filter, RecordFilter};
+use kaprobe::kernel::Decoder;
+use kaprobe::plan::{ColorWhen, Format, TextStyle, TimeFormat};
+use kaprobe::record::{EventName, Record};
+use kaprobe::sink;
+use kaprobe::trace::MAX_SOCKETS;
+use kaprobe::verdict::{Judge, stage};
+use kaprobe::words::Word as _;
+use kaprobe_ebpf::wire::{self, flag, kind};
+
+/// Firings of one pass.
+const FIRINGS: u32 = 10_000;
+/// How many sockets they are of.
+const SOCKETS: [u32; 2] = [1_000, 10_000];
+
+fn main() {
+    divan::main();
+}
+
+/// From the wire to events.
+#[divan::bench]
+fn decode(bencher: Bencher<'_, '_>) {
+    let (decoder, wire) = (decoder(), wire(1_000));
+    bencher.counter(items(&wire)).bench_local(|| {
+        for raw in &wire {
+            // A failure would be told by the other benches.
+            let _ = black_box(decoder.decode(bytes(raw)));
+        }
+    });
+}
+
+/// From events to records.
+#[divan::bench(args = SOCKETS)]
+fn correlate(bencher: Bencher<'_, '_>, sockets: u32) {
+    let events = events(sockets);
+    bencher.counter(items(&events)).bench_local(|| {
+        let mut correlator = Correlator::new(MAX_SOCKETS);
+        for event in &events {
+            correlator.push(event, &mut |record| drop(black_box(record)));
+        }
+    });
+}
+
+/// From records to verdicts; there are none to be told.
+#[divan::bench(args = SOCKETS)]
+fn judge(bencher: Bencher<'_, '_>, sockets: u32) {
+    let records = records(sockets);
+    let bench = bencher.counter(items(&records));
+    bench
+        .with_inputs(|| records.clone())
+        .bench_local_values(|records| {
+            let (mut filter, mut judge) = (filter(), Judge::new(MAX_SOCKETS, &[]));
+            for record in records {
+                stage::judge(&mut filter, &mut judge, record, |record| {
+                    drop(black_box(record));
+                });
+            }
+        });
+}
+
+/// From records to bytes, in each format.
+#[divan::bench(args = [Format::Text, Format::Json, Format::Csv])]
+fn write(bencher: Bencher<'_, '_>, format: Format) {
+    let records = records(1_000);
+    let style = TextStyle {
+        time: TimeFormat::Clock,
+        wide: false,
+        heading: true,
+        color: ColorWhen::Never,
+    };
+    bencher.counter(items(&records)).bench_local(|| {
+        let mut sink = sink::to(io::sink(), format, style, false);
+        for record in &records {
+            // Writing to nowhere cannot fail.
+            let _ = sink.record(black_box(record));
+        }
+    });
+}
+
+fn items<T>(of: &[T]) -> ItemsCount {
+    ItemsCount::new(of.len())
+}
+
+fn decoder() -> Decoder {
+    Decoder {
+        hz: 250,
+        reset_reasons: BTreeMap::new(),
+        clock_offset_ns: 1_700_000_000_000_000_000,
+    }
+}
+
+/// Probes of so many sockets in turn, a second apart; each was answered.
+fn wire(sockets: u32) -> Vec<wire::Event> {
+    (0..FIRINGS)
+        .map(|n| probe(n % sockets, n / sockets))
+        .collect()
+}
+
+fn probe(socket: u32, round: u32) -> wire::Event {
+    let now = 250_000 + 250 * round;
+    let mut raw = wire::Event {
+        version: wire::VERSION,
+        kind: kind::PROBE,
+        flags: flag::KEEPOPEN | flag::PENDING_AFTER,
+        mono_ns: 1_000_000_000 * u64::from(round + 1) + 100_000 * u64::from(socket),
+        born_ns: u64::from(socket) + 1,
+        inode: u64::from(socket) + 20_000,
+        cgroup: 77,
+        jiffies: now,
+        jiffies_after: now,
+        expires: now,
+        expires_after: now + 250,
+        lrcvtime: 1,
+        rcv_tstamp: now - 249,
+        lsndtime: 1,
+        keepalive_time: 250,
+        keepalive_intvl: 250,
+        sysctl_probes: 9,
+        probes_out_after: 1,
+        state: 1,
+        state_after: 1,
+        ..wire::Event::EMPTY
+    };
+    raw.socket.sk = 0xffff_8880_0000_0000 + 4096 * u64::from(socket);
+    raw.socket.family = 2;
+    raw.socket.laddr[..4].copy_from_slice(&[10, 0, 0, 1]);
+    raw.socket.raddr[..4].copy_from_slice(&[10, 0, (socket >> 8) as u8, socket as u8]);
+    raw.socket.lport = 5672;
+    raw.socket.rport = 40_000;
+    raw.socket.netns = 4_026_531_840;
+    raw
+}
+
+fn bytes(raw: &wire::Event) -> &[u8] {
+    // SAFETY: integers only, without padding: every byte is initialized.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(raw).cast(), wire::EVENT_SIZE) }
+}
+
+/// The same as events. None has an owner: those are /proc's to tell.
+fn events(sockets: u32) -> Vec<Event> {
+    let (decoder, wire) = (decoder(), wire(sockets));
+    let events = wire.iter().map(|raw| decoder.decode(bytes(raw)));
+    events
+        .collect::<Result<_, _>>()
+        .expect("they are as the contract has it")
+}
+
+/// The same as numbered records: probes, and their answers.
+fn records(sockets: u32) -> Vec<Record> {
+    let mut correlator = Correlator::new(NonZeroUsize::MIN.max(MAX_SOCKETS));
+    let mut filter = filter();
+    let mut records = Vec::new();
+    for event in events(sockets) {
+        correlator.push(&event, &mut |record| records.extend(filter.pass(record)));
+    }
+    records
+}
+
+fn filter() -> Filter {
+    Filter::new(RecordFilter {
+        events: EventName::ALL.iter().copied().collect::<BTreeSet<_>>(),
+        ..RecordFilter::default()
+    })
+}
