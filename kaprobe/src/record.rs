@@ -281,6 +281,12 @@ pub enum Value<'a> {
     Numbers(&'a [u64]),
     /// Who holds a socket.
     Owners(&'a [OwnerFd]),
+    /// A moment.
+    Time(WallTime),
+    /// An address.
+    Address(IpAddr),
+    /// Text that kaprobe did not make.
+    Escaped(&'a Escaped),
     /// Any other text, printable and on one line.
     Text(&'a dyn Display),
 }
@@ -294,6 +300,9 @@ impl Serialize for Value<'_> {
             Self::Word(word) => to.serialize_str(word),
             Self::Numbers(numbers) => to.collect_seq(*numbers),
             Self::Owners(owners) => to.collect_seq(*owners),
+            Self::Time(time) => to.collect_str(time),
+            Self::Address(address) => to.collect_str(address),
+            Self::Escaped(text) => to.serialize_str(text.as_str()),
             Self::Text(text) => to.collect_str(text),
         }
     }
@@ -332,7 +341,25 @@ macro_rules! fields {
     };
 }
 
-fields!(numbers: u16, u32, u64; texts: IpAddr, Escaped, WallTime, Errno, TcpFlags);
+fields!(numbers: u16, u32, u64; texts: Errno, TcpFlags);
+
+impl Field for WallTime {
+    fn value(&self) -> Value<'_> {
+        Value::Time(*self)
+    }
+}
+
+impl Field for IpAddr {
+    fn value(&self) -> Value<'_> {
+        Value::Address(*self)
+    }
+}
+
+impl Field for Escaped {
+    fn value(&self) -> Value<'_> {
+        Value::Escaped(self)
+    }
+}
 
 /// A moment by the wall clock: ns since 1970 in UTC. Written in RFC 3339, in UTC,
 /// with nine digits after the second.

@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use super::{Head, Sink};
+use super::{Head, Sink, digits};
 use crate::record::{Record, Value};
 
 pub(super) struct Csv<W: Write> {
@@ -16,6 +16,7 @@ pub(super) struct Csv<W: Write> {
     hosts: bool,
     /// The text of a field, kept for its memory.
     text: String,
+    times: digits::Rfc3339,
 }
 
 impl<W: Write> Csv<W> {
@@ -25,6 +26,7 @@ impl<W: Write> Csv<W> {
             heading,
             hosts: false,
             text: String::new(),
+            times: digits::Rfc3339::default(),
         }
     }
 
@@ -34,32 +36,38 @@ impl<W: Write> Csv<W> {
 
     fn field(&mut self, value: Value<'_>) -> csv::Result<()> {
         self.text.clear();
-        field_text(&mut self.text, value);
+        match value {
+            Value::Time(time) => self.times.put(&mut self.text, time),
+            other => field_text(&mut self.text, other),
+        }
         self.out.write_field(&self.text)
     }
 }
 
 /// Appends a field to an empty text.
 pub(crate) fn field_text(text: &mut String, value: Value<'_>) {
-    // Writing to a String cannot fail.
-    let _ = match value {
-        Value::Absent => Ok(()),
-        Value::Number(number) => write!(text, "{number}"),
-        Value::Bool(bool) => write!(text, "{bool}"),
-        Value::Word(word) => text.write_str(word),
+    match value {
+        Value::Absent => {}
+        Value::Number(number) => digits::number(text, number),
+        Value::Bool(bool) => text.push_str(if bool { "true" } else { "false" }),
+        Value::Word(word) => text.push_str(word),
         Value::Numbers(numbers) => {
             let words: Vec<_> = numbers.iter().map(u64::to_string).collect();
-            text.write_str(&words.join(" "))
+            text.push_str(&words.join(" "));
         }
         Value::Owners(owners) => {
             let words: Vec<_> = owners
                 .iter()
                 .map(|it| format!("{}/{}/{}", it.pid, it.fd, it.comm))
                 .collect();
-            text.write_str(&words.join(" "))
+            text.push_str(&words.join(" "));
         }
-        Value::Text(shown) => write!(text, "{shown}"),
-    };
+        Value::Address(address) => digits::address(text, address),
+        Value::Escaped(escaped) => text.push_str(escaped.as_str()),
+        // Writing to a String cannot fail.
+        Value::Time(time) => drop(write!(text, "{time}")),
+        Value::Text(shown) => drop(write!(text, "{shown}")),
+    }
     if let Some(first @ (b'=' | b'+' | b'-' | b'@')) = text.bytes().next() {
         text.replace_range(..1, &format!("\\x{first:02x}"));
     }

@@ -1,6 +1,7 @@
 //! Where records go. Sinks know records and nothing else.
 
 mod csv;
+mod digits;
 mod json;
 mod lines;
 mod text;

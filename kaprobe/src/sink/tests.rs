@@ -99,6 +99,23 @@ fn the_sample_has_every_event_and_every_field() {
     }
 }
 
+/// The sink writes records by itself: as serde_json would.
+#[test]
+fn json_is_what_serde_json_makes() {
+    let mut records = everything();
+    for text in ["", "\"", "\\", "a\tb", "\u{e9}\u{65e5}"] {
+        let mut record = records[0].clone();
+        record.comm = Some(Escaped::from(text));
+        records.push(record);
+    }
+    let lines = json_of(&records);
+    // The first is the header.
+    for (line, record) in lines.lines().skip(1).zip(&records) {
+        assert_eq!(serde_json::to_string(record).ok().as_deref(), Some(line));
+    }
+    assert_eq!(lines.lines().count(), 1 + records.len());
+}
+
 #[test]
 fn text() {
     assert_snapshot!(text_of(NARROW, false, &everything()), @r#"

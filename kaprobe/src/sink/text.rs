@@ -11,10 +11,14 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 
 use anstyle::{AnsiColor, Style};
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use unicode_width::UnicodeWidthStr as _;
 
+use super::digits::{self, Rfc3339, Seconds};
 use super::{Head, Sink};
+use crate::escape::Escaped;
+use crate::filter::End;
 use crate::plan::{TextStyle, TimeFormat};
 use crate::record::{Direction, Errno, EventName, Record};
 use crate::words::Word as _;
@@ -26,14 +30,24 @@ pub(super) struct Text<W> {
     out: W,
     style: TextStyle,
     colored: bool,
-    zone: TimeZone,
-    columns: [Column; 6],
+    clock: Clock,
+    columns: Columns,
     hosts: bool,
-    /// When the first line happened, by the clock of [`Text::since`].
-    first_ns: Option<i128>,
+    /// The line at hand, kept for its memory.
+    line: String,
 }
 
-/// A column before the event, padded to the widest it has held.
+/// The columns before the event.
+struct Columns {
+    time: Column,
+    host: Column,
+    pid: Column,
+    comm: Column,
+    local: Column,
+    remote: Column,
+}
+
+/// A column, padded to the widest it has held.
 struct Column {
     heading: &'static str,
     width: usize,
@@ -50,23 +64,39 @@ impl Column {
         }
     }
 
-    /// Writes the text, padding, and the space before the next column.
-    fn put(&mut self, line: &mut String, text: &str) {
-        let width = text.width();
+    /// Appends what `write` does, padding, and the space before the next column.
+    fn put(&mut self, line: &mut String, write: impl FnOnce(&mut String)) {
+        let start = line.len();
+        write(line);
+        let text = &line[start..];
+        let width = if text.is_ascii() {
+            text.len()
+        } else {
+            text.width()
+        };
         if width <= self.most {
             self.width = self.width.max(width);
         }
-        line.push_str(text);
-        line.extend(std::iter::repeat_n(
-            ' ',
-            self.width.saturating_sub(width) + 1,
-        ));
+        let padding = self.width.saturating_sub(width) + 1;
+        line.extend(std::iter::repeat_n(' ', padding));
+    }
+
+    fn put_heading(&mut self, line: &mut String) {
+        let heading = self.heading;
+        self.put(line, |line| line.push_str(heading));
+    }
+
+    /// Appends a text as one word, or what stands for none.
+    fn put_word(&mut self, line: &mut String, text: Option<&Escaped>) {
+        self.put(line, |line| match text {
+            Some(text) => line.push_str(&word(text.as_str())),
+            None => line.push_str(UNKNOWN),
+        });
     }
 }
 
-impl<W: Write> Text<W> {
-    /// Writes to `out`, telling the time of day in `zone`.
-    pub(super) fn new(out: W, style: TextStyle, colored: bool, zone: TimeZone) -> Self {
+impl Columns {
+    const fn new(style: TextStyle) -> Self {
         // An IPv4 address with its port has 21 characters at most; in brackets, an
         // IPv6 one 47.
         let (width, most) = if style.wide { (21, 47) } else { (15, 21) };
@@ -77,63 +107,104 @@ impl<W: Write> Text<W> {
             TimeFormat::Mono => 16,
             TimeFormat::Relative => 10,
         };
-        let columns = [
-            Column::new("TIME", time, 30),
-            Column::new("HOST", 8, 20),
-            Column::new("PID", 6, 10),
-            Column::new("COMM", 8, 15),
-            Column::new("LADDR:LPORT", width, most),
-            Column::new("RADDR:RPORT", width, most),
-        ];
         Self {
-            out,
-            style,
-            colored,
-            zone,
-            columns,
-            hosts: false,
+            time: Column::new("TIME", time, 30),
+            host: Column::new("HOST", 8, 20),
+            pid: Column::new("PID", 6, 10),
+            comm: Column::new("COMM", 8, 15),
+            local: Column::new("LADDR:LPORT", width, most),
+            remote: Column::new("RADDR:RPORT", width, most),
+        }
+    }
+}
+
+/// What tells the time in the first column.
+struct Clock {
+    format: TimeFormat,
+    of_day: Seconds<Box<dyn Fn(Timestamp) -> String + Send>>,
+    moments: Rfc3339,
+    /// When the first line happened, by the clock of [`Clock::since`].
+    first_ns: Option<i128>,
+}
+
+impl Clock {
+    fn new(format: TimeFormat, zone: TimeZone) -> Self {
+        let of_day = move |second: Timestamp| {
+            let time = second.to_zoned(zone.clone()).time();
+            format!(
+                "{:02}:{:02}:{:02}",
+                time.hour(),
+                time.minute(),
+                time.second()
+            )
+        };
+        Self {
+            format,
+            of_day: Seconds::new(Box::new(of_day)),
+            moments: Rfc3339::default(),
             first_ns: None,
         }
     }
 
-    fn line(&mut self, cells: [&str; 6], event: impl Display) -> io::Result<()> {
-        let mut line = String::with_capacity(160);
-        for (column, cell) in self.columns.iter_mut().zip(cells) {
-            if self.hosts || column.heading != "HOST" {
-                column.put(&mut line, cell);
-            }
-        }
-        writeln!(self.out, "{line}{event}")
-    }
-
-    fn time(&mut self, record: &Record) -> String {
-        let now_ns = self.since(record);
+    fn put(&mut self, line: &mut String, record: &Record, hosts: bool) {
+        let now_ns = Self::since(record, hosts);
         let first_ns = *self.first_ns.get_or_insert(now_ns);
-        match self.style.time {
+        match self.format {
             TimeFormat::Clock => {
-                let time = record.time.timestamp().to_zoned(self.zone.clone()).time();
-                let ms = time.subsec_nanosecond() / 1_000_000;
-                format!(
-                    "{:02}:{:02}:{:02}.{ms:03}",
-                    time.hour(),
-                    time.minute(),
-                    time.second()
-                )
+                let (second, ns) = self.of_day.of(record.time);
+                line.push_str(second);
+                line.push('.');
+                digits::digits(line, ns / 1_000_000, 3);
             }
-            TimeFormat::Rfc3339 => record.time.to_string(),
-            TimeFormat::Unix => seconds_of(i128::from(record.time.0), 9),
-            TimeFormat::Mono => seconds_of(i128::from(record.mono_ns), 9),
-            TimeFormat::Relative => seconds_of(now_ns - first_ns, 6),
+            TimeFormat::Rfc3339 => self.moments.put(line, record.time),
+            TimeFormat::Unix => line.push_str(&seconds_of(record.time.0.into(), 9)),
+            TimeFormat::Mono => line.push_str(&seconds_of(record.mono_ns.into(), 9)),
+            TimeFormat::Relative => line.push_str(&seconds_of(now_ns - first_ns, 6)),
         }
     }
 
     /// The clock that tells how far lines are apart: hosts share none but the wall's.
-    fn since(&self, record: &Record) -> i128 {
-        if self.hosts {
+    fn since(record: &Record, hosts: bool) -> i128 {
+        if hosts {
             record.time.0.into()
         } else {
             record.mono_ns.into()
         }
+    }
+}
+
+impl<W: Write> Text<W> {
+    /// Writes to `out`, telling the time of day in `zone`.
+    pub(super) fn new(out: W, style: TextStyle, colored: bool, zone: TimeZone) -> Self {
+        Self {
+            out,
+            style,
+            colored,
+            clock: Clock::new(style.time, zone),
+            columns: Columns::new(style),
+            hosts: false,
+            line: String::new(),
+        }
+    }
+
+    fn put_columns(&mut self, record: &Record) {
+        let (line, columns, clock) = (&mut self.line, &mut self.columns, &mut self.clock);
+        let hosts = self.hosts;
+        columns
+            .time
+            .put(line, |line| clock.put(line, record, hosts));
+        if hosts {
+            columns.host.put_word(line, record.host.as_ref());
+        }
+        columns.pid.put(line, |line| match record.pid {
+            Some(pid) => digits::number(line, pid),
+            None => line.push_str(UNKNOWN),
+        });
+        columns.comm.put_word(line, record.comm.as_ref());
+        let local = (record.laddr, record.lport);
+        columns.local.put(line, |line| put_endpoint(line, local));
+        let remote = (record.raddr, record.rport);
+        columns.remote.put(line, |line| put_endpoint(line, remote));
     }
 }
 
@@ -143,38 +214,42 @@ impl<W: Write + Send> Sink for Text<W> {
         if !self.style.heading {
             return Ok(());
         }
-        let headings = self.columns.each_ref().map(|column| column.heading);
-        self.line(headings, "EVENT")
+        self.line.clear();
+        let Columns {
+            time,
+            host,
+            pid,
+            comm,
+            local,
+            remote,
+        } = &mut self.columns;
+        for column in [time, host, pid, comm, local, remote] {
+            if self.hosts || column.heading != "HOST" {
+                column.put_heading(&mut self.line);
+            }
+        }
+        self.line.push_str("EVENT\n");
+        self.out.write_all(self.line.as_bytes())
     }
 
     fn record(&mut self, record: &Record) -> io::Result<()> {
-        let time = self.time(record);
-        let host = record.host.as_ref().map(|host| word(host.as_str()));
-        let pid = record.pid.map(|pid| pid.to_string());
-        let comm = record.comm.as_ref().map(|comm| word(comm.as_str()));
-        let local = endpoint(record.laddr, record.lport);
-        let remote = endpoint(record.raddr, record.rport);
-        let cells = [
-            time.as_str(),
-            host.as_deref().unwrap_or(UNKNOWN),
-            pid.as_deref().unwrap_or(UNKNOWN),
-            comm.as_deref().unwrap_or(UNKNOWN),
-            &local,
-            &remote,
-        ];
-        let style = if self.colored {
-            style(record.event)
-        } else {
-            Style::new()
-        };
-        let mut rest = format!("{style}{}{style:#}", record.event.word());
-        let mut words = Words(&mut rest);
+        self.line.clear();
+        self.put_columns(record);
+        let line = &mut self.line;
         // Writing to a String cannot fail.
+        if self.colored {
+            let style = style(record.event);
+            let _ = write!(line, "{style}{}{style:#}", record.event.word());
+        } else {
+            line.push_str(record.event.word());
+        }
+        let mut words = Words(line);
         let _ = detail(&mut words, record);
         if self.style.wide {
             let _ = more(&mut words, record);
         }
-        self.line(cells, rest)
+        self.line.push('\n');
+        self.out.write_all(self.line.as_bytes())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -448,9 +523,19 @@ pub(crate) fn word(text: &str) -> Cow<'_, str> {
 
 /// An address and a port, as people write them.
 pub(crate) fn endpoint(address: Option<IpAddr>, port: Option<u16>) -> String {
-    match (address, port) {
-        (Some(IpAddr::V4(address)), Some(port)) => format!("{address}:{port}"),
-        (Some(IpAddr::V6(address)), Some(port)) => format!("[{address}]:{port}"),
-        _ => UNKNOWN.to_owned(),
+    let mut text = String::new();
+    put_endpoint(&mut text, (address, port));
+    text
+}
+
+fn put_endpoint(line: &mut String, end: End) {
+    let (Some(address), Some(port)) = end else {
+        return line.push_str(UNKNOWN);
+    };
+    if address.is_ipv6() {
+        line.push('[');
     }
+    digits::address(line, address);
+    line.push_str(if address.is_ipv6() { "]:" } else { ":" });
+    digits::number(line, port);
 }
