@@ -130,6 +130,14 @@ impl Known {
         refreshed.map(|it| it.default_s).min().unwrap_or(240)
     }
 
+    /// The longest timeout there is, ms.
+    #[must_use]
+    pub fn longest_ms(&self) -> u64 {
+        let defaults = self.middleboxes.iter().map(|it| it.default_s);
+        let all = defaults.chain(self.host.iter().map(|it| it.seconds));
+        all.max().unwrap_or(0).saturating_mul(1_000)
+    }
+
     /// Layer-7 proxies that close a connection after about this idle time, which no
     /// probe keeps from it.
     #[must_use]
