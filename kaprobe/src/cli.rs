@@ -211,6 +211,9 @@ pub struct RunningArgs {
     /// See each probe's answer as it comes in, and how long it took; costs a little for every segment that this host receives
     #[arg(long)]
     pub rtt: bool,
+    /// Do not look at the sockets that there are when the trace begins: none of them is told to be a zombie, and an owner that ends before its socket's first event is not known
+    #[arg(long)]
+    pub no_snapshot: bool,
     /// Create this file once every hook is attached
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,

@@ -5,6 +5,8 @@
 //! same events give the same records. What [`Lost`] says makes fewer conclusions,
 //! never more.
 
+mod snapshot;
+
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
@@ -17,6 +19,8 @@ use crate::event::{
 };
 use crate::recent;
 use crate::record::{Direction, Errno, EventName, Family, Record, State, TcpFlags, WallTime};
+use crate::sockets::row::Row;
+use snapshot::{Found, Snapshot};
 
 /// The coarsest tick of a kernel, HZ = 100, ns: ages made from ticks are off by less.
 const TICK_NS: u64 = 10_000_000;
@@ -30,6 +34,7 @@ pub struct Correlator {
     evicted: u64,
     /// Probes may be missing up to here, CLOCK_MONOTONIC ns.
     gap_ns: u64,
+    snapshot: Snapshot,
 }
 
 /// What makes two events speak of one socket.
@@ -79,6 +84,17 @@ impl Correlator {
             numbered: 0,
             evicted: 0,
             gap_ns: 0,
+            snapshot: Snapshot::none(),
+        }
+    }
+
+    /// The same, and its events are among those of a snapshot, which tells of the sockets
+    /// that were there before. No idle timeout is longer than `longest_ms`.
+    #[must_use]
+    pub fn with_snapshot(self, longest_ms: u64) -> Self {
+        Self {
+            snapshot: Snapshot::begun(self.sockets.cap(), longest_ms),
+            ..self
         }
     }
 
@@ -98,6 +114,8 @@ impl Correlator {
             }
             Event::Socket(event) => self.socket(event, emit),
             Event::PassiveReset(reset) => emit(passive_record(reset)),
+            Event::Snapshot(row) => self.row(row, emit),
+            Event::SnapshotEnd => self.snapshot.end(),
         }
     }
 
@@ -122,9 +140,9 @@ impl Correlator {
             return;
         }
         if !self.sockets.contains(&key) {
-            self.numbered += 1;
+            let number = self.snapshot.claim(event);
             let socket = Socket {
-                number: self.numbered,
+                number: number.unwrap_or_else(|| self.next_number()),
                 waiting: None,
                 last: LastSeen::of(event),
             };
@@ -133,6 +151,7 @@ impl Correlator {
         let Some(socket) = self.sockets.get_mut(&key) else {
             return;
         };
+        self.snapshot.note(event, socket.number);
         let event = &*socket.last.update(event);
         let waiting = socket.waiting.take_if(|_| event.probes_out == 0);
         if let Some(waiting) = waiting {
@@ -151,6 +170,23 @@ impl Correlator {
             // after the socket's end.
             self.sockets.demote(&key);
         }
+    }
+
+    fn row(&mut self, row: &Row, emit: &mut impl FnMut(Record)) {
+        let Some(Found { why, number }) = self.snapshot.look(row) else {
+            return;
+        };
+        let number = number.unwrap_or_else(|| {
+            let number = self.next_number();
+            self.evicted += u64::from(self.snapshot.remember(row, number));
+            number
+        });
+        emit(snapshot::record(row, number, why));
+    }
+
+    const fn next_number(&mut self) -> u64 {
+        self.numbered += 1;
+        self.numbered
     }
 }
 

@@ -3,6 +3,8 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
+use crate::sockets::row::Row;
+
 /// One thing that a source saw.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -12,6 +14,10 @@ pub enum Event {
     PassiveReset(Box<PassiveReset>),
     /// Events that the kernel could not deliver since the last such notice.
     Lost(Lost),
+    /// A socket as it was shortly after the trace began: one of a snapshot.
+    Snapshot(Box<Row>),
+    /// The snapshot has ended: no more sockets of it follow.
+    SnapshotEnd,
 }
 
 /// Which hook an event came from, in the names that the banner and `doctor` use.

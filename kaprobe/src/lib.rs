@@ -10,6 +10,7 @@ pub mod correlate;
 pub mod demo;
 pub mod doctor;
 pub mod ending;
+pub mod ends;
 pub mod escape;
 pub mod event;
 pub mod exit;

@@ -2,7 +2,7 @@
 //! before anything is done. Makes no system call.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::num::NonZeroU32;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use kaprobe_ebpf::wire::kind;
 
 use crate::audit::timeouts::Timeout;
 use crate::cli::{
-    AuditArgs, OutputArgs, RecordArgs, ReplayArgs, SocketArgs, SocketsArgs, TraceArgs,
+    AuditArgs, FilterArgs, OutputArgs, RecordArgs, ReplayArgs, SocketArgs, SocketsArgs, TraceArgs,
 };
 use crate::escape::Escaped;
 use crate::exit;
@@ -42,6 +42,9 @@ pub struct TracePlan {
     pub attach: Option<Way>,
     /// See answers as they come in.
     pub rtt: bool,
+    /// The arguments by which kaprobe tells of the sockets that there are, and that the
+    /// BPF programs keep: the snapshot to start from. `None` to do without.
+    pub snapshot: Option<Vec<OsString>>,
     /// File to create once every hook is attached.
     pub ready_file: Option<PathBuf>,
     /// Bytes of the ring buffer: a power of two, 4096 or more. A kernel with larger
@@ -310,6 +313,7 @@ impl TracePlan {
             duration: running.duration,
             attach: running.attach.0,
             rtt: running.rtt,
+            snapshot: (!running.no_snapshot).then(|| snapshot(&filters)),
             ready_file: running.ready_file,
             buffer_bytes: running.buffer_size,
             debug: running.debug,
@@ -493,6 +497,36 @@ fn sockets(args: &SocketArgs) -> SocketFilter {
     }
 }
 
+/// The command that shows the sockets which pass these filters, as the kernel knows
+/// them. Who holds them, the trace looks at itself.
+fn snapshot(filters: &FilterArgs) -> Vec<OsString> {
+    fn list<T: ToString>(flag: &str, values: &[T]) -> Option<OsString> {
+        let values: Vec<_> = values.iter().map(T::to_string).collect();
+        (!values.is_empty()).then(|| format!("--{flag}={}", values.join(",")).into())
+    }
+    let sockets = &filters.records.sockets;
+    let family = family(sockets).map(|family| match family {
+        Family::Inet => "--ipv4".into(),
+        Family::Inet6 => "--ipv6".into(),
+    });
+    let cgroups = filters.cgroup.iter().map(|path| {
+        let mut flag = OsString::from("--cgroup=");
+        flag.push(path);
+        flag
+    });
+    let given = [
+        list("port", &sockets.port),
+        list("localport", &sockets.localport),
+        list("remoteport", &sockets.remoteport),
+        list("addr", &sockets.addr),
+        family,
+        Some(list("netns", &sockets.netns).unwrap_or_else(|| "--all-netns".into())),
+    ];
+    let command = ["sockets", "--json"].map(OsString::from);
+    let filters = given.into_iter().flatten().chain(cgroups);
+    command.into_iter().chain(filters).collect()
+}
+
 /// What only user space can tell of a record.
 fn records(args: RecordArgs, events: BTreeSet<EventName>) -> RecordFilter {
     RecordFilter {
@@ -534,7 +568,8 @@ fn event_mask(events: &BTreeSet<EventName>) -> u32 {
         EventName::Closed => SPOKEN_OF,
         EventName::RstReceived => 1 << kind::RST_RECEIVED,
         EventName::Verdict => VERDICT_KINDS,
-        EventName::Lost => 0,
+        // Told of by no hook.
+        EventName::Lost | EventName::Zombie => 0,
     });
     bits.fold(1 << kind::CLOSED, |mask, bit| mask | bit)
 }
@@ -737,6 +772,7 @@ mod tests {
             ("-e probe", probe),
             ("-e answered", probe),
             ("-e lost", 0),
+            ("-e zombie", 0),
             ("-e closed", kernel("")?.event_mask),
             ("-e timeout,early", 1 << kind::TIMEOUT | 1 << kind::EARLY),
             ("-e timeout -e early", 1 << kind::TIMEOUT | 1 << kind::EARLY),
@@ -767,6 +803,40 @@ mod tests {
             records.comms,
             ["a-name-of-more-", "nginx"].map(Escaped::from).into()
         );
+        Ok(())
+    }
+
+    #[test]
+    fn the_snapshot_is_of_the_sockets_that_are_traced() -> Result<(), String> {
+        for (args, all_netns) in [
+            ("", true),
+            ("-P 80,90-92 -P 443 -4 --addr 10.0.0.0/8,::1", true),
+            (
+                "-L 1 -D 2 -6 --netns a,b --netns pid:7 --cgroup /x --cgroup -y",
+                false,
+            ),
+            ("-p 7 --comm nginx -e probe", true),
+        ] {
+            let plan = plan(&args.replace("--cgroup -y", "--cgroup=-y"))?;
+            let words = plan.snapshot.clone().unwrap_or_default();
+            let words = std::iter::once("kaprobe".into()).chain(words);
+            let snapshot = match cli::parse(words).map_err(|why| why.to_string())? {
+                Asked::Run(Command::Sockets(args)) => SocketsPlan::new(*args),
+                other => return Err(format!("{other:?}")),
+            };
+            let snapshot = snapshot.map_err(|why| why.to_string())?;
+            let selection = Selection {
+                kernel: KernelFilter {
+                    event_mask: 0,
+                    ..plan.kernel
+                },
+                all_netns,
+                ..Selection::default()
+            };
+            assert_eq!(snapshot.selection, selection, "{args}");
+            assert_eq!(snapshot.format, Format::Json);
+        }
+        assert_eq!(plan("--no-snapshot")?.snapshot, None);
         Ok(())
     }
 

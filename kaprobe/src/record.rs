@@ -11,13 +11,14 @@ use std::net::IpAddr;
 use serde::de::{self, Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
 
+use crate::audit::fate::Why;
 use crate::escape::Escaped;
 use crate::event::{Cause, FinWait2, Hook, Kind, LostWhy, Met, Origin};
 use crate::words::{Word, words};
 
 /// Version of the log format. The first number changes when a reader of the old
 /// format would read the new one wrong.
-pub const VERSION: &str = "1.1";
+pub const VERSION: &str = "1.2";
 
 /// Declares a record: `required` fields, then `optional` ones.
 macro_rules! record {
@@ -213,6 +214,12 @@ record! {
         rtt_us: u64,
         /// What the verdicts of several hosts on this connection say together.
         story: Escaped,
+        /// Why a connection is a zombie.
+        why: Why,
+        /// In how long keepalive would give up, ms, if the peer were gone.
+        dead_in_ms: u64,
+        /// By which rule.
+        dead_by: Cause,
     }
 }
 
@@ -423,6 +430,9 @@ pub enum EventName {
     Answered,
     /// What earlier records say together.
     Verdict,
+    /// A connection that was dead already when the trace began, and whose end does not
+    /// know: of the snapshot that it starts from.
+    Zombie,
 }
 
 words!(EventName {
@@ -441,6 +451,7 @@ words!(EventName {
     Lost => "lost",
     Answered => "answered",
     Verdict => "verdict",
+    Zombie => "zombie",
 });
 
 impl From<Kind> for EventName {

@@ -23,11 +23,24 @@ pub struct Outcome {
     pub untracked: u64,
     /// How many processes hid their descriptors.
     pub unreadable: usize,
+    /// How many sockets of the snapshot there was no room to remember the owners of.
+    pub unlearned: u64,
+    /// How many sockets of the snapshot were seen, where the trace ended before it did.
+    pub unfinished: Option<u64>,
 }
 
 /// Tells on stderr how each hook was attached, and what is done without.
 pub fn banner(attached: &[Attached], without: &[String]) {
     tell(&Banner { attached, without });
+}
+
+/// Tells on stderr what the snapshot saw that a trace starts from, and why not more.
+pub fn snapshot(sockets: u64, zombies: u64, outcome: &anyhow::Result<()>) {
+    tell(&Snapshot {
+        sockets,
+        zombies,
+        outcome,
+    });
 }
 
 /// Tells on stderr how a trace went.
@@ -60,6 +73,24 @@ impl Display for Banner<'_> {
             writeln!(f, "kaprobe: without {}", escape::message(missing))?;
         }
         Ok(())
+    }
+}
+
+struct Snapshot<'a> {
+    sockets: u64,
+    zombies: u64,
+    outcome: &'a anyhow::Result<()>,
+}
+
+impl Display for Snapshot<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sockets = plural(self.sockets, "socket", "sockets");
+        let zombies = plural(self.zombies, "zombie", "zombies");
+        write!(f, "kaprobe: snapshot: {sockets}, {zombies}")?;
+        match self.outcome {
+            Ok(()) => writeln!(f),
+            Err(why) => writeln!(f, ", and no more: {}", escape::message(&format!("{why:#}"))),
+        }
     }
 }
 
@@ -109,6 +140,17 @@ impl Display for Summary<'_> {
                 "kaprobe: {processes} not searched for sockets: owners may be missing"
             )?;
         }
+        if outcome.unlearned > 0 {
+            let sockets = plural(outcome.unlearned, "socket", "sockets");
+            writeln!(f, "kaprobe: snapshot: no room for the owners of {sockets}")?;
+        }
+        if let Some(sockets) = outcome.unfinished {
+            let sockets = plural(sockets, "socket", "sockets");
+            writeln!(
+                f,
+                "kaprobe: snapshot: {sockets}, when the trace ended before it"
+            )?;
+        }
         Ok(())
     }
 }
@@ -151,6 +193,22 @@ mod tests {
     }
 
     #[test]
+    fn a_snapshot_that_broke_off_says_so() {
+        let told = |sockets, zombies, outcome| {
+            let outcome = &outcome;
+            Snapshot {
+                sockets,
+                zombies,
+                outcome,
+            }
+            .to_string()
+        };
+        assert_snapshot!(told(1_234, 1, Ok(())), @"kaprobe: snapshot: 1234 sockets, 1 zombie");
+        let why = anyhow::anyhow!("exit status: 4");
+        assert_snapshot!(told(1, 0, Err(why)), @"kaprobe: snapshot: 1 socket, 0 zombies, and no more: exit status: 4");
+    }
+
+    #[test]
     fn the_summary_hides_no_loss() {
         assert_snapshot!(Summary(&Outcome::default()), @"
         kaprobe: 0 records
@@ -173,6 +231,8 @@ mod tests {
             evicted: 2,
             untracked: 1,
             unreadable: 3,
+            unlearned: 2,
+            unfinished: Some(1),
         };
         assert_snapshot!(Summary(&outcome), @"
         kaprobe: 12 records: 8 probe, 3 timeout, 1 lost
@@ -181,6 +241,8 @@ mod tests {
         kaprobe: 2 sockets forgotten for want of room
         kaprobe: 1 event of sockets beyond what the kernel's table holds
         kaprobe: 3 processes not searched for sockets: owners may be missing
+        kaprobe: snapshot: no room for the owners of 2 sockets
+        kaprobe: snapshot: 1 socket, when the trace ended before it
         ");
     }
 }

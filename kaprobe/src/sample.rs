@@ -11,7 +11,10 @@ use crate::event::{
     Setting, SocketEvent, SocketId,
 };
 use crate::filter::{Filter, RecordFilter};
-use crate::record::{Confidence, EventName, Evidence, LearnedOf, Record, VerdictName};
+use crate::record::{
+    Confidence, EventName, Evidence, Family, LearnedOf, Record, State, VerdictName, WallTime,
+};
+use crate::sockets::row::{Row, Source, Timer};
 use crate::words::Word as _;
 
 /// 2024-05-06T07:08:09Z.
@@ -125,6 +128,48 @@ pub fn passive_reset(at_ms: u64) -> PassiveReset {
     }
 }
 
+/// A row of a snapshot: a connection of that file, heard two hours ago, with two probes
+/// out that were not answered for 75 s. Nobody is known to hold it.
+pub fn row(at_ms: u64, inode: u64) -> Row {
+    let at = at(at_ms);
+    let row = Row::new(
+        WallTime(at.wall_ns),
+        at.mono_ns,
+        4_026_531_840,
+        Family::Inet,
+        IpAddr::from([10, 0, 0, 1]),
+        5672,
+        IpAddr::from([10, 0, 0, 9]),
+        50_000,
+        State::Established,
+        0,
+        0,
+        Timer::Keepalive,
+        Source::IterTcp,
+    );
+    let row = Row {
+        uid: Some(1000),
+        inode: Some(inode),
+        orphan: Some(false),
+        probes_out: Some(2),
+        unacked: Some(0),
+        keepalive: Some(true),
+        keepalive_time_ms: Some(7_200_000),
+        keepalive_time_from: Some(Origin::Sysctl),
+        keepalive_intvl_ms: Some(75_000),
+        keepalive_intvl_from: Some(Origin::Sysctl),
+        keepalive_probes: Some(9),
+        keepalive_probes_from: Some(Origin::Sysctl),
+        idle_ms: Some(7_300_000),
+        lastrcv_ms: Some(7_300_000),
+        lastack_ms: Some(7_300_000),
+        lastsnd_ms: Some(7_300_000),
+        keepalive_next_ms: Some(50_000),
+        ..row
+    };
+    row.foretold()
+}
+
 /// A verdict on the last of these records, every field being set.
 pub fn verdict(records: &[Record]) -> Option<Record> {
     let last = records.last()?;
@@ -147,7 +192,8 @@ pub fn verdict(records: &[Record]) -> Option<Record> {
 
 /// The records that these events make, numbered, none left out.
 pub fn records(events: &[Event]) -> Vec<Record> {
-    let mut correlator = Correlator::new(NonZeroUsize::MIN.saturating_add(63));
+    let correlator = Correlator::new(NonZeroUsize::MIN.saturating_add(63));
+    let mut correlator = correlator.with_snapshot(432_000_000);
     let mut filter = Filter::new(RecordFilter {
         events: EventName::ALL.iter().copied().collect(),
         ..RecordFilter::default()
@@ -282,6 +328,11 @@ pub fn everything() -> Vec<Event> {
         probes_out: 2,
         ..event(1_760, Kind::Answered)
     }));
+    all.push(Event::Snapshot(Box::new(Row {
+        pid: Some(4242),
+        comm: Some(Escaped::from("beam.smp")),
+        ..row(1_770, 77)
+    })));
     all.push(lost(1_800, Some(Kind::Probe)));
     all.push(lost(1_900, None));
     all.push(Event::PassiveReset(Box::new(passive_reset(1_950))));

@@ -4,6 +4,10 @@
 //! finds owners, correlates, filters and writes; one waits for a reason to end. A
 //! bounded queue ties the first two: where writing can't keep up, the ring buffer
 //! fills, and what finds no room there is counted. Memory does not grow.
+//!
+//! A fourth brings, once, the sockets that were there before: [`snapshot`].
+
+mod snapshot;
 
 use std::{
     collections::BTreeMap,
@@ -32,12 +36,13 @@ use crate::{
     },
     kernel::{Attached, Stop, Tracer, Wanted},
     plan::{KernelFilter, TracePlan},
-    record::{self, Header, WallTime},
+    record::{self, EventName, Header, WallTime},
     report::{self, Outcome},
     sink::{self, SinkError, Sinks},
     source::Source,
-    verdict::{Judge, stage},
+    verdict::{Judge, known::Known, stage},
 };
+use snapshot::Snapshot;
 
 /// How many sockets are kept in mind.
 pub const MAX_SOCKETS: NonZeroUsize = NonZeroUsize::new(65_536).expect("it is not zero");
@@ -92,25 +97,27 @@ impl Session {
             report::banner(self.tracer.attached(), self.tracer.without());
         }
         let stop = self.stopper();
-        let (queue, batches) = sync_channel(QUEUE);
+        let (queue, arrivals) = sync_channel(QUEUE);
+        let rows = queue.clone();
         let reader = thread::Builder::new()
             .name("ring-buffer".to_owned())
             .spawn(move || read(self.tracer, &queue))
             .context("cannot start the thread that reads the ring buffer")?;
         let mut stream = Stream::new(plan, &self.header)?;
         let shown = stream.start(sinks, &self.header, plan.ready_file.as_deref());
-        let shown = shown.and_then(|()| stream.run(&batches, sinks));
+        stream.look_back(plan, rows);
+        let shown = shown.and_then(|()| stream.run(&arrivals, sinks));
         // What one sink can't take any more, another may still have waiting.
         let flushed = sinks.flush();
         let shown = shown.and(flushed);
         // An eventfd takes a write until it has had 2^64 of them.
         let _cannot_fail = stop.stop();
-        drop(batches);
+        drop(arrivals);
         let tracer = reader
             .join()
             .map_err(|_| anyhow!("the thread that reads the ring buffer has died"))??;
         if !plan.quiet {
-            report::summary(&stream.outcome(&tracer)?);
+            report::summary(&stream.outcome(&tracer));
         }
         drop(tracer);
         match shown {
@@ -120,14 +127,35 @@ impl Session {
     }
 }
 
+/// What comes to the thread that writes.
+enum Arrival {
+    /// These events happened, or were seen in the snapshot.
+    Events(Vec<Event>),
+    /// All of the snapshot has come, or why not.
+    SnapshotEnd(Result<()>),
+    /// No event follows.
+    End,
+}
+
+/// Tells of the end of events, in whatever way it comes.
+struct Ending<'a>(&'a SyncSender<Arrival>);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        // Nobody waits for it any more who has had enough.
+        let _ended = self.0.send(Arrival::End);
+    }
+}
+
 /// Reads the ring buffer to its end, or until nobody takes what was read.
-fn read(mut tracer: Tracer, queue: &SyncSender<Vec<Event>>) -> Result<Tracer> {
+fn read(mut tracer: Tracer, queue: &SyncSender<Arrival>) -> Result<Tracer> {
+    let _ending = Ending(queue);
     loop {
         let mut batch = Vec::new();
         if !tracer.next_batch(&mut batch)? {
             return Ok(tracer);
         }
-        if !batch.is_empty() && queue.send(batch).is_err() {
+        if !batch.is_empty() && queue.send(Arrival::Events(batch)).is_err() {
             return Ok(tracer);
         }
     }
@@ -139,16 +167,53 @@ struct Stream {
     correlator: Correlator,
     filter: Filter,
     judge: Judge,
+    snapshot: Option<Snapshot>,
+    /// Sockets of the snapshot.
+    seen: u64,
+    quiet: bool,
 }
 
 impl Stream {
     fn new(plan: &TracePlan, header: &Header) -> Result<Self> {
+        let mut correlator = Correlator::new(MAX_SOCKETS);
+        if plan.snapshot.is_some() {
+            correlator = correlator.with_snapshot(Known::new(&header.timeouts).longest_ms());
+        }
         Ok(Self {
             owners: Owners::new().context("cannot read /proc")?,
-            correlator: Correlator::new(MAX_SOCKETS),
+            correlator,
             filter: Filter::new(plan.records.clone()),
             judge: Judge::new(MAX_SOCKETS, &header.timeouts),
+            snapshot: None,
+            seen: 0,
+            quiet: plan.quiet,
         })
+    }
+
+    /// Starts the snapshot, where one is wanted: events count already, and it is no
+    /// condition for them.
+    fn look_back(&mut self, plan: &TracePlan, rows: SyncSender<Arrival>) {
+        let Some(arguments) = &plan.snapshot else {
+            return;
+        };
+        match Snapshot::start(arguments, plan.quiet, rows) {
+            Ok(snapshot) => self.snapshot = Some(snapshot),
+            Err(why) => self.looked_back(Err(why)),
+        }
+    }
+
+    /// The snapshot has ended.
+    fn looked_back(&mut self, outcome: Result<()>) {
+        self.correlator.push(&Event::SnapshotEnd, &mut |_| {});
+        // Where it broke off it is not waited for.
+        let outcome = match (outcome, self.snapshot.take()) {
+            (Ok(()), Some(snapshot)) => snapshot.end(),
+            (outcome, _) => outcome,
+        };
+        if !self.quiet {
+            let zombies = self.filter.counts().events.get(&EventName::Zombie);
+            report::snapshot(self.seen, zombies.copied().unwrap_or_default(), &outcome);
+        }
     }
 
     /// Writes the headers, then tells whoever waits that events count from here.
@@ -170,18 +235,27 @@ impl Stream {
     }
 
     /// Shows every batch, until the last one or until nobody wants more.
-    fn run(&mut self, batches: &Receiver<Vec<Event>>, sinks: &mut Sinks) -> Result<(), SinkError> {
-        while let Ok(mut batch) = batches.recv() {
-            self.owners.fill(&mut batch, Instant::now());
-            for event in &batch {
-                self.show(event, sinks)?;
+    fn run(&mut self, arrivals: &Receiver<Arrival>, sinks: &mut Sinks) -> Result<(), SinkError> {
+        while let Ok(arrival) = arrivals.recv() {
+            match arrival {
+                Arrival::Events(mut batch) => self.batch(&mut batch, sinks)?,
+                Arrival::SnapshotEnd(outcome) => self.looked_back(outcome),
+                Arrival::End => break,
             }
-            sinks.flush()?;
             if self.filter.is_done() {
                 break;
             }
         }
         Ok(())
+    }
+
+    fn batch(&mut self, batch: &mut [Event], sinks: &mut Sinks) -> Result<(), SinkError> {
+        self.owners.fill(batch, Instant::now());
+        for event in &*batch {
+            self.seen += u64::from(matches!(event, Event::Snapshot(_)));
+            self.show(event, sinks)?;
+        }
+        sinks.flush()
     }
 
     fn show(&mut self, event: &Event, sinks: &mut Sinks) -> Result<(), SinkError> {
@@ -197,14 +271,17 @@ impl Stream {
         outcome
     }
 
-    fn outcome(&self, tracer: &Tracer) -> Result<Outcome> {
-        Ok(Outcome {
+    fn outcome(&self, tracer: &Tracer) -> Outcome {
+        Outcome {
             counts: self.filter.counts().clone(),
             sockets: self.correlator.sockets(),
             evicted: self.correlator.evicted(),
             untracked: tracer.untracked(),
             unreadable: self.owners.unreadable(),
-        })
+            unlearned: self.owners.unlearned(),
+            // It would have been taken out at its end.
+            unfinished: self.snapshot.as_ref().map(|_| self.seen),
+        }
     }
 }
 

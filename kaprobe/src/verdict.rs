@@ -17,6 +17,7 @@ use std::num::NonZeroUsize;
 
 use lru::LruCache;
 
+use crate::ends::Ends;
 use crate::escape::Escaped;
 use crate::recent;
 use crate::record::{Confidence, Direction, EventName, Evidence, HostTimeout, Record, VerdictName};
@@ -57,14 +58,6 @@ pub struct Judge {
     since_ns: Option<u64>,
     /// Something was lost: it may have contradicted what was learned.
     is_lossy: bool,
-}
-
-/// A connection as a packet names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Ends {
-    local: (IpAddr, u16),
-    remote: (IpAddr, u16),
-    netns: u32,
 }
 
 /// What is remembered of a socket.
@@ -205,16 +198,6 @@ impl Judge {
         story.is_judged = true;
         finding.evidence.extend(&story.probes);
         Some(finding)
-    }
-}
-
-impl Ends {
-    fn of(record: &Record) -> Option<Self> {
-        Some(Self {
-            local: (record.laddr?.to_canonical(), record.lport?),
-            remote: (record.raddr?.to_canonical(), record.rport?),
-            netns: record.netns?,
-        })
     }
 }
 

@@ -16,6 +16,7 @@ mod replay;
 mod resets;
 mod rtt;
 mod same;
+mod snapshot;
 mod sockets;
 mod story;
 mod support;
@@ -47,6 +48,9 @@ fn main() -> ExitCode {
         ("sockets_fallback", sockets::are_what_sock_diag_says),
         ("sockets_watch", sockets::are_watched_in_a_pipe),
         ("foretold", foretold::ends_come_as_foretold),
+        ("snapshot", snapshot::knows_what_was_there_before),
+        ("snapshot_ended", snapshot::knows_who_has_ended_since),
+        ("snapshot_stuck", snapshot::keeps_no_trace_from_ending),
         ("audit", audit::advises_what_saves),
         ("audit_sysctl", audit::advises_a_sysctl_that_saves_in_time),
         ("audit_loopback", audit::leaves_out_what_passes_no_middlebox),

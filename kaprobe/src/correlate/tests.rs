@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::event::{Cause, FinWait2, LostWhy, Origin};
-use crate::sample::{at, event, lost, of, passive_reset, probe};
+use crate::sample::{at, event, lost, of, passive_reset, probe, row};
 use crate::words::Word as _;
 
 fn room_for(sockets: usize) -> Correlator {
@@ -34,7 +34,8 @@ fn told(events: &[Event]) -> Vec<String> {
             .map_or(String::new(), |probe| format!(" {probe}"));
         format!("{ms} {}{sock}{probe}", record.event.word())
     };
-    run(room_for(8), events).into_iter().map(short).collect()
+    let correlator = room_for(8).with_snapshot(432_000_000);
+    run(correlator, events).into_iter().map(short).collect()
 }
 
 /// A firing that finds no probe out, so long after the last acknowledgement.
@@ -51,6 +52,26 @@ fn answer(at_ms: u64, probes_out: u8) -> SocketEvent {
         probes_out,
         probes_out_after: probes_out,
         ..event(at_ms, Kind::Answered)
+    }
+}
+
+/// A row of the snapshot, as an event.
+fn seen(row: Row) -> Event {
+    Event::Snapshot(Box::new(row))
+}
+
+/// An event of the zombie that [`row`] tells of, heard as long ago as that.
+fn of_zombie(inode: u64, event: SocketEvent) -> SocketEvent {
+    let row = row(0, inode);
+    SocketEvent {
+        inode: Some(inode),
+        laddr: row.laddr,
+        lport: row.lport,
+        raddr: row.raddr,
+        rport: row.rport,
+        netns: row.netns,
+        lastrcv_ms: 7_300_000,
+        ..of_socket(70, 70, event)
     }
 }
 
@@ -307,7 +328,22 @@ fn any_event() -> impl Strategy<Value = Event> {
         },
     );
     let passive = (0..20_000_u64).prop_map(|ms| Event::PassiveReset(Box::new(passive_reset(ms))));
-    prop_oneof![12 => socket, 1 => passive, 1 => any_loss().prop_map(Event::Lost)]
+    let row = (0..20_000_u64, 0..4_u64, 0..4_u16, 0..4_u32).prop_map(|(ms, inode, rport, out)| {
+        seen(Row {
+            inode: (inode != 0).then_some(inode),
+            rport,
+            probes_out: Some(out),
+            mono_ns: ms,
+            ..row(ms, inode)
+        })
+    });
+    prop_oneof![
+        12 => socket,
+        1 => passive,
+        1 => any_loss().prop_map(Event::Lost),
+        2 => row,
+        1 => Just(Event::SnapshotEnd),
+    ]
 }
 
 fn any_loss() -> impl Strategy<Value = Lost> {
@@ -336,18 +372,25 @@ proptest! {
         events in prop::collection::vec(any_event(), 0..60),
         room in 1..6_usize,
     ) {
-        let mut correlator = room_for(room);
+        let correlator = || room_for(room).with_snapshot(432_000_000);
+        let (twin, mut correlator) = (correlator(), correlator());
         let mut records = Vec::new();
         for event in &events {
             correlator.push(event, &mut |record| records.push(record));
             prop_assert!(correlator.sockets.len() <= room);
         }
-        prop_assert_eq!(&records, &run(room_for(room), &events));
+        prop_assert_eq!(&records, &run(twin, &events));
         // One record of each event but of an answer, which is a conclusion where its probe
-        // is known.
-        let answer = |it: &&Event| matches!(it, Event::Socket(it) if it.kind == Kind::Answered);
-        let others = events.len() - events.iter().filter(answer).count();
-        prop_assert_eq!(records.len() - conclusions(&records).len(), others);
+        // is known, and of what a snapshot tells: some of that are zombies.
+        let is_told = |it: &&Event| match it {
+            Event::Socket(it) => it.kind != Kind::Answered,
+            Event::PassiveReset(_) | Event::Lost(_) => true,
+            Event::Snapshot(_) | Event::SnapshotEnd => false,
+        };
+        let is_zombie = |it: &&Record| it.event == EventName::Zombie;
+        let zombies = records.iter().filter(is_zombie).count();
+        let others = records.len() - conclusions(&records).len() - zombies;
+        prop_assert_eq!(others, events.iter().filter(is_told).count());
     }
 
     #[test]
@@ -587,4 +630,114 @@ fn a_closed_socket_is_told_with_what_was_last_known_of_it() {
     };
     let told = run(room_for(8), &[of(probe(0, 0, 1000)), of(orphan)]);
     assert_eq!(told.last().map(|it| it.pid), Some(None));
+}
+
+#[test]
+fn a_snapshot_tells_of_zombies_once() {
+    let answered = |at_ms, inode| Row {
+        probes_out: Some(0),
+        ..row(at_ms, inode)
+    };
+    let off = |idle_ms| Row {
+        keepalive: Some(false),
+        probes_out: Some(0),
+        idle_ms: Some(idle_ms),
+        ..row(10, 1)
+    };
+    let other_port = |row| Row { rport: 9, ..row };
+    let next = |at_ms, inode| of(of_zombie(inode, probe(at_ms, 2, 1)));
+    let orphan = |at_ms, lastrcv_ms| SocketEvent {
+        inode: None,
+        lastrcv_ms,
+        ..of_zombie(1, event(at_ms, Kind::DataPending))
+    };
+    let rows: &[(&str, &[Event], &[&str])] = &[
+        ("a zombie", &[seen(row(10, 1))], &["10 zombie #1"]),
+        ("the peer answers", &[seen(answered(10, 1))], &[]),
+        ("keepalive is off", &[seen(off(864_000_000 - 1))], &[]),
+        (
+            "keepalive is off, and it is silent for twice the longest timeout",
+            &[seen(off(864_000_000))],
+            &["10 zombie #1"],
+        ),
+        (
+            "settings that cannot be seen",
+            &[seen(Row {
+                keepalive_time_ms: None,
+                ..row(10, 1)
+            })],
+            &[],
+        ),
+        (
+            "a socket that the iterator shows twice",
+            &[
+                seen(row(10, 1)),
+                seen(row(11, 1)),
+                seen(other_port(row(12, 2))),
+            ],
+            &["10 zombie #1", "12 zombie #2"],
+        ),
+        (
+            "its next event is of the same socket",
+            &[seen(row(10, 1)), next(20, 1), next(30, 1)],
+            &["10 zombie #1", "20 probe #1 3", "30 probe #1 3"],
+        ),
+        (
+            "another socket between the same ends is another",
+            &[seen(row(10, 1)), next(20, 2)],
+            &["10 zombie #1", "20 probe #2 3"],
+        ),
+        (
+            "an orphan that was heard before the snapshot is the same",
+            &[seen(row(10, 1)), of(orphan(20, 11))],
+            &["10 zombie #1", "20 data_pending #1"],
+        ),
+        (
+            "one that was heard since may be another",
+            &[seen(row(10, 1)), of(orphan(20, 9))],
+            &["10 zombie #1", "20 data_pending #2"],
+        ),
+        (
+            "an event before the row: the row adds to it, once",
+            &[next(5, 1), seen(row(10, 1)), seen(row(11, 1)), next(20, 1)],
+            &["5 probe #1 3", "10 zombie #1", "20 probe #1 3"],
+        ),
+        (
+            "an unanswered probe since the row leaves it a zombie",
+            &[next(15, 1), seen(row(10, 1)), next(20, 1)],
+            &["15 probe #1 3", "10 zombie #1", "20 probe #1 3"],
+        ),
+        (
+            "any other event since the row is newer",
+            &[of(of_zombie(1, quiet(15, 1))), seen(row(10, 1))],
+            &["15 early #1"],
+        ),
+        (
+            "and before the row older",
+            &[of(of_zombie(1, quiet(5, 1))), seen(row(10, 1))],
+            &["5 early #1", "10 zombie #1"],
+        ),
+    ];
+    for (what, events, records) in rows {
+        assert_eq!(told(events), *records, "{what}");
+    }
+}
+
+#[test]
+fn zombies_are_remembered_up_to_a_bound() {
+    let mut correlator = room_for(4).with_snapshot(0);
+    let rows = (0..20).map(|n| {
+        seen(Row {
+            rport: n,
+            ..row(n.into(), n.into())
+        })
+    });
+    let mut told = 0;
+    for row in rows {
+        correlator.push(&row, &mut |_| told += 1);
+    }
+    assert_eq!(
+        (told, correlator.sockets(), correlator.evicted()),
+        (20, 20, 16)
+    );
 }

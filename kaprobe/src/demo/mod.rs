@@ -88,7 +88,14 @@ fn plan(actors: &[Actor], args: &DemoArgs) -> Result<TracePlan> {
         std::iter::once(actor.local.port()).chain(far)
     });
     let ports = ports.map(|it| it.to_string()).collect::<Vec<_>>().join(",");
-    let mut flags = vec!["kaprobe", "trace", "--quiet", "--events", "all"];
+    let mut flags = vec![
+        "kaprobe",
+        "trace",
+        "--quiet",
+        "--events",
+        "all",
+        "--no-snapshot",
+    ];
     flags.extend(["--netns", "/proc/self/ns/net", "--localport", &ports]);
     if let Some(way) = args.attach.0 {
         flags.extend(["--attach", way.name()]);

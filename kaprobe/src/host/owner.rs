@@ -9,6 +9,10 @@
 //! - the inode number goes to another socket: the link that is read again names
 //!   whoever holds the number *now*. It takes four billion new files for that, since
 //!   the numbers come from a 32-bit counter (`get_next_ino`, fs/inode.c).
+//!
+//! An event that tells the number happened while somebody held the socket. Where nobody
+//! does any more when it is read, the only one who did is named: a process that ends
+//! takes its sockets with it, and resets those that it had not read.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -19,14 +23,22 @@ use rustix::fd::{AsFd, OwnedFd};
 
 use super::fds::{self, SocketFd};
 use crate::event::{Event, Owner};
+use crate::sockets::row::Row;
 
 /// For how long an answer is taken as it is. Fifty thousand sockets that all fire
 /// once a second then cost a twentieth of one CPU to ask again.
 const RECHECK: Duration = Duration::from_secs(5);
 
+/// For how long after it was missed the last holder of a socket is still named: longer
+/// than an event waits to be read.
+const PARTING: Duration = Duration::from_secs(2);
+
 /// How many sockets are remembered, of those that somebody holds and of those that
-/// nobody does. A socket costs about 50 bytes.
+/// nobody does. A socket costs about 30 bytes.
 const CAPACITY: usize = 1 << 18;
+
+/// For how long the command of a process is remembered that may have ended.
+const KEPT: Duration = RECHECK.saturating_add(PARTING);
 
 /// A socket that nobody was found to hold is looked for again after this time, and
 /// after four times as long each time that is in vain.
@@ -52,19 +64,33 @@ const PATIENCE: Duration = Duration::from_millis(50);
 pub struct Owners {
     proc: OwnedFd,
     capacity: usize,
+    /// What times are counted from.
+    epoch: Instant,
+    /// How many walks there were; wraps.
+    walks: u8,
     held: HashMap<u64, Held>,
     nobody: HashMap<u64, Retry>,
     processes: HashMap<u32, Process>,
     next_walk: Option<Instant>,
     unreadable: usize,
+    unlearned: u64,
 }
 
-/// A socket with an owner: who held it, under which descriptor, at that time.
+/// A socket with an owner: who held it, under which descriptor, at that time. There are
+/// many: hence so small.
 #[derive(Clone, Copy, Debug)]
 struct Held {
     pid: u32,
     fd: u32,
-    checked: Instant,
+    /// When that was so; once it has gone, when that was seen. Seconds since
+    /// [`Owners::epoch`].
+    checked_s: u32,
+    /// The last walk that saw it.
+    walk: u8,
+    /// Another process held it too.
+    shared: bool,
+    /// Nobody holds it any more.
+    gone: bool,
 }
 
 /// A socket without one: when to look again, and how long to wait once that too is
@@ -94,20 +120,28 @@ impl Owners {
         Ok(Self {
             proc: fds::open_proc()?,
             capacity,
+            epoch: Instant::now(),
+            walks: 0,
             held: HashMap::new(),
             nobody: HashMap::new(),
             processes: HashMap::new(),
             next_walk: None,
             unreadable: 0,
+            unlearned: 0,
         })
     }
 
     /// Fills in the owner of each event's socket where it is known, with at most
     /// one walk through /proc for all of them.
     pub fn fill(&mut self, events: &mut [Event], now: Instant) {
+        for event in &*events {
+            if let Event::Snapshot(row) = event {
+                self.learn(row, now);
+            }
+        }
         let inodes = events.iter().filter_map(|event| match event {
             Event::Socket(socket) => socket.inode,
-            Event::PassiveReset(_) | Event::Lost(_) => None,
+            _ => None,
         });
         self.find(inodes, now);
         for event in events {
@@ -129,14 +163,68 @@ impl Owners {
         }
     }
 
+    /// Takes from a snapshot who holds a socket. What was found here is newer.
+    fn learn(&mut self, row: &Row, now: Instant) {
+        let owners = row.owners.iter().flat_map(|owners| &owners.0);
+        let (Some(inode), Some(first)) = (row.inode, owners.clone().next()) else {
+            return;
+        };
+        if self.held.contains_key(&inode) {
+            return;
+        }
+        if self.held.len() >= self.capacity {
+            self.unlearned += 1;
+            return;
+        }
+        let held = Held {
+            pid: first.pid,
+            fd: first.fd,
+            checked_s: self.seconds(now),
+            walk: self.walks,
+            shared: owners.clone().any(|it| it.pid != first.pid),
+            gone: false,
+        };
+        self.held.insert(inode, held);
+        self.processes.entry(first.pid).or_insert_with(|| Process {
+            comm: Arc::from(first.comm.to_bytes()),
+            checked: now,
+        });
+    }
+
     /// Who holds this socket, by what is known of it: [`Self::find`] looks it up.
     ///
     /// Where several processes do, as after a fork, it is the one with the lowest
     /// pid, which mostly is the parent.
     pub fn owner(&mut self, inode: u64, now: Instant) -> Option<Owner> {
-        let pid = self.held.get(&inode)?.pid;
-        let comm = self.comm(pid, now)?;
+        let held = *self.held.get(&inode)?;
+        let pid = held.pid;
+        if !held.gone {
+            let comm = self.comm(pid, now)?;
+            return Some(Owner { pid, comm });
+        }
+        if held.shared || self.since(held, now) > PARTING {
+            return None;
+        }
+        // Not to be read again: the number may be another process's by now.
+        let comm = Arc::clone(&self.processes.get(&pid)?.comm);
         Some(Owner { pid, comm })
+    }
+
+    /// How many sockets of a snapshot there was no room for.
+    #[must_use]
+    pub fn unlearned(&self) -> u64 {
+        self.unlearned
+    }
+
+    fn seconds(&self, now: Instant) -> u32 {
+        let since = now.saturating_duration_since(self.epoch).as_secs();
+        u32::try_from(since).unwrap_or(u32::MAX)
+    }
+
+    /// How long ago that was, to a second.
+    fn since(&self, held: Held, now: Instant) -> Duration {
+        let seconds = self.seconds(now).saturating_sub(held.checked_s);
+        Duration::from_secs(seconds.into())
     }
 
     /// How many processes did not let their descriptors be read in the last walk:
@@ -149,22 +237,21 @@ impl Owners {
     /// Whether a socket has to be looked for; what is known of it is checked first
     /// where that is due.
     fn is_wanted(&mut self, inode: u64, now: Instant) -> bool {
-        let Some(Held { pid, fd, checked }) = self.held.get_mut(&inode) else {
+        let Some(held) = self.held.get(&inode).copied().filter(|it| !it.gone) else {
             return self.nobody.get(&inode).is_none_or(|retry| retry.at <= now);
         };
-        if now < *checked + RECHECK {
+        if self.since(held, now) < RECHECK {
             return false;
         }
-        *checked = now;
-        let held = SocketFd {
-            pid: *pid,
-            fd: *fd,
-            inode,
+        let Held { pid, fd, .. } = held;
+        let gone = !fds::still_held(self.proc.as_fd(), SocketFd { pid, fd, inode });
+        let checked_s = self.seconds(now);
+        let checked = Held {
+            checked_s,
+            gone,
+            ..held
         };
-        let gone = !fds::still_held(self.proc.as_fd(), held);
-        if gone {
-            self.held.remove(&inode);
-        }
+        self.held.insert(inode, checked);
         gone
     }
 
@@ -184,25 +271,63 @@ impl Owners {
     /// an owner, or as many as fit and the wanted ones.
     fn walk(&mut self, mut wanted: HashSet<u64>, now: Instant) {
         let began = Instant::now();
-        let mut held = HashMap::with_capacity(self.held.len());
+        if self.held.len() > self.capacity {
+            // Others may have a place instead.
+            self.held.clear();
+        }
+        let (walk, checked_s) = (self.walks.wrapping_add(1), self.seconds(now));
+        let (held, capacity) = (&mut self.held, self.capacity);
+        let mut pids = Vec::new();
         let walked = fds::walk(self.proc.as_fd(), |SocketFd { pid, fd, inode }| {
-            if wanted.remove(&inode) || held.len() < self.capacity {
-                held.entry(inode).or_insert(Held {
-                    pid,
-                    fd,
-                    checked: now,
-                });
+            let found = Held {
+                pid,
+                fd,
+                checked_s,
+                walk,
+                shared: false,
+                gone: false,
+            };
+            if pids.last() != Some(&pid) {
+                pids.push(pid);
+            }
+            let has_room = wanted.remove(&inode) || held.len() < capacity;
+            match held.get_mut(&inode) {
+                Some(known) if known.walk == walk => known.shared |= known.pid != pid,
+                Some(known) => *known = found,
+                None if has_room => {
+                    held.insert(inode, found);
+                }
+                None => {}
             }
         });
         // A /proc that cannot be read finds nobody, like one that hides everything.
         if let Ok(unreadable) = walked {
-            self.held = held;
+            self.walks = walk;
             self.unreadable = unreadable;
+            self.forget_older(checked_s);
+        }
+        // While they can be read: one that ends is named by what it was.
+        for &pid in &pids {
+            self.comm(pid, now);
         }
         self.processes
-            .retain(|_, process| now < process.checked + RECHECK);
+            .retain(|pid, process| now < process.checked + KEPT || pids.binary_search(pid).is_ok());
         self.note_missing(&wanted, now);
         self.next_walk = Some(now + began.elapsed() * (1 + PAUSE));
+    }
+
+    /// Forgets what the walk before the last saw and the last did not. What only the last
+    /// missed may have an event that waits to be read.
+    fn forget_older(&mut self, now_s: u32) {
+        let last = self.walks;
+        self.held.retain(|_, held| {
+            let age = last.wrapping_sub(held.walk);
+            if age > 0 && !held.gone {
+                held.gone = true;
+                held.checked_s = now_s;
+            }
+            age < 2
+        });
     }
 
     /// Notes which sockets nobody holds. One that was not asked for in a long time
@@ -253,6 +378,9 @@ mod tests {
     use anyhow::Result;
 
     use super::*;
+    use crate::event::SocketEvent;
+    use crate::record::{OwnerFd, OwnerFds};
+    use crate::sample;
 
     /// A process that holds a socket, and ends with the test.
     struct Holder(Child);
@@ -336,6 +464,8 @@ mod tests {
 
         drop(socket);
         let now = now + RECHECK;
+        // However long the walk before took.
+        owners.next_walk = None;
         assert_eq!(
             find(&mut owners, inode, now),
             lowest.and_then(|child| child.is(b"sleep"))
@@ -344,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_that_ends_is_unknown_at_the_next_check() -> Result<()> {
+    fn an_owner_that_has_ended_is_named_until_its_last_event_was_read() -> Result<()> {
         let (socket, inode) = socket()?;
         let mut child = Holder::sleep(socket)?;
         let mut owners = Owners::new()?;
@@ -352,11 +482,79 @@ mod tests {
         assert_eq!(find(&mut owners, inode, now), child.is(b"sleep"));
         child.end()?;
         now += RECHECK;
+        // What another test forked meanwhile may hold it, until its exec.
+        let last = find(&mut owners, inode, now).map(|owner| owner.comm);
+        assert!(last.is_some(), "the last who held it is not named");
+        now += RECHECK;
         // What another test forked meanwhile holds all there was, until its exec.
         while let Some(owner) = find(&mut owners, inode, now) {
             assert_ne!(owner.pid, child.0.id());
             now += RECHECK;
         }
+        Ok(())
+    }
+
+    /// An event of a socket of that inode number, and a row that names its owners.
+    fn of(inode: u64) -> Event {
+        sample::of(SocketEvent {
+            inode: Some(inode),
+            owner: None,
+            ..sample::probe(0, 0, 1)
+        })
+    }
+
+    fn row(inode: u64, owners: &[(u32, &str)]) -> Event {
+        let owners = owners.iter().map(|&(pid, comm)| OwnerFd {
+            pid,
+            comm: comm.into(),
+            fd: 3,
+        });
+        Event::Snapshot(Box::new(Row {
+            owners: Some(OwnerFds(owners.collect())),
+            ..sample::row(0, inode)
+        }))
+    }
+
+    /// Whose each event is, by pid.
+    fn owned(owners: &mut Owners, mut events: Vec<Event>, now: Instant) -> Vec<Option<u32>> {
+        owners.fill(&mut events, now);
+        let owners = events.iter().filter_map(|event| match event {
+            Event::Socket(event) => Some(event.owner.as_ref().map(|owner| owner.pid)),
+            _ => None,
+        });
+        owners.collect()
+    }
+
+    #[test]
+    fn owners_that_a_snapshot_found_are_known_when_they_have_ended() -> Result<()> {
+        // No process has such a number.
+        let ended = u32::MAX;
+        let mut owners = Owners::new()?;
+        let now = Instant::now();
+        let snapshot = vec![
+            row(u64::MAX, &[(ended, "a"), (ended, "a")]),
+            row(u64::MAX - 1, &[(ended, "a"), (ended - 1, "b")]),
+            row(u64::MAX - 2, &[]),
+        ];
+        assert_eq!(owned(&mut owners, snapshot, now), []);
+        let events = || (0..3).map(|n| of(u64::MAX - n)).collect();
+        let later = now + RECHECK;
+        // Of two it is not known which held it last.
+        let last = [Some(ended), None, None];
+        assert_eq!(owned(&mut owners, events(), later), last);
+        let later = later + PARTING + Duration::from_secs(1);
+        assert_eq!(owned(&mut owners, events(), later), [None; 3]);
+        Ok(())
+    }
+
+    #[test]
+    fn what_a_walk_found_is_newer_than_a_snapshot() -> Result<()> {
+        let (_socket, inode) = socket()?;
+        let mut owners = Owners::new()?;
+        let now = Instant::now();
+        assert_eq!(owned(&mut owners, vec![of(inode)], now), [Some(id())]);
+        let events = vec![row(inode, &[(1, "init")]), of(inode)];
+        assert_eq!(owned(&mut owners, events, now), [Some(id())]);
         Ok(())
     }
 
@@ -429,6 +627,12 @@ mod tests {
         let gone = (0..20).map(|n| u64::MAX - n);
         owners.find(gone, now + LAST_RETRY);
         assert_eq!(owners.nobody.len(), 4);
+        let before = (owners.held.len(), owners.unlearned());
+        owners.fill(&mut [row(1, &[(1, "init")])], now);
+        assert_eq!(
+            (owners.held.len(), owners.unlearned()),
+            (before.0, before.1 + 1)
+        );
         Ok(())
     }
 

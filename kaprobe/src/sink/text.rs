@@ -261,7 +261,7 @@ impl<W: Write + Send> Sink for Text<W> {
 pub(crate) fn style(event: EventName) -> Style {
     match event {
         EventName::Answered => AnsiColor::Green.on_default(),
-        EventName::Timeout => AnsiColor::Red.on_default().bold(),
+        EventName::Timeout | EventName::Zombie => AnsiColor::Red.on_default().bold(),
         EventName::RstSent | EventName::RstReceived => AnsiColor::Red.on_default(),
         EventName::Verdict => AnsiColor::Magenta.on_default().bold(),
         EventName::Lost => AnsiColor::Yellow.on_default().bold(),
@@ -360,6 +360,18 @@ fn detail(words: &mut Words<'_>, record: &Record) -> fmt::Result {
             words.pair("unacked", record.unacked.filter(|&unacked| unacked > 0))
         }
         EventName::Verdict => verdict(words, record),
+        EventName::Zombie => {
+            if let Some(why) = record.why {
+                words.add(why.word())?;
+            }
+            if let Some((out, of)) = record.probes_out.zip(record.keepalive_probes)
+                && out > 0
+            {
+                words.add(format_args!("{out}/{of}"))?;
+            }
+            words.pair("idle", idle)?;
+            words.pair("dead in", record.dead_in_ms.map(Ms))
+        }
         EventName::NotRearmed | EventName::Unclassified => {
             if let Some(state) = record.state {
                 words.add(state.word())?;

@@ -210,7 +210,39 @@ pub const SYN_SENT: Scenario = Scenario {
     steps: &[Until(Ms(1600)), Abort],
 };
 
-/// All of them. They need root, a network namespace of their own, and two of them a
+/// The peer has fallen silent, and an interval later it is known; the probes go on. Of
+/// the settings, which are the listener's, one is left to the sysctl.
+pub const ZOMBIE: Scenario = Scenario {
+    name: "zombie",
+    start: SERVER,
+    keepalive: Keepalive {
+        time: Some(1),
+        intvl: None,
+        probes: Some(100),
+        user_timeout: None,
+    },
+    steps: &[Silence, Until(Probes(2))],
+};
+
+/// Data goes unacknowledged, for as long as the actor is there.
+pub const STUCK: Scenario = Scenario {
+    name: "stuck",
+    steps: &[Silence, Send],
+    ..DATA_PENDING
+};
+
+/// The peer has sent what we never read.
+pub const UNREAD: Scenario = Scenario {
+    name: "unread",
+    start: SERVER,
+    keepalive: Keepalive::new(7200, 75, 9),
+    steps: &[PeerSends],
+};
+
+/// Those that are there for as long as the actor is.
+pub const LASTING: &[Scenario] = &[STAYS, ZOMBIE, STUCK, UNREAD];
+
+/// All that end. They need root, a network namespace of their own, and two of them a
 /// program that heeds the marks.
 pub const ALL: &[Scenario] = &[
     ANSWERED,

@@ -60,8 +60,14 @@ pub struct Kaprobe {
 
 impl Kaprobe {
     /// Starts `kaprobe trace --json` with more arguments, in this thread's network
-    /// namespace. It may not trace yet: see [`Self::ready`].
+    /// namespace. It may not trace yet: see [`Self::ready`]. What other tests' sockets
+    /// are is of no concern to it.
     pub fn trace(arguments: &[&str]) -> Result<Self> {
+        Self::trace_from_snapshot(&[&["--no-snapshot"], arguments].concat())
+    }
+
+    /// The same, and it starts from the sockets that are there.
+    pub fn trace_from_snapshot(arguments: &[&str]) -> Result<Self> {
         Self::spawn(arguments, |out| {
             Out::Read(thread::spawn(move || {
                 Ok(BufReader::new(out).lines().collect::<Result<_, _>>()?)
@@ -72,7 +78,7 @@ impl Kaprobe {
     /// The same, but nobody reads what it writes to its output, until
     /// [`Self::hang_up`].
     pub fn trace_unread(arguments: &[&str]) -> Result<Self> {
-        Self::spawn(arguments, Out::Unread)
+        Self::spawn(&[&["--no-snapshot"], arguments].concat(), Out::Unread)
     }
 
     fn spawn(arguments: &[&str], read: impl FnOnce(ChildStdout) -> Out) -> Result<Self> {

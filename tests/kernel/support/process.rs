@@ -181,7 +181,7 @@ fn play(part: &str) -> Result<()> {
 }
 
 fn scenario(name: &str) -> Result<Scenario> {
-    let all = scenarios::ALL.iter().chain([&scenarios::STAYS]);
+    let all = scenarios::ALL.iter().chain(scenarios::LASTING);
     all.copied()
         .find(|scenario| scenario.name == name)
         .with_context(|| format!("no scenario {name}"))

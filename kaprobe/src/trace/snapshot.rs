@@ -1,0 +1,121 @@
+//! The snapshot that a trace starts from: `kaprobe sockets`, run by a process of its own.
+//!
+//! Of its own, since the iterator waits for the lock of each socket in turn
+//! (`bpf_iter_tcp_seq_show`, net/ipv4/tcp_ipv4.c), in a sleep that no signal ends
+//! (`__lock_sock`, net/core/sock.c). A process with a thread in that sleep can't end
+//! either, and until it has its programs stay attached.
+
+use std::{
+    ffi::OsString,
+    io::{self, BufRead as _, BufReader},
+    os::unix::process::CommandExt as _,
+    process::{Child, ChildStdout, Command, Stdio},
+    sync::mpsc::SyncSender,
+    thread::{self, JoinHandle},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::Arrival;
+use crate::{event::Event, sockets::row::Row};
+
+/// This very program, also where its file was replaced meanwhile.
+const SELF: &str = "/proc/self/exe";
+/// How many rows are passed on together at most.
+const BATCH: usize = 256;
+
+/// A snapshot that is being taken. Dropped before its end, it is given up.
+pub(super) struct Snapshot {
+    child: Child,
+    /// Passes on what it has to say.
+    notes: Option<JoinHandle<io::Result<u64>>>,
+}
+
+impl Snapshot {
+    /// Starts `kaprobe` with these arguments; its rows arrive as events.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub(super) fn start(
+        arguments: &[OsString],
+        quiet: bool,
+        queue: SyncSender<Arrival>,
+    ) -> Result<Self> {
+        let mut child = Command::new(SELF)
+            .arg0("kaprobe")
+            .args(arguments)
+            .stdin(Stdio::null())
+            // Nothing of this process's own: what waits for such a lock would keep it
+            // open, and whoever reads it waiting.
+            .stdout(Stdio::piped())
+            .stderr(if quiet { Stdio::null() } else { Stdio::piped() })
+            .spawn()
+            .context("cannot start a process for it")?;
+        let rows = child.stdout.take().context("its output is closed")?;
+        let mut snapshot = Self { child, notes: None };
+        if let Some(mut notes) = snapshot.child.stderr.take() {
+            let pass_on = move || io::copy(&mut notes, &mut io::stderr());
+            snapshot.notes = thread::Builder::new()
+                .name("notes".to_owned())
+                .spawn(pass_on)
+                .map(Some)
+                .context("cannot start the thread that reads its notes")?;
+        }
+        thread::Builder::new()
+            .name("snapshot".to_owned())
+            .spawn(move || {
+                let read = read(rows, &queue);
+                // Nobody waits for it any more where the trace has ended.
+                let _ended = queue.send(Arrival::SnapshotEnd(read));
+            })
+            .context("cannot start the thread that reads it")?;
+        Ok(snapshot)
+    }
+
+    /// Says how it went, once all of it has been read.
+    ///
+    /// # Errors
+    /// When it has failed.
+    pub(super) fn end(mut self) -> Result<()> {
+        // It closes its output by ending.
+        let status = self.child.wait().context("cannot wait for it")?;
+        if let Some(notes) = self.notes.take() {
+            // Nobody may be there to read them, which is no reason to fail.
+            let _unread = notes.join();
+        }
+        ensure!(status.success(), "{status}");
+        Ok(())
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        // Ended already, or not to be waited for: see above.
+        let _gone = self.child.kill();
+        let _status = self.child.try_wait();
+    }
+}
+
+/// Passes the rows on until the last, or until nobody takes them any more.
+fn read(rows: ChildStdout, queue: &SyncSender<Arrival>) -> Result<()> {
+    let mut rows = BufReader::new(rows);
+    let mut line = String::new();
+    let mut batch = Vec::new();
+    loop {
+        line.clear();
+        let is_end = rows.read_line(&mut line).context("cannot read it")? == 0;
+        if !is_end {
+            let row: Row = serde_json::from_str(&line).context("it says what is no socket")?;
+            batch.push(Event::Snapshot(Box::new(row)));
+        }
+        if batch.len() >= BATCH || is_end {
+            let batch = std::mem::take(&mut batch);
+            if queue.send(Arrival::Events(batch)).is_err() {
+                bail!("the trace has ended");
+            }
+        }
+        if is_end {
+            return Ok(());
+        }
+    }
+}

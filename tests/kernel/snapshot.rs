@@ -1,0 +1,281 @@
+//! A trace starts from the sockets that are there already: zombies are told at once, and
+//! what is known of the others is right in their first event. However long it takes, no
+//! trace waits for it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path as FilePath;
+
+use anyhow::{Context as _, Result, ensure};
+use kaprobe::traffic::load::{Load, Member};
+use kaprobe::traffic::lock::LockHeld;
+use kaprobe::traffic::pair::{Keepalive, Path, Planned, Side};
+use kaprobe::traffic::scenarios as is;
+use kaprobe::traffic::script::Scenario;
+
+use crate::support::harness::Skip;
+use crate::support::kaprobe::{Kaprobe, run, wait_until};
+use crate::support::log::{Connection, Log, Record};
+use crate::support::netns;
+use crate::support::process::{Part, Process};
+
+const HERE: [&str; 2] = ["--netns", "/proc/self/ns/net"];
+
+/// The interval that sockets have which set none, s.
+const INTVL: u32 = 2;
+
+/// A process that has played these to their end, and still holds its sockets.
+fn old(plays: &[Scenario]) -> Result<Process> {
+    netns::set_ipv4_sysctl("tcp_keepalive_intvl", INTVL)?;
+    let mut process = Process::start(Part::new("old", plays))?;
+    process.go()?;
+    process.played()?;
+    Ok(process)
+}
+
+/// Connections whose peer is silent, whose data is on its way, and that are well, of
+/// another process and older than the trace.
+pub fn knows_what_was_there_before() -> Result<()> {
+    netns::enter_new()?;
+    let process = old(&[is::ZOMBIE, is::STAYS, is::STUCK])?;
+    let file = File::new()?;
+    let kaprobe =
+        Kaprobe::trace_from_snapshot(&[&HERE, &["-e", "all", "-o", &file.path][..]].concat())?;
+    let kaprobe = kaprobe.ready()?;
+    let all = |scenario: Scenario| {
+        process
+            .connections
+            .iter()
+            .filter(move |it| it.0 == scenario.name)
+    };
+    wait_until(
+        "each connection was spoken of, and each zombie more than once",
+        || {
+            let log = file.log()?;
+            let told = log.by_connection()?;
+            let zombies = all(is::ZOMBIE).all(|(_, it)| {
+                told.get(it).is_some_and(|records| {
+                    records.iter().any(|it| it.event() == "probe")
+                        && records.iter().any(|it| it.event() == "zombie")
+                })
+            });
+            Ok(zombies
+                && process
+                    .connections
+                    .iter()
+                    .all(|(_, it)| told.contains_key(it)))
+        },
+    )?;
+    let log = kaprobe.stop()?;
+    let told = log.by_connection()?;
+    for (name, connection) in &process.connections {
+        let records = told.get(connection).context("no record")?;
+        check(name, records, &process).with_context(|| format!("{name}: {records:?}"))?;
+    }
+    replays(&file)?;
+    process.dismiss()
+}
+
+fn check(name: &str, records: &[&Record], process: &Process) -> Result<()> {
+    for record in records {
+        ensure!(record.number("pid") == Some(process.pid().into()), "pid");
+        ensure!(record.text("comm") == Some("old"), "comm");
+        ensure!(
+            record.number("sock") == records.first().and_then(|it| it.number("sock")),
+            "sock"
+        );
+        settings(name, record)?;
+    }
+    let zombies: Vec<_> = records.iter().filter(|it| it.event() == "zombie").collect();
+    let zombie = match (name, zombies.as_slice()) {
+        ("zombie", [zombie]) => zombie,
+        (_, []) => return Ok(()),
+        _ => anyhow::bail!("{} zombies", zombies.len()),
+    };
+    ensure!(zombie.text("why") == Some("probes_unanswered"), "why");
+    ensure!(zombie.text("dead_by") == Some("probe_count"), "dead_by");
+    let number = |field| zombie.number(field).context(field);
+    let (out, intvl) = (number("probes_out")?, u64::from(INTVL) * 1_000);
+    ensure!(out >= 2, "{out} probes out");
+    ensure!(number("idle_ms")? >= 1_000 + intvl * (out - 1), "idle");
+    let end = number("next_ms")? + (100 - out) * intvl;
+    ensure!(number("dead_in_ms")? == end, "dead in {end}");
+    Ok(())
+}
+
+/// They are those that the script of that name sets, and of the origin that it has.
+fn settings(name: &str, record: &Record) -> Result<()> {
+    let intvl = u64::from(INTVL) * 1_000;
+    let (time, intvl, from, probes) = match name {
+        "zombie" => (1_000, intvl, "sysctl", 100),
+        "stays" => (1_000, 2_000, "socket", 3),
+        _ => (1_000, 1_000, "socket", 3),
+    };
+    ensure!(record.number("keepalive_time_ms") == Some(time), "time");
+    ensure!(
+        record.number("keepalive_intvl_ms") == Some(intvl),
+        "interval"
+    );
+    ensure!(record.number("keepalive_probes") == Some(probes), "count");
+    ensure!(
+        record.text("keepalive_intvl_from") == Some(from),
+        "origin of the interval"
+    );
+    ensure!(
+        record.text("keepalive_time_from") == Some("socket"),
+        "origin of the time"
+    );
+    Ok(())
+}
+
+/// The log shows the same when it is replayed.
+fn replays(file: &File) -> Result<()> {
+    let replayed = run(&["replay", "--json", "-q", &file.path])?;
+    ensure!(replayed.status.success(), "{replayed:?}");
+    let records = |text: &str| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    let (was, is) = (file.text()?, String::from_utf8(replayed.stdout)?);
+    ensure!(records(&was) == records(&is), "{was}\nis replayed as\n{is}");
+    Ok(())
+}
+
+/// A process that ends takes its sockets with it, and resets those that it had not read
+/// to the end. When that is read nobody holds them any more: only the snapshot has seen
+/// who did.
+pub fn knows_who_has_ended_since() -> Result<()> {
+    netns::enter_new()?;
+    let process = old(&[is::ZOMBIE, is::UNREAD])?;
+    let file = File::new()?;
+    // No event before that has its owner looked for.
+    let events = ["-e", "zombie,rst_sent", "-o", &file.path];
+    let kaprobe = Kaprobe::trace_from_snapshot(&[&HERE, &events[..]].concat())?.ready()?;
+    wait_until("the snapshot was taken", || {
+        Ok(file.log()?.count(&["zombie"]) > 0)
+    })?;
+    let (pid, connections) = (process.pid(), process.connections.clone());
+    drop(process);
+    let unread: Vec<_> = connections
+        .iter()
+        .filter(|(name, _)| name == is::UNREAD.name)
+        .collect();
+    let resets = |log: &Log| -> Result<BTreeMap<Connection, Record>> {
+        let resets = log
+            .records
+            .iter()
+            .filter(|it| it.text("direction") == Some("active"));
+        resets
+            .map(|it| Ok((it.connection()?, it.clone())))
+            .collect()
+    };
+    wait_until("the connections were reset", || {
+        let resets = resets(&file.log()?)?;
+        Ok(unread.iter().all(|(_, it)| resets.contains_key(it)))
+    })?;
+    let resets = resets(&kaprobe.stop()?)?;
+    for (_, connection) in unread {
+        let reset = resets.get(connection).context("no reset")?;
+        let is_its = reset.number("pid") == Some(pid.into()) && reset.text("comm") == Some("old");
+        ensure!(is_its, "not of old, {pid}: {reset:?}");
+    }
+    Ok(())
+}
+
+/// The snapshot waits for a lock that somebody keeps: the trace goes on, and ends when it
+/// is told to. Nothing of the snapshot stays once the lock is free.
+pub fn keeps_no_trace_from_ending() -> Result<()> {
+    netns::enter_new()?;
+    let locked = Planned::bind(Path::V4)?.connect(Side::Client, Keepalive::new(1, 1, 9))?;
+    let lock = LockHeld::take(locked.near()?)?;
+    let file = File::new()?;
+    let flags = ["-e", "probe", "-o", &file.path];
+    let kaprobe = Kaprobe::trace_from_snapshot(&[&HERE, &flags[..]].concat())?.ready()?;
+    let mut snapshot = None;
+    wait_until("the snapshot has come to the lock, or to its end", || {
+        snapshot = child_of(kaprobe.pid())?.or(snapshot);
+        Ok(snapshot.is_some_and(|it| waits_for_a_lock(it) || has_ended(it)))
+    })?;
+    let snapshot = snapshot.context("no snapshot")?;
+    if has_ended(snapshot) {
+        // Kernels before 6.1 do not: `bpf_iter_tcp_seq_show`, net/ipv4/tcp_ipv4.c.
+        return Err(Skip("this kernel's iterator takes no lock".into()).into());
+    }
+    let member = Member {
+        keepalive: Keepalive::new(1, 1, 9),
+        answered: true,
+    };
+    let load = Load::open(Path::V4, Path::V4.loopback(), [member])?;
+    wait_until("a probe was told", || Ok(file.log()?.count(&["probe"]) > 0))?;
+    kaprobe.signal(libc::SIGINT)?;
+    let ended = kaprobe.finish()?;
+    ensure!(
+        waits_for_a_lock(snapshot),
+        "the lock was not kept for so long"
+    );
+    ensure!(
+        ended.stderr.contains("when the trace ended before it"),
+        "{}",
+        ended.stderr
+    );
+    ended.clean()?;
+    lock.release()?;
+    wait_until("the snapshot has gone", || Ok(has_ended(snapshot)))?;
+    Ok(load.end()?)
+}
+
+/// A child of that process, where it has one.
+fn child_of(pid: u32) -> Result<Option<u32>> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    Ok(children
+        .split_whitespace()
+        .next()
+        .map(str::parse)
+        .transpose()?)
+}
+
+/// Whether one of a process's threads is in a sleep that no signal ends.
+fn waits_for_a_lock(pid: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten();
+    { tasks }.any(|task| task.is_ok_and(|it| state(&it.path()) == Some('D')))
+}
+
+fn has_ended(pid: u32) -> bool {
+    matches!(
+        state(format!("/proc/{pid}").as_ref()),
+        None | Some('Z' | 'X')
+    )
+}
+
+/// The state of a process or thread, as its folder in /proc has it.
+fn state(of: &FilePath) -> Option<char> {
+    let stat = fs::read_to_string(of.join("stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+/// A log that is being written.
+struct File {
+    path: String,
+    _folder: tempfile::TempDir,
+}
+
+impl File {
+    fn new() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("log.jsonl");
+        Ok(Self {
+            path: path.to_str().context("a path that is no text")?.to_owned(),
+            _folder: folder,
+        })
+    }
+
+    fn text(&self) -> Result<String> {
+        Ok(fs::read_to_string(&self.path)?)
+    }
+
+    /// All whole lines so far.
+    fn log(&self) -> Result<Log> {
+        let text = self.text()?;
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        Log::parse(&whole.lines().collect::<Vec<_>>())
+    }
+}
