@@ -42,14 +42,20 @@ impl KernelTypes {
                  kaprobe needs a kernel built with CONFIG_DEBUG_INFO_BTF"
             ))
         };
-        let mut copy = File::from(memfd_create("kaprobe-btf", MemfdFlags::CLOEXEC)?);
-        File::open(PATH)
-            .and_then(|mut types| io::copy(&mut types, &mut copy))
-            .with_context(unreadable)?;
         // Looked up where it lies, not parsed into a tree: of some 150,000 types fifteen are
-        // asked for. A copy, since sysfs lets nobody map the file before Linux 6.16.
-        let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
-        let btf = Btf::from_file_with_backend(path, Backend::Mmap).with_context(unreadable)?;
+        // asked for. sysfs lets nobody map the file before Linux 6.16: then a copy is.
+        let mapped = |path: &str| Btf::from_file_with_backend(path, Backend::Mmap);
+        let btf = match mapped(PATH) {
+            Ok(btf) => btf,
+            Err(_) => {
+                let mut copy = File::from(memfd_create("kaprobe-btf", MemfdFlags::CLOEXEC)?);
+                File::open(PATH)
+                    .and_then(|mut types| io::copy(&mut types, &mut copy))
+                    .with_context(unreadable)?;
+                let copy = format!("/proc/self/fd/{}", copy.as_raw_fd());
+                mapped(&copy).with_context(unreadable)?
+            }
+        };
         Ok(Self {
             btf,
             seen: RefCell::default(),
