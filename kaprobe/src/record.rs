@@ -20,6 +20,38 @@ use crate::words::{Word, words};
 /// format would read the new one wrong.
 pub const VERSION: &str = "1.2";
 
+/// The name of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name(&'static str);
+
+/// A [`Name`], of an identifier.
+macro_rules! name {
+    ($name:ident) => {
+        $crate::record::Name::of_key(concat!(",\"", stringify!($name), "\":"))
+    };
+}
+
+pub(crate) use name;
+
+impl Name {
+    /// The name in its [`Name::key`].
+    pub(crate) const fn of_key(key: &'static str) -> Self {
+        Self(key)
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.0.trim_matches([',', ':', '"'])
+    }
+
+    /// As JSON has it before the value of a field that is not the first: `,"name":`.
+    #[must_use]
+    pub const fn key(self) -> &'static str {
+        self.0
+    }
+}
+
 /// Declares a record: `required` fields, then `optional` ones.
 macro_rules! record {
     (
@@ -46,9 +78,9 @@ macro_rules! record {
             }
 
             /// Shows each field to `see`, in their order, absent ones too.
-            pub fn visit<'a>(&'a self, mut see: impl FnMut(&'static str, $crate::record::Value<'a>)) {
-                $(see(stringify!($must), $crate::record::Field::value(&self.$must));)+
-                $(see(stringify!($may), $crate::record::Field::value(&self.$may));)+
+            pub fn visit<'a>(&'a self, mut see: impl FnMut($crate::record::Name, $crate::record::Value<'a>)) {
+                $(see($crate::record::name!($must), $crate::record::Field::value(&self.$must));)+
+                $(see($crate::record::name!($may), $crate::record::Field::value(&self.$may));)+
             }
         }
 
@@ -59,7 +91,7 @@ macro_rules! record {
                 let mut result = Ok(());
                 self.visit(|name, value| {
                     if result.is_ok() && !matches!(value, $crate::record::Value::Absent) {
-                        result = map.serialize_entry(name, &value);
+                        result = map.serialize_entry(name.as_str(), &value);
                     }
                 });
                 result?;

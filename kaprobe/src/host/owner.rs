@@ -14,11 +14,11 @@
 //! does any more when it is read, the only one who did is named: a process that ends
 //! takes its sockets with it, and resets those that it had not read.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use hashbrown::{HashMap, HashSet};
 use rustix::fd::{AsFd, OwnedFd};
 
 use super::fds::{self, SocketFd};

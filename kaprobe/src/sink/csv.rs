@@ -8,7 +8,10 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use super::{Head, Sink, digits};
-use crate::record::{Record, Value};
+use crate::record::{Name, Record, Value, name};
+
+/// The field that is there only where there are several hosts.
+const HOST: Name = name!(host);
 
 pub(super) struct Csv<W: Write> {
     out: csv::Writer<W>,
@@ -28,10 +31,6 @@ impl<W: Write> Csv<W> {
             text: String::new(),
             times: digits::Rfc3339::default(),
         }
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.hosts || name != "host"
     }
 
     fn field(&mut self, value: Value<'_>) -> csv::Result<()> {
@@ -85,8 +84,8 @@ impl<W: Write + Send> Sink for Csv<W> {
     fn head(&mut self, head: &Head<'_>) -> io::Result<()> {
         self.hosts = head.hosts;
         if self.heading {
-            let names = Record::NAMES.iter().filter(|name| self.has(name));
-            let names: Vec<_> = names.collect();
+            let names = Record::NAMES.iter();
+            let names = names.filter(|name| self.hosts || **name != HOST.as_str());
             self.out.write_record(names).map_err(io_error)?;
         }
         Ok(())
@@ -95,7 +94,7 @@ impl<W: Write + Send> Sink for Csv<W> {
     fn record(&mut self, record: &Record) -> io::Result<()> {
         let mut outcome = Ok(());
         record.visit(|name, value| {
-            if outcome.is_ok() && self.has(name) {
+            if outcome.is_ok() && (self.hosts || name != HOST) {
                 outcome = self.field(value);
             }
         });

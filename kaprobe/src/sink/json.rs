@@ -7,7 +7,7 @@
 use std::io::{self, Write};
 
 use super::{Head, Sink, digits};
-use crate::record::{Header, HeaderLine, Record, Value};
+use crate::record::{Header, HeaderLine, Name, Record, Value};
 
 pub(super) struct Json<W> {
     out: W,
@@ -26,14 +26,17 @@ impl<W: Write> Json<W> {
     }
 
     /// Appends a field, where it is there.
-    fn field(&mut self, name: &str, value: Value<'_>) -> serde_json::Result<()> {
+    fn field(&mut self, name: Name, value: Value<'_>) -> serde_json::Result<()> {
         if matches!(value, Value::Absent) {
             return Ok(());
         }
         let line = &mut self.line;
-        line.push(if line.is_empty() { '{' } else { ',' });
-        quoted(line, |line| line.push_str(name));
-        line.push(':');
+        if line.is_empty() {
+            line.push('{');
+            line.push_str(name.key().trim_start_matches(','));
+        } else {
+            line.push_str(name.key());
+        }
         match value {
             Value::Number(number) => digits::number(line, number),
             Value::Bool(bool) => line.push_str(if bool { "true" } else { "false" }),
