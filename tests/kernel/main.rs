@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         ("sockets", sockets::are_what_getsockopt_says),
         ("sockets_owners", sockets::have_their_owners),
         ("sockets_fallback", sockets::are_what_sock_diag_says),
+        ("sockets_many", sockets::are_all_there_in_little_memory),
         ("sockets_watch", sockets::are_watched_in_a_pipe),
         ("foretold", foretold::ends_come_as_foretold),
         ("snapshot", snapshot::knows_what_was_there_before),

@@ -1,11 +1,12 @@
 //! `kaprobe sockets` against what the kernel says elsewhere: getsockopt, the sysctl files,
 //! /proc/net/tcp, sock_diag; and against who is known to hold the sockets.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::env;
 use std::fs;
 use std::io::{BufRead as _, BufReader, IoSlice, IoSliceMut, Write as _};
 use std::mem::MaybeUninit;
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
@@ -21,6 +22,7 @@ use rustix::net::{
 use serde_json::{Value, json};
 use socket2::{SockRef, TcpKeepalive};
 
+use super::support::process::{Part, Process};
 use super::support::{kaprobe, netns};
 
 const SCHEMA: &str = include_str!("../../schema/kaprobe-sockets.schema.json");
@@ -272,6 +274,67 @@ pub fn are_watched_in_a_pipe() -> Result<()> {
     let status = child.wait()?;
     ensure!(status.success(), "{status}");
     Ok(())
+}
+
+/// Many sockets: each is there once, and memory does not grow with them. In a virtual
+/// machine as many as it opens in seconds; else first more than a snapshot holds at once
+/// (`BATCH`, sockets/snapshot.rs), then twice as many.
+pub fn are_all_there_in_little_memory() -> Result<()> {
+    let (processes, each) = match env::var_os("KAPROBE_IN_VM") {
+        Some(_) => (1, 1_500),
+        None => (2, 9_000),
+    };
+    netns::enter_new()?;
+    let (mut held, mut peaks) = (Vec::new(), Vec::new());
+    for n in 1..=processes {
+        let mut holder = Process::start(Part {
+            comm: "holder".into(),
+            holds: Some((Ipv4Addr::new(127, 0, n, 1).into(), each)),
+            ..Part::default()
+        })?;
+        holder.go()?;
+        held.push(holder);
+        peaks.push(peak_of_a_snapshot(&held)?);
+    }
+    let few = peaks.iter().min().context("no snapshot")?;
+    ensure!(
+        peaks.iter().all(|it| *it < few + 4096),
+        "{peaks:?} KiB: it grows with the sockets"
+    );
+    held.into_iter().try_for_each(Process::dismiss)
+}
+
+/// Takes a snapshot and finds each connection in it that is held; returns the most memory
+/// that was resident (VmHWM), KiB.
+fn peak_of_a_snapshot(held: &[Process]) -> Result<u64> {
+    let ends = |local: SocketAddr, remote: SocketAddr| {
+        let ip = |it: SocketAddr| json!(it.ip()).to_string();
+        let port = |it: SocketAddr| it.port().to_string();
+        [ip(local), port(local), ip(remote), port(remote)]
+    };
+    let connections = held.iter().flat_map(|it| &it.connections);
+    let expected: HashSet<_> = connections
+        .flat_map(|&(_, (_, local, remote))| [ends(local, remote), ends(remote, local)])
+        .collect();
+    // It waits after its snapshot, so that it can be looked at.
+    let mut watching = Command::new(kaprobe::binary())
+        .args(["sockets", "--json", "--state=established", "--watch=1h"])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut lines = BufReader::new(watching.stdout.take().context("no stdout")?).lines();
+    let mut told = HashSet::new();
+    for line in lines.by_ref().take(expected.len()) {
+        let row: Value = serde_json::from_str(&line?)?;
+        let ends = ["laddr", "lport", "raddr", "rport"].map(|name| row[name].to_string());
+        ensure!(told.insert(ends), "twice: {row}");
+    }
+    let missing = expected.difference(&told).count();
+    ensure!(missing == 0, "{missing} of {} are missing", expected.len());
+    let process = procfs::process::Process::new(i32::try_from(watching.id())?)?;
+    let peak = process.status()?.vmhwm.context("no VmHWM")?;
+    watching.kill()?;
+    watching.wait()?;
+    Ok(peak)
 }
 
 /// One row for each inode, each held to the schema.

@@ -4,12 +4,13 @@ use std::env;
 use std::ffi::CString;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path as FilePath, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use kaprobe::traffic::pair::Path;
+use kaprobe::traffic::load::{Load, Member, allow_open_files};
+use kaprobe::traffic::pair::{Keepalive, Path};
 use kaprobe::traffic::scenarios;
 use kaprobe::traffic::script::{Actor, Scenario};
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,8 @@ pub struct Part {
     pub cgroup: Option<PathBuf>,
     /// The scenarios it plays, by name, each over every kind of address.
     pub plays: Vec<String>,
+    /// How many idle connections it holds, from and to which address.
+    pub holds: Option<(IpAddr, u32)>,
 }
 
 impl Part {
@@ -163,12 +166,15 @@ fn play(part: &str) -> Result<()> {
         .flat_map(|name| Path::ALL.map(|path| (name, path)))
         .map(|(name, path)| Ok(Actor::new(scenario(name)?, path)?))
         .collect::<Result<Vec<_>>>()?;
+    let load = part.holds.map(hold).transpose()?;
+    let held = load.iter().flat_map(Load::pairs);
+    let held = held.map(|pair| ("held".into(), pair.local, pair.remote));
+    let acted = actors
+        .iter()
+        .map(|actor| (actor.scenario.name.into(), actor.local, actor.remote));
     let cast = Cast {
         netns: netns::inode()?,
-        connections: actors
-            .iter()
-            .map(|actor| (actor.scenario.name.into(), actor.local, actor.remote))
-            .collect(),
+        connections: acted.chain(held).collect(),
     };
     println!("{}", serde_json::to_string(&cast)?);
     let mut lines = io::stdin().lines();
@@ -178,6 +184,15 @@ fn play(part: &str) -> Result<()> {
     // Until dismissed.
     lines.for_each(drop);
     Ok(())
+}
+
+fn hold((address, count): (IpAddr, u32)) -> Result<Load> {
+    allow_open_files(count.into())?;
+    let member = Member {
+        keepalive: Keepalive::SYSCTL,
+        answered: true,
+    };
+    Ok(Load::open(Path::V4, address, (0..count).map(|_| member))?)
 }
 
 fn scenario(name: &str) -> Result<Scenario> {
