@@ -1,26 +1,30 @@
 //! The load: processes that hold connections whose keepalive timers fire each second.
 
 use std::env;
-use std::io::{self, BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use kaprobe::traffic::load::{Load, Member, allow_open_files};
-use kaprobe::traffic::pair::{Keepalive, Path};
+use kaprobe::traffic::pair::{Keepalive, Pair, Path};
 
 /// Connections of one process: two descriptors each, and 20,000 is a common limit.
 const EACH: u32 = 8_000;
 
 /// Processes that hold connections until this is dropped.
-pub struct Holders(Vec<Child>);
+pub struct Holders(Vec<Holder>);
+
+struct Holder {
+    child: Child,
+    told: BufReader<ChildStdout>,
+}
 
 impl Holders {
     /// Starts as many processes as `connections` take; returns once all are open. Each
     /// has a timer that fires so many seconds apart, and probes that are answered.
     pub fn start(connections: u32, seconds: u32) -> Result<Self> {
         let mut holders = Self(Vec::new());
-        let mut opened = Vec::new();
         for (n, first) in (1..).zip((0..connections).step_by(EACH as usize)) {
             let count = EACH.min(connections - first);
             let mut child = Command::new(env::current_exe()?)
@@ -30,39 +34,101 @@ impl Holders {
                 .stdout(Stdio::piped())
                 .spawn()
                 .context("cannot start the load")?;
-            opened.push(child.stdout.take().context("no stdout")?);
-            holders.0.push(child);
+            let stdout = child.stdout.take().context("no stdout")?;
+            let told = BufReader::new(stdout);
+            holders.0.push(Holder { child, told });
         }
-        for stdout in opened {
-            let mut line = String::new();
-            BufReader::new(stdout).read_line(&mut line)?;
-            ensure!(line == "open\n", "the load did not open: {line:?}");
-        }
+        holders.wait("open")?;
         Ok(holders)
+    }
+
+    /// Tells each process to do something: see [`Act`]. Returns once all have.
+    pub fn act(&mut self, act: Act) -> Result<()> {
+        for holder in &mut self.0 {
+            let stdin = holder.child.stdin.as_mut().context("no stdin")?;
+            writeln!(stdin, "{}", act.word())?;
+        }
+        self.wait("done")
+    }
+
+    fn wait(&mut self, what: &str) -> Result<()> {
+        for holder in &mut self.0 {
+            let mut line = String::new();
+            holder.told.read_line(&mut line)?;
+            ensure!(
+                line.trim_end() == what,
+                "the load said {line:?}, not {what}"
+            );
+        }
+        Ok(())
     }
 }
 
 impl Drop for Holders {
     fn drop(&mut self) {
-        for child in &mut self.0 {
+        for Holder { child, .. } in &mut self.0 {
             // The end of its input is the end of the load.
             drop(child.stdin.take());
+        }
+        for Holder { child, .. } in &mut self.0 {
             // It is gone either way.
             let _ = child.wait();
         }
     }
 }
 
-/// Holds connections until standard input ends.
+/// What connections of a load can be made to do.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Act {
+    /// Each end sends a byte.
+    Talk,
+    /// The timer of each end is set anew: to fire the keepalive time after the peer was
+    /// last heard (`tcp_sock_set_keepidle_locked`, net/ipv4/tcp.c).
+    Arm,
+}
+
+impl Act {
+    const ALL: [Self; 2] = [Self::Talk, Self::Arm];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Talk => "talk",
+            Self::Arm => "arm",
+        }
+    }
+
+    fn of_each(self, pair: &Pair, keepalive: Keepalive) -> io::Result<()> {
+        match self {
+            Self::Talk => {
+                pair.send()?;
+                pair.far_sends()
+            }
+            Self::Arm => {
+                pair.near_asks(keepalive)?;
+                pair.far_asks(keepalive)
+            }
+        }
+    }
+}
+
+/// Holds connections until standard input ends, and does what it says.
 pub fn hold(address: IpAddr, connections: u32, seconds: u32) -> Result<()> {
     allow_open_files(connections.into()).context("cannot hold so many connections")?;
+    let keepalive = Keepalive::new(seconds, seconds, 9);
     let member = Member {
-        keepalive: Keepalive::new(seconds, seconds, 9),
+        keepalive,
         answered: true,
     };
     let members = (0..connections).map(|_| member);
     let load = Load::open(Path::V4, address, members).context("cannot open the load")?;
     println!("open");
-    io::stdin().lines().for_each(drop);
+    for line in io::stdin().lines() {
+        let line = line?;
+        let act = Act::ALL.into_iter().find(|act| act.word() == line);
+        let act = act.with_context(|| format!("{line:?} is nothing to do"))?;
+        let mut pairs = load.pairs().iter();
+        pairs.try_for_each(|pair| act.of_each(pair, keepalive))?;
+        println!("done");
+    }
     Ok(load.end()?)
 }

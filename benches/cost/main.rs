@@ -2,11 +2,15 @@
 //! as root. `cargo xtask bench` builds this, runs it here and in virtual machines, and
 //! makes a table of the samples that it prints: a JSON object a line.
 
+mod burst;
 mod floor;
 mod in_kernel;
 mod load;
 mod loss;
 mod memory;
+#[expect(dead_code, reason = "shared with the tests, which use all of it")]
+#[path = "../../tests/kernel/support/netns.rs"]
+mod netns;
 mod place;
 mod replay;
 mod response;
@@ -48,6 +52,8 @@ fn main() -> Result<()> {
                 connections: connections.parse()?,
                 rounds: rounds.parse()?,
             };
+            // What it counts there is its own.
+            netns::enter_new()?;
             names.iter().try_for_each(|name| measure(name, plan))
         }
         // `cargo bench`, which runs what there is.
@@ -62,6 +68,7 @@ fn measure(name: &str, plan: Plan) -> Result<()> {
         "user_space" => user_space::measure(plan),
         "memory" => memory::measure(plan),
         "loss" => loss::measure(plan),
+        "burst" => burst::measure(plan),
         "start" => start::measure(plan),
         "response" => response::measure(plan),
         "replay" => replay::measure(plan),

@@ -24,7 +24,10 @@ pub struct Used {
 
 /// Runs it, and returns what it used.
 pub fn to_its_end(mut command: Command) -> Result<Used> {
-    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let begun = Instant::now();
     let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
     let process = Process::new(i32::try_from(child.id())?)?;

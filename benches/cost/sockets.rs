@@ -9,6 +9,7 @@ use anyhow::{Result, anyhow};
 
 use crate::Plan;
 use crate::load::Holders;
+use crate::netns;
 use crate::place::Place;
 use crate::run::{self, Used};
 use crate::sample::Measure;
@@ -68,7 +69,9 @@ fn print(subject: &str, command: Command) -> Result<()> {
 /// them off by HZ/20), while something else goes on.
 fn deferrals(subject: &str, beside: impl Fn(&AtomicBool) -> Result<u64> + Sync) -> Result<()> {
     let place = Place::new()?;
-    let tracer = Tracer::kaprobe(&["--json", "-e", "probe,busy"], place.stdout()?)?;
+    let own = netns::inode()?.to_string();
+    let arguments = ["--json", "-e", "probe,busy", "--netns", &own];
+    let tracer = Tracer::kaprobe(&arguments, place.stdout()?)?;
     let over = AtomicBool::new(false);
     let snapshots = thread::scope(|scope| {
         let beside = scope.spawn(|| beside(&over));

@@ -238,6 +238,11 @@ impl Pair {
         Ok(())
     }
 
+    /// The near end's keepalive timer is set, anew if it runs.
+    pub fn near_asks(&self, keepalive: Keepalive) -> io::Result<()> {
+        keepalive.apply(self.near()?)
+    }
+
     /// The far end has a keepalive timer too.
     pub fn far_asks(&self, keepalive: Keepalive) -> io::Result<()> {
         keepalive.apply(self.far()?)

@@ -63,6 +63,8 @@ enum Measurement {
     Memory,
     /// Losses, CPU time and memory as sockets and their rate grow
     Loss,
+    /// What 100,000 firings within a second do
+    Burst,
     /// Time from exec to the first event, and to the end
     Start,
     /// Throughput and latency of requests over loopback, with and without a tracer

@@ -1,0 +1,88 @@
+//! A burst: many timers that fire within one second.
+//!
+//! As many probes could not be sent in a second. What fires finds that its connection
+//! has talked since (`early`), which takes the kernel little.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use serde_json::Value;
+
+use crate::Plan;
+use crate::load::{Act, Holders};
+use crate::loss::lost;
+use crate::netns;
+use crate::place::Place;
+use crate::sample::Measure;
+use crate::tracer::Tracer;
+
+/// Timers, two for each connection.
+const FIRINGS: u32 = 100_000;
+/// When they fire after they were armed, s. Below 16 s at HZ = 250 the timer wheel lets
+/// them fire within 256 ms of that (kernel/time/timer.c).
+const SECONDS: u32 = 14;
+/// How long before that the connections talk.
+const BEFORE: Duration = Duration::from_secs(6);
+/// When all have fired, and have been told of.
+const AFTER: Duration = Duration::from_secs(4);
+
+/// What a firing may find.
+const EVENTS: [&str; 3] = ["early", "data_pending", "probe"];
+
+/// Measures kaprobe once a round.
+pub fn measure(plan: Plan) -> Result<()> {
+    let mut load = Holders::start(FIRINGS / 2, SECONDS)?;
+    for _ in 0..plan.rounds {
+        let told = burst(&mut load).map_err(|why| format!("{why:#}"));
+        let each = |name, unit, value: fn(&Told) -> f64| {
+            let value = told.as_ref().map(value).map_err(|why| anyhow!("{why}"));
+            Measure { name, unit }.print("kaprobe", value)
+        };
+        each("burst.told", "firings", |it| it.told)?;
+        each("burst.lost", "firings", |it| it.lost)?;
+        each("burst.span", "ms", |it| it.span.as_secs_f64() * 1e3)?;
+    }
+    Ok(())
+}
+
+struct Told {
+    told: f64,
+    lost: f64,
+    /// From the first that was told to the last.
+    span: Duration,
+}
+
+fn burst(load: &mut Holders) -> Result<Told> {
+    let place = Place::new()?;
+    load.act(Act::Talk)?;
+    let armed = Instant::now();
+    load.act(Act::Arm)?;
+    let until = |at: Duration| thread::sleep(at.saturating_sub(armed.elapsed()));
+    let due = Duration::from_secs(SECONDS.into());
+    let (events, own) = (EVENTS.join(","), netns::inode()?.to_string());
+    let arguments = ["--json", "-e", &events, "--netns", &own];
+    let tracer = Tracer::kaprobe(&arguments, place.stdout()?)?;
+    until(due.saturating_sub(BEFORE));
+    load.act(Act::Talk)?;
+    until(due + AFTER);
+    tracer.stop()?;
+    let mut times = Vec::new();
+    for line in place.lines()? {
+        let line = line?;
+        if EVENTS
+            .iter()
+            .any(|name| line.contains(&format!(r#""event":"{name}""#)))
+        {
+            let record: Value = serde_json::from_str(&line)?;
+            times.push(record["mono_ns"].as_u64().context("no time")?);
+        }
+    }
+    let (first, last) = (times.iter().min(), times.iter().max());
+    let span = last.zip(first).map_or(0, |(last, first)| last - first);
+    Ok(Told {
+        told: times.len() as f64,
+        lost: lost(&place)? as f64,
+        span: Duration::from_nanos(span),
+    })
+}
