@@ -17,6 +17,7 @@ mod resets;
 mod rtt;
 mod same;
 mod snapshot;
+mod servers;
 mod sockets;
 mod story;
 mod support;
@@ -52,6 +53,9 @@ fn main() -> ExitCode {
         ("snapshot", snapshot::knows_what_was_there_before),
         ("snapshot_ended", snapshot::knows_who_has_ended_since),
         ("snapshot_stuck", snapshot::keeps_no_trace_from_ending),
+        ("servers_nginx", servers::nginx),
+        ("servers_redis", servers::redis),
+        ("servers_sshd", servers::sshd),
         ("audit", audit::advises_what_saves),
         ("audit_sysctl", audit::advises_a_sysctl_that_saves_in_time),
         ("audit_loopback", audit::leaves_out_what_passes_no_middlebox),

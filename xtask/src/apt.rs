@@ -20,6 +20,9 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// The release that tools and guest packages come from, whatever this host runs.
 const RELEASE: &str = "trixie";
 
+/// Where a tree has its dynamic loader.
+const LOADER: &str = "usr/lib64/ld-linux-x86-64.so.2";
+
 /// How long an index is good for.
 const FRESH: Duration = Duration::from_secs(3600);
 
@@ -184,13 +187,50 @@ pub fn tree(package: &str) -> Result<PathBuf> {
     kept(package, |suites| suites.closure(package))
 }
 
+/// A program of a package, by its path in there: itself and the libraries that it loads,
+/// each with the path that it is found by. Asked of the loader that comes with it, as
+/// this host may have another or none.
+pub fn program(package: &str, path: &str) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let tree = tree(package)?;
+    let listed = loader(&tree).arg("--list").arg(tree.join(path)).read()?;
+    let found = listed.split_whitespace().map(Path::new);
+    let loader = tree.join(LOADER);
+    let libraries = found.filter(|word| word.starts_with(&tree) && word.is_file());
+    let mut files = Vec::new();
+    for file in [tree.join(path).as_path(), &loader]
+        .into_iter()
+        .chain(libraries)
+    {
+        // A library is known by a name that links to that of its version.
+        let there = fs::canonicalize(file)
+            .with_context(|| format!("{package} lacks {}", file.display()))?;
+        files.push((there, file.strip_prefix(&tree)?.to_owned()));
+    }
+    Ok(files)
+}
+
+/// The command line of a program of an unpacked package, run by the loader that it
+/// came with, whatever libraries this host has.
+pub fn loader(tree: &Path) -> Command {
+    let mut loader = Command::new(tree.join(LOADER));
+    loader
+        .arg("--library-path")
+        .arg(tree.join("usr/lib/x86_64-linux-gnu"));
+    loader
+}
+
 /// A package whose programs are linked statically, unpacked and kept: it needs no other.
 pub fn static_package(package: &str) -> Result<PathBuf> {
     kept(package, |_| Ok(vec![package.to_owned()]))
 }
 
+/// Where the unpacked packages are, by name.
+pub fn trees() -> PathBuf {
+    workspace::cache("packages")
+}
+
 fn kept(name: &str, packages: impl FnOnce(&Suites) -> Result<Vec<String>>) -> Result<PathBuf> {
-    let tree = workspace::cache("packages").join(name);
+    let tree = trees().join(name);
     if !tree.is_dir() {
         let suites = Suites::open(&[RELEASE])?;
         let packages = packages(&suites)?;

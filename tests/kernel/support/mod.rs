@@ -11,6 +11,7 @@ pub mod kaprobe;
 pub mod log;
 pub mod mounts;
 pub mod netns;
+pub mod package;
 pub mod process;
 pub mod stage;
 

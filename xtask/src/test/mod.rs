@@ -5,6 +5,7 @@
 
 mod tally;
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::iter;
 use std::num::NonZero;
@@ -18,7 +19,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::say;
 use crate::vm::{Guest, Machine, Prepared, Verdict, kernel};
-use crate::{ebpf, programs, tidy, workspace};
+use crate::{apt, ebpf, programs, tidy, workspace};
 use tally::{Filter, Tally};
 
 /// Options of `cargo xtask test`; with no part chosen, all are run.
@@ -38,6 +39,20 @@ pub struct Args {
     #[arg(last = true)]
     arguments: Vec<String>,
 }
+
+/// What the tests run beside kaprobe: programs of Debian's packages, by their paths in
+/// there. Guests have these alone, this host's tests the unpacked packages.
+const PROGRAMS: [(&str, &str); 9] = [
+    ("iproute2", "usr/bin/ip"),
+    ("iproute2", "usr/bin/ss"),
+    ("ipvsadm", "usr/sbin/ipvsadm"),
+    ("nginx", "usr/sbin/nginx"),
+    ("redis-server", "usr/bin/redis-server"),
+    ("openssh-server", "usr/bin/ssh-keygen"),
+    ("openssh-server", "usr/sbin/sshd"),
+    ("openssh-server", "usr/lib/openssh/sshd-session"),
+    ("openssh-server", "usr/lib/openssh/sshd-auth"),
+];
 
 /// What came of one part.
 enum Outcome {
@@ -106,6 +121,14 @@ fn one(check: Result<()>) -> Result<Outcome> {
 
 /// The integration tests, as root, since they trace.
 fn host(args: &Args) -> Result<Outcome> {
+    let packages: BTreeSet<_> = PROGRAMS.iter().map(|(package, _)| *package).collect();
+    for package in packages {
+        if let Err(why) = apt::tree(package) {
+            say(format_args!(
+                "no {package}, tests that need it are skipped: {why:#}"
+            ));
+        }
+    }
     let mut cargo = vec!["--package", "kaprobe", "--test", "*"];
     if !rustix::process::geteuid().is_root() {
         cargo.extend(["--config", r#"target."cfg(all())".runner = ["sudo", "-E"]"#]);
@@ -116,6 +139,7 @@ fn host(args: &Args) -> Result<Outcome> {
 fn cargo_test(what: &[&str], args: &Args) -> Result<Outcome> {
     let mut cargo = workspace::cargo();
     cargo
+        .env("KAPROBE_PACKAGES", apt::trees())
         .args(["test", "--no-fail-fast"])
         .args(what)
         .arg("--")
@@ -160,12 +184,13 @@ fn guest(args: &Args) -> Result<Guest> {
         modules: ["tcp_diag", "ip_vs_rr", "bridge", "veth"]
             .map(str::to_owned)
             .into(),
-        packages: ["iproute2", "ipvsadm"].map(str::to_owned).into(),
+        programs: PROGRAMS.into(),
         environment: vec![("KAPROBE_BIN", "/bin/kaprobe"), ("KAPROBE_IN_VM", "1")],
         command: words
             .into_iter()
             .chain(args.arguments.iter().cloned())
             .collect(),
+        ..Guest::default()
     })
 }
 

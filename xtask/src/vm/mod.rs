@@ -55,6 +55,9 @@ pub struct Guest {
     pub modules: Vec<String>,
     /// Packages of Debian to unpack.
     pub packages: Vec<String>,
+    /// Programs of packages, each with its path in there, of which the guest gets what
+    /// they load and nothing else.
+    pub programs: Vec<(&'static str, &'static str)>,
     /// Environment of the command.
     pub environment: Vec<(&'static str, &'static str)>,
     /// The command and its arguments.
@@ -127,6 +130,11 @@ impl Guest {
         initramfs.symlink("sbin/modprobe".as_ref(), "/bin/busybox")?;
         for package in &self.packages {
             initramfs.add_package(&apt::tree(package)?)?;
+        }
+        for (package, path) in &self.programs {
+            for (source, destination) in apt::program(package, path)? {
+                initramfs.add(&source, &destination)?;
+            }
         }
         for (source, destination) in &self.files {
             initramfs.add(source, destination)?;

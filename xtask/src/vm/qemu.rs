@@ -182,10 +182,7 @@ fn program() -> Result<Command> {
     let tree = apt::tree("qemu-system-x86").with_context(|| {
         format!("no {PROGRAM} of version {OLDEST} or newer on PATH, and none to be had")
     })?;
-    // Run by the loader it came with, it needs nothing of this host.
-    let mut qemu = Command::new(tree.join("usr/lib64/ld-linux-x86-64.so.2"));
-    qemu.arg("--library-path")
-        .arg(tree.join("usr/lib/x86_64-linux-gnu"));
+    let mut qemu = apt::loader(&tree);
     qemu.arg(tree.join("usr/bin").join(PROGRAM));
     for firmware in ["usr/share/qemu", "usr/share/seabios"] {
         qemu.arg("-L").arg(tree.join(firmware));
