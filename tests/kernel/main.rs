@@ -19,12 +19,15 @@ mod same;
 mod snapshot;
 mod servers;
 mod sockets;
+mod sockets_owners;
+mod sockets_timers;
 mod story;
 mod support;
 mod traffic;
 
 fn main() -> ExitCode {
-    if let Some(ended) = support::process::play_if_asked() {
+    let other = support::process::play_if_asked().or_else(support::holder::hold_if_asked);
+    if let Some(ended) = other {
         return ended;
     }
     support::harness::main(&[
@@ -45,7 +48,7 @@ fn main() -> ExitCode {
         ("resets", resets::have_records_and_verdicts),
         ("rtt", rtt::is_told_as_the_answer_comes_in),
         ("sockets", sockets::are_what_getsockopt_says),
-        ("sockets_owners", sockets::have_their_owners),
+        ("sockets_owners", sockets_owners::are_all_told),
         ("sockets_fallback", sockets::are_what_sock_diag_says),
         ("sockets_many", sockets::are_all_there_in_little_memory),
         ("sockets_watch", sockets::are_watched_in_a_pipe),
@@ -53,6 +56,11 @@ fn main() -> ExitCode {
         ("snapshot", snapshot::knows_what_was_there_before),
         ("snapshot_ended", snapshot::knows_who_has_ended_since),
         ("snapshot_stuck", snapshot::keeps_no_trace_from_ending),
+        ("sockets_timers", sockets_timers::agree_with_ss_and_proc),
+        (
+            "sockets_hidden",
+            sockets_timers::are_right_where_another_hides_them,
+        ),
         ("servers_nginx", servers::nginx),
         ("servers_redis", servers::redis),
         ("servers_sshd", servers::sshd),

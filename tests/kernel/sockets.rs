@@ -1,31 +1,21 @@
 //! `kaprobe sockets` against what the kernel says elsewhere: getsockopt, the sysctl files,
-//! /proc/net/tcp, sock_diag; and against who is known to hold the sockets.
+//! /proc/net/tcp, sock_diag.
 
 use std::collections::{HashMap, HashSet};
 use std::env;
-use std::fs;
-use std::io::{BufRead as _, BufReader, IoSlice, IoSliceMut, Write as _};
-use std::mem::MaybeUninit;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
-};
 use serde_json::{Value, json};
 use socket2::{SockRef, TcpKeepalive};
 
 use super::support::process::{Part, Process};
-use super::support::{kaprobe, netns};
-
-const SCHEMA: &str = include_str!("../../schema/kaprobe-sockets.schema.json");
+use super::support::snapshot::{self, by_inode, inode, parse};
+use super::support::unprivileged::{self, Reachable};
+use super::support::{kaprobe, netns, timers};
 
 /// The sysctls of a namespace: idle time, interval, count.
 type Sysctls = [u32; 3];
@@ -51,23 +41,24 @@ fn in_namespace(sysctls: Sysctls) -> Result<()> {
     }
     let mut made = Vec::new();
     for address in ["127.0.0.1:0", "[::1]:0"] {
-        let listener = TcpListener::bind(address)?;
         for combination in 0..32 {
-            made.push(Made::new(&listener, combination)?);
+            made.push(Made::connected(address, combination)?);
+            made.push(Made::accepted(address, combination)?);
         }
     }
-    let before = Proc::read()?;
+    let before = timers::by_proc()?;
     let rows = snapshot()?;
-    let after = Proc::read()?;
+    let after = timers::by_proc()?;
     for socket in &made {
-        let inode = socket.inode()?;
+        let inode = inode(&socket.near)?;
         let row = rows
             .get(&inode)
             .with_context(|| format!("no row of inode {inode}"))?;
         socket
             .compare(row)
             .with_context(|| format!("{:05b}: {row}", socket.combination))?;
-        let [before, after] = [&before, &after].map(|it| it.0.get(&inode));
+        let key = timers::key(row)?;
+        let (before, after) = (before.get(&key), after.get(&key));
         let (before, after) = before.zip(after).context("not in /proc/net/tcp")?;
         before
             .compare(after, row)
@@ -76,129 +67,32 @@ fn in_namespace(sysctls: Sysctls) -> Result<()> {
     Ok(())
 }
 
-/// Every owner is told, whichever way a socket came to it; of a socket on its way from one
-/// to another, that nobody is to be seen; of an orphan, nothing.
-pub fn have_their_owners() -> Result<()> {
-    netns::enter_new()?;
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let connect = || {
-        let near = TcpStream::connect(listener.local_addr()?)?;
-        anyhow::Ok((near, listener.accept()?.0))
-    };
-    let (own, accepted) = connect()?;
-    let (shared, _far) = connect()?;
-    let mut child = Command::new("sleep")
-        .arg("1000")
-        .stdin(Stdio::from(OwnedFd::from(shared.try_clone()?)))
-        .spawn()?;
-    let (sent, _far_of_sent) = connect()?;
-    let sent_inode = inode(&sent)?;
-    let (left, right) = UnixStream::pair()?;
-    send(&left, OwnedFd::from(sent))?;
-    let (orphan, _far_of_orphan) = connect()?;
-    let orphaned = orphan.local_addr()?.port();
-    drop(orphan);
-    let rows = snapshot();
-    child.kill()?;
-    child.wait()?;
-    let rows = rows?;
-    let owners = |inode: u64| -> Result<Vec<u64>> {
-        let row = rows.get(&inode).context("no row")?;
-        let owners = row["owners"].as_array().context("no owners")?;
-        Ok(owners.iter().filter_map(|it| it["pid"].as_u64()).collect())
-    };
-    let (me, child) = (u64::from(std::process::id()), u64::from(child.id()));
-    for (what, inode, expected) in [
-        ("connected", inode(&own)?, vec![me]),
-        ("accepted", inode(&accepted)?, vec![me]),
-        ("inherited", inode(&shared)?, vec![me, child]),
-        ("in flight", sent_inode, vec![]),
-    ] {
-        let mut found = owners(inode)?;
-        found.sort_unstable();
-        ensure!(found == expected, "{what}: {found:?}, not {expected:?}");
-    }
-    let told = kaprobe::run(&["sockets", "--json", "-L", &orphaned.to_string()])?;
-    let row: Value = serde_json::from_slice(&told.stdout)?;
-    ensure!(row["state"] == "FIN_WAIT2", "{row}");
-    ensure!(row["pid"].is_null() && row["owners"].is_null(), "{row}");
-
-    let received = receive(&right)?;
-    let rows = snapshot()?;
-    let row = rows.get(&sent_inode).context("no row")?;
-    let expected = json!([{
-        "pid": me,
-        "comm": fs::read_to_string("/proc/self/comm")?.trim_end(),
-        "fd": received.as_raw_fd(),
-    }]);
-    ensure!(row["owners"] == expected, "{row}, not {expected}");
-    Ok(())
-}
-
-fn inode(socket: &impl AsRawFd) -> Result<u64> {
-    Ok(fs::metadata(format!("/proc/self/fd/{}", socket.as_raw_fd()))?.ino())
-}
-
-/// Sends a descriptor away, and keeps none.
-fn send(over: &UnixStream, sent: OwnedFd) -> Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds = [sent.as_fd()];
-    ensure!(control.push(SendAncillaryMessage::ScmRights(&fds)));
-    let data = [IoSlice::new(b"!")];
-    sendmsg(over, &data, &mut control, SendFlags::empty())?;
-    Ok(())
-}
-
-fn receive(over: &UnixStream) -> Result<OwnedFd> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
-    let mut data = [IoSliceMut::new(&mut byte)];
-    recvmsg(over, &mut data, &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    let fds = control.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
-    });
-    { fds }.next().context("no descriptor came")
-}
-
 /// Without the privilege to load BPF programs: the same sockets, less what sock_diag does
 /// not know, which is marked, and a note; no owners of another user's sockets.
 pub fn are_what_sock_diag_says() -> Result<()> {
-    const NOBODY: u32 = 65534;
     netns::enter_new()?;
     let mut made = Vec::new();
     for address in ["127.0.0.1:0", "[::1]:0"] {
-        let listener = TcpListener::bind(address)?;
         for combination in [0, 0b1, 0b10011, 0b11111] {
-            made.push(Made::new(&listener, combination)?);
+            made.push(Made::connected(address, combination)?);
         }
     }
     let by_root = snapshot()?;
-    let dir = tempfile::tempdir()?;
-    let kaprobe = super::manners::reachable(dir.path())?;
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
+    let kaprobe = Reachable::make()?;
     let run = |arguments: &[&str]| {
-        let mut command = Command::new(&kaprobe);
-        command
-            .arg("sockets")
-            .args(arguments)
-            .gid(NOBODY)
-            .uid(NOBODY);
-        let output = command.output()?;
-        let stderr = String::from_utf8(output.stderr)?;
-        ensure!(output.status.success(), "{}: {stderr}", output.status);
+        let arguments = [&["sockets"], arguments].concat();
+        let (code, stdout, stderr) = unprivileged::run(kaprobe.by_nobody(), &arguments)?;
+        ensure!(code == Some(0), "{code:?}: {stderr}");
         ensure!(
             stderr.contains("keepalive settings cannot be seen"),
             "{stderr}"
         );
         ensure!(stderr.contains("owners not found"), "{stderr}");
-        Ok(String::from_utf8(output.stdout)?)
+        Ok(stdout)
     };
-    let rows = parse(&run(&["--json"])?)?;
+    let rows = by_inode(parse(&run(&["--json"])?)?)?;
     for socket in &made {
-        let inode = socket.inode()?;
+        let inode = inode(&socket.near)?;
         let row = rows.get(&inode).context("no row")?;
         let full = by_root.get(&inode).context("no row by root")?;
         let same = [
@@ -337,74 +231,53 @@ fn peak_of_a_snapshot(held: &[Process]) -> Result<u64> {
     Ok(peak)
 }
 
-/// One row for each inode, each held to the schema.
+/// The rows of every network namespace, by inode.
 fn snapshot() -> Result<HashMap<u64, Value>> {
-    let output = kaprobe::run(&["sockets", "--json", "--all-netns"])?;
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{}: {stderr}", output.status);
-    parse(&String::from_utf8(output.stdout)?)
+    by_inode(snapshot::take(&["--all-netns"])?)
 }
 
-fn parse(lines: &str) -> Result<HashMap<u64, Value>> {
-    let schema = serde_json::from_str(SCHEMA)?;
-    let validator =
-        jsonschema::draft202012::new(&schema).map_err(|why| anyhow::anyhow!("{why}"))?;
-    let mut rows = HashMap::new();
-    for line in lines.lines() {
-        let row: Value = serde_json::from_str(line)?;
-        let wrong: Vec<_> = validator
-            .iter_errors(&row)
-            .map(|it| it.to_string())
-            .collect();
-        ensure!(wrong.is_empty(), "{wrong:?} in {line}");
-        if let Some(inode) = row["inode"].as_u64() {
-            ensure!(rows.insert(inode, row).is_none(), "twice: {line}");
-        }
-    }
-    Ok(rows)
-}
-
-/// A connection whose near end has set what the bits of `combination` say: keepalive,
-/// time, interval, count, user timeout.
+/// A connection whose near end has what the bits of `combination` say: keepalive, time,
+/// interval, count, user timeout.
 struct Made {
     combination: u8,
     near: TcpStream,
     _far: TcpStream,
+    _listener: TcpListener,
 }
 
 impl Made {
-    fn new(listener: &TcpListener, combination: u8) -> Result<Self> {
+    /// The near end has connected, and has set that itself.
+    fn connected(address: &str, combination: u8) -> Result<Self> {
+        let listener = TcpListener::bind(address)?;
         let near = TcpStream::connect(listener.local_addr()?)?;
-        let (mut far, _) = listener.accept()?;
-        let socket = SockRef::from(&near);
-        let has = |bit: u8| combination >> bit & 1 != 0;
-        let mut own = TcpKeepalive::new();
-        if has(1) {
-            own = own.with_time(Duration::from_secs(1234));
-        }
-        if has(2) {
-            own = own.with_interval(Duration::from_secs(33));
-        }
-        if has(3) {
-            own = own.with_retries(7);
-        }
-        // Setting these turns keepalive on; the last word has the combination.
-        socket.set_tcp_keepalive(&own)?;
-        socket.set_keepalive(has(0))?;
-        if has(4) {
-            socket.set_tcp_user_timeout(Some(Duration::from_millis(98_765)))?;
-        }
+        set(SockRef::from(&near), combination)?;
+        let (far, _) = listener.accept()?;
+        Self::new(combination, near, far, listener)
+    }
+
+    /// The near end was accepted, and has that from the listener.
+    fn accepted(address: &str, combination: u8) -> Result<Self> {
+        let listener = TcpListener::bind(address)?;
+        set(SockRef::from(&listener), combination)?;
+        let far = TcpStream::connect(listener.local_addr()?)?;
+        let (near, _) = listener.accept()?;
+        Self::new(combination, near, far, listener)
+    }
+
+    fn new(
+        combination: u8,
+        near: TcpStream,
+        mut far: TcpStream,
+        listener: TcpListener,
+    ) -> Result<Self> {
         // Left unread, so that there is a queue.
         far.write_all(&vec![0; combination.into()])?;
         Ok(Self {
             combination,
             near,
             _far: far,
+            _listener: listener,
         })
-    }
-
-    fn inode(&self) -> Result<u64> {
-        inode(&self.near)
     }
 
     fn compare(&self, row: &Value) -> Result<()> {
@@ -448,60 +321,23 @@ impl Made {
     }
 }
 
-/// What /proc/net/tcp and tcp6 tell of each inode.
-struct Proc(HashMap<u64, Line>);
-
-#[derive(Debug)]
-struct Line {
-    sendq: u64,
-    recvq: u64,
-    timer: u8,
-    /// USER_HZ, which is 100.
-    left_ticks: u64,
-}
-
-impl Proc {
-    fn read() -> Result<Self> {
-        let mut lines = HashMap::new();
-        for file in ["tcp", "tcp6"] {
-            let text = fs::read_to_string(format!("/proc/thread-self/net/{file}"))?;
-            for line in text.lines().skip(1) {
-                let fields: Vec<_> = line.split_whitespace().collect();
-                let &[_, _, _, _, queues, timer, _, _, _, inode, ..] = fields.as_slice() else {
-                    anyhow::bail!("{file}: {line}");
-                };
-                let (sendq, recvq) = queues.split_once(':').context("no queues")?;
-                let (timer, left) = timer.split_once(':').context("no timer")?;
-                let parsed = Line {
-                    sendq: u64::from_str_radix(sendq, 16)?,
-                    recvq: u64::from_str_radix(recvq, 16)?,
-                    timer: u8::from_str_radix(timer, 16)?,
-                    left_ticks: u64::from_str_radix(left, 16)?,
-                };
-                lines.insert(inode.parse()?, parsed);
-            }
-        }
-        Ok(Self(lines))
+fn set(socket: SockRef<'_>, combination: u8) -> Result<()> {
+    let has = |bit: u8| combination >> bit & 1 != 0;
+    let mut own = TcpKeepalive::new();
+    if has(1) {
+        own = own.with_time(Duration::from_secs(1234));
     }
-}
-
-impl Line {
-    /// The row was taken between the two: its timer has less left than the first, and
-    /// more than the second, to a tick of either clock.
-    fn compare(&self, after: &Self, row: &Value) -> Result<()> {
-        let names = ["off", "on", "keepalive", "timewait", "probe"];
-        let timer = names
-            .get(usize::from(self.timer))
-            .context("no such timer")?;
-        ensure!(row["timer"] == *timer && self.timer == after.timer, "timer");
-        ensure!(
-            row["sendq"] == self.sendq && row["recvq"] == self.recvq,
-            "queues"
-        );
-        if let Some(left) = row["timer_ms"].as_u64() {
-            let (least, most) = (after.left_ticks * 10, self.left_ticks * 10);
-            ensure!(left + 20 >= least && left <= most + 20, "timer_ms");
-        }
-        Ok(())
+    if has(2) {
+        own = own.with_interval(Duration::from_secs(33));
     }
+    if has(3) {
+        own = own.with_retries(7);
+    }
+    // Setting these turns keepalive on; the last word has the combination.
+    socket.set_tcp_keepalive(&own)?;
+    socket.set_keepalive(has(0))?;
+    if has(4) {
+        socket.set_tcp_user_timeout(Some(Duration::from_millis(98_765)))?;
+    }
+    Ok(())
 }

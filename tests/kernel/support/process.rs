@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::{Path as FilePath, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 
@@ -135,6 +136,31 @@ impl Drop for Process {
         // Ended already or not: either way there is nothing left to do about it.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A `sleep` that knows nothing of what it has for its standard input. Killed when dropped.
+#[derive(Debug)]
+pub struct Sleeper(Child);
+
+impl Sleeper {
+    /// Starts it.
+    pub fn start(mut sleep: Command, stdin: OwnedFd) -> Result<Self> {
+        sleep.arg("1000").stdin(stdin);
+        Ok(Self(sleep.spawn()?))
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        // Ended already or not: either way there is nothing left to do about it.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -1,0 +1,162 @@
+//! Who holds the sockets, as `kaprobe sockets` shows it, whichever way they came to it.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+
+use ::kaprobe::traffic::pair::deafen;
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use socket2::Socket;
+
+use super::support::holder::{self, Holder};
+use super::support::process::Sleeper;
+use super::support::{kaprobe, netns, snapshot};
+
+/// Every process that has a descriptor of a socket is told, with each of them: after
+/// accept(), dup(), exec and fork, and passed over a Unix socket to another process. Of
+/// one on its way there, that nobody is to be seen; of an orphan, and of one that nobody
+/// has accepted, nothing.
+pub fn are_all_told() -> Result<()> {
+    netns::enter_new()?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let connect = || {
+        let near = TcpStream::connect(listener.local_addr()?)?;
+        anyhow::Ok((near, listener.accept()?.0))
+    };
+    let me = std::process::id();
+    let mine = |socket: &TcpStream| (me, socket.as_raw_fd().unsigned_abs());
+    let mut expected = Vec::new();
+
+    let (own, accepted) = connect()?;
+    expected.push(("connected", port(&own)?, vec![mine(&own)]));
+    let (twice, _far) = connect()?;
+    let again = twice.try_clone()?;
+    expected.push((
+        "duplicated",
+        port(&twice)?,
+        vec![mine(&twice), mine(&again)],
+    ));
+    let (shared, _far) = connect()?;
+    let child = Sleeper::start(Command::new("sleep"), shared.try_clone()?.into())?;
+    let over_exec = vec![mine(&shared), (child.pid(), 0)];
+    expected.push(("inherited over exec", port(&shared)?, over_exec));
+
+    let mut holder = Holder::start()?;
+    let (kept, _far) = connect()?;
+    let there = (holder.pid(), holder.pass(&kept)?);
+    expected.push(("passed and kept", port(&kept)?, vec![mine(&kept), there]));
+    let (passed, _far_of_passed) = connect()?;
+    let passed_port = port(&passed)?;
+    let there = (holder.pid(), holder.pass(&passed)?);
+    drop(passed);
+    expected.push(("passed and closed", passed_port, vec![there]));
+    let (in_flight, _far) = connect()?;
+    let in_flight_port = port(&in_flight)?;
+    let (left, right) = UnixStream::pair()?;
+    holder::send(&left, b'!', in_flight)?;
+    expected.push(("in flight", in_flight_port, vec![]));
+
+    let (orphan, far_of_orphan) = connect()?;
+    let orphan_port = port(&orphan)?;
+    deafen(&Socket::from(far_of_orphan.try_clone()?))?;
+    drop(orphan);
+    let waiting = TcpStream::connect(listener.local_addr()?)?;
+
+    let shown = Shown::read()?;
+    for (what, port, owners) in &expected {
+        shown.compare(*port, owners).context(*what)?;
+    }
+    let far = shown.socket("rport", port(&own)?)?;
+    ensure!(
+        far["owners"] == owners(&[mine(&accepted)])?,
+        "accepted: {far}"
+    );
+    let far = shown.socket("rport", port(&waiting)?)?;
+    ensure!(far["owners"].is_null(), "not accepted: {far}");
+    let row = shown.socket("lport", orphan_port)?;
+    ensure!(
+        row["owners"].is_null() && row["orphan"] == true,
+        "an orphan: {row}"
+    );
+    for (port, owner) in [
+        (orphan_port, "- -".to_owned()),
+        (in_flight_port, "? ?".to_owned()),
+        (
+            passed_port,
+            format!("{} {}", holder.pid(), comm(holder.pid())?),
+        ),
+    ] {
+        let text = text(port)?;
+        let words: Vec<_> = text.split_whitespace().collect();
+        let told = words.get(3..5).context("too short")?.join(" ");
+        ensure!(told == owner, "{told}, not {owner}: {text}");
+    }
+
+    let forked = holder.fork()?;
+    let (_, Some(received)) = holder::receive(&right)? else {
+        anyhow::bail!("no descriptor came");
+    };
+    let received = TcpStream::from(received);
+    let shown = Shown::read()?;
+    shown.compare(passed_port, &[there, (forked, there.1)])?;
+    shown.compare(in_flight_port, &[mine(&received)])?;
+
+    // The child dies of its parent's end, in its own time.
+    drop(holder);
+    kaprobe::wait_until("its last holder's end has orphaned it", || {
+        let shown = Shown::read()?;
+        let row = shown.socket("lport", passed_port)?;
+        Ok(row["owners"].is_null() && row["state"] == "FIN_WAIT2")
+    })
+}
+
+fn port(socket: &TcpStream) -> Result<u16> {
+    Ok(socket.local_addr()?.port())
+}
+
+fn text(port: u16) -> Result<String> {
+    let output = kaprobe::run(&["sockets", "-H", "-L", &port.to_string()])?;
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn comm(pid: u32) -> Result<String> {
+    let comm = fs::read_to_string(format!("/proc/{pid}/comm"))?;
+    Ok(comm.trim_end().to_owned())
+}
+
+/// As JSON has them: by pid, and then by descriptor.
+fn owners(held: &[(u32, u32)]) -> Result<Value> {
+    let mut held = held.to_vec();
+    held.sort_unstable();
+    let owner =
+        |&(pid, fd): &(u32, u32)| anyhow::Ok(json!({ "pid": pid, "comm": comm(pid)?, "fd": fd }));
+    held.iter().map(owner).collect()
+}
+
+/// A snapshot.
+struct Shown(Vec<Value>);
+
+impl Shown {
+    fn read() -> Result<Self> {
+        snapshot::here().map(Self)
+    }
+
+    /// The only one with this port.
+    fn socket(&self, side: &str, port: u16) -> Result<&Value> {
+        let mut those = self.0.iter().filter(|row| row[side] == port);
+        let row = those.next().with_context(|| format!("no {side} {port}"))?;
+        ensure!(those.next().is_none(), "more than one {side} {port}");
+        Ok(row)
+    }
+
+    fn compare(&self, port: u16, held: &[(u32, u32)]) -> Result<()> {
+        let row = self.socket("lport", port)?;
+        let owners = owners(held)?;
+        ensure!(row["owners"] == owners, "{row}, not {owners}");
+        ensure!(row["pid"] == owners[0]["pid"], "not the lowest: {row}");
+        Ok(())
+    }
+}

@@ -1,0 +1,200 @@
+//! The timers that `kaprobe sockets` shows: those that /proc/net/tcp and `ss -o` show too,
+//! and keepalive's where another hides it from them.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::{TcpListener, TcpStream};
+
+use ::kaprobe::traffic::pair::{Keepalive, Pair, Path, Planned, Side, deafen};
+use ::kaprobe::traffic::script::Step::{Close, Fill, Linger2, Send, Shutdown, Silence, Until};
+use ::kaprobe::traffic::script::Wait::{Probes, State};
+use ::kaprobe::traffic::script::{Actor, Scenario, Start, Step, state};
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::support::package::Root;
+use super::support::timers::{self, Key, Sightings};
+use super::support::{kaprobe, netns, snapshot, stage};
+
+const CLIENT: Start = Start::Connected(Side::Client);
+const SERVER: Start = Start::Connected(Side::Server);
+
+const fn leads_to(name: &'static str, start: Start, time: u32, steps: &'static [Step]) -> Scenario {
+    Scenario {
+        name,
+        start,
+        keepalive: Keepalive::new(time, 500, 3),
+        steps,
+    }
+}
+
+/// What leads to each timer, and to nothing that happens soon.
+const SCENARIOS: [Scenario; 9] = [
+    leads_to("keepalive", CLIENT, 100, &[]),
+    leads_to("keepalive, minutes", CLIENT, 400, &[]),
+    leads_to("keepalive, hours", SERVER, 7200, &[]),
+    leads_to("a probe is out", CLIENT, 1, &[Silence, Until(Probes(1))]),
+    leads_to("retransmission", CLIENT, 1000, &[Silence, Send]),
+    leads_to("window probe", CLIENT, 1000, &[Fill]),
+    leads_to(
+        "FIN_WAIT2, for long",
+        CLIENT,
+        1000,
+        &[
+            Shutdown,
+            Until(State(state::FIN_WAIT2)),
+            Linger2(100),
+            Close,
+        ],
+    ),
+    leads_to(
+        "FIN_WAIT2, for a minute",
+        CLIENT,
+        1000,
+        &[Shutdown, Until(State(state::FIN_WAIT2)), Close],
+    ),
+    leads_to("SYN_SENT", Start::Unheard, 1000, &[]),
+];
+
+/// Every socket and every timer is the one that /proc/net/tcp and ss show, with what it has
+/// left, retransmits and probes.
+pub fn agree_with_ss_and_proc() -> Result<()> {
+    netns::enter_new()?;
+    let iproute2 = Root::of("iproute2")?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let _off = join(&listener)?;
+    let _half_open = half_open(&listener)?;
+    drop(join(&listener)?);
+    let mut actors = Vec::new();
+    for scenario in SCENARIOS {
+        for path in Path::ALL {
+            actors.push(Actor::new(scenario, path)?);
+        }
+    }
+    stage::play_out(&mut actors)?;
+    let (mut compared, mut seen) = (HashSet::new(), HashSet::new());
+    // What is sent again, or probed, is so ever less often.
+    kaprobe::wait_until("each was seen with nothing happening meanwhile", || {
+        let ss = timers::by_ss(&iproute2)?;
+        let proc = timers::by_proc()?;
+        let rows = rows()?;
+        let proc = [proc, timers::by_proc()?];
+        let ss = [ss, timers::by_ss(&iproute2)?];
+        let by_proc = compare(&proc, &rows)?;
+        let by_ss = compare(&ss, &rows)?;
+        compared.extend(by_proc.intersection(&by_ss).copied());
+        seen.extend(proc[1].iter().map(|(key, it)| (it.timer, key.0)));
+        Ok(proc[1].keys().all(|key| compared.contains(key)))
+    })?;
+    for timer in ["on", "keepalive", "timewait", "probe"] {
+        for is_v6 in [false, true] {
+            ensure!(seen.contains(&(timer, is_v6)), "no {timer}: {seen:?}");
+        }
+    }
+    ensure!(seen.contains(&("off", false)), "none off: {seen:?}");
+    Ok(())
+}
+
+fn rows() -> Result<HashMap<Key, Value>> {
+    let mut rows = HashMap::new();
+    for row in snapshot::here()? {
+        let twice = rows.insert(timers::key(&row)?, row);
+        ensure!(twice.is_none(), "twice: {twice:?}");
+    }
+    Ok(rows)
+}
+
+/// Compares what was the same before and after: which those are.
+fn compare([before, after]: &[Sightings; 2], rows: &HashMap<Key, Value>) -> Result<HashSet<Key>> {
+    for (key, row) in rows {
+        let seen = before.contains_key(key) || after.contains_key(key);
+        ensure!(seen, "nobody else knows of {row}");
+    }
+    let steady = before.iter().filter_map(|(key, before)| {
+        let after = after.get(key).filter(|after| before.is_steady(after))?;
+        Some((key, before, after))
+    });
+    let mut compared = HashSet::new();
+    for (key, before, after) in steady {
+        let row = rows
+            .get(key)
+            .with_context(|| format!("no row: {before:?}"))?;
+        before
+            .compare(after, row)
+            .with_context(|| format!("{before:?} {after:?} {row}"))?;
+        compared.insert(*key);
+    }
+    Ok(compared)
+}
+
+fn join(listener: &TcpListener) -> Result<(TcpStream, TcpStream)> {
+    let near = TcpStream::connect(listener.local_addr()?)?;
+    Ok((near, listener.accept()?.0))
+}
+
+/// A client that does not hear the answer to its SYN: the server's end stays in SYN_RECV.
+fn half_open(listener: &TcpListener) -> Result<Socket> {
+    let client = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    deafen(&client)?;
+    client.set_nonblocking(true)?;
+    match client.connect(&listener.local_addr()?.into()) {
+        Err(why) if why.raw_os_error() == Some(libc::EINPROGRESS) => Ok(client),
+        Err(why) => Err(why.into()),
+        Ok(()) => bail!("it heard"),
+    }
+}
+
+/// What keepalive's timer has left under a retransmission or a window probe is what
+/// /proc/net/tcp shows once that is over.
+pub fn are_right_where_another_hides_them() -> Result<()> {
+    netns::enter_new()?;
+    let cases: [(&str, Act, Act); 2] = [
+        ("on", silence_and_send, hear),
+        ("probe", Pair::fill, Pair::far_reads),
+    ];
+    for path in Path::ALL {
+        for (timer, hide, show) in cases {
+            let pair = Planned::bind(path)?.connect(Side::Client, Keepalive::new(1000, 10, 3))?;
+            let key = (path != Path::V4, pair.local.port(), pair.remote.port());
+            hide(&pair)?;
+            wait_for(key, timer)?;
+            let hidden = rows()?.remove(&key).context("no row")?;
+            ensure!(hidden["timer"] == timer, "not hidden: {hidden}");
+            let told = timers::expires_ms(&hidden, "keepalive_next_ms");
+            let told = told.context("no keepalive timer")?;
+            kaprobe::wait_until("the other timer is over", || {
+                show(&pair)?;
+                Ok(timers::by_proc()?
+                    .get(&key)
+                    .is_some_and(|it| it.timer == "keepalive"))
+            })?;
+            let shown = timers::by_proc()?.remove(&key).context("gone")?;
+            ensure!(shown.fires_at(told), "{hidden}: not at {told}: {shown:?}");
+        }
+    }
+    Ok(())
+}
+
+type Act = fn(&Pair) -> io::Result<()>;
+
+fn silence_and_send(pair: &Pair) -> io::Result<()> {
+    pair.silence()?;
+    pair.send()
+}
+
+fn hear(pair: &Pair) -> io::Result<()> {
+    match pair.hear() {
+        // It does already.
+        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn wait_for(key: Key, timer: &str) -> Result<()> {
+    kaprobe::wait_until("the timer is pending", || {
+        Ok(timers::by_proc()?
+            .get(&key)
+            .is_some_and(|it| it.timer == timer))
+    })
+}
