@@ -280,7 +280,7 @@ pub struct SocketsArgs {
     /// A cgroup (v2) and all below it: a path, absolute or under /sys/fs/cgroup
     #[arg(long, value_name = "PATH", help_heading = "Filters")]
     pub cgroup: Vec<PathBuf>,
-    /// Sort by this; unsorted, sockets are shown as they are read
+    /// Sort by this, with all sockets in memory; unsorted, they are shown as they are read
     #[arg(long, value_name = "COLUMN", help_heading = "Output")]
     pub sort: Option<Sort>,
     /// Show them again and again, with this pause between; 2s unless told otherwise
@@ -297,8 +297,9 @@ pub struct SocketsArgs {
 const AUDIT_HELP: &str = "\
 Without --idle-timeout, --behind and --log it goes by the timeouts that this
 host applies itself: IPVS and conntrack. It changes nothing. Exit code 0 when
-every connection is safe, 5 when one is not. Text has a line for each program
-and place; CSV and JSON have one for each connection, JSON a summary at the end.
+every connection is safe, 5 when one is not, or could not be looked at. Text has
+a line for each program and place; CSV and JSON have one for each connection,
+JSON a summary at the end.
 
 Examples:
   kaprobe audit --idle-timeout 350s           what a timeout of 350 s would kill

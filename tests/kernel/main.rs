@@ -19,6 +19,7 @@ mod same;
 mod snapshot;
 mod servers;
 mod sockets;
+mod sockets_adverse;
 mod sockets_owners;
 mod sockets_timers;
 mod story;
@@ -60,6 +61,19 @@ fn main() -> ExitCode {
         (
             "sockets_hidden",
             sockets_timers::are_right_where_another_hides_them,
+        ),
+        (
+            "sockets_vanish",
+            sockets_adverse::survive_connections_that_vanish,
+        ),
+        (
+            "sockets_netns_vanish",
+            sockets_adverse::survive_namespaces_that_vanish,
+        ),
+        ("sockets_hidepid", sockets_adverse::say_what_proc_hides),
+        (
+            "sockets_no_ptrace",
+            sockets_adverse::say_what_may_not_be_looked_at,
         ),
         ("servers_nginx", servers::nginx),
         ("servers_redis", servers::redis),

@@ -30,7 +30,8 @@ use crate::{
     sockets::{self, row::Row, snapshot::Snapshots},
 };
 
-/// Runs `kaprobe audit`: [`exit::Code::Ok`] where every connection is safe.
+/// Runs `kaprobe audit`: [`exit::Code::Ok`] where every connection could be looked at, and
+/// is safe.
 ///
 /// # Errors
 /// When no idle timeout is known, the sockets or a log can't be read, or the report not
@@ -42,6 +43,7 @@ pub fn run(plan: &AuditPlan) -> Result<exit::Code> {
         timeouts: &timeouts,
         listening: HashSet::new(),
         groups: Groups::default(),
+        is_complete: false,
         output: Output {
             out: BufWriter::new(io::stdout()),
             format: plan.format,
@@ -53,7 +55,7 @@ pub fn run(plan: &AuditPlan) -> Result<exit::Code> {
         Err(why) if !sockets::is_closed_pipe(&why) => return Err(why),
         _ => {}
     }
-    Ok(if audit.groups.is_safe() {
+    Ok(if audit.is_complete && audit.groups.is_safe() {
         exit::Code::Ok
     } else {
         exit::Code::NotSafe
@@ -85,6 +87,8 @@ struct Audit<'a> {
     /// listeners before they tell of connections (`tcp_seq_start`, net/ipv4/tcp_ipv4.c).
     listening: HashSet<(u32, u16)>,
     groups: Groups,
+    /// Every connection that was asked for has been looked at.
+    is_complete: bool,
     output: Output<BufWriter<io::Stdout>>,
 }
 
@@ -98,6 +102,7 @@ impl Audit<'_> {
             Ok(())
         })?;
         notes.tell();
+        self.is_complete = !notes.incomplete;
         Ok(self.output.end(&self.groups, self.timeouts)?)
     }
 

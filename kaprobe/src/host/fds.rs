@@ -8,7 +8,7 @@ use std::ffi::CStr;
 use std::mem::MaybeUninit;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags, RawDir};
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir};
 use rustix::io::{Errno, Result};
 
 /// A descriptor that refers to a socket.
@@ -71,6 +71,14 @@ fn walk_process(proc: BorrowedFd<'_>, pid: u32, visit: &mut impl FnMut(SocketFd)
         }
         Ok(())
     })
+}
+
+/// Whether this /proc hides processes of others (`hidepid`): it lists the first process of
+/// its pid namespace, which lives as long as the namespace does, unless it hides it.
+#[must_use]
+pub fn hides(proc: BorrowedFd<'_>) -> bool {
+    let first = rustix::fs::statat(proc, c"1", AtFlags::empty());
+    matches!(first, Err(Errno::NOENT))
 }
 
 /// Whether that process still holds that socket under that descriptor. An error is

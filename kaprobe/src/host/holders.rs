@@ -6,7 +6,10 @@ use std::collections::{HashMap, HashSet};
 
 use rustix::fd::{AsFd as _, OwnedFd};
 
-use super::fds::{self, SocketFd};
+use super::{
+    fds::{self, SocketFd},
+    unseen::Unseen,
+};
 use crate::{
     escape::Escaped,
     record::{OwnerFd, OwnerFds},
@@ -18,7 +21,7 @@ pub struct Holders {
     proc: OwnedFd,
     held: HashMap<u64, Vec<SocketFd>>,
     comms: HashMap<u32, Option<Escaped>>,
-    unreadable: usize,
+    unseen: Unseen,
 }
 
 impl Holders {
@@ -38,10 +41,10 @@ impl Holders {
             })?;
         }
         Ok(Self {
+            unseen: Unseen::new(proc.as_fd(), unreadable),
             proc,
             held,
             comms: HashMap::new(),
-            unreadable,
         })
     }
 
@@ -60,9 +63,9 @@ impl Holders {
         OwnerFds(owners.collect())
     }
 
-    /// How many processes did not let their descriptors be read.
+    /// The processes whose descriptors could not be read.
     #[must_use]
-    pub fn unreadable(&self) -> usize {
-        self.unreadable
+    pub fn unseen(&self) -> Unseen {
+        self.unseen
     }
 }

@@ -11,3 +11,4 @@ pub mod owner;
 pub mod privilege;
 pub mod sock_diag;
 pub mod timeouts;
+pub mod unseen;

@@ -16,9 +16,11 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use rustix::{
     fd::AsFd as _,
     fs::{Mode, OFlags},
+    io::Errno,
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
+use super::{fds, unseen::Unseen};
 use crate::escape::Escaped;
 
 /// Where iproute2 keeps the namespaces that it made, by name.
@@ -150,17 +152,34 @@ pub fn own_uts() -> Option<u64> {
         .map(|it| it.ino())
 }
 
-/// Every network namespace that has a name or a process, by inode number; no more than
-/// so many. That of a process whose namespaces may not be looked at is missing.
+/// The network namespaces that can be found.
+#[derive(Debug, Default)]
+pub struct Places {
+    /// Those, by inode number.
+    pub found: BTreeMap<u32, Place>,
+    /// The processes whose namespaces could not be looked at.
+    pub unseen: Unseen,
+}
+
+/// Every network namespace that has a name or a process; no more than so many. One that
+/// disappears meanwhile is missing, or is kept alive by what is returned.
 #[must_use]
-pub fn all(most: usize) -> BTreeMap<u32, Place> {
+pub fn all(most: usize) -> Places {
     let named = fs::read_dir(NAMED).into_iter().flatten().flatten();
     let named = named.map(|entry| (entry.path(), Some(entry.file_name()), None));
     let processes = numbered("/proc".as_ref())
         .map(|process| (process.join("ns/net"), None, Some(process.join("ns/uts"))));
     let mut all: BTreeMap<u32, Place> = BTreeMap::new();
+    let mut unreadable = 0;
     for (path, name, uts) in named.chain(processes) {
-        let Ok(inode) = inode(&path) else { continue };
+        let inode = match inode(&path) {
+            Ok(inode) => inode,
+            Err(why) => {
+                // Forbidden; or led elsewhere, as 5.10 was seen to do instead.
+                unreadable += usize::from(name.is_none() && !is_missing(&why));
+                continue;
+            }
+        };
         match all.entry(inode) {
             Entry::Occupied(mut known) => {
                 let known = known.get_mut();
@@ -180,7 +199,14 @@ pub fn all(most: usize) -> BTreeMap<u32, Place> {
             break;
         }
     }
-    all
+    let proc = fds::open_proc();
+    Places {
+        unseen: proc.map_or_else(
+            |_| Unseen::default(),
+            |it| Unseen::new(it.as_fd(), unreadable),
+        ),
+        found: all,
+    }
 }
 
 fn names_in(named: &Path) -> BTreeMap<u32, String> {
@@ -244,7 +270,7 @@ fn namespace_type(namespace: BorrowedFd<'_>) -> io::Result<libc::c_int> {
 }
 
 fn is_missing(why: &anyhow::Error) -> bool {
-    why.downcast_ref() == Some(&rustix::io::Errno::NOENT)
+    matches!(why.downcast_ref(), Some(&(Errno::NOENT | Errno::SRCH)))
 }
 
 #[cfg(test)]

@@ -110,6 +110,12 @@ impl Privileges {
         })
     }
 
+    /// Whether they allow to look at the processes of other users.
+    #[must_use]
+    pub fn may_ptrace(self) -> bool {
+        self.effective.contains(CapabilitySet::SYS_PTRACE)
+    }
+
     /// Whether they allow tracing.
     ///
     /// # Errors

@@ -29,7 +29,7 @@ pub fn read() -> Vec<HostTimeout> {
     let reader = thread::Builder::new().name("timeouts".to_owned());
     let reader = reader.spawn(|| {
         let mut found = Vec::new();
-        for (netns, place) in netns::all(MOST) {
+        for (netns, place) in netns::all(MOST).found {
             let kind = Some(LinkNameSpaceType::Network);
             if netns::own().is_some_and(|own| own == netns)
                 || move_into_link_name_space(place.file.as_fd(), kind).is_ok()

@@ -94,14 +94,20 @@ const NEXT: &[u8] = b"\x1b[K\r\n";
 const END: &[u8] = b"\x1b[J";
 
 impl Picture {
+    /// One of the terminal's size.
     pub(super) fn new(plan: &SocketsPlan) -> Self {
         let (Width(width), Height(height)) = terminal_size().unwrap_or((Width(80), Height(24)));
+        let size = (width.into(), height.into());
+        Self::sized(Columns::of(plan), plan.heading, size)
+    }
+
+    fn sized(columns: Columns, heading: bool, (width, height): (usize, usize)) -> Self {
         Self {
             text: HOME.to_vec(),
-            columns: Columns::of(plan),
-            heading: plan.heading,
-            width: width.into(),
-            height: height.into(),
+            columns,
+            heading,
+            width,
+            height,
         }
     }
 
@@ -121,9 +127,9 @@ impl Picture {
             let line = self.columns.line(row);
             self.line(&line)?;
         }
-        let notes = match notes.0.len() {
+        let notes = match notes.told.len() {
             0 => String::new(),
-            _ => format!("; {}", crate::escape::message(&notes.0.join("; "))),
+            _ => format!("; {}", crate::escape::message(&notes.told.join("; "))),
         };
         self.line(&format!("{} of {count} sockets{notes}", rows.len()))?;
         self.text.write_all(END)
@@ -379,6 +385,97 @@ fn keepalive(row: &Row) -> String {
                 let _ = write!(text, " ut {}", Ms(timeout.into()));
             }
             text
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use insta::assert_snapshot;
+
+    use super::*;
+    use crate::{
+        escape::Escaped,
+        record::{Family, WallTime},
+    };
+
+    fn row(comm: &str) -> Row {
+        let here = IpAddr::from([127, 0, 0, 1]);
+        let state = State::Established;
+        let (timer, source) = (Timer::Off, Source::IterTcp);
+        Row {
+            pid: Some(42),
+            comm: Some(Escaped::from(comm)),
+            keepalive: Some(false),
+            ..Row::new(
+                WallTime(0),
+                0,
+                1,
+                Family::Inet,
+                here,
+                1,
+                here,
+                2,
+                state,
+                0,
+                0,
+                timer,
+                source,
+            )
+        }
+    }
+
+    /// What is drawn, with its escapes to be seen.
+    fn drawn(size: (usize, usize), rows: &[Row], count: usize, notes: &[&str]) -> String {
+        let mut picture = Picture::sized(Columns(STANDARD.into()), true, size);
+        let notes = Notes {
+            told: notes.iter().map(|&note| note.to_owned()).collect(),
+            incomplete: false,
+        };
+        let done = picture.draw(rows, count, &notes);
+        assert!(done.is_ok(), "{done:?}");
+        let text = String::from_utf8_lossy(picture.text());
+        text.replace('\x1b', "^[").replace("\r\n", "\n")
+    }
+
+    #[test]
+    fn a_picture_takes_the_place_of_the_last() {
+        assert_snapshot!(drawn((36, 24), &[row("postgres")], 1, &[]), @r"
+        ^[[HSTATE       RECVQ SENDQ PID     COMM^[[K
+        ESTABLISHED 0     0     42      post^[[K
+        1 of 1 sockets^[[K
+        ^[[J
+        ");
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal() {
+        let rows = [row("\u{4e2d}\u{6587}"), row("a\u{1b}[2J")];
+        for width in 1..160 {
+            let text = drawn((width, 24), &rows, 70, &["a note \u{1b}[2J with an escape"]);
+            for line in text.lines() {
+                let line = line.trim_start_matches("^[[H").trim_end_matches("^[[K");
+                let line = line.trim_end_matches("^[[J");
+                assert!(line.width() <= width, "{width}: {line}");
+                assert!(!line.contains("^["), "{width}: {line}");
+            }
+        }
+        assert_snapshot!(drawn((53, 24), &rows, 70, &["a note"]), @r"
+        ^[[HSTATE       RECVQ SENDQ PID     COMM         LADDR:LP^[[K
+        ESTABLISHED 0     0     42      中文         127.0.0.^[[K
+        ESTABLISHED 0     0     42      a\u{1b}[2J   127.0.0.^[[K
+        2 of 70 sockets; a note^[[K
+        ^[[J
+        ");
+    }
+
+    #[test]
+    fn there_is_room_for_a_heading_and_what_comes_after() {
+        for (height, room) in [(24, 21), (4, 1), (3, 1), (0, 1)] {
+            let picture = Picture::sized(Columns(STANDARD.into()), true, (80, height));
+            assert_eq!(picture.room(), room);
         }
     }
 }

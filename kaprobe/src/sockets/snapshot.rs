@@ -21,6 +21,7 @@ use crate::{
         netns::{self, Netns},
         privilege::{Privileges, raise_memlock},
         sock_diag,
+        unseen::Unseen,
     },
     kernel::{SocketIterator, Wanted, now},
     plan::Selection,
@@ -43,14 +44,19 @@ pub struct Snapshots<'a> {
     cgroups: Vec<Escaped>,
 }
 
-/// What a snapshot could not show, in whole sentences.
+/// What a snapshot could not show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Notes(pub Vec<String>);
+pub struct Notes {
+    /// In whole sentences.
+    pub told: Vec<String>,
+    /// Sockets that were asked for may be missing.
+    pub incomplete: bool,
+}
 
 impl Notes {
     /// Tells them on stderr.
     pub fn tell(&self) {
-        for note in &self.0 {
+        for note in &self.told {
             eprintln!("kaprobe: {}", crate::escape::message(note));
         }
     }
@@ -133,7 +139,7 @@ impl<'a> Snapshots<'a> {
             waiting: Vec::new(),
             notes: Notes::default(),
             ownerless: 0,
-            unreadable: 0,
+            unseen: Unseen::default(),
         };
         taking.run(&mut self.reader)
     }
@@ -166,7 +172,8 @@ struct Taking<'a, 's> {
     waiting: Vec<Row>,
     notes: Notes,
     ownerless: usize,
-    unreadable: usize,
+    /// Processes that may be the owners of those.
+    unseen: Unseen,
 }
 
 impl Taking<'_, '_> {
@@ -184,13 +191,11 @@ impl Taking<'_, '_> {
         }
         self.pass_on()?;
         if self.ownerless > 0 {
-            let (sockets, processes) = (self.ownerless, self.unreadable);
-            let why = match processes {
-                0 => "hidden, outside this pid namespace, or gone".to_owned(),
-                _ => format!(
-                    "the descriptors of {processes} of the host's processes cannot be read; \
-                     CAP_SYS_PTRACE allows it"
-                ),
+            let (sockets, unseen) = (self.ownerless, self.unseen);
+            let why = if unseen.is_nothing() {
+                "they are outside this pid namespace, or gone".to_owned()
+            } else {
+                unseen.to_string()
             };
             self.note(format!(
                 "owners not found: {sockets} of the sockets are held by nobody to be seen: {why}"
@@ -200,20 +205,32 @@ impl Taking<'_, '_> {
     }
 
     fn note(&mut self, note: String) {
-        self.notes.0.push(note);
+        self.notes.told.push(note);
+    }
+
+    /// Notes that there may be sockets which are not shown.
+    fn lack(&mut self, note: String) {
+        self.note(note);
+        self.notes.incomplete = true;
     }
 
     /// Shows the sockets of the namespaces that were asked for.
     fn everywhere(&mut self, reader: &mut Reader) -> Result<()> {
         let (own, own_uts) = (netns::own(), netns::own_uts());
-        let all = netns::all(MOST_NETNS);
+        let netns::Places { found: all, unseen } = netns::all(MOST_NETNS);
         if all.len() == MOST_NETNS {
-            self.note(format!(
+            self.lack(format!(
                 "more than {MOST_NETNS} network namespaces: not all are shown"
             ));
         }
+        if self.selection.all_netns && !unseen.is_nothing() {
+            self.note(format!("network namespaces may be left out: {unseen}"));
+            // One that nobody may look at, whatever privilege they have, is no reason to
+            // pass no audit ever.
+            self.notes.incomplete |= unseen.wants_privilege();
+        }
         for place in self.places.iter().filter(|place| !all.contains_key(place)) {
-            self.notes.0.push(format!(
+            self.lack(format!(
                 "network namespace {place} cannot be entered: left out"
             ));
         }
@@ -232,7 +249,7 @@ impl Taking<'_, '_> {
             };
             match entered {
                 Ok(()) => self.here(reader, inode, place.name(own_uts))?,
-                Err(why) => self.note(format!(
+                Err(why) => self.lack(format!(
                     "network namespace {inode} cannot be entered ({why}): left out"
                 )),
             }
@@ -272,9 +289,12 @@ impl Taking<'_, '_> {
     /// Names the owners of what waits, and shows it.
     fn pass_on(&mut self) -> Result<()> {
         let mut rows = std::mem::take(&mut self.waiting);
-        let wanted: HashSet<_> = rows.iter().filter_map(|row| row.inode).collect();
+        let mut wanted = HashSet::with_capacity(rows.len());
+        // Before 5.15 the iterator goes on by counting, and tells of one again where others
+        // have come before it meanwhile (`tcp_seq_start`, net/ipv4/tcp_ipv4.c; seen on 5.10).
+        rows.retain(|row| row.inode.is_none_or(|inode| wanted.insert(inode)));
         let mut holders = Holders::find(&wanted).context("cannot read /proc")?;
-        self.unreadable = self.unreadable.max(holders.unreadable());
+        self.unseen = self.unseen.or(holders.unseen());
         for row in &mut rows {
             if let Some(inode) = row.inode {
                 let owners = holders.of(inode);

@@ -1,0 +1,329 @@
+//! What `kaprobe sockets` and `audit` do where things vanish under them, and where they may
+//! not look.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use socket2::{SockRef, TcpKeepalive};
+
+use super::support::process::Sleeper;
+use super::support::unprivileged::{self, NOBODY, Reachable, run};
+use super::support::{kaprobe, mounts, netns, snapshot};
+
+/// How many connections, and how many namespaces, have to come and go.
+const CONNECTIONS: u64 = 2000;
+const NAMESPACES: u64 = 20;
+
+/// Where iproute2 keeps the namespaces that it made, by name.
+const NAMED: &str = "/run/netns";
+
+/// Connections by the thousand come and go, and so do processes that hold some, while
+/// snapshots are taken: each ends well, says what it could not find out, and has the
+/// connections that stay, with their owners.
+pub fn survive_connections_that_vanish() -> Result<()> {
+    netns::enter_new()?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let stay: Vec<_> = (0..20).map(|_| join(&listener)).collect::<Result<_>>()?;
+    let stay: Vec<_> = stay.iter().flat_map(|(near, far)| [near, far]).collect();
+    let nobodys = Reachable::make()?;
+    let may_miss = iterator_counts()?;
+    let mut seen = HashSet::new();
+    let come = TcpListener::bind("127.0.0.1:0")?;
+    let come_and_go = |count| come_and_go(&come, count);
+    while_many(CONNECTIONS, come_and_go, || {
+        for (by, owned) in [(kaprobe(), true), (nobodys.by_nobody(), false)] {
+            let (code, stdout, stderr) = run(by, &["sockets", "--json"])?;
+            ensure!(code == Some(0), "{code:?}: {stderr}");
+            let rows = snapshot::parse(&stdout)?;
+            for socket in &stay {
+                let inode = snapshot::inode(*socket)?;
+                let mut those = rows.iter().filter(|row| row["inode"] == inode);
+                let Some(row) = those.next() else {
+                    ensure!(may_miss, "no row of inode {inode}");
+                    continue;
+                };
+                let pid = owned.then(std::process::id);
+                ensure!(row["pid"] == json!(pid), "owner {pid:?}: {row}");
+                ensure!(those.next().is_none(), "twice: {row}");
+                seen.insert(inode);
+            }
+            let marked = rows.iter().any(|row| row["owners"] == json!([]));
+            ensure!(marked == stderr.contains("owners not found"), "{stderr}");
+        }
+        let arguments = ["audit", "--idle-timeout", "350s", "--loopback", "--json"];
+        let (code, stdout, stderr) = run(kaprobe(), &arguments)?;
+        ensure!(code == Some(5), "{code:?}: {stderr}");
+        let last = stdout.lines().last().context("no summary")?;
+        let summary: Value = serde_json::from_str(last)?;
+        let connections = summary["summary"]["connections"].as_u64();
+        let all = connections >= Some(stay.len() as u64);
+        ensure!(all || may_miss, "{summary}");
+        Ok(())
+    })?;
+    ensure!(seen.len() == stay.len(), "some were never seen");
+    Ok(())
+}
+
+/// Whether this kernel's iterator goes on by counting, and may so miss a socket where
+/// others before it have gone meanwhile: that without a batch, which came with 5.15.
+fn iterator_counts() -> Result<bool> {
+    let types = fs::read("/sys/kernel/btf/vmlinux")?;
+    Ok(!types.windows(BATCH.len()).any(|it| it == BATCH))
+}
+
+/// `struct bpf_tcp_iter_state`, net/ipv4/tcp_ipv4.c.
+const BATCH: &[u8] = b"bpf_tcp_iter_state";
+
+/// A connection, now and then held by a process for as long as that lives.
+fn come_and_go(listener: &TcpListener, count: u64) -> Result<()> {
+    let (near, far) = join(listener)?;
+    SockRef::from(&far).set_keepalive(true)?;
+    match count % 64 {
+        0 => {
+            let mut process = Command::new("true");
+            process.stdin(OwnedFd::from(near)).spawn()?.wait()?;
+        }
+        // Others are reset: there are not enough ports for so many in TIME_WAIT.
+        1 => {}
+        _ => SockRef::from(&near).set_linger(Some(Duration::ZERO))?,
+    }
+    Ok(())
+}
+
+/// Namespaces with names come and go: no snapshot of all of them fails.
+pub fn survive_namespaces_that_vanish() -> Result<()> {
+    netns::enter_new()?;
+    cover_named()?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let port = listener.local_addr()?.port();
+    let take = || {
+        let rows = snapshot::take(&["--all-netns", "--state", "listen"])?;
+        let own = rows.iter().filter(|row| row["lport"] == port);
+        ensure!(own.count() == 1, "the namespace that stays is missing");
+        Ok(())
+    };
+    while_many(NAMESPACES, |_| Doomed::make().map(drop), take)?;
+    // And one that is gone for everybody else, with all that was in it, while kaprobe is
+    // on its way there.
+    kaprobe::wait_until("a snapshot was stopped on its way", stopped_on_its_way)
+}
+
+/// Whether that came about.
+fn stopped_on_its_way() -> Result<bool> {
+    let doomed = Doomed::make()?;
+    let inode = doomed.inode;
+    let mut command = kaprobe();
+    command.args(["sockets", "--json", "--all-netns"]);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let descriptors = format!("/proc/{}/fd", child.id());
+    let holds = || {
+        let links = fs::read_dir(&descriptors).into_iter().flatten().flatten();
+        let mut files = links.filter_map(|link| fs::metadata(link.path()).ok());
+        files.any(|file| file.ino() == inode)
+    };
+    let mut caught = false;
+    while !caught && child.try_wait()?.is_none() {
+        if holds() {
+            // It has not been waited for since it was alive: the pid is its own.
+            let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+            let pid = pid.context("no pid")?;
+            kill_process(pid, Signal::STOP)?;
+            caught = holds();
+            drop(doomed);
+            kill_process(pid, Signal::CONT)?;
+            break;
+        }
+        thread::yield_now();
+    }
+    let output = child.wait_with_output()?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}: {stderr}", output.status);
+    snapshot::parse(&String::from_utf8(output.stdout)?)?;
+    Ok(caught)
+}
+
+/// What a /proc mounted with hidepid does not show is marked, and a note says why.
+pub fn say_what_proc_hides() -> Result<()> {
+    netns::enter_new()?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let (_roots, far) = join(&listener)?;
+    let mut sleep = Command::new("sleep");
+    sleep.uid(NOBODY).gid(NOBODY);
+    let inode = snapshot::inode(&far)?;
+    let nobodys = Sleeper::start(sleep, OwnedFd::from(far))?;
+    mounts::enter_new()?;
+    mount("proc", "/proc", "proc", MountFlags::empty(), c"hidepid=2")?;
+
+    let copy = Reachable::make()?;
+    let own = json!([{ "pid": nobodys.pid(), "comm": "sleep", "fd": 0 }]);
+    for (by, source, owners) in [
+        (copy.by_nobody(), "sock_diag", own),
+        (unprivileged::without_ptrace(), "iter/tcp", json!([])),
+    ] {
+        let (code, stdout, stderr) = run(by, &["sockets", "--json", "--all-netns"])?;
+        ensure!(code == Some(0), "{code:?}: {stderr}");
+        for note in ["owners not found", "network namespaces may be left out"] {
+            let said = stderr.lines().any(|line| {
+                line.contains(note)
+                    && line.contains("/proc hides")
+                    && line.contains("CAP_SYS_PTRACE")
+            });
+            ensure!(said, "{note}: {stderr}");
+        }
+        let here = netns::inode()?;
+        let mut rows = snapshot::parse(&stdout)?;
+        rows.retain(|row| row["netns"] == here);
+        ensure!(rows.len() == 3, "{rows:?}");
+        for row in rows {
+            let owners = if row["inode"] == inode {
+                &owners
+            } else {
+                &json!([])
+            };
+            ensure!(row["source"] == source && row["owners"] == *owners, "{row}");
+            ensure!(row["pid"] == owners[0]["pid"], "{row}");
+        }
+    }
+    Ok(())
+}
+
+/// Without CAP_SYS_PTRACE it shows all but the owners, and says so; and an audit of what it
+/// could not look at is not passed.
+pub fn say_what_may_not_be_looked_at() -> Result<()> {
+    netns::enter_new()?;
+    // No other test connects to there, in whatever namespace.
+    let listener = TcpListener::bind("127.41.0.1:0")?;
+    let (near, far) = join(&listener)?;
+    let soon = TcpKeepalive::new().with_time(Duration::from_secs(10));
+    for end in [&near, &far] {
+        SockRef::from(end).set_tcp_keepalive(&soon)?;
+    }
+    let (code, stdout, stderr) = run(unprivileged::without_ptrace(), &["sockets", "--json"])?;
+    ensure!(code == Some(0), "{code:?}: {stderr}");
+    let rows = snapshot::parse(&stdout)?;
+    ensure!(rows.len() == 3, "{stdout}");
+    for row in rows {
+        ensure!(row["pid"].is_null() && row["owners"] == json!([]), "{row}");
+        ensure!(row["keepalive_time_ms"].is_u64(), "{row}");
+    }
+    let said = stderr.contains("owners not found: 3 of the sockets");
+    ensure!(said && stderr.contains("CAP_SYS_PTRACE"), "{stderr}");
+
+    let here = [
+        "audit",
+        "--idle-timeout",
+        "350s",
+        "--loopback",
+        "--addr",
+        "127.41.0.1",
+    ];
+    let everywhere = [&here[..], &["--all-netns"]].concat();
+    for (by, arguments, expected) in [
+        (kaprobe(), &everywhere[..], 0),
+        (unprivileged::without_ptrace(), &here, 0),
+        (unprivileged::without_ptrace(), &everywhere, 5),
+    ] {
+        let (code, stdout, stderr) = run(by, arguments)?;
+        let all_safe = stdout.contains("2 connections: 2 safe");
+        ensure!(
+            code == Some(expected) && all_safe,
+            "{code:?}: {stdout}{stderr}"
+        );
+        let left_out = stderr.contains("network namespaces may be left out");
+        ensure!(left_out || expected == 0, "{stderr}");
+    }
+    Ok(())
+}
+
+/// Does one thing again and again on another thread, and meanwhile another on this one:
+/// until the first was done so often, and the second three times.
+fn while_many(
+    often: u64,
+    mut one: impl FnMut(u64) -> Result<()> + Send,
+    mut another: impl FnMut() -> Result<()>,
+) -> Result<()> {
+    let (over, done) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        let meanwhile = scope.spawn(|| -> Result<()> {
+            while !over.load(Ordering::Relaxed) {
+                one(done.fetch_add(1, Ordering::Relaxed))?;
+            }
+            Ok(())
+        });
+        let mut times = 0;
+        let looked = kaprobe::wait_until("it has been done often enough", || {
+            another()?;
+            times += 1;
+            let enough = done.load(Ordering::Relaxed) >= often && times >= 3;
+            Ok(enough || meanwhile.is_finished())
+        });
+        over.store(true, Ordering::Relaxed);
+        let meanwhile = meanwhile.join().map_err(|_| anyhow!("it panicked"))?;
+        looked.and(meanwhile)
+    })
+}
+
+fn kaprobe() -> Command {
+    Command::new(kaprobe::binary())
+}
+
+fn join(listener: &TcpListener) -> Result<(TcpStream, TcpStream)> {
+    let near = TcpStream::connect(listener.local_addr()?)?;
+    Ok((near, listener.accept()?.0))
+}
+
+/// Gives this thread, and what it starts, a place for names that nobody else sees.
+fn cover_named() -> Result<()> {
+    mounts::enter_new()?;
+    fs::create_dir_all(NAMED)?;
+    mounts::cover(Path::new(NAMED))
+}
+
+/// A namespace that has a name, and a listener in it, until dropped.
+struct Doomed {
+    name: PathBuf,
+    inode: u64,
+    _listener: TcpListener,
+}
+
+impl Doomed {
+    fn make() -> Result<Self> {
+        let there = thread::spawn(|| {
+            netns::enter_new()?;
+            let inode = netns::inode()?;
+            let name = Path::new(NAMED).join(inode.to_string());
+            File::create(&name)?;
+            mount_bind("/proc/thread-self/ns/net", &name)?;
+            anyhow::Ok(Self {
+                name,
+                inode,
+                _listener: TcpListener::bind("127.0.0.1:0")?,
+            })
+        });
+        there.join().map_err(|_| anyhow!("it panicked"))?
+    }
+}
+
+impl Drop for Doomed {
+    fn drop(&mut self) {
+        // What stays of it is gone with the mount namespace of the test.
+        let _ = unmount(&self.name, UnmountFlags::DETACH);
+        let _ = fs::remove_file(&self.name);
+    }
+}
