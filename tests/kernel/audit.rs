@@ -5,16 +5,18 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::{ErrorKind, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::MetadataExt as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use ::kaprobe::traffic::sockopt;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use socket2::{SockRef, TcpKeepalive};
 
 use super::support::ipvs::{self, Network};
-use super::support::{kaprobe, netns};
+use super::support::kaprobe::{self, Kaprobe};
+use super::support::netns;
+use super::support::package::Root;
+use super::support::snapshot::inode;
 
 const SCHEMA: &str = include_str!("../../schema/kaprobe-audit.schema.json");
 
@@ -141,6 +143,115 @@ pub fn advises_a_sysctl_that_saves_in_time() -> Result<()> {
     })
 }
 
+/// TCP_KEEPIDLE of those whose peer forgets them, s: their age when they die.
+const DIE_AT_S: u64 = 4;
+
+/// TCP_KEEPIDLE and TCP_KEEPINTVL, s, and what they come to by a log that shows deaths at
+/// that age.
+const LOGGED: [(Option<u64>, &str); 3] = [
+    (
+        None,
+        "unprotected keepalive_off program SO_KEEPALIVE=1 TCP_KEEPINTVL=1 TCP_KEEPIDLE=1",
+    ),
+    (
+        Some(100),
+        "at_risk late_probe program TCP_KEEPINTVL=1 TCP_KEEPIDLE=1",
+    ),
+    (Some(1), "safe"),
+];
+
+/// Where a log shows that connections died of their age, others to there are judged by it,
+/// and what is advised saves them. Of another place it shows nothing.
+pub fn goes_by_what_a_log_shows() -> Result<()> {
+    netns::enter_new()?;
+    let dir = tempfile::tempdir()?;
+    let log = dir.path().join("log.jsonl");
+    let log = log.to_str().context("a strange path")?;
+    // Of loopback addresses no log shows anything: no middlebox is on that way.
+    let iproute2 = Root::of("iproute2")?;
+    iproute2.run("usr/bin/ip", &["addr", "add", "10.77.0.1/32", "dev", "lo"])?;
+    let listener = TcpListener::bind("10.77.0.1:0")?;
+    let trace = Kaprobe::trace(&["--netns", "/proc/self/ns/net", "-o", log])?.ready()?;
+    // At two moments: one restart would explain two deaths at one.
+    for _ in 0..2 {
+        let (mut near, far) = join(&listener)?;
+        set(&near, Some(DIE_AT_S), None)?;
+        sockopt::set_repair(&far)?;
+        drop(far);
+        ipvs::died(&mut near, ErrorKind::ConnectionReset)?;
+        let died = Instant::now();
+        kaprobe::wait_until("that moment is over, by any kernel's ticks", || {
+            Ok(died.elapsed() >= Duration::from_millis(100))
+        })?;
+    }
+    trace.stop()?;
+
+    let mut sockets = HashMap::new();
+    let mut expected = HashMap::new();
+    for (time, told) in LOGGED {
+        let (near, far) = join(&listener)?;
+        if time.is_some() {
+            set(&near, time, time)?;
+        }
+        set(&far, Some(1), Some(1))?;
+        for (end, told) in [(near, told), (far, "safe")] {
+            expected.insert(inode(&end)?, told);
+            sockets.insert(inode(&end)?, end);
+        }
+    }
+    let elsewhere = join(&TcpListener::bind("127.9.9.9:0")?)?;
+    for end in [&elsewhere.0, &elsewhere.1] {
+        expected.insert(inode(end)?, "unknown no_timeout");
+    }
+    let (code, mut audited) = audit(&["--log", log])?;
+    ensure!(code == Some(5), "exit code {code:?}");
+    ensure!(audited.len() == expected.len(), "{audited:#?}");
+    for (inode, told) in &audited {
+        ensure!(expected.get(inode) == Some(&told.as_str()), "{audited:#?}");
+    }
+    drop(elsewhere);
+    audited.retain(|(inode, _)| sockets.contains_key(inode));
+    follow(&audited, &sockets)?;
+    kaprobe::wait_until("all of them are safe", || {
+        Ok(audit(&["--log", log])?.0 == Some(0))
+    })
+}
+
+/// Told of no timeout, it goes by those of this host's IPVS and conntrack.
+pub fn goes_by_what_this_host_does() -> Result<()> {
+    ipvs::usable()?;
+    netns::enter_new()?;
+    ipvs::ipvsadm(&["--set", "900", "0", "0"])?;
+    // To translate FTP, IPVS has conntrack look at this namespace's connections
+    // (`__ip_vs_update_dest`, net/netfilter/ipvs/ip_vs_ctl.c).
+    ipvs::ipvsadm(&["-A", "-t", "127.0.0.1:21", "-s", "rr"])?;
+    ipvs::ipvsadm(&["-a", "-t", "127.0.0.1:21", "-r", "127.0.0.2:21", "-m"])?;
+    let established = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established";
+    fs::write(established, "350").context(established)?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let (near, far) = join(&listener)?;
+    set(&near, Some(400), None)?;
+    set(&far, Some(300), None)?;
+    let (code, mut audited) = audit(&[])?;
+    ensure!(code == Some(5), "exit code {code:?}");
+    let mut expected = [
+        (
+            inode(&near)?,
+            "at_risk late_probe program TCP_KEEPIDLE=175".to_owned(),
+        ),
+        (inode(&far)?, "safe".to_owned()),
+    ];
+    audited.sort();
+    expected.sort();
+    ensure!(audited == expected, "{audited:?}");
+    let text = kaprobe::run(&["audit", "--loopback"])?;
+    let text = String::from_utf8(text.stdout)?;
+    for timeout in ["350s of conntrack", "900s of ipvs"] {
+        ensure!(text.contains(&format!("idle timeout {timeout}")), "{text}");
+    }
+    Ok(())
+}
+
 /// After how long the balancer forgets, s.
 const FORGETS_S: u32 = 12;
 /// What the audit is told of it.
@@ -161,6 +272,9 @@ pub fn names_those_that_a_balancer_kills() -> Result<()> {
         .map(|(inode, _)| *inode)
         .collect();
     ensure!(doomed.len() == 2 && audited.len() == 3, "{audited:?}");
+    // Told of no timeout it finds this one itself, in a namespace of this host.
+    let (code, found) = network.client.on(|| audit(&[]))?;
+    ensure!(code == Some(5) && found == audited, "{code:?}: {found:?}");
     kaprobe::wait_until("the balancer has forgotten those", || {
         Ok(network.remembered()? == 1)
     })?;
@@ -266,8 +380,9 @@ fn set(stream: &TcpStream, time: Option<u64>, intvl: Option<u64>) -> Result<()> 
     Ok(SockRef::from(stream).set_tcp_keepalive(&own)?)
 }
 
-fn inode(stream: &TcpStream) -> Result<u64> {
-    Ok(fs::metadata(format!("/proc/self/fd/{}", stream.as_raw_fd()))?.ino())
+fn join(listener: &TcpListener) -> Result<(TcpStream, TcpStream)> {
+    let near = TcpStream::connect(listener.local_addr()?)?;
+    Ok((near, listener.accept()?.0))
 }
 
 /// The exit code, and of each connection its inode and `fate why set_in set`.

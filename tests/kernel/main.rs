@@ -81,6 +81,8 @@ fn main() -> ExitCode {
         ("audit", audit::advises_what_saves),
         ("audit_sysctl", audit::advises_a_sysctl_that_saves_in_time),
         ("audit_loopback", audit::leaves_out_what_passes_no_middlebox),
+        ("audit_log", audit::goes_by_what_a_log_shows),
+        ("audit_host", audit::goes_by_what_this_host_does),
         ("audit_balancer", audit::names_those_that_a_balancer_kills),
         ("story", story::of_a_balancer_that_forgets),
         ("story_cured", story::does_not_happen_with_keepalive),

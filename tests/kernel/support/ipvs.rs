@@ -215,7 +215,7 @@ fn set_sysctl(name: &str, value: &str) -> Result<()> {
 
 /// Whether such a network can be built here. No module is loaded for it: what a host's
 /// kernel has loaded is its owner's business.
-fn usable() -> Result<()> {
+pub fn usable() -> Result<()> {
     let in_vm = env::var_os("KAPROBE_IN_VM").is_some();
     if !Path::new("/proc/net/ip_vs").exists() {
         return Err(Skip("this kernel has no IPVS, or has not loaded ip_vs_rr".into()).into());
@@ -252,7 +252,8 @@ fn ip(netns: Option<&str>, lines: &str) -> Result<()> {
     Ok(())
 }
 
-fn ipvsadm(arguments: &[&str]) -> Result<()> {
+/// Runs `ipvsadm`.
+pub fn ipvsadm(arguments: &[&str]) -> Result<()> {
     let status = Command::new("ipvsadm").args(arguments).status();
     let status = status.context("run ipvsadm")?;
     ensure!(status.success(), "ipvsadm {arguments:?}: {status}");
