@@ -21,7 +21,7 @@ use crate::ways;
 /// serve.
 const STEADY: [u32; 5] = [500, 4_000, 16_000, 32_000, 54_000];
 /// How long each subject is watched.
-const WATCHED: Duration = Duration::from_secs(6);
+const WATCHED: Duration = Duration::from_secs(5);
 
 /// Measures each subject at each rate.
 pub fn measure(plan: Plan) -> Result<()> {

@@ -1,11 +1,12 @@
 //! What a snapshot of many sockets takes, beside ss; and what it does to the sockets.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
+use aya::sys::{Stats, enable_stats};
 
 use crate::Plan;
 use crate::load::Holders;
@@ -13,6 +14,7 @@ use crate::netns;
 use crate::place::Place;
 use crate::run::{self, Used};
 use crate::sample::Measure;
+use crate::stats::Snapshot;
 use crate::tracer::{self, Tracer};
 
 /// Connections, two sockets each.
@@ -31,6 +33,11 @@ pub fn measure(plan: Plan) -> Result<()> {
         let mut ss = tracer::peer("KAPROBE_BENCH_SS")?;
         ss.arg("-tnapo");
         print("ss", ss)?;
+        let measure = Measure {
+            name: "sockets.locked",
+            unit: "ns/socket",
+        };
+        measure.print("kaprobe", locked())?;
     }
     for _ in 0..plan.rounds {
         deferrals("nothing else", |_| Ok(0))?;
@@ -44,6 +51,23 @@ pub fn measure(plan: Plan) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// How long a snapshot's program runs for a socket, by the kernel's BPF statistics: so
+/// long, and hardly longer, it has the socket's lock.
+fn locked() -> Result<f64> {
+    let _counted = enable_stats(Stats::RunTime).context("cannot turn BPF statistics on")?;
+    // It waits after its snapshot, so that it can be looked at.
+    let mut watching = Tracer::start(snapshot(&["--watch=1h"])?, Stdio::null())?;
+    let pid = watching.pid();
+    let ran = || {
+        let programs = Snapshot::of(pid)?;
+        let all = programs.runs() >= u64::from(2 * CONNECTIONS);
+        Ok(all.then_some(programs))
+    };
+    let programs = watching.until(ran)?;
+    let none = Snapshot::default();
+    programs.ns_per_firing(&none).context("no socket")
 }
 
 fn snapshot(arguments: &[&str]) -> Result<Command> {

@@ -24,11 +24,14 @@ use crate::ways;
 /// How long the kernel may take to let go of programs.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Measures each subject once a round.
+/// How often each subject is measured in a round: one takes a second.
+const TIMES: u32 = 4;
+
+/// Measures each subject in turn.
 pub fn measure(plan: Plan) -> Result<()> {
     let _load = Holders::start(plan.connections, 1)?;
     let way = ways::best()?;
-    for _ in 0..plan.rounds {
+    for _ in 0..plan.rounds * TIMES {
         print("kaprobe", kaprobe())?;
         print("bpftrace", bpftrace(&way))?;
     }
@@ -50,7 +53,7 @@ fn print(subject: &str, times: Result<Times>) -> Result<()> {
 struct Times {
     /// From exec to the first event that it could see.
     start: Duration,
-    /// CPU time until it had told of that.
+    /// CPU time until it was ready: kaprobe says so, bpftrace tells of that event.
     start_cpu: Duration,
     /// From SIGINT until none of its programs is in the kernel.
     stop: Duration,
@@ -59,7 +62,8 @@ struct Times {
 fn kaprobe() -> Result<Times> {
     let place = Place::new()?;
     let tracer = Tracer::kaprobe(&["--json", "-e", "probe"], place.stdout()?)?;
-    times(tracer, &place, |output| {
+    let used = Usage::of(tracer.pid())?;
+    times(tracer, used, &place, |output| {
         // The first line is the header.
         let record: Value = serde_json::from_str(output.lines().nth(1)?).ok()?;
         record["mono_ns"].as_u64()
@@ -69,17 +73,22 @@ fn kaprobe() -> Result<Times> {
 fn bpftrace(way: &str) -> Result<Times> {
     let place = Place::new()?;
     let tracer = Script::Facts(Form::Csv).start(way, &[], &place)?;
-    times(tracer, &place, |output| {
+    let used = Usage::of(tracer.pid())?;
+    times(tracer, used, &place, |output| {
         let (first, _) = output.split_once(',')?;
         first.parse().ok()
     })
 }
 
 /// The times of a tracer whose output tells when its first event was.
-fn times(mut tracer: Tracer, place: &Place, first: impl Fn(&str) -> Option<u64>) -> Result<Times> {
+fn times(
+    mut tracer: Tracer,
+    used: Usage,
+    place: &Place,
+    first: impl Fn(&str) -> Option<u64>,
+) -> Result<Times> {
     let first = tracer.until(|| Ok(first(&place.read()?)))?;
     let start = Duration::from_nanos(first).checked_sub(tracer.begun());
-    let used = Usage::of(tracer.pid())?;
     let programs = Snapshot::of(tracer.pid())?;
     let stopped = Instant::now();
     tracer.stop()?;

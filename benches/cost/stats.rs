@@ -14,6 +14,7 @@ struct Run {
 }
 
 /// The programs of one process, by id.
+#[derive(Default)]
 pub struct Snapshot(BTreeMap<u32, Run>);
 
 impl Snapshot {
@@ -43,6 +44,11 @@ impl Snapshot {
     /// Whether a program is among them.
     pub fn has(&self, id: u32) -> bool {
         self.0.contains_key(&id)
+    }
+
+    /// How often the program ran that ran most.
+    pub fn runs(&self) -> u64 {
+        self.0.values().map(|run| run.count).max().unwrap_or(0)
     }
 
     /// ns for each firing since `earlier`, all programs together. A firing runs the

@@ -47,7 +47,8 @@ impl Tracer {
         Self::start(command, stdout)
     }
 
-    fn start(mut command: Command, stdout: Stdio) -> Result<Self> {
+    /// Starts any other.
+    pub fn start(mut command: Command, stdout: Stdio) -> Result<Self> {
         command
             .stdin(Stdio::null())
             .stdout(stdout)
