@@ -18,6 +18,11 @@ impl Escaped {
     /// Escapes bytes as they came.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {
+        // Nearly every text is as it should be.
+        let is_plain = |&it: &u8| matches!(it, b' '..=b'~') && it != b'\\';
+        if let (true, Ok(text)) = (bytes.iter().all(is_plain), str::from_utf8(bytes)) {
+            return Self(text.to_owned());
+        }
         let mut text = String::with_capacity(bytes.len());
         for chunk in bytes.utf8_chunks() {
             for char in chunk.valid().chars() {
