@@ -68,7 +68,8 @@ fn burst(load: &mut Holders) -> Result<Told> {
     until(due + AFTER);
     tracer.stop()?;
     let mut times = Vec::new();
-    for line in place.lines()? {
+    let all = 0..place.written()?;
+    for line in place.lines(all.clone())? {
         let line = line?;
         if EVENTS
             .iter()
@@ -82,7 +83,7 @@ fn burst(load: &mut Holders) -> Result<Told> {
     let span = last.zip(first).map_or(0, |(last, first)| last - first);
     Ok(Told {
         told: times.len() as f64,
-        lost: lost(&place)? as f64,
+        lost: lost(&place, all)? as f64,
         span: Duration::from_nanos(span),
     })
 }

@@ -1,6 +1,7 @@
 //! How many firings a tracer can follow, and what it loses where it can't. With it, how
 //! its costs grow with the sockets and their rate.
 
+use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -71,7 +72,9 @@ struct Watched {
 
 fn watch(start: impl Fn(&Place) -> Result<Tracer>) -> Result<Watched> {
     let place = Place::new()?;
-    let tracer = start(&place)?;
+    let mut tracer = start(&place)?;
+    tracer.settle()?;
+    let from = place.written()?;
     let before = (
         Usage::of(tracer.pid())?,
         Counters::read()?.keepalive,
@@ -85,15 +88,15 @@ fn watch(start: impl Fn(&Place) -> Result<Tracer>) -> Result<Watched> {
     Ok(Watched {
         seconds,
         firings: (after.1 - before.1) as f64,
-        lost: lost(&place)? as f64,
+        lost: lost(&place, from..place.written()?)? as f64,
         used: after.0.since(&before.0),
     })
 }
 
-/// What a tracer says that it has lost: kaprobe in records, bpftrace in lines.
-pub fn lost(place: &Place) -> Result<u64> {
+/// What a tracer says there that it has lost: kaprobe in records, bpftrace in lines.
+pub fn lost(place: &Place, part: Range<u64>) -> Result<u64> {
     let mut sum = 0;
-    for line in place.lines()? {
+    for line in place.lines(part)? {
         let line = line?;
         if let Some(told) = line.strip_prefix("Lost ") {
             let count = told.split(' ').next().unwrap_or_default();

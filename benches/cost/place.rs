@@ -1,7 +1,7 @@
 //! A folder for what a subject writes.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Lines, Read as _, Seek as _, SeekFrom};
+use std::io::{BufRead as _, BufReader, Lines, Read as _, Seek as _, SeekFrom, Take};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -47,18 +47,17 @@ impl Place {
         Ok(fs::read_to_string(self.output())?)
     }
 
-    /// Its lines so far.
-    pub fn lines(&self) -> Result<Lines<BufReader<File>>> {
-        Ok(BufReader::new(self.open()?).lines())
-    }
-
-    /// How many lines between two places have a text in them.
-    pub fn lines_with(&self, text: &str, part: Range<u64>) -> Result<usize> {
+    /// The lines between two places of what it has written.
+    pub fn lines(&self, part: Range<u64>) -> Result<Lines<BufReader<Take<File>>>> {
         let mut file = self.open()?;
         file.seek(SeekFrom::Start(part.start))?;
-        let lines = BufReader::new(file.take(part.end - part.start)).lines();
+        Ok(BufReader::new(file.take(part.end - part.start)).lines())
+    }
+
+    /// How many of them have a text in them.
+    pub fn lines_with(&self, text: &str, part: Range<u64>) -> Result<usize> {
         let mut count = 0;
-        for line in lines {
+        for line in self.lines(part)? {
             count += usize::from(line?.contains(text));
         }
         Ok(count)

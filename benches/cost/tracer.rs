@@ -11,6 +11,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
 use wait4::{ResUse, Wait4 as _};
 
+use crate::usage::has_thread;
+
 /// How long anything may take before something is wrong.
 const DEADLINE: Duration = Duration::from_secs(120);
 /// How often to look at what can't be waited for.
@@ -75,6 +77,13 @@ impl Tracer {
             ensure!(start.elapsed() < DEADLINE, "it traces nothing");
             thread::sleep(TICK);
         }
+    }
+
+    /// Returns once it does no more than trace: kaprobe begins with a snapshot of the
+    /// sockets that are there, on a thread of its own.
+    pub fn settle(&mut self) -> Result<()> {
+        let pid = self.pid;
+        self.until(|| Ok((!has_thread(pid, "snapshot")?).then_some(())))
     }
 
     /// When it was begun, by CLOCK_MONOTONIC, which events are stamped with.

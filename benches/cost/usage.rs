@@ -46,3 +46,14 @@ impl Usage {
         }
     }
 }
+
+/// Whether a process has a thread of that name.
+pub fn has_thread(pid: Pid, name: &str) -> Result<bool> {
+    for task in Process::new(pid.as_raw_nonzero().get())?.tasks()? {
+        // It may end meanwhile.
+        if task?.stat().is_ok_and(|it| it.comm == name) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

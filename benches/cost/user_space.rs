@@ -89,14 +89,14 @@ impl Contest {
         let arguments: Vec<_> = arguments
             .map(|&it| if it == LOG { &log } else { it })
             .collect();
-        let tracer = Tracer::kaprobe(&arguments, place.stdout()?)?;
-        watch(&tracer, &place, self.probe)
+        let mut tracer = Tracer::kaprobe(&arguments, place.stdout()?)?;
+        watch(&mut tracer, &place, self.probe)
     }
 
     fn bpftrace(&self, way: &str, options: &[&str]) -> Result<PerEvent> {
         let place = Place::new()?;
-        let tracer = self.bpftrace.start(way, options, &place)?;
-        watch(&tracer, &place, "")
+        let mut tracer = self.bpftrace.start(way, options, &place)?;
+        watch(&mut tracer, &place, "")
     }
 
     fn print(&self, subject: &str, used: Result<PerEvent>) -> Result<()> {
@@ -116,7 +116,8 @@ impl Contest {
 }
 
 /// What it uses for the firings that it tells of, in lines that have `text` in them.
-fn watch(tracer: &Tracer, place: &Place, text: &str) -> Result<PerEvent> {
+fn watch(tracer: &mut Tracer, place: &Place, text: &str) -> Result<PerEvent> {
+    tracer.settle()?;
     thread::sleep(SETTLED);
     let before = (Usage::of(tracer.pid())?, place.written()?);
     thread::sleep(WATCHED);
