@@ -102,7 +102,36 @@ pub struct Offsets {
     pub cgroup_ancestors: u32,
 }
 
-/// How the entry point of a program is told which firing it belongs to.
+/// What the verifier is told of addresses, so that it lets the programs load members
+/// straight from memory: numbers in the running kernel's BTF. All [`ABSENT`] where it
+/// has no `bpf_rdonly_cast` (before 6.2); each member then takes a helper call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is named after the kernel's structure")]
+pub struct Types {
+    /// The function `bpf_rdonly_cast`.
+    pub rdonly_cast: u32,
+    pub tcp_sock: u32,
+    pub socket_alloc: u32,
+    pub cgroup: u32,
+}
+
+impl Types {
+    /// Nothing is told.
+    pub const ABSENT: Self = Self {
+        rdonly_cast: ABSENT,
+        tcp_sock: ABSENT,
+        socket_alloc: ABSENT,
+        cgroup: ABSENT,
+    };
+}
+
+/// The helper that the programs call where `bpf_rdonly_cast` is meant. No kernel has a
+/// helper of that number: user space makes the call what it stands for as it loads the
+/// programs, and where it can't, the verifier never comes to it.
+pub const RDONLY_CAST: i32 = 0x6361_7374;
+
+/// How the two ends of a firing know each other where others may run meanwhile.
 pub mod key {
     /// By the timer's address: both ends of the firing know it.
     pub const TIMER: u32 = 0;
@@ -168,10 +197,14 @@ pub struct Config {
     pub passive_with_reason: u32,
     /// 1 where the tracepoint tcp_send_reset has a third argument, the reason.
     pub reset_traced_with_reason: u32,
+    /// 1 where a softirq can be preempted.
+    pub preempt_rt: u32,
     /// 1 to log what only the programs can say.
     pub debug: u32,
     /// Where the members lie.
     pub offsets: Offsets,
+    /// What they are members of.
+    pub types: Types,
 }
 
 impl Config {
@@ -182,7 +215,7 @@ impl Config {
 
 /// What user space sets once the programs are attached: they do nothing before.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State {
     /// Since when events count, CLOCK_MONOTONIC ns; 0 while not armed.
     pub armed_ns: u64,
@@ -198,6 +231,12 @@ pub struct State {
     pub resets_seen: u32,
     /// Zero.
     pub reserved: u32,
+}
+
+impl State {
+    /// All zero: the programs do nothing.
+    // SAFETY: integers only, for which zero is a value.
+    pub const EMPTY: Self = unsafe { core::mem::zeroed() };
 }
 
 /// What the programs read from a socket that user space made for this purpose:

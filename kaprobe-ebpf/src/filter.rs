@@ -2,13 +2,10 @@
 //! that is not set costs nothing, since the verifier drops it.
 
 use aya_ebpf::maps::{Array, lpm_trie::Key};
-use kaprobe_ebpf::{
-    config::{MAX_CGROUPS, MAX_NETNS, filter},
-    wire::Socket,
-};
+use kaprobe_ebpf::config::{MAX_CGROUPS, MAX_NETNS, filter};
 
 use crate::{
-    kernel::{AF_INET6, ancestor_id, cgroup_of, config},
+    kernel::{AF_INET6, Identity, ancestor_id, cgroup_of, config},
     maps::{ADDRESSES, EITHER_PORTS, LOCAL_PORTS, REMOTE_PORTS},
 };
 
@@ -21,25 +18,26 @@ pub fn any() -> bool {
         || config!(cgroup_count) != 0
 }
 
-/// Whether this socket is one to keep.
+/// Whether this socket is one to keep. Of one that is only read as it is asked for,
+/// nothing is read that no filter asks for, and the dearest last.
 #[inline(always)]
-pub fn keeps(socket: &Socket) -> bool {
+pub fn keeps(socket: &impl Identity) -> bool {
     family(socket) && ports(socket) && netns(socket) && addresses(socket) && cgroups(socket)
 }
 
 #[inline(always)]
-fn family(socket: &Socket) -> bool {
-    config!(family) == 0 || config!(family) == socket.family as u32
+fn family(socket: &impl Identity) -> bool {
+    config!(family) == 0 || config!(family) == socket.family() as u32
 }
 
 #[inline(always)]
-fn ports(socket: &Socket) -> bool {
+fn ports(socket: &impl Identity) -> bool {
     let set = config!(filters);
-    (set & filter::LOCAL_PORT == 0 || has_port(&LOCAL_PORTS, socket.lport))
-        && (set & filter::REMOTE_PORT == 0 || has_port(&REMOTE_PORTS, socket.rport))
+    (set & filter::LOCAL_PORT == 0 || has_port(&LOCAL_PORTS, socket.lport()))
+        && (set & filter::REMOTE_PORT == 0 || has_port(&REMOTE_PORTS, socket.rport()))
         && (set & filter::EITHER_PORT == 0
-            || has_port(&EITHER_PORTS, socket.lport)
-            || has_port(&EITHER_PORTS, socket.rport))
+            || has_port(&EITHER_PORTS, socket.lport())
+            || has_port(&EITHER_PORTS, socket.rport()))
 }
 
 #[inline(always)]
@@ -50,13 +48,14 @@ fn has_port(ports: &Array<u64>, port: u16) -> bool {
 }
 
 #[inline(always)]
-fn netns(socket: &Socket) -> bool {
+fn netns(socket: &impl Identity) -> bool {
     let count = config!(netns_count) as usize;
     if count == 0 {
         return true;
     }
+    let netns = socket.netns();
     for i in 0..MAX_NETNS {
-        if i < count && config!(netns[i]) == socket.netns {
+        if i < count && config!(netns[i]) == netns {
             return true;
         }
     }
@@ -64,10 +63,13 @@ fn netns(socket: &Socket) -> bool {
 }
 
 #[inline(always)]
-fn addresses(socket: &Socket) -> bool {
-    config!(filters) & filter::ADDRESS == 0
-        || has_address(socket.family, &socket.laddr)
-        || has_address(socket.family, &socket.raddr)
+fn addresses(socket: &impl Identity) -> bool {
+    if config!(filters) & filter::ADDRESS == 0 {
+        return true;
+    }
+    let family = socket.family();
+    let (laddr, raddr) = socket.addresses();
+    has_address(family, &laddr) || has_address(family, &raddr)
 }
 
 #[inline(always)]
@@ -85,12 +87,12 @@ fn has_address(family: u16, address: &[u8; 16]) -> bool {
 }
 
 #[inline(always)]
-fn cgroups(socket: &Socket) -> bool {
+fn cgroups(socket: &impl Identity) -> bool {
     let count = config!(cgroup_count) as usize;
     if count == 0 {
         return true;
     }
-    let cgroup = cgroup_of(socket.sk);
+    let cgroup = cgroup_of(socket.sk());
     for i in 0..MAX_CGROUPS {
         if i < count && ancestor_id(cgroup, config!(cgroups[i].level)) == config!(cgroups[i].id) {
             return true;

@@ -1,119 +1,81 @@
 //! A firing of the keepalive timer, from its entry to its exit, and which row of
 //! `tcp_keepalive_timer`'s decision tree (net/ipv4/tcp_timer.c) it took.
 
-use aya_ebpf::{
-    EbpfContext,
-    helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id},
-};
+use aya_ebpf::EbpfContext;
 use aya_log_ebpf::debug;
 use kaprobe_ebpf::{
-    config::{ABSENT, State, key},
+    config::ABSENT,
     wire::{Event, cause, counter, flag, kind},
 };
 
 use crate::{
     filter,
     kernel::{
-        TCP_CLOSE, TCP_FIN_WAIT2, TCP_FLAG_RST, config, describe, dissect, identify, look_again,
-        now_ns, probes_out, socket_of, takes_probes_back, timer_of,
+        TCP_CLOSE, TCP_FIN_WAIT2, TCP_FLAG_RST, Unread, config, describe, dissect, look,
+        look_again, name, now_ns, probes_out, socket_of, takes_probes_back, timer_of,
     },
-    maps::{FIRINGS, count, state},
+    maps::{count, state},
     ring::{send, send_answered, send_closed, send_other, send_passive},
+    running::{self, Firing},
 };
 
 /// How long after arming an exit without entry may still belong to a firing that
 /// began before: far longer than any softirq runs.
 const ARMING_NS: u64 = 1_000_000_000;
 
-/// A firing between its entry and its exit.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Firing {
-    event: Event,
-    /// 1 once `tcp_destroy_sock` was seen inside.
-    destroyed: u64,
-}
-
-/// A firing of which nothing is known yet: in read-only memory, as the stack has no
-/// room to build one.
-static EMPTY: Firing = Firing {
-    event: Event::EMPTY,
-    destroyed: 0,
-};
-
-/// What user space has set, once it has armed the programs.
+/// Whether user space has armed the programs.
 #[inline(always)]
-fn armed() -> Option<&'static State> {
-    state().filter(|state| state.armed_ns != 0)
+fn armed() -> bool {
+    state!(armed_ns) != 0
 }
 
-/// What both ends of a firing know it by. The timer's address where both see it;
-/// a kretprobe sees no argument, but runs on the CPU and task of its entry.
-#[inline(always)]
-fn key_of(state: &State, timer: u64) -> u64 {
-    if state.key == key::TIMER {
-        return timer;
-    }
-    // Task 0 is current on every idle CPU, so the CPU counts too.
-    // SAFETY: helpers without arguments.
-    unsafe { bpf_get_current_pid_tgid() << 32 | bpf_get_smp_processor_id() as u64 }
-}
-
-/// The timer's function is about to run.
+/// The timer's function is about to run. What it may change is kept; the rest can be
+/// read once it is known to be wanted.
 #[inline(always)]
 pub fn enter<C: EbpfContext>(ctx: &C, timer: u64) {
-    let Some(state) = armed() else { return };
-    let socket = identify(socket_of(timer));
-    if !filter::keeps(&socket) {
+    let sk = socket_of(timer);
+    if !armed() || !filter::keeps(&Unread(sk)) {
         return;
     }
-    let key = key_of(state, timer);
-    if FIRINGS.get_ptr(key).is_some() {
-        // Left by a firing whose exit was missed.
-        count(counter::EXIT_MISSED);
-    }
-    #[expect(
-        clippy::needless_borrows_for_generic_args,
-        reason = "a value would be built on the stack, which has no room for it"
-    )]
-    let room = FIRINGS.insert(key, &EMPTY, 0).ok();
-    let Some(firing) = room.and_then(|()| FIRINGS.get_ptr_mut(key)) else {
+    let Some(firing) = running::begin(timer) else {
         count(counter::FIRING_UNTRACKED);
         if config!(debug) != 0 {
-            debug!(ctx, "no room for a firing of socket {:x}", socket.sk);
+            debug!(ctx, "no room for a firing of socket {:x}", sk);
         }
         return;
     };
-    // SAFETY: a value of a preallocated map, this context's own until its exit.
-    let event = unsafe { &mut (*firing).event };
-    event.socket = socket;
-    if state.resets_seen != 0 {
-        event.flags = flag::RESETS_SEEN;
-    }
-    describe(socket.sk, event);
+    let event = &mut firing.event;
+    event.socket.sk = sk;
+    event.flags = if state!(resets_seen) != 0 {
+        flag::RESETS_SEEN
+    } else {
+        0
+    };
+    event.firing_ns = 0;
+    event.reason = 0;
+    look(sk, event);
 }
 
 /// The timer's function has run. `timer` is 0 where the hook does not know it.
 #[inline(always)]
 pub fn exit<C: EbpfContext>(ctx: &C, timer: u64) {
-    let Some(state) = state() else { return };
-    let key = key_of(state, timer);
-    let Some(found) = FIRINGS.get_ptr_mut(key) else {
-        if !filter::any() && state.armed_ns != 0 && now_ns() > state.armed_ns + ARMING_NS {
+    let Some(firing) = running::find(timer) else {
+        let armed_ns = state!(armed_ns);
+        if !filter::any() && armed_ns != 0 && now_ns() > armed_ns + ARMING_NS {
             count(counter::ENTRY_MISSED);
         }
         return;
     };
-    // SAFETY: a value of a preallocated map, ours until its key is removed below.
-    let firing = unsafe { &mut *found };
+    let destroyed = firing.destroyed != 0;
     let event = &mut firing.event;
-    look_again(event.socket.sk, event);
-    (event.kind, event.cause) = classify(event, firing.destroyed != 0, state.hz);
+    let sk = event.socket.sk;
+    look_again(sk, event);
+    (event.kind, event.cause) = classify(event, destroyed, state!(hz));
     if config!(debug) != 0 && event.kind == kind::UNCLASSIFIED {
         debug!(
             ctx,
             "socket {:x}: unclassified: state {} to {}, probes {} to {}, expires in {}",
-            event.socket.sk,
+            sk,
             event.state,
             event.state_after,
             event.probes_out,
@@ -121,20 +83,22 @@ pub fn exit<C: EbpfContext>(ctx: &C, timer: u64) {
             event.expires_after.wrapping_sub(event.jiffies_after)
         );
     }
-    send(event);
-    if firing.destroyed != 0 {
-        send_closed(event.socket.sk, |closed| *closed = *event);
+    send(event, |event| {
+        if !destroyed {
+            name(sk, event);
+        }
+    });
+    if destroyed {
+        send_closed(sk, |closed| *closed = *event);
     }
-    let _gone_already = FIRINGS.remove(key);
+    running::end(firing);
 }
 
 /// `tcp_send_active_reset` was called. `reason` is [`ABSENT`] where this kernel
 /// gives none.
 #[inline(always)]
 pub fn reset(sk: u64, reason: u32) {
-    let Some(state) = armed() else { return };
-    let socket = identify(sk);
-    if !filter::keeps(&socket) {
+    if !armed() || !filter::keeps(&Unread(sk)) {
         return;
     }
     let has_reason = if reason == ABSENT {
@@ -144,14 +108,14 @@ pub fn reset(sk: u64, reason: u32) {
     };
     let mut firing_ns = 0;
     let mut in_timer = 0;
-    if let Some(firing) = running(state, sk) {
+    if let Some(firing) = running(sk) {
         firing_ns = firing.event.mono_ns;
         in_timer = flag::RESET_IN_TIMER;
         firing.event.firing_ns = firing_ns;
         firing.event.flags |= in_timer | has_reason;
         firing.event.reason = reason;
     }
-    send_other(kind::RST_SENT, &socket, |event| {
+    send_other(kind::RST_SENT, |event| {
         event.flags = in_timer | has_reason;
         event.reason = reason;
         event.firing_ns = firing_ns;
@@ -162,12 +126,8 @@ pub fn reset(sk: u64, reason: u32) {
 /// `tcp_receive_reset` was traced: the socket still is as it was before.
 #[inline(always)]
 pub fn received(sk: u64) {
-    if armed().is_none() {
-        return;
-    }
-    let socket = identify(sk);
-    if filter::keeps(&socket) {
-        send_other(kind::RST_RECEIVED, &socket, |event| describe(sk, event));
+    if armed() && filter::keeps(&Unread(sk)) {
+        send_other(kind::RST_RECEIVED, |event| describe(sk, event));
     }
 }
 
@@ -175,7 +135,7 @@ pub fn received(sk: u64) {
 /// minisock, or 0 for nothing.
 #[inline(always)]
 pub fn passive(sk: u64, skb: u64, reason: u32) {
-    if armed().is_none() {
+    if !armed() {
         return;
     }
     send_passive(|event| {
@@ -194,13 +154,12 @@ pub fn passive(sk: u64, skb: u64, reason: u32) {
 /// Nearly all of them come while no probe is out: that is asked first.
 #[inline(always)]
 pub fn segment(sk: u64, skb: u64) {
-    if probes_out(sk) == 0 || armed().is_none() {
+    if probes_out(sk) == 0 || !armed() {
         return;
     }
     send_answered(sk, |event| {
         let answers = takes_probes_back(sk, skb);
         if answers {
-            event.socket = identify(sk);
             describe(sk, event);
         }
         answers
@@ -210,27 +169,22 @@ pub fn segment(sk: u64, skb: u64) {
 /// `tcp_destroy_sock` was traced: the address can be another socket's from here.
 #[inline(always)]
 pub fn destroy(sk: u64) {
-    let Some(state) = armed() else { return };
-    if let Some(firing) = running(state, sk) {
-        // The firing speaks first; its exit sends the end.
-        firing.destroyed = 1;
+    if !armed() {
         return;
     }
-    send_closed(sk, |event| {
-        *event = Event::EMPTY;
-        event.socket = identify(sk);
-        describe(sk, event);
-    });
+    if let Some(firing) = running(sk) {
+        // The firing speaks first; its exit sends the end. It is named while it is there.
+        firing.destroyed = 1;
+        name(sk, &mut firing.event);
+        return;
+    }
+    send_closed(sk, |event| describe(sk, event));
 }
 
 /// The firing that runs on this socket in this context, if one does.
 #[inline(always)]
-fn running(state: &State, sk: u64) -> Option<&'static mut Firing> {
-    let found = FIRINGS.get_ptr_mut(key_of(state, timer_of(sk)))?;
-    // SAFETY: a value of a preallocated map. Only the context that runs the firing
-    // touches it, and this hook was called from inside that context.
-    let firing = unsafe { &mut *found };
-    (firing.event.socket.sk == sk).then_some(firing)
+fn running(sk: u64) -> Option<&'static mut Firing> {
+    running::find(timer_of(sk))
 }
 
 /// Which outcome the values before and after prove.

@@ -1,13 +1,15 @@
 //! The only module that reads kernel memory.
 //!
 //! Every offset comes from [`Config`], by name from the running kernel's BTF. A
-//! read that faults gives zeroes: `bpf_probe_read_kernel` clears its destination.
+//! read that faults gives zeroes: `bpf_probe_read_kernel` clears its destination, and
+//! so does a load from an address that is [`typed`] (`ex_handler_bpf`,
+//! arch/x86/net/bpf_jit_comp.c).
 
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns, generated::bpf_probe_read_kernel};
 use kaprobe_ebpf::{
-    config::{ABSENT, Config},
+    config::{ABSENT, Config, RDONLY_CAST},
     wire::{Event, Snapshot, Socket, flag, kind},
 };
 
@@ -66,21 +68,50 @@ fn read<T: Copy + Default>(base: u64, offset: u32) -> T {
     value
 }
 
-/// Fills a place from the member at an offset of [`Config::offsets`]. The place's
-/// size is the member's.
-macro_rules! fill {
-    ($to:expr, $base:expr, $offset:ident) => {
-        read_into(
-            (&raw mut $to).cast(),
-            size_of_val(&$to) as u32,
-            $base,
-            config!(offsets.$offset),
-        )
+/// Tells the verifier what an address is of, where it can be told. It then lets
+/// [`load`] do without a helper; the call itself is no more than a move
+/// (`fixup_kfunc_call`, kernel/bpf/verifier.c).
+#[inline(always)]
+fn typed(address: u64, structure: u32) -> u64 {
+    if structure == ABSENT {
+        return address;
+    }
+    // SAFETY: never called as what it is: see `RDONLY_CAST`.
+    let rdonly_cast: extern "C" fn(u64, u32) -> u64 =
+        unsafe { core::mem::transmute(RDONLY_CAST as usize) };
+    rdonly_cast(address, structure)
+}
+
+/// A socket's address, [`typed`]. What lies past a minisock's end is not its own.
+#[inline(always)]
+fn tcp_sock(sk: u64) -> u64 {
+    typed(sk, config!(types.tcp_sock))
+}
+
+/// Loads a `T` at `base + offset`. `base` is [`typed`], or was loaded from what is.
+#[inline(always)]
+fn load<T: Copy + Default>(base: u64, offset: u32) -> T {
+    if config!(types.rdonly_cast) == ABSENT {
+        return read(base, offset);
+    }
+    let place = (base + offset as u64) as *const T;
+    // SAFETY: the verifier has seen what lies there, and the load may fault.
+    unsafe { place.read_volatile() }
+}
+
+/// The member at an offset of [`Config::offsets`], of an address that is [`typed`], or
+/// was loaded from what is.
+macro_rules! member {
+    ($base:expr, $offset:ident) => {
+        load($base, config!(offsets.$offset))
+    };
+    ($base:expr, $offset:ident => $type:ty) => {
+        load::<$type>($base, config!(offsets.$offset))
     };
 }
 
-/// The member at an offset of [`Config::offsets`].
-macro_rules! member {
+/// The member at an offset of [`Config::offsets`], of any address.
+macro_rules! probe {
     ($base:expr, $offset:ident) => {
         read($base, config!(offsets.$offset))
     };
@@ -118,46 +149,146 @@ pub fn timer_of(sk: u64) -> u64 {
 /// The function that a timer calls.
 #[inline(always)]
 pub fn timer_function(timer: u64) -> u64 {
-    member!(timer, timer_function)
+    member!(timer_of(tcp_sock(socket_of(timer))), timer_function)
 }
 
 /// The socket's cookie, 0 where none was made.
 #[inline(always)]
 pub fn cookie(sk: u64) -> u64 {
-    member!(sk, skc_cookie)
+    member!(tcp_sock(sk), skc_cookie)
 }
 
 /// The keepalive time and interval of the socket's netns, jiffies.
 #[inline(always)]
 pub fn sysctls(sk: u64) -> (u32, u32) {
-    let net: u64 = member!(sk, skc_net);
+    let net: u64 = member!(tcp_sock(sk), skc_net);
     (
         member!(net, net_keepalive_time),
         member!(net, net_keepalive_intvl),
     )
 }
 
-/// Which socket this is: all that the filters ask for, so that one filtered out
-/// costs no more than this.
-#[inline(always)]
-pub fn identify(sk: u64) -> Socket {
-    let mut socket = Socket::EMPTY;
-    socket.sk = sk;
-    fill!(socket.family, sk, skc_family);
-    fill!(socket.lport, sk, inet_sport);
-    fill!(socket.rport, sk, skc_dport);
-    socket.lport = u16::from_be(socket.lport);
-    socket.rport = u16::from_be(socket.rport);
-    if socket.family == AF_INET6 && config!(offsets.skc_v6_daddr) != ABSENT {
-        fill!(socket.laddr, sk, skc_v6_rcv_saddr);
-        fill!(socket.raddr, sk, skc_v6_daddr);
-    } else {
-        fill_v4(&mut socket.laddr, sk, config!(offsets.skc_rcv_saddr));
-        fill_v4(&mut socket.raddr, sk, config!(offsets.skc_daddr));
+/// Which socket: what the filters ask for.
+pub trait Identity {
+    /// Its address.
+    fn sk(&self) -> u64;
+    /// Its address family.
+    fn family(&self) -> u16;
+    /// Its local port, host order.
+    fn lport(&self) -> u16;
+    /// Its remote port, host order.
+    fn rport(&self) -> u16;
+    /// Its local and its remote address.
+    fn addresses(&self) -> ([u8; 16], [u8; 16]);
+    /// Inode number of its network namespace.
+    fn netns(&self) -> u32;
+}
+
+/// A socket of the kernel's, by its address: read as it is asked for.
+pub struct Unread(pub u64);
+
+impl Identity for Unread {
+    #[inline(always)]
+    fn sk(&self) -> u64 {
+        self.0
     }
-    let net: u64 = member!(sk, skc_net);
-    fill!(socket.netns, net, net_inum);
-    socket
+
+    #[inline(always)]
+    fn family(&self) -> u16 {
+        member!(tcp_sock(self.0), skc_family)
+    }
+
+    #[inline(always)]
+    fn lport(&self) -> u16 {
+        u16::from_be(member!(tcp_sock(self.0), inet_sport))
+    }
+
+    #[inline(always)]
+    fn rport(&self) -> u16 {
+        u16::from_be(member!(tcp_sock(self.0), skc_dport))
+    }
+
+    #[inline(always)]
+    fn addresses(&self) -> ([u8; 16], [u8; 16]) {
+        let sk = tcp_sock(self.0);
+        if self.family() == AF_INET6 && config!(offsets.skc_v6_daddr) != ABSENT {
+            (
+                v6(sk, config!(offsets.skc_v6_rcv_saddr)),
+                v6(sk, config!(offsets.skc_v6_daddr)),
+            )
+        } else {
+            (
+                wide(member!(sk, skc_rcv_saddr)),
+                wide(member!(sk, skc_daddr)),
+            )
+        }
+    }
+
+    #[inline(always)]
+    fn netns(&self) -> u32 {
+        let net: u64 = member!(tcp_sock(self.0), skc_net);
+        member!(net, net_inum)
+    }
+}
+
+/// One that has been read.
+impl Identity for Socket {
+    #[inline(always)]
+    fn sk(&self) -> u64 {
+        self.sk
+    }
+
+    #[inline(always)]
+    fn family(&self) -> u16 {
+        self.family
+    }
+
+    #[inline(always)]
+    fn lport(&self) -> u16 {
+        self.lport
+    }
+
+    #[inline(always)]
+    fn rport(&self) -> u16 {
+        self.rport
+    }
+
+    #[inline(always)]
+    fn addresses(&self) -> ([u8; 16], [u8; 16]) {
+        (self.laddr, self.raddr)
+    }
+
+    #[inline(always)]
+    fn netns(&self) -> u32 {
+        self.netns
+    }
+}
+
+/// Reads which socket this is.
+#[inline(always)]
+pub fn identify(sk: u64, socket: &mut Socket) {
+    let unread = Unread(sk);
+    socket.sk = sk;
+    socket.family = unread.family();
+    socket.lport = unread.lport();
+    socket.rport = unread.rport();
+    (socket.laddr, socket.raddr) = unread.addresses();
+    socket.netns = unread.netns();
+}
+
+/// An IPv6 address.
+#[inline(always)]
+fn v6(sk: u64, offset: u32) -> [u8; 16] {
+    let halves: [u64; 2] = [load(sk, offset), load(sk, offset + 8)];
+    // SAFETY: integers of the same size.
+    unsafe { core::mem::transmute(halves) }
+}
+
+/// An IPv4 address, the first four bytes of sixteen.
+#[inline(always)]
+fn wide(v4: u32) -> [u8; 16] {
+    // SAFETY: integers of the same size.
+    unsafe { core::mem::transmute([v4, 0, 0, 0]) }
 }
 
 /// The ends of the segment in `skb`, seen from this host, and what else its headers
@@ -166,9 +297,9 @@ pub fn identify(sk: u64) -> Socket {
 /// from a segment that has a socket.)
 #[inline(always)]
 pub fn dissect(sk: u64, skb: u64, event: &mut Event) {
-    let head: u64 = member!(skb, skb_head);
-    let network = member!(skb, skb_network_header => u16) as u64;
-    let transport = member!(skb, skb_transport_header => u16) as u64;
+    let head: u64 = probe!(skb, skb_head);
+    let network = probe!(skb, skb_network_header => u16) as u64;
+    let transport = probe!(skb, skb_transport_header => u16) as u64;
     let (ip, tcp) = (head + network, head + transport);
     let socket = &mut event.socket;
 
@@ -185,35 +316,35 @@ pub fn dissect(sk: u64, skb: u64, event: &mut Event) {
         40 + u16::from_be(read(ip, 4)) as u64
     } else {
         socket.family = AF_INET;
-        fill_v4(&mut socket.raddr, ip, 12);
-        fill_v4(&mut socket.laddr, ip, 16);
+        socket.raddr = wide(read(ip, 12));
+        socket.laddr = wide(read(ip, 16));
         event.segment_ttl = read(ip, 8);
         u16::from_be(read(ip, 2)) as u64
     };
     event.segment_len = ip_bytes.saturating_sub(transport - network + tcp_bytes) as u32;
 
     let net: u64 = if sk != 0 {
-        event.state = member!(sk, skc_state);
-        member!(sk, skc_net)
+        event.state = probe!(sk, skc_state);
+        probe!(sk, skc_net)
     } else {
-        let dev: u64 = member!(skb, skb_dev);
-        member!(dev, dev_net)
+        let dev: u64 = probe!(skb, skb_dev);
+        probe!(dev, dev_net)
     };
-    fill!(socket.netns, net, net_inum);
+    socket.netns = probe!(net, net_inum);
 }
 
 /// `icsk_probes_out`: probes sent and not answered.
 #[inline(always)]
 pub fn probes_out(sk: u64) -> u8 {
-    member!(sk, icsk_probes_out)
+    member!(tcp_sock(sk), icsk_probes_out)
 }
 
 /// FIN, SYN, RST, PSH, ACK, URG, ECE and CWR of the segment in `skb`, FIN in the lowest
 /// bit.
 #[inline(always)]
 fn segment_flags(skb: u64) -> u8 {
-    let head: u64 = member!(skb, skb_head);
-    read(head + member!(skb, skb_transport_header => u16) as u64, 13)
+    let head: u64 = probe!(skb, skb_head);
+    read(head + probe!(skb, skb_transport_header => u16) as u64, 13)
 }
 
 /// Whether the segment in `skb` takes probes back: whether `tcp_ack` will come to where
@@ -226,7 +357,9 @@ fn segment_flags(skb: u64) -> u8 {
 #[inline(always)]
 pub fn takes_probes_back(sk: u64, skb: u64) -> bool {
     let flags = segment_flags(skb);
-    let (end_seq, ack_seq): (u32, u32) = (member!(skb, skb_end_seq), member!(skb, skb_ack_seq));
+    let sk = tcp_sock(sk);
+    let end_seq: u32 = probe!(skb, skb_end_seq);
+    let ack_seq: u32 = probe!(skb, skb_ack_seq);
     let (rcv_nxt, snd_una): (u32, u32) = (member!(sk, rcv_nxt), member!(sk, snd_una));
     let write_seq: u32 = member!(sk, write_seq);
     flags & TCP_FLAG_ACK != 0
@@ -242,33 +375,41 @@ fn before(one: u32, other: u32) -> bool {
     (one.wrapping_sub(other) as i32) < 0
 }
 
-/// Reads an IPv4 address into the first four bytes of sixteen.
-#[inline(always)]
-fn fill_v4(wide: &mut [u8; 16], sk: u64, offset: u32) {
-    let (v4, _) = wide.split_at_mut(4);
-    read_into(v4.as_mut_ptr(), 4, sk, offset);
-}
-
-/// What the socket says of itself now, past its identity.
+/// What the socket says of itself now.
 #[inline(always)]
 pub fn describe(sk: u64, event: &mut Event) {
+    look(sk, event);
+    name(sk, event);
+}
+
+/// Which socket it is, and whose: what no firing changes.
+#[inline(always)]
+pub fn name(sk: u64, event: &mut Event) {
+    identify(sk, &mut event.socket);
+    event.inode = inode(sk);
+    event.cgroup = cgroup_id(cgroup_of(sk));
+    let sk = tcp_sock(sk);
+    event.cookie = member!(sk, skc_cookie);
+    event.uid = member!(sk, sk_uid);
+}
+
+/// What the socket is at, and its settings.
+#[inline(always)]
+pub fn look(sk: u64, event: &mut Event) {
+    let sk = tcp_sock(sk);
     event.mono_ns = now_ns();
     event.jiffies = jiffies();
     event.jiffies_after = event.jiffies;
-    event.inode = inode(sk);
-    event.cgroup = read_cgroup_id(cgroup_of(sk));
     event.flags |= flags(sk);
-    fill!(event.cookie, sk, skc_cookie);
-    fill!(event.uid, sk, sk_uid);
-    fill!(event.state, sk, skc_state);
-    fill!(event.retransmits, sk, icsk_retransmits);
-    fill!(event.probes_out, sk, icsk_probes_out);
-    fill!(event.packets_out, sk, packets_out);
-    fill!(event.lrcvtime, sk, lrcvtime);
-    fill!(event.rcv_tstamp, sk, rcv_tstamp);
-    fill!(event.lsndtime, sk, lsndtime);
-    fill!(event.err, sk, sk_err);
-    fill!(event.expires, timer_of(sk), timer_expires);
+    event.state = member!(sk, skc_state);
+    event.retransmits = member!(sk, icsk_retransmits);
+    event.probes_out = member!(sk, icsk_probes_out);
+    event.packets_out = member!(sk, packets_out);
+    event.lrcvtime = member!(sk, lrcvtime);
+    event.rcv_tstamp = member!(sk, rcv_tstamp);
+    event.lsndtime = member!(sk, lsndtime);
+    event.err = member!(sk, sk_err);
+    event.expires = member!(timer_of(sk), timer_expires);
     event.state_after = event.state;
     event.probes_out_after = event.probes_out;
     event.expires_after = event.expires;
@@ -278,13 +419,13 @@ pub fn describe(sk: u64, event: &mut Event) {
 /// The socket's own settings, and those of its netns.
 #[inline(always)]
 fn settings(sk: u64, event: &mut Event) {
-    fill!(event.keepalive_time, sk, keepalive_time);
-    fill!(event.keepalive_intvl, sk, keepalive_intvl);
-    fill!(event.user_timeout, sk, icsk_user_timeout);
+    event.keepalive_time = member!(sk, keepalive_time);
+    event.keepalive_intvl = member!(sk, keepalive_intvl);
+    event.user_timeout = member!(sk, icsk_user_timeout);
     event.keepalive_probes = member!(sk, keepalive_probes => u8) as u32;
     let net: u64 = member!(sk, skc_net);
-    fill!(event.sysctl_time, net, net_keepalive_time);
-    fill!(event.sysctl_intvl, net, net_keepalive_intvl);
+    event.sysctl_time = member!(net, net_keepalive_time);
+    event.sysctl_intvl = member!(net, net_keepalive_intvl);
     event.sysctl_probes = if config!(offsets.net_keepalive_probes_size) == 1 {
         member!(net, net_keepalive_probes => u8) as u32
     } else {
@@ -299,7 +440,7 @@ fn flags(sk: u64) -> u16 {
     let owned: u32 = member!(sk, sk_lock_owned);
     // `tcp_write_queue_empty`: the list head points to itself.
     let queue = sk + config!(offsets.sk_write_queue) as u64;
-    let first: u64 = read(queue, 0);
+    let first: u64 = load(queue, 0);
     let mut flags = 0;
     if bits & SOCK_DEAD != 0 {
         flags |= flag::DEAD;
@@ -320,15 +461,16 @@ fn flags(sk: u64) -> u16 {
 /// be free by then, and even another's; the outcomes that free it do not look here.
 #[inline(always)]
 pub fn look_again(sk: u64, event: &mut Event) {
+    let sk = tcp_sock(sk);
     let timer = timer_of(sk);
     let pprev: u64 = member!(timer, timer_pprev);
     if pprev != 0 {
         event.flags |= flag::PENDING_AFTER;
     }
-    fill!(event.expires_after, timer, timer_expires);
-    fill!(event.state_after, sk, skc_state);
-    fill!(event.probes_out_after, sk, icsk_probes_out);
-    fill!(event.err, sk, sk_err);
+    event.expires_after = member!(timer, timer_expires);
+    event.state_after = member!(sk, skc_state);
+    event.probes_out_after = member!(sk, icsk_probes_out);
+    event.err = member!(sk, sk_err);
     event.jiffies_after = jiffies();
 }
 
@@ -342,49 +484,49 @@ pub fn iterated(ctx: *mut c_void) -> u64 {
 /// The socket as it is. A minisock has no more of a socket than `sock_common`; what
 /// lies past that is its own.
 #[inline(always)]
-pub fn snapshot(socket: Socket, snapshot: &mut Snapshot) {
-    let sk = socket.sk;
+pub fn snapshot(sk: u64, snapshot: &mut Snapshot) {
     let event = &mut snapshot.event;
-    event.socket = socket;
     event.kind = kind::SNAPSHOT;
-    fill!(event.state, sk, skc_state);
+    event.state = member!(tcp_sock(sk), skc_state);
     match event.state {
         TCP_TIME_WAIT => {
-            fill!(snapshot.rto_expires, sk, tw_expires);
-            fill!(snapshot.substate, sk, tw_substate);
+            snapshot.rto_expires = probe!(sk, tw_expires);
+            snapshot.substate = probe!(sk, tw_substate);
         }
         TCP_NEW_SYN_RECV => {
-            fill!(snapshot.rto_expires, sk, rsk_expires);
-            snapshot.timeouts = member!(sk, rsk_num_timeout => u8) >> 1;
+            snapshot.rto_expires = probe!(sk, rsk_expires);
+            snapshot.timeouts = probe!(sk, rsk_num_timeout => u8) >> 1;
         }
         _ => {
             describe(sk, event);
             look_again(sk, event);
-            fill!(snapshot.rto_expires, sk, rto_expires);
-            fill!(snapshot.pending, sk, icsk_pending);
-            fill!(snapshot.rcv_nxt, sk, rcv_nxt);
-            fill!(snapshot.copied_seq, sk, copied_seq);
-            fill!(snapshot.write_seq, sk, write_seq);
-            fill!(snapshot.snd_una, sk, snd_una);
-            fill!(snapshot.ack_backlog, sk, sk_ack_backlog);
+            let sk = tcp_sock(sk);
+            snapshot.rto_expires = member!(sk, rto_expires);
+            snapshot.pending = member!(sk, icsk_pending);
+            snapshot.rcv_nxt = member!(sk, rcv_nxt);
+            snapshot.copied_seq = member!(sk, copied_seq);
+            snapshot.write_seq = member!(sk, write_seq);
+            snapshot.snd_una = member!(sk, snd_una);
+            snapshot.ack_backlog = member!(sk, sk_ack_backlog);
             return;
         }
     }
     event.mono_ns = now_ns();
     event.jiffies = jiffies();
     event.jiffies_after = event.jiffies;
+    identify(sk, &mut event.socket);
     // `inet_sport` is past what a minisock has.
-    fill!(event.socket.lport, sk, skc_num);
+    event.socket.lport = member!(tcp_sock(sk), skc_num);
 }
 
 /// The inode number of the socket's file; 0 for an orphan.
 #[inline(always)]
 fn inode(sk: u64) -> u64 {
-    let socket: u64 = member!(sk, sk_socket);
+    let socket: u64 = member!(tcp_sock(sk), sk_socket);
     if socket == 0 {
         return 0;
     }
-    member!(socket, socket_ino)
+    member!(typed(socket, config!(types.socket_alloc)), socket_ino)
 }
 
 /// The cgroup v2 that the socket was made in; 0 where unknown.
@@ -393,18 +535,18 @@ pub fn cgroup_of(sk: u64) -> u64 {
     if config!(offsets.sk_cgrp) == ABSENT {
         return 0;
     }
-    let cgroup: u64 = member!(sk, sk_cgrp);
+    if config!(offsets.sk_cgrp_tagged) == 0 {
+        return member!(tcp_sock(sk), sk_cgrp);
+    }
     // 5.10: `sock_cgroup_ptr`, include/linux/cgroup.h: the low bits say that no
     // pointer is held, and the socket then counts to the root.
-    if config!(offsets.sk_cgrp_tagged) == 1 && cgroup & 3 != 0 {
-        return 0;
-    }
-    cgroup
+    let tagged: u64 = probe!(sk, sk_cgrp);
+    if tagged & 3 == 0 { tagged } else { 0 }
 }
 
 /// The id of a cgroup: its directory's inode number.
 #[inline(always)]
-pub fn read_cgroup_id(cgroup: u64) -> u64 {
+fn cgroup_id(cgroup: u64) -> u64 {
     if cgroup == 0 {
         return 0;
     }
@@ -416,13 +558,13 @@ pub fn read_cgroup_id(cgroup: u64) -> u64 {
 /// above that level.
 #[inline(always)]
 pub fn ancestor_id(cgroup: u64, level: u32) -> u64 {
-    let own: u32 = member!(cgroup, cgroup_level);
-    if cgroup == 0 || own < level {
+    if cgroup == 0 || member!(cgroup, cgroup_level => u32) < level {
         return 0;
     }
     let slot = level * 8;
     if config!(offsets.cgroup_ancestors) != ABSENT {
-        return read_cgroup_id(read(cgroup, config!(offsets.cgroup_ancestors) + slot));
+        let ancestor = read(cgroup, config!(offsets.cgroup_ancestors) + slot);
+        return cgroup_id(typed(ancestor, config!(types.cgroup)));
     }
     read(cgroup, config!(offsets.cgroup_ancestor_ids) + slot)
 }

@@ -14,6 +14,7 @@ mod firing;
 mod kernel;
 mod maps;
 mod ring;
+mod running;
 
 use core::ffi::c_void;
 
@@ -198,10 +199,8 @@ pub extern "C" fn sockets(ctx: *mut c_void) -> i32 {
     if sk == 0 {
         return 0;
     }
-    let socket = kernel::identify(sk);
-    // Ports as they are where a minisock has them.
     let mut snapshot = Snapshot::EMPTY;
-    kernel::snapshot(socket, &mut snapshot);
+    kernel::snapshot(sk, &mut snapshot);
     if !filter::keeps(&snapshot.event.socket) {
         return 0;
     }
@@ -248,14 +247,14 @@ fn passive_reason(argument: impl FnOnce() -> u32) -> u32 {
 /// Whether a timer is a keepalive timer; the tracepoints see every timer there is.
 #[inline(always)]
 fn is_keepalive(timer: u64) -> bool {
-    state().is_some_and(|state| state.timer_function == kernel::timer_function(timer))
+    state!(timer_function) == kernel::timer_function(timer)
 }
 
 /// Tells user space what only a socket knows, from the end of one that it made.
 #[inline(always)]
 fn learn(sk: u64) {
-    let Some(state) = state() else { return };
-    if state.learn_cookie == 0 || kernel::cookie(sk) != state.learn_cookie {
+    let cookie = state!(learn_cookie);
+    if cookie == 0 || kernel::cookie(sk) != cookie {
         return;
     }
     let (keepalive_time, keepalive_intvl) = kernel::sysctls(sk);

@@ -11,16 +11,19 @@ use kaprobe_ebpf::{
     wire::counter,
 };
 
-use crate::firing::Firing;
+use crate::running::Firing;
 
 /// Events on their way up; user space sets the size.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
 
-/// Firings between entry and exit. One a CPU at a time, more on PREEMPT_RT, where
-/// a softirq can be preempted by another: user space sets the size to suit.
+/// Firings between entry and exit, one a CPU: user space sets the size.
 #[map]
-pub static FIRINGS: HashMap<u64, Firing> = HashMap::with_max_entries(256, 0);
+pub static FIRINGS: Array<Firing> = Array::with_max_entries(1, 0);
+
+/// The same on PREEMPT_RT, where there may be more: user space sets the size to suit.
+#[map]
+pub static FIRINGS_PREEMPTED: HashMap<u64, Firing> = HashMap::with_max_entries(1, 0);
 
 /// Sockets that an event has spoken of, by address.
 #[map]
@@ -34,9 +37,17 @@ pub static SOCKETS: HashMap<u64, Known> = HashMap::with_max_entries(65_536, 0);
 #[map]
 pub static COUNTERS: Array<u64> = Array::with_max_entries(counter::COUNT, BPF_F_MMAPABLE);
 
-/// One [`State`].
-#[map]
-pub static STATE: Array<State> = Array::with_max_entries(1, 0);
+/// What user space has set. It is all that `.bss` holds, and is set under that name.
+pub static mut STATE: State = State::EMPTY;
+
+/// A member of [`STATE`]. Volatile, as user space writes it at any time.
+macro_rules! state {
+    ($member:ident) => {
+        // SAFETY: a place inside a static, aligned as its type is. Nothing refers to it.
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::STATE.$member) }
+    };
+}
+pub(crate) use state;
 
 /// One [`Learned`].
 #[map]
@@ -79,10 +90,4 @@ pub fn count(counter: u32) {
         // Volatile, as user space reads it at any time.
         unsafe { n.write_volatile(n.read_volatile() + 1) };
     }
-}
-
-/// What user space has set.
-#[inline(always)]
-pub fn state() -> Option<&'static State> {
-    STATE.get(0)
 }

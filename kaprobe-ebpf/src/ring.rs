@@ -1,7 +1,7 @@
 //! The only module that writes the ring buffer, and that gives sockets their
 //! identity: both happen when an event goes up.
 
-use kaprobe_ebpf::wire::{Event, Socket, VERSION, counter, flag, kind};
+use kaprobe_ebpf::wire::{Event, VERSION, counter, flag, kind};
 
 use crate::{
     kernel::{config, now_ns},
@@ -15,9 +15,9 @@ fn wanted(kind: u16) -> bool {
 }
 
 /// Sends a firing up, if the mask asks for it or if it is the first to show an
-/// earlier probe answered.
+/// earlier probe answered. Only then does `fill` tell the rest of it.
 #[inline(always)]
-pub fn send(event: &mut Event) {
+pub fn send(event: &mut Event, fill: impl FnOnce(&mut Event)) {
     let wanted = wanted(event.kind);
     if !wanted && event.probes_out != 0 {
         return;
@@ -39,20 +39,22 @@ pub fn send(event: &mut Event) {
         },
         None => remember(event, probing),
     }
-    submit(event);
+    fill(event);
+    reserve(event.kind, |slot| {
+        *slot = *event;
+        true
+    });
 }
 
 /// Sends up something else that a socket did; `fill` says what.
 #[inline(always)]
-pub fn send_other(kind: u16, socket: &Socket, fill: impl FnOnce(&mut Event)) {
+pub fn send_other(kind: u16, fill: impl FnOnce(&mut Event)) {
     if !wanted(kind) {
         return;
     }
     reserve(kind, |event| {
-        *event = Event::EMPTY;
-        event.socket = *socket;
         fill(event);
-        match SOCKETS.get_ptr_mut(socket.sk) {
+        match SOCKETS.get_ptr_mut(event.socket.sk) {
             // SAFETY: a value of a preallocated map stays mapped while programs run.
             Some(known) => event.born_ns = unsafe { (*known).born_ns },
             None => remember(event, 0),
@@ -66,10 +68,7 @@ pub fn send_other(kind: u16, socket: &Socket, fill: impl FnOnce(&mut Event)) {
 #[inline(always)]
 pub fn send_passive(fill: impl FnOnce(&mut Event) -> bool) {
     if wanted(kind::RST_PASSIVE) {
-        reserve(kind::RST_PASSIVE, |event| {
-            *event = Event::EMPTY;
-            fill(event)
-        });
+        reserve(kind::RST_PASSIVE, fill);
     }
 }
 
@@ -87,7 +86,6 @@ pub fn send_answered(sk: u64, fill: impl FnOnce(&mut Event) -> bool) {
         return;
     }
     reserve(kind::ANSWERED, |event| {
-        *event = Event::EMPTY;
         let answered = fill(event);
         if answered {
             event.born_ns = known.born_ns;
@@ -131,16 +129,8 @@ fn remember(event: &mut Event, probing: u64) {
     }
 }
 
-#[inline(always)]
-fn submit(event: &Event) {
-    reserve(event.kind, |slot| {
-        *slot = *event;
-        true
-    });
-}
-
-/// Puts an event into the ring buffer, or counts it as lost. `fill` must write all
-/// of it, since the slot holds what was there before, and says whether to keep it.
+/// Puts an event into the ring buffer, or counts it as lost. `fill` fills it in, and
+/// says whether to keep it.
 #[inline(always)]
 fn reserve(kind: u16, fill: impl FnOnce(&mut Event) -> bool) {
     let Some(mut slot) = EVENTS.reserve::<Event>(0) else {
@@ -149,6 +139,7 @@ fn reserve(kind: u16, fill: impl FnOnce(&mut Event) -> bool) {
     };
     // SAFETY: integers only, for which any bytes are a value.
     let event = unsafe { slot.assume_init_mut() };
+    *event = Event::EMPTY;
     if !fill(event) {
         slot.discard(0);
         return;

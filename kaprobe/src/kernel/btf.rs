@@ -65,12 +65,19 @@ impl KernelTypes {
     /// A function's number among the types.
     #[must_use]
     pub fn function(&self, name: &str) -> Option<u32> {
+        self.number(name, |found| matches!(found, Type::Func(_)))
+    }
+
+    /// A structure's number among the types.
+    #[must_use]
+    pub fn structure(&self, name: &str) -> Option<u32> {
+        self.number(name, |found| matches!(found, Type::Struct(_)))
+    }
+
+    fn number(&self, name: &str, is_meant: impl Fn(&Type) -> bool) -> Option<u32> {
         let ids = self.btf.resolve_ids_by_name(name).ok()?;
-        let is_function = |id: &u32| {
-            let found = self.btf.resolve_type_by_id(*id);
-            matches!(found, Ok(Type::Func(_)))
-        };
-        ids.into_iter().find(is_function)
+        ids.into_iter()
+            .find(|&id| self.btf.resolve_type_by_id(id).is_ok_and(|t| is_meant(&t)))
     }
 
     /// Position of a function's parameter, from 0, by the parameter's name.

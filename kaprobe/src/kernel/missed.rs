@@ -7,11 +7,13 @@
 use std::{
     io,
     mem::{size_of, zeroed},
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use aya::programs::{Program, loaded_links};
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_prog_info};
+
+use super::bpf;
 
 /// A program whose misses are counted. It holds the program and its links in the
 /// kernel for as long as it lives.
@@ -60,9 +62,7 @@ fn link_fd(id: u32) -> io::Result<OwnedFd> {
     // SAFETY: zero is a value of this union of integers.
     let mut attr: bpf_attr = unsafe { zeroed() };
     attr.__bindgen_anon_6.__bindgen_anon_1.link_id = id;
-    let fd = bpf(bpf_cmd::BPF_LINK_GET_FD_BY_ID, &mut attr)?;
-    // SAFETY: the kernel has just given this descriptor to us alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    bpf::call_for_fd(bpf_cmd::BPF_LINK_GET_FD_BY_ID, &mut attr)
 }
 
 fn missed_by(link: &OwnedFd) -> io::Result<u64> {
@@ -89,23 +89,6 @@ fn info<T>(fd: BorrowedFd<'_>) -> io::Result<T> {
     attr.info.bpf_fd = u32::try_from(fd.as_raw_fd()).map_err(io::Error::other)?;
     attr.info.info_len = u32::try_from(size_of::<T>()).map_err(io::Error::other)?;
     attr.info.info = &raw mut info as u64;
-    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    bpf::call(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
     Ok(info)
-}
-
-fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<RawFd> {
-    // SAFETY: the attribute outlives the call, its size is told, and the commands
-    // used here write nowhere but where it points.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command as libc::c_int,
-            &raw mut *attr,
-            size_of::<bpf_attr>(),
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    RawFd::try_from(result).map_err(io::Error::other)
 }

@@ -1,7 +1,9 @@
 //! Everything that speaks to the kernel through BPF: the only module that uses aya.
 
 mod attach;
+mod bpf;
 mod btf;
+mod cast;
 mod clock;
 mod counters;
 mod decode;

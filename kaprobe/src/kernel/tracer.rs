@@ -18,7 +18,7 @@ use rustix::{
 use super::{
     attach::{self, Attached, Attacher},
     btf::KernelTypes,
-    clock,
+    cast, clock,
     counters::{self, Counters},
     decode::Decoder,
     learn, loader,
@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// The compiled programs, kept in the repository beside the digest of their sources.
-static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/kaprobe.bpf.o");
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/kaprobe.bpf.o");
 
 /// How many events one batch holds at most.
 const BATCH: usize = 2048;
@@ -271,7 +271,7 @@ impl Source for Tracer {
         }
         if self.stop.wait(Duration::ZERO)? {
             // No event after this one; those in the buffer follow, then the losses.
-            set_state(&mut self.ebpf, State::default())?;
+            set_state(&mut self.ebpf, State::EMPTY)?;
             self.ended = true;
         } else {
             thread::sleep(GATHER);
@@ -289,9 +289,17 @@ impl Source for Tracer {
 pub(super) fn config(types: &KernelTypes, wanted: &Wanted) -> Result<Config> {
     let mut config = Config::EMPTY;
     config.offsets = types.offsets()?;
+    config.types = cast::types(types);
     config.event_mask = wanted.filter.event_mask;
     config.family = wanted.filter.sockets.family.map_or(0, Family::number);
     config.debug = u32::from(wanted.debug);
+    // `UTS_VERSION` names the preemption model (init/Makefile).
+    let version = rustix::system::uname().version().to_bytes().to_owned();
+    config.preempt_rt = u32::from(
+        version
+            .split(|&b| b == b' ')
+            .any(|word| word == b"PREEMPT_RT"),
+    );
     if let Some(position) = types.parameter("tcp_send_active_reset", "reason") {
         let slot = config.reset_reason_at.get_mut(position);
         *slot.context("tcp_send_active_reset takes its reason where kaprobe does not look")? = 1;
@@ -329,13 +337,23 @@ pub(super) fn config(types: &KernelTypes, wanted: &Wanted) -> Result<Config> {
 
 /// Loads the object and fills the filter maps; no program is in the kernel yet.
 pub(super) fn load(config: &Config, wanted: &Wanted) -> Result<Ebpf> {
+    let object = cast::put_calls(OBJECT, &config.types);
+    let cpus = u32::try_from(counters::cpus()?)?;
+    // One more for each softirq that preempts another. One whose exit was missed keeps
+    // its place until its timer fires again, so there is room for some of those too.
+    let preempted = if config.preempt_rt == 0 {
+        1
+    } else {
+        cpus.saturating_mul(8).max(256)
+    };
     let config = Plain(*config);
     let mut ebpf = loader::without_types()
         .override_global("CONFIG", &config, true)
         .map_max_entries("EVENTS", wanted.buffer_bytes)
-        .map_max_entries("FIRINGS", firings()?)
+        .map_max_entries("FIRINGS", cpus)
+        .map_max_entries("FIRINGS_PREEMPTED", preempted)
         .map_max_entries("COUNTERS", counters::entries()?)
-        .load(OBJECT)
+        .load(&object)
         .context("cannot create kaprobe's BPF maps")?;
     for (map, ports) in [
         ("LOCAL_PORTS", &wanted.filter.sockets.local_ports),
@@ -348,13 +366,6 @@ pub(super) fn load(config: &Config, wanted: &Wanted) -> Result<Ebpf> {
     }
     fill_networks(&mut ebpf, &wanted.filter.sockets.networks)?;
     Ok(ebpf)
-}
-
-/// Room for the firings that can run at once: one for each CPU, and on PREEMPT_RT
-/// one more for each softirq that preempts another. One whose exit was missed keeps
-/// its place until its timer fires again, so there is room for some of those too.
-fn firings() -> Result<u32> {
-    Ok(u32::try_from(counters::cpus()?)?.saturating_mul(8).max(256))
 }
 
 fn fill_ports(ebpf: &mut Ebpf, name: &str, ports: &PortSet) -> Result<()> {
@@ -386,7 +397,7 @@ pub(super) fn learn(ebpf: &mut Ebpf) -> Result<State> {
     learn::end_a_socket(|cookie| {
         let state = State {
             learn_cookie: cookie,
-            ..State::default()
+            ..State::EMPTY
         };
         set_state(ebpf, state)
     })?;
@@ -396,12 +407,12 @@ pub(super) fn learn(ebpf: &mut Ebpf) -> Result<State> {
     Ok(State {
         hz: facts.hz,
         timer_function: facts.timer_function,
-        ..State::default()
+        ..State::EMPTY
     })
 }
 
 fn set_state(ebpf: &mut Ebpf, state: State) -> Result<()> {
-    Array::<_, Plain<State>>::try_from(map_mut(ebpf, "STATE")?)?
+    Array::<_, Plain<State>>::try_from(map_mut(ebpf, ".bss")?)?
         .set(0, Plain(state), 0)
         .context("cannot set the programs' state")
 }

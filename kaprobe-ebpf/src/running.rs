@@ -1,0 +1,118 @@
+//! Firings between their entry and their exit, and how the one finds the other.
+//!
+//! Timers run in a softirq, and there one after the other: a firing is its CPU's only
+//! one, and has the CPU's place to itself. Not so on PREEMPT_RT, where a softirq can be
+//! preempted, and another run meanwhile.
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id};
+use kaprobe_ebpf::{
+    config::key,
+    wire::{Event, counter},
+};
+
+use crate::{
+    kernel::config,
+    maps::{FIRINGS, FIRINGS_PREEMPTED, count, state},
+};
+
+/// A firing between its entry and its exit.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+pub struct Firing {
+    /// Its timer's address; 0 where none runs.
+    timer: u64,
+    /// What is known of it so far.
+    pub event: Event,
+    /// 1 once `tcp_destroy_sock` was seen inside.
+    pub destroyed: u64,
+}
+
+/// In read-only memory, as the stack has no room to build one.
+static EMPTY: Firing = Firing {
+    timer: 0,
+    event: Event::EMPTY,
+    destroyed: 0,
+};
+
+/// A place for the firing that begins. `event` is what it was when the place was last
+/// used.
+#[inline(always)]
+pub fn begin(timer: u64) -> Option<&'static mut Firing> {
+    let firing = if config!(preempt_rt) == 0 {
+        of_this_cpu()?
+    } else {
+        begin_preempted(timer)?
+    };
+    if firing.timer != 0 {
+        // Left by a firing whose exit was missed.
+        count(counter::EXIT_MISSED);
+    }
+    firing.timer = timer;
+    firing.destroyed = 0;
+    Some(firing)
+}
+
+/// The firing that this context runs, if it runs one. `timer` is 0 where the hook does
+/// not know it.
+#[inline(always)]
+pub fn find(timer: u64) -> Option<&'static mut Firing> {
+    let firing = if config!(preempt_rt) == 0 {
+        of_this_cpu()?
+    } else {
+        preempted(key_of(timer))?
+    };
+    let is_it = firing.timer != 0 && (timer == 0 || timer == firing.timer);
+    is_it.then_some(firing)
+}
+
+/// Gives a firing's place back.
+#[inline(always)]
+pub fn end(firing: &mut Firing) {
+    let timer = core::mem::take(&mut firing.timer);
+    if config!(preempt_rt) != 0 {
+        let _gone_already = FIRINGS_PREEMPTED.remove(key_of(timer));
+    }
+}
+
+#[inline(always)]
+fn of_this_cpu() -> Option<&'static mut Firing> {
+    // SAFETY: a helper without arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let firing = FIRINGS.get_ptr_mut(cpu)?;
+    // SAFETY: a value of an array is there as long as the map. It is this CPU's own,
+    // and is written by timers only, and by what they call.
+    Some(unsafe { &mut *firing })
+}
+
+#[inline(always)]
+fn begin_preempted(timer: u64) -> Option<&'static mut Firing> {
+    let key = key_of(timer);
+    if let Some(left) = preempted(key) {
+        return Some(left);
+    }
+    #[expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "a value would be built on the stack, which has no room for it"
+    )]
+    FIRINGS_PREEMPTED.insert(key, &EMPTY, 0).ok()?;
+    preempted(key)
+}
+
+#[inline(always)]
+fn preempted(key: u64) -> Option<&'static mut Firing> {
+    let firing = FIRINGS_PREEMPTED.get_ptr_mut(key)?;
+    // SAFETY: a value of a preallocated map, this context's own until it is removed.
+    Some(unsafe { &mut *firing })
+}
+
+/// What both ends of a firing know it by. The timer's address where both see it;
+/// a kretprobe sees no argument, but runs on the CPU and task of its entry.
+#[inline(always)]
+fn key_of(timer: u64) -> u64 {
+    if state!(key) == key::TIMER {
+        return timer;
+    }
+    // Task 0 is current on every idle CPU, so the CPU counts too.
+    // SAFETY: helpers without arguments.
+    unsafe { bpf_get_current_pid_tgid() << 32 | bpf_get_smp_processor_id() as u64 }
+}
