@@ -4,21 +4,18 @@ use std::{
     io,
     mem::size_of,
     os::fd::AsFd as _,
-    ptr::{self, NonNull},
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{Ebpf, maps::Map, util::nr_cpus};
 use kaprobe_ebpf::wire::{counter, kind};
-use rustix::{
-    mm::{MapFlags, ProtFlags, mmap, munmap},
-    param::page_size,
-};
+use rustix::{mm::ProtFlags, param::page_size};
 
 use super::{
     attach::{self, Attached},
     clock,
+    mapping::Mapping,
     missed::Watched,
 };
 use crate::event::{Cause, Hook, Kind, Lost, LostWhy};
@@ -148,13 +145,9 @@ const COUNTED: [(Hook, Kind); kind::COUNT as usize] = [
 /// The counters of each CPU, in memory that the programs share. Reading them takes no system call,
 /// and so keeps no kprobe program from running.
 struct Shared {
-    first: NonNull<AtomicU64>,
+    memory: Mapping,
     cpus: usize,
-    bytes: usize,
 }
-
-// SAFETY: memory of this process, read atomically.
-unsafe impl Send for Shared {}
 
 impl Shared {
     fn new(ebpf: &mut Ebpf) -> Result<Self> {
@@ -164,28 +157,17 @@ impl Shared {
         let cpus = cpus()?;
         let counters = counter::COUNT as usize * cpus;
         let bytes = (counters * size_of::<u64>()).next_multiple_of(page_size());
-        // SAFETY: a new mapping, placed by the kernel, of an array that can be mapped
-        // whole pages of; it is unmapped when this is dropped.
-        let first = unsafe {
-            mmap(
-                ptr::null_mut(),
-                bytes,
-                ProtFlags::READ,
-                MapFlags::SHARED,
-                map.fd().as_fd(),
-                0,
-            )
-        }?;
-        let first = NonNull::new(first.cast()).context("it lies at address 0")?;
-        Ok(Self { first, cpus, bytes })
+        let memory = Mapping::new(map.fd().as_fd(), 0, bytes, ProtFlags::READ)?;
+        Ok(Self { memory, cpus })
     }
 
     /// The sum over all CPUs.
     fn get(&self, counter: u32) -> u64 {
         let of = |cpu| {
             let slot = cpu * counter::COUNT as usize + counter as usize;
+            let count = self.memory.at::<AtomicU64>(slot * size_of::<u64>());
             // SAFETY: inside the mapping, aligned, and only ever accessed whole.
-            unsafe { self.first.add(slot).as_ref() }.load(Ordering::Relaxed)
+            unsafe { count.as_ref() }.load(Ordering::Relaxed)
         };
         (0..self.cpus).map(of).sum()
     }
@@ -205,12 +187,4 @@ pub fn entries() -> Result<u32> {
 /// When the kernel does not tell.
 pub fn cpus() -> Result<usize> {
     nr_cpus().map_err(|(file, why)| anyhow!("cannot read {file}: {why}"))
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // SAFETY: the mapping that `new` made, and nothing refers to it any more. It
-        // can't fail for one that is there.
-        let _cannot_fail = unsafe { munmap(self.first.as_ptr().cast(), self.bytes) };
-    }
 }

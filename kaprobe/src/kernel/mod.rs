@@ -10,7 +10,9 @@ mod decode;
 mod iterator;
 mod learn;
 mod loader;
+mod mapping;
 mod missed;
+mod ring;
 mod survey;
 mod tracer;
 

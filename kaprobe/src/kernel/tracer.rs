@@ -5,7 +5,7 @@ use std::{io, os::fd::OwnedFd, sync::Arc, thread, time::Duration};
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, Pod,
-    maps::{Array, LpmTrie, Map, MapData, RingBuf, lpm_trie::Key},
+    maps::{Array, LpmTrie, Map, lpm_trie::Key},
 };
 use aya_log::EbpfLogger;
 use ipnet::IpNet;
@@ -22,6 +22,7 @@ use super::{
     counters::{self, Counters},
     decode::Decoder,
     learn, loader,
+    ring::Ring,
 };
 use crate::{
     event::{Event, Hook, Instant},
@@ -82,7 +83,7 @@ impl Wanted {
 /// The programs at work. Dropping it detaches them and frees their maps.
 pub struct Tracer {
     ebpf: Ebpf,
-    ring: RingBuf<MapData>,
+    ring: Ring,
     counters: Counters,
     decoder: Decoder,
     attached: Vec<Attached>,
@@ -165,7 +166,7 @@ impl Tracer {
             .debug
             .then(|| EbpfLogger::init_with_logger(&mut ebpf, DebugLog));
         let mut tracer = Self {
-            ring: RingBuf::try_from(take(&mut ebpf, "EVENTS")?)?,
+            ring: Ring::new(take(&mut ebpf, "EVENTS")?).context("cannot read the ring buffer")?,
             counters: Counters::new(&mut ebpf, &attached)?,
             decoder: Decoder {
                 hz: state.hz,
@@ -248,7 +249,7 @@ impl Tracer {
             let Some(record) = self.ring.next() else {
                 break;
             };
-            let event = self.decoder.decode(&record)?;
+            let event = self.decoder.decode(record)?;
             batch.push(event);
         }
         Ok(())
