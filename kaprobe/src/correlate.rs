@@ -9,15 +9,15 @@ mod snapshot;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
 
-use lru::LruCache;
-
+use crate::ends::Pair;
 use crate::escape::Escaped;
 use crate::event::{
     Event, Hook, Instant, Kind, Lost, Origin, Owner, PassiveReset, Setting, SocketEvent, SocketId,
 };
-use crate::recent;
+use crate::recent::Recent;
 use crate::record::{Direction, Errno, EventName, Family, Record, State, TcpFlags, WallTime};
 use crate::sockets::row::Row;
 use snapshot::{Found, Snapshot};
@@ -28,7 +28,7 @@ const TICK_NS: u64 = 10_000_000;
 /// Makes records of events.
 #[derive(Debug)]
 pub struct Correlator {
-    sockets: LruCache<Key, Socket>,
+    sockets: Recent<SocketId, Socket>,
     /// How many sockets were given a number.
     numbered: u64,
     evicted: u64,
@@ -37,23 +37,7 @@ pub struct Correlator {
     snapshot: Snapshot,
 }
 
-/// What makes two events speak of one socket.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Key {
-    Tracked(SocketId),
-    /// The kernel could not follow it: its address may be reused any time. Rare, and
-    /// boxed, so that the others are small.
-    Untracked(Box<Untracked>),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Untracked {
-    sk: u64,
-    local: (IpAddr, u16),
-    remote: (IpAddr, u16),
-    netns: u32,
-}
-
+/// What is kept of a socket. There are many: hence so small.
 #[derive(Debug)]
 struct Socket {
     number: u64,
@@ -65,12 +49,12 @@ struct Socket {
 /// A probe that was recorded and waits for its answer.
 #[derive(Debug)]
 struct Waiting {
-    probe: u32,
-    at: Instant,
-    /// When the timer was due next: no other probe can have been sent before.
-    due_ns: Option<u64>,
-    /// The last acknowledgement before it.
-    acked_ns: u64,
+    at_ns: u64,
+    /// When the timer was due next, ms later: no other probe can have been sent before.
+    due_ms: Option<NonZeroU32>,
+    /// How long before it the last acknowledgement came, ms.
+    acked_ms: u32,
+    probe: u16,
 }
 
 impl Correlator {
@@ -80,7 +64,7 @@ impl Correlator {
     #[must_use]
     pub fn new(max_sockets: NonZeroUsize) -> Self {
         Self {
-            sockets: recent::at_most(max_sockets),
+            sockets: Recent::at_most(max_sockets),
             numbered: 0,
             evicted: 0,
             gap_ns: 0,
@@ -93,7 +77,7 @@ impl Correlator {
     #[must_use]
     pub fn with_snapshot(self, longest_ms: u64) -> Self {
         Self {
-            snapshot: Snapshot::begun(self.sockets.cap(), longest_ms),
+            snapshot: Snapshot::begun(self.sockets.most(), longest_ms),
             ..self
         }
     }
@@ -132,23 +116,26 @@ impl Correlator {
     }
 
     fn socket(&mut self, event: &SocketEvent, emit: &mut impl FnMut(Record)) {
-        let key = key(event);
+        // The address of one that the kernel could not follow may be another's by now.
+        let is_tracked = event.id.born_ns != 0;
         if event.kind == Kind::Answered {
-            if let Some(socket) = self.sockets.get_mut(&key) {
+            if let Some(socket) = self.sockets.get_mut(&event.id) {
                 socket.answered(event, emit);
             }
             return;
         }
-        if !self.sockets.contains(&key) {
+        let known = self.sockets.peek(&event.id);
+        let known = known.filter(|it| is_tracked || it.last.is_between_the_ends_of(event));
+        if known.is_none() {
             let number = self.snapshot.claim(event);
             let socket = Socket {
                 number: number.unwrap_or_else(|| self.next_number()),
                 waiting: None,
                 last: LastSeen::of(event),
             };
-            self.evicted += u64::from(self.sockets.push(key.clone(), socket).is_some());
+            self.evicted += u64::from(self.sockets.push(event.id, socket).is_some());
         }
-        let Some(socket) = self.sockets.get_mut(&key) else {
+        let Some(socket) = self.sockets.get_mut(&event.id) else {
             return;
         };
         self.snapshot.note(event, socket.number);
@@ -156,7 +143,7 @@ impl Correlator {
         let waiting = socket.waiting.take_if(|_| event.probes_out == 0);
         if let Some(waiting) = waiting {
             // Whether nothing that happened to this socket since can be missing.
-            let certain = matches!(key, Key::Tracked(_)) && waiting.at.mono_ns > self.gap_ns;
+            let certain = is_tracked && waiting.at_ns > self.gap_ns;
             if let Some(at) = answered_at(&waiting, event, certain) {
                 emit(answered_record(event, socket.number, &waiting, at));
             }
@@ -168,7 +155,7 @@ impl Correlator {
         if event.kind == Kind::Closed {
             // Kept while there is room: a firing that destroys its socket is told
             // after the socket's end.
-            self.sockets.demote(&key);
+            self.sockets.demote(&event.id);
         }
     }
 
@@ -195,7 +182,7 @@ impl Socket {
     /// known how long that took.
     fn answered(&mut self, event: &SocketEvent, emit: &mut impl FnMut(Record)) {
         let of = |waiting: &Waiting| {
-            waiting.probe == u32::from(event.probes_out) && waiting.at.mono_ns <= event.at.mono_ns
+            waiting.probe == u16::from(event.probes_out) && waiting.at_ns <= event.at.mono_ns
         };
         if let Some(waiting) = self.waiting.take().filter(of) {
             emit(seen_record(event, self.number, &waiting));
@@ -208,20 +195,23 @@ impl Socket {
 /// was last known of them.
 #[derive(Debug)]
 struct LastSeen {
-    inode: Option<u64>,
-    owner: Option<Owner>,
-    local: (IpAddr, u16),
-    remote: (IpAddr, u16),
+    /// 0 where there was none.
+    inode: u64,
+    owner: Option<Arc<Owner>>,
+    pair: Pair,
 }
 
 impl LastSeen {
     fn of(event: &SocketEvent) -> Self {
         Self {
-            inode: event.inode,
+            inode: event.inode.unwrap_or(0),
             owner: event.owner.clone(),
-            local: (event.laddr, event.lport),
-            remote: (event.raddr, event.rport),
+            pair: Pair::of(event),
         }
+    }
+
+    fn is_between_the_ends_of(&self, event: &SocketEvent) -> bool {
+        self.pair == Pair::of(event)
     }
 
     /// Learns from an event; gives a socket's end what it has lost.
@@ -234,12 +224,12 @@ impl LastSeen {
         }
         let mut end = event.clone();
         if end.owner.is_none() {
-            end.inode = self.inode;
+            end.inode = Some(self.inode).filter(|&inode| inode != 0);
             end.owner = self.owner.take();
         }
         if end.rport == 0 {
-            (end.laddr, end.lport) = self.local;
-            (end.raddr, end.rport) = self.remote;
+            (end.laddr, end.lport) = self.pair.local();
+            (end.raddr, end.rport) = self.pair.remote();
         }
         Cow::Owned(end)
     }
@@ -247,33 +237,30 @@ impl LastSeen {
 
 impl Waiting {
     fn new(event: &SocketEvent) -> Self {
+        let short = |ms: u64| u32::try_from(ms).unwrap_or(u32::MAX);
         Self {
+            at_ns: event.at.mono_ns,
+            // At 0 ms there is no room for an answer before it.
+            due_ms: event.next_ms.and_then(|ms| NonZeroU32::new(short(ms))),
+            acked_ms: short(event.lastack_ms),
             probe: probe_number(event),
-            at: event.at,
-            due_ns: event
-                .next_ms
-                .map(|ms| event.at.mono_ns.saturating_add(ns(ms))),
-            acked_ns: acked_ns(event),
         }
     }
-}
 
-fn key(event: &SocketEvent) -> Key {
-    if event.id.born_ns != 0 {
-        return Key::Tracked(event.id);
+    fn due_ns(&self) -> Option<u64> {
+        let ms = self.due_ms?.get().into();
+        Some(self.at_ns.saturating_add(ns(ms)))
     }
-    Key::Untracked(Box::new(Untracked {
-        sk: event.id.sk,
-        local: (event.laddr, event.lport),
-        remote: (event.raddr, event.rport),
-        netns: event.netns,
-    }))
+
+    fn acked_ns(&self) -> u64 {
+        self.at_ns.saturating_sub(ns(self.acked_ms.into()))
+    }
 }
 
 /// A probe that this event speaks of, sent or to be sent next. Counted from what was
 /// out before: an answer may be in before what is out after is read.
-fn probe_number(event: &SocketEvent) -> u32 {
-    u32::from(event.probes_out) + 1
+fn probe_number(event: &SocketEvent) -> u16 {
+    u16::from(event.probes_out) + 1
 }
 
 fn hides_probes(lost: &Lost) -> bool {
@@ -298,22 +285,22 @@ fn ns(ms: u64) -> u64 {
 /// acknowledgement must have come before the kernel could send one.
 fn answered_at(waiting: &Waiting, event: &SocketEvent, certain: bool) -> Option<u64> {
     let acked = acked_ns(event);
-    if acked <= waiting.acked_ns.saturating_add(TICK_NS) {
+    if acked <= waiting.acked_ns().saturating_add(TICK_NS) {
         return None;
     }
     if !certain
         && waiting
-            .due_ns
+            .due_ns()
             .is_none_or(|due| acked.saturating_add(TICK_NS) >= due)
     {
         return None;
     }
-    Some(acked.clamp(waiting.at.mono_ns, event.at.mono_ns.max(waiting.at.mono_ns)))
+    Some(acked.clamp(waiting.at_ns, event.at.mono_ns.max(waiting.at_ns)))
 }
 
 /// The record of an answer that was seen as it came in.
 fn seen_record(event: &SocketEvent, sock: u64, waiting: &Waiting) -> Record {
-    let took_ns = event.at.mono_ns.saturating_sub(waiting.at.mono_ns);
+    let took_ns = event.at.mono_ns.saturating_sub(waiting.at_ns);
     Record {
         rtt_us: Some(took_ns / 1_000),
         ..answered_record(event, sock, waiting, event.at.mono_ns)
@@ -322,14 +309,14 @@ fn seen_record(event: &SocketEvent, sock: u64, waiting: &Waiting) -> Record {
 
 /// The record of an answer that came at `at_ns`, CLOCK_MONOTONIC.
 fn answered_record(event: &SocketEvent, sock: u64, waiting: &Waiting, at_ns: u64) -> Record {
-    let after_ns = at_ns.saturating_sub(waiting.at.mono_ns);
-    let wall_ns = waiting.at.wall_ns.saturating_add_unsigned(after_ns);
+    let after_ns = at_ns.saturating_sub(waiting.at_ns);
+    let before_ns = event.at.mono_ns.saturating_sub(at_ns);
     let at = Instant {
         mono_ns: at_ns,
-        wall_ns,
+        wall_ns: event.at.wall_ns.saturating_sub_unsigned(before_ns),
     };
     Record {
-        probe: Some(waiting.probe),
+        probe: Some(waiting.probe.into()),
         probes_out: Some(0),
         answered_after_ms: Some(after_ns / 1_000_000),
         ..socket_record(event, sock, at, EventName::Answered)
@@ -343,7 +330,7 @@ fn event_record(event: &SocketEvent, sock: u64) -> Record {
     // (`tcp_finish_connect`, net/ipv4/tcp_input.c).
     let connected = State::from_number(event.state) != Some(State::SynSent);
     Record {
-        probe: probe.then(|| probe_number(event)),
+        probe: probe.then(|| probe_number(event).into()),
         probes_out: Some(event.probes_out_after.into()),
         idle_ms: connected.then(|| event.idle_ms()),
         lastrcv_ms: connected.then_some(event.lastrcv_ms),
@@ -374,13 +361,13 @@ fn event_record(event: &SocketEvent, sock: u64) -> Record {
 
 /// What is true of the socket, whatever happened to it.
 fn socket_record(event: &SocketEvent, sock: u64, at: Instant, name: EventName) -> Record {
-    let owner = event.owner.as_ref();
+    let owner = event.owner.as_deref();
     let value = |setting: Setting| Some(setting.value);
     let from = |setting: Setting| Some(setting.from);
     Record {
         sock: Some(sock),
         pid: owner.map(|owner| owner.pid),
-        comm: owner.map(|owner| Escaped::from_bytes(&owner.comm)),
+        comm: owner.map(|owner| owner.comm.clone()),
         family: Some(family(event.laddr)),
         laddr: Some(event.laddr),
         lport: Some(event.lport),

@@ -3,6 +3,7 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
+use crate::escape::Escaped;
 use crate::sockets::row::Row;
 
 /// One thing that a source saw.
@@ -212,9 +213,8 @@ pub struct SocketId {
 pub struct Owner {
     /// Its pid, as kaprobe's own pid namespace numbers it.
     pub pid: u32,
-    /// Its command: the kernel's 15 bytes, any bytes but NUL. Shared by all that name
-    /// the process.
-    pub comm: Arc<[u8]>,
+    /// Its command: the kernel's 15 bytes, any bytes but NUL, escaped.
+    pub comm: Escaped,
 }
 
 /// A setting and where it comes from.
@@ -245,8 +245,9 @@ pub struct SocketEvent {
     pub kind: Kind,
     /// The socket.
     pub id: SocketId,
-    /// Who holds it, where known; never the interrupted task.
-    pub owner: Option<Owner>,
+    /// Who holds it, where known; never the interrupted task. Shared by all events and
+    /// sockets of the process.
+    pub owner: Option<Arc<Owner>>,
     /// Local address. An IPv4-mapped one stays as it is: the socket is AF_INET6.
     pub laddr: IpAddr,
     /// Local port.

@@ -18,6 +18,7 @@ pub mod filter;
 pub mod histogram;
 pub mod host;
 pub mod kernel;
+pub mod memory;
 pub mod plan;
 pub mod ports;
 mod recent;

@@ -9,12 +9,13 @@ use std::{
 use kaprobe::{
     audit,
     cli::{self, Asked, Command},
-    demo, doctor, exit,
+    demo, doctor, exit, memory,
     plan::{AuditPlan, ReplayPlan, SocketsPlan, TracePlan},
     replay, sockets, trace,
 };
 
 fn main() -> ExitCode {
+    memory::keep_large_blocks_apart();
     match run() {
         Ok(code) => code.into(),
         Err(why) => {

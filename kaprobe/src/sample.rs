@@ -42,10 +42,10 @@ pub fn event(at_ms: u64, kind: Kind) -> SocketEvent {
             sk: 0xffff_8880_0123_4000,
             born_ns: 900,
         },
-        owner: Some(Owner {
+        owner: Some(Arc::new(Owner {
             pid: 4242,
-            comm: Arc::from(*b"beam.smp"),
-        }),
+            comm: Escaped::from("beam.smp"),
+        })),
         laddr: IpAddr::from([10, 0, 0, 1]),
         lport: 5672,
         raddr: IpAddr::from([10, 0, 0, 2]),
@@ -225,10 +225,10 @@ fn others() -> [SocketEvent; 4] {
     };
     let hostile = SocketEvent {
         id: SocketId { sk: 4, born_ns: 4 },
-        owner: Some(Owner {
+        owner: Some(Arc::new(Owner {
             pid: 666,
-            comm: Arc::from(*b"=\x1b[2J\n\" ,\xff\xe2\x80\xae\\"),
-        }),
+            comm: Escaped::from_bytes(b"=\x1b[2J\n\" ,\xff\xe2\x80\xae\\"),
+        })),
         ..probe(720, 0, 3_000)
     };
     let orphan = SocketEvent {
@@ -323,7 +323,7 @@ pub fn everything() -> Vec<Event> {
     all.push(number(SocketEvent {
         at: Instant {
             mono_ns: at(1_760).mono_ns + 431_700,
-            ..at(1_760)
+            wall_ns: at(1_760).wall_ns + 431_700,
         },
         probes_out: 2,
         ..event(1_760, Kind::Answered)

@@ -12,14 +12,14 @@ mod rules;
 pub mod stage;
 
 use std::collections::VecDeque;
+use std::mem;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
-
-use lru::LruCache;
+use std::slice;
 
 use crate::ends::Ends;
 use crate::escape::Escaped;
-use crate::recent;
+use crate::recent::Recent;
 use crate::record::{Confidence, Direction, EventName, Evidence, HostTimeout, Record, VerdictName};
 use known::{Fit, Known};
 use learned::{Bracket, Learned};
@@ -49,9 +49,8 @@ const MAX_PROBES: usize = 16;
 /// Makes verdicts of records.
 #[derive(Debug)]
 pub struct Judge {
-    stories: LruCache<u64, Story>,
-    /// The ends of connections spoken of.
-    ends: LruCache<Ends, ()>,
+    /// Of each connection spoken of.
+    stories: Recent<Ends, Story>,
     learned: Learned,
     known: Known,
     /// Since when nothing is missing, CLOCK_MONOTONIC ns.
@@ -60,18 +59,33 @@ pub struct Judge {
     is_lossy: bool,
 }
 
-/// What is remembered of a socket.
-#[derive(Debug)]
+/// What is remembered of a connection.
+#[derive(Debug, Default)]
 struct Story {
-    /// A socket that connects anew is another connection.
-    ends: Ends,
-    /// Numbers of the probes since the last answer.
-    probes: VecDeque<u64>,
-    /// A moment, CLOCK_MONOTONIC ns, and for how long at least no packet had passed
-    /// then, ms.
-    quiet: Option<(u64, u64)>,
+    /// Number of the socket, 0 where segments met none. Another one between the same ends
+    /// is another connection.
+    sock: u64,
+    probes: Probes,
+    /// A moment, CLOCK_MONOTONIC ns.
+    quiet_at_ns: u64,
+    /// For how long at least no packet had passed then, ms; 0 where there is no such
+    /// moment.
+    quiet_ms: u32,
     /// Its end has its verdict.
     is_judged: bool,
+}
+
+/// Numbers of the probes since the last answer: mostly there is none, or one.
+#[derive(Debug, Default)]
+#[expect(
+    clippy::box_collection,
+    reason = "there are tens of thousands of these, and nearly all are small"
+)]
+enum Probes {
+    #[default]
+    None,
+    One(u64),
+    More(Box<VecDeque<u64>>),
 }
 
 /// What follows from a record.
@@ -108,8 +122,7 @@ impl Judge {
     #[must_use]
     pub fn new(max_sockets: NonZeroUsize, host: &[HostTimeout]) -> Self {
         Self {
-            stories: recent::at_most(max_sockets),
-            ends: recent::at_most(max_sockets),
+            stories: Recent::at_most(max_sockets),
             learned: Learned::default(),
             known: Known::new(host),
             since_ns: None,
@@ -134,9 +147,8 @@ impl Judge {
             return None;
         }
         let ends = Ends::of(record)?;
-        let was_known = self.ends.put(ends, ()).is_some();
         let finding = match record.direction {
-            Some(Direction::Passive) => self.passive(record, was_known),
+            Some(Direction::Passive) => self.passive(record, ends),
             _ => self.socket(record, ends),
         };
         finding.map(|finding| verdict_record(record, finding))
@@ -148,21 +160,32 @@ impl Judge {
         self.learned.bracket(remote)
     }
 
-    fn passive(&self, record: &Record, was_known: bool) -> Option<Finding> {
+    fn passive(&mut self, record: &Record, ends: Ends) -> Option<Finding> {
+        let was_known = self.stories.get_mut(&ends).is_some();
+        if !was_known {
+            self.stories.push(ends, Story::default());
+        }
         let since_ns = record.mono_ns.saturating_sub(self.since_ns?);
         rules::passive(record, was_known, since_ns, &self.known)
     }
 
     fn socket(&mut self, record: &Record, ends: Ends) -> Option<Finding> {
-        let new = || Story::new(ends);
-        let story = self.stories.get_or_insert_mut(record.sock?, new);
-        if story.ends != ends {
-            *story = new();
+        let (sock, remote) = (record.sock?, ends.remote());
+        let story = self.stories.get_or_insert_with(ends, Story::default);
+        if story.sock != sock {
+            if record.event == EventName::Closed {
+                // The one before; its end can be told late.
+                return None;
+            }
+            *story = Story {
+                sock,
+                ..Story::default()
+            };
         }
         // On the way from a host to itself is no middlebox.
-        let is_remote = !ends.remote.0.is_loopback();
+        let is_remote = !remote.0.is_loopback();
         if let Some(age_ms) = story.survived(record).filter(|_| is_remote) {
-            self.learned.survived(ends.remote, age_ms);
+            self.learned.survived(remote, age_ms);
         }
         let finding = match record.event {
             EventName::Probe => {
@@ -170,18 +193,18 @@ impl Judge {
                 None
             }
             EventName::Answered => {
-                story.probes.clear();
+                story.probes = Probes::None;
                 None
             }
             EventName::Timeout => rules::gave_up(record, &self.known),
             EventName::FinWait2 => Some(rules::fin_wait2(record)),
             EventName::RstSent => rules::sent(record),
             EventName::RstReceived => {
-                let reset = rules::received(record, !story.probes.is_empty())?;
+                let reset = rules::received(record, story.probes.len() > 0)?;
                 if let Some(death) = reset.death(record).filter(|_| is_remote) {
-                    self.learned.died(ends.remote, death);
+                    self.learned.died(remote, death);
                 }
-                let bracket = self.learned.bracket(ends.remote);
+                let bracket = self.learned.bracket(remote);
                 let bracket = bracket.filter(|it| it.is_believed());
                 Some(rules::explain(
                     record,
@@ -196,29 +219,57 @@ impl Judge {
         let mut finding = finding.filter(|_| !story.is_judged)?;
         // One end has one verdict.
         story.is_judged = true;
-        finding.evidence.extend(&story.probes);
+        finding.evidence.extend(story.probes.iter());
         Some(finding)
     }
 }
 
-impl Story {
-    const fn new(ends: Ends) -> Self {
-        Self {
-            ends,
-            probes: VecDeque::new(),
-            quiet: None,
-            is_judged: false,
+impl Probes {
+    fn as_slices(&self) -> (&[u64], &[u64]) {
+        match self {
+            Self::None => (&[], &[]),
+            Self::One(one) => (slice::from_ref(one), &[]),
+            Self::More(all) => all.as_slices(),
         }
     }
 
+    fn len(&self) -> usize {
+        let (first, rest) = self.as_slices();
+        first.len() + rest.len()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &u64> {
+        let (first, rest) = self.as_slices();
+        first.iter().chain(rest)
+    }
+
+    /// Adds one to as many of the last ones.
+    fn push(&mut self, number: u64, keep: usize) {
+        let skip = self.len().saturating_sub(keep);
+        let mut kept: VecDeque<_> = match mem::take(self) {
+            Self::More(mut all) => {
+                all.drain(..skip);
+                all.push_back(number);
+                *self = Self::More(all);
+                return;
+            }
+            few => few.iter().skip(skip).copied().collect(),
+        };
+        *self = if kept.is_empty() {
+            Self::One(number)
+        } else {
+            kept.push_back(number);
+            Self::More(Box::new(kept))
+        };
+    }
+}
+
+impl Story {
     /// Remembers a probe, and no more before it than were out: their answer may have
     /// gone unseen.
     fn probe(&mut self, record: &Record) {
         let before = record.probe.unwrap_or(1).saturating_sub(1) as usize;
-        while self.probes.len() > before.min(MAX_PROBES - 1) {
-            self.probes.pop_front();
-        }
-        self.probes.push_back(record.seq);
+        self.probes.push(record.seq, before.min(MAX_PROBES - 1));
     }
 
     /// An age that this record shows to have been survived, ms: the peer was heard
@@ -232,9 +283,8 @@ impl Story {
         let heard_ns = record
             .mono_ns
             .saturating_sub(lastrcv.min(lastack).saturating_mul(1_000_000));
-        let survived = self
-            .quiet
-            .take_if(|(at, _)| heard_ns > at.saturating_add(tick_ns));
+        let is_heard = heard_ns > self.quiet_at_ns.saturating_add(tick_ns);
+        let survived = (is_heard && self.quiet_ms > 0).then(|| mem::take(&mut self.quiet_ms));
         // A probe that is out passed the middlebox too, unstamped.
         let is_first = match record.event {
             EventName::Probe => record.probe == Some(1),
@@ -244,9 +294,10 @@ impl Story {
         if is_first {
             let age_ms = lastrcv.min(lastack).min(lastsnd);
             let age_ms = age_ms.saturating_sub(DELAYED_ACK_MS + TICK_MS);
-            self.quiet = Some((record.mono_ns, age_ms)).filter(|_| age_ms > 0);
+            self.quiet_at_ns = record.mono_ns;
+            self.quiet_ms = u32::try_from(age_ms).unwrap_or(u32::MAX);
         }
-        survived.map(|(_, age_ms)| age_ms)
+        survived.map(u64::from)
     }
 }
 

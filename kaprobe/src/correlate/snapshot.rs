@@ -3,13 +3,11 @@
 
 use std::num::NonZeroUsize;
 
-use lru::LruCache;
-
 use super::ns;
 use crate::audit::fate::{Connection, OnTheWay, Why, zombie};
 use crate::ends::Ends;
 use crate::event::{Kind, SocketEvent};
-use crate::recent;
+use crate::recent::Recent;
 use crate::record::{EventName, Record};
 use crate::sockets::row::Row;
 
@@ -20,9 +18,9 @@ pub(super) struct Snapshot {
     longest_ms: u64,
     /// The sockets that events have spoken of since the trace began, by inode number;
     /// `None` once no more of the snapshot follows.
-    spoken_of: Option<LruCache<u64, Spoken>>,
+    spoken_of: Option<Recent<u64, Spoken>>,
     /// The zombies that no event has spoken of yet.
-    zombies: LruCache<Ends, Zombie>,
+    zombies: Recent<Ends, Zombie>,
 }
 
 /// A socket that events have spoken of.
@@ -66,7 +64,7 @@ impl Snapshot {
         Self {
             longest_ms: u64::MAX,
             spoken_of: None,
-            zombies: LruCache::new(NonZeroUsize::MIN),
+            zombies: Recent::at_most(NonZeroUsize::MIN),
         }
     }
 
@@ -74,8 +72,8 @@ impl Snapshot {
     pub(super) fn begun(max_sockets: NonZeroUsize, longest_ms: u64) -> Self {
         Self {
             longest_ms,
-            spoken_of: Some(recent::at_most(max_sockets)),
-            zombies: recent::at_most(max_sockets),
+            spoken_of: Some(Recent::at_most(max_sockets)),
+            zombies: Recent::at_most(max_sockets),
         }
     }
 
@@ -89,7 +87,7 @@ impl Snapshot {
         if self.zombies.is_empty() {
             return None;
         }
-        let zombie = self.zombies.pop(&Ends::from(event))?;
+        let zombie = self.zombies.remove(&Ends::from(event))?;
         zombie.is_of(event).then_some(zombie.number)
     }
 
@@ -98,7 +96,7 @@ impl Snapshot {
         let (Some(spoken_of), Some(inode)) = (&mut self.spoken_of, event.inode) else {
             return;
         };
-        let spoken = spoken_of.get_or_insert_mut(inode, || Spoken {
+        let spoken = spoken_of.get_or_insert_with(inode, || Spoken {
             number,
             stirred_ns: 0,
             is_zombie: false,
@@ -140,9 +138,8 @@ impl Snapshot {
             at_ns: row.mono_ns,
         };
         let ends = Ends::from(row);
-        self.zombies
-            .push(ends, zombie)
-            .is_some_and(|(old, _)| old != ends)
+        let before = self.zombies.push(ends.clone(), zombie);
+        before.is_some_and(|(old, _)| old != ends)
     }
 }
 

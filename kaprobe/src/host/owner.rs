@@ -22,6 +22,7 @@ use hashbrown::{HashMap, HashSet};
 use rustix::fd::{AsFd, OwnedFd};
 
 use super::fds::{self, SocketFd};
+use crate::escape::Escaped;
 use crate::event::{Event, Owner};
 use crate::sockets::row::Row;
 
@@ -103,7 +104,7 @@ struct Retry {
 
 #[derive(Debug)]
 struct Process {
-    comm: Arc<[u8]>,
+    owner: Arc<Owner>,
     checked: Instant,
 }
 
@@ -186,7 +187,10 @@ impl Owners {
         };
         self.held.insert(inode, held);
         self.processes.entry(first.pid).or_insert_with(|| Process {
-            comm: Arc::from(first.comm.to_bytes()),
+            owner: Arc::new(Owner {
+                pid: first.pid,
+                comm: first.comm.clone(),
+            }),
             checked: now,
         });
     }
@@ -195,19 +199,17 @@ impl Owners {
     ///
     /// Where several processes do, as after a fork, it is the one with the lowest
     /// pid, which mostly is the parent.
-    pub fn owner(&mut self, inode: u64, now: Instant) -> Option<Owner> {
+    pub fn owner(&mut self, inode: u64, now: Instant) -> Option<Arc<Owner>> {
         let held = *self.held.get(&inode)?;
         let pid = held.pid;
         if !held.gone {
-            let comm = self.comm(pid, now)?;
-            return Some(Owner { pid, comm });
+            return self.process(pid, now);
         }
         if held.shared || self.since(held, now) > PARTING {
             return None;
         }
         // Not to be read again: the number may be another process's by now.
-        let comm = Arc::clone(&self.processes.get(&pid)?.comm);
-        Some(Owner { pid, comm })
+        Some(Arc::clone(&self.processes.get(&pid)?.owner))
     }
 
     /// How many sockets of a snapshot there was no room for.
@@ -308,7 +310,7 @@ impl Owners {
         }
         // While they can be read: one that ends is named by what it was.
         for &pid in &pids {
-            self.comm(pid, now);
+            self.process(pid, now);
         }
         self.processes
             .retain(|pid, process| now < process.checked + KEPT || pids.binary_search(pid).is_ok());
@@ -349,20 +351,26 @@ impl Owners {
         }
     }
 
-    /// The command of a process, as it is or lately was.
-    fn comm(&mut self, pid: u32, now: Instant) -> Option<Arc<[u8]>> {
-        let fresh = self
-            .processes
-            .get(&pid)
-            .is_some_and(|it| now < it.checked + RECHECK);
-        if !fresh {
-            let comm = fds::comm(self.proc.as_fd(), pid).ok()?;
-            let comm = Arc::from(comm);
-            self.processes.insert(pid, Process { comm, checked: now });
+    /// A process, as it is or lately was.
+    fn process(&mut self, pid: u32, now: Instant) -> Option<Arc<Owner>> {
+        let known = self.processes.get(&pid);
+        if let Some(process) = known.filter(|it| now < it.checked + RECHECK) {
+            return Some(Arc::clone(&process.owner));
         }
-        self.processes
-            .get(&pid)
-            .map(|process| Arc::clone(&process.comm))
+        let comm = fds::comm(self.proc.as_fd(), pid).ok()?;
+        let owner = Owner {
+            pid,
+            comm: Escaped::from_bytes(&comm),
+        };
+        // What many sockets share stays shared.
+        let known = known.filter(|it| *it.owner == owner);
+        let owner = known.map_or_else(|| Arc::new(owner), |it| Arc::clone(&it.owner));
+        let process = Process {
+            owner: Arc::clone(&owner),
+            checked: now,
+        };
+        self.processes.insert(pid, process);
+        Some(owner)
     }
 }
 
@@ -404,11 +412,11 @@ mod tests {
             Ok(())
         }
 
-        fn is(&self, comm: &[u8]) -> Option<Owner> {
-            Some(Owner {
+        fn is(&self, comm: &[u8]) -> Option<Arc<Owner>> {
+            Some(Arc::new(Owner {
                 pid: self.0.id(),
-                comm: comm.into(),
-            })
+                comm: Escaped::from_bytes(comm),
+            }))
         }
     }
 
@@ -425,7 +433,7 @@ mod tests {
         Ok((socket, inode))
     }
 
-    fn find(owners: &mut Owners, inode: u64, now: Instant) -> Option<Owner> {
+    fn find(owners: &mut Owners, inode: u64, now: Instant) -> Option<Arc<Owner>> {
         owners.find([inode], now);
         owners.owner(inode, now)
     }
@@ -483,7 +491,7 @@ mod tests {
         child.end()?;
         now += RECHECK;
         // What another test forked meanwhile may hold it, until its exec.
-        let last = find(&mut owners, inode, now).map(|owner| owner.comm);
+        let last = find(&mut owners, inode, now);
         assert!(last.is_some(), "the last who held it is not named");
         now += RECHECK;
         // What another test forked meanwhile holds all there was, until its exec.
@@ -624,6 +632,8 @@ mod tests {
             assert_eq!(owner.map(|owner| owner.pid), Some(id()));
             assert!(owners.held.len() <= 4 + 1);
         }
+        // However long the walk before took.
+        owners.next_walk = None;
         let gone = (0..20).map(|n| u64::MAX - n);
         owners.find(gone, now + LAST_RETRY);
         assert_eq!(owners.nobody.len(), 4);

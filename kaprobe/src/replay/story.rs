@@ -9,10 +9,8 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 
-use lru::LruCache;
-
 use crate::escape::Escaped;
-use crate::recent;
+use crate::recent::Recent;
 use crate::record::{EventName, Evidence, Record, VerdictName};
 
 /// How many connections are kept in mind.
@@ -29,7 +27,7 @@ type Ends = [(IpAddr, u16); 2];
 
 /// The verdicts on each connection, a host's last.
 #[derive(Debug)]
-pub(super) struct Stories(LruCache<Ends, Vec<Part>>);
+pub(super) struct Stories(Recent<Ends, Vec<Part>>);
 
 /// A host's part in a story.
 #[derive(Clone, Debug)]
@@ -45,7 +43,7 @@ struct Part {
 
 impl Stories {
     pub(super) fn new() -> Self {
-        Self(recent::at_most(CONNECTIONS))
+        Self(Recent::at_most(CONNECTIONS))
     }
 
     /// Adds to a verdict what other hosts' verdicts on the same connection were.
@@ -53,7 +51,7 @@ impl Stories {
         let Some((ends, part)) = Part::of(record) else {
             return;
         };
-        let parts = self.0.get_or_insert_mut(ends, Vec::new);
+        let parts = self.0.get_or_insert_with(ends, Vec::new);
         parts.retain(|it| it.host != part.host);
         // The addresses were used again.
         if !parts.iter().any(|it| it.fits(&part)) {

@@ -9,12 +9,10 @@ mod output;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use lru::LruCache;
-
 use super::stream::Output;
 use crate::escape::Escaped;
 use crate::histogram::Histogram;
-use crate::recent;
+use crate::recent::Recent;
 use crate::record::{Confidence, EventName, Header, LearnedOf, Record, VerdictName};
 use crate::sink::{Head, SinkError};
 use crate::trace::MAX_SOCKETS;
@@ -39,7 +37,7 @@ pub(super) struct Summary {
     rows: usize,
     /// What came after the last row that there is room for.
     rest: Option<Row>,
-    sockets: LruCache<(usize, u64, u64), Ends>,
+    sockets: Recent<(usize, u64, u64), Ends>,
     pub(super) totals: Totals,
 }
 
@@ -121,7 +119,7 @@ impl Default for Summary {
             places: BTreeMap::new(),
             rows: 0,
             rest: None,
-            sockets: recent::at_most(MAX_SOCKETS),
+            sockets: Recent::at_most(MAX_SOCKETS),
             totals: Totals::default(),
         }
     }
@@ -203,7 +201,7 @@ impl Summary {
         let trace = self.hosts.get(host).map_or(0, |it| it.trace);
         let key = (host, trace, sock);
         let ends = Ends(record.laddr, record.lport, record.raddr, record.rport);
-        let is_full = self.sockets.len() == self.sockets.cap().get();
+        let is_full = self.sockets.is_full();
         let before = self.sockets.push(key, ends);
         let is_new = before.is_none_or(|it| it != (key, ends));
         if is_full && before.is_some_and(|(it, _)| it != key) {

@@ -20,9 +20,8 @@ use std::net::IpAddr;
 use std::num::NonZeroUsize;
 
 use ipnet::IpNet;
-use lru::LruCache;
 
-use crate::recent;
+use crate::recent::Recent;
 use crate::record::LearnedOf;
 
 /// How many remote addresses and ports are remembered, and how many networks.
@@ -35,14 +34,15 @@ pub const ENOUGH: usize = 2;
 const DEATHS: usize = 16;
 
 /// Survived ages are remembered by classes, eight to the octave: the longest of each,
-/// up to 49 days.
+/// up to 49 days. So many classes there are.
+#[cfg(test)]
 const CLASSES: usize = 8 * 32;
 
 /// What has been learned of all places.
 #[derive(Debug)]
 pub struct Learned {
-    endpoints: LruCache<(IpAddr, u16), History>,
-    networks: LruCache<IpNet, History>,
+    endpoints: Recent<(IpAddr, u16), History>,
+    networks: Recent<IpNet, History>,
 }
 
 /// A connection that died by a reset when it was used after an idle time.
@@ -80,10 +80,10 @@ impl Bracket {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct History {
-    /// The longest age of each class, ms; 0 for none.
-    survived: [u32; CLASSES],
+    /// The longest age of each class, ms, ascending.
+    survived: Vec<u32>,
     /// The shortest, ascending.
     deaths: Vec<Death>,
 }
@@ -91,8 +91,8 @@ struct History {
 impl Default for Learned {
     fn default() -> Self {
         Self {
-            endpoints: recent::at_most(PLACES),
-            networks: recent::at_most(PLACES),
+            endpoints: Recent::at_most(PLACES),
+            networks: Recent::at_most(PLACES),
         }
     }
 }
@@ -103,8 +103,13 @@ impl Learned {
     pub fn survived(&mut self, remote: (IpAddr, u16), age_ms: u64) {
         self.each(remote, |history| {
             let age_ms = u32::try_from(age_ms).unwrap_or(u32::MAX);
-            let longest = &mut history.survived[class(age_ms)];
-            *longest = age_ms.max(*longest);
+            let found = history
+                .survived
+                .binary_search_by_key(&class(age_ms), |&it| class(it));
+            match found {
+                Ok(at) => history.survived[at] = age_ms.max(history.survived[at]),
+                Err(at) => history.survived.insert(at, age_ms),
+            }
         });
     }
 
@@ -143,11 +148,11 @@ impl Learned {
     fn each(&mut self, remote: (IpAddr, u16), learn: impl Fn(&mut History)) {
         learn(
             self.endpoints
-                .get_or_insert_mut(endpoint(remote), History::default),
+                .get_or_insert_with(endpoint(remote), History::default),
         );
         learn(
             self.networks
-                .get_or_insert_mut(network(remote), History::default),
+                .get_or_insert_with(network(remote), History::default),
         );
     }
 }
@@ -170,15 +175,6 @@ fn class(age_ms: u32) -> usize {
     let octave = age_ms.max(1).ilog2();
     let eighth = (u64::from(age_ms) << 3 >> octave) & 7;
     octave as usize * 8 + eighth as usize
-}
-
-impl Default for History {
-    fn default() -> Self {
-        Self {
-            survived: [0; CLASSES],
-            deaths: Vec::new(),
-        }
-    }
 }
 
 impl History {
@@ -210,8 +206,8 @@ impl History {
 
     /// The longest survived age below `limit_ms`, as far as remembered.
     fn longest_survived(&self, limit_ms: u64) -> Option<u64> {
-        let ages = self.survived.iter().map(|&age| u64::from(age));
-        ages.filter(|&age| age > 0 && age < limit_ms).max()
+        let mut ages = self.survived.iter().map(|&age| u64::from(age)).rev();
+        ages.find(|&age| age < limit_ms)
     }
 }
 
@@ -354,7 +350,7 @@ mod tests {
             learned
                 .endpoints
                 .iter()
-                .all(|(_, it)| it.deaths.len() <= DEATHS)
+                .all(|(_, it)| it.deaths.len() <= DEATHS && it.survived.len() <= CLASSES)
         );
     }
 

@@ -1,0 +1,20 @@
+//! How the allocator treats large blocks.
+
+/// From how many bytes on a block has pages of its own: glibc's default.
+#[cfg(target_env = "gnu")]
+const LARGE: libc::c_int = 128 * 1024;
+
+/// Lets every large block have pages of its own, which go back to the kernel when it is
+/// freed, and are moved, not copied, when it grows.
+///
+/// Left to itself, glibc takes what is no larger than the largest block freed so far
+/// from the heap (`M_MMAP_THRESHOLD`, mallopt(3)). The kernel's types, 10 MB, are the
+/// first to go; after them every table that grew would leave a hole there.
+pub fn keep_large_blocks_apart() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it sets a number, before any other thread runs. A refusal leaves the
+    // default, which is no harm.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+    }
+}
