@@ -30,8 +30,8 @@ pub fn measure(plan: Plan) -> Result<()> {
     for connections in STEADY {
         let _load = Holders::start(connections, 1)?;
         for _ in 0..plan.rounds {
-            steady(connections, "kaprobe", kaprobe)?;
-            steady(connections, "bpftrace", |place| {
+            steady(connections, "kaprobe", "late_ms", kaprobe)?;
+            steady(connections, "bpftrace", "probes_out_after", |place| {
                 Script::Facts(Form::Json).start(&way, &[], place)
             })?;
         }
@@ -43,19 +43,25 @@ fn kaprobe(place: &Place) -> Result<Tracer> {
     Tracer::kaprobe(&["--json", "-e", "all"], place.stdout()?)
 }
 
-/// What a tracer does at a steady rate from its start on.
-fn steady(connections: u32, subject: &str, start: impl Fn(&Place) -> Result<Tracer>) -> Result<()> {
-    let watched = watch(start).map_err(|why| format!("{why:#}"));
+/// What a tracer does at a steady rate; a line that tells of a firing has a field that
+/// is called `fired`.
+fn steady(
+    connections: u32,
+    subject: &str,
+    fired: &str,
+    start: impl Fn(&Place) -> Result<Tracer>,
+) -> Result<()> {
+    let watched = watch(fired, start).map_err(|why| format!("{why:#}"));
     let each = |what, unit, value: fn(&Watched) -> f64| {
         let name = &format!("loss.{connections}.{what}");
         let value = watched.as_ref().map(value).map_err(|why| anyhow!("{why}"));
         Measure { name, unit }.print(subject, value)
     };
     each("rate", "firings/s", |it| it.firings / it.seconds)?;
-    each("lost", "of a million", |it| 1e6 * it.lost / it.firings)?;
-    each("cpu", "ns/event told", |it| {
-        it.used.cpu_ns as f64 / (it.firings - it.lost)
+    each("lost", "of a million", |it| {
+        1e6 * it.lost / (it.told + it.lost)
     })?;
+    each("cpu", "ns/event told", |it| it.used.cpu_ns as f64 / it.told)?;
     each("memory", "MiB", |it| {
         it.used.peak_bytes as f64 / f64::from(1 << 20)
     })
@@ -65,12 +71,13 @@ struct Watched {
     seconds: f64,
     /// As the kernel counts them.
     firings: f64,
-    /// As the tracer counts them.
+    /// What the tracer told of, and what it says that it has lost.
+    told: f64,
     lost: f64,
     used: Usage,
 }
 
-fn watch(start: impl Fn(&Place) -> Result<Tracer>) -> Result<Watched> {
+fn watch(fired: &str, start: impl Fn(&Place) -> Result<Tracer>) -> Result<Watched> {
     let place = Place::new()?;
     let mut tracer = start(&place)?;
     tracer.settle()?;
@@ -83,12 +90,15 @@ fn watch(start: impl Fn(&Place) -> Result<Tracer>) -> Result<Watched> {
     thread::sleep(WATCHED);
     let after = (Usage::of(tracer.pid())?, Counters::read()?.keepalive);
     let seconds = before.2.elapsed().as_secs_f64();
+    let part = from..place.written()?;
     tracer.stop()?;
     ensure!(after.1 > before.1, "no timer fired");
+    let told = place.lines_with(fired, part.clone())?;
     Ok(Watched {
         seconds,
         firings: (after.1 - before.1) as f64,
-        lost: lost(&place, from..place.written()?)? as f64,
+        told: told as f64,
+        lost: lost(&place, part)? as f64,
         used: after.0.since(&before.0),
     })
 }

@@ -8,6 +8,7 @@ use anyhow::Result;
 
 use crate::Plan;
 use crate::load::Holders;
+use crate::netns;
 use crate::place::Place;
 use crate::sample::Measure;
 use crate::script::Script;
@@ -34,9 +35,14 @@ pub fn measure(_: Plan) -> Result<()> {
             thread::sleep(all_seen);
             Ok(Usage::of(tracer.pid())?.peak_bytes as f64 / f64::from(1 << 20))
         };
-        let kaprobe = |arguments| peak(&Tracer::kaprobe(arguments, Stdio::null())?);
-        measure.print("kaprobe", kaprobe(&[]))?;
-        measure.print("kaprobe --json", kaprobe(&["--json"]))?;
+        // Whatever else the host has is not of the load.
+        let own = netns::inode()?.to_string();
+        let kaprobe = |format| {
+            let arguments = ["--netns", &own, "--format", format];
+            peak(&Tracer::kaprobe(&arguments, Stdio::null())?)
+        };
+        measure.print("kaprobe", kaprobe("text"))?;
+        measure.print("kaprobe --json", kaprobe("json"))?;
         let place = Place::new()?;
         let bpftrace = Script::Line.start(&way, &[], &place);
         measure.print("bpftrace", bpftrace.and_then(|it| peak(&it)))?;

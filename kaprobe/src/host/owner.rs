@@ -635,6 +635,8 @@ mod tests {
         // However long the walk before took.
         owners.next_walk = None;
         let gone = (0..20).map(|n| u64::MAX - n);
+        // However long the walk before it took.
+        owners.next_walk = None;
         owners.find(gone, now + LAST_RETRY);
         assert_eq!(owners.nobody.len(), 4);
         let before = (owners.held.len(), owners.unlearned());
