@@ -96,9 +96,11 @@ impl Run {
         }
     }
 
-    /// The median of a subject over that of another, of the same measure.
+    /// The median of a subject over that of another, of the same measure; `None` where
+    /// that is 0.
     pub fn ratio(&self, measure: &str, subject: &str, to: &str) -> Option<f64> {
-        Some(self.median(measure, subject)? / self.median(measure, to)?)
+        let ratio = self.median(measure, subject)? / self.median(measure, to)?;
+        ratio.is_finite().then_some(ratio)
     }
 
     /// The median of a subject.
