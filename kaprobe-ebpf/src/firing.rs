@@ -11,7 +11,7 @@ use kaprobe_ebpf::{
 use crate::{
     filter,
     kernel::{
-        TCP_CLOSE, TCP_FIN_WAIT2, TCP_FLAG_RST, Unread, config, describe, dissect, look,
+        TCP_CLOSE, TCP_FIN_WAIT2, TCP_FLAG_RST, Unread, config, describe, dissect, is_gone, look,
         look_again, name, now_ns, probes_out, socket_of, takes_probes_back, timer_of,
     },
     maps::{count, state},
@@ -88,7 +88,9 @@ pub fn exit<C: EbpfContext>(ctx: &C, timer: u64) {
             name(sk, event);
         }
     });
-    if destroyed {
+    // Or by another CPU, once the function had let go of the socket: that looked for what
+    // had not been remembered yet.
+    if destroyed || is_gone(sk) {
         send_closed(sk, |closed| *closed = *event);
     }
     running::end(firing);

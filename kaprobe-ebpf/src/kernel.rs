@@ -474,6 +474,15 @@ pub fn look_again(sk: u64, event: &mut Event) {
     event.jiffies_after = jiffies();
 }
 
+/// Whether nothing will become of the socket any more but its end, or that was:
+/// `inet_csk_destroy_sock` (net/ipv4/inet_connection_sock.c) asks for both.
+#[inline(always)]
+pub fn is_gone(sk: u64) -> bool {
+    let sk = tcp_sock(sk);
+    let (state, bits): (u8, u64) = (member!(sk, skc_state), member!(sk, sk_flags));
+    state == TCP_CLOSE && bits & SOCK_DEAD != 0
+}
+
 /// The socket that the iterator has come to, from its context; 0 at the end. The
 /// second of what `bpf_iter_tcp` takes, net/ipv4/tcp_ipv4.c.
 #[inline(always)]

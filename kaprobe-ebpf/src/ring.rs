@@ -103,15 +103,16 @@ pub fn send_closed(sk: u64, fill: impl FnOnce(&mut Event)) {
     let Some(known) = SOCKETS.get_ptr_mut(sk) else {
         return;
     };
-    if wanted(kind::CLOSED) {
+    // SAFETY: a value of a preallocated map stays mapped while programs run.
+    let born_ns = unsafe { (*known).born_ns };
+    // Who forgets it is who tells: another CPU may come to the same end.
+    if SOCKETS.remove(sk).is_ok() && wanted(kind::CLOSED) {
         reserve(kind::CLOSED, |event| {
             fill(event);
-            // SAFETY: a value of a preallocated map stays mapped while programs run.
-            event.born_ns = unsafe { (*known).born_ns };
+            event.born_ns = born_ns;
             true
         });
     }
-    let _gone_already = SOCKETS.remove(sk);
 }
 
 /// Gives a socket its identity: its address, and now.
