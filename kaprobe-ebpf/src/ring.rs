@@ -125,6 +125,8 @@ fn remember(event: &mut Event, probing: u64) {
     if SOCKETS.insert(event.socket.sk, known, 0).is_ok() {
         event.born_ns = known.born_ns;
     } else {
+        // A firing's place still has what the one before it was born with.
+        event.born_ns = 0;
         event.flags |= flag::UNTRACKED;
         count(counter::SOCKET_UNTRACKED);
     }
