@@ -1,14 +1,17 @@
 //! The end that `kaprobe sockets` foretells is the end that comes.
 
-use std::io::{self, BufRead as _, BufReader, Lines};
+use std::io;
 use std::net::SocketAddr;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Error, Result, anyhow, bail, ensure};
 use kaprobe::traffic::pair::{Keepalive, Pair, Path, Planned, Side};
 use serde_json::Value;
 
 use super::exact::monotonic_ns;
+use super::support::cpu::OwnCpu;
 use super::support::kaprobe::{Kaprobe, binary, wait_until};
 use super::support::log::{self, Record};
 use super::support::netns;
@@ -36,6 +39,9 @@ const SETTINGS: [Keepalive; 8] = [
 /// one.
 const TICK_MS: u64 = 10;
 
+/// For how long nothing is heard before a peer is: those sleep two seconds.
+const HALF_WAY: Duration = Duration::from_millis(500);
+
 /// Snapshots before the first probe, with probes out, and after a peer was heard, against
 /// the `timeout` records.
 pub fn ends_come_as_foretold() -> Result<()> {
@@ -48,24 +54,26 @@ pub fn ends_come_as_foretold() -> Result<()> {
     for (name, value) in sysctls {
         netns::set_ipv4_sysctl(name, value)?;
     }
-    let kaprobe = Kaprobe::trace(&["--netns", "/proc/self/ns/net"])?.ready()?;
+    let kaprobe = Kaprobe::trace(&["-e", "all", "--netns", "/proc/self/ns/net"])?.ready()?;
+    // Each firing is counted with, so none may go unseen; and some live for two seconds,
+    // so what takes snapshots may not wait for a CPU.
+    let _alone = OwnCpu::take()?;
+    let watch = Watch::start()?;
     let mut pairs = Vec::new();
     for (settings, path) in SETTINGS.into_iter().zip(Path::ALL.into_iter().cycle()) {
         for side in [Side::Client, Side::Server] {
             pairs.push(Planned::bind(path)?.connect(side, settings)?);
         }
     }
-    let mut watch = Watch::start()?;
-    let near: Vec<_> = pairs.iter().map(|it| (it.local, it.remote)).collect();
-    let far: Vec<_> = pairs.iter().map(|it| (it.remote, it.local)).collect();
     // Those heard in the middle of an idle time have a timer that fires, and sleeps on.
-    watch.until(&near[..4], |row| row["idle_ms"].as_u64() > Some(500))?;
+    thread::sleep(HALF_WAY);
     pairs[..4].iter().try_for_each(Pair::far_sends)?;
-    watch.until(&far[..4], |row| row["sendq"] == 0)?;
+    wait_until("what was sent is acknowledged", || {
+        let unheard = pairs[..4].iter().map(Pair::far_unacknowledged);
+        Ok(unheard.sum::<io::Result<i32>>()? == 0)
+    })?;
     pairs.iter().try_for_each(Pair::silence)?;
-
-    let mut rows = watch.until(&near, |row| row["dead_in_ms"].is_u64())?;
-    rows.extend(watch.until(&near[2..8], |row| row["probes_out"].as_u64() > Some(0))?);
+    let silent_ns = monotonic_ns()?;
     let mut left: Vec<_> = pairs.iter().collect();
     wait_until("every connection has ended", || {
         let alive = |pair: &&Pair| pair.near()?.take_error().map(|it| it.is_none());
@@ -74,98 +82,109 @@ pub fn ends_come_as_foretold() -> Result<()> {
         left.retain(|_| still.next() == Some(true));
         Ok(left.is_empty())
     })?;
+    let mut rows = watch.end()?;
+    // A timer that is firing says nothing of the next.
+    rows.retain(|it| {
+        it["mono_ns"].as_u64() > Some(silent_ns) && it["keepalive_next_ms"].as_u64() > Some(0)
+    });
     let log = kaprobe.stop()?;
+    ensure!(log.count(&["early"]) > 0, "no timer slept on");
+    ensure!(
+        rows.iter().any(|it| it["probes_out"].as_u64() > Some(0)),
+        "no probe was out in any snapshot"
+    );
     let records = log.by_connection()?;
     let netns = netns::inode()?;
-    for ((local, remote), row) in &rows {
+    for Pair { local, remote, .. } in &pairs {
+        let ends = (*local, *remote);
+        let of_it: Vec<_> = rows.iter().filter(|it| ends_of(it) == Some(ends)).collect();
+        ensure!(!of_it.is_empty(), "{ends:?} is in no snapshot");
         let records = records
             .get(&(netns, *local, *remote))
             .context("no records")?;
-        compare(row, records).with_context(|| format!("{row}\n{records:?}"))?;
+        for row in of_it {
+            compare(row, records).with_context(|| format!("{row}\n{records:?}"))?;
+        }
     }
     Ok(())
 }
 
-/// Local and remote address.
-type Ends = (SocketAddr, SocketAddr);
+/// Local and remote address of a row.
+fn ends_of(row: &Value) -> Option<(SocketAddr, SocketAddr)> {
+    log::ends(row.as_object()?).ok()
+}
 
 /// A `kaprobe sockets --watch` of this network namespace.
 struct Watch {
     child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    rows: JoinHandle<io::Result<String>>,
 }
 
 impl Watch {
     fn start() -> Result<Self> {
         let mut child = Command::new(binary())
-            .args(["sockets", "--json", "--watch=20ms"])
+            .args(["sockets", "--json", "--watch=100ms"])
             .stdout(Stdio::piped())
             .spawn()?;
-        let lines = BufReader::new(child.stdout.take().context("no stdout")?).lines();
-        Ok(Self { child, lines })
+        let stdout = child.stdout.take().context("no stdout")?;
+        Ok(Self {
+            child,
+            rows: thread::spawn(|| io::read_to_string(stdout)),
+        })
     }
 
-    /// A row of each socket, later than this call, as it was when it was so.
-    fn until(&mut self, of: &[Ends], so: impl Fn(&Value) -> bool) -> Result<Vec<(Ends, Value)>> {
-        let start = monotonic_ns()?;
-        let mut missing = of.to_vec();
-        let mut rows = Vec::new();
-        while !missing.is_empty() {
-            let line = self.lines.next().context("it ended")??;
-            let row: Value = serde_json::from_str(&line)?;
-            let ends = log::ends(row.as_object().context("no row")?)?;
-            let at = missing.iter().position(|it| *it == ends);
-            if let Some(at) = at.filter(|_| row["mono_ns"].as_u64() > Some(start) && so(&row)) {
-                missing.swap_remove(at);
-                rows.push((ends, row));
-            }
-        }
-        Ok(rows)
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        // Ended already or not: nothing is left to do about it.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    /// All that it wrote, but for the line that it was killed in.
+    fn end(mut self) -> Result<Vec<Value>> {
+        self.child.kill()?;
+        self.child.wait()?;
+        let rows = self.rows.join().map_err(|_| anyhow!("its reader died"))??;
+        let (whole, _rest) = rows.rsplit_once('\n').context("it wrote nothing")?;
+        Ok(whole
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<_, _>>()?)
     }
 }
 
 /// The record of the end says the very rule, and the time to the tick, but for what the
-/// timers were late until then by their own records.
+/// firings themselves took until then: that a timer was late, by its own record, and that
+/// one armed the next late, which its `next_ms` counts from.
 fn compare(row: &Value, firings: &[&Record]) -> Result<()> {
     let taken = row["mono_ns"].as_u64().context("mono_ns")?;
     let since = firings
         .iter()
         .filter(|it| it.number("mono_ns") > Some(taken));
-    let mut late_ms = 0;
+    let mut planned = None;
     let mut count = 1;
     for firing in since {
-        let late = || firing.number("late_ms").context("no late_ms");
-        match firing.event() {
+        let number = |name| firing.number(name).with_context(|| format!("no {name}"));
+        let due_in = || {
+            let fired_in = (number("mono_ns")? - taken) / 1_000_000;
+            Ok::<_, Error>(fired_in.saturating_sub(number("late_ms")?))
+        };
+        // Where it was armed by one of these firings, that one's record says for when.
+        let due_in = || planned.map_or_else(due_in, Ok);
+        planned = Some(match firing.event() {
             // It sleeps until a time that does not hang on when it fired.
-            "early" => {}
-            "probe" => late_ms += late()?,
+            "early" => due_in()? + number("late_ms")? + number("next_ms")?,
+            "probe" => due_in()? + number("next_ms")?,
             // Put off, not ended.
-            "busy" => late_ms += late()? + firing.number("next_ms").context("no next_ms")?,
+            "busy" => due_in()?,
             "timeout" => {
-                late_ms += late()?;
-                let foretold =
-                    taken / 1_000_000 + row["dead_in_ms"].as_u64().context("dead_in_ms")? + late_ms;
-                let came = firing.number("mono_ns").context("mono_ns")? / 1_000_000;
+                let (came, foretold) = (due_in()?, row["dead_in_ms"].as_u64());
                 ensure!(
                     firing.text("cause") == row["dead_by"].as_str(),
                     "another rule"
                 );
+                let foretold = foretold.context("dead_in_ms")?;
                 ensure!(
                     came.abs_diff(foretold) <= count * TICK_MS,
-                    "foretold {foretold}, came {came}"
+                    "foretold in {foretold} ms, came in {came}"
                 );
                 return Ok(());
             }
             _ => continue,
-        }
+        });
         count += 1;
     }
     bail!("no end")

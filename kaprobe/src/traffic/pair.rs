@@ -253,6 +253,11 @@ impl Pair {
         self.far()?.write_all(b"!")
     }
 
+    /// How many bytes the far end has sent that wait to be acknowledged.
+    pub fn far_unacknowledged(&self) -> io::Result<i32> {
+        sockopt::unacknowledged(self.far()?)
+    }
+
     /// The far end reads all that is there.
     pub fn far_reads(&self) -> io::Result<()> {
         let mut far = self.far()?;
