@@ -1,7 +1,7 @@
 //! The end that `kaprobe sockets` foretells is the end that comes.
 
-use std::io;
-use std::net::SocketAddr;
+use std::io::{self, BufRead as _, BufReader};
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -58,6 +58,7 @@ pub fn ends_come_as_foretold() -> Result<()> {
     // Each firing is counted with, so none may go unseen; and some live for two seconds,
     // so what takes snapshots may not wait for a CPU.
     let _alone = OwnCpu::take()?;
+    let _any = TcpListener::bind("127.0.0.1:0")?;
     let watch = Watch::start()?;
     let mut pairs = Vec::new();
     for (settings, path) in SETTINGS.into_iter().zip(Path::ALL.into_iter().cycle()) {
@@ -121,12 +122,15 @@ struct Watch {
 }
 
 impl Watch {
+    /// Returns once it shows sockets: there has to be one.
     fn start() -> Result<Self> {
         let mut child = Command::new(binary())
             .args(["sockets", "--json", "--watch=100ms"])
             .stdout(Stdio::piped())
             .spawn()?;
-        let stdout = child.stdout.take().context("no stdout")?;
+        let mut stdout = BufReader::new(child.stdout.take().context("no stdout")?);
+        let mut first = String::new();
+        ensure!(stdout.read_line(&mut first)? > 0, "it ended");
         Ok(Self {
             child,
             rows: thread::spawn(|| io::read_to_string(stdout)),
