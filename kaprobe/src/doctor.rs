@@ -14,8 +14,10 @@ use crate::{
     event::Hook,
     exit,
     host::privilege::{Privilege, Privileges, raise_memlock},
-    kernel::{self, Tried},
+    kernel::{self, Survey, Tried},
+    sockets::row::Source,
     way::Way,
+    words::Word as _,
 };
 
 /// Runs `kaprobe doctor`: tries everything, takes it back, and tells on stdout what
@@ -71,6 +73,10 @@ struct Report {
     privileges: Vec<Privilege>,
     /// None where nothing could be tried.
     hooks: Vec<HookReport>,
+    /// How the sockets that there are already are read; absent where nothing could be
+    /// tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sockets: Option<SocketsReport>,
 }
 
 /// The kernel's own description of its structures.
@@ -80,6 +86,18 @@ struct Btf {
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
+}
+
+/// What tells of the sockets that there are already.
+#[derive(Debug, Serialize)]
+struct SocketsReport {
+    source: &'static str,
+    /// Why not the better one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+    /// What is lost by that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loses: Option<&'static str>,
 }
 
 /// A hook, and the ways to it.
@@ -118,24 +136,29 @@ fn by_name<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error
 }
 
 impl Report {
-    /// Sums up what was tried, with HZ; or why nothing could be.
+    /// Sums up what was tried, or why nothing could be.
     fn new(
         kernel: String,
         unreadable: Option<io::Error>,
         privileges: Vec<Privilege>,
-        tried: Result<(Vec<Tried>, u32)>,
+        tried: Result<Survey>,
     ) -> Self {
-        let (hooks, hz, failure) = match tried {
-            Ok((tried, hz)) => {
+        let (hooks, hz, sockets, failure) = match tried {
+            Ok(Survey {
+                hooks: tried,
+                hz,
+                iterator,
+            }) => {
                 let hooks: Vec<_> = Hook::ALL
                     .into_iter()
                     .filter(|&hook| tried.iter().any(|tried| tried.hook == hook))
                     .map(|hook| HookReport::new(hook, &tried))
                     .collect();
                 let failure = hooks.iter().find_map(HookReport::failure);
-                (hooks, Some(hz).filter(|&hz| hz > 0), failure)
+                let sockets = SocketsReport::new(iterator);
+                (hooks, Some(hz).filter(|&hz| hz > 0), Some(sockets), failure)
             }
-            Err(why) => (Vec::new(), None, Some(why)),
+            Err(why) => (Vec::new(), None, None, Some(why)),
         };
         Self {
             kaprobe: env!("CARGO_PKG_VERSION"),
@@ -155,6 +178,25 @@ impl Report {
             },
             privileges,
             hooks,
+            sockets,
+        }
+    }
+}
+
+impl SocketsReport {
+    fn new(iterator: Result<(), String>) -> Self {
+        let why = iterator.err();
+        let source = if why.is_none() {
+            Source::IterTcp
+        } else {
+            Source::SockDiag
+        };
+        Self {
+            source: source.word(),
+            loses: why
+                .as_ref()
+                .map(|_| "keepalive settings in sockets, all of audit, and what trace starts from"),
+            why,
         }
     }
 }
@@ -236,6 +278,9 @@ impl Display for Report {
         for hook in &self.hooks {
             write!(f, "\n{hook}")?;
         }
+        if let Some(sockets) = &self.sockets {
+            write!(f, "\n{sockets}")?;
+        }
         match &self.why {
             None => writeln!(f, "\nTracing is possible."),
             Some(why) => writeln!(f, "\nTracing is not possible: {}.", escape::message(why)),
@@ -271,6 +316,20 @@ impl Display for HookReport {
     }
 }
 
+impl Display for SocketsReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "sockets that are there already: by {}", self.source)?;
+        if let Some(why) = &self.why {
+            let why = escape::message(why);
+            writeln!(f, "  {:<10}  refused: {why}", Source::IterTcp.word())?;
+        }
+        match self.loses {
+            Some(loses) => writeln!(f, "  lost: {loses}"),
+            None => Ok(()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use insta::assert_snapshot;
@@ -281,7 +340,7 @@ mod tests {
     const NO_KPROBES: Result<(), &str> = Err("no such device: kprobe");
 
     /// A survey of the timer's and the reset's three ways, and the end's one.
-    fn survey(ways: [Result<(), &str>; 3], end: Result<(), &str>, hz: u32) -> (Vec<Tried>, u32) {
+    fn survey(ways: [Result<(), &str>; 3], end: Result<(), &str>, hz: u32) -> Survey {
         let tried = |hook, way, outcome: Result<(), &str>| Tried {
             hook,
             way,
@@ -298,10 +357,14 @@ mod tests {
             );
         }
         all.push(tried(Hook::DestroySock, Way::Tracepoint, end));
-        (all, hz)
+        Survey {
+            hooks: all,
+            hz,
+            iterator: end.map_err(str::to_owned),
+        }
     }
 
-    fn report(held: bool, tried: Result<(Vec<Tried>, u32)>) -> Report {
+    fn report(held: bool, tried: Result<Survey>) -> Report {
         let privilege = |name, purpose, needed| Privilege {
             name,
             purpose,
@@ -346,6 +409,8 @@ mod tests {
         tcp_destroy_sock: by tracepoint
           tracepoint  works
 
+        sockets that are there already: by iter/tcp
+
         Tracing is possible.
         ");
     }
@@ -377,6 +442,8 @@ mod tests {
 
         tcp_destroy_sock: by tracepoint
           tracepoint  works
+
+        sockets that are there already: by iter/tcp
 
         Tracing is possible.
         ");
@@ -454,7 +521,10 @@ mod tests {
                 }
               ]
             }
-          ]
+          ],
+          "sockets": {
+            "source": "iter/tcp"
+          }
         }
         "#);
         Ok(())
@@ -462,13 +532,13 @@ mod tests {
 
     #[test]
     fn the_reset_alone_can_be_done_without() {
-        let (mut tried, hz) = survey([NOT_PERMITTED, Ok(()), Ok(())], Ok(()), 250);
-        for trial in &mut tried {
+        let mut tried = survey([NOT_PERMITTED, Ok(()), Ok(())], Ok(()), 250);
+        for trial in &mut tried.hooks {
             if trial.hook == Hook::SendActiveReset {
                 trial.outcome = Err("no such function\n\u{1b}[2J".to_owned());
             }
         }
-        let report = report(true, Ok((tried, hz)));
+        let report = report(true, Ok(tried));
         assert_eq!(report.code, exit::Code::Ok);
         assert_snapshot!(report, @r"
         kaprobe 0.0.0 on Linux 6.1.0-test, 250 timer ticks a second
@@ -493,19 +563,21 @@ mod tests {
         tcp_destroy_sock: by tracepoint
           tracepoint  works
 
+        sockets that are there already: by iter/tcp
+
         Tracing is possible.
         ");
     }
 
     #[test]
     fn a_way_that_works_may_miss_some() -> Result<()> {
-        let (mut tried, hz) = survey([Ok(()), Ok(()), Ok(())], Ok(()), 250);
-        for trial in &mut tried {
+        let mut tried = survey([Ok(()), Ok(()), Ok(())], Ok(()), 250);
+        for trial in &mut tried.hooks {
             if (trial.hook, trial.way) == (Hook::SendActiveReset, Way::Tracepoint) {
                 trial.misses = Some("some");
             }
         }
-        let told = report(true, Ok((tried.clone(), hz)));
+        let told = report(true, Ok(tried.clone()));
         let reset = told
             .hooks
             .iter()
@@ -518,8 +590,8 @@ mod tests {
           tracepoint  works, but misses some
         ");
         assert_eq!(reset.loses, None);
-        tried.retain(|it| it.way == Way::Tracepoint);
-        let told = report(true, Ok((tried, hz)));
+        tried.hooks.retain(|it| it.way == Way::Tracepoint);
+        let told = report(true, Ok(tried));
         let loses: Vec<_> = told.hooks.iter().map(|it| it.loses).collect();
         assert_eq!(loses, [None, Some("some"), None]);
         Ok(())
@@ -552,6 +624,10 @@ mod tests {
         tcp_destroy_sock: not at all
           tracepoint  refused: Operation not permitted (os error 1)
           lost: everything
+
+        sockets that are there already: by sock_diag
+          iter/tcp    refused: Operation not permitted (os error 1)
+          lost: keepalive settings in sockets, all of audit, and what trace starts from
 
         Tracing is not possible: this kernel lets nothing hook tcp_keepalive_timer.
         ");

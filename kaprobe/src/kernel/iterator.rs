@@ -3,6 +3,7 @@
 //! An iterator sees the network namespace of the thread that opens it
 //! (`bpf_iter_init_seq_net`, fs/proc/proc_net.c).
 
+use std::fs::File;
 use std::io::{ErrorKind, Read as _};
 
 use anyhow::{Context as _, Result, ensure};
@@ -55,15 +56,23 @@ impl SocketIterator {
         Ok(Self { ebpf, decoder })
     }
 
+    /// What the sockets of this thread's network namespace are read from.
+    ///
+    /// # Errors
+    /// When the kernel refuses to attach or to open it.
+    pub(super) fn open(&mut self) -> Result<File> {
+        let program = iterator(&mut self.ebpf)?;
+        let link = program.attach().context("cannot attach iter/tcp")?;
+        let link = program.take_link(link)?;
+        link.into_file().context("cannot open iter/tcp")
+    }
+
     /// Shows every socket of this thread's network namespace that passes the filters.
     ///
     /// # Errors
     /// When the kernel can't be read, or `see` fails.
     pub fn each(&mut self, see: &mut dyn FnMut(Row) -> Result<()>) -> Result<()> {
-        let program = iterator(&mut self.ebpf)?;
-        let link = program.attach().context("cannot attach iter/tcp")?;
-        let link = program.take_link(link)?;
-        let mut file = link.into_file().context("cannot open iter/tcp")?;
+        let mut file = self.open()?;
         let mut buffer = vec![0; wire::SNAPSHOT_SIZE * AT_ONCE];
         let mut held = 0;
         loop {

@@ -22,6 +22,6 @@ pub use self::{
     clock::now,
     decode::{DecodeError, Decoder},
     iterator::SocketIterator,
-    survey::{Tried, survey},
+    survey::{Survey, Tried, survey},
     tracer::{Stop, Tracer, Wanted},
 };

@@ -7,6 +7,7 @@ use kaprobe_ebpf::config::Config;
 use super::{
     attach::{self, Attacher},
     btf::KernelTypes,
+    iterator::SocketIterator,
     tracer::{self, Wanted},
 };
 use crate::{event::Hook, way::Way};
@@ -28,11 +29,22 @@ pub struct Tried {
     pub misses: Option<&'static str>,
 }
 
-/// Tries every way of every hook. Nothing stays attached.
+/// What was tried.
+#[derive(Debug, Clone)]
+pub struct Survey {
+    /// Every way of every hook.
+    pub hooks: Vec<Tried>,
+    /// Timer ticks a second; 0 where it could not be learned.
+    pub hz: u32,
+    /// Whether sockets are read by iter/tcp, or why the kernel refused it.
+    pub iterator: Result<(), String>,
+}
+
+/// Tries every way of every hook, and the iterator. Nothing stays attached.
 ///
 /// # Errors
 /// When not even the maps can be made: no privilege, no BPF, no BTF.
-pub fn survey() -> Result<(Vec<Tried>, u32)> {
+pub fn survey() -> Result<Survey> {
     let types = KernelTypes::read()?;
     let wanted = Wanted {
         buffer_bytes: SMALLEST_BUFFER,
@@ -58,7 +70,13 @@ pub fn survey() -> Result<(Vec<Tried>, u32)> {
             });
         }
     }
-    Ok((tried, hz))
+    drop(ebpf);
+    let iterator = SocketIterator::load(&wanted).and_then(|mut it| it.open());
+    Ok(Survey {
+        hooks: tried,
+        hz,
+        iterator: iterator.map(drop).map_err(|why| format!("{why:#}")),
+    })
 }
 
 /// Before it told reasons, tracepoint tcp_send_reset was silent of segments that have
