@@ -9,7 +9,7 @@ mod snapshot;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 
 use crate::ends::Pair;
@@ -54,7 +54,7 @@ struct Waiting {
     due_ms: Option<NonZeroU32>,
     /// How long before it the last acknowledgement came, ms.
     acked_ms: u32,
-    probe: u16,
+    probe: NonZeroU16,
 }
 
 impl Correlator {
@@ -182,7 +182,7 @@ impl Socket {
     /// known how long that took.
     fn answered(&mut self, event: &SocketEvent, emit: &mut impl FnMut(Record)) {
         let of = |waiting: &Waiting| {
-            waiting.probe == u16::from(event.probes_out) && waiting.at_ns <= event.at.mono_ns
+            waiting.probe.get() == u16::from(event.probes_out) && waiting.at_ns <= event.at.mono_ns
         };
         if let Some(waiting) = self.waiting.take().filter(of) {
             emit(seen_record(event, self.number, &waiting));
@@ -259,8 +259,8 @@ impl Waiting {
 
 /// A probe that this event speaks of, sent or to be sent next. Counted from what was
 /// out before: an answer may be in before what is out after is read.
-fn probe_number(event: &SocketEvent) -> u16 {
-    u16::from(event.probes_out) + 1
+fn probe_number(event: &SocketEvent) -> NonZeroU16 {
+    NonZeroU16::MIN.saturating_add(event.probes_out.into())
 }
 
 fn hides_probes(lost: &Lost) -> bool {
@@ -316,7 +316,7 @@ fn answered_record(event: &SocketEvent, sock: u64, waiting: &Waiting, at_ns: u64
         wall_ns: event.at.wall_ns.saturating_sub_unsigned(before_ns),
     };
     Record {
-        probe: Some(waiting.probe.into()),
+        probe: Some(waiting.probe.get().into()),
         probes_out: Some(0),
         answered_after_ms: Some(after_ns / 1_000_000),
         ..socket_record(event, sock, at, EventName::Answered)
@@ -330,7 +330,7 @@ fn event_record(event: &SocketEvent, sock: u64) -> Record {
     // (`tcp_finish_connect`, net/ipv4/tcp_input.c).
     let connected = State::from_number(event.state) != Some(State::SynSent);
     Record {
-        probe: probe.then(|| probe_number(event).into()),
+        probe: probe.then(|| probe_number(event).get().into()),
         probes_out: Some(event.probes_out_after.into()),
         idle_ms: connected.then(|| event.idle_ms()),
         lastrcv_ms: connected.then_some(event.lastrcv_ms),

@@ -11,11 +11,11 @@ pub mod learned;
 mod rules;
 pub mod stage;
 
-use std::collections::VecDeque;
 use std::mem;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
-use std::slice;
+
+use smallvec::SmallVec;
 
 use crate::ends::Ends;
 use crate::escape::Escaped;
@@ -65,6 +65,7 @@ struct Story {
     /// Number of the socket, 0 where segments met none. Another one between the same ends
     /// is another connection.
     sock: u64,
+    /// Numbers of the probes since the last answer.
     probes: Probes,
     /// A moment, CLOCK_MONOTONIC ns.
     quiet_at_ns: u64,
@@ -75,18 +76,9 @@ struct Story {
     is_judged: bool,
 }
 
-/// Numbers of the probes since the last answer: mostly there is none, or one.
-#[derive(Debug, Default)]
-#[expect(
-    clippy::box_collection,
-    reason = "there are tens of thousands of these, and nearly all are small"
-)]
-enum Probes {
-    #[default]
-    None,
-    One(u64),
-    More(Box<VecDeque<u64>>),
-}
+/// There are tens of thousands of these, and most are of two probes or fewer: a busy host
+/// drops some of those that fire together (`net.core.netdev_max_backlog`).
+type Probes = SmallVec<[u64; 2]>;
 
 /// What follows from a record.
 #[derive(Debug)]
@@ -193,14 +185,14 @@ impl Judge {
                 None
             }
             EventName::Answered => {
-                story.probes = Probes::None;
+                story.probes = Probes::new();
                 None
             }
             EventName::Timeout => rules::gave_up(record, &self.known),
             EventName::FinWait2 => Some(rules::fin_wait2(record)),
             EventName::RstSent => rules::sent(record),
             EventName::RstReceived => {
-                let reset = rules::received(record, story.probes.len() > 0)?;
+                let reset = rules::received(record, !story.probes.is_empty())?;
                 if let Some(death) = reset.death(record).filter(|_| is_remote) {
                     self.learned.died(remote, death);
                 }
@@ -224,52 +216,14 @@ impl Judge {
     }
 }
 
-impl Probes {
-    fn as_slices(&self) -> (&[u64], &[u64]) {
-        match self {
-            Self::None => (&[], &[]),
-            Self::One(one) => (slice::from_ref(one), &[]),
-            Self::More(all) => all.as_slices(),
-        }
-    }
-
-    fn len(&self) -> usize {
-        let (first, rest) = self.as_slices();
-        first.len() + rest.len()
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &u64> {
-        let (first, rest) = self.as_slices();
-        first.iter().chain(rest)
-    }
-
-    /// Adds one to as many of the last ones.
-    fn push(&mut self, number: u64, keep: usize) {
-        let skip = self.len().saturating_sub(keep);
-        let mut kept: VecDeque<_> = match mem::take(self) {
-            Self::More(mut all) => {
-                all.drain(..skip);
-                all.push_back(number);
-                *self = Self::More(all);
-                return;
-            }
-            few => few.iter().skip(skip).copied().collect(),
-        };
-        *self = if kept.is_empty() {
-            Self::One(number)
-        } else {
-            kept.push_back(number);
-            Self::More(Box::new(kept))
-        };
-    }
-}
-
 impl Story {
     /// Remembers a probe, and no more before it than were out: their answer may have
     /// gone unseen.
     fn probe(&mut self, record: &Record) {
         let before = record.probe.unwrap_or(1).saturating_sub(1) as usize;
-        self.probes.push(record.seq, before.min(MAX_PROBES - 1));
+        let kept = before.min(MAX_PROBES - 1);
+        self.probes.drain(..self.probes.len().saturating_sub(kept));
+        self.probes.push(record.seq);
     }
 
     /// An age that this record shows to have been survived, ms: the peer was heard
