@@ -18,8 +18,9 @@ pub struct SocketFd {
     pub pid: u32,
     /// The descriptor in that process.
     pub fd: u32,
-    /// The socket's inode number in sockfs.
-    pub inode: u64,
+    /// The socket's inode number in sockfs, which takes it from a 32-bit counter
+    /// (`sock_alloc`, net/socket.c).
+    pub inode: u32,
 }
 
 /// Opens /proc, to be walked.
@@ -125,7 +126,7 @@ fn for_each_number(dir: &OwnedFd, mut each: impl FnMut(u32, &CStr) -> Result<()>
 
 /// The inode number behind a link that reads `socket:[12345]` (`sockfs_dname`,
 /// net/socket.c); `None` for any other.
-fn socket_inode(at: BorrowedFd<'_>, link: impl rustix::path::Arg) -> Result<Option<u64>> {
+fn socket_inode(at: BorrowedFd<'_>, link: impl rustix::path::Arg) -> Result<Option<u32>> {
     let mut buffer = [MaybeUninit::uninit(); 40];
     let (target, _) = rustix::fs::readlinkat_raw(at, link, &mut buffer)?;
     let inode = target

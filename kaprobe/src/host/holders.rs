@@ -35,8 +35,8 @@ impl Holders {
         let mut unreadable = 0;
         if !wanted.is_empty() {
             unreadable = fds::walk(proc.as_fd(), |fd| {
-                if wanted.contains(&fd.inode) {
-                    held.entry(fd.inode).or_default().push(fd);
+                if wanted.contains(&fd.inode.into()) {
+                    held.entry(fd.inode.into()).or_default().push(fd);
                 }
             })?;
         }

@@ -23,7 +23,7 @@ use rustix::fd::{AsFd, OwnedFd};
 
 use super::fds::{self, SocketFd};
 use crate::escape::Escaped;
-use crate::event::{Event, Owner};
+use crate::event::{Event, Owner, SocketEvent};
 use crate::sockets::row::Row;
 
 /// For how long an answer is taken as it is. Fifty thousand sockets that all fire
@@ -56,6 +56,10 @@ const PAUSE: u32 = 3;
 /// unknown. Only hosts with some thousand descriptors have longer ones.
 const PATIENCE: Duration = Duration::from_millis(50);
 
+/// The number of a socket's inode. Others are wider; sockfs takes it from a 32-bit counter
+/// (`sock_alloc`, net/socket.c).
+type Inode = u32;
+
 /// Who holds which socket.
 ///
 /// The first socket asked for costs a walk through /proc, and that answers for all
@@ -69,8 +73,8 @@ pub struct Owners {
     epoch: Instant,
     /// How many walks there were; wraps.
     walks: u8,
-    held: HashMap<u64, Held>,
-    nobody: HashMap<u64, Retry>,
+    held: HashMap<Inode, Held>,
+    nobody: HashMap<Inode, Retry>,
     processes: HashMap<u32, Process>,
     next_walk: Option<Instant>,
     unreadable: usize,
@@ -140,25 +144,26 @@ impl Owners {
                 self.learn(row, now);
             }
         }
+        let number = |socket: &SocketEvent| Inode::try_from(socket.inode?).ok();
         let inodes = events.iter().filter_map(|event| match event {
-            Event::Socket(socket) => socket.inode,
+            Event::Socket(socket) => number(socket),
             _ => None,
         });
         self.find(inodes, now);
         for event in events {
             if let Event::Socket(socket) = event {
-                socket.owner = socket.inode.and_then(|inode| self.owner(inode, now));
+                socket.owner = number(socket).and_then(|inode| self.owner(inode, now));
             }
         }
     }
 
     /// Makes what is known of these sockets fresh, with at most one walk through
     /// /proc.
-    pub fn find(&mut self, inodes: impl IntoIterator<Item = u64>, now: Instant) {
+    fn find(&mut self, inodes: impl IntoIterator<Item = Inode>, now: Instant) {
         let wanted = inodes
             .into_iter()
             .filter(|&inode| self.is_wanted(inode, now));
-        let wanted: HashSet<u64> = wanted.collect();
+        let wanted: HashSet<Inode> = wanted.collect();
         if !wanted.is_empty() && self.may_walk(now) {
             self.walk(wanted, now);
         }
@@ -167,7 +172,8 @@ impl Owners {
     /// Takes from a snapshot who holds a socket. What was found here is newer.
     fn learn(&mut self, row: &Row, now: Instant) {
         let owners = row.owners.iter().flat_map(|owners| &owners.0);
-        let (Some(inode), Some(first)) = (row.inode, owners.clone().next()) else {
+        let inode = row.inode.and_then(|inode| Inode::try_from(inode).ok());
+        let (Some(inode), Some(first)) = (inode, owners.clone().next()) else {
             return;
         };
         if self.held.contains_key(&inode) {
@@ -199,7 +205,7 @@ impl Owners {
     ///
     /// Where several processes do, as after a fork, it is the one with the lowest
     /// pid, which mostly is the parent.
-    pub fn owner(&mut self, inode: u64, now: Instant) -> Option<Arc<Owner>> {
+    fn owner(&mut self, inode: Inode, now: Instant) -> Option<Arc<Owner>> {
         let held = *self.held.get(&inode)?;
         let pid = held.pid;
         if !held.gone {
@@ -238,7 +244,7 @@ impl Owners {
 
     /// Whether a socket has to be looked for; what is known of it is checked first
     /// where that is due.
-    fn is_wanted(&mut self, inode: u64, now: Instant) -> bool {
+    fn is_wanted(&mut self, inode: Inode, now: Instant) -> bool {
         let Some(held) = self.held.get(&inode).copied().filter(|it| !it.gone) else {
             return self.nobody.get(&inode).is_none_or(|retry| retry.at <= now);
         };
@@ -271,7 +277,7 @@ impl Owners {
 
     /// Walks through /proc. What it finds replaces what was known: all sockets with
     /// an owner, or as many as fit and the wanted ones.
-    fn walk(&mut self, mut wanted: HashSet<u64>, now: Instant) {
+    fn walk(&mut self, mut wanted: HashSet<Inode>, now: Instant) {
         let began = Instant::now();
         if self.held.len() > self.capacity {
             // Others may have a place instead.
@@ -334,7 +340,7 @@ impl Owners {
 
     /// Notes which sockets nobody holds. One that was not asked for in a long time
     /// is dropped.
-    fn note_missing(&mut self, missing: &HashSet<u64>, now: Instant) {
+    fn note_missing(&mut self, missing: &HashSet<Inode>, now: Instant) {
         self.nobody.retain(|_, retry| now < retry.at + LAST_RETRY);
         for &inode in missing {
             let wait = self
@@ -386,7 +392,6 @@ mod tests {
     use anyhow::Result;
 
     use super::*;
-    use crate::event::SocketEvent;
     use crate::record::{OwnerFd, OwnerFds};
     use crate::sample;
 
@@ -427,13 +432,13 @@ mod tests {
         }
     }
 
-    fn socket() -> Result<(TcpListener, u64)> {
+    fn socket() -> Result<(TcpListener, Inode)> {
         let socket = TcpListener::bind("127.0.0.1:0")?;
-        let inode = rustix::fs::fstat(&socket)?.st_ino;
+        let inode = Inode::try_from(rustix::fs::fstat(&socket)?.st_ino)?;
         Ok((socket, inode))
     }
 
-    fn find(owners: &mut Owners, inode: u64, now: Instant) -> Option<Arc<Owner>> {
+    fn find(owners: &mut Owners, inode: Inode, now: Instant) -> Option<Arc<Owner>> {
         owners.find([inode], now);
         owners.owner(inode, now)
     }
@@ -503,15 +508,15 @@ mod tests {
     }
 
     /// An event of a socket of that inode number, and a row that names its owners.
-    fn of(inode: u64) -> Event {
+    fn of(inode: Inode) -> Event {
         sample::of(SocketEvent {
-            inode: Some(inode),
+            inode: Some(inode.into()),
             owner: None,
             ..sample::probe(0, 0, 1)
         })
     }
 
-    fn row(inode: u64, owners: &[(u32, &str)]) -> Event {
+    fn row(inode: Inode, owners: &[(u32, &str)]) -> Event {
         let owners = owners.iter().map(|&(pid, comm)| OwnerFd {
             pid,
             comm: comm.into(),
@@ -519,7 +524,7 @@ mod tests {
         });
         Event::Snapshot(Box::new(Row {
             owners: Some(OwnerFds(owners.collect())),
-            ..sample::row(0, inode)
+            ..sample::row(0, inode.into())
         }))
     }
 
@@ -540,12 +545,12 @@ mod tests {
         let mut owners = Owners::new()?;
         let now = Instant::now();
         let snapshot = vec![
-            row(u64::MAX, &[(ended, "a"), (ended, "a")]),
-            row(u64::MAX - 1, &[(ended, "a"), (ended - 1, "b")]),
-            row(u64::MAX - 2, &[]),
+            row(Inode::MAX, &[(ended, "a"), (ended, "a")]),
+            row(Inode::MAX - 1, &[(ended, "a"), (ended - 1, "b")]),
+            row(Inode::MAX - 2, &[]),
         ];
         assert_eq!(owned(&mut owners, snapshot, now), []);
-        let events = || (0..3).map(|n| of(u64::MAX - n)).collect();
+        let events = || (0..3).map(|n| of(Inode::MAX - n)).collect();
         let later = now + RECHECK;
         // Of two it is not known which held it last.
         let last = [Some(ended), None, None];
@@ -604,7 +609,7 @@ mod tests {
 
     #[test]
     fn a_socket_that_nobody_holds_is_looked_for_less_and_less() -> Result<()> {
-        let inode = u64::MAX;
+        let inode = Inode::MAX;
         let mut owners = Owners::new()?;
         let mut now = Instant::now();
         let mut waits = Vec::new();
@@ -634,7 +639,7 @@ mod tests {
         }
         // However long the walk before took.
         owners.next_walk = None;
-        let gone = (0..20).map(|n| u64::MAX - n);
+        let gone = (0..20).map(|n| Inode::MAX - n);
         // However long the walk before it took.
         owners.next_walk = None;
         owners.find(gone, now + LAST_RETRY);
