@@ -15,7 +15,7 @@ use kaprobe::{
 };
 
 fn main() -> ExitCode {
-    memory::keep_large_blocks_apart();
+    memory::use_little();
     match run() {
         Ok(code) => code.into(),
         Err(why) => {

@@ -37,10 +37,12 @@ use crate::{
 /// The compiled programs, kept in the repository beside the digest of their sources.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/kaprobe.bpf.o");
 
-/// How many events one batch holds at most.
-const BATCH: usize = 2048;
+/// How many events one batch holds at most. Several batches wait to be written where that
+/// can't keep up, some 250 bytes for each event; the ring buffer has room for more of them
+/// in less.
+const BATCH: usize = 256;
 /// How long events may gather in the ring buffer before they are read: waking for
-/// each one would cost more than reading it.
+/// each one would cost more than reading it. They don't while a batch is not all there is.
 const GATHER: Duration = Duration::from_millis(20);
 /// How often losses are looked for while nothing happens.
 const LOOK_FOR_LOSSES: Timespec = Timespec {
@@ -91,6 +93,8 @@ pub struct Tracer {
     started: Instant,
     stop: Stop,
     logger: Option<EbpfLogger<DebugLog>>,
+    /// The last batch was full: more may wait.
+    more: bool,
     ended: bool,
 }
 
@@ -180,6 +184,7 @@ impl Tracer {
             logger: logger
                 .transpose()
                 .context("cannot read the programs' log")?,
+            more: false,
             ended: false,
             ebpf,
         };
@@ -252,6 +257,7 @@ impl Tracer {
             let event = self.decoder.decode(record)?;
             batch.push(event);
         }
+        self.more = batch.len() == BATCH;
         Ok(())
     }
 }
@@ -266,7 +272,9 @@ impl Source for Tracer {
             }
             return Ok(true);
         }
-        self.wait()?;
+        if !self.more {
+            self.wait()?;
+        }
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
@@ -274,7 +282,7 @@ impl Source for Tracer {
             // No event after this one; those in the buffer follow, then the losses.
             set_state(&mut self.ebpf, State::EMPTY)?;
             self.ended = true;
-        } else {
+        } else if !self.more {
             thread::sleep(GATHER);
         }
         self.drain(batch)?;

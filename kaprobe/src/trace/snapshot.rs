@@ -21,8 +21,8 @@ use crate::{event::Event, sockets::row::Row};
 
 /// This very program, also where its file was replaced meanwhile.
 const SELF: &str = "/proc/self/exe";
-/// How many rows are passed on together at most.
-const BATCH: usize = 256;
+/// How many rows are passed on together at most: a row takes some 700 bytes.
+const BATCH: usize = 64;
 
 /// A snapshot that is being taken. Dropped before its end, it is given up.
 pub(super) struct Snapshot {
