@@ -52,6 +52,19 @@ impl Name {
     }
 }
 
+/// What looks at the fields of a record, one after the other.
+pub trait See<'a> {
+    /// Takes a field. What is `#[inline(always)]` knows of each what its name is, and of
+    /// what kind its value, before it runs.
+    fn see(&mut self, name: Name, value: Value<'a>);
+}
+
+impl<'a, F: FnMut(Name, Value<'a>)> See<'a> for F {
+    fn see(&mut self, name: Name, value: Value<'a>) {
+        self(name, value);
+    }
+}
+
 /// Declares a record: `required` fields, then `optional` ones.
 macro_rules! record {
     (
@@ -78,9 +91,14 @@ macro_rules! record {
             }
 
             /// Shows each field to `see`, in their order, absent ones too.
-            pub fn visit<'a>(&'a self, mut see: impl FnMut($crate::record::Name, $crate::record::Value<'a>)) {
-                $(see($crate::record::name!($must), $crate::record::Field::value(&self.$must));)+
-                $(see($crate::record::name!($may), $crate::record::Field::value(&self.$may));)+
+            pub fn visit<'a>(&'a self, see: impl FnMut($crate::record::Name, $crate::record::Value<'a>)) {
+                self.visit_by(see);
+            }
+
+            /// The same, to what may be inlined.
+            pub fn visit_by<'a>(&'a self, mut to: impl $crate::record::See<'a>) {
+                $(to.see($crate::record::name!($must), $crate::record::Field::value(&self.$must));)+
+                $(to.see($crate::record::name!($may), $crate::record::Field::value(&self.$may));)+
             }
         }
 

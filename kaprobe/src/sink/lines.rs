@@ -27,10 +27,11 @@ impl<W: Write> Lines<W> {
         let Some(end) = self.waiting.iter().rposition(|&byte| byte == b'\n') else {
             return Ok(());
         };
-        // Taken out first: what failed is not tried again.
-        let rest = self.waiting.split_off(end + 1);
-        let lines = std::mem::replace(&mut self.waiting, rest);
-        self.out.write_all(&lines)
+        let (lines, _) = self.waiting.split_at(end + 1);
+        let outcome = self.out.write_all(lines);
+        // What failed is not tried again.
+        self.waiting.drain(..=end);
+        outcome
     }
 }
 

@@ -236,17 +236,17 @@ impl<W: Write + Send> Sink for Text<W> {
         self.line.clear();
         self.put_columns(record);
         let line = &mut self.line;
-        // Writing to a String cannot fail.
         if self.colored {
             let style = style(record.event);
+            // Writing to a String cannot fail.
             let _ = write!(line, "{style}{}{style:#}", record.event.word());
         } else {
             line.push_str(record.event.word());
         }
         let mut words = Words(line);
-        let _ = detail(&mut words, record);
+        detail(&mut words, record);
         if self.style.wide {
-            let _ = more(&mut words, record);
+            more(&mut words, record);
         }
         self.line.push('\n');
         self.out.write_all(self.line.as_bytes())
@@ -280,153 +280,184 @@ pub(crate) fn style(event: EventName) -> Style {
 struct Words<'a>(&'a mut String);
 
 impl Words<'_> {
-    fn add(&mut self, word: impl Display) -> fmt::Result {
-        write!(self.0, " {word}")
+    fn add(&mut self, word: impl Put) {
+        self.0.push(' ');
+        word.put(self.0);
     }
 
     /// Appends a name and a value, where there is one.
-    fn pair(&mut self, name: &str, value: Option<impl Display>) -> fmt::Result {
-        match value {
-            Some(value) => write!(self.0, " {name} {value}"),
-            None => Ok(()),
+    fn pair(&mut self, name: &str, value: Option<impl Put>) {
+        if let Some(value) = value {
+            self.add(name);
+            self.add(value);
         }
+    }
+
+    /// Appends those words that there are.
+    fn all<const N: usize>(&mut self, words: [Option<&'static str>; N]) {
+        words.into_iter().flatten().for_each(|word| self.add(word));
+    }
+
+    /// Appends a number, and of how many it is one.
+    fn of(&mut self, number: u32, all: u64) {
+        self.add(number);
+        self.0.push('/');
+        all.put(self.0);
+    }
+}
+
+/// What can be appended to a line, without what `Display` spends on the way.
+trait Put {
+    fn put(&self, line: &mut String);
+}
+
+impl Put for &str {
+    fn put(&self, line: &mut String) {
+        line.push_str(self);
+    }
+}
+
+impl Put for u32 {
+    fn put(&self, line: &mut String) {
+        digits::number(line, *self);
+    }
+}
+
+impl Put for u64 {
+    fn put(&self, line: &mut String) {
+        digits::number(line, *self);
+    }
+}
+
+/// What is told too seldom for that.
+struct Shown<T>(T);
+
+impl<T: Display> Put for Shown<T> {
+    fn put(&self, line: &mut String) {
+        // Writing to a String cannot fail.
+        let _ = write!(line, "{}", self.0);
     }
 }
 
 /// What this record tells, as short as can be.
-fn detail(words: &mut Words<'_>, record: &Record) -> fmt::Result {
+fn detail(words: &mut Words<'_>, record: &Record) {
     let idle = record.idle_ms.map(Ms);
     match record.event {
         EventName::Probe | EventName::ProbeCongested => {
             if let (Some(probe), Some(of)) = (record.probe, record.keepalive_probes) {
-                words.add(format_args!("{probe}/{of}"))?;
+                words.of(probe, of);
             }
-            words.pair("idle", idle)
+            words.pair("idle", idle);
         }
         EventName::Answered => {
-            let Some(probe) = record.probe else {
-                return Ok(());
-            };
+            let Some(probe) = record.probe else { return };
+            words.add(probe);
             if let Some(rtt) = record.rtt_us {
-                return words.add(format_args!("{probe} in {}", Us(rtt)));
-            }
-            match record.answered_after_ms {
-                Some(after) => words.add(format_args!(
-                    "{probe} in <{}",
-                    Ms(after.saturating_add(GRAIN_MS))
-                )),
-                None => Ok(()),
+                words.pair("in", Some(Us(rtt)));
+            } else if let Some(after) = record.answered_after_ms {
+                words.add("in <");
+                Ms(after.saturating_add(GRAIN_MS)).put(words.0);
             }
         }
         EventName::Timeout => {
             if let (Some(cause), Some(probes)) = (record.cause, record.probes_out) {
-                let s = if probes == 1 { "" } else { "s" };
-                words.add(format_args!("{} after {probes} probe{s}", cause.word()))?;
+                words.add(cause.word());
+                words.pair("after", Some(probes));
+                words.add(if probes == 1 { "probe" } else { "probes" });
             }
-            words.pair("idle", idle)?;
-            words.pair("err", record.err.filter(|err| *err != Errno::TIMED_OUT))
+            words.pair("idle", idle);
+            let err = record.err.filter(|err| *err != Errno::TIMED_OUT);
+            words.pair("err", err.map(Shown));
         }
         EventName::Early => {
-            words.pair("idle", idle)?;
-            words.pair("next", record.next_ms.map(Ms))
+            words.pair("idle", idle);
+            words.pair("next", record.next_ms.map(Ms));
         }
         EventName::DataPending => words.pair("unacked", record.unacked),
         EventName::FinWait2 => words.pair("to", record.to.map(|to| to.word())),
-        EventName::RstSent => {
-            if let Some(direction) = record.direction {
-                words.add(direction.word())?;
-            }
-            if record.direction == Some(Direction::Passive) {
-                words.pair("to", record.flags)?;
-                words.pair("len", record.len)?;
-                words.pair("ttl", record.ttl)?;
-                words.pair("met", record.met.map(|met| met.word()))?;
-            }
-            if let Some(state) = record.state {
-                words.add(state.word())?;
-            }
-            match &record.reason {
-                Some(reason) => words.add(word(reset_reason(reason.as_str()))),
-                None => Ok(()),
-            }
-        }
+        EventName::RstSent => sent(words, record),
         EventName::RstReceived => {
-            if let Some(state) = record.state {
-                words.add(state.word())?;
+            words.all([record.state.map(|state| state.word())]);
+            words.pair("idle", idle);
+            if let Some(sent) = record.lastsnd_ms {
+                words.pair("sent", Some(Ms(sent)));
+                words.add("ago");
             }
-            words.pair("idle", idle)?;
-            words.pair("sent", record.lastsnd_ms.map(Ago))?;
-            words.pair("probes", record.probes_out.filter(|&out| out > 0))?;
-            words.pair("unacked", record.unacked.filter(|&unacked| unacked > 0))
+            words.pair("probes", record.probes_out.filter(|&out| out > 0));
+            words.pair("unacked", record.unacked.filter(|&unacked| unacked > 0));
         }
         EventName::Verdict => verdict(words, record),
         EventName::Zombie => {
-            if let Some(why) = record.why {
-                words.add(why.word())?;
-            }
+            words.all([record.why.map(|why| why.word())]);
             if let Some((out, of)) = record.probes_out.zip(record.keepalive_probes)
                 && out > 0
             {
-                words.add(format_args!("{out}/{of}"))?;
+                words.of(out, of);
             }
-            words.pair("idle", idle)?;
-            words.pair("dead in", record.dead_in_ms.map(Ms))
+            words.pair("idle", idle);
+            words.pair("dead in", record.dead_in_ms.map(Ms));
         }
         EventName::NotRearmed | EventName::Unclassified => {
-            if let Some(state) = record.state {
-                words.add(state.word())?;
-            }
-            match record.keepalive {
-                Some(false) => words.add("keepalive off"),
-                _ => Ok(()),
-            }
+            let is_off = record.keepalive == Some(false);
+            let off = is_off.then_some("keepalive off");
+            words.all([record.state.map(|state| state.word()), off]);
         }
         EventName::Lost => {
-            words.add(record.lost.unwrap_or_default())?;
-            words.add(record.lost_kind.map_or("events", |kind| kind.word()))?;
-            words.pair("of", record.hook.map(|hook| hook.word()))?;
-            words.pair("by", record.lost_why.map(|why| why.word()))
+            words.add(record.lost.unwrap_or_default());
+            words.add(record.lost_kind.map_or("events", |kind| kind.word()));
+            words.pair("of", record.hook.map(|hook| hook.word()));
+            words.pair("by", record.lost_why.map(|why| why.word()));
         }
-        EventName::Busy | EventName::Closed => Ok(()),
+        EventName::Busy | EventName::Closed => {}
+    }
+}
+
+/// What is told of a reset that this host sent.
+fn sent(words: &mut Words<'_>, record: &Record) {
+    words.all([record.direction.map(|direction| direction.word())]);
+    if record.direction == Some(Direction::Passive) {
+        words.pair("to", record.flags.map(Shown));
+        words.pair("len", record.len);
+        words.pair("ttl", record.ttl);
+        words.pair("met", record.met.map(|met| met.word()));
+    }
+    words.all([record.state.map(|state| state.word())]);
+    if let Some(reason) = &record.reason {
+        words.add(&*word(reset_reason(reason.as_str())));
     }
 }
 
 /// What follows from other records, and what to do.
-fn verdict(words: &mut Words<'_>, record: &Record) -> fmt::Result {
-    if let Some(verdict) = record.verdict {
-        words.add(verdict.word())?;
-    }
-    words.pair("idle", record.idle_ms.map(Ms))?;
+fn verdict(words: &mut Words<'_>, record: &Record) {
+    words.all([record.verdict.map(|verdict| verdict.word())]);
+    words.pair("idle", record.idle_ms.map(Ms));
     if let Some(confidence) = record.confidence {
-        words.add(format_args!("({})", confidence.word()))?;
+        words.add(Shown(format_args!("({})", confidence.word())));
     }
-    words.pair("fits", record.middlebox.as_ref())?;
-    if let Some(advice) = &record.advice {
-        write!(words.0, ": {advice}")?;
-    }
-    match &record.story {
-        Some(story) => write!(words.0, "; all hosts: {story}"),
-        None => Ok(()),
+    words.pair("fits", record.middlebox.as_ref().map(Escaped::as_str));
+    for (before, text) in [(": ", &record.advice), ("; all hosts: ", &record.story)] {
+        if let Some(text) = text {
+            words.0.push_str(before);
+            words.0.push_str(text.as_str());
+        }
     }
 }
 
 /// All else that is known of the socket.
-fn more(words: &mut Words<'_>, record: &Record) -> fmt::Result {
+fn more(words: &mut Words<'_>, record: &Record) {
     if record.event != EventName::Early {
-        words.pair("next", record.next_ms.map(Ms))?;
+        words.pair("next", record.next_ms.map(Ms));
     }
-    words.pair("late", record.late_ms.map(Ms))?;
-    if let Some(settings) = Settings::of(record) {
-        words.pair("ka", Some(settings))?;
-    }
-    words.pair("ut", record.user_timeout_ms.map(|ms| Ms(ms.into())))?;
-    words.pair("state", record.state.map(|state| state.word()))?;
-    words.pair("uid", record.uid)?;
-    words.pair("netns", record.netns)?;
-    words.pair("cgroup", record.cgroup)?;
-    words.pair("inode", record.inode)?;
-    words.pair("cookie", record.cookie)?;
-    words.pair("sock", record.sock)
+    words.pair("late", record.late_ms.map(Ms));
+    words.pair("ka", Settings::of(record).map(Shown));
+    words.pair("ut", record.user_timeout_ms.map(|ms| Ms(ms.into())));
+    words.pair("state", record.state.map(|state| state.word()));
+    words.pair("uid", record.uid);
+    words.pair("netns", record.netns);
+    words.pair("cgroup", record.cgroup);
+    words.pair("inode", record.inode);
+    words.pair("cookie", record.cookie);
+    words.pair("sock", record.sock);
 }
 
 /// The keepalive settings in force, and who set each.
@@ -470,37 +501,49 @@ impl Display for Settings {
 /// A time span for people: `40ms`, `3s`, `5.1s`, `7200s`. Whole seconds from 100 s on.
 pub(crate) struct Ms(pub u64);
 
+impl Put for Ms {
+    fn put(&self, line: &mut String) {
+        let Self(ms) = *self;
+        if ms < 1_000 {
+            digits::number(line, ms);
+            return line.push_str("ms");
+        }
+        digits::number(line, ms / 1_000);
+        if ms < 100_000 && ms % 1_000 != 0 {
+            line.push('.');
+            digits::number(line, ms % 1_000 / 100);
+        }
+        line.push('s');
+    }
+}
+
 impl Display for Ms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(ms) = *self;
-        match ms {
-            0..1_000 => write!(f, "{ms}ms"),
-            1_000..100_000 if ms % 1_000 != 0 => write!(f, "{}.{}s", ms / 1_000, ms % 1_000 / 100),
-            _ => write!(f, "{}s", ms / 1_000),
-        }
+        let mut text = String::new();
+        self.put(&mut text);
+        f.write_str(&text)
     }
 }
 
 /// A duration of microseconds, for people.
 struct Us(u64);
 
-impl Display for Us {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Put for Us {
+    fn put(&self, line: &mut String) {
         let Self(us) = *self;
         match us {
-            0..1_000 => write!(f, "{us}us"),
-            1_000..1_000_000 => write!(f, "{}.{}ms", us / 1_000, us % 1_000 / 100),
-            _ => write!(f, "{}", Ms(us / 1_000)),
+            0..1_000 => {
+                digits::number(line, us);
+                line.push_str("us");
+            }
+            1_000..1_000_000 => {
+                digits::number(line, us / 1_000);
+                line.push('.');
+                digits::number(line, us % 1_000 / 100);
+                line.push_str("ms");
+            }
+            _ => Ms(us / 1_000).put(line),
         }
-    }
-}
-
-/// How long ago, for people.
-struct Ago(u64);
-
-impl Display for Ago {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ago", Ms(self.0))
     }
 }
 
