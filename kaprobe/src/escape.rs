@@ -7,12 +7,14 @@
 //! left to the formats that care. It is one-to-one: the bytes can be had back.
 
 use std::fmt::{self, Display, Write as _};
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Escaped text: one line, printable characters only.
+/// Escaped text: one line, printable characters only. Copies share it: every record has
+/// the command of its socket's owner.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Escaped(String);
+pub struct Escaped(Arc<str>);
 
 impl Escaped {
     /// Escapes bytes as they came.
@@ -21,7 +23,7 @@ impl Escaped {
         // Nearly every text is as it should be.
         let is_plain = |&it: &u8| matches!(it, b' '..=b'~') && it != b'\\';
         if let (true, Ok(text)) = (bytes.iter().all(is_plain), str::from_utf8(bytes)) {
-            return Self(text.to_owned());
+            return Self(text.into());
         }
         let mut text = String::with_capacity(bytes.len());
         for chunk in bytes.utf8_chunks() {
@@ -33,7 +35,7 @@ impl Escaped {
                 let _ = write!(text, "\\x{byte:02x}");
             }
         }
-        Self(text)
+        Self(text.into())
     }
 
     /// Takes text that may be escaped already, such as a field of a log. Whatever
