@@ -48,7 +48,9 @@ fn correlate(bencher: Bencher<'_, '_>, sockets: u32) {
     bencher.counter(items(&events)).bench_local(|| {
         let mut correlator = Correlator::new(MAX_SOCKETS);
         for event in &events {
-            correlator.push(event, &mut |record| drop(black_box(record)));
+            correlator.push(event, &mut |record| {
+                black_box(record);
+            });
         }
     });
 }
@@ -60,11 +62,11 @@ fn judge(bencher: Bencher<'_, '_>, sockets: u32) {
     let bench = bencher.counter(items(&records));
     bench
         .with_inputs(|| records.clone())
-        .bench_local_values(|records| {
+        .bench_local_refs(|records| {
             let (mut filter, mut judge) = (filter(), Judge::new(MAX_SOCKETS, &[]));
             for record in records {
                 stage::judge(&mut filter, &mut judge, record, |record| {
-                    drop(black_box(record));
+                    black_box(record);
                 });
             }
         });
@@ -163,7 +165,11 @@ fn records(sockets: u32) -> Vec<Record> {
     let mut filter = filter();
     let mut records = Vec::new();
     for event in events(sockets) {
-        correlator.push(&event, &mut |record| records.extend(filter.pass(record)));
+        correlator.push(&event, &mut |record| {
+            if filter.pass(record) {
+                records.push(record.clone());
+            }
+        });
     }
     records
 }

@@ -151,8 +151,10 @@ fn check(records: Vec<Record>, timeouts: &[HostTimeout]) -> Result<String, Strin
     });
     let mut judge = Judge::new(ROOM, timeouts);
     let mut shown = Vec::new();
-    for record in records {
-        stage::judge(&mut filter, &mut judge, record, |it| shown.push(it));
+    for mut record in records {
+        stage::judge(&mut filter, &mut judge, &mut record, |it| {
+            shown.push(it.clone())
+        });
     }
     let mut log = String::new();
     let formats = [
@@ -238,7 +240,7 @@ fn records_of(wire: &[u8]) -> Vec<Record> {
     let mut records = Vec::new();
     for bytes in wire.chunks(wire::EVENT_SIZE) {
         if let Ok(event) = decoder.decode(bytes) {
-            correlator.push(&event, &mut |record| records.push(record));
+            correlator.push(&event, &mut |record| records.push(record.clone()));
         }
     }
     let lost = Lost {
@@ -251,7 +253,9 @@ fn records_of(wire: &[u8]) -> Vec<Record> {
         why: LostWhy::Missed,
         count: u64::MAX,
     };
-    correlator.push(&Event::Lost(lost), &mut |record| records.push(record));
+    correlator.push(&Event::Lost(lost), &mut |record| {
+        records.push(record.clone())
+    });
     records
 }
 

@@ -325,8 +325,10 @@ fn traced(flags: &[&str]) -> Outcome<(Header, Vec<Record>)> {
     let mut judge = Judge::new(MAX_SOCKETS, &header.timeouts);
     let mut filter = Filter::new(plan.records);
     let mut records = Vec::new();
-    for record in ends() {
-        stage::judge(&mut filter, &mut judge, record, |it| records.push(it));
+    for mut record in ends() {
+        stage::judge(&mut filter, &mut judge, &mut record, |it| {
+            records.push(it.clone())
+        });
     }
     Ok((header, records))
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::ends::Pair;
 use crate::escape::Escaped;
 use crate::event::{
-    Event, Hook, Instant, Kind, Lost, Origin, Owner, PassiveReset, Setting, SocketEvent, SocketId,
+    Event, Hook, Instant, Kind, Lost, Origin, Owner, PassiveReset, SocketEvent, SocketId,
 };
 use crate::recent::Recent;
 use crate::record::{Direction, Errno, EventName, Family, Record, State, TcpFlags, WallTime};
@@ -83,21 +83,22 @@ impl Correlator {
     }
 
     /// Takes the next event and gives the records that it makes, in order. Their
-    /// `seq` is 0: it is given where the record leaves the filter.
+    /// `seq` is 0: it is given where the record leaves the filter. A record is large, and
+    /// most are only looked at: so it is lent.
     ///
     /// The source reads its losses after the events of a batch, and gives them before
     /// those, stamped no earlier than it read them: any of these events may already
     /// follow a gap, and so may what comes next.
-    pub fn push(&mut self, event: &Event, emit: &mut impl FnMut(Record)) {
+    pub fn push(&mut self, event: &Event, emit: &mut impl FnMut(&mut Record)) {
         match event {
             Event::Lost(lost) => {
                 if hides_probes(lost) {
                     self.gap_ns = self.gap_ns.max(lost.at.mono_ns);
                 }
-                emit(lost_record(lost));
+                emit(&mut lost_record(lost));
             }
             Event::Socket(event) => self.socket(event, emit),
-            Event::PassiveReset(reset) => emit(passive_record(reset)),
+            Event::PassiveReset(reset) => emit(&mut passive_record(reset)),
             Event::Snapshot(row) => self.row(row, emit),
             Event::SnapshotEnd => self.snapshot.end(),
         }
@@ -115,43 +116,35 @@ impl Correlator {
         self.evicted
     }
 
-    fn socket(&mut self, event: &SocketEvent, emit: &mut impl FnMut(Record)) {
+    fn socket(&mut self, event: &SocketEvent, emit: &mut impl FnMut(&mut Record)) {
         // The address of one that the kernel could not follow may be another's by now.
         let is_tracked = event.id.born_ns != 0;
+        let gap_ns = self.gap_ns;
         if event.kind == Kind::Answered {
             if let Some(socket) = self.sockets.get_mut(&event.id) {
                 socket.answered(event, emit);
             }
             return;
         }
-        let known = self.sockets.peek(&event.id);
-        let known = known.filter(|it| is_tracked || it.last.is_between_the_ends_of(event));
-        if known.is_none() {
-            let number = self.snapshot.claim(event);
-            let socket = Socket {
-                number: number.unwrap_or_else(|| self.next_number()),
-                waiting: None,
-                last: LastSeen::of(event),
-            };
-            self.evicted += u64::from(self.sockets.push(event.id, socket).is_some());
-        }
-        let Some(socket) = self.sockets.get_mut(&event.id) else {
-            return;
+        let socket = match self.sockets.get_mut(&event.id) {
+            Some(known) if is_tracked || known.last.is_between_the_ends_of(event) => known,
+            _ => self.begin(event),
         };
-        self.snapshot.note(event, socket.number);
-        let event = &*socket.last.update(event);
+        let number = socket.number;
+        let told = &*socket.last.update(event);
         let waiting = socket.waiting.take_if(|_| event.probes_out == 0);
         if let Some(waiting) = waiting {
             // Whether nothing that happened to this socket since can be missing.
-            let certain = is_tracked && waiting.at_ns > self.gap_ns;
+            let certain = is_tracked && waiting.at_ns > gap_ns;
             if let Some(at) = answered_at(&waiting, event, certain) {
-                emit(answered_record(event, socket.number, &waiting, at));
+                emit(&mut answered_record(told, number, &waiting, at));
             }
         }
         if event.kind == Kind::Probe {
             socket.waiting = Some(Waiting::new(event));
         }
-        emit(event_record(event, socket.number));
+        emit(&mut event_record(told, number));
+        self.snapshot.note(event, number);
         if event.kind == Kind::Closed {
             // Kept while there is room: a firing that destroys its socket is told
             // after the socket's end.
@@ -159,7 +152,20 @@ impl Correlator {
         }
     }
 
-    fn row(&mut self, row: &Row, emit: &mut impl FnMut(Record)) {
+    /// A socket that was not spoken of before.
+    fn begin(&mut self, event: &SocketEvent) -> &mut Socket {
+        let number = self.snapshot.claim(event);
+        let socket = Socket {
+            number: number.unwrap_or_else(|| self.next_number()),
+            waiting: None,
+            last: LastSeen::of(event),
+        };
+        let (socket, forgotten) = self.sockets.push(event.id, socket);
+        self.evicted += u64::from(forgotten.is_some());
+        socket
+    }
+
+    fn row(&mut self, row: &Row, emit: &mut impl FnMut(&mut Record)) {
         let Some(Found { why, number }) = self.snapshot.look(row) else {
             return;
         };
@@ -168,7 +174,7 @@ impl Correlator {
             self.evicted += u64::from(self.snapshot.remember(row, number));
             number
         });
-        emit(snapshot::record(row, number, why));
+        emit(&mut snapshot::record(row, number, why));
     }
 
     const fn next_number(&mut self) -> u64 {
@@ -180,12 +186,12 @@ impl Correlator {
 impl Socket {
     /// An answer came in. Of a probe whose own event was lost nothing is told: it is not
     /// known how long that took.
-    fn answered(&mut self, event: &SocketEvent, emit: &mut impl FnMut(Record)) {
+    fn answered(&mut self, event: &SocketEvent, emit: &mut impl FnMut(&mut Record)) {
         let of = |waiting: &Waiting| {
             waiting.probe.get() == u16::from(event.probes_out) && waiting.at_ns <= event.at.mono_ns
         };
         if let Some(waiting) = self.waiting.take().filter(of) {
-            emit(seen_record(event, self.number, &waiting));
+            emit(&mut seen_record(event, self.number, &waiting));
         }
     }
 }
@@ -301,10 +307,9 @@ fn answered_at(waiting: &Waiting, event: &SocketEvent, certain: bool) -> Option<
 /// The record of an answer that was seen as it came in.
 fn seen_record(event: &SocketEvent, sock: u64, waiting: &Waiting) -> Record {
     let took_ns = event.at.mono_ns.saturating_sub(waiting.at_ns);
-    Record {
-        rtt_us: Some(took_ns / 1_000),
-        ..answered_record(event, sock, waiting, event.at.mono_ns)
-    }
+    let mut record = answered_record(event, sock, waiting, event.at.mono_ns);
+    record.rtt_us = Some(took_ns / 1_000);
+    record
 }
 
 /// The record of an answer that came at `at_ns`, CLOCK_MONOTONIC.
@@ -315,12 +320,11 @@ fn answered_record(event: &SocketEvent, sock: u64, waiting: &Waiting, at_ns: u64
         mono_ns: at_ns,
         wall_ns: event.at.wall_ns.saturating_sub_unsigned(before_ns),
     };
-    Record {
-        probe: Some(waiting.probe.get().into()),
-        probes_out: Some(0),
-        answered_after_ms: Some(after_ns / 1_000_000),
-        ..socket_record(event, sock, at, EventName::Answered)
-    }
+    let mut record = socket_record(event, sock, at, EventName::Answered);
+    record.probe = Some(waiting.probe.get().into());
+    record.probes_out = Some(0);
+    record.answered_after_ms = Some(after_ns / 1_000_000);
+    record
 }
 
 fn event_record(event: &SocketEvent, sock: u64) -> Record {
@@ -329,68 +333,60 @@ fn event_record(event: &SocketEvent, sock: u64) -> Record {
     // The stamps that ages are made from are set when the handshake is over
     // (`tcp_finish_connect`, net/ipv4/tcp_input.c).
     let connected = State::from_number(event.state) != Some(State::SynSent);
-    Record {
-        probe: probe.then(|| probe_number(event).get().into()),
-        probes_out: Some(event.probes_out_after.into()),
-        idle_ms: connected.then(|| event.idle_ms()),
-        lastrcv_ms: connected.then_some(event.lastrcv_ms),
-        lastack_ms: connected.then_some(event.lastack_ms),
-        lastsnd_ms: connected.then_some(event.lastsnd_ms),
-        next_ms: event.next_ms,
-        late_ms: event.late_ms,
-        unacked: Some(event.unacked),
-        cause: if let Kind::Timeout(cause) = event.kind {
-            Some(cause)
-        } else {
-            None
-        },
-        to: if let Kind::FinWait2(to) = event.kind {
-            to
-        } else {
-            None
-        },
-        err: event.err.map(Errno),
-        direction: (event.kind == Kind::RstSent).then_some(Direction::Active),
-        reason: event.reason.as_deref().map(Escaped::from),
-        firing_ns: event.firing_ns,
-        unsent: received.then_some(event.write_queue),
-        retransmits: received.then_some(event.retransmits.into()),
-        ..socket_record(event, sock, event.at, event.kind.into())
+    let mut record = socket_record(event, sock, event.at, event.kind.into());
+    record.probe = probe.then(|| probe_number(event).get().into());
+    record.probes_out = Some(event.probes_out_after.into());
+    record.idle_ms = connected.then(|| event.idle_ms());
+    record.lastrcv_ms = connected.then_some(event.lastrcv_ms);
+    record.lastack_ms = connected.then_some(event.lastack_ms);
+    record.lastsnd_ms = connected.then_some(event.lastsnd_ms);
+    record.next_ms = event.next_ms;
+    record.late_ms = event.late_ms;
+    record.unacked = Some(event.unacked);
+    match event.kind {
+        Kind::Timeout(cause) => record.cause = Some(cause),
+        Kind::FinWait2(to) => record.to = to,
+        _ => {}
     }
+    record.err = event.err.map(Errno);
+    record.direction = (event.kind == Kind::RstSent).then_some(Direction::Active);
+    record.reason = event.reason.as_deref().map(Escaped::from);
+    record.firing_ns = event.firing_ns;
+    record.unsent = received.then_some(event.write_queue);
+    record.retransmits = received.then_some(event.retransmits.into());
+    record
 }
 
-/// What is true of the socket, whatever happened to it.
+/// What is true of the socket, whatever happened to it. Assigned field by field, as above:
+/// what `..` takes from another record is copied, twice for each, and a record is large.
 fn socket_record(event: &SocketEvent, sock: u64, at: Instant, name: EventName) -> Record {
     let owner = event.owner.as_deref();
-    let value = |setting: Setting| Some(setting.value);
-    let from = |setting: Setting| Some(setting.from);
-    Record {
-        sock: Some(sock),
-        pid: owner.map(|owner| owner.pid),
-        comm: owner.map(|owner| owner.comm.clone()),
-        family: Some(family(event.laddr)),
-        laddr: Some(event.laddr),
-        lport: Some(event.lport),
-        raddr: Some(event.raddr),
-        rport: Some(event.rport),
-        netns: Some(event.netns),
-        inode: event.inode,
-        cookie: event.cookie,
-        uid: Some(event.uid),
-        cgroup: event.cgroup,
-        orphan: Some(event.orphan),
-        state: State::from_number(event.state),
-        keepalive: Some(event.keepalive),
-        keepalive_time_ms: value(event.keepalive_time),
-        keepalive_time_from: from(event.keepalive_time),
-        keepalive_intvl_ms: value(event.keepalive_intvl),
-        keepalive_intvl_from: from(event.keepalive_intvl),
-        keepalive_probes: value(event.keepalive_probes),
-        keepalive_probes_from: from(event.keepalive_probes),
-        user_timeout_ms: event.user_timeout_ms,
-        user_timeout_from: event.user_timeout_ms.map(|_| Origin::Socket),
-        ..Record::new(WallTime(at.wall_ns), at.mono_ns, 0, name)
-    }
+    let mut record = Record::new(WallTime(at.wall_ns), at.mono_ns, 0, name);
+    record.sock = Some(sock);
+    record.pid = owner.map(|owner| owner.pid);
+    record.comm = owner.map(|owner| owner.comm.clone());
+    record.family = Some(family(event.laddr));
+    record.laddr = Some(event.laddr);
+    record.lport = Some(event.lport);
+    record.raddr = Some(event.raddr);
+    record.rport = Some(event.rport);
+    record.netns = Some(event.netns);
+    record.inode = event.inode;
+    record.cookie = event.cookie;
+    record.uid = Some(event.uid);
+    record.cgroup = event.cgroup;
+    record.orphan = Some(event.orphan);
+    record.state = State::from_number(event.state);
+    record.keepalive = Some(event.keepalive);
+    record.keepalive_time_ms = Some(event.keepalive_time.value);
+    record.keepalive_time_from = Some(event.keepalive_time.from);
+    record.keepalive_intvl_ms = Some(event.keepalive_intvl.value);
+    record.keepalive_intvl_from = Some(event.keepalive_intvl.from);
+    record.keepalive_probes = Some(event.keepalive_probes.value);
+    record.keepalive_probes_from = Some(event.keepalive_probes.from);
+    record.user_timeout_ms = event.user_timeout_ms;
+    record.user_timeout_from = event.user_timeout_ms.map(|_| Origin::Socket);
+    record
 }
 
 fn passive_record(reset: &PassiveReset) -> Record {

@@ -141,10 +141,10 @@ impl Filter {
         }
     }
 
-    /// The record with its number, if it is to be shown.
-    pub fn pass(&mut self, mut record: Record) -> Option<Record> {
-        if self.is_done() || !self.keep.keeps(&record) {
-            return None;
+    /// Whether the record is to be shown: then it has its number.
+    pub fn pass(&mut self, record: &mut Record) -> bool {
+        if self.is_done() || !self.keep.keeps(record) {
+            return false;
         }
         self.counts.records += 1;
         record.seq = self.counts.records;
@@ -153,7 +153,7 @@ impl Filter {
             let sum = self.counts.lost.entry(hook).or_default();
             *sum = sum.saturating_add(lost);
         }
-        Some(record)
+        true
     }
 
     /// Whether records of this event pass, if they are of a socket that does.
@@ -206,7 +206,7 @@ mod tests {
             comms: [Escaped::from("nginx")].into(),
             ..RecordFilter::default()
         };
-        for (record, kept) in [
+        for (mut record, kept) in [
             (record(Probe, Some(7), Some("nginx")), true),
             (record(Probe, Some(8), Some("nginx")), true),
             (record(Probe, Some(9), Some("nginx")), false),
@@ -216,7 +216,7 @@ mod tests {
             (record(Lost, None, None), true),
         ] {
             assert_eq!(
-                Filter::new(keep.clone()).pass(record.clone()).is_some(),
+                Filter::new(keep.clone()).pass(&mut record),
                 kept,
                 "{record:?}"
             );
@@ -281,7 +281,7 @@ mod tests {
         let stream = [probe(), early, lost, probe(), probe()];
         let numbers: Vec<_> = stream
             .into_iter()
-            .map(|it| filter.pass(it).map(|it| it.seq))
+            .map(|mut it| filter.pass(&mut it).then_some(it.seq))
             .collect();
         assert_eq!(numbers, [Some(1), None, Some(2), Some(3), None]);
         assert!(filter.is_done());

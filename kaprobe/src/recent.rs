@@ -95,15 +95,19 @@ impl<K: Hash + Eq, V> Recent<K, V> {
         self.spoken_of(place)
     }
 
-    /// Puts an entry in; gives what it takes the place of: the one that had the key, or
-    /// else the one that is forgotten for it.
-    pub fn push(&mut self, key: K, value: V) -> Option<(K, V)> {
+    /// Puts an entry in; gives it, and what it takes the place of: the one that had the
+    /// key, or else the one that is forgotten for it.
+    pub fn push(&mut self, key: K, value: V) -> (&mut V, Option<(K, V)>) {
         match self.place(&key) {
             Some(place) => {
-                let old = mem::replace(self.spoken_of(place), value);
-                Some((key, old))
+                let entry = self.spoken_of(place);
+                let old = mem::replace(entry, value);
+                (entry, Some((key, old)))
             }
-            None => self.insert(key, value),
+            None => {
+                let forgotten = self.insert(key, value);
+                (self.spoken_of(self.newest), forgotten)
+            }
         }
     }
 
@@ -292,7 +296,7 @@ mod tests {
             for (value, act) in (0..).zip(acts) {
                 match act {
                     Act::Push(key) => {
-                        prop_assert_eq!(recent.push(key, value), model.push(key, value, most));
+                        prop_assert_eq!(recent.push(key, value).1, model.push(key, value, most));
                     }
                     Act::Get(key) => {
                         let found = model.take(key);

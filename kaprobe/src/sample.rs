@@ -200,7 +200,11 @@ pub fn records(events: &[Event]) -> Vec<Record> {
     });
     let mut records = Vec::new();
     for event in events {
-        correlator.push(event, &mut |record| records.extend(filter.pass(record)));
+        correlator.push(event, &mut |record| {
+            if filter.pass(record) {
+                records.push(record.clone());
+            }
+        });
     }
     records
 }

@@ -264,7 +264,7 @@ impl Stream {
         self.correlator.push(event, &mut |record| {
             stage::judge(filter, judge, record, |record| {
                 if outcome.is_ok() {
-                    outcome = sinks.record(&record);
+                    outcome = sinks.record(record);
                 }
             });
         });

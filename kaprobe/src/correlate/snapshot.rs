@@ -138,7 +138,7 @@ impl Snapshot {
             at_ns: row.mono_ns,
         };
         let ends = Ends::from(row);
-        let before = self.zombies.push(ends.clone(), zombie);
+        let (_, before) = self.zombies.push(ends.clone(), zombie);
         before.is_some_and(|(old, _)| old != ends)
     }
 }

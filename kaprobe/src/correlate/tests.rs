@@ -17,7 +17,7 @@ fn room_for(sockets: usize) -> Correlator {
 fn run(mut correlator: Correlator, events: &[Event]) -> Vec<Record> {
     let mut records = Vec::new();
     for event in events {
-        correlator.push(event, &mut |record| records.push(record));
+        correlator.push(event, &mut |record| records.push(record.clone()));
     }
     records
 }
@@ -376,7 +376,7 @@ proptest! {
         let (twin, mut correlator) = (correlator(), correlator());
         let mut records = Vec::new();
         for event in &events {
-            correlator.push(event, &mut |record| records.push(record));
+            correlator.push(event, &mut |record| records.push(record.clone()));
             prop_assert!(correlator.sockets.len() <= room);
         }
         prop_assert_eq!(&records, &run(twin, &events));

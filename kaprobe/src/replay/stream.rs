@@ -254,21 +254,21 @@ impl Stream {
         // Of the log's own hosts, told anew.
         record.story = None;
         let (hosts, stories) = (self.hosts, &mut self.stories);
-        let mut show = |mut record: Record| {
+        let mut show = |record: &mut Record| {
             if hosts {
-                stories.tell(&mut record);
+                stories.tell(record);
             }
-            sinks.record(&record)
+            sinks.record(record)
         };
         let Some(judge) = &mut source.judge else {
-            return match Self::as_it_is(&mut self.filter, source, record) {
-                Some(record) => show(record),
-                None => Ok(()),
-            };
+            if Self::as_it_is(&mut self.filter, source, &mut record) {
+                show(&mut record)?;
+            }
+            return Ok(());
         };
         let mut outcome = Ok(());
         let host = record.host.clone();
-        stage::judge(&mut self.filter, judge, record, |mut record| {
+        stage::judge(&mut self.filter, judge, &mut record, |record| {
             record.host.clone_from(&host);
             if outcome.is_ok() {
                 outcome = show(record);
@@ -277,16 +277,18 @@ impl Stream {
         outcome
     }
 
-    /// What is shown of a record whose verdict the log has.
-    fn as_it_is(filter: &mut Filter, source: &mut Source, record: Record) -> Option<Record> {
+    /// Whether a record whose verdict the log has is shown, and how.
+    fn as_it_is(filter: &mut Filter, source: &mut Source, record: &mut Record) -> bool {
         let number = record.seq;
-        let mut record = filter.pass(record)?;
+        if !filter.pass(record) {
+            return false;
+        }
         source.renumbered |= record.seq != number;
         if source.renumbered && record.evidence.is_some() {
             // The numbers of other records now.
             record.evidence = Some(Evidence(Vec::new()));
         }
-        Some(record)
+        true
     }
 
     fn next_trace(

@@ -202,7 +202,7 @@ impl Summary {
         let key = (host, trace, sock);
         let ends = Ends(record.laddr, record.lport, record.raddr, record.rport);
         let is_full = self.sockets.is_full();
-        let before = self.sockets.push(key, ends);
+        let (_, before) = self.sockets.push(key, ends);
         let is_new = before.is_none_or(|it| it != (key, ends));
         if is_full && before.is_some_and(|(it, _)| it != key) {
             self.totals.forgotten += 1;

@@ -11,23 +11,30 @@ use crate::record::{EventName, Record};
 /// Takes a record of the correlator, or of a log, to the filter and to the judge of
 /// its host; shows it where it is asked for, and what follows from it. Verdicts of a
 /// log are made anew, not taken: their evidence has other numbers here.
-pub fn judge(filter: &mut Filter, judge: &mut Judge, record: Record, mut show: impl FnMut(Record)) {
+pub fn judge(
+    filter: &mut Filter,
+    judge: &mut Judge,
+    record: &mut Record,
+    mut show: impl FnMut(&mut Record),
+) {
     if record.event == EventName::Verdict || filter.is_done() {
         return;
     }
     let verdict = if filter.asks_for(record.event) {
-        let Some(record) = filter.pass(record) else {
+        if !filter.pass(record) {
             return;
-        };
-        let verdict = judge.push(&record);
+        }
+        let verdict = judge.push(record);
         show(record);
         verdict
-    } else if EVIDENCE.contains(&record.event) && filter.concerns(&record) {
-        judge.push(&record)
+    } else if EVIDENCE.contains(&record.event) && filter.concerns(record) {
+        judge.push(record)
     } else {
         None
     };
-    if let Some(verdict) = verdict.and_then(|verdict| filter.pass(verdict)) {
-        show(verdict);
+    if let Some(mut verdict) = verdict
+        && filter.pass(&mut verdict)
+    {
+        show(&mut verdict);
     }
 }

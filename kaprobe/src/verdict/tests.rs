@@ -28,7 +28,9 @@ fn run(events: &[Event], host: &[HostTimeout], asked: &[EventName]) -> Vec<Recor
     let mut records = Vec::new();
     for event in events {
         correlator.push(event, &mut |record| {
-            stage::judge(&mut filter, &mut judge, record, |it| records.push(it));
+            stage::judge(&mut filter, &mut judge, record, |it| {
+                records.push(it.clone())
+            });
         });
     }
     records
@@ -696,7 +698,7 @@ proptest! {
         let mut judge = Judge::new(room, &[]);
         for event in &events {
             correlator.push(event, &mut |record| {
-                judge.push(&record);
+                judge.push(record);
             });
             prop_assert!(judge.stories.len() <= 2);
             let probes = judge.stories.iter().map(|(_, story)| story.probes.len());
