@@ -8,9 +8,13 @@ use crate::sockets::row::Row;
 
 /// One thing that a source saw.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are of the largest, and lie side by side in a batch"
+)]
 pub enum Event {
     /// A socket did something.
-    Socket(Box<SocketEvent>),
+    Socket(SocketEvent),
     /// A reset was sent in answer to a segment.
     PassiveReset(Box<PassiveReset>),
     /// Events that the kernel could not deliver since the last such notice.

@@ -107,7 +107,7 @@ pub fn lost(at_ms: u64, kind: Option<Kind>) -> Event {
 
 /// An event in the form in which a source yields it.
 pub fn of(event: SocketEvent) -> Event {
-    Event::Socket(Box::new(event))
+    Event::Socket(event)
 }
 
 /// A reset in answer to a segment in mid-stream that has no socket here.

@@ -98,15 +98,16 @@ impl Session {
         }
         let stop = self.stopper();
         let (queue, arrivals) = sync_channel(QUEUE);
+        let (emptied, empty) = sync_channel(QUEUE);
         let rows = queue.clone();
         let reader = thread::Builder::new()
             .name("ring-buffer".to_owned())
-            .spawn(move || read(self.tracer, &queue))
+            .spawn(move || read(self.tracer, &queue, &empty))
             .context("cannot start the thread that reads the ring buffer")?;
         let mut stream = Stream::new(plan, &self.header)?;
         let shown = stream.start(sinks, &self.header, plan.ready_file.as_deref());
         stream.look_back(plan, rows);
-        let shown = shown.and_then(|()| stream.run(&arrivals, sinks));
+        let shown = shown.and_then(|()| stream.run(&arrivals, &emptied, sinks));
         // What one sink can't take any more, another may still have waiting.
         let flushed = sinks.flush();
         let shown = shown.and(flushed);
@@ -147,11 +148,16 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// Reads the ring buffer to its end, or until nobody takes what was read.
-fn read(mut tracer: Tracer, queue: &SyncSender<Arrival>) -> Result<Tracer> {
+/// Reads the ring buffer to its end, or until nobody takes what was read. Batches come
+/// back empty: a new one would cost more than to fill it.
+fn read(
+    mut tracer: Tracer,
+    queue: &SyncSender<Arrival>,
+    empty: &Receiver<Vec<Event>>,
+) -> Result<Tracer> {
     let _ending = Ending(queue);
     loop {
-        let mut batch = Vec::new();
+        let mut batch = empty.try_recv().unwrap_or_default();
         if !tracer.next_batch(&mut batch)? {
             return Ok(tracer);
         }
@@ -235,10 +241,20 @@ impl Stream {
     }
 
     /// Shows every batch, until the last one or until nobody wants more.
-    fn run(&mut self, arrivals: &Receiver<Arrival>, sinks: &mut Sinks) -> Result<(), SinkError> {
+    fn run(
+        &mut self,
+        arrivals: &Receiver<Arrival>,
+        emptied: &SyncSender<Vec<Event>>,
+        sinks: &mut Sinks,
+    ) -> Result<(), SinkError> {
         while let Ok(arrival) = arrivals.recv() {
             match arrival {
-                Arrival::Events(mut batch) => self.batch(&mut batch, sinks)?,
+                Arrival::Events(mut batch) => {
+                    self.batch(&mut batch, sinks)?;
+                    batch.clear();
+                    // One too many is freed.
+                    let _kept = emptied.try_send(batch);
+                }
                 Arrival::SnapshotEnd(outcome) => self.looked_back(outcome),
                 Arrival::End => break,
             }

@@ -63,7 +63,7 @@ impl Decoder {
         Ok(if raw.kind == kind::RST_PASSIVE {
             Event::PassiveReset(Box::new(self.passive_reset(&raw)?))
         } else {
-            Event::Socket(Box::new(self.socket_event(&raw)?))
+            Event::Socket(self.socket_event(&raw)?)
         })
     }
 
@@ -259,7 +259,7 @@ mod tests {
 
     fn decoded(raw: &wire::Event) -> SocketEvent {
         match decoder(250).decode(&bytes(raw)) {
-            Ok(Event::Socket(event)) => *event,
+            Ok(Event::Socket(event)) => event,
             other => panic!("not of a socket: {other:?}"),
         }
     }
