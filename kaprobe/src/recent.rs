@@ -22,6 +22,8 @@ pub struct Recent<K, V> {
     hasher: DefaultHashBuilder,
     newest: u32,
     oldest: u32,
+    /// The neighbours that the newest entry had before it was spoken of.
+    neighbours: [u32; 2],
 }
 
 #[derive(Debug)]
@@ -43,6 +45,7 @@ impl<K: Hash + Eq, V> Recent<K, V> {
             hasher: DefaultHashBuilder::default(),
             newest: NONE,
             oldest: NONE,
+            neighbours: [NONE; 2],
         }
     }
 
@@ -132,6 +135,23 @@ impl<K: Hash + Eq, V> Recent<K, V> {
     }
 
     fn place(&self, key: &K) -> Option<u32> {
+        self.likely_place(key).or_else(|| self.find(key))
+    }
+
+    /// Where the entry most likely is: at the place of the newest, or else of one of its
+    /// neighbours of then, for what is spoken of in turn mostly is so again: timers of one
+    /// interval. These are in the cache, where a look into the table of tens of thousands
+    /// waits for memory twice.
+    fn likely_place(&self, key: &K) -> Option<u32> {
+        let [newer, older] = self.neighbours;
+        let is_it = |&place: &u32| {
+            let entry = self.entries.get(place as usize);
+            entry.is_some_and(|entry| entry.key == *key)
+        };
+        [self.newest, newer, older].into_iter().find(is_it)
+    }
+
+    fn find(&self, key: &K) -> Option<u32> {
         let hash = self.hasher.hash_one(key);
         let is_it = |&place: &u32| self.entries[place as usize].key == *key;
         self.places.find(hash, is_it).copied()
@@ -140,6 +160,8 @@ impl<K: Hash + Eq, V> Recent<K, V> {
     /// Makes an entry the last to be forgotten.
     fn spoken_of(&mut self, place: u32) -> &mut V {
         if place != self.newest {
+            let entry = &self.entries[place as usize];
+            self.neighbours = [entry.newer, entry.older];
             self.untie(place);
             self.tie(place, NONE, self.newest);
         }

@@ -20,7 +20,8 @@ pub(super) fn digits(text: &mut String, mut number: u32, count: usize) {
         *digit = b'0' + (number % 10) as u8;
         number /= 10;
     }
-    text.extend(digits[..count].iter().map(|&it| char::from(it)));
+    // They are digits.
+    text.push_str(str::from_utf8(&digits[..count]).unwrap_or_default());
 }
 
 /// Appends an address.

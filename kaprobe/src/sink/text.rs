@@ -37,6 +37,9 @@ pub(super) struct Text<W> {
     line: String,
 }
 
+/// Enough for any column to be padded with: none is wider than 47.
+const SPACES: &str = "                                                                ";
+
 /// The columns before the event.
 struct Columns {
     time: Column,
@@ -78,7 +81,7 @@ impl Column {
             self.width = self.width.max(width);
         }
         let padding = self.width.saturating_sub(width) + 1;
-        line.extend(std::iter::repeat_n(' ', padding));
+        line.push_str(SPACES.get(..padding).unwrap_or(SPACES));
     }
 
     fn put_heading(&mut self, line: &mut String) {
