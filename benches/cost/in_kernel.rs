@@ -1,14 +1,17 @@
-//! What a firing costs in the kernel, entry and exit together.
+//! What a firing costs in the kernel, entry and exit together: by the kernel's account of
+//! the programs that run, and by how much longer the firing takes.
 
 use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use aya::Ebpf;
 use aya::sys::{Stats, enable_stats};
 use rustix::process::{Pid, getpid};
 
 use crate::Plan;
+use crate::firing::Stopwatch;
 use crate::load::Holders;
 use crate::place::Place;
 use crate::sample::Measure;
@@ -23,47 +26,108 @@ const WATCHED: Duration = Duration::from_secs(3);
 /// A port that no connection of the load has: such are given away from 32768 on.
 const NO_PORT: &str = "1";
 
+/// What is attached while a firing is measured.
+#[derive(Clone, Copy)]
+enum Subject {
+    /// Programs that do nothing.
+    Floor,
+    /// `kaprobe trace`, its log into nothing.
+    Kaprobe(&'static [&'static str]),
+    /// A script that gathers the same facts, and prints them.
+    Bpftrace,
+}
+
+const SUBJECTS: [(&str, Subject); 6] = [
+    ("floor", Subject::Floor),
+    ("kaprobe", Subject::Kaprobe(&[])),
+    (
+        "kaprobe, event not asked for",
+        Subject::Kaprobe(&["-e", "timeout"]),
+    ),
+    ("kaprobe, filtered out", Subject::Kaprobe(&["-P", NO_PORT])),
+    (
+        "kaprobe, filtered out by -L",
+        Subject::Kaprobe(&["-L", NO_PORT]),
+    ),
+    ("bpftrace", Subject::Bpftrace),
+];
+
 /// Measures each subject once a round, by each way to attach.
 pub fn measure(plan: Plan) -> Result<()> {
-    let _counted = enable_stats(Stats::RunTime).context("cannot turn BPF statistics on")?;
     let _load = Holders::start(plan.connections, 1)?;
     let ways = ways::all()?;
     for _ in 0..plan.rounds {
         for way in &ways {
-            let measure = Measure {
-                name: &format!("in_kernel.{way}"),
-                unit: "ns/firing",
-            };
-            measure.print("floor", floor(way))?;
-            measure.print("kaprobe", kaprobe(way, &[]))?;
-            measure.print(
-                "kaprobe, event not asked for",
-                kaprobe(way, &["-e", "timeout"]),
-            )?;
-            measure.print("kaprobe, filtered out", kaprobe(way, &["-P", NO_PORT]))?;
-            measure.print("bpftrace", bpftrace(way))?;
+            programs(way)?;
+            firings(way)?;
         }
     }
     Ok(())
 }
 
-fn floor(way: &str) -> Result<f64> {
-    let _attached = floor::attach(way)?;
-    ns_per_firing(getpid())
+/// The programs' own time, by the kernel's statistics.
+fn programs(way: &str) -> Result<()> {
+    let _counted = enable_stats(Stats::RunTime).context("cannot turn BPF statistics on")?;
+    let measure = Measure {
+        name: &format!("in_kernel.{way}"),
+        unit: "ns/firing",
+    };
+    for (name, subject) in SUBJECTS {
+        let attached = subject.attach(way);
+        let ns = attached.and_then(|attached| ns_per_firing(attached.pid()));
+        measure.print(name, ns)?;
+    }
+    Ok(())
 }
 
-/// `kaprobe trace` by one way, its log into nothing.
-fn kaprobe(way: &str, arguments: &[&str]) -> Result<f64> {
-    let arguments = [&["--attach", way, "--json"], arguments].concat();
-    let tracer = Tracer::kaprobe(&arguments, Stdio::null())?;
-    ns_per_firing(tracer.pid())
+/// Whole firings, the kernel's own work among them. The statistics are off: they read
+/// the clock twice for each program.
+fn firings(way: &str) -> Result<()> {
+    let measure = Measure {
+        name: &format!("firing.{way}"),
+        unit: "ns/firing",
+    };
+    measure.print("off", Stopwatch::new()?.ns_per_firing(WATCHED))?;
+    for (name, subject) in SUBJECTS {
+        let stopwatch = Stopwatch::new()?;
+        let attached = subject.attach(way);
+        let ns = attached.and_then(|_attached| stopwatch.ns_per_firing(WATCHED));
+        measure.print(name, ns)?;
+    }
+    Ok(())
 }
 
-fn bpftrace(way: &str) -> Result<f64> {
-    let script = Script::Facts(Form::Csv);
-    let place = Place::new()?;
-    let tracer = script.start(way, &[], &place)?;
-    ns_per_firing(tracer.pid())
+/// What is attached until it is dropped, and whose it is.
+enum Attached {
+    Ours(#[expect(dead_code, reason = "it is only held")] Ebpf),
+    Theirs(Tracer),
+}
+
+impl Attached {
+    fn pid(&self) -> Pid {
+        match self {
+            Self::Ours(_) => getpid(),
+            Self::Theirs(tracer) => tracer.pid(),
+        }
+    }
+}
+
+impl Subject {
+    fn attach(self, way: &str) -> Result<Attached> {
+        let mut tracer = match self {
+            Self::Floor => return Ok(Attached::Ours(floor::attach(way)?)),
+            Self::Kaprobe(more) => {
+                let arguments = [&["--attach", way, "--json"], more].concat();
+                Tracer::kaprobe(&arguments, Stdio::null())?
+            }
+            Self::Bpftrace => {
+                let place = Place::new()?;
+                Script::Facts(Form::Csv).start(way, &[], &place)?
+            }
+        };
+        tracer.settle()?;
+        Ok(Attached::Theirs(tracer))
+    }
 }
 
 /// ns for each firing, over a while, of the programs of this process.

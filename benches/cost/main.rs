@@ -3,6 +3,7 @@
 //! makes a table of the samples that it prints: a JSON object a line.
 
 mod burst;
+mod firing;
 mod floor;
 mod in_kernel;
 mod load;
@@ -11,6 +12,7 @@ mod memory;
 #[expect(dead_code, reason = "shared with the tests, which use all of it")]
 #[path = "../../tests/kernel/support/netns.rs"]
 mod netns;
+mod object;
 mod place;
 mod replay;
 mod response;

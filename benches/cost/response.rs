@@ -27,33 +27,53 @@ const TIMES: u32 = 3;
 /// Connections, each with a client and a server.
 const PAIRS: usize = 2;
 /// Idle connections beside them whose timers fire each second, and are told of: what a
-/// host with 75,000 of them has, at the default interval.
+/// host with 75,000 of them has, at the default interval. They are made in so many parts,
+/// so that they fire all through the second, as those of a host do.
 const IDLE: u32 = 1_000;
+const PARTS: u32 = 10;
+/// How long a tracer may find its way: owners are looked up.
+const SETTLED: Duration = Duration::from_millis(500);
 /// Bytes of a request, and of a response.
 const BYTES: usize = 128;
 
 /// Measures each subject in turn.
 pub fn measure(plan: Plan) -> Result<()> {
-    let _idle = Holders::start(IDLE, 1)?;
+    let _idle = idle()?;
     let way = ways::best()?;
     let kaprobe = |more: &[&str]| Tracer::kaprobe(&[&["--json"], more].concat(), Stdio::null());
     for _ in 0..plan.rounds * TIMES {
-        print("off", Ok(None))?;
-        print("kaprobe", kaprobe(&[]).map(Some))?;
-        print("kaprobe --rtt", kaprobe(&["--rtt"]).map(Some))?;
+        print("off", play())?;
+        print("kaprobe", kaprobe(&[]).and_then(beside))?;
+        print("kaprobe --rtt", kaprobe(&["--rtt"]).and_then(beside))?;
+        // The snapshot that it begins with, too.
+        print("kaprobe, starting", kaprobe(&[]).and_then(|_it| play()))?;
         let place = Place::new()?;
         let bpftrace = Script::Facts(Form::Csv).start(&way, &[], &place);
-        print("bpftrace", bpftrace.map(Some))?;
+        print("bpftrace", bpftrace.and_then(beside))?;
         // Off once more: as far as two of the same differ, nothing is told.
-        print("off again", Ok(None))?;
+        print("off again", play())?;
     }
     Ok(())
 }
 
-fn print(subject: &str, tracer: Result<Option<Tracer>>) -> Result<()> {
-    let told = tracer
-        .and_then(|_tracing| play())
-        .map_err(|why| format!("{why:#}"));
+fn idle() -> Result<Vec<Holders>> {
+    let part = |_| {
+        let part = Holders::start(IDLE / PARTS, 1);
+        thread::sleep(Duration::from_secs(1) / PARTS);
+        part
+    };
+    (0..PARTS).map(part).collect()
+}
+
+/// Plays beside a tracer that does no more than trace.
+fn beside(mut tracer: Tracer) -> Result<Told> {
+    tracer.settle()?;
+    thread::sleep(SETTLED);
+    play()
+}
+
+fn print(subject: &str, told: Result<Told>) -> Result<()> {
+    let told = told.map_err(|why| format!("{why:#}"));
     let each = |name, unit, value: fn(&Told) -> f64| {
         let value = told.as_ref().map(value).map_err(|why| anyhow!("{why}"));
         Measure { name, unit }.print(subject, value)

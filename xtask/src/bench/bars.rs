@@ -18,6 +18,9 @@ enum Limit {
     AtLeast(f64, &'static str),
     /// At most this.
     AtMost(f64),
+    /// Where the middle half of two others lies, which are the same: a difference no
+    /// larger than theirs tells nothing.
+    Like([&'static str; 2]),
 }
 
 impl Bar {
@@ -47,6 +50,10 @@ const fn at_most(measure: &'static str, subject: &'static str, most: f64) -> Bar
     Bar::new(measure, subject, Limit::AtMost(most))
 }
 
+const fn like_off(measure: &'static str, subject: &'static str) -> Bar {
+    Bar::new(measure, subject, Limit::Like(["off", "off again"]))
+}
+
 const BARS: &[Bar] = &[
     of("in_kernel.", "kaprobe", 0.5, PEER),
     of("in_kernel.", "kaprobe", 3.0, FLOOR),
@@ -60,6 +67,7 @@ const BARS: &[Bar] = &[
     at_most("memory.50000", "kaprobe", 24.0),
     at_most("memory.50000", "kaprobe --json", 24.0),
     at_most("loss.54000.lost", "kaprobe", 0.0),
+    like_off("response.", "kaprobe"),
 ];
 
 impl Bar {
@@ -76,20 +84,23 @@ impl Bar {
 pub fn told(run: &Run, measure: &str, subject: &str) -> String {
     let bars = BARS.iter().filter(|bar| bar.is_of(measure, subject));
     let told = bars.map(|bar| {
-        let (value, limit) = match bar.limit {
-            Limit::Of(limit, other) | Limit::AtLeast(limit, other) => {
-                (run.ratio(measure, subject, other), limit)
+        let median = run.median(measure, subject);
+        let ratio = |other| run.ratio(measure, subject, other);
+        let (is_met, what) = match bar.limit {
+            Limit::Of(limit, other) => (
+                ratio(other).map(|ratio| ratio <= limit),
+                format!("≤ {limit:.2} of {other}"),
+            ),
+            Limit::AtLeast(limit, other) => (
+                ratio(other).map(|ratio| ratio >= limit),
+                format!("≥ {limit:.2} of {other}"),
+            ),
+            Limit::AtMost(limit) => (median.map(|it| it <= limit), format!("≤ {limit}")),
+            Limit::Like(others) => {
+                let middle = run.middle(measure, others);
+                let is_met = middle.zip(median).map(|(middle, it)| middle.contains(&it));
+                (is_met, format!("as {}", others.join(", ")))
             }
-            Limit::AtMost(limit) => (run.median(measure, subject), limit),
-        };
-        let is_met = value.map(|value| match bar.limit {
-            Limit::AtLeast(..) => value >= limit,
-            Limit::Of(..) | Limit::AtMost(_) => value <= limit,
-        });
-        let what = match bar.limit {
-            Limit::Of(_, other) => format!("≤ {limit:.2} of {other}"),
-            Limit::AtLeast(_, other) => format!("≥ {limit:.2} of {other}"),
-            Limit::AtMost(_) => format!("≤ {limit}"),
         };
         let so = match is_met {
             Some(true) => "met",
@@ -137,6 +148,24 @@ mod tests {
             ("in_kernel_too", "kaprobe", ""),
         ] {
             assert_eq!(told(&run, measure, subject), expected);
+        }
+    }
+
+    #[test]
+    fn noise_is_told_from_a_difference() {
+        let off = [15.0, 14.0, 13.0, 16.0, 40.0];
+        let again = [14.5, 15.5, 17.0, 16.5, 41.0];
+        for (value, expected) in [
+            (13.5, "as off, off again: missed"),
+            (14.0, "as off, off again: met"),
+            (17.0, "as off, off again: met"),
+            (17.5, "as off, off again: missed"),
+        ] {
+            let samples = off.map(|it| ("off", Some(it))).into_iter();
+            let samples = samples.chain(again.map(|it| ("off again", Some(it))));
+            let samples: Vec<_> = samples.chain([("kaprobe", Some(value))]).collect();
+            let run = run_of("response.p99", &samples);
+            assert_eq!(told(&run, "response.p99", "kaprobe"), expected, "{value}");
         }
     }
 }

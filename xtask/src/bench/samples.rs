@@ -1,5 +1,7 @@
 //! Samples of a run, and what they come to.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 /// Programs that do nothing.
@@ -61,6 +63,8 @@ pub struct Spread {
     pub min: f64,
     /// The greatest.
     pub max: f64,
+    /// Between these lies the middle half.
+    pub quartiles: [f64; 2],
 }
 
 impl Spread {
@@ -68,11 +72,14 @@ impl Spread {
     pub fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
-        let (low, high) = (values[(values.len() - 1) / 2], values[values.len() / 2]);
+        let last = values.len() - 1;
+        // Of as many on one side as on the other.
+        let (low, high) = (last / 4, last - last / 4);
         Some(Self {
-            median: f64::midpoint(low, high),
+            median: f64::midpoint(values[last / 2], values[last - last / 2]),
             min,
             max,
+            quartiles: [values[low], values[high]],
         })
     }
 }
@@ -105,9 +112,21 @@ impl Run {
 
     /// The median of a subject.
     pub fn median(&self, measure: &str, subject: &str) -> Option<f64> {
+        Some(self.spread(measure, subject)?.median)
+    }
+
+    /// Where the middle half of the samples of two subjects lie.
+    pub fn middle(&self, measure: &str, subjects: [&str; 2]) -> Option<RangeInclusive<f64>> {
+        let [one, other] = subjects.map(|subject| self.spread(measure, subject));
+        let ([low, high], [other_low, other_high]) = (one?.quartiles, other?.quartiles);
+        Some(low.min(other_low)..=high.max(other_high))
+    }
+
+    fn spread(&self, measure: &str, subject: &str) -> Option<Spread> {
         let mut figures = self.figures.iter();
-        let found = figures.find(|f| f.measure == measure && f.subject == subject)?;
-        Some(found.spread?.median)
+        figures
+            .find(|f| f.measure == measure && f.subject == subject)?
+            .spread
     }
 }
 
@@ -154,12 +173,16 @@ pub mod tests {
     fn a_spread_has_the_middle_and_the_ends() {
         for (values, spread) in [
             (vec![], None),
-            (vec![3.0], Some((3.0, 3.0, 3.0))),
-            (vec![9.0, 1.0], Some((5.0, 1.0, 9.0))),
-            (vec![9.0, 1.0, 2.0], Some((2.0, 1.0, 9.0))),
-            (vec![4.0, 1.0, 2.0, 9.0], Some((3.0, 1.0, 9.0))),
+            (vec![3.0], Some((3.0, 3.0, 3.0, [3.0, 3.0]))),
+            (vec![9.0, 1.0], Some((5.0, 1.0, 9.0, [1.0, 9.0]))),
+            (vec![9.0, 1.0, 2.0], Some((2.0, 1.0, 9.0, [1.0, 9.0]))),
+            (vec![4.0, 1.0, 2.0, 9.0], Some((3.0, 1.0, 9.0, [1.0, 9.0]))),
+            (
+                vec![5.0, 1.0, 9.0, 2.0, 4.0],
+                Some((4.0, 1.0, 9.0, [2.0, 5.0])),
+            ),
         ] {
-            let found = Spread::of(values).map(|s| (s.median, s.min, s.max));
+            let found = Spread::of(values).map(|s| (s.median, s.min, s.max, s.quartiles));
             assert_eq!(found, spread);
         }
     }
