@@ -9,6 +9,7 @@ mod demo;
 mod exact;
 mod filters;
 mod foretold;
+mod full;
 mod manners;
 mod owner;
 mod prototypes;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         ("traffic", traffic::moves_the_kernels_counters),
         ("exact", exact::equals_the_kernels_counters),
         ("exact_lossy", exact::counts_what_it_loses),
+        ("full", full::tells_of_sockets_beyond_its_table),
         ("same", same::by_every_way_to_attach),
         ("owner", owner::is_who_holds_the_socket),
         ("owner_orphan", owner::of_an_orphan_is_nobody),

@@ -1,10 +1,18 @@
-//! Which BPF programs and maps a process holds, and whether they are still there.
+//! Which BPF programs and maps a process holds, whether they are still there, and what
+//! is in a map.
 
 use std::fs;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+
+// From include/uapi/linux/bpf.h.
+const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
+const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
+const BPF_MAP_GET_FD_BY_ID: libc::c_int = 14;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_MAP_UPDATE_BATCH: libc::c_int = 26;
 
 /// A BPF object, by the id that the kernel gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,29 +53,130 @@ impl Object {
     /// Whether the kernel still has it. Ids are not used again soon: they count up
     /// (`bpf_prog_alloc_id`, kernel/bpf/syscall.c).
     pub fn exists(self) -> Result<bool> {
-        const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
-        const BPF_MAP_GET_FD_BY_ID: libc::c_int = 14;
-        let (command, id) = match self {
-            Self::Program(id) => (BPF_PROG_GET_FD_BY_ID, id),
-            Self::Map(id) => (BPF_MAP_GET_FD_BY_ID, id),
-        };
-        match call(command, &[id, 0, 0]) {
+        match self.open() {
             Ok(_open) => Ok(true),
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
             Err(e) => Err(e).with_context(|| format!("{self:?}")),
         }
     }
+
+    fn open(self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Program(id) => call(BPF_PROG_GET_FD_BY_ID, &[id, 0, 0]),
+            Self::Map(id) => call(BPF_MAP_GET_FD_BY_ID, &[id, 0, 0]),
+        }
+    }
+}
+
+/// A hash map whose keys are one word, and whose values are two.
+#[derive(Debug)]
+pub struct Table(OwnedFd);
+
+/// `struct bpf_map_info`, up to the name.
+#[repr(C)]
+struct MapInfo {
+    numbers: [u32; 6],
+    name: [u8; 16],
+}
+
+/// What BPF_OBJ_GET_INFO_BY_FD takes.
+#[repr(C)]
+struct InfoAttr {
+    fd: libc::c_int,
+    length: u32,
+    info: u64,
+}
+
+/// What BPF_MAP_DELETE_ELEM takes.
+#[repr(C)]
+struct ElemAttr {
+    map: u64,
+    key: u64,
+}
+
+/// What BPF_MAP_UPDATE_BATCH takes.
+#[repr(C)]
+struct BatchAttr {
+    batches: [u64; 2],
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: libc::c_int,
+    flags: [u64; 2],
+}
+
+impl Table {
+    /// That of a process which has this name.
+    pub fn of(pid: u32, name: &str) -> Result<Self> {
+        for object in held_by(pid)? {
+            if let Object::Map(_) = object {
+                let map = object.open().with_context(|| format!("{object:?}"))?;
+                if name_of(&map)?.starts_with(format!("{name}\0").as_bytes()) {
+                    return Ok(Self(map));
+                }
+            }
+        }
+        bail!("{pid} holds no map {name}")
+    }
+
+    /// Puts these keys in, all of them with zeros, until there is no room for more.
+    pub fn fill(&self, keys: &[u64]) -> Result<()> {
+        let values = vec![[0_u64; 2]; keys.len()];
+        let attr = BatchAttr {
+            batches: [0; 2],
+            keys: keys.as_ptr() as u64,
+            values: values.as_ptr() as u64,
+            count: u32::try_from(keys.len())?,
+            map: self.0.as_raw_fd(),
+            flags: [0; 2],
+        };
+        match command(BPF_MAP_UPDATE_BATCH, &attr) {
+            Err(e) if e.raw_os_error() == Some(libc::E2BIG) => Ok(()),
+            Err(e) => Err(e).context("cannot fill a map"),
+            Ok(_) => bail!("the map has room for more"),
+        }
+    }
+
+    /// Takes a key out.
+    pub fn remove(&self, key: u64) -> Result<()> {
+        let attr = ElemAttr {
+            map: self.0.as_raw_fd().try_into()?,
+            key: (&raw const key) as u64,
+        };
+        command(BPF_MAP_DELETE_ELEM, &attr).context("cannot take a key out of a map")?;
+        Ok(())
+    }
+}
+
+fn name_of(map: &OwnedFd) -> Result<[u8; 16]> {
+    let mut info = MapInfo {
+        numbers: [0; 6],
+        name: [0; 16],
+    };
+    let attr = InfoAttr {
+        fd: map.as_raw_fd(),
+        length: u32::try_from(size_of::<MapInfo>())?,
+        info: (&raw mut info) as u64,
+    };
+    command(BPF_OBJ_GET_INFO_BY_FD, &attr).context("cannot ask a map for its name")?;
+    Ok(info.name)
 }
 
 /// bpf(2), for the commands that return a descriptor.
-pub fn call<T>(command: libc::c_int, attr: &T) -> io::Result<OwnedFd> {
-    // SAFETY: the kernel reads `size_of::<T>()` bytes from `attr` and takes the rest of
-    // the union as zeros; what the attributes point to is static or lives in the caller.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attr, size_of::<T>()) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+pub fn call<T>(number: libc::c_int, attr: &T) -> io::Result<OwnedFd> {
+    let fd = command(number, attr)?;
     // SAFETY: the kernel has just given this descriptor to us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// bpf(2), for any other.
+fn command<T>(number: libc::c_int, attr: &T) -> io::Result<libc::c_int> {
+    // SAFETY: the kernel reads `size_of::<T>()` bytes from `attr` and takes the rest of
+    // the union as zeros; what the attributes point to is static or lives in the caller,
+    // and is as long as the command wants it. It may write the count of a batch.
+    let told = unsafe { libc::syscall(libc::SYS_bpf, number, &raw const *attr, size_of::<T>()) };
+    if told < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    i32::try_from(told).map_err(io::Error::other)
 }
