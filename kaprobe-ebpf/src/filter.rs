@@ -68,7 +68,7 @@ fn addresses(socket: &impl Identity) -> bool {
         return true;
     }
     let family = socket.family();
-    let (laddr, raddr) = socket.addresses();
+    let (laddr, raddr) = socket.addresses(family);
     has_address(family, &laddr) || has_address(family, &raddr)
 }
 

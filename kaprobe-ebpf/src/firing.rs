@@ -15,7 +15,7 @@ use crate::{
         look_again, name, now_ns, probes_out, socket_of, takes_probes_back, timer_of,
     },
     maps::{count, state},
-    ring::{send, send_answered, send_closed, send_other, send_passive},
+    ring::{send, send_answered, send_closed, send_closed_by, send_other, send_passive},
     running::{self, Firing},
 };
 
@@ -91,7 +91,7 @@ pub fn exit<C: EbpfContext>(ctx: &C, timer: u64) {
     // Or by another CPU, once the function had let go of the socket: that looked for what
     // had not been remembered yet.
     if destroyed || is_gone(sk) {
-        send_closed(sk, |closed| *closed = *event);
+        send_closed_by(event);
     }
     running::end(firing);
 }

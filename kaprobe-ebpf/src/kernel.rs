@@ -5,7 +5,7 @@
 //! so does a load from an address that is [`typed`] (`ex_handler_bpf`,
 //! arch/x86/net/bpf_jit_comp.c).
 
-use core::ffi::c_void;
+use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns, generated::bpf_probe_read_kernel};
 use kaprobe_ebpf::{
@@ -120,6 +120,24 @@ macro_rules! probe {
     };
 }
 
+/// Sets all of a value to zero, word by word: an assignment becomes a call of `memset`,
+/// which for BPF is a loop of six instructions a byte.
+#[inline(always)]
+pub fn clear<T>(place: &mut MaybeUninit<T>) {
+    const {
+        assert!(
+            align_of::<T>() == align_of::<u64>(),
+            "it is not made of words"
+        )
+    };
+    let words = place.as_mut_ptr().cast::<u64>();
+    for n in 0..size_of::<T>() / size_of::<u64>() {
+        // SAFETY: inside `place`, and aligned. Volatile, as the compiler would see the
+        // `memset` in the loop.
+        unsafe { words.add(n).write_volatile(0) };
+    }
+}
+
 /// Now, in the kernel's 32-bit jiffies (`tcp_jiffies32`).
 #[inline(always)]
 pub fn jiffies() -> u32 {
@@ -178,8 +196,8 @@ pub trait Identity {
     fn lport(&self) -> u16;
     /// Its remote port, host order.
     fn rport(&self) -> u16;
-    /// Its local and its remote address.
-    fn addresses(&self) -> ([u8; 16], [u8; 16]);
+    /// Its local and its remote address, which lie where its family tells.
+    fn addresses(&self, family: u16) -> ([u8; 16], [u8; 16]);
     /// Inode number of its network namespace.
     fn netns(&self) -> u32;
 }
@@ -209,9 +227,9 @@ impl Identity for Unread {
     }
 
     #[inline(always)]
-    fn addresses(&self) -> ([u8; 16], [u8; 16]) {
+    fn addresses(&self, family: u16) -> ([u8; 16], [u8; 16]) {
         let sk = tcp_sock(self.0);
-        if self.family() == AF_INET6 && config!(offsets.skc_v6_daddr) != ABSENT {
+        if family == AF_INET6 && config!(offsets.skc_v6_daddr) != ABSENT {
             (
                 v6(sk, config!(offsets.skc_v6_rcv_saddr)),
                 v6(sk, config!(offsets.skc_v6_daddr)),
@@ -254,7 +272,7 @@ impl Identity for Socket {
     }
 
     #[inline(always)]
-    fn addresses(&self) -> ([u8; 16], [u8; 16]) {
+    fn addresses(&self, _family: u16) -> ([u8; 16], [u8; 16]) {
         (self.laddr, self.raddr)
     }
 
@@ -272,7 +290,7 @@ pub fn identify(sk: u64, socket: &mut Socket) {
     socket.family = unread.family();
     socket.lport = unread.lport();
     socket.rport = unread.rport();
-    (socket.laddr, socket.raddr) = unread.addresses();
+    (socket.laddr, socket.raddr) = unread.addresses(socket.family);
     socket.netns = unread.netns();
 }
 

@@ -16,7 +16,7 @@ mod maps;
 mod ring;
 mod running;
 
-use core::ffi::c_void;
+use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::{
     bindings::seq_file,
@@ -199,8 +199,11 @@ pub extern "C" fn sockets(ctx: *mut c_void) -> i32 {
     if sk == 0 {
         return 0;
     }
-    let mut snapshot = Snapshot::EMPTY;
-    kernel::snapshot(sk, &mut snapshot);
+    let mut snapshot = MaybeUninit::uninit();
+    kernel::clear(&mut snapshot);
+    // SAFETY: integers only, for which zero is a value.
+    let snapshot: &mut Snapshot = unsafe { snapshot.assume_init_mut() };
+    kernel::snapshot(sk, snapshot);
     if !filter::keeps(&snapshot.event.socket) {
         return 0;
     }
@@ -210,7 +213,7 @@ pub extern "C" fn sockets(ctx: *mut c_void) -> i32 {
     // for exactly these reads.
     let seq = unsafe { ctx.cast::<*const *mut seq_file>().read().read() };
     // SAFETY: integers without padding, all of them set.
-    unsafe { bpf_seq_write(seq, (&raw const snapshot).cast(), SNAPSHOT_SIZE as u32) };
+    unsafe { bpf_seq_write(seq, (&raw const *snapshot).cast(), SNAPSHOT_SIZE as u32) };
     // A snapshot that found no room is asked for again: `bpf_seq_read`,
     // kernel/bpf/bpf_iter.c.
     0

@@ -4,7 +4,7 @@
 use kaprobe_ebpf::wire::{Event, VERSION, counter, flag, kind};
 
 use crate::{
-    kernel::{config, now_ns},
+    kernel::{clear, config, now_ns},
     maps::{EVENTS, Known, SOCKETS, count},
 };
 
@@ -18,32 +18,35 @@ fn wanted(kind: u16) -> bool {
 /// earlier probe answered. Only then does `fill` tell the rest of it.
 #[inline(always)]
 pub fn send(event: &mut Event, fill: impl FnOnce(&mut Event)) {
-    let wanted = wanted(event.kind);
-    if !wanted && event.probes_out != 0 {
-        return;
-    }
-    let known = SOCKETS.get_ptr_mut(event.socket.sk);
-    if !wanted {
-        match known {
-            // SAFETY: a value of a preallocated map stays mapped while programs run.
-            Some(known) if unsafe { (*known).probing } != 0 => event.flags |= flag::NEWS,
-            _ => return,
+    if !wanted(event.kind) {
+        if event.probes_out != 0 || !is_probing(event.socket.sk) {
+            return;
         }
+        event.flags |= flag::NEWS;
     }
+    // Before the table is looked at: neither's memory is in a cache, and so both are
+    // waited for at once.
+    fill(event);
     let probing = (event.kind == kind::PROBE) as u64;
-    match known {
-        // SAFETY: as above; between two firings, only an answer writes `probing`.
+    match SOCKETS.get_ptr_mut(event.socket.sk) {
+        // SAFETY: a value of a preallocated map stays mapped while programs run; between
+        // two firings, only an answer writes `probing`.
         Some(known) => unsafe {
             event.born_ns = (*known).born_ns;
             (*known).probing = probing;
         },
         None => remember(event, probing),
     }
-    fill(event);
-    reserve(event.kind, |slot| {
-        *slot = *event;
-        true
-    });
+    output(event);
+}
+
+/// Whether a probe of this socket that was reported may be unanswered.
+#[inline(always)]
+fn is_probing(sk: u64) -> bool {
+    // SAFETY: as above.
+    SOCKETS
+        .get_ptr_mut(sk)
+        .is_some_and(|known| unsafe { (*known).probing } != 0)
 }
 
 /// Sends up something else that a socket did; `fill` says what.
@@ -100,19 +103,34 @@ pub fn send_answered(sk: u64, fill: impl FnOnce(&mut Event) -> bool) {
 /// that its address can be another's.
 #[inline(always)]
 pub fn send_closed(sk: u64, fill: impl FnOnce(&mut Event)) {
-    let Some(known) = SOCKETS.get_ptr_mut(sk) else {
-        return;
-    };
-    // SAFETY: a value of a preallocated map stays mapped while programs run.
-    let born_ns = unsafe { (*known).born_ns };
-    // Who forgets it is who tells: another CPU may come to the same end.
-    if SOCKETS.remove(sk).is_ok() && wanted(kind::CLOSED) {
+    if let Some(born_ns) = forget(sk) {
         reserve(kind::CLOSED, |event| {
             fill(event);
             event.born_ns = born_ns;
             true
         });
     }
+}
+
+/// The same of a socket whose end a firing has seen, which tells of it.
+#[inline(always)]
+pub fn send_closed_by(firing: &mut Event) {
+    if let Some(born_ns) = forget(firing.socket.sk) {
+        firing.kind = kind::CLOSED;
+        firing.born_ns = born_ns;
+        output(firing);
+    }
+}
+
+/// Forgets a socket that an event has spoken of, and returns when it was born, where
+/// its end is asked for.
+#[inline(always)]
+fn forget(sk: u64) -> Option<u64> {
+    let known = SOCKETS.get_ptr_mut(sk)?;
+    // SAFETY: a value of a preallocated map stays mapped while programs run.
+    let born_ns = unsafe { (*known).born_ns };
+    // Who forgets it is who tells: another CPU may come to the same end.
+    (SOCKETS.remove(sk).is_ok() && wanted(kind::CLOSED)).then_some(born_ns)
 }
 
 /// Gives a socket its identity: its address, and now.
@@ -132,7 +150,16 @@ fn remember(event: &mut Event, probing: u64) {
     }
 }
 
-/// Puts an event into the ring buffer, or counts it as lost. `fill` fills it in, and
+/// Copies an event into the ring buffer, or counts it as lost.
+#[inline(always)]
+fn output(event: &mut Event) {
+    event.version = VERSION;
+    if EVENTS.output::<Event>(&*event, 0).is_err() {
+        count(event.kind as u32);
+    }
+}
+
+/// Builds an event in the ring buffer, or counts it as lost. `fill` fills it in, and
 /// says whether to keep it.
 #[inline(always)]
 fn reserve(kind: u16, fill: impl FnOnce(&mut Event) -> bool) {
@@ -140,9 +167,9 @@ fn reserve(kind: u16, fill: impl FnOnce(&mut Event) -> bool) {
         count(kind as u32);
         return;
     };
-    // SAFETY: integers only, for which any bytes are a value.
+    clear::<Event>(&mut slot);
+    // SAFETY: integers only, for which zero is a value.
     let event = unsafe { slot.assume_init_mut() };
-    *event = Event::EMPTY;
     if !fill(event) {
         slot.discard(0);
         return;
