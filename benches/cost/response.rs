@@ -30,7 +30,7 @@ const PAIRS: usize = 2;
 /// host with 75,000 of them has, at the default interval. They are made in so many parts,
 /// so that they fire all through the second, as those of a host do.
 const IDLE: u32 = 1_000;
-const PARTS: u32 = 10;
+const PARTS: u32 = 25;
 /// How long a tracer may find its way: owners are looked up.
 const SETTLED: Duration = Duration::from_millis(500);
 /// Bytes of a request, and of a response.
