@@ -93,6 +93,9 @@ pub struct Offsets {
     /// From a `struct socket` to its inode's number.
     pub socket_ino: u32,
 
+    /// Of what leads from a descriptor to its process and its inode.
+    pub descriptors: DescriptorOffsets,
+
     pub cgroup_kn: u32,
     pub kn_id: u32,
     pub cgroup_level: u32,
@@ -100,6 +103,37 @@ pub struct Offsets {
     pub cgroup_ancestor_ids: u32,
     /// `cgroup.ancestors`, or [`ABSENT`].
     pub cgroup_ancestors: u32,
+}
+
+/// Where the iterator over descriptors looks. Without it /proc tells the same.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is named after the kernel's member")]
+pub struct DescriptorOffsets {
+    pub file_inode: u32,
+    pub inode_mode: u32,
+    pub inode_ino: u32,
+    pub inode_sb: u32,
+    pub sb_magic: u32,
+    pub task_group_leader: u32,
+    pub task_thread_pid: u32,
+    pub pid_level: u32,
+    pub pid_numbers: u32,
+}
+
+impl DescriptorOffsets {
+    /// This kernel has not all of them.
+    pub const ABSENT: Self = Self {
+        file_inode: ABSENT,
+        inode_mode: ABSENT,
+        inode_ino: ABSENT,
+        inode_sb: ABSENT,
+        sb_magic: ABSENT,
+        task_group_leader: ABSENT,
+        task_thread_pid: ABSENT,
+        pid_level: ABSENT,
+        pid_numbers: ABSENT,
+    };
 }
 
 /// What the verifier is told of addresses, so that it lets the programs load members

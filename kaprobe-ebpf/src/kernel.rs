@@ -7,10 +7,13 @@
 
 use core::{ffi::c_void, mem::MaybeUninit};
 
-use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns, generated::bpf_probe_read_kernel};
+use aya_ebpf::helpers::{
+    bpf_jiffies64, bpf_ktime_get_ns,
+    generated::{bpf_get_current_task, bpf_probe_read_kernel},
+};
 use kaprobe_ebpf::{
     config::{ABSENT, Config, RDONLY_CAST},
-    wire::{Event, Snapshot, Socket, flag, kind},
+    wire::{Descriptor, Event, Snapshot, Socket, flag, kind},
 };
 
 /// Set by user space before the programs are loaded.
@@ -46,6 +49,15 @@ const TCP_FLAG_SYN: u8 = 1 << 1;
 pub const TCP_FLAG_RST: u8 = 1 << 2;
 /// Likewise.
 const TCP_FLAG_ACK: u8 = 1 << 4;
+
+/// The type in a file's mode, and that of a socket: uapi/linux/stat.h.
+const S_IFMT: u16 = 0o170_000;
+/// Likewise.
+const S_IFSOCK: u16 = 0o140_000;
+/// uapi/linux/magic.h.
+const SOCKFS_MAGIC: u64 = 0x534F_434B;
+/// Size of a `struct upid`, whose first member is the number: include/linux/pid.h.
+const UPID_SIZE: u64 = 16;
 
 /// `enum sock_flags`, include/net/sock.h: the first entries, the same since 2.6.
 const SOCK_DEAD: u64 = 1 << 0;
@@ -94,6 +106,13 @@ fn load<T: Copy + Default>(base: u64, offset: u32) -> T {
     if config!(types.rdonly_cast) == ABSENT {
         return read(base, offset);
     }
+    follow(base, offset)
+}
+
+/// The same where the kernel has typed `base` itself: an iterator's context, and what is
+/// reached from there.
+#[inline(always)]
+fn follow<T: Copy>(base: u64, offset: u32) -> T {
     let place = (base + offset as u64) as *const T;
     // SAFETY: the verifier has seen what lies there, and the load may fault.
     unsafe { place.read_volatile() }
@@ -112,8 +131,8 @@ macro_rules! member {
 
 /// The member at an offset of [`Config::offsets`], of any address.
 macro_rules! probe {
-    ($base:expr, $offset:ident) => {
-        read($base, config!(offsets.$offset))
+    ($base:expr, $($offset:ident).+) => {
+        read($base, config!(offsets.$($offset).+))
     };
     ($base:expr, $offset:ident => $type:ty) => {
         read::<$type>($base, config!(offsets.$offset))
@@ -506,6 +525,45 @@ pub fn is_gone(sk: u64) -> bool {
 #[inline(always)]
 pub fn iterated(ctx: *mut c_void) -> u64 {
     read(ctx as u64, 8)
+}
+
+/// The descriptor that the iterator has come to, where it is a process's and refers to a
+/// socket. A thread may have descriptors of its own; they are in no /proc/PID/fd either.
+///
+/// The context has a task, a descriptor and a file: what `bpf_iter_task_file` takes,
+/// kernel/bpf/task_iter.c. At the end it has none.
+#[inline(always)]
+pub fn descriptor(ctx: *mut c_void) -> Option<Descriptor> {
+    // Typed as they come, on every kernel.
+    let (task, file): (u64, u64) = (follow(ctx as u64, 8), follow(ctx as u64, 24));
+    if task == 0 || file == 0 {
+        return None;
+    }
+    let inode: u64 = follow(file, config!(offsets.descriptors.file_inode));
+    let mode: u16 = follow(inode, config!(offsets.descriptors.inode_mode));
+    if mode & S_IFMT != S_IFSOCK {
+        return None;
+    }
+    // One that was bound to a path and opened with O_PATH is a file of another system.
+    let sb: u64 = follow(inode, config!(offsets.descriptors.inode_sb));
+    let magic: u64 = follow(sb, config!(offsets.descriptors.sb_magic));
+    let leader: u64 = follow(task, config!(offsets.descriptors.task_group_leader));
+    if magic != SOCKFS_MAGIC || leader != task {
+        return None;
+    }
+    // SAFETY: a helper without arguments.
+    let reader = unsafe { bpf_get_current_task() };
+    let reader: u64 = probe!(reader, descriptors.task_thread_pid);
+    let level: u32 = probe!(reader, descriptors.pid_level);
+    let pid: u64 = follow(task, config!(offsets.descriptors.task_thread_pid));
+    // A `upid` for each pid namespace that it is in, the outermost first; the iterator
+    // tells of none that is not in the reader's.
+    let upid = pid + level as u64 * UPID_SIZE;
+    Some(Descriptor {
+        inode: follow(inode, config!(offsets.descriptors.inode_ino)),
+        pid: probe!(upid, descriptors.pid_numbers),
+        fd: follow(ctx as u64, 16),
+    })
 }
 
 /// The socket as it is. A minisock has no more of a socket than `sock_common`; what

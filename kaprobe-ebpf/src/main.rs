@@ -26,7 +26,7 @@ use aya_ebpf::{
 };
 use kaprobe_ebpf::{
     config::{ABSENT, Learned},
-    wire::{SNAPSHOT_SIZE, Snapshot, VERSION},
+    wire::{DESCRIPTOR_SIZE, SNAPSHOT_SIZE, Snapshot, VERSION},
 };
 
 use crate::{kernel::config, maps::state};
@@ -208,15 +208,34 @@ pub extern "C" fn sockets(ctx: *mut c_void) -> i32 {
         return 0;
     }
     snapshot.event.version = VERSION;
-    // SAFETY: the context starts with a pointer to `bpf_iter_meta`, and that with one
-    // to the `seq_file` (include/linux/bpf.h); the verifier knows both types, and asks
-    // for exactly these reads.
-    let seq = unsafe { ctx.cast::<*const *mut seq_file>().read().read() };
     // SAFETY: integers without padding, all of them set.
-    unsafe { bpf_seq_write(seq, (&raw const *snapshot).cast(), SNAPSHOT_SIZE as u32) };
-    // A snapshot that found no room is asked for again: `bpf_seq_read`,
-    // kernel/bpf/bpf_iter.c.
+    unsafe { write(ctx, (&raw const *snapshot).cast(), SNAPSHOT_SIZE) };
     0
+}
+
+/// Writes one [`Descriptor`] for each descriptor of a process that refers to a socket.
+///
+/// match-proto: fn bpf_iter_task_file(meta, task, fd, file)
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+pub extern "C" fn descriptors(ctx: *mut c_void) -> i32 {
+    if let Some(descriptor) = kernel::descriptor(ctx) {
+        // SAFETY: integers without padding, all of them set.
+        unsafe { write(ctx, (&raw const descriptor).cast(), DESCRIPTOR_SIZE) };
+    }
+    0
+}
+
+/// Writes so many bytes to where an iterator is read. What found no room is asked for
+/// again: `bpf_seq_read`, kernel/bpf/bpf_iter.c.
+#[inline(always)]
+unsafe fn write(ctx: *mut c_void, from: *const c_void, size: usize) {
+    // SAFETY: the context of any iterator starts with a pointer to `bpf_iter_meta`, and
+    // that with one to the `seq_file` (include/linux/bpf.h); the verifier knows both
+    // types, and asks for exactly these reads.
+    let seq = unsafe { ctx.cast::<*const *mut seq_file>().read().read() };
+    // SAFETY: the caller sees to it that so many bytes are there.
+    unsafe { bpf_seq_write(seq, from, size as u32) };
 }
 
 /// The reason among the arguments of `tcp_send_active_reset`, wherever this kernel

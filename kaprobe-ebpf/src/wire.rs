@@ -232,10 +232,24 @@ pub struct Snapshot {
     pub reserved: [u8; 5],
 }
 
+/// A descriptor that refers to a socket, as the iterator over descriptors writes it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptor {
+    /// The socket's inode number in sockfs.
+    pub inode: u64,
+    /// The process, as the pid namespace of who reads numbers it.
+    pub pid: u32,
+    /// The descriptor in that process.
+    pub fd: u32,
+}
+
 /// Size of an [`Event`] on the wire, bytes.
 pub const EVENT_SIZE: usize = size_of::<Event>();
 /// Size of a [`Snapshot`], bytes.
 pub const SNAPSHOT_SIZE: usize = size_of::<Snapshot>();
+/// Size of a [`Descriptor`], bytes.
+pub const DESCRIPTOR_SIZE: usize = size_of::<Descriptor>();
 
 // No padding: the members' sizes add up to the whole.
 const _: () = assert!(size_of::<Socket>() == 8 + 2 * 16 + 4 + 3 * 2 + 3 * 2);
@@ -243,6 +257,19 @@ const _: () =
     assert!(EVENT_SIZE == 8 + 2 * 8 + 4 * 8 + size_of::<Socket>() + 7 * 4 + 7 * 4 + 4 + 5 * 4 + 8);
 
 const _: () = assert!(SNAPSHOT_SIZE == EVENT_SIZE + 6 * 4 + 3 + 5);
+const _: () = assert!(DESCRIPTOR_SIZE == 8 + 2 * 4);
+
+impl Descriptor {
+    /// Reads a descriptor from as many bytes as it has; `None` of any other number.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != DESCRIPTOR_SIZE {
+            return None;
+        }
+        // SAFETY: as in `Event::from_bytes`.
+        Some(unsafe { bytes.as_ptr().cast::<Self>().read_unaligned() })
+    }
+}
 
 impl Snapshot {
     /// All zero: the start of one that is being filled in.

@@ -92,11 +92,12 @@ impl Session {
     ///
     /// # Errors
     /// When a sink or the kernel fails on the way. A closed pipe is no failure.
-    pub fn follow(self, plan: &TracePlan, sinks: &mut Sinks) -> Result<()> {
+    pub fn follow(mut self, plan: &TracePlan, sinks: &mut Sinks) -> Result<()> {
         if !plan.quiet {
             report::banner(self.tracer.attached(), self.tracer.without());
         }
         let stop = self.stopper();
+        let owners = Owners::new(self.tracer.take_descriptors()).context("cannot read /proc")?;
         let (queue, arrivals) = sync_channel(QUEUE);
         let (emptied, empty) = sync_channel(QUEUE);
         let rows = queue.clone();
@@ -104,7 +105,7 @@ impl Session {
             .name("ring-buffer".to_owned())
             .spawn(move || read(self.tracer, &queue, &empty))
             .context("cannot start the thread that reads the ring buffer")?;
-        let mut stream = Stream::new(plan, &self.header)?;
+        let mut stream = Stream::new(plan, &self.header, owners);
         let shown = stream.start(sinks, &self.header, plan.ready_file.as_deref());
         stream.look_back(plan, rows);
         let shown = shown.and_then(|()| stream.run(&arrivals, &emptied, sinks));
@@ -180,20 +181,20 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(plan: &TracePlan, header: &Header) -> Result<Self> {
+    fn new(plan: &TracePlan, header: &Header, owners: Owners) -> Self {
         let mut correlator = Correlator::new(MAX_SOCKETS);
         if plan.snapshot.is_some() {
             correlator = correlator.with_snapshot(Known::new(&header.timeouts).longest_ms());
         }
-        Ok(Self {
-            owners: Owners::new().context("cannot read /proc")?,
+        Self {
+            owners,
             correlator,
             filter: Filter::new(plan.records.clone()),
             judge: Judge::new(MAX_SOCKETS, &header.timeouts),
             snapshot: None,
             seen: 0,
             quiet: plan.quiet,
-        })
+        }
     }
 
     /// Starts the snapshot, where one is wanted: events count already, and it is no

@@ -52,6 +52,10 @@ fn main() -> ExitCode {
         ("rtt", rtt::is_told_as_the_answer_comes_in),
         ("sockets", sockets::are_what_getsockopt_says),
         ("sockets_owners", sockets_owners::are_all_told),
+        (
+            "sockets_descriptors",
+            sockets_owners::have_the_descriptors_that_proc_lists,
+        ),
         ("sockets_fallback", sockets::are_what_sock_diag_says),
         ("sockets_many", sockets::are_all_there_in_little_memory),
         ("sockets_watch", sockets::are_watched_in_a_pipe),

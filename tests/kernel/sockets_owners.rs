@@ -1,19 +1,65 @@
 //! Who holds the sockets, as `kaprobe sockets` shows it, whichever way they came to it.
 
-use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::fs::{self, File};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 
+use ::kaprobe::kernel::{SocketIterator, Wanted};
 use ::kaprobe::traffic::pair::deafen;
 use anyhow::{Context as _, Result, ensure};
+use procfs::process::{FDTarget, Process};
 use serde_json::{Value, json};
 use socket2::Socket;
 
 use super::support::holder::{self, Holder};
 use super::support::process::Sleeper;
 use super::support::{kaprobe, netns, snapshot};
+
+/// The iterator over descriptors tells of a process's sockets what /proc does, whatever
+/// else it has open.
+pub fn have_the_descriptors_that_proc_lists() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("socket");
+    let bound = UnixListener::bind(&path)?;
+    let _again = bound.try_clone()?;
+    // Of a socket's inode, but not of sockfs.
+    let _file = File::options()
+        .read(true)
+        .custom_flags(libc::O_PATH)
+        .open(&path)?;
+    let _udp = UdpSocket::bind("127.0.0.1:0")?;
+    let shared = TcpListener::bind("127.0.0.1:0")?;
+    let child = Sleeper::start(Command::new("sleep"), shared.try_clone()?.into())?;
+
+    let wanted = Wanted {
+        buffer_bytes: 4096,
+        ..Wanted::default()
+    };
+    let iterator = SocketIterator::load(&wanted)?.take_descriptors();
+    let iterator = iterator.context("no iterator over descriptors")?;
+    let mut told = Vec::new();
+    iterator.each(&mut |it| told.push((it.pid, it.fd, it.inode)))?;
+    ensure!(
+        told.is_sorted_by_key(|&(pid, fd, _)| (pid, fd)),
+        "not in order: {told:?}"
+    );
+    for pid in [std::process::id(), child.pid()] {
+        let mut listed = Vec::new();
+        for fd in Process::new(pid.cast_signed())?.fd()? {
+            let fd = fd?;
+            if let FDTarget::Socket(inode) = fd.target {
+                listed.push((pid, fd.fd.unsigned_abs(), inode));
+            }
+        }
+        listed.sort_unstable();
+        let told: Vec<_> = told.iter().filter(|it| it.0 == pid).copied().collect();
+        ensure!(!listed.is_empty() && told == listed, "{told:?}: {listed:?}");
+    }
+    Ok(())
+}
 
 /// Every process that has a descriptor of a socket is told, with each of them: after
 /// accept(), dup(), exec and fork, and passed over a Unix socket to another process. Of

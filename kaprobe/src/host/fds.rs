@@ -1,15 +1,21 @@
-//! Every socket that a process holds, read from `/proc/*/fd`.
+//! Every socket that a process holds, as `/proc/*/fd` has them: read from there, or by a
+//! BPF iterator, for a ninth of the price.
 //!
 //! One pass over the host's /proc sees all network, mount and pid namespaces below
 //! it, and inode numbers of sockets are the same in all of them: there is a single
 //! sockfs (`sock_mnt`, net/socket.c).
 
 use std::ffi::CStr;
+use std::io;
 use std::mem::MaybeUninit;
 
+use kaprobe_ebpf::wire::Descriptor;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir};
 use rustix::io::{Errno, Result};
+
+use super::privilege::Privileges;
+use crate::kernel::DescriptorIterator;
 
 /// A descriptor that refers to a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +29,68 @@ pub struct SocketFd {
     pub inode: u32,
 }
 
+/// Where descriptors of processes are looked up.
+#[derive(Debug)]
+pub struct Descriptors {
+    proc: OwnedFd,
+    /// Tells what /proc would.
+    iterator: Option<DescriptorIterator>,
+}
+
+impl Descriptors {
+    /// Opens /proc, and makes use of the iterator where that tells the same: it hides
+    /// nothing, and numbers processes by kaprobe's own pid namespace.
+    ///
+    /// # Errors
+    /// Where there is no /proc.
+    pub fn open(iterator: Option<DescriptorIterator>) -> Result<Self> {
+        let proc = open_proc()?;
+        let may_see_all = Privileges::read().is_ok_and(Privileges::may_ptrace);
+        let iterator = iterator.filter(|_| may_see_all && is_of_own_namespace(proc.as_fd()));
+        Ok(Self { proc, iterator })
+    }
+
+    /// /proc.
+    #[must_use]
+    pub fn proc(&self) -> BorrowedFd<'_> {
+        self.proc.as_fd()
+    }
+
+    /// Calls `visit` for every socket of every process, in ascending order of pid and
+    /// then of descriptor.
+    ///
+    /// Returns how many processes did not let their descriptors be read, for want of
+    /// CAP_SYS_PTRACE. Those that `hidepid` hides cannot even be counted.
+    ///
+    /// Threads are not visited one by one: they share the descriptors of their process.
+    /// One that was cloned without CLONE_FILES, or outlives its main thread, is missed.
+    ///
+    /// # Errors
+    /// When a directory can't be read though it is there and allowed, as when kaprobe
+    /// itself is out of descriptors.
+    pub fn walk(&self, mut visit: impl FnMut(SocketFd)) -> Result<usize> {
+        let Some(iterator) = &self.iterator else {
+            return walk(self.proc(), visit);
+        };
+        let walked = iterator.each(&mut |Descriptor { inode, pid, fd }| {
+            if let Ok(inode) = u32::try_from(inode) {
+                visit(SocketFd { pid, fd, inode });
+            }
+        });
+        walked.map(|()| 0).map_err(|why| {
+            let io = why.downcast_ref::<io::Error>();
+            io.and_then(Errno::from_io_error).unwrap_or(Errno::IO)
+        })
+    }
+}
+
+/// Whether this /proc shows the pid namespace that kaprobe is in.
+fn is_of_own_namespace(proc: BorrowedFd<'_>) -> bool {
+    let own = rustix::process::getpid().as_raw_nonzero().to_string();
+    let shown = rustix::fs::readlinkat(proc, c"self", Vec::new());
+    shown.is_ok_and(|shown| shown.to_bytes() == own.as_bytes())
+}
+
 /// Opens /proc, to be walked.
 ///
 /// # Errors
@@ -31,23 +99,12 @@ pub fn open_proc() -> Result<OwnedFd> {
     open_dir(rustix::fs::CWD, c"/proc")
 }
 
-/// Calls `visit` for every socket of every process, in ascending order of pid and
-/// then of descriptor, which is the order in which procfs lists them
+/// Walks through /proc, which lists processes and descriptors in ascending order
 /// (`proc_pid_readdir`, fs/proc/base.c, and `proc_readfd_common`, fs/proc/fd.c).
-///
-/// Returns how many processes did not let their descriptors be read, for want of
-/// CAP_SYS_PTRACE. Those that `hidepid` hides cannot even be counted.
-///
-/// Threads are not visited one by one: they share the descriptors of their process.
-/// One that was cloned without CLONE_FILES, or outlives its main thread, is missed.
 ///
 /// The `procfs` crate would do this too; it allocates a path and a string for each
 /// descriptor, which costs twice the time.
-///
-/// # Errors
-/// When a directory can't be read though it is there and allowed, as when kaprobe
-/// itself is out of descriptors.
-pub fn walk(proc: BorrowedFd<'_>, mut visit: impl FnMut(SocketFd)) -> Result<usize> {
+fn walk(proc: BorrowedFd<'_>, mut visit: impl FnMut(SocketFd)) -> Result<usize> {
     let mut unreadable = 0;
     for_each_number(&open_dir(proc, c".")?, |pid, _| {
         match walk_process(proc, pid, &mut visit) {

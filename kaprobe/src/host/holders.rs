@@ -1,13 +1,11 @@
-//! Everyone who holds some sockets: one walk through /proc, for a snapshot.
+//! Everyone who holds some sockets: one walk for a batch of a snapshot.
 //!
 //! [`super::owner`] is for a stream of events: it remembers, and names one process.
 
 use std::collections::{HashMap, HashSet};
 
-use rustix::fd::{AsFd as _, OwnedFd};
-
 use super::{
-    fds::{self, SocketFd},
+    fds::{self, Descriptors, SocketFd},
     unseen::Unseen,
 };
 use crate::{
@@ -17,32 +15,31 @@ use crate::{
 
 /// Who holds the sockets that were asked for.
 #[derive(Debug)]
-pub struct Holders {
-    proc: OwnedFd,
+pub struct Holders<'a> {
+    descriptors: &'a Descriptors,
     held: HashMap<u64, Vec<SocketFd>>,
     comms: HashMap<u32, Option<Escaped>>,
     unseen: Unseen,
 }
 
-impl Holders {
-    /// Walks through /proc, and notes who holds one of these, by inode number.
+impl<'a> Holders<'a> {
+    /// Walks through all descriptors, and notes who holds one of these, by inode number.
     ///
     /// # Errors
     /// Where /proc can't be read.
-    pub fn find(wanted: &HashSet<u64>) -> rustix::io::Result<Self> {
-        let proc = fds::open_proc()?;
+    pub fn find(descriptors: &'a Descriptors, wanted: &HashSet<u64>) -> rustix::io::Result<Self> {
         let mut held: HashMap<_, Vec<_>> = HashMap::with_capacity(wanted.len());
         let mut unreadable = 0;
         if !wanted.is_empty() {
-            unreadable = fds::walk(proc.as_fd(), |fd| {
+            unreadable = descriptors.walk(|fd| {
                 if wanted.contains(&fd.inode.into()) {
                     held.entry(fd.inode.into()).or_default().push(fd);
                 }
             })?;
         }
         Ok(Self {
-            unseen: Unseen::new(proc.as_fd(), unreadable),
-            proc,
+            unseen: Unseen::new(descriptors.proc(), unreadable),
+            descriptors,
             held,
             comms: HashMap::new(),
         })
@@ -53,7 +50,7 @@ impl Holders {
         let held = self.held.get(&inode).map_or(&[][..], Vec::as_slice);
         let owners = held.iter().filter_map(|&SocketFd { pid, fd, .. }| {
             let comm = self.comms.entry(pid).or_insert_with(|| {
-                let comm = fds::comm(self.proc.as_fd(), pid).ok();
+                let comm = fds::comm(self.descriptors.proc(), pid).ok();
                 comm.map(|comm| Escaped::from_bytes(&comm))
             });
             // One that has ended meanwhile holds nothing.

@@ -1,10 +1,11 @@
 //! Which process holds a socket, found by the socket's inode number.
 //!
-//! A softirq knows the socket and not the process, so the answer comes from /proc,
-//! and is remembered. What is remembered can become wrong in three ways, and each
-//! is looked after:
+//! A softirq knows the socket and not the process, so the answer comes from a walk
+//! through the descriptors of all processes, and is remembered. What is remembered can
+//! become wrong in three ways, and each is looked after:
 //! - the descriptor is closed or handed on, or the process ends: an answer older
-//!   than `RECHECK` is asked for again, for the price of one readlink;
+//!   than `RECHECK` is asked for again, by one readlink or, where that is cheaper, by
+//!   another walk;
 //! - the process changes its name, by exec or prctl: read again as often;
 //! - the inode number goes to another socket: the link that is read again names
 //!   whoever holds the number *now*. It takes four billion new files for that, since
@@ -19,15 +20,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hashbrown::{HashMap, HashSet};
-use rustix::fd::{AsFd, OwnedFd};
 
-use super::fds::{self, SocketFd};
+use super::fds::{self, Descriptors, SocketFd};
 use crate::escape::Escaped;
 use crate::event::{Event, Owner, SocketEvent};
+use crate::kernel::DescriptorIterator;
 use crate::sockets::row::Row;
 
-/// For how long an answer is taken as it is. Fifty thousand sockets that all fire
-/// once a second then cost a twentieth of one CPU to ask again.
+/// For how long an answer is taken as it is. A hundred thousand sockets that all fire
+/// within that time then cost a fiftieth of one CPU to ask again, by the iterator.
 const RECHECK: Duration = Duration::from_secs(5);
 
 /// For how long after it was missed the last holder of a socket is still named: longer
@@ -48,9 +49,13 @@ const FIRST_RETRY: Duration = Duration::from_millis(250);
 /// The longest of these times.
 const LAST_RETRY: Duration = Duration::from_secs(60);
 
-/// After a walk through /proc there is none for this many times as long as it took:
-/// new sockets without end cost at most a quarter of one CPU.
+/// After a walk there is none for this many times as long as it took: new sockets
+/// without end cost at most a quarter of one CPU.
 const PAUSE: u32 = 3;
+
+/// How often a walk that has proved cheaper than asking one by one is repeated before that
+/// is tried again.
+const REPEATS: u8 = 3;
 
 /// A pause with no more than this left is waited for, rather than leave the owner
 /// unknown. Only hosts with some thousand descriptors have longer ones.
@@ -62,12 +67,12 @@ type Inode = u32;
 
 /// Who holds which socket.
 ///
-/// The first socket asked for costs a walk through /proc, and that answers for all
-/// others there are. With 100,000 sockets in five processes it took 0.4 to 0.5 s on
-/// a virtual machine of two cores, 5 µs a descriptor, and asking again 5 µs a socket.
+/// The first socket asked for costs a walk, and that answers for all others there are. On
+/// a virtual machine of two cores it took 5 µs a descriptor through /proc, as much as
+/// asking again for one socket, and half a microsecond by the iterator.
 #[derive(Debug)]
 pub struct Owners {
-    proc: OwnedFd,
+    descriptors: Descriptors,
     capacity: usize,
     /// What times are counted from.
     epoch: Instant,
@@ -77,6 +82,14 @@ pub struct Owners {
     nobody: HashMap<Inode, Retry>,
     processes: HashMap<u32, Process>,
     next_walk: Option<Instant>,
+    /// How long the last walk took.
+    walked: Duration,
+    /// When it was; seconds since [`Owners::epoch`].
+    walked_s: u32,
+    /// How often it is to be repeated.
+    repeats: u8,
+    /// For how long was asked again since then, one socket at a time.
+    asked: Duration,
     unreadable: usize,
     unlearned: u64,
 }
@@ -117,13 +130,13 @@ impl Owners {
     ///
     /// # Errors
     /// Where there is no /proc.
-    pub fn new() -> rustix::io::Result<Self> {
-        Self::with_capacity(CAPACITY)
+    pub fn new(iterator: Option<DescriptorIterator>) -> rustix::io::Result<Self> {
+        Ok(Self::with_capacity(CAPACITY, Descriptors::open(iterator)?))
     }
 
-    fn with_capacity(capacity: usize) -> rustix::io::Result<Self> {
-        Ok(Self {
-            proc: fds::open_proc()?,
+    fn with_capacity(capacity: usize, descriptors: Descriptors) -> Self {
+        Self {
+            descriptors,
             capacity,
             epoch: Instant::now(),
             walks: 0,
@@ -131,13 +144,17 @@ impl Owners {
             nobody: HashMap::new(),
             processes: HashMap::new(),
             next_walk: None,
+            walked: Duration::ZERO,
+            walked_s: 0,
+            repeats: 0,
+            asked: Duration::ZERO,
             unreadable: 0,
             unlearned: 0,
-        })
+        }
     }
 
     /// Fills in the owner of each event's socket where it is known, with at most
-    /// one walk through /proc for all of them.
+    /// one walk for all of them.
     pub fn fill(&mut self, events: &mut [Event], now: Instant) {
         for event in &*events {
             if let Event::Snapshot(row) = event {
@@ -157,14 +174,23 @@ impl Owners {
         }
     }
 
-    /// Makes what is known of these sockets fresh, with at most one walk through
-    /// /proc.
+    /// Makes what is known of these sockets fresh, with at most one walk.
     fn find(&mut self, inodes: impl IntoIterator<Item = Inode>, now: Instant) {
+        let is_old = self.since(self.walked_s, now) >= RECHECK;
+        if self.repeats > 0 && is_old && self.may_walk_for_all(now) {
+            self.repeats -= 1;
+            self.walk(HashSet::new(), now);
+        }
         let wanted = inodes
             .into_iter()
             .filter(|&inode| self.is_wanted(inode, now));
         let wanted: HashSet<Inode> = wanted.collect();
-        if !wanted.is_empty() && self.may_walk(now) {
+        // Once asking one by one has cost as much as a walk, a walk answers for all.
+        let is_cheaper = self.asked > self.walked && self.may_walk_for_all(now);
+        if is_cheaper {
+            self.repeats = REPEATS;
+        }
+        if is_cheaper || (!wanted.is_empty() && self.may_walk(now)) {
             self.walk(wanted, now);
         }
     }
@@ -211,7 +237,7 @@ impl Owners {
         if !held.gone {
             return self.process(pid, now);
         }
-        if held.shared || self.since(held, now) > PARTING {
+        if held.shared || self.since(held.checked_s, now) > PARTING {
             return None;
         }
         // Not to be read again: the number may be another process's by now.
@@ -230,8 +256,8 @@ impl Owners {
     }
 
     /// How long ago that was, to a second.
-    fn since(&self, held: Held, now: Instant) -> Duration {
-        let seconds = self.seconds(now).saturating_sub(held.checked_s);
+    fn since(&self, then_s: u32, now: Instant) -> Duration {
+        let seconds = self.seconds(now).saturating_sub(then_s);
         Duration::from_secs(seconds.into())
     }
 
@@ -248,11 +274,13 @@ impl Owners {
         let Some(held) = self.held.get(&inode).copied().filter(|it| !it.gone) else {
             return self.nobody.get(&inode).is_none_or(|retry| retry.at <= now);
         };
-        if self.since(held, now) < RECHECK {
+        if self.since(held.checked_s, now) < RECHECK {
             return false;
         }
         let Held { pid, fd, .. } = held;
-        let gone = !fds::still_held(self.proc.as_fd(), SocketFd { pid, fd, inode });
+        let began = Instant::now();
+        let gone = !fds::still_held(self.descriptors.proc(), SocketFd { pid, fd, inode });
+        self.asked += began.elapsed();
         let checked_s = self.seconds(now);
         let checked = Held {
             checked_s,
@@ -261,6 +289,11 @@ impl Owners {
         };
         self.held.insert(inode, checked);
         gone
+    }
+
+    /// Whether a walk may begin without waiting, and finds room for all that is known.
+    fn may_walk_for_all(&self, now: Instant) -> bool {
+        self.held.len() <= self.capacity && self.next_walk.is_none_or(|at| at <= now)
     }
 
     /// Whether a walk may begin; a short pause is waited for.
@@ -275,8 +308,8 @@ impl Owners {
         true
     }
 
-    /// Walks through /proc. What it finds replaces what was known: all sockets with
-    /// an owner, or as many as fit and the wanted ones.
+    /// Walks. What it finds replaces what was known: all sockets with an owner, or as many
+    /// as fit and the wanted ones.
     fn walk(&mut self, mut wanted: HashSet<Inode>, now: Instant) {
         let began = Instant::now();
         if self.held.len() > self.capacity {
@@ -286,7 +319,7 @@ impl Owners {
         let (walk, checked_s) = (self.walks.wrapping_add(1), self.seconds(now));
         let (held, capacity) = (&mut self.held, self.capacity);
         let mut pids = Vec::new();
-        let walked = fds::walk(self.proc.as_fd(), |SocketFd { pid, fd, inode }| {
+        let walked = self.descriptors.walk(|SocketFd { pid, fd, inode }| {
             let found = Held {
                 pid,
                 fd,
@@ -300,7 +333,9 @@ impl Owners {
             }
             let has_room = wanted.remove(&inode) || held.len() < capacity;
             match held.get_mut(&inode) {
-                Some(known) if known.walk == walk => known.shared |= known.pid != pid,
+                Some(known) if known.walk == walk && !known.gone => {
+                    known.shared |= known.pid != pid
+                }
                 Some(known) => *known = found,
                 None if has_room => {
                     held.insert(inode, found);
@@ -321,20 +356,21 @@ impl Owners {
         self.processes
             .retain(|pid, process| now < process.checked + KEPT || pids.binary_search(pid).is_ok());
         self.note_missing(&wanted, now);
-        self.next_walk = Some(now + began.elapsed() * (1 + PAUSE));
+        (self.walked, self.asked) = (began.elapsed(), Duration::ZERO);
+        self.walked_s = checked_s;
+        self.next_walk = Some(now + self.walked * (1 + PAUSE));
     }
 
-    /// Forgets what the walk before the last saw and the last did not. What only the last
-    /// missed may have an event that waits to be read.
+    /// Notes what the last walk did not see any more, and forgets what was gone before
+    /// that for longer than an event waits to be read.
     fn forget_older(&mut self, now_s: u32) {
         let last = self.walks;
         self.held.retain(|_, held| {
-            let age = last.wrapping_sub(held.walk);
-            if age > 0 && !held.gone {
+            if held.walk != last && !held.gone {
                 held.gone = true;
                 held.checked_s = now_s;
             }
-            age < 2
+            !held.gone || u64::from(now_s.saturating_sub(held.checked_s)) <= PARTING.as_secs()
         });
     }
 
@@ -363,7 +399,7 @@ impl Owners {
         if let Some(process) = known.filter(|it| now < it.checked + RECHECK) {
             return Some(Arc::clone(&process.owner));
         }
-        let comm = fds::comm(self.proc.as_fd(), pid).ok()?;
+        let comm = fds::comm(self.descriptors.proc(), pid).ok()?;
         let owner = Owner {
             pid,
             comm: Escaped::from_bytes(&comm),
@@ -447,7 +483,7 @@ mod tests {
     fn own_sockets_of_any_age_are_found_in_one_walk() -> Result<()> {
         let (_old, first) = socket()?;
         let (_older, second) = socket()?;
-        let mut owners = Owners::new()?;
+        let mut owners = Owners::new(None)?;
         let now = Instant::now();
         owners.find([first], now);
         let pids = [first, second].map(|inode| owners.owner(inode, now).map(|owner| owner.pid));
@@ -463,7 +499,7 @@ mod tests {
             Holder::sleep(socket.try_clone()?)?,
         ];
         let lowest = children.iter().min_by_key(|child| child.0.id());
-        let mut owners = Owners::new()?;
+        let mut owners = Owners::new(None)?;
         let now = Instant::now();
         let pid = find(&mut owners, inode, now).map(|owner| owner.pid);
         assert_eq!(
@@ -487,10 +523,30 @@ mod tests {
     }
 
     #[test]
+    fn asking_one_by_one_costs_no_more_than_a_walk() -> Result<()> {
+        let (_socket, inode) = socket()?;
+        let mut owners = Owners::new(None)?;
+        let now = Instant::now();
+        let me = Some(id());
+        let pid = |owner: Option<Arc<Owner>>| owner.map(|owner| owner.pid);
+        assert_eq!(pid(find(&mut owners, inode, now)), me);
+        let (dear, cheap) = (Duration::MAX, Duration::ZERO);
+        // Repeated three times before its price counts again.
+        let later = [(dear, 1), (cheap, 2), (dear, 3), (dear, 4), (dear, 5)];
+        for (after, (walked, walks)) in (1..).zip(later.into_iter().chain([(dear, 5); 2])) {
+            (owners.walked, owners.next_walk) = (walked, None);
+            let now = now + RECHECK * after;
+            assert_eq!(pid(find(&mut owners, inode, now)), me);
+            assert_eq!(owners.walks, walks, "after {after}");
+        }
+        Ok(())
+    }
+
+    #[test]
     fn an_owner_that_has_ended_is_named_until_its_last_event_was_read() -> Result<()> {
         let (socket, inode) = socket()?;
         let mut child = Holder::sleep(socket)?;
-        let mut owners = Owners::new()?;
+        let mut owners = Owners::new(None)?;
         let mut now = Instant::now();
         assert_eq!(find(&mut owners, inode, now), child.is(b"sleep"));
         child.end()?;
@@ -542,7 +598,7 @@ mod tests {
     fn owners_that_a_snapshot_found_are_known_when_they_have_ended() -> Result<()> {
         // No process has such a number.
         let ended = u32::MAX;
-        let mut owners = Owners::new()?;
+        let mut owners = Owners::new(None)?;
         let now = Instant::now();
         let snapshot = vec![
             row(Inode::MAX, &[(ended, "a"), (ended, "a")]),
@@ -563,7 +619,7 @@ mod tests {
     #[test]
     fn what_a_walk_found_is_newer_than_a_snapshot() -> Result<()> {
         let (_socket, inode) = socket()?;
-        let mut owners = Owners::new()?;
+        let mut owners = Owners::new(None)?;
         let now = Instant::now();
         assert_eq!(owned(&mut owners, vec![of(inode)], now), [Some(id())]);
         let events = vec![row(inode, &[(1, "init")]), of(inode)];
@@ -584,7 +640,7 @@ mod tests {
             .arg(&program)
             .stdin(Stdio::piped());
         let mut child = Holder::spawn(shell, socket)?;
-        let mut owners = Owners::new()?;
+        let mut owners = Owners::new(None)?;
         let now = Instant::now();
         assert_eq!(find(&mut owners, inode, now), child.is(b"sh"));
 
@@ -610,7 +666,7 @@ mod tests {
     #[test]
     fn a_socket_that_nobody_holds_is_looked_for_less_and_less() -> Result<()> {
         let inode = Inode::MAX;
-        let mut owners = Owners::new()?;
+        let mut owners = Owners::new(None)?;
         let mut now = Instant::now();
         let mut waits = Vec::new();
         for _ in 0..6 {
@@ -629,7 +685,7 @@ mod tests {
     #[test]
     fn what_is_remembered_is_bounded() -> Result<()> {
         let sockets = (0..20).map(|_| socket()).collect::<Result<Vec<_>>>()?;
-        let mut owners = Owners::with_capacity(4)?;
+        let mut owners = Owners::with_capacity(4, Descriptors::open(None)?);
         let now = Instant::now();
         for (_, inode) in &sockets {
             let now = owners.next_walk.unwrap_or(now);
@@ -656,7 +712,7 @@ mod tests {
     #[test]
     fn a_long_pause_between_walks_is_kept() -> Result<()> {
         let (_socket, inode) = socket()?;
-        let mut owners = Owners::new()?;
+        let mut owners = Owners::new(None)?;
         let now = Instant::now();
         let next = now + PATIENCE + Duration::from_millis(1);
         owners.next_walk = Some(next);

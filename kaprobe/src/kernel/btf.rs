@@ -7,7 +7,7 @@ use std::{cell::RefCell, collections::BTreeMap, fs::File, io, os::fd::AsRawFd as
 
 use anyhow::{Context as _, Result, bail};
 use btf_rs::{Backend, Btf, BtfType, Type};
-use kaprobe_ebpf::config::{ABSENT, Offsets};
+use kaprobe_ebpf::config::{ABSENT, DescriptorOffsets, Offsets};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::exit;
@@ -203,11 +203,27 @@ impl KernelTypes {
             skb_ack_seq: at("sk_buff", "cb")? + at("tcp_skb_cb", "ack_seq")?,
             dev_net: at("net_device", "nd_net")?,
             socket_ino: at("socket_alloc", "vfs_inode.i_ino")?,
+            descriptors: self.descriptors().unwrap_or(DescriptorOffsets::ABSENT),
             cgroup_kn: maybe("cgroup", "kn"),
             kn_id: maybe("kernfs_node", "id"),
             cgroup_level: maybe("cgroup", "level"),
             cgroup_ancestor_ids: maybe("cgroup", "ancestor_ids"),
             cgroup_ancestors: maybe("cgroup", "ancestors"),
+        })
+    }
+
+    fn descriptors(&self) -> Result<DescriptorOffsets> {
+        let at = |structure, path| self.offset(structure, path);
+        Ok(DescriptorOffsets {
+            file_inode: at("file", "f_inode")?,
+            inode_mode: at("inode", "i_mode")?,
+            inode_ino: at("inode", "i_ino")?,
+            inode_sb: at("inode", "i_sb")?,
+            sb_magic: at("super_block", "s_magic")?,
+            task_group_leader: at("task_struct", "group_leader")?,
+            task_thread_pid: at("task_struct", "thread_pid")?,
+            pid_level: at("pid", "level")?,
+            pid_numbers: at("pid", "numbers")?,
         })
     }
 

@@ -15,6 +15,7 @@ use super::{
     btf::KernelTypes,
     clock,
     decode::{self, DecodeError, Decoder, ticks_until},
+    descriptors::DescriptorIterator,
     loader,
     tracer::{Wanted, config, learn, load},
 };
@@ -24,13 +25,14 @@ use crate::{
     sockets::row::{Row, Source, Timer},
 };
 
-/// How many snapshots are read at once.
+/// How many pieces are read at once.
 const AT_ONCE: usize = 256;
 
 /// The iterator, in the kernel.
 pub struct SocketIterator {
     ebpf: Ebpf,
     decoder: Decoder,
+    descriptors: Option<DescriptorIterator>,
 }
 
 impl SocketIterator {
@@ -40,7 +42,8 @@ impl SocketIterator {
     /// When the kernel has no such iterator, or refuses it.
     pub fn load(wanted: &Wanted) -> Result<Self> {
         let types = KernelTypes::read()?;
-        let mut ebpf = load(&config(&types, wanted)?, wanted)?;
+        let config = config(&types, wanted)?;
+        let mut ebpf = load(&config, wanted)?;
         let target = "bpf_iter_tcp";
         let numbered = types.function(target).map(|number| (number, target));
         iterator(&mut ebpf)?
@@ -53,7 +56,14 @@ impl SocketIterator {
             reset_reasons: types.reset_reasons(),
             clock_offset_ns: clock::offset_ns(),
         };
-        Ok(Self { ebpf, decoder })
+        let function = DescriptorIterator::function(&types);
+        let offsets = &config.offsets.descriptors;
+        Ok(Self {
+            decoder,
+            // Without it /proc tells the same.
+            descriptors: DescriptorIterator::load(&mut ebpf, function, offsets).ok(),
+            ebpf,
+        })
     }
 
     /// What the sockets of this thread's network namespace are read from.
@@ -72,33 +82,46 @@ impl SocketIterator {
     /// # Errors
     /// When the kernel can't be read, or `see` fails.
     pub fn each(&mut self, see: &mut dyn FnMut(Row) -> Result<()>) -> Result<()> {
-        let mut file = self.open()?;
-        let mut buffer = vec![0; wire::SNAPSHOT_SIZE * AT_ONCE];
-        let mut held = 0;
-        loop {
-            let got = match file.read(&mut buffer[held..]) {
-                Ok(got) => got,
-                // `bpf_seq_read` gives up after a million sockets that show nothing,
-                // and goes on when asked again.
-                Err(why)
-                    if matches!(why.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) =>
-                {
-                    continue;
-                }
-                Err(why) => return Err(why).context("cannot read iter/tcp"),
-            };
-            if got == 0 {
-                ensure!(held == 0, "iter/tcp ended in the middle of a socket");
-                return Ok(());
+        let file = self.open()?;
+        read(file, wire::SNAPSHOT_SIZE, &mut |bytes| {
+            see(self.decoder.row(bytes)?)
+        })
+        .context("cannot read iter/tcp")
+    }
+
+    /// The iterator over descriptors, which the same object has, to be owned.
+    pub fn take_descriptors(&mut self) -> Option<DescriptorIterator> {
+        self.descriptors.take()
+    }
+}
+
+/// Reads what an iterator writes, in pieces of one size, to its end.
+pub(super) fn read(
+    mut file: File,
+    size: usize,
+    see: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut buffer = vec![0; size * AT_ONCE];
+    let mut held = 0;
+    loop {
+        let got = match file.read(&mut buffer[held..]) {
+            Ok(got) => got,
+            // `bpf_seq_read` gives up after a million that show nothing, and goes on when
+            // asked again.
+            Err(why) if matches!(why.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {
+                continue;
             }
-            held += got;
-            let whole = held - held % wire::SNAPSHOT_SIZE;
-            for bytes in buffer[..whole].chunks_exact(wire::SNAPSHOT_SIZE) {
-                see(self.decoder.row(bytes)?)?;
-            }
-            buffer.copy_within(whole..held, 0);
-            held -= whole;
+            Err(why) => return Err(why.into()),
+        };
+        if got == 0 {
+            ensure!(held == 0, "it ended in the middle of a piece");
+            return Ok(());
         }
+        held += got;
+        let whole = held - held % size;
+        buffer[..whole].chunks_exact(size).try_for_each(&mut *see)?;
+        buffer.copy_within(whole..held, 0);
+        held -= whole;
     }
 }
 

@@ -7,6 +7,7 @@ mod cast;
 mod clock;
 mod counters;
 mod decode;
+mod descriptors;
 mod iterator;
 mod learn;
 mod loader;
@@ -21,6 +22,7 @@ pub use self::{
     btf::PATH as BTF_PATH,
     clock::now,
     decode::{DecodeError, Decoder},
+    descriptors::DescriptorIterator,
     iterator::SocketIterator,
     survey::{Survey, Tried, survey},
     tracer::{Stop, Tracer, Wanted},

@@ -21,6 +21,7 @@ use super::{
     cast, clock,
     counters::{self, Counters},
     decode::Decoder,
+    descriptors::DescriptorIterator,
     learn, loader,
     ring::Ring,
 };
@@ -90,6 +91,7 @@ pub struct Tracer {
     ring: Ring,
     counters: Counters,
     decoder: Decoder,
+    descriptors: Option<DescriptorIterator>,
     attached: Vec<Attached>,
     without: Vec<String>,
     started: Instant,
@@ -165,8 +167,12 @@ impl Tracer {
         state.resets_seen = u32::from(resets_seen);
         state.key = key_for(&attached);
         let reset_reasons = types.reset_reasons();
+        let function = DescriptorIterator::function(&types);
         // They are as large as the ring buffer, which is mapped next.
         drop(types);
+        let offsets = &config.offsets.descriptors;
+        // Without it /proc tells the same.
+        let descriptors = DescriptorIterator::load(&mut ebpf, function, offsets).ok();
 
         let logger = wanted
             .debug
@@ -179,6 +185,7 @@ impl Tracer {
                 reset_reasons,
                 clock_offset_ns: clock::offset_ns(),
             },
+            descriptors,
             attached,
             without,
             started: clock::now(),
@@ -223,6 +230,11 @@ impl Tracer {
     #[must_use]
     pub const fn started(&self) -> Instant {
         self.started
+    }
+
+    /// The iterator over descriptors, where the kernel has it, to be owned.
+    pub fn take_descriptors(&mut self) -> Option<DescriptorIterator> {
+        self.descriptors.take()
     }
 
     /// How many events came from sockets that could not be followed.

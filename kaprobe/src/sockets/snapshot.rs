@@ -17,6 +17,7 @@ use crate::{
     filter::passes,
     host::{
         cgroup,
+        fds::Descriptors,
         holders::Holders,
         netns::{self, Netns},
         privilege::{Privileges, raise_memlock},
@@ -27,7 +28,7 @@ use crate::{
     plan::Selection,
 };
 
-/// Rows whose owners are looked up together, by one walk through /proc. It is also what
+/// Rows whose owners are looked up together, by one walk through all descriptors. It is also what
 /// a snapshot's memory is proportional to: some 10 MB, however many sockets there are.
 const BATCH: usize = 16_384;
 /// How many namespaces are entered: each takes a descriptor.
@@ -39,6 +40,7 @@ const NO_BUFFER: u32 = 4096;
 pub struct Snapshots<'a> {
     selection: &'a Selection,
     reader: Reader,
+    descriptors: Descriptors,
     /// Namespaces to look at, by inode number; empty for that of the caller, or for all.
     places: BTreeSet<u32>,
     cgroups: Vec<Escaped>,
@@ -109,13 +111,20 @@ impl<'a> Snapshots<'a> {
             cgroup::paths()
         };
         let names = cgroups.iter().filter_map(|it| known.get(&it.id).cloned());
+        let names = names.collect();
+        let mut reader = iterator(selection, cgroups)
+            .map(|it| Reader::Iterator(Box::new(it)))
+            .or_else(refused)?;
+        let descriptors = match &mut reader {
+            Reader::Iterator(iterator) => iterator.take_descriptors(),
+            Reader::SockDiag(_) => None,
+        };
         Ok(Self {
             selection,
             places: places?,
-            cgroups: names.collect(),
-            reader: iterator(selection, cgroups)
-                .map(|it| Reader::Iterator(Box::new(it)))
-                .or_else(refused)?,
+            cgroups: names,
+            reader,
+            descriptors: Descriptors::open(descriptors).context("cannot read /proc")?,
         })
     }
 
@@ -132,6 +141,7 @@ impl<'a> Snapshots<'a> {
     fn take_here(&mut self, see: &mut See<'_>) -> Result<Notes> {
         let taking = Taking {
             selection: self.selection,
+            descriptors: &self.descriptors,
             places: &self.places,
             below: &self.cgroups,
             see,
@@ -164,6 +174,7 @@ fn iterator(selection: &Selection, cgroups: Vec<cgroup::Cgroup>) -> Result<Socke
 /// A snapshot that is being taken.
 struct Taking<'a, 's> {
     selection: &'a Selection,
+    descriptors: &'a Descriptors,
     places: &'a BTreeSet<u32>,
     /// cgroups that were asked for: paths.
     below: &'a [Escaped],
@@ -293,7 +304,8 @@ impl Taking<'_, '_> {
         // Before 5.15 the iterator goes on by counting, and tells of one again where others
         // have come before it meanwhile (`tcp_seq_start`, net/ipv4/tcp_ipv4.c; seen on 5.10).
         rows.retain(|row| row.inode.is_none_or(|inode| wanted.insert(inode)));
-        let mut holders = Holders::find(&wanted).context("cannot read /proc")?;
+        let mut holders =
+            Holders::find(self.descriptors, &wanted).context("cannot read who holds them")?;
         self.unseen = self.unseen.or(holders.unseen());
         for row in &mut rows {
             if let Some(inode) = row.inode {

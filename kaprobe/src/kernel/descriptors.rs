@@ -1,0 +1,91 @@
+//! Every descriptor that refers to a socket, by the BPF iterator iter/task_file: what
+//! /proc tells, for a ninth of the price.
+
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::{Ebpf, programs::Iter};
+use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd};
+use kaprobe_ebpf::{
+    config::DescriptorOffsets,
+    wire::{DESCRIPTOR_SIZE, Descriptor},
+};
+
+use super::{bpf, btf::KernelTypes, iterator, loader};
+
+const FUNCTION: &str = "bpf_iter_task_file";
+
+/// The iterator, in the kernel. It sees the pid namespace of the thread that reads.
+#[derive(Debug)]
+pub struct DescriptorIterator {
+    link: OwnedFd,
+}
+
+impl DescriptorIterator {
+    /// The function that it goes by: its number among the kernel's types.
+    pub(super) fn function(types: &KernelTypes) -> Option<u32> {
+        types.function(FUNCTION)
+    }
+
+    /// Loads it, by that number, from an object that was told where to look.
+    ///
+    /// # Errors
+    /// When the kernel has no such iterator, or refuses it.
+    pub(super) fn load(
+        ebpf: &mut Ebpf,
+        function: Option<u32>,
+        offsets: &DescriptorOffsets,
+    ) -> Result<Self> {
+        ensure!(
+            *offsets != DescriptorOffsets::ABSENT,
+            "the kernel's descriptors are not as kaprobe knows them"
+        );
+        let numbered = function.map(|number| (number, FUNCTION));
+        let program = ebpf.program_mut("descriptors");
+        let program: &mut Iter = program
+            .context("the BPF object has no iterator")?
+            .try_into()?;
+        program
+            .load(
+                "task_file",
+                &loader::functions(numbered.into_iter().collect()),
+            )
+            .context("the kernel refuses the iterator iter/task_file")?;
+        let program = program.fd()?.as_fd().as_raw_fd();
+        let link = bpf::call_for_fd(bpf_cmd::BPF_LINK_CREATE, &mut link_create(program)?);
+        Ok(Self {
+            link: link.context("cannot attach iter/task_file")?,
+        })
+    }
+
+    /// Shows every socket that a process holds, in ascending order of pid and then of
+    /// descriptor (`task_seq_get_next`, kernel/bpf/task_iter.c).
+    ///
+    /// The kernel holds on to each file while it is shown (`fget_task_next`, fs/file.c). A
+    /// last descriptor that is closed within this half of a microsecond leaves the closing
+    /// to the reader, who then also waits where SO_LINGER says so (`inet_release`,
+    /// net/ipv4/af_inet.c).
+    ///
+    /// # Errors
+    /// When the kernel can't be read.
+    pub fn each(&self, see: &mut dyn FnMut(Descriptor)) -> Result<()> {
+        // SAFETY: zero is a value of this union of integers.
+        let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+        attr.iter_create.link_fd = u32::try_from(self.link.as_raw_fd())?;
+        let file = bpf::call_for_fd(bpf_cmd::BPF_ITER_CREATE, &mut attr);
+        let file = file.context("cannot open iter/task_file")?;
+        iterator::read(file.into(), DESCRIPTOR_SIZE, &mut |bytes| {
+            see(Descriptor::from_bytes(bytes).context("no descriptor")?);
+            Ok(())
+        })
+        .context("cannot read iter/task_file")
+    }
+}
+
+fn link_create(program: i32) -> Result<bpf_attr> {
+    // SAFETY: zero is a value of this union of integers.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    attr.link_create.__bindgen_anon_1.prog_fd = u32::try_from(program)?;
+    attr.link_create.attach_type = bpf_attach_type::BPF_TRACE_ITER as u32;
+    Ok(attr)
+}
