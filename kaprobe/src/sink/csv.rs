@@ -4,7 +4,7 @@
 //! A command may be named `=1+1`, which a spreadsheet would take for a formula. The
 //! first character of such text is escaped as hostile ones are anywhere: `\x3d1+1`.
 //!
-//! A record is written here rather than by the csv crate, which takes three times as
+//! A record is written here rather than by the csv crate, which takes several times as
 //! long: it looks for what is to be quoted in numbers and words that can hold no such
 //! thing. What comes out is the same.
 

@@ -1,6 +1,6 @@
 //! JSON lines: the log format, described by `schema/kaprobe-log.schema.json`.
 //!
-//! A record is written here rather than by serde_json, which takes five times as long:
+//! A record is written here rather than by serde_json, which takes several times as long:
 //! it looks for what is to be escaped in names and words that can hold no such thing.
 //! What comes out is the same.
 
