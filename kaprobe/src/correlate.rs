@@ -357,36 +357,37 @@ fn event_record(event: &SocketEvent, sock: u64) -> Record {
     record
 }
 
-/// What is true of the socket, whatever happened to it. Assigned field by field, as above:
-/// what `..` takes from another record is copied, twice for each, and a record is large.
+/// What is true of the socket, whatever happened to it. The rest is assigned: what `..`
+/// took from what a function gives would be copied, and a record is large.
 fn socket_record(event: &SocketEvent, sock: u64, at: Instant, name: EventName) -> Record {
     let owner = event.owner.as_deref();
-    let mut record = Record::new(WallTime(at.wall_ns), at.mono_ns, 0, name);
-    record.sock = Some(sock);
-    record.pid = owner.map(|owner| owner.pid);
-    record.comm = owner.map(|owner| owner.comm.clone());
-    record.family = Some(family(event.laddr));
-    record.laddr = Some(event.laddr);
-    record.lport = Some(event.lport);
-    record.raddr = Some(event.raddr);
-    record.rport = Some(event.rport);
-    record.netns = Some(event.netns);
-    record.inode = event.inode;
-    record.cookie = event.cookie;
-    record.uid = Some(event.uid);
-    record.cgroup = event.cgroup;
-    record.orphan = Some(event.orphan);
-    record.state = State::from_number(event.state);
-    record.keepalive = Some(event.keepalive);
-    record.keepalive_time_ms = Some(event.keepalive_time.value);
-    record.keepalive_time_from = Some(event.keepalive_time.from);
-    record.keepalive_intvl_ms = Some(event.keepalive_intvl.value);
-    record.keepalive_intvl_from = Some(event.keepalive_intvl.from);
-    record.keepalive_probes = Some(event.keepalive_probes.value);
-    record.keepalive_probes_from = Some(event.keepalive_probes.from);
-    record.user_timeout_ms = event.user_timeout_ms;
-    record.user_timeout_from = event.user_timeout_ms.map(|_| Origin::Socket);
-    record
+    Record {
+        sock: Some(sock),
+        pid: owner.map(|owner| owner.pid),
+        comm: owner.map(|owner| owner.comm.clone()),
+        family: Some(family(event.laddr)),
+        laddr: Some(event.laddr),
+        lport: Some(event.lport),
+        raddr: Some(event.raddr),
+        rport: Some(event.rport),
+        netns: Some(event.netns),
+        inode: event.inode,
+        cookie: event.cookie,
+        uid: Some(event.uid),
+        cgroup: event.cgroup,
+        orphan: Some(event.orphan),
+        state: State::from_number(event.state),
+        keepalive: Some(event.keepalive),
+        keepalive_time_ms: Some(event.keepalive_time.value),
+        keepalive_time_from: Some(event.keepalive_time.from),
+        keepalive_intvl_ms: Some(event.keepalive_intvl.value),
+        keepalive_intvl_from: Some(event.keepalive_intvl.from),
+        keepalive_probes: Some(event.keepalive_probes.value),
+        keepalive_probes_from: Some(event.keepalive_probes.from),
+        user_timeout_ms: event.user_timeout_ms,
+        user_timeout_from: event.user_timeout_ms.map(|_| Origin::Socket),
+        ..Record::new(WallTime(at.wall_ns), at.mono_ns, 0, name)
+    }
 }
 
 fn passive_record(reset: &PassiveReset) -> Record {
