@@ -76,9 +76,9 @@ struct Story {
     is_judged: bool,
 }
 
-/// There are tens of thousands of these, and most are of two probes or fewer: a busy host
+/// There are tens of thousands of these, and few are of more than three probes: a host
 /// drops some of those that fire together (`net.core.netdev_max_backlog`).
-type Probes = SmallVec<[u64; 2]>;
+type Probes = SmallVec<[u64; 3]>;
 
 /// What follows from a record.
 #[derive(Debug)]
