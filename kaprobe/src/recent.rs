@@ -114,10 +114,15 @@ impl<K: Hash + Eq, V> Recent<K, V> {
         }
     }
 
-    /// Takes an entry out.
+    /// Takes an entry out. Memory is given back as they go.
     pub fn remove(&mut self, key: &K) -> Option<V> {
         let place = self.place(key)?;
-        Some(self.take(place).1)
+        let value = self.take(place).1;
+        let room = self.entries.capacity();
+        if self.entries.len() < room / 4 * 3 {
+            self.entries.shrink_to(room / 8 * 7);
+        }
+        Some(value)
     }
 
     /// All entries, in no order.
