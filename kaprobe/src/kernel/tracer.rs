@@ -44,9 +44,9 @@ pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/kaprobe
 const BATCH: usize = 256;
 /// How long events may gather in the ring buffer before they are read, while a batch is all
 /// there is. Each waking costs more than reading what has come, and whoever runs there has
-/// to make way for it. At 50,000 events a second a fifth of the default buffer fills
-/// meanwhile; a person sees a tenth of a second at most.
-const GATHER: Duration = Duration::from_millis(80);
+/// to make way for it. The default buffer fills no faster than in 50 ms, at the most that
+/// two processors were seen to make (a burst in docs/cost.md); a person sees nothing of it.
+const GATHER: Duration = Duration::from_millis(40);
 /// How often losses are looked for while nothing happens.
 const LOOK_FOR_LOSSES: Timespec = Timespec {
     tv_sec: 1,
