@@ -153,8 +153,8 @@ impl Owners {
         }
     }
 
-    /// Fills in the owner of each event's socket where it is known, with at most
-    /// one walk for all of them.
+    /// Fills in the owner of each event's socket where it is known, looking them up
+    /// together.
     pub fn fill(&mut self, events: &mut [Event], now: Instant) {
         for event in &*events {
             if let Event::Snapshot(row) = event {
@@ -174,7 +174,8 @@ impl Owners {
         }
     }
 
-    /// Makes what is known of these sockets fresh, with at most one walk.
+    /// Makes what is known of these sockets fresh, with at most one walk; where that was
+    /// due for all in any case, with at most one more for those that it did not find.
     fn find(&mut self, inodes: impl IntoIterator<Item = Inode>, now: Instant) {
         let is_old = self.since(self.walked_s, now) >= RECHECK;
         if self.repeats > 0 && is_old && self.may_walk_for_all(now) {

@@ -51,6 +51,7 @@ impl DescriptorIterator {
                 &loader::functions(numbered.into_iter().collect()),
             )
             .context("the kernel refuses the iterator iter/task_file")?;
+        // Not by aya, whose link is used up by the first pass.
         let program = program.fd()?.as_fd().as_raw_fd();
         let link = bpf::call_for_fd(bpf_cmd::BPF_LINK_CREATE, &mut link_create(program)?);
         Ok(Self {

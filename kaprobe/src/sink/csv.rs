@@ -59,14 +59,13 @@ impl See<'_> for Fields<'_> {
         let line = &mut *self.line;
         line.push(',');
         match value {
-            Value::Absent => {}
-            Value::Number(number) => digits::number(line, number),
-            Value::Bool(bool) => line.push_str(if bool { "true" } else { "false" }),
-            Value::Word(word) => line.push_str(word),
-            Value::Address(address) => digits::address(line, address),
             Value::Time(time) => self.times.put(line, time),
             Value::Escaped(text) if is_plain(text.as_str()) => line.push_str(text.as_str()),
-            other => put_text(line, other),
+            other => {
+                if let Some(text) = put_plain(line, other) {
+                    put_text(line, text);
+                }
+            }
         }
     }
 }
@@ -74,6 +73,21 @@ impl See<'_> for Fields<'_> {
 /// Whether a text is a field as it is.
 fn is_plain(text: &str) -> bool {
     !text.starts_with(FORMULA) && !text.contains(SPECIAL)
+}
+
+/// Appends a value that is a field as it is, of whatever kind that never needs more;
+/// gives back one of another kind.
+#[inline(always)]
+fn put_plain<'a>(line: &mut String, value: Value<'a>) -> Option<Value<'a>> {
+    match value {
+        Value::Absent => {}
+        Value::Number(number) => digits::number(line, number),
+        Value::Bool(bool) => line.push_str(if bool { "true" } else { "false" }),
+        Value::Word(word) => line.push_str(word),
+        Value::Address(address) => digits::address(line, address),
+        other => return Some(other),
+    }
+    None
 }
 
 /// Appends text that may have to be quoted.
@@ -93,10 +107,6 @@ fn put_text(line: &mut String, value: Value<'_>) {
 /// Appends a field to an empty text.
 pub(crate) fn field_text(text: &mut String, value: Value<'_>) {
     match value {
-        Value::Absent => {}
-        Value::Number(number) => digits::number(text, number),
-        Value::Bool(bool) => text.push_str(if bool { "true" } else { "false" }),
-        Value::Word(word) => text.push_str(word),
         Value::Numbers(numbers) => {
             let words: Vec<_> = numbers.iter().map(u64::to_string).collect();
             text.push_str(&words.join(" "));
@@ -108,11 +118,11 @@ pub(crate) fn field_text(text: &mut String, value: Value<'_>) {
                 .collect();
             text.push_str(&words.join(" "));
         }
-        Value::Address(address) => digits::address(text, address),
         Value::Escaped(escaped) => text.push_str(escaped.as_str()),
         // Writing to a String cannot fail.
         Value::Time(time) => drop(write!(text, "{time}")),
         Value::Text(shown) => drop(write!(text, "{shown}")),
+        plain => drop(put_plain(text, plain)),
     }
     if text.starts_with(FORMULA) {
         let first = text.remove(0);

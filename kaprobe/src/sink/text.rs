@@ -296,9 +296,11 @@ impl Words<'_> {
         }
     }
 
-    /// Appends those words that there are.
-    fn all<const N: usize>(&mut self, words: [Option<&'static str>; N]) {
-        words.into_iter().flatten().for_each(|word| self.add(word));
+    /// Appends a word, where there is one.
+    fn some(&mut self, word: Option<&str>) {
+        if let Some(word) = word {
+            self.add(word);
+        }
     }
 
     /// Appends a number, and of how many it is one.
@@ -380,7 +382,7 @@ fn detail(words: &mut Words<'_>, record: &Record) {
         EventName::FinWait2 => words.pair("to", record.to.map(|to| to.word())),
         EventName::RstSent => sent(words, record),
         EventName::RstReceived => {
-            words.all([record.state.map(|state| state.word())]);
+            words.some(record.state.map(|state| state.word()));
             words.pair("idle", idle);
             if let Some(sent) = record.lastsnd_ms {
                 words.pair("sent", Some(Ms(sent)));
@@ -391,7 +393,7 @@ fn detail(words: &mut Words<'_>, record: &Record) {
         }
         EventName::Verdict => verdict(words, record),
         EventName::Zombie => {
-            words.all([record.why.map(|why| why.word())]);
+            words.some(record.why.map(|why| why.word()));
             if let Some((out, of)) = record.probes_out.zip(record.keepalive_probes)
                 && out > 0
             {
@@ -401,9 +403,10 @@ fn detail(words: &mut Words<'_>, record: &Record) {
             words.pair("dead in", record.dead_in_ms.map(Ms));
         }
         EventName::NotRearmed | EventName::Unclassified => {
-            let is_off = record.keepalive == Some(false);
-            let off = is_off.then_some("keepalive off");
-            words.all([record.state.map(|state| state.word()), off]);
+            words.some(record.state.map(|state| state.word()));
+            if record.keepalive == Some(false) {
+                words.add("keepalive off");
+            }
         }
         EventName::Lost => {
             words.add(record.lost.unwrap_or_default());
@@ -417,14 +420,14 @@ fn detail(words: &mut Words<'_>, record: &Record) {
 
 /// What is told of a reset that this host sent.
 fn sent(words: &mut Words<'_>, record: &Record) {
-    words.all([record.direction.map(|direction| direction.word())]);
+    words.some(record.direction.map(|direction| direction.word()));
     if record.direction == Some(Direction::Passive) {
         words.pair("to", record.flags.map(Shown));
         words.pair("len", record.len);
         words.pair("ttl", record.ttl);
         words.pair("met", record.met.map(|met| met.word()));
     }
-    words.all([record.state.map(|state| state.word())]);
+    words.some(record.state.map(|state| state.word()));
     if let Some(reason) = &record.reason {
         words.add(&*word(reset_reason(reason.as_str())));
     }
@@ -432,7 +435,7 @@ fn sent(words: &mut Words<'_>, record: &Record) {
 
 /// What follows from other records, and what to do.
 fn verdict(words: &mut Words<'_>, record: &Record) {
-    words.all([record.verdict.map(|verdict| verdict.word())]);
+    words.some(record.verdict.map(|verdict| verdict.word()));
     words.pair("idle", record.idle_ms.map(Ms));
     if let Some(confidence) = record.confidence {
         words.add(Shown(format_args!("({})", confidence.word())));

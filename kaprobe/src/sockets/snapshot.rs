@@ -28,8 +28,9 @@ use crate::{
     plan::Selection,
 };
 
-/// Rows whose owners are looked up together, by one walk through all descriptors. It is also what
-/// a snapshot's memory is proportional to: some 10 MB, however many sockets there are.
+/// Rows whose owners are looked up together, by one walk through all descriptors. It is
+/// also what a snapshot's memory is proportional to: some 10 MB, however many sockets
+/// there are.
 const BATCH: usize = 16_384;
 /// How many namespaces are entered: each takes a descriptor.
 const MOST_NETNS: usize = 512;
