@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use socket2::{SockRef, TcpKeepalive};
 
+use super::support::cpu::OwnCpu;
 use super::support::ipvs::{self, Network};
 use super::support::kaprobe::{self, Kaprobe};
 use super::support::netns;
@@ -164,6 +165,7 @@ const LOGGED: [(Option<u64>, &str); 3] = [
 /// and what is advised saves them. Of another place it shows nothing.
 pub fn goes_by_what_a_log_shows() -> Result<()> {
     netns::enter_new()?;
+    let _alone = OwnCpu::take()?;
     let dir = tempfile::tempdir()?;
     let log = dir.path().join("log.jsonl");
     let log = log.to_str().context("a strange path")?;

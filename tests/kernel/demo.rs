@@ -2,12 +2,14 @@
 
 use anyhow::{Result, ensure};
 
+use crate::support::cpu::OwnCpu;
 use crate::support::kaprobe::run;
 use crate::support::netns;
 
 /// Each end of a connection that a newcomer shall see is told, with its verdict.
 pub fn shows_every_end() -> Result<()> {
     netns::enter_new()?;
+    let _alone = OwnCpu::take()?;
     let output = run(&["demo", "--color", "never"])?;
     let told = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{output:?}");

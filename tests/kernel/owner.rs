@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use kaprobe::traffic::scenarios as is;
 
+use crate::support::cpu::OwnCpu;
 use crate::support::kaprobe::Kaprobe;
 use crate::support::log::{Log, Record};
 use crate::support::netns;
@@ -49,6 +50,7 @@ pub fn is_who_holds_the_socket() -> Result<()> {
 /// Of an orphan there is no owner to tell.
 pub fn of_an_orphan_is_nobody() -> Result<()> {
     netns::enter_new()?;
+    let _alone = OwnCpu::take()?;
     let kaprobe = Kaprobe::trace(&[
         "--netns",
         "/proc/self/ns/net",

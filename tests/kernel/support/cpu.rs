@@ -4,8 +4,9 @@
 //! that those cannot be spied upon: a softirq that happens to interrupt one of them is
 //! hidden from every tracer, and nothing counts it. Seen on a hosted 6.18: of 3,140
 //! firings `TCPKeepAlive` and ftrace knew all, and BPF programs of any kind all but
-//! the few dozen that interrupted one daemon of the host's. A test that compares with
-//! the kernel's counters must keep its timers away from such tasks.
+//! the few dozen that interrupted one daemon of the host's. A test that needs a
+//! certain firing told, or compares with the kernel's counters, must keep its timers away
+//! from such tasks.
 
 use std::env;
 use std::io;
@@ -18,6 +19,10 @@ use anyhow::{Context, Result, ensure};
 
 /// While this lives, the thread that made it runs on one CPU, where nothing but
 /// itself and an idle loop gets to run. Timers armed there fire there.
+///
+/// In turns (SCHED_RR), not first come, first served: a process that waits for a child
+/// spins in the kernel while another one lets go of the child's entries in /proc
+/// (`select_collect2`, fs/dcache.c), and would keep that from this CPU for ever.
 #[derive(Debug)]
 pub struct OwnCpu {
     over: Arc<AtomicBool>,
@@ -34,7 +39,7 @@ impl OwnCpu {
         let cpu = thread::available_parallelism()?.get() - 1;
         ensure!(cpu > 0, "needs a second CPU");
         pin(cpu).context("pin to a CPU")?;
-        set_policy(libc::SCHED_FIFO, 1).context("become a real-time task")?;
+        set_policy(libc::SCHED_RR, 1).context("become a real-time task")?;
         let over = Arc::new(AtomicBool::new(false));
         let idle = thread::Builder::new().name("idle".into()).spawn({
             let over = Arc::clone(&over);
@@ -45,7 +50,7 @@ impl OwnCpu {
             }
         });
         // Above the loop, which has taken its priority from this thread.
-        set_policy(libc::SCHED_FIFO, 2).context("become a real-time task")?;
+        set_policy(libc::SCHED_RR, 2).context("become a real-time task")?;
         Ok(Some(Self {
             over,
             idle: Some(idle?),
