@@ -9,7 +9,6 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tempfile::TempDir;
 
 use crate::process::{CommandExt, say};
 use crate::workspace;
@@ -37,14 +36,6 @@ fn is_fresh(stamp: &Path) -> bool {
     written.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < FRESH))
 }
 
-/// An empty folder on the file system of the cache, gone when dropped.
-pub fn scratch() -> Result<TempDir> {
-    let parent = workspace::cache("tmp");
-    fs::create_dir_all(&parent).with_context(|| format!("cannot create {}", parent.display()))?;
-    TempDir::new_in(&parent)
-        .with_context(|| format!("cannot create a folder in {}", parent.display()))
-}
-
 impl Suites {
     /// Fetches the index of the suites, each from the first of the machine's
     /// mirrors that has it; not all need be there, but one.
@@ -57,6 +48,7 @@ impl Suites {
             config: home.join("apt.conf"),
         };
         let stamp = home.join("stamp");
+        let _held = workspace::lock(&home)?;
         if !is_fresh(&stamp) {
             say(format_args!(
                 "reading Debian's index of {}",
@@ -159,7 +151,7 @@ APT::Update::Error-Mode "any";
 
     /// Downloads packages, each a name or `name=version`, and unpacks them into a folder.
     pub fn unpack(&self, packages: &[String], into: &Path) -> Result<()> {
-        let scratch = scratch()?;
+        let scratch = workspace::scratch()?;
         // Progress is for a person; a log is better off without a line a package.
         let quiet = if io::stderr().is_terminal() {
             "--quiet=0"
@@ -231,17 +223,15 @@ pub fn trees() -> PathBuf {
 
 fn kept(name: &str, packages: impl FnOnce(&Suites) -> Result<Vec<String>>) -> Result<PathBuf> {
     let tree = trees().join(name);
-    if !tree.is_dir() {
+    workspace::kept(&tree, |into| {
         let suites = Suites::open(&[RELEASE])?;
         let packages = packages(&suites)?;
         say(format_args!(
             "downloading {name}, {} packages in all",
             packages.len()
         ));
-        let scratch = scratch()?;
-        suites.unpack(&packages, scratch.path())?;
-        workspace::rename(scratch.path(), &tree)?;
-    }
+        suites.unpack(&packages, into)
+    })?;
     Ok(tree)
 }
 

@@ -16,7 +16,7 @@ use cargo_metadata::{CargoOpt, MetadataCommand};
 use toml::Table;
 
 use super::{TARGET, TARGET_DIR};
-use crate::apt::{self, Suites};
+use crate::apt::Suites;
 use crate::process::{CommandExt, say};
 use crate::workspace;
 
@@ -186,7 +186,8 @@ fn core_source(rustc: &Rustc) -> Result<PathBuf> {
     match rustup {
         Ok(()) if component.is_dir() => Ok(component),
         _ => {
-            debian_core_source(&rustc.release, &package).with_context(|| {
+            let make = |into: &Path| debian_core_source(&rustc.release, into);
+            workspace::kept(&package, make).with_context(|| {
                 format!(
                     "no source of core {}: try `rustup component add rust-src`",
                     rustc.release
@@ -199,7 +200,7 @@ fn core_source(rustc: &Rustc) -> Result<PathBuf> {
 
 fn debian_core_source(release: &str, library: &Path) -> Result<()> {
     say("rustup cannot; taking it from Debian's rust-src");
-    let scratch = apt::scratch()?;
+    let scratch = workspace::scratch()?;
     let suites = Suites::open(&["trixie-backports"])?;
     suites.unpack(&[format!("rust-src={release}*")], scratch.path())?;
     let unpacked = scratch

@@ -100,15 +100,15 @@ impl Series {
     /// has; `None` when it has none any more.
     pub fn kernel(&self) -> Result<Option<Kernel>> {
         let home = home(self.name);
-        let named = home.join("version");
-        if !named.is_file() {
+        if !home.is_dir() {
             let suites = Suites::open(self.suites)?;
             let Some((release, version)) = self.newest(&suites)? else {
                 return Ok(None);
             };
-            install(&suites, &release, &version, &home)
+            workspace::kept(&home, |into| install(&suites, &release, &version, into))
                 .with_context(|| format!("cannot unpack Linux {release}"))?;
         }
+        let named = home.join("version");
         let name = fs::read_to_string(&named)
             .with_context(|| format!("cannot read {}", named.display()))?;
         let (release, version) = name
@@ -148,7 +148,7 @@ fn home(series: &str) -> PathBuf {
     workspace::cache("kernels").join(series)
 }
 
-/// Downloads a kernel and keeps its image and modules. It is there once its `version` file is.
+/// Downloads a kernel, and puts its image, modules and version into a folder.
 fn install(suites: &Suites, release: &str, version: &str, home: &Path) -> Result<()> {
     say(format_args!(
         "downloading Linux {release} (Debian {version})"
@@ -161,7 +161,7 @@ fn install(suites: &Suites, release: &str, version: &str, home: &Path) -> Result
         .into_iter()
         .filter(|part| all.contains(part))
         .collect();
-    let scratch = apt::scratch()?;
+    let scratch = workspace::scratch()?;
     suites.unpack(&parts, scratch.path())?;
 
     let modules = ["usr/lib/modules", "lib/modules"]

@@ -105,7 +105,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 impl Guest {
     /// Gets ready to boot the guest.
     pub fn prepare(&self, kernel: &Kernel, machine: &Machine) -> Result<Prepared> {
-        let scratch = apt::scratch()?;
+        let scratch = workspace::scratch()?;
         let image = scratch.path().join("initramfs");
         self.pack(kernel, &image)
             .context("cannot make the guest's initramfs")?;
