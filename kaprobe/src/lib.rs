@@ -36,3 +36,4 @@ pub mod values;
 pub mod verdict;
 pub mod way;
 pub mod words;
+mod wrap;

@@ -24,7 +24,6 @@ use crate::traffic::script::{self, Actor, Step};
 
 use cast::{CAST, Role};
 use narrator::Narrator;
-pub(crate) use narrator::wrapped;
 
 /// Runs `kaprobe demo`.
 ///

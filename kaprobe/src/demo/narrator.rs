@@ -8,11 +8,10 @@ use super::cast::Role;
 use crate::event::Cause;
 use crate::record::{Direction, Errno, EventName, Record, WallTime};
 use crate::words::Word as _;
+use crate::wrap::wrapped;
 
 /// How wide the story is.
 const WIDTH: usize = 80;
-/// Where the words begin, after the time and the connection's letter.
-const INDENT: usize = 11;
 
 /// A role, and the local port that its connection goes by.
 type Player = (u16, Role);
@@ -96,8 +95,7 @@ impl Narrator {
     fn paragraph(&self, record: &Record, letter: char, words: &str) -> String {
         let ms = record.time.0.saturating_sub(self.started.0) / 1_000_000;
         let head = format!("{:>6}  {letter}  ", seconds(ms.unsigned_abs()));
-        let body = wrapped(&" ".repeat(INDENT), words, WIDTH);
-        format!("{head}{}", body.get(INDENT..).unwrap_or_default())
+        wrapped(&head, words, WIDTH)
     }
 }
 
@@ -241,27 +239,6 @@ fn seconds(ms: u64) -> String {
     }
     let tenths = (ms + 50) / 100;
     format!("{}.{}s", tenths / 10, tenths % 10)
-}
-
-/// Breaks a text into lines of at most `width` columns, each after the indent.
-pub fn wrapped(indent: &str, text: &str, width: usize) -> String {
-    let mut lines = String::new();
-    let mut column = 0;
-    for word in text.split_whitespace() {
-        if column == 0 || column + 1 + word.len() > width {
-            if column != 0 {
-                lines.push('\n');
-            }
-            lines.push_str(indent);
-            column = indent.len();
-        } else {
-            lines.push(' ');
-            column += 1;
-        }
-        lines.push_str(word);
-        column += word.len();
-    }
-    lines
 }
 
 #[cfg(test)]

@@ -6,12 +6,12 @@ use std::io::{self, Write};
 use serde::{Serialize, Serializer};
 
 use super::{Place, Row, Summary, Timeout, Totals, Verdict};
-use crate::demo::wrapped;
 use crate::escape::Escaped;
 use crate::histogram::{Bars, Histogram};
 use crate::record::{EventName, LearnedOf, VerdictName};
 use crate::sink::{Ms, endpoint};
 use crate::words::Word as _;
+use crate::wrap::wrapped;
 
 /// How wide the text is.
 const WIDTH: usize = 80;
