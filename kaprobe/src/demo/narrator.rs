@@ -85,7 +85,8 @@ impl Narrator {
     pub fn epilogue(&self) -> String {
         let mut text = String::new();
         for (_, role) in &self.players {
-            let seen = self.seen.get(&role.letter).map(tally).unwrap_or_default();
+            let seen = self.seen.get(&role.letter);
+            let seen = seen.map_or_else(|| "nothing was seen of it".to_owned(), tally);
             let head = format!("  {}  {seen}", role.letter);
             let _ = writeln!(text, "{head}\n{}", wrapped("     ", role.lesson, WIDTH));
         }
@@ -266,6 +267,8 @@ mod tests {
     #[test]
     fn explains_once_then_only_names() {
         let mut narrator = narrator();
+        let nothing = "  A  nothing was seen of it\n     A healthy idle connection.";
+        assert!(narrator.epilogue().starts_with(nothing));
         let first = "  1.0s  A  probe 1 of 3: nothing heard for 1.0s, asks. A probe is an empty\n           \
                      segment that the peer's kernel has to acknowledge.";
         let again = "  1.0s  A  probe 1 of 3: nothing heard for 1.0s, asks";
