@@ -155,6 +155,12 @@ impl Finding {
             )
         }
     }
+
+    /// Whether it has a file, and nobody who may be looked at holds it.
+    #[must_use]
+    pub fn is_ownerless(&self) -> bool {
+        self.inode.is_some() && self.pid.is_none()
+    }
 }
 
 #[cfg(test)]

@@ -29,6 +29,8 @@ pub struct Key {
     pub netns_name: Option<Escaped>,
     /// The command of the program that holds them.
     pub comm: Option<Escaped>,
+    /// Somebody holds them who can't be seen.
+    pub ownerless: bool,
     /// What they are connected to.
     pub place: Peers,
     /// Where a setting would save them.
@@ -91,6 +93,7 @@ impl Groups {
             netns: it.netns,
             netns_name: it.netns_name.clone(),
             comm: it.comm.clone(),
+            ownerless: it.is_ownerless(),
             place: if it.accepted == Some(true) {
                 Peers::Clients(it.lport)
             } else {

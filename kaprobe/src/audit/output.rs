@@ -19,12 +19,10 @@ use crate::{
     histogram::{Bars, Histogram},
     plan::Format,
     sink::{Ms, endpoint, field_text, word},
+    sockets::{NOTHING, UNSEEN},
     verdict::known::Answer,
     words::Word as _,
 };
-
-/// What stands where nothing is known.
-const UNKNOWN: &str = "-";
 
 /// How wide pictures are.
 const WIDTH: usize = 72;
@@ -216,7 +214,7 @@ fn cells(key: &Key, group: &Group) -> [String; 7] {
     };
     let silence = match (group.silence_ms, key.why) {
         (Some(range), _) => span(range),
-        (None, Some(Why::NoSettings)) => UNKNOWN.to_owned(),
+        (None, Some(Why::NoSettings)) => UNSEEN.to_owned(),
         (None, _) => "off".to_owned(),
     };
     [
@@ -226,7 +224,7 @@ fn cells(key: &Key, group: &Group) -> [String; 7] {
         netns,
         to,
         silence,
-        group.idle_ms.map_or(UNKNOWN.to_owned(), span),
+        group.idle_ms.map_or(UNSEEN.to_owned(), span),
     ]
 }
 
@@ -242,7 +240,7 @@ fn span((least, most): (u64, u64)) -> String {
 /// The command, and the processes of it that hold these connections.
 fn program(key: &Key, group: &Group) -> String {
     let Some(comm) = &key.comm else {
-        return UNKNOWN.to_owned();
+        return if key.ownerless { UNSEEN } else { NOTHING }.to_owned();
     };
     let pids: Vec<_> = group.pids.iter().map(u32::to_string).collect();
     let more = if group.more_pids { ",..." } else { "" };
@@ -252,9 +250,9 @@ fn program(key: &Key, group: &Group) -> String {
 /// What is to be done, in one line.
 fn remedy(key: &Key, group: &Group) -> Option<String> {
     let timeout = Ms(key.timeout_ms.unwrap_or_default());
-    let program = match program(key, group) {
-        program if program == UNKNOWN => "the program".to_owned(),
-        program => program,
+    let program = match key.comm {
+        Some(_) => program(key, group),
+        None => "the program".to_owned(),
     };
     let set = key.set.as_ref().map(|it| it.as_str());
     let mut text = match (key.why?, set) {
@@ -399,6 +397,41 @@ mod tests {
                 5672,
             )
         }
+    }
+
+    #[test]
+    fn who_cannot_be_seen_is_told_from_nobody() {
+        let mut groups = Groups::default();
+        let nobodys = Finding {
+            pid: None,
+            comm: None,
+            ..finding(Fate::Unprotected, Some(Why::NotRefreshed), b"")
+        };
+        let unseens = Finding {
+            inode: Some(1),
+            ..nobodys.clone()
+        };
+        let unread = Finding {
+            idle_ms: None,
+            ..finding(Fate::Unknown, Some(Why::NoSettings), b"java")
+        };
+        for it in [nobodys, unseens, unread] {
+            groups.add(&it);
+        }
+        let timeouts = Timeouts::new(vec![Timeout::given(350_000)], Vec::new());
+        let text = text(&groups, &timeouts, true, Bars::Ascii);
+        let (table, _) = text.split_once("\nidle since").unwrap_or_default();
+        assert_snapshot!(table, @r"
+        idle timeout 350s of idle-timeout: as given
+
+        FATE        COUNT PROGRAM  NETNS TO            PROBES-AFTER IDLE
+        unprotected 1     -        7     10.0.0.2:5672 off          400s
+            keepalive can't help: raise the timeout of 350s, or let the program send data sooner
+        unprotected 1     ?        7     10.0.0.2:5672 off          400s
+            keepalive can't help: raise the timeout of 350s, or let the program send data sooner
+        unknown     1     java[42] 7     10.0.0.2:5672 ?            ?
+            its settings can't be read
+        ");
     }
 
     #[test]

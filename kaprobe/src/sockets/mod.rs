@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
+pub(crate) use self::output::{NOTHING, UNSEEN};
 use self::{
     output::{Columns, Output, Picture},
     row::Row,

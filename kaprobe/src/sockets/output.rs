@@ -21,9 +21,9 @@ use crate::{
 };
 
 /// What stands where there is nothing to tell.
-const NOTHING: &str = "-";
+pub(crate) const NOTHING: &str = "-";
 /// What stands where there is something, and it can't be seen.
-const UNSEEN: &str = "?";
+pub(crate) const UNSEEN: &str = "?";
 
 /// Somewhere to write to, in one of the formats.
 pub(super) struct Output<W: Write> {
