@@ -207,8 +207,7 @@ fn functions(types: &KernelTypes) -> Btf {
         .map(|(_, target)| *target);
     // Entry and exit of one function.
     let targets: BTreeSet<_> = targets.collect();
-    let numbered = |name| Some((types.function(name)?, name));
-    loader::functions(targets.into_iter().filter_map(numbered).collect())
+    loader::functions(types, targets)
 }
 
 /// The programs that are loaded for a hook in one way.

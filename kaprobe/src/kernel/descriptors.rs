@@ -13,8 +13,6 @@ use kaprobe_ebpf::{
 
 use super::{bpf, btf::KernelTypes, iterator, loader};
 
-const FUNCTION: &str = "bpf_iter_task_file";
-
 /// The iterator, in the kernel. It sees the pid namespace of the thread that reads.
 #[derive(Debug)]
 pub struct DescriptorIterator {
@@ -22,25 +20,19 @@ pub struct DescriptorIterator {
 }
 
 impl DescriptorIterator {
-    /// The function that it goes by: its number among the kernel's types.
-    pub(super) fn function(types: &KernelTypes) -> Option<u32> {
-        types.function(FUNCTION)
-    }
-
-    /// Loads it, by that number, from an object that was told where to look.
+    /// Loads it from an object that was told where to look.
     ///
     /// # Errors
-    /// When the kernel has no such iterator, or refuses it.
+    /// When the kernel has no such iterator, or refuses it. /proc then tells the same.
     pub(super) fn load(
         ebpf: &mut Ebpf,
-        function: Option<u32>,
+        types: &KernelTypes,
         offsets: &DescriptorOffsets,
     ) -> Result<Self> {
         ensure!(
             *offsets != DescriptorOffsets::ABSENT,
             "the kernel's descriptors are not as kaprobe knows them"
         );
-        let numbered = function.map(|number| (number, FUNCTION));
         let program = ebpf.program_mut("descriptors");
         let program: &mut Iter = program
             .context("the BPF object has no iterator")?
@@ -48,7 +40,7 @@ impl DescriptorIterator {
         program
             .load(
                 "task_file",
-                &loader::functions(numbered.into_iter().collect()),
+                &loader::functions(types, ["bpf_iter_task_file"]),
             )
             .context("the kernel refuses the iterator iter/task_file")?;
         // Not by aya, whose link is used up by the first pass.

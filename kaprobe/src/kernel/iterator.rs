@@ -44,10 +44,8 @@ impl SocketIterator {
         let types = KernelTypes::read()?;
         let config = config(&types, wanted)?;
         let mut ebpf = load(&config, wanted)?;
-        let target = "bpf_iter_tcp";
-        let numbered = types.function(target).map(|number| (number, target));
         iterator(&mut ebpf)?
-            .load("tcp", &loader::functions(numbered.into_iter().collect()))
+            .load("tcp", &loader::functions(&types, ["bpf_iter_tcp"]))
             .context("the kernel refuses the iterator iter/tcp")?;
         let mut attacher = Attacher::new(&mut ebpf, &types);
         attacher.attach(Hook::DestroySock, attach::ways(Hook::DestroySock).collect())?;
@@ -56,12 +54,10 @@ impl SocketIterator {
             reset_reasons: types.reset_reasons(),
             clock_offset_ns: clock::offset_ns(),
         };
-        let function = DescriptorIterator::function(&types);
         let offsets = &config.offsets.descriptors;
         Ok(Self {
             decoder,
-            // Without it /proc tells the same.
-            descriptors: DescriptorIterator::load(&mut ebpf, function, offsets).ok(),
+            descriptors: DescriptorIterator::load(&mut ebpf, &types, offsets).ok(),
             ebpf,
         })
     }

@@ -5,6 +5,8 @@ use aya::{Btf, EbpfLoader};
 use aya_obj::btf::{BtfType, Func, FuncLinkage};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::btf::KernelTypes;
+
 /// A loader that has not read the kernel's types.
 ///
 /// `EbpfLoader::new` of aya 0.14 reads them whether they are wanted or not, and goes
@@ -29,9 +31,14 @@ pub fn without_types<'a>() -> EbpfLoader<'a> {
     loader
 }
 
-/// Types that hold these functions under these numbers, and nothing else: all that
-/// aya looks for to attach to a kernel function.
-pub fn functions(mut numbered: Vec<(u32, &str)>) -> Btf {
+/// Types that hold those of these functions that the kernel has, under its numbers, and
+/// nothing else: all that aya looks for to attach to a kernel function.
+pub fn functions<'a>(types: &KernelTypes, names: impl IntoIterator<Item = &'a str>) -> Btf {
+    let numbered = |name| Some((types.function(name)?, name));
+    numbered_functions(names.into_iter().filter_map(numbered).collect())
+}
+
+fn numbered_functions(mut numbered: Vec<(u32, &str)>) -> Btf {
     numbered.sort_unstable();
     let mut types = Btf::new();
     let mut next = 1;
@@ -57,7 +64,7 @@ mod tests {
 
     #[test]
     fn functions_are_found_by_their_numbers() {
-        let types = functions(vec![(70_000, "later"), (3, "early"), (4, "next")]);
+        let types = numbered_functions(vec![(70_000, "later"), (3, "early"), (4, "next")]);
         let number = |name| types.id_by_type_name_kind(name, BtfKind::Func).ok();
         let numbers = ["early", "next", "later", "none"].map(number);
         assert_eq!(numbers, [Some(3), Some(4), Some(70_000), None]);

@@ -166,13 +166,13 @@ impl Tracer {
         let resets_seen = attached.iter().any(|a| a.hook == Hook::SendActiveReset);
         state.resets_seen = u32::from(resets_seen);
         state.key = key_for(&attached);
+        // What it holds is as large as the types, and not needed any more.
+        drop(attacher);
         let reset_reasons = types.reset_reasons();
-        let function = DescriptorIterator::function(&types);
+        let offsets = &config.offsets.descriptors;
+        let descriptors = DescriptorIterator::load(&mut ebpf, &types, offsets).ok();
         // They are as large as the ring buffer, which is mapped next.
         drop(types);
-        let offsets = &config.offsets.descriptors;
-        // Without it /proc tells the same.
-        let descriptors = DescriptorIterator::load(&mut ebpf, function, offsets).ok();
 
         let logger = wanted
             .debug
