@@ -174,18 +174,16 @@ impl Owners {
         }
     }
 
-    /// Makes what is known of these sockets fresh, with at most one walk; where that was
-    /// due for all in any case, with at most one more for those that it did not find.
+    /// Makes what is known of these sockets fresh, with at most one walk.
     fn find(&mut self, inodes: impl IntoIterator<Item = Inode>, now: Instant) {
+        let wanted = inodes.into_iter().filter(|&inode| self.is_due(inode, now));
+        let mut wanted: HashSet<Inode> = wanted.collect();
         let is_old = self.since(self.walked_s, now) >= RECHECK;
         if self.repeats > 0 && is_old && self.may_walk_for_all(now) {
             self.repeats -= 1;
-            self.walk(HashSet::new(), now);
+            return self.walk(wanted, now);
         }
-        let wanted = inodes
-            .into_iter()
-            .filter(|&inode| self.is_wanted(inode, now));
-        let wanted: HashSet<Inode> = wanted.collect();
+        wanted.retain(|&inode| !self.is_still_held(inode, now));
         // Once asking one by one has cost as much as a walk, a walk answers for all.
         let is_cheaper = self.asked > self.walked && self.may_walk_for_all(now);
         if is_cheaper {
@@ -269,27 +267,27 @@ impl Owners {
         self.unreadable
     }
 
-    /// Whether a socket has to be looked for; what is known of it is checked first
-    /// where that is due.
-    fn is_wanted(&mut self, inode: Inode, now: Instant) -> bool {
-        let Some(held) = self.held.get(&inode).copied().filter(|it| !it.gone) else {
-            return self.nobody.get(&inode).is_none_or(|retry| retry.at <= now);
-        };
-        if self.since(held.checked_s, now) < RECHECK {
-            return false;
+    /// Whether nothing is known of a socket, or nothing that is still to be relied on.
+    fn is_due(&self, inode: Inode, now: Instant) -> bool {
+        match self.held.get(&inode).filter(|it| !it.gone) {
+            Some(held) => self.since(held.checked_s, now) >= RECHECK,
+            None => self.nobody.get(&inode).is_none_or(|retry| retry.at <= now),
         }
-        let Held { pid, fd, .. } = held;
-        let began = Instant::now();
-        let gone = !fds::still_held(self.descriptors.proc(), SocketFd { pid, fd, inode });
-        self.asked += began.elapsed();
+    }
+
+    /// Asks whether whoever was known to hold a socket still does; nobody is known to do
+    /// so where that is not.
+    fn is_still_held(&mut self, inode: Inode, now: Instant) -> bool {
         let checked_s = self.seconds(now);
-        let checked = Held {
-            checked_s,
-            gone,
-            ..held
+        let Some(held) = self.held.get_mut(&inode).filter(|it| !it.gone) else {
+            return false;
         };
-        self.held.insert(inode, checked);
-        gone
+        let Held { pid, fd, .. } = *held;
+        let began = Instant::now();
+        held.gone = !fds::still_held(self.descriptors.proc(), SocketFd { pid, fd, inode });
+        held.checked_s = checked_s;
+        self.asked += began.elapsed();
+        !held.gone
     }
 
     /// Whether a walk may begin without waiting, and finds room for all that is known.
@@ -544,6 +542,23 @@ mod tests {
     }
 
     #[test]
+    fn a_walk_that_is_due_takes_along_what_is_new() -> Result<()> {
+        let (_known, known) = socket()?;
+        let mut owners = Owners::new(None)?;
+        let mut now = Instant::now();
+        owners.find([known], now);
+        let (_new, new) = socket()?;
+        now += RECHECK;
+        (owners.repeats, owners.next_walk) = (REPEATS, None);
+        owners.find([known, new, Inode::MAX], now);
+        assert_eq!((owners.walks, owners.repeats), (2, REPEATS - 1));
+        let pids = [known, new].map(|inode| owners.owner(inode, now).map(|owner| owner.pid));
+        assert_eq!(pids, [Some(id()); 2]);
+        assert!(!owners.is_due(Inode::MAX, now));
+        Ok(())
+    }
+
+    #[test]
     fn an_owner_that_has_ended_is_named_until_its_last_event_was_read() -> Result<()> {
         let (socket, inode) = socket()?;
         let mut child = Holder::sleep(socket)?;
@@ -675,7 +690,7 @@ mod tests {
             owners.next_walk = None;
             assert_eq!(find(&mut owners, inode, now), None);
             let retry = owners.nobody.get(&inode).map_or(now, |retry| retry.at);
-            assert!(!owners.is_wanted(inode, retry - Duration::from_nanos(1)));
+            assert!(!owners.is_due(inode, retry - Duration::from_nanos(1)));
             waits.push((retry - now).as_millis());
             now = retry;
         }
