@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, RawDir};
 use rustix::io::{Errno, Result};
 
 use super::privilege::Privileges;
-use crate::kernel::DescriptorIterator;
+use crate::{escape::Escaped, kernel::DescriptorIterator};
 
 /// A descriptor that refers to a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +151,7 @@ pub fn still_held(proc: BorrowedFd<'_>, held: SocketFd) -> bool {
 ///
 /// # Errors
 /// When the process has ended, or is hidden.
-pub fn comm(proc: BorrowedFd<'_>, pid: u32) -> Result<Vec<u8>> {
+pub fn comm(proc: BorrowedFd<'_>, pid: u32) -> Result<Escaped> {
     let file = rustix::fs::openat(proc, format!("{pid}/comm"), OFlags::RDONLY, Mode::empty())?;
     let mut bytes = Vec::with_capacity(64);
     rustix::io::read(&file, rustix::buffer::spare_capacity(&mut bytes))?;
@@ -160,7 +160,7 @@ pub fn comm(proc: BorrowedFd<'_>, pid: u32) -> Result<Vec<u8>> {
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
     }
-    Ok(bytes)
+    Ok(Escaped::from_bytes(&bytes))
 }
 
 fn open_dir<Fd: AsFd>(at: Fd, name: impl rustix::path::Arg) -> Result<OwnedFd> {

@@ -49,10 +49,8 @@ impl<'a> Holders<'a> {
     pub fn of(&mut self, inode: u64) -> OwnerFds {
         let held = self.held.get(&inode).map_or(&[][..], Vec::as_slice);
         let owners = held.iter().filter_map(|&SocketFd { pid, fd, .. }| {
-            let comm = self.comms.entry(pid).or_insert_with(|| {
-                let comm = fds::comm(self.descriptors.proc(), pid).ok();
-                comm.map(|comm| Escaped::from_bytes(&comm))
-            });
+            let read = || fds::comm(self.descriptors.proc(), pid).ok();
+            let comm = self.comms.entry(pid).or_insert_with(read);
             // One that has ended meanwhile holds nothing.
             let comm = comm.clone()?;
             Some(OwnerFd { pid, comm, fd })

@@ -22,7 +22,6 @@ use std::time::{Duration, Instant};
 use hashbrown::{HashMap, HashSet};
 
 use super::fds::{self, Descriptors, SocketFd};
-use crate::escape::Escaped;
 use crate::event::{Event, Owner, SocketEvent};
 use crate::kernel::DescriptorIterator;
 use crate::sockets::row::Row;
@@ -399,10 +398,7 @@ impl Owners {
             return Some(Arc::clone(&process.owner));
         }
         let comm = fds::comm(self.descriptors.proc(), pid).ok()?;
-        let owner = Owner {
-            pid,
-            comm: Escaped::from_bytes(&comm),
-        };
+        let owner = Owner { pid, comm };
         // What many sockets share stays shared.
         let known = known.filter(|it| *it.owner == owner);
         let owner = known.map_or_else(|| Arc::new(owner), |it| Arc::clone(&it.owner));
@@ -427,6 +423,7 @@ mod tests {
     use anyhow::Result;
 
     use super::*;
+    use crate::escape::Escaped;
     use crate::record::{OwnerFd, OwnerFds};
     use crate::sample;
 
