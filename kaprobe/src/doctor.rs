@@ -4,6 +4,7 @@ use std::{
     fmt::{self, Display},
     fs,
     io::{self, Write as _},
+    os::fd::AsFd as _,
 };
 
 use anyhow::{Context as _, Result};
@@ -13,7 +14,10 @@ use crate::{
     escape,
     event::Hook,
     exit,
-    host::privilege::{Privilege, Privileges, raise_memlock},
+    host::{
+        fds,
+        privilege::{Privilege, Privileges, raise_memlock},
+    },
     kernel::{self, Survey, Tried},
     sockets::row::Source,
     way::Way,
@@ -30,7 +34,12 @@ pub fn run(json: bool) -> Result<exit::Code> {
     let tried = match privileges.check_trace() {
         Ok(()) => {
             raise_memlock();
-            kernel::survey()
+            let proc = fds::open_proc().context("cannot open /proc")?;
+            let of_use = fds::tells_the_same(proc.as_fd()).map_err(str::to_owned);
+            kernel::survey().map(|survey| Survey {
+                descriptors: survey.descriptors.and(of_use),
+                ..survey
+            })
         }
         Err(why) => Err(why.into()),
     };
@@ -76,7 +85,10 @@ struct Report {
     /// How the sockets that there are already are read; absent where nothing could be
     /// tried.
     #[serde(skip_serializing_if = "Option::is_none")]
-    sockets: Option<SocketsReport>,
+    sockets: Option<SourceReport>,
+    /// How their owners are found; likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owners: Option<SourceReport>,
 }
 
 /// The kernel's own description of its structures.
@@ -88,11 +100,17 @@ struct Btf {
     why: Option<String>,
 }
 
-/// What tells of the sockets that there are already.
+/// What tells of something.
 #[derive(Debug, Serialize)]
-struct SocketsReport {
+struct SourceReport {
+    /// Of what.
+    #[serde(skip)]
+    of: &'static str,
     source: &'static str,
-    /// Why not the better one.
+    /// The best there is.
+    #[serde(skip)]
+    best: &'static str,
+    /// Why not that one.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
     /// What is lost by that.
@@ -143,11 +161,12 @@ impl Report {
         privileges: Vec<Privilege>,
         tried: Result<Survey>,
     ) -> Self {
-        let (hooks, hz, sockets, failure) = match tried {
+        let (hooks, hz, sources, failure) = match tried {
             Ok(Survey {
                 hooks: tried,
                 hz,
                 iterator,
+                descriptors,
             }) => {
                 let hooks: Vec<_> = Hook::ALL
                     .into_iter()
@@ -155,11 +174,15 @@ impl Report {
                     .map(|hook| HookReport::new(hook, &tried))
                     .collect();
                 let failure = hooks.iter().find_map(HookReport::failure);
-                let sockets = SocketsReport::new(iterator);
-                (hooks, Some(hz).filter(|&hz| hz > 0), Some(sockets), failure)
+                let sources = (
+                    SourceReport::of_sockets(iterator),
+                    SourceReport::of_owners(descriptors),
+                );
+                (hooks, Some(hz).filter(|&hz| hz > 0), Some(sources), failure)
             }
             Err(why) => (Vec::new(), None, None, Some(why)),
         };
+        let (sockets, owners) = sources.unzip();
         Self {
             kaprobe: env!("CARGO_PKG_VERSION"),
             kernel,
@@ -179,23 +202,41 @@ impl Report {
             privileges,
             hooks,
             sockets,
+            owners,
         }
     }
 }
 
-impl SocketsReport {
-    fn new(iterator: Result<(), String>) -> Self {
-        let why = iterator.err();
-        let source = if why.is_none() {
-            Source::IterTcp
-        } else {
-            Source::SockDiag
-        };
+impl SourceReport {
+    fn of_sockets(iterator: Result<(), String>) -> Self {
+        let loses = "keepalive settings in sockets, all of audit, and what trace starts from";
+        let [best, other] = [Source::IterTcp, Source::SockDiag].map(Source::word);
+        Self::new(
+            "sockets that are there already",
+            best,
+            iterator.err(),
+            (other, loses),
+        )
+    }
+
+    fn of_owners(iterator: Result<(), String>) -> Self {
+        let loses = "time alone: finding them takes nine times as long";
+        let other = ("/proc", loses);
+        Self::new("owners of sockets", "iter/task_file", iterator.err(), other)
+    }
+
+    /// The best, unless there is a reason why not; else the other, and what that loses.
+    fn new(
+        of: &'static str,
+        best: &'static str,
+        why: Option<String>,
+        (other, loses): (&'static str, &'static str),
+    ) -> Self {
         Self {
-            source: source.word(),
-            loses: why
-                .as_ref()
-                .map(|_| "keepalive settings in sockets, all of audit, and what trace starts from"),
+            of,
+            source: why.as_ref().map_or(best, |_| other),
+            best,
+            loses: why.as_ref().map(|_| loses),
             why,
         }
     }
@@ -278,8 +319,8 @@ impl Display for Report {
         for hook in &self.hooks {
             write!(f, "\n{hook}")?;
         }
-        if let Some(sockets) = &self.sockets {
-            write!(f, "\n{sockets}")?;
+        for source in self.sockets.iter().chain(&self.owners) {
+            write!(f, "\n{source}")?;
         }
         match &self.why {
             None => writeln!(f, "\nTracing is possible."),
@@ -316,12 +357,11 @@ impl Display for HookReport {
     }
 }
 
-impl Display for SocketsReport {
+impl Display for SourceReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "sockets that are there already: by {}", self.source)?;
+        writeln!(f, "{}: by {}", self.of, self.source)?;
         if let Some(why) = &self.why {
-            let why = escape::message(why);
-            writeln!(f, "  {:<10}  refused: {why}", Source::IterTcp.word())?;
+            writeln!(f, "  {:<10}  refused: {}", self.best, escape::message(why))?;
         }
         match self.loses {
             Some(loses) => writeln!(f, "  lost: {loses}"),
@@ -361,6 +401,7 @@ mod tests {
             hooks: all,
             hz,
             iterator: end.map_err(str::to_owned),
+            descriptors: end.map_err(str::to_owned),
         }
     }
 
@@ -411,16 +452,17 @@ mod tests {
 
         sockets that are there already: by iter/tcp
 
+        owners of sockets: by iter/task_file
+
         Tracing is possible.
         ");
     }
 
     #[test]
     fn no_kprobes_and_fentry_refused() -> Result<()> {
-        let report = report(
-            true,
-            Ok(survey([NOT_PERMITTED, NO_KPROBES, Ok(())], Ok(()), 250)),
-        );
+        let mut tried = survey([NOT_PERMITTED, NO_KPROBES, Ok(())], Ok(()), 250);
+        tried.descriptors = Err("no such function".to_owned());
+        let report = report(true, Ok(tried));
         assert_eq!(report.code, exit::Code::Ok);
         assert_snapshot!(report, @r"
         kaprobe 0.0.0 on Linux 6.1.0-test, 250 timer ticks a second
@@ -444,6 +486,10 @@ mod tests {
           tracepoint  works
 
         sockets that are there already: by iter/tcp
+
+        owners of sockets: by /proc
+          iter/task_file  refused: no such function
+          lost: time alone: finding them takes nine times as long
 
         Tracing is possible.
         ");
@@ -524,6 +570,11 @@ mod tests {
           ],
           "sockets": {
             "source": "iter/tcp"
+          },
+          "owners": {
+            "source": "/proc",
+            "why": "no such function",
+            "loses": "time alone: finding them takes nine times as long"
           }
         }
         "#);
@@ -564,6 +615,8 @@ mod tests {
           tracepoint  works
 
         sockets that are there already: by iter/tcp
+
+        owners of sockets: by iter/task_file
 
         Tracing is possible.
         ");
@@ -628,6 +681,10 @@ mod tests {
         sockets that are there already: by sock_diag
           iter/tcp    refused: Operation not permitted (os error 1)
           lost: keepalive settings in sockets, all of audit, and what trace starts from
+
+        owners of sockets: by /proc
+          iter/task_file  refused: Operation not permitted (os error 1)
+          lost: time alone: finding them takes nine times as long
 
         Tracing is not possible: this kernel lets nothing hook tcp_keepalive_timer.
         ");

@@ -16,10 +16,10 @@ use socket2::Socket;
 
 use super::support::holder::{self, Holder};
 use super::support::process::Sleeper;
-use super::support::{kaprobe, netns, snapshot};
+use super::support::{doctor, kaprobe, netns, snapshot, unprivileged};
 
 /// The iterator over descriptors tells of a process's sockets what /proc does, whatever
-/// else it has open.
+/// else it has open; where that hides something it is not made use of.
 pub fn have_the_descriptors_that_proc_lists() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("socket");
@@ -57,6 +57,13 @@ pub fn have_the_descriptors_that_proc_lists() -> Result<()> {
         listed.sort_unstable();
         let told: Vec<_> = told.iter().filter(|it| it.0 == pid).copied().collect();
         ensure!(!listed.is_empty() && told == listed, "{told:?}: {listed:?}");
+    }
+    for (by, source) in [
+        (Command::new(kaprobe::binary()), "iter/task_file"),
+        (unprivileged::without_ptrace(), "/proc"),
+    ] {
+        let owners = &doctor::told(by)?["owners"];
+        ensure!(owners["source"] == source, "{owners}");
     }
     Ok(())
 }

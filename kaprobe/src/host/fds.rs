@@ -38,15 +38,13 @@ pub struct Descriptors {
 }
 
 impl Descriptors {
-    /// Opens /proc, and makes use of the iterator where that tells the same: it hides
-    /// nothing, and numbers processes by kaprobe's own pid namespace.
+    /// Opens /proc, and makes use of the iterator where that tells the same.
     ///
     /// # Errors
     /// Where there is no /proc.
     pub fn open(iterator: Option<DescriptorIterator>) -> Result<Self> {
         let proc = open_proc()?;
-        let may_see_all = Privileges::read().is_ok_and(Privileges::may_ptrace);
-        let iterator = iterator.filter(|_| may_see_all && is_of_own_namespace(proc.as_fd()));
+        let iterator = iterator.filter(|_| tells_the_same(proc.as_fd()).is_ok());
         Ok(Self { proc, iterator })
     }
 
@@ -82,6 +80,21 @@ impl Descriptors {
             io.and_then(Errno::from_io_error).unwrap_or(Errno::IO)
         })
     }
+}
+
+/// Whether the iterator tells what this /proc does: it hides nothing, and numbers
+/// processes by kaprobe's own pid namespace.
+///
+/// # Errors
+/// With why not.
+pub fn tells_the_same(proc: BorrowedFd<'_>) -> std::result::Result<(), &'static str> {
+    if !Privileges::read().is_ok_and(Privileges::may_ptrace) {
+        return Err("it shows what /proc hides from those without CAP_SYS_PTRACE");
+    }
+    if !is_of_own_namespace(proc) {
+        return Err("/proc shows another pid namespace than its own");
+    }
+    Ok(())
 }
 
 /// Whether this /proc shows the pid namespace that kaprobe is in.

@@ -7,6 +7,7 @@ use kaprobe_ebpf::config::Config;
 use super::{
     attach::{self, Attacher},
     btf::KernelTypes,
+    descriptors::DescriptorIterator,
     iterator::SocketIterator,
     tracer::{self, Wanted},
 };
@@ -38,9 +39,12 @@ pub struct Survey {
     pub hz: u32,
     /// Whether sockets are read by iter/tcp, or why the kernel refused it.
     pub iterator: Result<(), String>,
+    /// Whether the kernel has iter/task_file, which tells who holds them, or why it refused
+    /// it.
+    pub descriptors: Result<(), String>,
 }
 
-/// Tries every way of every hook, and the iterator. Nothing stays attached.
+/// Tries every way of every hook, and the iterators. Nothing stays attached.
 ///
 /// # Errors
 /// When not even the maps can be made: no privilege, no BPF, no BTF.
@@ -70,12 +74,15 @@ pub fn survey() -> Result<Survey> {
             });
         }
     }
+    let offsets = &config.offsets.descriptors;
+    let descriptors = DescriptorIterator::load(&mut ebpf, &types, offsets);
     drop(ebpf);
     let iterator = SocketIterator::load(&wanted).and_then(|mut it| it.open());
     Ok(Survey {
         hooks: tried,
         hz,
         iterator: iterator.map(drop).map_err(|why| format!("{why:#}")),
+        descriptors: descriptors.map(drop).map_err(|why| format!("{why:#}")),
     })
 }
 

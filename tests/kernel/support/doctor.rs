@@ -1,11 +1,12 @@
 //! What `kaprobe doctor` says of this kernel.
 
 use std::env;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::kaprobe;
+use super::{kaprobe, unprivileged::run};
 
 /// The ways to attach that this kernel has, by name. In a virtual machine of the
 /// matrix it must have all of them: otherwise a test that compares them shows nothing.
@@ -27,15 +28,15 @@ pub fn ways_that_miss(hook: &str) -> Result<Vec<String>> {
     })
 }
 
+/// All that it says, run by this command.
+pub fn told(by: Command) -> Result<Value> {
+    let (_, stdout, stderr) = run(by, &["doctor", "--json"])?;
+    serde_json::from_str(&stdout).with_context(|| format!("doctor says no JSON: {stderr}"))
+}
+
 /// The ways to a hook of which something is so, by name.
 fn ways_to(hook: &str, so: impl Fn(&Value) -> bool) -> Result<Vec<String>> {
-    let output = kaprobe::run(&["doctor", "--json"])?;
-    let told: Value = serde_json::from_slice(&output.stdout).with_context(|| {
-        format!(
-            "doctor says no JSON: {}",
-            String::from_utf8_lossy(&output.stderr)
-        )
-    })?;
+    let told = told(Command::new(kaprobe::binary()))?;
     let hooks = told["hooks"].as_array().context("doctor: no hooks")?;
     let told = hooks
         .iter()
