@@ -37,7 +37,7 @@ pub(super) struct Text<W> {
     line: String,
 }
 
-/// Enough for any column to be padded with: none is wider than 47.
+/// What is appended of padding at once: as much as the columns of today need.
 const SPACES: &str = "                                                                ";
 
 /// The columns before the event.
@@ -80,8 +80,12 @@ impl Column {
         if width <= self.most {
             self.width = self.width.max(width);
         }
-        let padding = self.width.saturating_sub(width) + 1;
-        line.push_str(SPACES.get(..padding).unwrap_or(SPACES));
+        let mut padding = self.width.saturating_sub(width) + 1;
+        while padding > 0 {
+            let spaces = &SPACES[..padding.min(SPACES.len())];
+            line.push_str(spaces);
+            padding -= spaces.len();
+        }
     }
 
     fn put_heading(&mut self, line: &mut String) {
@@ -599,4 +603,18 @@ fn put_endpoint(line: &mut String, end: End) {
     digits::address(line, address);
     line.push_str(if address.is_ipv6() { "]:" } else { ":" });
     digits::number(line, port);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_is_as_wide_as_the_column() {
+        for width in [0, 1, 47, 63, 64, 65, 200] {
+            let mut line = String::new();
+            Column::new("", width, width).put(&mut line, |line| line.push('a'));
+            assert_eq!(line, format!("{:width$} ", "a"));
+        }
+    }
 }
