@@ -38,9 +38,6 @@ const PARTING: Duration = Duration::from_secs(2);
 /// nobody does. A socket costs about 30 bytes.
 const CAPACITY: usize = 1 << 18;
 
-/// For how long the command of a process is remembered that may have ended.
-const KEPT: Duration = RECHECK.saturating_add(PARTING);
-
 /// A socket that nobody was found to hold is looked for again after this time, and
 /// after four times as long each time that is in vain.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
@@ -345,14 +342,12 @@ impl Owners {
         if let Ok(unreadable) = walked {
             self.walks = walk;
             self.unreadable = unreadable;
-            self.forget_older(checked_s);
+            self.forget_older(checked_s, &pids);
         }
         // While they can be read: one that ends is named by what it was.
         for &pid in &pids {
             self.process(pid, now);
         }
-        self.processes
-            .retain(|pid, process| now < process.checked + KEPT || pids.binary_search(pid).is_ok());
         self.note_missing(&wanted, now);
         (self.walked, self.asked) = (began.elapsed(), Duration::ZERO);
         self.walked_s = checked_s;
@@ -360,16 +355,25 @@ impl Owners {
     }
 
     /// Notes what the last walk did not see any more, and forgets what was gone before
-    /// that for longer than an event waits to be read.
-    fn forget_older(&mut self, now_s: u32) {
+    /// that for longer than an event waits to be read; then the processes that neither
+    /// hold a socket, by their numbers in order, nor held one of those last.
+    fn forget_older(&mut self, now_s: u32, holders: &[u32]) {
         let last = self.walks;
+        let mut last_holders = HashSet::new();
         self.held.retain(|_, held| {
             if held.walk != last && !held.gone {
                 held.gone = true;
                 held.checked_s = now_s;
             }
-            !held.gone || u64::from(now_s.saturating_sub(held.checked_s)) <= PARTING.as_secs()
+            let gone_s = u64::from(now_s.saturating_sub(held.checked_s));
+            let is_kept = !held.gone || gone_s <= PARTING.as_secs();
+            if held.gone && is_kept {
+                last_holders.insert(held.pid);
+            }
+            is_kept
         });
+        self.processes
+            .retain(|pid, _| holders.binary_search(pid).is_ok() || last_holders.contains(pid));
     }
 
     /// Notes which sockets nobody holds. One that was not asked for in a long time
@@ -397,7 +401,10 @@ impl Owners {
         if let Some(process) = known.filter(|it| now < it.checked + RECHECK) {
             return Some(Arc::clone(&process.owner));
         }
-        let comm = fds::comm(self.descriptors.proc(), pid).ok()?;
+        let Ok(comm) = fds::comm(self.descriptors.proc(), pid) else {
+            // It has ended since it was seen to hold the socket.
+            return known.map(|it| Arc::clone(&it.owner));
+        };
         let owner = Owner { pid, comm };
         // What many sockets share stays shared.
         let known = known.filter(|it| *it.owner == owner);
@@ -563,7 +570,8 @@ mod tests {
         let mut now = Instant::now();
         assert_eq!(find(&mut owners, inode, now), child.is(b"sleep"));
         child.end()?;
-        now += RECHECK;
+        // However long nothing was heard of it.
+        now += RECHECK * 20;
         // What another test forked meanwhile may hold it, until its exec.
         let last = find(&mut owners, inode, now);
         assert!(last.is_some(), "the last who held it is not named");
@@ -573,6 +581,21 @@ mod tests {
             assert_ne!(owner.pid, child.0.id());
             now += RECHECK;
         }
+        Ok(())
+    }
+
+    #[test]
+    fn an_owner_that_has_ended_is_named_while_its_socket_was_seen_lately() -> Result<()> {
+        let (socket, inode) = socket()?;
+        let mut child = Holder::sleep(socket)?;
+        let mut owners = Owners::new(None)?;
+        let now = Instant::now();
+        assert_eq!(find(&mut owners, inode, now), child.is(b"sleep"));
+        // A walk for another socket sees this one too; commands are read less often.
+        owners.next_walk = None;
+        assert_eq!(find(&mut owners, Inode::MAX, now + RECHECK / 2), None);
+        child.end()?;
+        assert!(find(&mut owners, inode, now + RECHECK).is_some());
         Ok(())
     }
 
