@@ -1,6 +1,7 @@
 //! Runs the tests: each on a thread of its own, which it may move into a network
 //! namespace of its own.
 
+use std::env;
 use std::fmt;
 use std::process::ExitCode;
 use std::thread;
@@ -27,8 +28,14 @@ pub type Test = (&'static str, fn() -> Result<()>);
 /// it has shown nothing.
 pub fn main(tests: &[Test]) -> ExitCode {
     let arguments = Arguments::from_args();
+    let Some((part, of)) = share() else {
+        eprintln!("{SHARE} is not such as 0/2");
+        return ExitCode::FAILURE;
+    };
     let trials = tests
         .iter()
+        .skip(part)
+        .step_by(of)
         .map(|&(name, test)| trial(name, test))
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
@@ -37,6 +44,17 @@ pub fn main(tests: &[Test]) -> ExitCode {
         return ExitCode::FAILURE;
     }
     conclusion.exit_code()
+}
+
+/// Which tests are this run's, when another has the others: `1/2` is every second one,
+/// from the second.
+const SHARE: &str = "KAPROBE_SHARE";
+
+fn share() -> Option<(usize, usize)> {
+    let share = env::var(SHARE).unwrap_or_else(|_| "0/1".into());
+    let (part, of) = share.split_once('/')?;
+    let (part, of) = (part.parse().ok()?, of.parse().ok()?);
+    (part < of).then_some((part, of))
 }
 
 fn trial(name: &'static str, test: fn() -> Result<()>) -> Trial {

@@ -203,7 +203,7 @@ fn guests(args: &Args) -> Result<Vec<Run>> {
         };
         say(format_args!("measuring on {kernel}, emulated"));
         let mut output = Vec::new();
-        let ready = guest.prepare(&kernel, &args.machine)?;
+        let ready = guest.prepare(&kernel, kernel.series, &args.machine)?;
         match ready.boot(&mut output, &mut io::stderr())? {
             Verdict::Exited(0) => {}
             failure => bail!("{failure}"),

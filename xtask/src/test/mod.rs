@@ -6,6 +6,7 @@
 mod tally;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::io::{self, Write};
 use std::iter;
 use std::num::NonZero;
@@ -197,19 +198,25 @@ fn guest(args: &Args) -> Result<Guest> {
 /// Runs the guest on each kernel, as many at once as there are processors: each takes
 /// one, and its clock does not feel the others.
 fn boot_all(args: &Args, guest: &Guest) -> Vec<Row> {
-    let prepared: Vec<_> = args
-        .kernels
-        .series()
-        .map(|series| (series.name, prepare(series, guest, &args.machine)))
+    let at_once = thread::available_parallelism().map_or(1, NonZero::get);
+    // Of tests chosen by name a part may have none.
+    let in_parts = if args.arguments.is_empty() {
+        at_once
+    } else {
+        1
+    };
+    let kernels: Vec<_> = args.kernels.series().collect();
+    let prepared: Vec<_> = shares(&kernels, in_parts)
+        .into_iter()
+        .map(|share| (share.to_string(), prepare(&share, guest, &args.machine)))
         .collect();
     let next = Mutex::new(prepared.into_iter().enumerate());
     let take = || next.lock().unwrap_or_else(PoisonError::into_inner).next();
     let work = || -> Vec<(usize, Row)> {
         iter::from_fn(take)
-            .map(|(place, (name, prepared))| (place, boot(name, prepared)))
+            .map(|(place, (share, prepared))| (place, boot(&share, prepared)))
             .collect()
     };
-    let at_once = thread::available_parallelism().map_or(1, NonZero::get);
     let mut rows: Vec<_> = thread::scope(|scope| {
         let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(work)).collect();
         let done = workers.into_iter().map(ScopedJoinHandle::join);
@@ -220,33 +227,71 @@ fn boot_all(args: &Args, guest: &Guest) -> Vec<Row> {
     rows.into_iter().map(|(_, row)| row).collect()
 }
 
+/// What one guest runs: the tests on a kernel, or every `of`-th of them, from `part`.
+struct Share {
+    series: &'static kernel::Series,
+    part: usize,
+    of: usize,
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.series.name)?;
+        if self.of > 1 {
+            write!(f, ", part {} of {}", self.part + 1, self.of)?;
+        }
+        Ok(())
+    }
+}
+
+/// The most parts that a kernel's tests are run in: with fewer in each, all of one could
+/// be such as that kernel skips.
+const PARTS: usize = 4;
+
+/// The last kernel, when it would run alone, is run in parts, one to a processor.
+fn shares(kernels: &[&'static kernel::Series], at_once: usize) -> Vec<Share> {
+    let whole = |&series| Share {
+        series,
+        part: 0,
+        of: 1,
+    };
+    match kernels.split_last() {
+        Some((&series, others)) if kernels.len() % at_once == 1 => {
+            let of = at_once.min(PARTS);
+            let parts = (0..of).map(|part| Share { series, part, of });
+            others.iter().map(whole).chain(parts).collect()
+        }
+        _ => kernels.iter().map(whole).collect(),
+    }
+}
+
 /// The kernel's full name, and the guest ready to boot on it; nothing when the archive
 /// has no such kernel.
-fn prepare(
-    series: &kernel::Series,
-    guest: &Guest,
-    machine: &Machine,
-) -> Result<Option<(String, Prepared)>> {
-    let Some(kernel) = series.kernel()? else {
+fn prepare(share: &Share, guest: &Guest, machine: &Machine) -> Result<Option<(String, Prepared)>> {
+    let Some(kernel) = share.series.kernel()? else {
         return Ok(None);
     };
-    Ok(Some((kernel.to_string(), guest.prepare(&kernel, machine)?)))
+    let mut guest = guest.clone();
+    let variable = format!("KAPROBE_SHARE={}/{}", share.part, share.of);
+    guest.command.splice(0..0, ["env".to_owned(), variable]);
+    let prepared = guest.prepare(&kernel, &share.to_string(), machine)?;
+    Ok(Some((kernel.to_string(), prepared)))
 }
 
 /// Runs a guest.
-fn boot(series: &str, prepared: Result<Option<(String, Prepared)>>) -> Row {
+fn boot(share: &str, prepared: Result<Option<(String, Prepared)>>) -> Row {
     match prepared {
-        Ok(Some((kernel, guest))) => row(&format!("{series}: {kernel}"), || {
-            let mut output = Filter::new(io::stdout(), &format!("{series}: "));
+        Ok(Some((kernel, guest))) => row(&format!("{share}: {kernel}"), || {
+            let mut output = Filter::new(io::stdout(), &format!("{share}: "));
             let verdict = guest.boot(&mut output, &mut io::stderr())?;
             judge(output.finish()?, verdict == Verdict::Exited(0), || {
                 verdict.to_string()
             })
         }),
-        Ok(None) => row(series, || {
+        Ok(None) => row(share, || {
             Ok(Outcome::Skipped("Debian's archive no longer has it".into()))
         }),
-        Err(error) => row(series, || Err(error)),
+        Err(error) => row(share, || Err(error)),
     }
 }
 
@@ -294,5 +339,34 @@ fn report(rows: &[Row]) -> ExitCode {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_kernel_that_would_run_alone_is_run_in_parts() {
+        let [a, b, c, ..] = &kernel::MATRIX;
+        for (kernels, at_once, shares_of_them) in [
+            (&[][..], 2, ""),
+            (&[a], 1, "5.10"),
+            (&[a], 2, "5.10, part 1 of 2 + 5.10, part 2 of 2"),
+            (&[a, b], 2, "5.10 + 6.1"),
+            (&[a, b], 4, "5.10 + 6.1"),
+            (&[a, b, c], 1, "5.10 + 6.1 + 6.12"),
+            (
+                &[a, b, c],
+                2,
+                "5.10 + 6.1 + 6.12, part 1 of 2 + 6.12, part 2 of 2",
+            ),
+        ] {
+            let shares: Vec<_> = shares(kernels, at_once)
+                .iter()
+                .map(Share::to_string)
+                .collect();
+            assert_eq!(shares.join(" + "), shares_of_them, "{at_once}");
+        }
     }
 }

@@ -47,7 +47,7 @@ pub struct Args {
 }
 
 /// What the guest holds and runs, whichever kernel it boots.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Guest {
     /// Pairs of a path here and a path there.
     pub files: Vec<(PathBuf, PathBuf)>,
@@ -92,7 +92,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         };
         say(format_args!("booting {kernel}"));
         let (mut out, mut err) = (unbuffered(io::stdout())?, unbuffered(io::stderr())?);
-        let ready = guest.prepare(&kernel, &args.machine)?;
+        let ready = guest.prepare(&kernel, series.name, &args.machine)?;
         match ready.boot(&mut out, &mut err)? {
             Verdict::Exited(0) => {}
             Verdict::Exited(status) => code = status,
@@ -103,14 +103,14 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 impl Guest {
-    /// Gets ready to boot the guest.
-    pub fn prepare(&self, kernel: &Kernel, machine: &Machine) -> Result<Prepared> {
+    /// Gets ready to boot the guest; what its console says is kept under this name.
+    pub fn prepare(&self, kernel: &Kernel, name: &str, machine: &Machine) -> Result<Prepared> {
         let scratch = workspace::scratch()?;
         let image = scratch.path().join("initramfs");
         self.pack(kernel, &image)
             .context("cannot make the guest's initramfs")?;
 
-        let console = workspace::cache(&format!("console/{}.log", kernel.series));
+        let console = workspace::cache(&format!("console/{name}.log"));
         workspace::write(&console, "")?;
         Ok(Prepared {
             machine: qemu::Ready::new(machine, &kernel.image(), &image, &console)?,
