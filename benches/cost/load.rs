@@ -4,6 +4,8 @@ use std::env;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use kaprobe::traffic::load::{Load, Member, allow_open_files};
@@ -11,6 +13,10 @@ use kaprobe::traffic::pair::{Keepalive, Pair, Path};
 
 /// Connections of one process: two descriptors each, and 20,000 is a common limit.
 const EACH: u32 = 8_000;
+
+/// How many parts a load is made in whose timers fire all the time. Timers of a second
+/// fire in batches 32 ms apart at HZ = 250 (the wheel's second level, kernel/time/timer.c).
+const PARTS: u32 = 25;
 
 /// Processes that hold connections until this is dropped.
 pub struct Holders(Vec<Holder>);
@@ -40,6 +46,17 @@ impl Holders {
         }
         holders.wait("open")?;
         Ok(holders)
+    }
+
+    /// The same, and the timers fire all through these seconds, as those of a host do: of
+    /// connections that are opened at once they fire at once.
+    pub fn spread(connections: u32, seconds: u32) -> Result<Vec<Self>> {
+        let part = |_| {
+            let part = Self::start(connections / PARTS, seconds);
+            thread::sleep(Duration::from_secs(seconds.into()) / PARTS);
+            part
+        };
+        (0..PARTS).map(part).collect()
     }
 
     /// Tells each process to do something: see [`Act`]. Returns once all have.

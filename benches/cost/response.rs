@@ -27,10 +27,8 @@ const TIMES: u32 = 3;
 /// Connections, each with a client and a server.
 const PAIRS: usize = 2;
 /// Idle connections beside them whose timers fire each second, and are told of: what a
-/// host with 75,000 of them has, at the default interval. They are made in so many parts,
-/// so that they fire all through the second, as those of a host do.
+/// host with 75,000 of them has, at the default interval.
 const IDLE: u32 = 1_000;
-const PARTS: u32 = 25;
 /// How long a tracer may find its way: owners are looked up.
 const SETTLED: Duration = Duration::from_millis(500);
 /// Bytes of a request, and of a response.
@@ -38,7 +36,7 @@ const BYTES: usize = 128;
 
 /// Measures each subject in turn.
 pub fn measure(plan: Plan) -> Result<()> {
-    let _idle = idle()?;
+    let _idle = Holders::spread(IDLE, 1)?;
     let way = ways::best()?;
     let kaprobe = |more: &[&str]| Tracer::kaprobe(&[&["--json"], more].concat(), Stdio::null());
     for _ in 0..plan.rounds * TIMES {
@@ -54,15 +52,6 @@ pub fn measure(plan: Plan) -> Result<()> {
         print("off again", play())?;
     }
     Ok(())
-}
-
-fn idle() -> Result<Vec<Holders>> {
-    let part = |_| {
-        let part = Holders::start(IDLE / PARTS, 1);
-        thread::sleep(Duration::from_secs(1) / PARTS);
-        part
-    };
-    (0..PARTS).map(part).collect()
 }
 
 /// Plays beside a tracer that does no more than trace.

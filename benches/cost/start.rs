@@ -29,7 +29,7 @@ const TIMES: u32 = 4;
 
 /// Measures each subject in turn.
 pub fn measure(plan: Plan) -> Result<()> {
-    let _load = Holders::start(plan.connections, 1)?;
+    let _load = Holders::spread(plan.connections, 1)?;
     let way = ways::best()?;
     for _ in 0..plan.rounds * TIMES {
         print("kaprobe", kaprobe())?;

@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Sender};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -80,6 +81,10 @@ fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
     text.parse().map(Duration::from_secs)
 }
 
+/// Held from the first pipe that QEMU is to inherit until it has: what is open to one
+/// QEMU is to any other that starts just then, and the pipe ends with the last of them.
+static STARTING: Mutex<()> = Mutex::new(());
+
 /// A machine with all that it needs to boot.
 pub struct Ready {
     qemu: Command,
@@ -114,13 +119,14 @@ impl Ready {
         out: &mut (impl Write + Send),
         err: &mut (impl Write + Send),
     ) -> Result<Report> {
+        let starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         let (out_reader, out_writer) = pipe(&mut self.qemu)?;
         let (err_reader, err_writer) = pipe(&mut self.qemu)?;
         let (verdict_reader, verdict_writer) = pipe(&mut self.qemu)?;
 
         let mut child = self.qemu.spawn().context("cannot run QEMU")?;
         // With QEMU the only writer left, its end is the end of each pipe.
-        drop((out_writer, err_writer, verdict_writer));
+        drop((out_writer, err_writer, verdict_writer, starting));
 
         thread::scope(|scope| {
             let (reports, report) = mpsc::channel();
