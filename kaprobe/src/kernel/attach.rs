@@ -1,15 +1,15 @@
 //! Attaching: which programs each way takes, and trying the ways in turn.
 
-use std::{cell::OnceCell, collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
-    Btf, Ebpf,
+    Ebpf,
     programs::{Program, ProgramError},
     sys::SyscallError,
 };
 
-use super::{btf::KernelTypes, loader};
+use super::btf::KernelTypes;
 use crate::{event::Hook, exit, way::Way};
 
 /// Where the kernel lists its kprobe event source, if it was built with
@@ -76,17 +76,11 @@ pub struct Attached {
 pub struct Attacher<'a> {
     ebpf: &'a mut Ebpf,
     types: &'a KernelTypes,
-    /// The kernel's functions as aya wants them, once a way has asked.
-    functions: OnceCell<Btf>,
 }
 
 impl<'a> Attacher<'a> {
     pub const fn new(ebpf: &'a mut Ebpf, types: &'a KernelTypes) -> Self {
-        Self {
-            ebpf,
-            types,
-            functions: OnceCell::new(),
-        }
+        Self { ebpf, types }
     }
 
     /// The object whose programs are attached.
@@ -142,18 +136,17 @@ impl<'a> Attacher<'a> {
     }
 
     fn attach_part(&mut self, (program, target): Part) -> Result<()> {
-        let functions = || self.functions.get_or_init(|| functions(self.types));
         let found = self
             .ebpf
             .program_mut(program)
             .with_context(|| format!("the BPF object has no program {program}"))?;
         match found {
             Program::FEntry(p) => {
-                p.load(target, functions())?;
+                p.load(target, self.types.attachable())?;
                 p.attach()?;
             }
             Program::FExit(p) => {
-                p.load(target, functions())?;
+                p.load(target, self.types.attachable())?;
                 p.attach()?;
             }
             Program::KProbe(p) => {
@@ -199,15 +192,16 @@ pub fn reason(why: &anyhow::Error) -> String {
 /// How the lines begin that the verifier ends with, whatever it found.
 const STATISTICS: [&str; 3] = ["verification time", "stack depth", "processed"];
 
-/// The functions that the kernel has of those that fentry and fexit attach to.
-fn functions(types: &KernelTypes) -> Btf {
+/// The functions that programs attach to by their numbers: fentry and fexit, and what the
+/// kernel calls for each item of an iterator.
+pub fn functions() -> BTreeSet<&'static str> {
     let targets = Hook::ALL
         .into_iter()
         .flat_map(|hook| parts(hook, Way::Fentry))
         .map(|(_, target)| *target);
-    // Entry and exit of one function.
-    let targets: BTreeSet<_> = targets.collect();
-    loader::functions(types, targets)
+    // Entry and exit of one function are one.
+    let iterators = ["bpf_iter_tcp", "bpf_iter_task_file"];
+    targets.chain(iterators).collect()
 }
 
 /// The programs that are loaded for a hook in one way.

@@ -3,13 +3,20 @@
 //! Members are found by name and by whether they exist, never by kernel version:
 //! stable kernels carry moves that a version number does not tell.
 
-use std::{cell::RefCell, collections::BTreeMap, fs::File, io, os::fd::AsRawFd as _};
+use std::{
+    cell::{OnceCell, RefCell},
+    collections::BTreeMap,
+    fs::File,
+    io,
+    os::fd::AsRawFd as _,
+};
 
 use anyhow::{Context as _, Result, bail};
 use btf_rs::{Backend, Btf, BtfType, Type};
 use kaprobe_ebpf::config::{ABSENT, DescriptorOffsets, Offsets};
 use rustix::fs::{MemfdFlags, memfd_create};
 
+use super::{attach, loader};
 use crate::exit;
 
 /// Where the kernel publishes its types.
@@ -18,8 +25,10 @@ pub const PATH: &str = "/sys/kernel/btf/vmlinux";
 /// The running kernel's types.
 pub struct KernelTypes {
     btf: Btf,
-    /// What was looked up, by name: a look passes over all the types there are.
-    seen: RefCell<BTreeMap<String, Vec<Type>>>,
+    /// The numbers of what was looked up, by name: a look passes over all types there are.
+    seen: RefCell<BTreeMap<String, Vec<u32>>>,
+    /// Made once somebody asks.
+    attachable: OnceCell<aya::Btf>,
 }
 
 /// A member: where it lies and what it is.
@@ -59,7 +68,14 @@ impl KernelTypes {
         Ok(Self {
             btf,
             seen: RefCell::default(),
+            attachable: OnceCell::new(),
         })
+    }
+
+    /// The functions that programs attach to, in the form that aya looks them up in.
+    pub fn attachable(&self) -> &aya::Btf {
+        let make = || loader::functions(self, attach::functions());
+        self.attachable.get_or_init(make)
     }
 
     /// A function's number among the types.
@@ -75,9 +91,8 @@ impl KernelTypes {
     }
 
     fn number(&self, name: &str, is_meant: impl Fn(&Type) -> bool) -> Option<u32> {
-        let ids = self.btf.resolve_ids_by_name(name).ok()?;
-        ids.into_iter()
-            .find(|&id| self.btf.resolve_type_by_id(id).is_ok_and(|t| is_meant(&t)))
+        let found = self.numbered(name);
+        { found }.find_map(|(number, found)| is_meant(&found).then_some(number))
     }
 
     /// Position of a function's parameter, from 0, by the parameter's name.
@@ -131,6 +146,8 @@ impl KernelTypes {
         let at = |structure, path| self.offset(structure, path);
         let maybe = |structure, path| self.offset(structure, path).unwrap_or(ABSENT);
         let icsk = "inet_connection_sock";
+        let in_net = |path: &str| format!("__sk_common.skc_net.net->{path}");
+        let net = |path| self.offset("sock", &in_net(path));
         let moved = maybe(icsk, "icsk_keepalive_timer");
         let tagged = maybe("sock", "sk_cgrp_data.val");
         Ok(Offsets {
@@ -190,22 +207,23 @@ impl KernelTypes {
             tw_substate: at("inet_timewait_sock", "tw_substate")?,
             rsk_expires: at("request_sock", "rsk_timer.expires")?,
             rsk_num_timeout: at("request_sock", "num_timeout")?,
-            net_inum: at("net", "ns.inum")?,
-            net_keepalive_time: at("net", "ipv4.sysctl_tcp_keepalive_time")?,
-            net_keepalive_intvl: at("net", "ipv4.sysctl_tcp_keepalive_intvl")?,
-            net_keepalive_probes: at("net", "ipv4.sysctl_tcp_keepalive_probes")?,
-            net_keepalive_probes_size: self.size("net", "ipv4.sysctl_tcp_keepalive_probes")?,
+            net_inum: net("ns.inum")?,
+            net_keepalive_time: net("ipv4.sysctl_tcp_keepalive_time")?,
+            net_keepalive_intvl: net("ipv4.sysctl_tcp_keepalive_intvl")?,
+            net_keepalive_probes: net("ipv4.sysctl_tcp_keepalive_probes")?,
+            net_keepalive_probes_size: self
+                .size("sock", &in_net("ipv4.sysctl_tcp_keepalive_probes"))?,
             skb_head: at("sk_buff", "head")?,
             skb_network_header: at("sk_buff", "network_header")?,
             skb_transport_header: at("sk_buff", "transport_header")?,
             skb_dev: at("sk_buff", "dev")?,
             skb_end_seq: at("sk_buff", "cb")? + at("tcp_skb_cb", "end_seq")?,
             skb_ack_seq: at("sk_buff", "cb")? + at("tcp_skb_cb", "ack_seq")?,
-            dev_net: at("net_device", "nd_net")?,
+            dev_net: at("sk_buff", "dev->nd_net")?,
             socket_ino: at("socket_alloc", "vfs_inode.i_ino")?,
             descriptors: self.descriptors().unwrap_or(DescriptorOffsets::ABSENT),
             cgroup_kn: maybe("cgroup", "kn"),
-            kn_id: maybe("kernfs_node", "id"),
+            kn_id: maybe("cgroup", "kn->id"),
             cgroup_level: maybe("cgroup", "level"),
             cgroup_ancestor_ids: maybe("cgroup", "ancestor_ids"),
             cgroup_ancestors: maybe("cgroup", "ancestors"),
@@ -216,14 +234,14 @@ impl KernelTypes {
         let at = |structure, path| self.offset(structure, path);
         Ok(DescriptorOffsets {
             file_inode: at("file", "f_inode")?,
-            inode_mode: at("inode", "i_mode")?,
-            inode_ino: at("inode", "i_ino")?,
-            inode_sb: at("inode", "i_sb")?,
-            sb_magic: at("super_block", "s_magic")?,
+            inode_mode: at("file", "f_inode->i_mode")?,
+            inode_ino: at("file", "f_inode->i_ino")?,
+            inode_sb: at("file", "f_inode->i_sb")?,
+            sb_magic: at("file", "f_inode->i_sb->s_magic")?,
             task_group_leader: at("task_struct", "group_leader")?,
             task_thread_pid: at("task_struct", "thread_pid")?,
-            pid_level: at("pid", "level")?,
-            pid_numbers: at("pid", "numbers")?,
+            pid_level: at("task_struct", "thread_pid->level")?,
+            pid_numbers: at("task_struct", "thread_pid->numbers")?,
         })
     }
 
@@ -249,7 +267,9 @@ impl KernelTypes {
         Ok(u32::try_from(size)?)
     }
 
-    /// Follows a dotted path from a structure to one of its members.
+    /// Follows a path as C has it from a structure to a member. Past an arrow the member is
+    /// of what a pointer leads to, and its offset is from the start of that: a structure
+    /// that another leads to needs no look over all types.
     fn member(&self, structure: &str, path: &str) -> Result<Member> {
         let missing =
             || exit::Error::kernel(format!("this kernel's BTF has no {structure}.{path}"));
@@ -258,15 +278,40 @@ impl KernelTypes {
             .find(|t| matches!(t, Type::Struct(_)))
             .with_context(missing)?;
         let start = Member { offset: 0, holder };
-        path.split('.')
-            .try_fold(start, |at, name| {
-                let inner = self.child(&at.holder, name)?;
-                Some(Member {
-                    offset: at.offset + inner.offset,
-                    ..inner
-                })
+        let mut steps = path.split("->");
+        let first = steps.next().and_then(|path| self.within(start, path));
+        steps
+            .try_fold(first.with_context(missing)?, |at, path| {
+                let holder = self.pointee(&at.holder)?;
+                self.within(Member { offset: 0, holder }, path)
             })
             .with_context(missing)
+    }
+
+    /// Follows a dotted path to a member that lies within another.
+    fn within(&self, start: Member, path: &str) -> Option<Member> {
+        path.split('.').try_fold(start, |at, name| {
+            let inner = self.child(&at.holder, name)?;
+            Some(Member {
+                offset: at.offset + inner.offset,
+                ..inner
+            })
+        })
+    }
+
+    /// The structure that a pointer leads to.
+    fn pointee(&self, pointer: &Type) -> Option<Type> {
+        let Type::Ptr(pointer) = pointer else {
+            return None;
+        };
+        match self.bare_type(pointer)? {
+            // Only declared where the pointer is.
+            Type::Fwd(declared) => {
+                let name = self.btf.resolve_name(&declared).ok()?;
+                self.named(&name).find(|t| matches!(t, Type::Struct(_)))
+            }
+            found => Some(found),
+        }
     }
 
     /// A direct member by name, looking through anonymous structures and unions.
@@ -307,14 +352,18 @@ impl KernelTypes {
     }
 
     fn named(&self, name: &str) -> impl Iterator<Item = Type> {
+        self.numbered(name).map(|(_, found)| found)
+    }
+
+    /// All of that name, with their numbers.
+    fn numbered(&self, name: &str) -> impl Iterator<Item = (u32, Type)> {
+        let look = || self.btf.resolve_ids_by_name(name).unwrap_or_default();
         let mut seen = self.seen.borrow_mut();
-        let types = match seen.get(name) {
-            Some(types) => types.clone(),
-            None => {
-                let types = self.btf.resolve_types_by_name(name).unwrap_or_default();
-                seen.entry(name.to_owned()).or_insert(types).clone()
-            }
+        let numbers = match seen.get(name) {
+            Some(numbers) => numbers.clone(),
+            None => seen.entry(name.to_owned()).or_insert_with(look).clone(),
         };
-        types.into_iter()
+        let found = |number| Some((number, self.btf.resolve_type_by_id(number).ok()?));
+        numbers.into_iter().filter_map(found)
     }
 }

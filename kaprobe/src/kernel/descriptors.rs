@@ -11,7 +11,7 @@ use kaprobe_ebpf::{
     wire::{DESCRIPTOR_SIZE, Descriptor},
 };
 
-use super::{bpf, btf::KernelTypes, iterator, loader};
+use super::{bpf, btf::KernelTypes, iterator};
 
 /// The iterator, in the kernel. It sees the pid namespace of the thread that reads.
 #[derive(Debug)]
@@ -38,10 +38,7 @@ impl DescriptorIterator {
             .context("the BPF object has no iterator")?
             .try_into()?;
         program
-            .load(
-                "task_file",
-                &loader::functions(types, ["bpf_iter_task_file"]),
-            )
+            .load("task_file", types.attachable())
             .context("the kernel refuses the iterator iter/task_file")?;
         // Not by aya, whose link is used up by the first pass.
         let program = program.fd()?.as_fd().as_raw_fd();

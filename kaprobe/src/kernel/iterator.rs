@@ -16,7 +16,6 @@ use super::{
     clock,
     decode::{self, DecodeError, Decoder, ticks_until},
     descriptors::DescriptorIterator,
-    loader,
     tracer::{Wanted, config, learn, load},
 };
 use crate::{
@@ -45,7 +44,7 @@ impl SocketIterator {
         let config = config(&types, wanted)?;
         let mut ebpf = load(&config, wanted)?;
         iterator(&mut ebpf)?
-            .load("tcp", &loader::functions(&types, ["bpf_iter_tcp"]))
+            .load("tcp", types.attachable())
             .context("the kernel refuses the iterator iter/tcp")?;
         let mut attacher = Attacher::new(&mut ebpf, &types);
         attacher.attach(Hook::DestroySock, attach::ways(Hook::DestroySock).collect())?;

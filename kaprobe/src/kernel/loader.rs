@@ -2,7 +2,7 @@
 //! tree, to look at none of them or at one number.
 
 use aya::{Btf, EbpfLoader};
-use aya_obj::btf::{BtfType, Func, FuncLinkage};
+use aya_obj::btf::{BtfType, Func, FuncLinkage, Ptr};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::btf::KernelTypes;
@@ -44,13 +44,14 @@ fn numbered_functions(mut numbered: Vec<(u32, &str)>) -> Btf {
     let mut next = 1;
     for (number, name) in numbered {
         let name = types.add_string(name);
-        // Numbers are places; what stands on the others is nameless.
-        let place = |name| BtfType::Func(Func::new(name, 0, FuncLinkage::Static));
+        // Numbers are places. On the others is what aya passes over without a look at its
+        // name.
         while next < number {
-            next = types.add_type(place(0)) + 1;
+            next = types.add_type(BtfType::Ptr(Ptr::new(0, 0))) + 1;
         }
         if next == number {
-            next = types.add_type(place(name)) + 1;
+            let function = Func::new(name, 0, FuncLinkage::Static);
+            next = types.add_type(BtfType::Func(function)) + 1;
         }
     }
     types

@@ -166,8 +166,6 @@ impl Tracer {
         let resets_seen = attached.iter().any(|a| a.hook == Hook::SendActiveReset);
         state.resets_seen = u32::from(resets_seen);
         state.key = key_for(&attached);
-        // What it holds is as large as the types, and not needed any more.
-        drop(attacher);
         let reset_reasons = types.reset_reasons();
         let offsets = &config.offsets.descriptors;
         let descriptors = DescriptorIterator::load(&mut ebpf, &types, offsets).ok();
