@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
@@ -24,15 +24,19 @@ pub fn have_the_descriptors_that_proc_lists() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("socket");
     let bound = UnixListener::bind(&path)?;
-    let _again = bound.try_clone()?;
+    let again = bound.try_clone()?;
     // Of a socket's inode, but not of sockfs.
-    let _file = File::options()
+    let file = File::options()
         .read(true)
         .custom_flags(libc::O_PATH)
         .open(&path)?;
-    let _udp = UdpSocket::bind("127.0.0.1:0")?;
+    let udp = UdpSocket::bind("127.0.0.1:0")?;
     let shared = TcpListener::bind("127.0.0.1:0")?;
     let child = Sleeper::start(Command::new("sleep"), shared.try_clone()?.into())?;
+    let ours: [&dyn AsRawFd; 5] = [&bound, &again, &file, &udp, &shared];
+    let ours = ours.map(|it| it.as_raw_fd().unsigned_abs());
+    // Another test of this process opens and closes descriptors meanwhile.
+    let stays = |pid, fd| pid != std::process::id() || ours.contains(&fd);
 
     let wanted = Wanted {
         buffer_bytes: 4096,
@@ -54,8 +58,10 @@ pub fn have_the_descriptors_that_proc_lists() -> Result<()> {
                 listed.push((pid, fd.fd.unsigned_abs(), inode));
             }
         }
+        listed.retain(|it| stays(pid, it.1));
         listed.sort_unstable();
-        let told: Vec<_> = told.iter().filter(|it| it.0 == pid).copied().collect();
+        let of_it = told.iter().filter(|it| it.0 == pid && stays(pid, it.1));
+        let told: Vec<_> = of_it.copied().collect();
         ensure!(!listed.is_empty() && told == listed, "{told:?}: {listed:?}");
     }
     for (by, source) in [
