@@ -51,8 +51,9 @@ impl Holders {
     /// The same, and the timers fire all through these seconds, as those of a host do: of
     /// connections that are opened at once they fire at once.
     pub fn spread(connections: u32, seconds: u32) -> Result<Vec<Self>> {
-        let part = |_| {
-            let part = Self::start(connections / PARTS, seconds);
+        let before = |part| connections * part / PARTS;
+        let part = |n| {
+            let part = Self::start(before(n + 1) - before(n), seconds);
             thread::sleep(Duration::from_secs(seconds.into()) / PARTS);
             part
         };

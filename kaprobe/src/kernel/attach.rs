@@ -199,8 +199,8 @@ pub fn functions() -> BTreeSet<&'static str> {
         .into_iter()
         .flat_map(|hook| parts(hook, Way::Fentry))
         .map(|(_, target)| *target);
-    // Entry and exit of one function are one.
     let iterators = ["bpf_iter_tcp", "bpf_iter_task_file"];
+    // Entry and exit attach to one function.
     targets.chain(iterators).collect()
 }
 
