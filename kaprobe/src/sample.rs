@@ -17,6 +17,16 @@ use crate::record::{
 use crate::sockets::row::{Row, Source, Timer};
 use crate::words::Word as _;
 
+#[path = "../../tests/support/golden.rs"]
+pub mod golden;
+
+/// The fixed set of sockets that `sockets` and `audit` are shown by.
+pub fn golden_rows() -> Result<Vec<Row>, String> {
+    let rows = include_str!("../../tests/golden/sockets.jsonl").lines();
+    let read = |line| serde_json::from_str(line).map_err(|why| format!("{why}: {line}"));
+    rows.map(read).collect()
+}
+
 /// 2024-05-06T07:08:09Z.
 const WALL_NS: i64 = 1_714_979_289_000_000_000;
 

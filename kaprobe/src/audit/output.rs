@@ -374,7 +374,8 @@ mod tests {
     use crate::{
         audit::timeouts::Timeout,
         escape::Escaped,
-        record::{Family, WallTime},
+        record::{Family, State, WallTime},
+        sample::golden,
     };
 
     fn finding(fate: Fate, why: Option<Why>, comm: &[u8]) -> Finding {
@@ -397,6 +398,65 @@ mod tests {
                 5672,
             )
         }
+    }
+
+    /// Of a fixed set of sockets, byte for byte.
+    #[test]
+    fn output_is_what_it_was() -> Result<(), String> {
+        let rows = crate::sample::golden_rows()?;
+        let middleboxes = crate::verdict::known::middleboxes();
+        let behind = |id: &str| {
+            let it = middleboxes.iter().find(|it| it.id == id);
+            it.map(|it| Timeout::of_middlebox(it, None))
+        };
+        let host = crate::record::HostTimeout {
+            what: Escaped::from("ipvs"),
+            netns: 7,
+            seconds: 900,
+        };
+        let sets: [(&str, Vec<Timeout>); 4] = [
+            ("given", vec![Timeout::given(350_000)]),
+            (
+                "behind",
+                behind("azure-lb")
+                    .into_iter()
+                    .chain(behind("aws-nlb"))
+                    .collect(),
+            ),
+            ("proxy", behind("aws-alb").into_iter().collect()),
+            ("host", vec![Timeout::of_host(&host)]),
+        ];
+        for (set, timeouts) in sets {
+            let timeouts = Timeouts::new(timeouts, Vec::new());
+            for (extension, format) in [
+                ("txt", Format::Text),
+                ("json", Format::Json),
+                ("csv", Format::Csv),
+            ] {
+                let mut out = Vec::new();
+                let mut output = Output {
+                    out: &mut out,
+                    format,
+                    heading: true,
+                    bars: Bars::Unicode,
+                };
+                let mut groups = Groups::default();
+                let mut write = || {
+                    output.head()?;
+                    for row in rows.iter().filter(|it| it.state == State::Established) {
+                        let finding = Finding::of(row, row.lport == 5672, &timeouts);
+                        groups.add(&finding);
+                        output.finding(&finding)?;
+                    }
+                    output.end(&groups, &timeouts)
+                };
+                let done = write();
+                assert!(done.is_ok(), "{done:?}");
+                let name = format!("audit-{set}.{extension}");
+                golden::check(&name, &String::from_utf8_lossy(&out))?;
+            }
+        }
+        Ok(())
     }
 
     #[test]

@@ -399,6 +399,7 @@ mod tests {
     use crate::{
         escape::Escaped,
         record::{Family, WallTime},
+        sample::golden,
     };
 
     fn row(comm: &str) -> Row {
@@ -425,6 +426,31 @@ mod tests {
                 source,
             )
         }
+    }
+
+    /// Of a fixed set of sockets, byte for byte.
+    #[test]
+    fn output_is_what_it_was() -> Result<(), String> {
+        let rows = crate::sample::golden_rows()?;
+        for (name, format, wide) in [
+            ("sockets.txt", Format::Text, false),
+            ("sockets-wide.txt", Format::Text, true),
+            ("sockets.json", Format::Json, false),
+            ("sockets.csv", Format::Csv, false),
+        ] {
+            let mut columns: Vec<_> = STANDARD.into();
+            if wide {
+                columns.push(NETNS);
+                columns.extend(MORE);
+            }
+            let mut text = Vec::new();
+            let mut output = Output::new(&mut text, format, Columns(columns));
+            let done = output.head().and_then(|()| output.rows(&rows));
+            assert!(done.is_ok(), "{done:?}");
+            drop(output);
+            golden::check(name, &String::from_utf8_lossy(&text))?;
+        }
+        Ok(())
     }
 
     /// What is drawn, with its escapes to be seen.

@@ -1,0 +1,61 @@
+//! What `replay` shows of two fixed logs, byte for byte: one has every kind of record
+//! with every field, the other draws every verdict.
+
+use std::path::Path;
+use std::process::Command;
+
+#[path = "support/golden.rs"]
+mod golden;
+
+/// What a command shows, run where the logs are; its exit code is appended.
+fn shown(arguments: &str) -> Result<String, String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_kaprobe"))
+        .args(arguments.split_whitespace())
+        .env("TZ", "UTC")
+        .env_remove("NO_COLOR")
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden"))
+        .output()
+        .map_err(|why| format!("cannot run kaprobe: {why}"))?;
+    let code = output.status.code();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8(text).map_err(|why| why.to_string())?;
+    Ok(format!("{text}exit {code:?}\n"))
+}
+
+#[test]
+fn output_is_what_it_was() -> Result<(), String> {
+    let mut wrong = Vec::new();
+    for (name, arguments) in [
+        ("records.txt", "records.jsonl"),
+        ("records-wide.txt", "records.jsonl -w --color always"),
+        ("records-rfc3339.txt", "records.jsonl --time rfc3339"),
+        ("records-unix.txt", "records.jsonl --time unix -H"),
+        ("records-mono.txt", "records.jsonl --time mono -e probe"),
+        ("records-relative.txt", "records.jsonl --time relative -q"),
+        ("records.json", "records.jsonl --json"),
+        ("records.csv", "records.jsonl --format csv"),
+        ("verdicts.txt", "verdicts.jsonl -e verdict"),
+        ("verdicts.json", "verdicts.jsonl -e verdict --json -q"),
+        (
+            "merged.txt",
+            "records.jsonl verdicts.jsonl -P 5672 -e default",
+        ),
+        (
+            "merged.csv",
+            "records.jsonl verdicts.jsonl -p 666 --format csv",
+        ),
+        ("summary.txt", "verdicts.jsonl --summary"),
+        (
+            "summary.json",
+            "verdicts.jsonl records.jsonl --summary --json",
+        ),
+    ] {
+        let text = shown(&format!("replay {arguments}"))?;
+        wrong.extend(golden::check(name, &text).err());
+    }
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(wrong.join("\n"))
+    }
+}

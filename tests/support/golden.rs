@@ -1,0 +1,35 @@
+//! Output held to files byte for byte. `KAPROBE_BLESS=1` writes them anew: then git shows
+//! what has changed, and the commit says why.
+
+use std::env;
+use std::fs;
+use std::path::Path;
+
+/// Compares a text with `tests/golden/expected/NAME`.
+///
+/// # Errors
+/// Names the first line that differs.
+pub fn check(name: &str, text: &str) -> Result<(), String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/golden/expected")
+        .join(name);
+    if env::var_os("KAPROBE_BLESS").is_some() {
+        return fs::write(&path, text).map_err(|why| format!("{}: {why}", path.display()));
+    }
+    let expected = fs::read_to_string(&path).map_err(|why| format!("{}: {why}", path.display()))?;
+    if text == expected {
+        return Ok(());
+    }
+    let mut pairs = (1..).zip(expected.lines().zip(text.lines()));
+    let differing = pairs.find(|(_, (expected, line))| expected != line);
+    Err(match differing {
+        Some((number, (expected, line))) => {
+            format!("{name}:{number}\n  expected: {expected}\n       got: {line}")
+        }
+        None => format!(
+            "{name}: {} lines expected, got {}",
+            expected.lines().count(),
+            text.lines().count()
+        ),
+    })
+}
