@@ -1,28 +1,21 @@
 //! `kaprobe doctor`: what this kernel and these privileges allow, found by trying.
 
-use std::{
-    fmt::{self, Display},
-    fs,
-    io::{self, Write as _},
-    os::fd::AsFd as _,
-};
+use std::fmt::{self, Display};
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, Result};
 use serde::{Serialize, Serializer};
 
-use crate::{
-    escape,
-    event::Hook,
-    exit,
-    host::{
-        fds,
-        privilege::{Privilege, Privileges, raise_memlock},
-    },
-    kernel::{self, Survey, Tried},
-    sockets::row::Source,
-    way::Way,
-    words::Word as _,
-};
+use crate::event::Hook;
+use crate::host::fds;
+use crate::host::privilege::{Privilege, Privileges, raise_memlock};
+use crate::kernel::{self, Survey, Tried};
+use crate::sockets::row::Source;
+use crate::way::Way;
+use crate::words::Word as _;
+use crate::{escape, exit};
 
 /// Runs `kaprobe doctor`: tries everything, takes it back, and tells on stdout what
 /// came of it. The exit code says whether tracing is possible, and if not, why.

@@ -1,19 +1,15 @@
 //! Waits for a reason to end a trace: a signal, the clock, or nobody left to read.
 
-use std::{
-    io,
-    os::fd::{AsFd as _, OwnedFd},
-    process, thread,
-    time::Duration,
-};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
+use std::{io, process, thread};
 
 use anyhow::{Context as _, Result};
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    runtime::Builder,
-    signal::unix::{Signal, SignalKind, signal},
-    time,
-};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::Builder;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time;
 
 use crate::kernel::Stop;
 

@@ -1,7 +1,9 @@
 //! What a source yields: the kernel's facts, decoded and checked, with no meaning
 //! added yet.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::escape::Escaped;
 use crate::sockets::row::Row;

@@ -1,18 +1,12 @@
 //! Parses, plans, runs, exits.
 
-use std::{
-    env,
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::env;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
 
-use kaprobe::{
-    audit,
-    cli::{self, Asked, Command},
-    demo, doctor, exit, memory,
-    plan::{AuditPlan, ReplayPlan, SocketsPlan, TracePlan},
-    replay, sockets, trace,
-};
+use kaprobe::cli::{self, Asked, Command};
+use kaprobe::plan::{AuditPlan, ReplayPlan, SocketsPlan, TracePlan};
+use kaprobe::{audit, demo, doctor, exit, memory, replay, sockets, trace};
 
 fn main() -> ExitCode {
     memory::use_little();

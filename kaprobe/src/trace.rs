@@ -9,39 +9,32 @@
 
 mod snapshot;
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    num::NonZeroUsize,
-    path::Path,
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
-    thread,
-    time::Instant,
-};
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Instant;
+use std::{fs, thread};
 
 use anyhow::{Context as _, Result, anyhow};
 
-use crate::{
-    correlate::Correlator,
-    ending,
-    escape::Escaped,
-    event::Event,
-    exit,
-    filter::Filter,
-    host::{
-        self,
-        netns::Netns,
-        owner::Owners,
-        privilege::{Privileges, raise_memlock},
-    },
-    kernel::{Attached, Stop, Tracer, Wanted},
-    plan::{KernelFilter, TracePlan},
-    record::{self, EventName, Header, WallTime},
-    report::{self, Outcome},
-    sink::{self, SinkError, Sinks},
-    source::Source,
-    verdict::{Judge, known::Known, stage},
-};
+use crate::correlate::Correlator;
+use crate::escape::Escaped;
+use crate::event::Event;
+use crate::filter::Filter;
+use crate::host;
+use crate::host::netns::Netns;
+use crate::host::owner::Owners;
+use crate::host::privilege::{Privileges, raise_memlock};
+use crate::kernel::{Attached, Stop, Tracer, Wanted};
+use crate::plan::{KernelFilter, TracePlan};
+use crate::record::{self, EventName, Header, WallTime};
+use crate::report::{self, Outcome};
+use crate::sink::{self, SinkError, Sinks};
+use crate::source::Source;
+use crate::verdict::known::Known;
+use crate::verdict::{Judge, stage};
+use crate::{ending, exit};
 use snapshot::Snapshot;
 
 /// How many sockets are kept in mind.

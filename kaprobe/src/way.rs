@@ -59,7 +59,7 @@ impl FromStr for Way {
 
 #[cfg(test)]
 mod tests {
-    use super::{UnknownWay, Way};
+    use crate::way::{UnknownWay, Way};
 
     #[test]
     fn names_are_read_back() {

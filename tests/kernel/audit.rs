@@ -12,12 +12,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use socket2::{SockRef, TcpKeepalive};
 
-use super::support::cpu::OwnCpu;
-use super::support::ipvs::{self, Network};
-use super::support::kaprobe::{self, Kaprobe};
-use super::support::netns;
-use super::support::package::Root;
-use super::support::snapshot::inode;
+use crate::support::cpu::OwnCpu;
+use crate::support::ipvs::{self, Network};
+use crate::support::kaprobe::{self, Kaprobe};
+use crate::support::netns;
+use crate::support::package::Root;
+use crate::support::snapshot::inode;
 
 const SCHEMA: &str = include_str!("../../schema/kaprobe-audit.schema.json");
 

@@ -10,11 +10,11 @@ use anyhow::{Context as _, Error, Result, anyhow, bail, ensure};
 use kaprobe::traffic::pair::{Keepalive, Pair, Path, Planned, Side};
 use serde_json::Value;
 
-use super::exact::monotonic_ns;
-use super::support::cpu::OwnCpu;
-use super::support::kaprobe::{Kaprobe, binary, wait_until};
-use super::support::log::{self, Record};
-use super::support::netns;
+use crate::exact::monotonic_ns;
+use crate::support::cpu::OwnCpu;
+use crate::support::kaprobe::{Kaprobe, binary, wait_until};
+use crate::support::log::{self, Record};
+use crate::support::netns;
 
 /// Settings that end by count, by TCP_USER_TIMEOUT, and by what is inherited. None ends
 /// so close to a user timeout that a late timer would make it a probe less: the wheel is

@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::support::package::Root;
-use super::support::{kaprobe, netns};
+use crate::support::package::Root;
+use crate::support::{kaprobe, netns};
 
 const TABLES: &str = include_str!("../../docs/servers.md");
 

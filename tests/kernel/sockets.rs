@@ -12,10 +12,10 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use socket2::{SockRef, TcpKeepalive};
 
-use super::support::process::{Part, Process};
-use super::support::snapshot::{self, by_inode, inode, parse};
-use super::support::unprivileged::{self, Reachable};
-use super::support::{kaprobe, netns, timers};
+use crate::support::process::{Part, Process};
+use crate::support::snapshot::{self, by_inode, inode, parse};
+use crate::support::unprivileged::{self, Reachable};
+use crate::support::{kaprobe, netns, timers};
 
 /// The sysctls of a namespace: idle time, interval, count.
 type Sysctls = [u32; 3];

@@ -19,9 +19,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use socket2::{SockRef, TcpKeepalive};
 
-use super::support::process::Sleeper;
-use super::support::unprivileged::{self, NOBODY, Reachable, run};
-use super::support::{kaprobe, mounts, netns, snapshot};
+use crate::support::process::Sleeper;
+use crate::support::unprivileged::{self, NOBODY, Reachable, run};
+use crate::support::{kaprobe, mounts, netns, snapshot};
 
 /// How many connections, and how many namespaces, have to come and go.
 const CONNECTIONS: u64 = 2000;

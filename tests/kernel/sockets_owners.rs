@@ -14,9 +14,9 @@ use procfs::process::{FDTarget, Process};
 use serde_json::{Value, json};
 use socket2::Socket;
 
-use super::support::holder::{self, Holder};
-use super::support::process::Sleeper;
-use super::support::{doctor, kaprobe, netns, snapshot, unprivileged};
+use crate::support::holder::{self, Holder};
+use crate::support::process::Sleeper;
+use crate::support::{doctor, kaprobe, netns, snapshot, unprivileged};
 
 /// The iterator over descriptors tells of a process's sockets what /proc does, whatever
 /// else it has open; where that hides something it is not made use of.

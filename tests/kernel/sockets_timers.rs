@@ -13,9 +13,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::support::package::Root;
-use super::support::timers::{self, Key, Sightings};
-use super::support::{kaprobe, netns, snapshot, stage};
+use crate::support::package::Root;
+use crate::support::timers::{self, Key, Sightings};
+use crate::support::{kaprobe, netns, snapshot, stage};
 
 const CLIENT: Start = Start::Connected(Side::Client);
 const SERVER: Start = Start::Connected(Side::Server);

@@ -2,11 +2,10 @@
 
 use std::fmt::{self, Display};
 
-use super::{
-    fate::{Connection, Fate, Judgement, Set, Why, latest},
-    timeouts::Timeout,
-};
-use crate::{event::Origin, words::words};
+use crate::audit::fate::{Connection, Fate, Judgement, Set, Why, latest};
+use crate::audit::timeouts::Timeout;
+use crate::event::Origin;
+use crate::words::words;
 
 /// The kernel's default keepalive time, s: no advice is longer.
 const LONGEST_S: u64 = 7_200;
@@ -113,10 +112,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{
-        audit::fate::{HEARD, judge},
-        verdict::known::Answer,
-    };
+    use crate::audit::fate::{HEARD, judge};
+    use crate::verdict::known::Answer;
 
     /// The socket after the advice was followed, as the kernel makes it.
     fn followed(mut it: Connection, advice: &Advice) -> Connection {

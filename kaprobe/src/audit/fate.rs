@@ -6,14 +6,13 @@
 //! net/ipv4/tcp_timer.c). A timer that is set keeps its expiry until it fires, whatever
 //! the sysctls say by then.
 
-use super::timeouts::Timeout;
-use crate::{
-    event::Origin,
-    record::State,
-    sockets::{forecast::Watch, row::Row},
-    verdict::known::Answer,
-    words::words,
-};
+use crate::audit::timeouts::Timeout;
+use crate::event::Origin;
+use crate::record::State;
+use crate::sockets::forecast::Watch;
+use crate::sockets::row::Row;
+use crate::verdict::known::Answer;
+use crate::words::words;
 
 /// What becomes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

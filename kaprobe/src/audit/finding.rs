@@ -8,17 +8,13 @@
 
 use std::net::IpAddr;
 
-use super::{
-    advice::{Place, advise},
-    fate::{Connection, Fate, Why, judge},
-    timeouts::Timeouts,
-};
-use crate::{
-    escape::Escaped,
-    event::{Cause, Origin},
-    record::{Family, WallTime, record},
-    sockets::row::Row,
-};
+use crate::audit::advice::{Place, advise};
+use crate::audit::fate::{Connection, Fate, Why, judge};
+use crate::audit::timeouts::Timeouts;
+use crate::escape::Escaped;
+use crate::event::{Cause, Origin};
+use crate::record::{Family, WallTime, record};
+use crate::sockets::row::Row;
 
 record! {
     /// A connection and its fate. What is also in a row of `kaprobe sockets` has the

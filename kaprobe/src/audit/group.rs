@@ -1,17 +1,14 @@
 //! Connections of one program to one place, of one fate and one remedy: a line each,
 //! however many there are. Pure.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use super::{
-    advice::Place,
-    fate::{Fate, Why},
-    finding::Finding,
-};
-use crate::{escape::Escaped, histogram::Histogram};
+use crate::audit::advice::Place;
+use crate::audit::fate::{Fate, Why};
+use crate::audit::finding::Finding;
+use crate::escape::Escaped;
+use crate::histogram::Histogram;
 
 /// Processes and idle times of a group that are told.
 const MOST_PIDS: usize = 4;

@@ -1,22 +1,19 @@
 //! Reads logs for what they show of idle timeouts.
 
-use std::{
-    fs::File,
-    io::{self, Write as _},
-    net::IpAddr,
-    os::fd::AsFd as _,
-};
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::net::IpAddr;
+use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, Result};
 
-use super::timeouts::Learned;
-use crate::{
-    escape::Escaped,
-    plan::Input,
-    replay::{Item, Log},
-    trace::MAX_SOCKETS,
-    verdict::{Judge, learned::Bracket},
-};
+use crate::audit::timeouts::Learned;
+use crate::escape::Escaped;
+use crate::plan::Input;
+use crate::replay::{Item, Log};
+use crate::trace::MAX_SOCKETS;
+use crate::verdict::Judge;
+use crate::verdict::learned::Bracket;
 
 impl Learned for Judge {
     fn bracket(&self, remote: (IpAddr, u16)) -> Option<Bracket> {

@@ -9,26 +9,21 @@ mod learn;
 mod output;
 pub mod timeouts;
 
-use std::{
-    collections::HashSet,
-    io::{self, BufWriter},
-};
+use std::collections::HashSet;
+use std::io::{self, BufWriter};
 
 use anyhow::Result;
 
-use self::{
-    finding::Finding,
-    group::Groups,
-    output::Output,
-    timeouts::{Timeout, Timeouts},
-};
-use crate::{
-    exit, host,
-    plan::AuditPlan,
-    record::State,
-    sink,
-    sockets::{self, row::Row, snapshot::Snapshots},
-};
+use crate::audit::finding::Finding;
+use crate::audit::group::Groups;
+use crate::audit::output::Output;
+use crate::audit::timeouts::{Timeout, Timeouts};
+use crate::plan::AuditPlan;
+use crate::record::State;
+use crate::sockets;
+use crate::sockets::row::Row;
+use crate::sockets::snapshot::Snapshots;
+use crate::{exit, host, sink};
 
 /// Runs `kaprobe audit`: [`exit::Code::Ok`] where every connection could be looked at, and
 /// is safe.

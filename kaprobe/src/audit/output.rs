@@ -1,28 +1,22 @@
 //! The audit as text for people; and as JSON lines and CSV, a line a connection.
 
-use std::{
-    fmt::Write as _,
-    io::{self, Write},
-};
+use std::fmt::Write as _;
+use std::io::{self, Write};
 
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::{
-    advice::Place,
-    fate::{Fate, Why},
-    finding::Finding,
-    group::{Group, Groups, Key, Peers},
-    timeouts::Timeouts,
-};
-use crate::{
-    histogram::{Bars, Histogram},
-    plan::Format,
-    sink::{Ms, endpoint, field_text, word},
-    sockets::{NOTHING, UNSEEN},
-    verdict::known::Answer,
-    words::Word as _,
-};
+use crate::audit::advice::Place;
+use crate::audit::fate::{Fate, Why};
+use crate::audit::finding::Finding;
+use crate::audit::group::{Group, Groups, Key, Peers};
+use crate::audit::timeouts::Timeouts;
+use crate::histogram::{Bars, Histogram};
+use crate::plan::Format;
+use crate::sink::{Ms, endpoint, field_text, word};
+use crate::sockets::{NOTHING, UNSEEN};
+use crate::verdict::known::Answer;
+use crate::words::Word as _;
 
 /// How wide pictures are.
 const WIDTH: usize = 72;
@@ -371,12 +365,10 @@ mod tests {
     use insta::assert_snapshot;
 
     use super::*;
-    use crate::{
-        audit::timeouts::Timeout,
-        escape::Escaped,
-        record::{Family, State, WallTime},
-        sample::golden,
-    };
+    use crate::audit::timeouts::Timeout;
+    use crate::escape::Escaped;
+    use crate::record::{Family, State, WallTime};
+    use crate::sample::golden;
 
     fn finding(fate: Fate, why: Option<Why>, comm: &[u8]) -> Finding {
         let [here, there] = [1, 2].map(|host| IpAddr::from([10, 0, 0, host]));

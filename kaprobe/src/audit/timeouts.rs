@@ -2,14 +2,10 @@
 
 use std::net::IpAddr;
 
-use crate::{
-    escape::Escaped,
-    record::HostTimeout,
-    verdict::{
-        known::{Answer, Middlebox},
-        learned::Bracket,
-    },
-};
+use crate::escape::Escaped;
+use crate::record::HostTimeout;
+use crate::verdict::known::{Answer, Middlebox};
+use crate::verdict::learned::Bracket;
 
 /// An idle timeout on the way of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,7 +158,8 @@ impl Timeouts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{record::LearnedOf, verdict::known::middleboxes};
+    use crate::record::LearnedOf;
+    use crate::verdict::known::middleboxes;
 
     struct One(Bracket);
 

@@ -3,8 +3,8 @@
 
 use std::num::NonZeroUsize;
 
-use super::ns;
 use crate::audit::fate::{Connection, OnTheWay, Why, zombie};
+use crate::correlate::ns;
 use crate::ends::Ends;
 use crate::event::{Kind, SocketEvent};
 use crate::recent::Recent;

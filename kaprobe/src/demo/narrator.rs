@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::cast::Role;
+use crate::demo::cast::Role;
 use crate::event::Cause;
 use crate::record::{Direction, Errno, EventName, Record, WallTime};
 use crate::words::Word as _;

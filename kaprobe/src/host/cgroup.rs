@@ -1,23 +1,17 @@
 //! cgroups of the unified hierarchy (v2): from a path to what BPF programs know
 //! them by. Sockets belong to one of these, whatever v1 hierarchies there are beside.
 
-use std::{
-    collections::HashMap,
-    ffi::OsString,
-    fs, io,
-    os::unix::{
-        ffi::{OsStrExt as _, OsStringExt as _},
-        fs::MetadataExt as _,
-    },
-    path::{Path, PathBuf},
-};
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use anyhow::{Context as _, Result, bail};
-use rustix::{
-    fd::{AsFd, OwnedFd},
-    fs::{AtFlags, CWD, Mode, OFlags, StatxFlags},
-    io::Errno,
-};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+use rustix::io::Errno;
 
 use crate::escape::Escaped;
 
@@ -220,10 +214,8 @@ fn unescape(field: &[u8]) -> PathBuf {
 mod tests {
     use std::{process, thread};
 
-    use rustix::{
-        mount::{MountPropagationFlags, mount_bind, mount_change},
-        thread::UnshareFlags,
-    };
+    use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
+    use rustix::thread::UnshareFlags;
 
     use super::*;
 

@@ -14,8 +14,9 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir};
 use rustix::io::{Errno, Result};
 
-use super::privilege::Privileges;
-use crate::{escape::Escaped, kernel::DescriptorIterator};
+use crate::escape::Escaped;
+use crate::host::privilege::Privileges;
+use crate::kernel::DescriptorIterator;
 
 /// A descriptor that refers to a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

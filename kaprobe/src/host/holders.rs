@@ -4,14 +4,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{
-    fds::{self, Descriptors, SocketFd},
-    unseen::Unseen,
-};
-use crate::{
-    escape::Escaped,
-    record::{OwnerFd, OwnerFds},
-};
+use crate::escape::Escaped;
+use crate::host::fds::{self, Descriptors, SocketFd};
+use crate::host::unseen::Unseen;
+use crate::record::{OwnerFd, OwnerFds};
 
 /// Who holds the sockets that were asked for.
 #[derive(Debug)]

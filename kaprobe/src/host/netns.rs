@@ -1,27 +1,23 @@
 //! Network namespaces: from what a person calls one to its inode number, which is
 //! what the kernel knows it by (`net->ns.inum`).
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    fs, io,
-    os::{
-        fd::{AsRawFd as _, BorrowedFd},
-        unix::fs::MetadataExt as _,
-    },
-    path::{Path, PathBuf},
-    str::FromStr,
-};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::{fs, io};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use rustix::{
-    fd::AsFd as _,
-    fs::{Mode, OFlags},
-    io::Errno,
-    thread::{LinkNameSpaceType, move_into_link_name_space},
-};
+use rustix::fd::AsFd as _;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::{fds, unseen::Unseen};
 use crate::escape::Escaped;
+use crate::host::fds;
+use crate::host::unseen::Unseen;
 
 /// Where iproute2 keeps the namespaces that it made, by name.
 const NAMED: &str = "/run/netns";
@@ -275,7 +271,9 @@ fn is_missing(why: &anyhow::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::symlink, process::id};
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::process::id;
 
     use super::*;
 

@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 
 use hashbrown::{HashMap, HashSet};
 
-use super::fds::{self, Descriptors, SocketFd};
 use crate::event::{Event, Owner, SocketEvent};
+use crate::host::fds::{self, Descriptors, SocketFd};
 use crate::kernel::DescriptorIterator;
 use crate::sockets::row::Row;
 

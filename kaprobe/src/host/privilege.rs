@@ -1,11 +1,10 @@
 //! What kaprobe is allowed to do here.
 
-use std::{fs, io, path::Path};
+use std::path::Path;
+use std::{fs, io};
 
-use rustix::{
-    process::{Resource, Rlimit, geteuid, getrlimit, setrlimit},
-    thread::{CapabilitySet, capabilities},
-};
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
+use rustix::thread::{CapabilitySet, capabilities};
 use serde::Serialize;
 
 use crate::exit;

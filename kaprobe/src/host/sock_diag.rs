@@ -1,32 +1,27 @@
 //! TCP sockets as netlink's sock_diag tells of them: what `ss` shows, for whoever may
 //! not load BPF programs. It knows nothing of keepalive settings.
 
-use std::{
-    io,
-    mem::{offset_of, size_of},
-    time::Duration,
-};
+use std::io;
+use std::mem::{offset_of, size_of};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use netlink_packet_core::{
     DefaultNla, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla as _,
     parse_u64,
 };
-use netlink_packet_sock_diag::{
-    SockDiagMessage,
-    constants::{AF_INET, AF_INET6, IPPROTO_TCP},
-    inet::{
-        ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, Timer as Pending,
-        nlas::Nla,
-    },
+use netlink_packet_sock_diag::SockDiagMessage;
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
+use netlink_packet_sock_diag::inet::nlas::Nla;
+use netlink_packet_sock_diag::inet::{
+    ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, Timer as Pending,
 };
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+use netlink_sys::{Socket, SocketAddr};
 
-use crate::{
-    event::Instant,
-    record::{Family, State, WallTime},
-    sockets::row::{Row, Source, Timer},
-};
+use crate::event::Instant;
+use crate::record::{Family, State, WallTime};
+use crate::sockets::row::{Row, Source, Timer};
 
 /// `INET_DIAG_CGROUP_ID`, include/uapi/linux/inet_diag.h: since 5.8.
 const CGROUP_ID: u16 = 21;

@@ -11,8 +11,8 @@ use std::thread;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, Socket, Type};
 
-use super::netns;
 use crate::escape::Escaped;
+use crate::host::netns;
 use crate::record::HostTimeout;
 
 /// Where the sysctls of conntrack are: those of the reader's namespace.

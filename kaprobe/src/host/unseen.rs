@@ -4,7 +4,8 @@ use std::fmt;
 
 use rustix::fd::BorrowedFd;
 
-use super::{fds, privilege::Privileges};
+use crate::host::fds;
+use crate::host::privilege::Privileges;
 
 /// What can't be seen of the host's processes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

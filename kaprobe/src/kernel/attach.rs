@@ -1,16 +1,17 @@
 //! Attaching: which programs each way takes, and trying the ways in turn.
 
-use std::{collections::BTreeSet, path::Path};
+use std::collections::BTreeSet;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::{
-    Ebpf,
-    programs::{Program, ProgramError},
-    sys::SyscallError,
-};
+use aya::Ebpf;
+use aya::programs::{Program, ProgramError};
+use aya::sys::SyscallError;
 
-use super::btf::KernelTypes;
-use crate::{event::Hook, exit, way::Way};
+use crate::event::Hook;
+use crate::exit;
+use crate::kernel::btf::KernelTypes;
+use crate::way::Way;
 
 /// Where the kernel lists its kprobe event source, if it was built with
 /// CONFIG_KPROBE_EVENTS.

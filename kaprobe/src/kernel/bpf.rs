@@ -1,10 +1,8 @@
 //! The system call bpf(2), for what aya does not do.
 
-use std::{
-    io,
-    mem::size_of,
-    os::fd::{FromRawFd as _, OwnedFd, RawFd},
-};
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 
 use aya_obj::generated::{bpf_attr, bpf_cmd};
 

@@ -3,21 +3,19 @@
 //! Members are found by name and by whether they exist, never by kernel version:
 //! stable kernels carry moves that a version number does not tell.
 
-use std::{
-    cell::{OnceCell, RefCell},
-    collections::BTreeMap,
-    fs::File,
-    io,
-    os::fd::AsRawFd as _,
-};
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd as _;
 
 use anyhow::{Context as _, Result, bail};
 use btf_rs::{Backend, Btf, BtfType, Type};
 use kaprobe_ebpf::config::{ABSENT, DescriptorOffsets, Offsets};
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::{attach, loader};
 use crate::exit;
+use crate::kernel::{attach, loader};
 
 /// Where the kernel publishes its types.
 pub const PATH: &str = "/sys/kernel/btf/vmlinux";

@@ -8,7 +8,8 @@
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_prog_type};
 use kaprobe_ebpf::config::{ABSENT, RDONLY_CAST, Types};
 
-use super::{bpf, btf::KernelTypes};
+use crate::kernel::bpf;
+use crate::kernel::btf::KernelTypes;
 
 /// One instruction, as it lies in an object.
 type Instruction = [u8; 8];

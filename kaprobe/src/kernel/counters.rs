@@ -1,24 +1,23 @@
 //! What could not be delivered, hook by hook, as the programs and the kernel count it.
 
-use std::{
-    io,
-    mem::size_of,
-    os::fd::AsFd as _,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::io;
+use std::mem::size_of;
+use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use aya::{Ebpf, maps::Map, util::nr_cpus};
+use aya::Ebpf;
+use aya::maps::Map;
+use aya::util::nr_cpus;
 use kaprobe_ebpf::wire::{counter, kind};
-use rustix::{mm::ProtFlags, param::page_size};
+use rustix::mm::ProtFlags;
+use rustix::param::page_size;
 
-use super::{
-    attach::{self, Attached},
-    clock,
-    mapping::Mapping,
-    missed::Watched,
-};
 use crate::event::{Cause, Hook, Kind, Lost, LostWhy};
+use crate::kernel::attach::{self, Attached};
+use crate::kernel::clock;
+use crate::kernel::mapping::Mapping;
+use crate::kernel::missed::Watched;
 
 /// Reads the counters, and tells what is new in them.
 pub struct Counters {

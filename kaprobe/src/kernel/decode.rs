@@ -1,9 +1,7 @@
 //! From the wire to an event: every value checked, every unit made explicit.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use kaprobe_ebpf::wire::{self, cause, flag, kind};
 

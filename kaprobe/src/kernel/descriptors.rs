@@ -4,14 +4,14 @@
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result, ensure};
-use aya::{Ebpf, programs::Iter};
+use aya::Ebpf;
+use aya::programs::Iter;
 use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd};
-use kaprobe_ebpf::{
-    config::DescriptorOffsets,
-    wire::{DESCRIPTOR_SIZE, Descriptor},
-};
+use kaprobe_ebpf::config::DescriptorOffsets;
+use kaprobe_ebpf::wire::{DESCRIPTOR_SIZE, Descriptor};
 
-use super::{bpf, btf::KernelTypes, iterator};
+use crate::kernel::btf::KernelTypes;
+use crate::kernel::{bpf, iterator};
 
 /// The iterator, in the kernel. It sees the pid namespace of the thread that reads.
 #[derive(Debug)]

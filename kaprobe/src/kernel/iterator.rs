@@ -7,22 +7,19 @@ use std::fs::File;
 use std::io::{ErrorKind, Read as _};
 
 use anyhow::{Context as _, Result, ensure};
-use aya::{Ebpf, programs::Iter};
+use aya::Ebpf;
+use aya::programs::Iter;
 use kaprobe_ebpf::wire::{self, flag};
 
-use super::{
-    attach::{self, Attacher},
-    btf::KernelTypes,
-    clock,
-    decode::{self, DecodeError, Decoder, ticks_until},
-    descriptors::DescriptorIterator,
-    tracer::{Wanted, config, learn, load},
-};
-use crate::{
-    event::{Hook, Origin},
-    record::{Family, State, WallTime},
-    sockets::row::{Row, Source, Timer},
-};
+use crate::event::{Hook, Origin};
+use crate::kernel::attach::{self, Attacher};
+use crate::kernel::btf::KernelTypes;
+use crate::kernel::clock;
+use crate::kernel::decode::{self, DecodeError, Decoder, ticks_until};
+use crate::kernel::descriptors::DescriptorIterator;
+use crate::kernel::tracer::{Wanted, config, learn, load};
+use crate::record::{Family, State, WallTime};
+use crate::sockets::row::{Row, Source, Timer};
 
 /// How many pieces are read at once.
 const AT_ONCE: usize = 256;

@@ -5,7 +5,7 @@ use aya::{Btf, EbpfLoader};
 use aya_obj::btf::{BtfType, Func, FuncLinkage, Ptr};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::btf::KernelTypes;
+use crate::kernel::btf::KernelTypes;
 
 /// A loader that has not read the kernel's types.
 ///

@@ -1,11 +1,9 @@
 //! Pages of a BPF map, in this process's memory too.
 
-use std::{
-    ffi::c_void,
-    io,
-    os::fd::BorrowedFd,
-    ptr::{self, NonNull},
-};
+use std::ffi::c_void;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::ptr::{self, NonNull};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 

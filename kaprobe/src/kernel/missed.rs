@@ -4,16 +4,14 @@
 //! 5.12), a kprobe that is hit while another one is handled too (`missed` of its
 //! link, since 6.7).
 
-use std::{
-    io,
-    mem::{size_of, zeroed},
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
-};
+use std::io;
+use std::mem::{size_of, zeroed};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use aya::programs::{Program, loaded_links};
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_prog_info};
 
-use super::bpf;
+use crate::kernel::bpf;
 
 /// A program whose misses are counted. It holds the program and its links in the
 /// kernel for as long as it lives.

@@ -17,13 +17,11 @@ mod ring;
 mod survey;
 mod tracer;
 
-pub use self::{
-    attach::Attached,
-    btf::PATH as BTF_PATH,
-    clock::now,
-    decode::{DecodeError, Decoder},
-    descriptors::DescriptorIterator,
-    iterator::SocketIterator,
-    survey::{Survey, Tried, survey},
-    tracer::{Stop, Tracer, Wanted},
-};
+pub use crate::kernel::attach::Attached;
+pub use crate::kernel::btf::PATH as BTF_PATH;
+pub use crate::kernel::clock::now;
+pub use crate::kernel::decode::{DecodeError, Decoder};
+pub use crate::kernel::descriptors::DescriptorIterator;
+pub use crate::kernel::iterator::SocketIterator;
+pub use crate::kernel::survey::{Survey, Tried, survey};
+pub use crate::kernel::tracer::{Stop, Tracer, Wanted};

@@ -3,17 +3,16 @@
 //! As aya does, but that the data is mapped once: twice in a row, as is usual, spares a
 //! look at where it ends, and counts as twice the memory.
 
-use std::{
-    os::fd::{AsFd, BorrowedFd},
-    ptr,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
-};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::ptr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Map, MapData};
-use rustix::{mm::ProtFlags, param::page_size};
+use rustix::mm::ProtFlags;
+use rustix::param::page_size;
 
-use super::mapping::Mapping;
+use crate::kernel::mapping::Mapping;
 
 /// `BPF_RINGBUF_HDR_SZ`: bytes before each record, the first four of them its length.
 const HEADER: usize = 8;

@@ -4,14 +4,13 @@
 use anyhow::Result;
 use kaprobe_ebpf::config::Config;
 
-use super::{
-    attach::{self, Attacher},
-    btf::KernelTypes,
-    descriptors::DescriptorIterator,
-    iterator::SocketIterator,
-    tracer::{self, Wanted},
-};
-use crate::{event::Hook, way::Way};
+use crate::event::Hook;
+use crate::kernel::attach::{self, Attacher};
+use crate::kernel::btf::KernelTypes;
+use crate::kernel::descriptors::DescriptorIterator;
+use crate::kernel::iterator::SocketIterator;
+use crate::kernel::tracer::{self, Wanted};
+use crate::way::Way;
 
 /// Bytes of a ring buffer that nothing is written to: a page, of the largest size
 /// that Linux has.

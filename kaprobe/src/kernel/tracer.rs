@@ -1,39 +1,34 @@
 //! Loads the programs, attaches them, and yields what they see.
 
-use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use aya::{
-    Ebpf, Pod,
-    maps::{Array, LpmTrie, Map, lpm_trie::Key},
-};
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, LpmTrie, Map};
+use aya::{Ebpf, Pod};
 use aya_log::EbpfLogger;
 use ipnet::IpNet;
 use kaprobe_ebpf::config::{Config, Learned, MAX_CGROUPS, MAX_NETNS, State, filter, key};
-use rustix::{
-    event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
-    time::Timespec,
-};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::time::Timespec;
 
-use super::{
-    attach::{self, Attached, Attacher},
-    btf::KernelTypes,
-    cast, clock,
-    counters::{self, Counters},
-    decode::Decoder,
-    descriptors::DescriptorIterator,
-    learn, loader,
-    ring::Ring,
-};
-use crate::{
-    event::{Event, Hook, Instant},
-    host::cgroup::Cgroup,
-    plan::KernelFilter,
-    ports::PortSet,
-    record::Family,
-    source::Source,
-    way::Way,
-};
+use crate::event::{Event, Hook, Instant};
+use crate::host::cgroup::Cgroup;
+use crate::kernel::attach::{self, Attached, Attacher};
+use crate::kernel::btf::KernelTypes;
+use crate::kernel::counters::{self, Counters};
+use crate::kernel::decode::Decoder;
+use crate::kernel::descriptors::DescriptorIterator;
+use crate::kernel::ring::Ring;
+use crate::kernel::{cast, clock, learn, loader};
+use crate::plan::KernelFilter;
+use crate::ports::PortSet;
+use crate::record::Family;
+use crate::source::Source;
+use crate::way::Way;
 
 /// The compiled programs, kept in the repository beside the digest of their sources.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/kaprobe.bpf.o");

@@ -3,8 +3,8 @@
 use std::fmt::{self, Display};
 use std::io::{self, BufRead as _, BufReader, Read};
 
-use super::line::{self, Fault, Item, Version};
 use crate::escape::{self, Escaped};
+use crate::replay::line::{self, Fault, Item, Version};
 
 /// Longest line that is read, bytes. A record has less than a thousandth of that.
 pub const LONGEST: usize = 1 << 20;

@@ -4,9 +4,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io::Read;
 
-use super::line::Item;
-use super::log::{Log, LogError, Remark};
 use crate::record::Header;
+use crate::replay::line::Item;
+use crate::replay::log::{Log, LogError, Remark};
 
 /// How many headers a log is looked at for before its first record: one for each log
 /// that it was merged from.

@@ -18,11 +18,11 @@ use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::{Context as _, Result};
 
-pub use self::line::Item;
-pub use self::log::{Counts, LONGEST, Log, LogError, Remark, What};
-pub use self::merge::{From, Merge};
-use self::stream::{Stop, Stream};
-use self::summary::{Look, Summary};
+pub use crate::replay::line::Item;
+pub use crate::replay::log::{Counts, LONGEST, Log, LogError, Remark, What};
+pub use crate::replay::merge::{From, Merge};
+use crate::replay::stream::{Stop, Stream};
+use crate::replay::summary::{Look, Summary};
 
 use crate::escape::Escaped;
 use crate::exit;

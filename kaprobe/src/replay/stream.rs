@@ -2,14 +2,14 @@
 
 use std::fs::File;
 
-use super::line::Item;
-use super::log::{LogError, Remark};
-use super::merge::{From, Merge};
-use super::story::Stories;
 use crate::escape::Escaped;
 use crate::filter::Filter;
 use crate::plan::ReplayPlan;
 use crate::record::{self, EventName, Evidence, Filters, Header, Record};
+use crate::replay::line::Item;
+use crate::replay::log::{LogError, Remark};
+use crate::replay::merge::{From, Merge};
+use crate::replay::story::Stories;
 use crate::report::Outcome;
 use crate::sink::{Head, SinkError, Sinks};
 use crate::trace::MAX_SOCKETS;

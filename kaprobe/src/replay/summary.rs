@@ -9,11 +9,11 @@ mod output;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::stream::Output;
 use crate::escape::Escaped;
 use crate::histogram::Histogram;
 use crate::recent::Recent;
 use crate::record::{Confidence, EventName, Header, LearnedOf, Record, VerdictName};
+use crate::replay::stream::Output;
 use crate::sink::{Head, SinkError};
 use crate::trace::MAX_SOCKETS;
 use crate::verdict::Judge;

@@ -11,8 +11,8 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use super::{Head, Sink, digits};
 use crate::record::{Name, Record, See, Value, name};
+use crate::sink::{Head, Sink, digits};
 
 /// The field that is there only where there are several hosts.
 const HOST: Name = name!(host);

@@ -6,8 +6,8 @@
 
 use std::io::{self, Write};
 
-use super::{Head, Sink, digits};
 use crate::record::{Header, HeaderLine, Name, Record, See, Value};
+use crate::sink::{Head, Sink, digits};
 
 pub(super) struct Json<W> {
     out: W,

@@ -15,12 +15,12 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::digits::{self, Rfc3339, Seconds};
-use super::{Head, Sink};
 use crate::escape::Escaped;
 use crate::filter::End;
 use crate::plan::{TextStyle, TimeFormat};
 use crate::record::{Direction, Errno, EventName, Record};
+use crate::sink::digits::{self, Rfc3339, Seconds};
+use crate::sink::{Head, Sink};
 use crate::words::Word as _;
 
 /// What stands where nothing is known.

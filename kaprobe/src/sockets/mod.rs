@@ -5,24 +5,18 @@ mod output;
 pub mod row;
 pub mod snapshot;
 
-use std::{
-    io::{self, IsTerminal as _, Write as _},
-    time::Duration,
-};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-pub(crate) use self::output::{NOTHING, UNSEEN};
-use self::{
-    output::{Columns, Output, Picture},
-    row::Row,
-    snapshot::{Notes, Snapshots},
-};
-use crate::{
-    ending, exit,
-    kernel::Stop,
-    plan::{Format, SocketsPlan, Sort},
-};
+use crate::kernel::Stop;
+use crate::plan::{Format, SocketsPlan, Sort};
+use crate::sockets::output::{Columns, Output, Picture};
+pub(crate) use crate::sockets::output::{NOTHING, UNSEEN};
+use crate::sockets::row::Row;
+use crate::sockets::snapshot::{Notes, Snapshots};
+use crate::{ending, exit};
 
 /// Runs `kaprobe sockets`.
 ///

@@ -1,24 +1,18 @@
 //! Rows as text, JSON lines and CSV, under the same names.
 
-use std::{
-    borrow::Cow,
-    fmt::Write as _,
-    io::{self, BufWriter, Write},
-};
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::io::{self, BufWriter, Write};
 
 use terminal_size::{Height, Width, terminal_size};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use super::{
-    row::{Row, Source, Timer},
-    snapshot::Notes,
-};
-use crate::{
-    plan::{Format, SocketsPlan},
-    record::State,
-    sink::{Ms, endpoint, field_text, word},
-    words::Word as _,
-};
+use crate::plan::{Format, SocketsPlan};
+use crate::record::State;
+use crate::sink::{Ms, endpoint, field_text, word};
+use crate::sockets::row::{Row, Source, Timer};
+use crate::sockets::snapshot::Notes;
+use crate::words::Word as _;
 
 /// What stands where there is nothing to tell.
 pub(crate) const NOTHING: &str = "-";
@@ -396,11 +390,9 @@ mod tests {
     use insta::assert_snapshot;
 
     use super::*;
-    use crate::{
-        escape::Escaped,
-        record::{Family, WallTime},
-        sample::golden,
-    };
+    use crate::escape::Escaped;
+    use crate::record::{Family, WallTime};
+    use crate::sample::golden;
 
     fn row(comm: &str) -> Row {
         let here = IpAddr::from([127, 0, 0, 1]);

@@ -8,13 +8,11 @@
 
 use std::net::IpAddr;
 
-use super::forecast::Watch;
-use crate::{
-    escape::Escaped,
-    event::{Cause, Origin},
-    record::{Family, OwnerFds, State, WallTime, record},
-    words::words,
-};
+use crate::escape::Escaped;
+use crate::event::{Cause, Origin};
+use crate::record::{Family, OwnerFds, State, WallTime, record};
+use crate::sockets::forecast::Watch;
+use crate::words::words;
 
 record! {
     /// A socket as it was. A field that does not apply, or is not known, is absent.

@@ -1,32 +1,25 @@
 //! A snapshot of the TCP sockets: read, filtered, and given their owners' names, so many
 //! at a time.
 
-use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    os::fd::AsFd as _,
-    thread,
-};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::os::fd::AsFd as _;
+use std::thread;
 
 use anyhow::{Context as _, Result, anyhow};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::row::{Row, Source};
-use crate::{
-    escape::Escaped,
-    exit,
-    filter::passes,
-    host::{
-        cgroup,
-        fds::Descriptors,
-        holders::Holders,
-        netns::{self, Netns},
-        privilege::{Privileges, raise_memlock},
-        sock_diag,
-        unseen::Unseen,
-    },
-    kernel::{SocketIterator, Wanted, now},
-    plan::Selection,
-};
+use crate::escape::Escaped;
+use crate::exit;
+use crate::filter::passes;
+use crate::host::fds::Descriptors;
+use crate::host::holders::Holders;
+use crate::host::netns::{self, Netns};
+use crate::host::privilege::{Privileges, raise_memlock};
+use crate::host::unseen::Unseen;
+use crate::host::{cgroup, sock_diag};
+use crate::kernel::{SocketIterator, Wanted, now};
+use crate::plan::Selection;
+use crate::sockets::row::{Row, Source};
 
 /// Rows whose owners are looked up together, by one walk through all descriptors. It is
 /// also what a snapshot's memory is proportional to: some 10 MB, however many sockets

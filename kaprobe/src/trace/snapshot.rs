@@ -5,19 +5,18 @@
 //! (`__lock_sock`, net/core/sock.c). A process with a thread in that sleep can't end
 //! either, and until it has its programs stay attached.
 
-use std::{
-    ffi::OsString,
-    io::{self, BufRead as _, BufReader},
-    os::unix::process::CommandExt as _,
-    process::{Child, ChildStdout, Command, Stdio},
-    sync::mpsc::SyncSender,
-    thread::{self, JoinHandle},
-};
+use std::ffi::OsString;
+use std::io::{self, BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::SyncSender;
+use std::thread::{self, JoinHandle};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::Arrival;
-use crate::{event::Event, sockets::row::Row};
+use crate::event::Event;
+use crate::sockets::row::Row;
+use crate::trace::Arrival;
 
 /// This very program, also where its file was replaced meanwhile.
 const SELF: &str = "/proc/self/exe";

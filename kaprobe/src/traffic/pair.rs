@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, TcpKeepalive, Type};
 
-use super::sockopt;
+use crate::traffic::sockopt;
 
 /// How a connection's addresses look to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -5,13 +5,13 @@
 //! the time: were they equal, an answer one tick late would make the timer fire one
 //! tick early.
 
-use super::pair::{Keepalive, Side};
-use super::script::Step::{
+use crate::traffic::pair::{Keepalive, Side};
+use crate::traffic::script::Step::{
     Abort, Close, Fill, FinTimeout, Hear, Linger2, Lock, Mark, PeerAsks, PeerReadsAll, PeerSends,
     Send, Shutdown, Silence, Unlock, Until, Vanish,
 };
-use super::script::Wait::{Ms, Probes, State};
-use super::script::{Scenario, Start, state};
+use crate::traffic::script::Wait::{Ms, Probes, State};
+use crate::traffic::script::{Scenario, Start, state};
 
 const CLIENT: Start = Start::Connected(Side::Client);
 const SERVER: Start = Start::Connected(Side::Server);

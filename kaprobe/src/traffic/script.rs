@@ -9,9 +9,9 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::lock::LockHeld;
-use super::pair::{Keepalive, Pair, Path, Planned, Side};
-use super::sockopt::{self, TcpInfo};
+use crate::traffic::lock::LockHeld;
+use crate::traffic::pair::{Keepalive, Pair, Path, Planned, Side};
+use crate::traffic::sockopt::{self, TcpInfo};
 
 /// The kernel's numbers of the TCP states that scripts wait for.
 pub mod state {

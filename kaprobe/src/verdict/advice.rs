@@ -6,11 +6,11 @@
 
 use std::net::IpAddr;
 
-use super::known::{Fit, Known};
-use super::learned::Bracket;
 use crate::escape::Escaped;
 use crate::event::Origin;
 use crate::record::{Errno, LearnedOf, Record, State};
+use crate::verdict::known::{Fit, Known};
+use crate::verdict::learned::Bracket;
 
 /// Whose timeouts fit.
 pub(super) fn names(fits: &[Fit]) -> Escaped {

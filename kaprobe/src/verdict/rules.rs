@@ -1,10 +1,10 @@
 //! The rules: which verdict follows from a record.
 
-use super::known::Known;
-use super::learned::{Bracket, Death};
-use super::{Finding, TICK_MS, advice};
 use crate::event::{Cause, Met};
 use crate::record::{Confidence, LearnedOf, Record, State, VerdictName};
+use crate::verdict::known::Known;
+use crate::verdict::learned::{Bracket, Death};
+use crate::verdict::{Finding, TICK_MS, advice};
 
 /// A connection that was quiet for less than this was not idle, ms: it is what peers
 /// and the network take for an answer.

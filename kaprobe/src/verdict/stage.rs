@@ -4,9 +4,9 @@
 //! it is read. What was only left out by its name is judged too, and has no number to
 //! be named by; what is of other sockets is not.
 
-use super::{EVIDENCE, Judge};
 use crate::filter::Filter;
 use crate::record::{EventName, Record};
+use crate::verdict::{EVIDENCE, Judge};
 
 /// Takes a record of the correlator, or of a log, to the filter and to the judge of
 /// its host; shows it where it is asked for, and what follows from it. Verdicts of a

@@ -6,7 +6,8 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{kaprobe, unprivileged::run};
+use crate::support::kaprobe;
+use crate::support::unprivileged::run;
 
 /// The ways to attach that this kernel has, by name. In a virtual machine of the
 /// matrix it must have all of them: otherwise a test that compares them shows nothing.

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use kaprobe::host::privilege::raise_memlock;
 use kaprobe::traffic::scenarios::{MARK_CONGEST, MARK_DROP};
 
-use super::{bpf, cgroup};
+use crate::support::{bpf, cgroup};
 
 // From include/uapi/linux/bpf.h.
 const BPF_PROG_LOAD: libc::c_int = 5;

@@ -21,9 +21,9 @@ use rustix::fd::AsFd;
 use rustix::system::sethostname;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
-use super::harness::Skip;
-use super::kaprobe::HANG;
-use super::mounts;
+use crate::support::harness::Skip;
+use crate::support::kaprobe::HANG;
+use crate::support::mounts;
 
 /// Where iproute2 keeps the namespaces that it made, by name.
 const NAMED: &str = "/run/netns";

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use tempfile::TempDir;
 
-use super::doctor;
-use super::log::Log;
+use crate::support::doctor;
+use crate::support::log::Log;
 
 /// Every event there is, for `-e`.
 pub const ALL_EVENTS: &str = "all";

@@ -16,10 +16,10 @@ use kaprobe::traffic::scenarios;
 use kaprobe::traffic::script::{Actor, Scenario};
 use serde::{Deserialize, Serialize};
 
-use super::log::Connection;
-use super::mounts;
-use super::netns;
-use super::stage;
+use crate::support::log::Connection;
+use crate::support::mounts;
+use crate::support::netns;
+use crate::support::stage;
 
 /// Holds a [`Part`] as JSON in a process that has one to play.
 const PART: &str = "KAPROBE_TEST_PART";

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::kaprobe;
+use crate::support::kaprobe;
 
 const SCHEMA: &str = include_str!("../../../schema/kaprobe-sockets.schema.json");
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use kaprobe::traffic::script::{self, Actor};
 
-use super::kaprobe::HANG;
+use crate::support::kaprobe::HANG;
 
 /// Plays every script to its end.
 pub fn play_out(actors: &mut [Actor]) -> Result<()> {

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set, set_thread_groups};
 use tempfile::TempDir;
 
-use super::kaprobe;
+use crate::support::kaprobe;
 
 /// A user and a group that own nothing.
 pub const NOBODY: u32 = 65534;

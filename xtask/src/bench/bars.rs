@@ -1,6 +1,6 @@
 //! What the figures should be, as ratios to others of the same run.
 
-use super::samples::{FLOOR, PEER, Run};
+use crate::bench::samples::{FLOOR, PEER, Run};
 
 /// What a subject's median should be.
 pub struct Bar {
@@ -114,8 +114,8 @@ pub fn told(run: &Run, measure: &str, subject: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::tests::run_of;
     use super::*;
+    use crate::bench::samples::tests::run_of;
 
     #[test]
     fn a_bar_is_met_or_missed() {

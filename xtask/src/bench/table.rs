@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::bars;
-use super::samples::{Figure, REFERENCES, Run};
+use crate::bench::bars;
+use crate::bench::samples::{Figure, REFERENCES, Run};
 
 /// The figures of a run; with an earlier run, what its ratios were.
 pub fn render(run: &Run, earlier: Option<&Run>) -> String {
@@ -58,9 +58,9 @@ fn short(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::tests::run;
-    use super::super::samples::{FLOOR, PEER};
     use super::*;
+    use crate::bench::samples::tests::run;
+    use crate::bench::samples::{FLOOR, PEER};
 
     #[test]
     fn a_row_shows_its_ratios_and_what_they_were() {

@@ -12,8 +12,8 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
-use super::toolchain::{BPF_LINKER, LINK_ARGS, pinned_rustc};
-use super::{DIGEST, OBJECT};
+use crate::ebpf::toolchain::{BPF_LINKER, LINK_ARGS, pinned_rustc};
+use crate::ebpf::{DIGEST, OBJECT};
 use crate::workspace;
 
 const CRATE: &str = "kaprobe-ebpf";

@@ -15,8 +15,8 @@ use anyhow::{Context, Result, bail};
 use cargo_metadata::{CargoOpt, MetadataCommand};
 use toml::Table;
 
-use super::{TARGET, TARGET_DIR};
 use crate::apt::Suites;
+use crate::ebpf::{TARGET, TARGET_DIR};
 use crate::process::{CommandExt, say};
 use crate::workspace;
 

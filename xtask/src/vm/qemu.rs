@@ -13,9 +13,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::io::FdFlags;
 
-use super::verdict::Report;
 use crate::apt;
 use crate::process::CommandExt;
+use crate::vm::verdict::Report;
 
 const PROGRAM: &str = "qemu-system-x86_64";
 

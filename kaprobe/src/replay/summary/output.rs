@@ -5,10 +5,10 @@ use std::io::{self, Write};
 
 use serde::{Serialize, Serializer};
 
-use super::{Place, Row, Summary, Timeout, Totals, Verdict};
 use crate::escape::Escaped;
 use crate::histogram::{Bars, Histogram};
 use crate::record::{EventName, LearnedOf, VerdictName};
+use crate::replay::summary::{Place, Row, Summary, Timeout, Totals, Verdict};
 use crate::sink::{Ms, endpoint};
 use crate::words::Word as _;
 use crate::wrap::wrapped;

@@ -3,10 +3,10 @@
 use insta::assert_snapshot;
 use serde_json::Value;
 
-use super::output::Look;
 use super::*;
 use crate::histogram::Bars;
 use crate::record::WallTime;
+use crate::replay::summary::output::Look;
 
 const TEXT: Look = Look::Text {
     heading: true,
