@@ -8,14 +8,15 @@ use std::os::fd::AsFd as _;
 use anyhow::{Context as _, Result};
 use serde::{Serialize, Serializer};
 
-use crate::event::Hook;
-use crate::host::fds;
+use crate::exit;
 use crate::host::privilege::{Privilege, Privileges, raise_memlock};
 use crate::kernel::{self, Survey, Tried};
-use crate::sockets::row::Source;
-use crate::way::Way;
-use crate::words::Word as _;
-use crate::{escape, exit};
+use crate::model::attach_mode::Way;
+use crate::model::event::Hook;
+use crate::model::named::Word as _;
+use crate::model::row::Source;
+use crate::owners::descriptors;
+use crate::text::escape;
 
 /// Runs `kaprobe doctor`: tries everything, takes it back, and tells on stdout what
 /// came of it. The exit code says whether tracing is possible, and if not, why.
@@ -27,8 +28,8 @@ pub fn run(json: bool) -> Result<exit::Code> {
     let tried = match privileges.check_trace() {
         Ok(()) => {
             raise_memlock();
-            let proc = fds::open_proc().context("cannot open /proc")?;
-            let of_use = fds::tells_the_same(proc.as_fd()).map_err(str::to_owned);
+            let proc = descriptors::open_proc().context("cannot open /proc")?;
+            let of_use = descriptors::tells_the_same(proc.as_fd()).map_err(str::to_owned);
             kernel::survey().map(|survey| Survey {
                 descriptors: survey.descriptors.and(of_use),
                 ..survey

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 
-use crate::escape;
+use crate::text::escape;
 
 /// What the shell sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

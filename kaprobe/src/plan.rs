@@ -12,18 +12,18 @@ use clap::ValueEnum;
 use kaprobe_ebpf::config::{MAX_CGROUPS, MAX_NETNS};
 use kaprobe_ebpf::wire::kind;
 
-use crate::audit::timeouts::Timeout;
 use crate::cli::{
     AuditArgs, FilterArgs, OutputArgs, RecordArgs, ReplayArgs, SocketArgs, SocketsArgs, TraceArgs,
 };
-use crate::escape::Escaped;
 use crate::exit;
 use crate::filter::{RecordFilter, SocketFilter, passes};
-use crate::record::{EventName, Family, Filters, State};
-use crate::sockets::row::Row;
-use crate::verdict::known::middleboxes;
-use crate::way::Way;
-use crate::words::Word as _;
+use crate::model::attach_mode::Way;
+use crate::model::named::Word as _;
+use crate::model::record::{EventName, Family, Filters, State};
+use crate::model::row::Row;
+use crate::text::escape::Escaped;
+use crate::timeout::middlebox::middleboxes;
+use crate::timeout::timeouts::Timeout;
 
 /// What `kaprobe trace` is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]

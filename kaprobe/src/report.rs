@@ -4,11 +4,11 @@
 use std::fmt::{self, Display};
 use std::io::Write as _;
 
-use crate::escape;
-use crate::event::Hook;
 use crate::filter::Counts;
 use crate::kernel::Attached;
-use crate::words::Word as _;
+use crate::model::event::Hook;
+use crate::model::named::Word as _;
+use crate::text::escape;
 
 /// What is left to tell when a trace has ended.
 #[derive(Clone, Debug, Default)]
@@ -164,8 +164,8 @@ mod tests {
     use insta::assert_snapshot;
 
     use super::*;
-    use crate::record::EventName;
-    use crate::way::Way;
+    use crate::model::attach_mode::Way;
+    use crate::model::record::EventName;
 
     #[test]
     fn the_banner_says_what_won_and_what_did_not() {

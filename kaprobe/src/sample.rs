@@ -5,17 +5,17 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use crate::correlate::Correlator;
-use crate::escape::Escaped;
-use crate::event::{
+use crate::filter::{Filter, RecordFilter};
+use crate::model::event::{
     Cause, Event, FinWait2, Hook, Instant, Kind, Lost, LostWhy, Met, Origin, Owner, PassiveReset,
     Setting, SocketEvent, SocketId,
 };
-use crate::filter::{Filter, RecordFilter};
-use crate::record::{
+use crate::model::named::Word as _;
+use crate::model::record::{
     Confidence, EventName, Evidence, Family, LearnedOf, Record, State, VerdictName, WallTime,
 };
-use crate::sockets::row::{Row, Source, Timer};
-use crate::words::Word as _;
+use crate::model::row::{Row, Source, Timer};
+use crate::text::escape::Escaped;
 
 #[path = "../../tests/support/golden.rs"]
 pub mod golden;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::event::Event;
+use crate::model::event::Event;
 
 /// Yields events in the order in which they happened.
 pub trait Source {

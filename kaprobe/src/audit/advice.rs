@@ -3,9 +3,9 @@
 use std::fmt::{self, Display};
 
 use crate::audit::fate::{Connection, Fate, Judgement, Set, Why, latest};
-use crate::audit::timeouts::Timeout;
-use crate::event::Origin;
-use crate::words::words;
+use crate::model::event::Origin;
+use crate::model::named::words;
+use crate::timeout::timeouts::Timeout;
 
 /// The kernel's default keepalive time, s: no advice is longer.
 const LONGEST_S: u64 = 7_200;
@@ -113,7 +113,7 @@ mod tests {
 
     use super::*;
     use crate::audit::fate::{HEARD, judge};
-    use crate::verdict::known::Answer;
+    use crate::timeout::middlebox::Answer;
 
     /// The socket after the advice was followed, as the kernel makes it.
     fn followed(mut it: Connection, advice: &Advice) -> Connection {
@@ -316,7 +316,7 @@ mod tests {
             let judgement = judge(Some(&it), Some(&timeout));
             let advice = advise(&it, &judgement, &timeout);
             let told = advice.map_or("nothing".to_owned(), |it| {
-                use crate::words::Word as _;
+                use crate::model::named::Word as _;
                 format!("{} {it}", it.place.word())
             });
             assert_eq!(told, expected, "{timeout_s} {keepalive} {time:?} {intvl:?}");

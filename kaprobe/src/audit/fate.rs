@@ -6,13 +6,13 @@
 //! net/ipv4/tcp_timer.c). A timer that is set keeps its expiry until it fires, whatever
 //! the sysctls say by then.
 
-use crate::audit::timeouts::Timeout;
-use crate::event::Origin;
-use crate::record::State;
-use crate::sockets::forecast::Watch;
-use crate::sockets::row::Row;
-use crate::verdict::known::Answer;
-use crate::words::words;
+use crate::keepalive::forecast::Watch;
+use crate::model::event::Origin;
+use crate::model::named::words;
+use crate::model::record::State;
+use crate::model::row::Row;
+use crate::timeout::middlebox::Answer;
+use crate::timeout::timeouts::Timeout;
 
 /// What becomes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -429,7 +429,7 @@ mod tests {
     }
 
     fn told(it: Judgement) -> String {
-        use crate::words::Word as _;
+        use crate::model::named::Word as _;
         let mut words = vec![it.fate.word().to_owned()];
         words.extend(it.why.map(|why| why.word().to_owned()));
         words.extend(it.in_time.map(|n| format!("in_time {n}")));

@@ -10,11 +10,11 @@ use std::net::IpAddr;
 
 use crate::audit::advice::{Place, advise};
 use crate::audit::fate::{Connection, Fate, Why, judge};
-use crate::audit::timeouts::Timeouts;
-use crate::escape::Escaped;
-use crate::event::{Cause, Origin};
-use crate::record::{Family, WallTime, record};
-use crate::sockets::row::Row;
+use crate::model::event::{Cause, Origin};
+use crate::model::record::{Family, WallTime, record};
+use crate::model::row::Row;
+use crate::text::escape::Escaped;
+use crate::timeout::timeouts::Timeouts;
 
 record! {
     /// A connection and its fate. What is also in a row of `kaprobe sockets` has the

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use crate::audit::advice::Place;
 use crate::audit::fate::{Fate, Why};
 use crate::audit::finding::Finding;
-use crate::escape::Escaped;
-use crate::histogram::Histogram;
+use crate::text::escape::Escaped;
+use crate::text::histogram::Histogram;
 
 /// Processes and idle times of a group that are told.
 const MOST_PIDS: usize = 4;

@@ -5,9 +5,8 @@ pub mod advice;
 pub mod fate;
 pub mod finding;
 pub mod group;
-mod learn;
+mod log_timeouts;
 mod output;
-pub mod timeouts;
 
 use std::collections::HashSet;
 use std::io::{self, BufWriter};
@@ -17,12 +16,12 @@ use anyhow::Result;
 use crate::audit::finding::Finding;
 use crate::audit::group::Groups;
 use crate::audit::output::Output;
-use crate::audit::timeouts::{Timeout, Timeouts};
+use crate::model::record::State;
+use crate::model::row::Row;
 use crate::plan::AuditPlan;
-use crate::record::State;
 use crate::sockets;
-use crate::sockets::row::Row;
 use crate::sockets::snapshot::Snapshots;
+use crate::timeout::timeouts::{Timeout, Timeouts};
 use crate::{exit, host, sink};
 
 /// Runs `kaprobe audit`: [`exit::Code::Ok`] where every connection could be looked at, and
@@ -59,7 +58,7 @@ pub fn run(plan: &AuditPlan) -> Result<exit::Code> {
 
 /// The timeouts asked for; this host's own where none are.
 fn timeouts(plan: &AuditPlan) -> Result<Timeouts> {
-    let learned = learn::read(&plan.logs)?;
+    let learned = log_timeouts::read(&plan.logs)?;
     let mut everywhere = plan.timeouts.clone();
     if everywhere.is_empty() && learned.is_empty() {
         everywhere.extend(host::timeouts::read().iter().map(Timeout::of_host));

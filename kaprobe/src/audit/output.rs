@@ -10,13 +10,13 @@ use crate::audit::advice::Place;
 use crate::audit::fate::{Fate, Why};
 use crate::audit::finding::Finding;
 use crate::audit::group::{Group, Groups, Key, Peers};
-use crate::audit::timeouts::Timeouts;
-use crate::histogram::{Bars, Histogram};
+use crate::model::named::Word as _;
 use crate::plan::Format;
 use crate::sink::{Ms, endpoint, field_text, word};
 use crate::sockets::{NOTHING, UNSEEN};
-use crate::verdict::known::Answer;
-use crate::words::Word as _;
+use crate::text::histogram::{Bars, Histogram};
+use crate::timeout::middlebox::Answer;
+use crate::timeout::timeouts::Timeouts;
 
 /// How wide pictures are.
 const WIDTH: usize = 72;
@@ -365,10 +365,10 @@ mod tests {
     use insta::assert_snapshot;
 
     use super::*;
-    use crate::audit::timeouts::Timeout;
-    use crate::escape::Escaped;
-    use crate::record::{Family, State, WallTime};
+    use crate::model::record::{Family, State, WallTime};
     use crate::sample::golden;
+    use crate::text::escape::Escaped;
+    use crate::timeout::timeouts::Timeout;
 
     fn finding(fate: Fate, why: Option<Why>, comm: &[u8]) -> Finding {
         let [here, there] = [1, 2].map(|host| IpAddr::from([10, 0, 0, host]));
@@ -396,12 +396,12 @@ mod tests {
     #[test]
     fn output_is_what_it_was() -> Result<(), String> {
         let rows = crate::sample::golden_rows()?;
-        let middleboxes = crate::verdict::known::middleboxes();
+        let middleboxes = crate::timeout::middlebox::middleboxes();
         let behind = |id: &str| {
             let it = middleboxes.iter().find(|it| it.id == id);
             it.map(|it| Timeout::of_middlebox(it, None))
         };
-        let host = crate::record::HostTimeout {
+        let host = crate::model::record::HostTimeout {
             what: Escaped::from("ipvs"),
             netns: 7,
             seconds: 900,

@@ -12,15 +12,17 @@ use std::net::IpAddr;
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 
-use crate::ends::Pair;
-use crate::escape::Escaped;
-use crate::event::{
+use crate::correlate::snapshot::{Found, Snapshot};
+use crate::lru::Recent;
+use crate::model::event::{
     Event, Hook, Instant, Kind, Lost, Origin, Owner, PassiveReset, SocketEvent, SocketId,
 };
-use crate::recent::Recent;
-use crate::record::{Direction, Errno, EventName, Family, Record, State, TcpFlags, WallTime};
-use crate::sockets::row::Row;
-use snapshot::{Found, Snapshot};
+use crate::model::flow::Pair;
+use crate::model::record::{
+    Direction, Errno, EventName, Family, Record, State, TcpFlags, WallTime,
+};
+use crate::model::row::Row;
+use crate::text::escape::Escaped;
 
 /// The coarsest tick of a kernel, HZ = 100, ns: ages made from ticks are off by less.
 const TICK_NS: u64 = 10_000_000;

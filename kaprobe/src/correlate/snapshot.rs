@@ -5,11 +5,11 @@ use std::num::NonZeroUsize;
 
 use crate::audit::fate::{Connection, OnTheWay, Why, zombie};
 use crate::correlate::ns;
-use crate::ends::Ends;
-use crate::event::{Kind, SocketEvent};
-use crate::recent::Recent;
-use crate::record::{EventName, Record};
-use crate::sockets::row::Row;
+use crate::lru::Recent;
+use crate::model::event::{Kind, SocketEvent};
+use crate::model::flow::Ends;
+use crate::model::record::{EventName, Record};
+use crate::model::row::Row;
 
 /// Zombies, and what is needed to speak of each only once.
 #[derive(Debug)]

@@ -6,9 +6,9 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::{Cause, FinWait2, LostWhy, Origin};
+use crate::model::event::{Cause, FinWait2, LostWhy, Origin};
+use crate::model::named::Word as _;
 use crate::sample::{at, event, lost, of, passive_reset, probe, row};
-use crate::words::Word as _;
 
 fn room_for(sockets: usize) -> Correlator {
     Correlator::new(NonZeroUsize::new(sockets).unwrap_or(NonZeroUsize::MIN))

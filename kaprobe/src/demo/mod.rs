@@ -2,8 +2,8 @@
 //! and explained as it happens. It takes free ports, watches only those, and leaves
 //! nothing behind.
 
-mod cast;
-mod narrator;
+mod connections;
+mod explain;
 
 use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,16 +14,16 @@ use anstyle::Style;
 use anyhow::{Context as _, Result, anyhow};
 
 use crate::cli::{self, Asked, Command, DemoArgs};
-use crate::ending;
+use crate::model::record::Record;
 use crate::plan::TracePlan;
-use crate::record::Record;
+use crate::shutdown;
 use crate::sink::{self, Head, Sink, Sinks};
 use crate::trace::Session;
 use crate::traffic::pair::{Path, can_vanish};
 use crate::traffic::script::{self, Actor, Step};
 
-use cast::{CAST, Role};
-use narrator::Narrator;
+use crate::demo::connections::{CAST, Role};
+use crate::demo::explain::Narrator;
 
 /// Runs `kaprobe demo`.
 ///
@@ -45,7 +45,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         .collect();
     let plan = plan(&actors, args)?;
     let session = Session::start(&plan)?;
-    ending::watch(session.stopper(), None)?;
+    shutdown::watch(session.stopper(), None)?;
 
     let narrator = Arc::new(Mutex::new(Narrator::new(players)));
     let story = Story {

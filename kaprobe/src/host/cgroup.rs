@@ -13,7 +13,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
-use crate::escape::Escaped;
+use crate::text::escape::Escaped;
 
 /// The inode number of the root of a hierarchy: the first that `__kernfs_new_node`
 /// gives (fs/kernfs/dir.c: `idr_alloc_cyclic(…, 1, 0, …)`).

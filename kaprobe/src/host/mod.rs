@@ -4,11 +4,7 @@
 //! buffer: a slow /proc may delay a record, and never costs an event.
 
 pub mod cgroup;
-pub mod fds;
-pub mod holders;
+pub mod hidden;
 pub mod netns;
-pub mod owner;
 pub mod privilege;
-pub mod sock_diag;
 pub mod timeouts;
-pub mod unseen;

@@ -15,9 +15,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::escape::Escaped;
-use crate::host::fds;
-use crate::host::unseen::Unseen;
+use crate::host::hidden::Unseen;
+use crate::owners::descriptors;
+use crate::text::escape::Escaped;
 
 /// Where iproute2 keeps the namespaces that it made, by name.
 const NAMED: &str = "/run/netns";
@@ -195,7 +195,7 @@ pub fn all(most: usize) -> Places {
             break;
         }
     }
-    let proc = fds::open_proc();
+    let proc = descriptors::open_proc();
     Places {
         unseen: proc.map_or_else(
             |_| Unseen::default(),

@@ -11,9 +11,9 @@ use std::thread;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, Socket, Type};
 
-use crate::escape::Escaped;
 use crate::host::netns;
-use crate::record::HostTimeout;
+use crate::model::record::HostTimeout;
+use crate::text::escape::Escaped;
 
 /// Where the sysctls of conntrack are: those of the reader's namespace.
 const CONNTRACK: &str = "/proc/sys/net/netfilter";

@@ -8,10 +8,10 @@ use aya::Ebpf;
 use aya::programs::{Program, ProgramError};
 use aya::sys::SyscallError;
 
-use crate::event::Hook;
 use crate::exit;
 use crate::kernel::btf::KernelTypes;
-use crate::way::Way;
+use crate::model::attach_mode::Way;
+use crate::model::event::Hook;
 
 /// Where the kernel lists its kprobe event source, if it was built with
 /// CONFIG_KPROBE_EVENTS.

@@ -13,11 +13,11 @@ use kaprobe_ebpf::wire::{counter, kind};
 use rustix::mm::ProtFlags;
 use rustix::param::page_size;
 
-use crate::event::{Cause, Hook, Kind, Lost, LostWhy};
 use crate::kernel::attach::{self, Attached};
 use crate::kernel::clock;
 use crate::kernel::mapping::Mapping;
 use crate::kernel::missed::Watched;
+use crate::model::event::{Cause, Hook, Kind, Lost, LostWhy};
 
 /// Reads the counters, and tells what is new in them.
 pub struct Counters {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use kaprobe_ebpf::wire::{self, cause, flag, kind};
 
-use crate::event::{
+use crate::model::event::{
     Cause, Event, FinWait2, Instant, Kind, Met, Origin, PassiveReset, Setting, SocketEvent,
     SocketId,
 };

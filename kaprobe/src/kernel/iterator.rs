@@ -11,15 +11,15 @@ use aya::Ebpf;
 use aya::programs::Iter;
 use kaprobe_ebpf::wire::{self, flag};
 
-use crate::event::{Hook, Origin};
 use crate::kernel::attach::{self, Attacher};
 use crate::kernel::btf::KernelTypes;
 use crate::kernel::clock;
 use crate::kernel::decode::{self, DecodeError, Decoder, ticks_until};
 use crate::kernel::descriptors::DescriptorIterator;
 use crate::kernel::tracer::{Wanted, config, learn, load};
-use crate::record::{Family, State, WallTime};
-use crate::sockets::row::{Row, Source, Timer};
+use crate::model::event::{Hook, Origin};
+use crate::model::record::{Family, State, WallTime};
+use crate::model::row::{Row, Source, Timer};
 
 /// How many pieces are read at once.
 const AT_ONCE: usize = 256;

@@ -15,7 +15,7 @@ use kaprobe_ebpf::config::{Config, Learned, MAX_CGROUPS, MAX_NETNS, State, filte
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::time::Timespec;
 
-use crate::event::{Event, Hook, Instant};
+use crate::filter::ports::PortSet;
 use crate::host::cgroup::Cgroup;
 use crate::kernel::attach::{self, Attached, Attacher};
 use crate::kernel::btf::KernelTypes;
@@ -23,12 +23,12 @@ use crate::kernel::counters::{self, Counters};
 use crate::kernel::decode::Decoder;
 use crate::kernel::descriptors::DescriptorIterator;
 use crate::kernel::ring::Ring;
-use crate::kernel::{cast, clock, learn, loader};
+use crate::kernel::{calibrate, clock, kfunc, loader};
+use crate::model::attach_mode::Way;
+use crate::model::event::{Event, Hook, Instant};
+use crate::model::record::Family;
 use crate::plan::KernelFilter;
-use crate::ports::PortSet;
-use crate::record::Family;
 use crate::source::Source;
-use crate::way::Way;
 
 /// The compiled programs, kept in the repository beside the digest of their sources.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/kaprobe.bpf.o");
@@ -306,7 +306,7 @@ impl Source for Tracer {
 pub(super) fn config(types: &KernelTypes, wanted: &Wanted) -> Result<Config> {
     let mut config = Config::EMPTY;
     config.offsets = types.offsets()?;
-    config.types = cast::types(types);
+    config.types = kfunc::types(types);
     config.event_mask = wanted.filter.event_mask;
     config.family = wanted.filter.sockets.family.map_or(0, Family::number);
     config.debug = u32::from(wanted.debug);
@@ -354,7 +354,7 @@ pub(super) fn config(types: &KernelTypes, wanted: &Wanted) -> Result<Config> {
 
 /// Loads the object and fills the filter maps; no program is in the kernel yet.
 pub(super) fn load(config: &Config, wanted: &Wanted) -> Result<Ebpf> {
-    let object = cast::put_calls(OBJECT, &config.types);
+    let object = kfunc::put_calls(OBJECT, &config.types);
     let cpus = u32::try_from(counters::cpus()?)?;
     // One more for each softirq that preempts another. One whose exit was missed keeps
     // its place until its timer fires again, so there is room for some of those too.
@@ -411,7 +411,7 @@ fn fill_networks(ebpf: &mut Ebpf, networks: &[IpNet]) -> Result<()> {
 /// What the kernel tells only through a socket: HZ, and which function its timers
 /// call.
 pub(super) fn learn(ebpf: &mut Ebpf) -> Result<State> {
-    learn::end_a_socket(|cookie| {
+    calibrate::end_a_socket(|cookie| {
         let state = State {
             learn_cookie: cookie,
             ..State::EMPTY
@@ -420,7 +420,7 @@ pub(super) fn learn(ebpf: &mut Ebpf) -> Result<State> {
     })?;
     let learned = Array::<_, Plain<Learned>>::try_from(map_mut(ebpf, "LEARNED")?)?;
     let Plain(learned) = learned.get(&0, 0)?;
-    let facts = learn::facts(learned)?;
+    let facts = calibrate::facts(learned)?;
     Ok(State {
         hz: facts.hz,
         timer_function: facts.timer_function,

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
-use crate::record::{self, Header, HeaderLine, Record};
+use crate::model::record::{self, Header, HeaderLine, Record};
 
 /// What a line holds.
 #[derive(Clone, Debug, PartialEq, Eq)]

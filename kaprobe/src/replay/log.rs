@@ -3,8 +3,8 @@
 use std::fmt::{self, Display};
 use std::io::{self, BufRead as _, BufReader, Read};
 
-use crate::escape::{self, Escaped};
 use crate::replay::line::{self, Fault, Item, Version};
+use crate::text::escape::{self, Escaped};
 
 /// Longest line that is read, bytes. A record has less than a thousandth of that.
 pub const LONGEST: usize = 1 << 20;
@@ -93,7 +93,7 @@ impl Display for What {
                 f,
                 "log format {} is newer than this kaprobe's {}: what is new in it is left out",
                 escape::message(version),
-                crate::record::VERSION
+                crate::model::record::VERSION
             ),
             Self::NotUnderstood(why) => {
                 write!(f, "left out, not understood: {}", escape::message(why))
@@ -114,7 +114,7 @@ pub enum LogError {
     /// It is of another major version.
     #[error(
         "{line}: log format {version}, this kaprobe reads {}: use the kaprobe that wrote it, or a newer one",
-        crate::record::VERSION
+        crate::model::record::VERSION
     )]
     Version {
         /// The line of the header.
@@ -313,7 +313,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::record::{self, Header, HeaderLine, Record};
+    use crate::model::record::{self, Header, HeaderLine, Record};
     use crate::sample;
 
     fn header(version: &str) -> Header {

@@ -24,11 +24,11 @@ pub use crate::replay::merge::{From, Merge};
 use crate::replay::stream::{Stop, Stream};
 use crate::replay::summary::{Look, Summary};
 
-use crate::escape::Escaped;
 use crate::exit;
 use crate::plan::{Format, Input, Outputs, ReplayPlan};
 use crate::report;
 use crate::sink::{self, SinkError};
+use crate::text::escape::Escaped;
 
 /// Runs `kaprobe replay`.
 ///

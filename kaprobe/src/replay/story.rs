@@ -9,9 +9,9 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 
-use crate::escape::Escaped;
-use crate::recent::Recent;
-use crate::record::{EventName, Evidence, Record, VerdictName};
+use crate::lru::Recent;
+use crate::model::record::{EventName, Evidence, Record, VerdictName};
+use crate::text::escape::Escaped;
 
 /// How many connections are kept in mind.
 const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(16_384).expect("it is not zero");
@@ -171,7 +171,7 @@ fn told(parts: &[Part]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::WallTime;
+    use crate::model::record::WallTime;
 
     const CLIENT: (IpAddr, u16) = (IpAddr::V4(std::net::Ipv4Addr::new(10, 9, 0, 1)), 40_000);
     const SERVICE: (IpAddr, u16) = (IpAddr::V4(std::net::Ipv4Addr::new(10, 9, 0, 100)), 5672);

@@ -2,19 +2,19 @@
 
 use std::fs::File;
 
-use crate::escape::Escaped;
 use crate::filter::Filter;
+use crate::model::named::Word as _;
+use crate::model::record::{self, EventName, Evidence, Filters, Header, Record};
 use crate::plan::ReplayPlan;
-use crate::record::{self, EventName, Evidence, Filters, Header, Record};
 use crate::replay::line::Item;
 use crate::replay::log::{LogError, Remark};
 use crate::replay::merge::{From, Merge};
 use crate::replay::story::Stories;
 use crate::report::Outcome;
 use crate::sink::{Head, SinkError, Sinks};
+use crate::text::escape::Escaped;
 use crate::trace::MAX_SOCKETS;
 use crate::verdict::{EVIDENCE, Judge, stage};
-use crate::words::Word as _;
 
 /// Why a replay ends before its logs do.
 pub(super) enum Stop {

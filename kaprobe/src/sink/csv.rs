@@ -11,8 +11,9 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use crate::record::{Name, Record, See, Value, name};
-use crate::sink::{Head, Sink, digits};
+use crate::model::record::{Name, Record, See, Value, name};
+use crate::sink::{Head, Sink};
+use crate::text::digits;
 
 /// The field that is there only where there are several hosts.
 const HOST: Name = name!(host);

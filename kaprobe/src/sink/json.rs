@@ -6,8 +6,9 @@
 
 use std::io::{self, Write};
 
-use crate::record::{Header, HeaderLine, Name, Record, See, Value};
-use crate::sink::{Head, Sink, digits};
+use crate::model::record::{Header, HeaderLine, Name, Record, See, Value};
+use crate::sink::{Head, Sink};
+use crate::text::digits;
 
 pub(super) struct Json<W> {
     out: W,

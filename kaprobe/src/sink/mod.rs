@@ -1,7 +1,6 @@
 //! Where records go. Sinks know records and nothing else.
 
 mod csv;
-mod digits;
 mod json;
 mod lines;
 mod text;
@@ -12,15 +11,15 @@ use std::path::Path;
 
 use jiff::tz::TimeZone;
 
-use crate::escape::Escaped;
 use crate::exit;
-use crate::histogram::Bars;
+use crate::model::record::{Header, Record};
 use crate::plan::{ColorWhen, Format, LogFile, Outputs, TextStyle};
-use crate::record::{Header, Record};
+use crate::text::escape::Escaped;
+use crate::text::histogram::Bars;
 
-pub(crate) use csv::field_text;
-use lines::Lines;
-pub(crate) use text::{Ms, endpoint, style, word};
+pub(crate) use crate::sink::csv::field_text;
+use crate::sink::lines::Lines;
+pub(crate) use crate::sink::text::{Ms, endpoint, style, word};
 
 /// Writes records in one format. What is written reaches its place in whole lines, at
 /// [`Sink::flush`] at the latest.

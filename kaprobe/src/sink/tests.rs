@@ -7,10 +7,10 @@ use insta::assert_snapshot;
 use jiff::tz::TimeZone;
 
 use super::*;
+use crate::model::named::Word as _;
+use crate::model::record::{EventName, HeaderLine, HostTimeout, Value, WallTime};
 use crate::plan::TimeFormat;
-use crate::record::{EventName, HeaderLine, HostTimeout, Value, WallTime};
 use crate::sample;
-use crate::words::Word as _;
 
 const NARROW: TextStyle = TextStyle {
     time: TimeFormat::Clock,
@@ -21,7 +21,7 @@ const NARROW: TextStyle = TextStyle {
 
 fn header() -> Header {
     Header {
-        version: crate::record::VERSION.to_owned(),
+        version: crate::model::record::VERSION.to_owned(),
         host: Escaped::from("mq\n1"),
         kernel: Escaped::from("6.12.107+deb13-cloud-amd64"),
         kaprobe: "0.1.0".to_owned(),
@@ -444,7 +444,7 @@ fn text_has_its_columns_whatever_a_command_is_called() {
 fn usual_lines_fit_a_terminal() {
     let usual = sample::records(&[
         sample::of(sample::probe(0, 1, 3_004)),
-        sample::of(sample::event(1_000, crate::event::Kind::Closed)),
+        sample::of(sample::event(1_000, crate::model::event::Kind::Closed)),
     ]);
     for line in text_of(NARROW, false, &usual).lines() {
         assert!(line.chars().count() <= 80, "{line}");
@@ -549,13 +549,13 @@ fn the_schema_and_the_record_have_the_same_fields() -> Result<(), serde_json::Er
 
     let words = |name: &str| schema["$defs"][name]["enum"].clone();
     let events: Vec<_> = EventName::ALL.iter().map(|it| it.word()).collect();
-    let hooks = <crate::event::Hook as crate::words::Word>::ALL;
+    let hooks = <crate::model::event::Hook as crate::model::named::Word>::ALL;
     let hooks: Vec<_> = hooks.iter().map(|it| it.word()).collect();
     assert_eq!(words("event"), serde_json::json!(events));
     assert_eq!(words("hook"), serde_json::json!(hooks));
     assert_eq!(
         schema["$defs"]["header"]["properties"]["version"]["const"],
-        crate::record::VERSION
+        crate::model::record::VERSION
     );
     Ok(())
 }

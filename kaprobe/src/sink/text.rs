@@ -15,13 +15,13 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use unicode_width::UnicodeWidthStr as _;
 
-use crate::escape::Escaped;
 use crate::filter::End;
+use crate::model::named::Word as _;
+use crate::model::record::{Direction, Errno, EventName, Record};
 use crate::plan::{TextStyle, TimeFormat};
-use crate::record::{Direction, Errno, EventName, Record};
-use crate::sink::digits::{self, Rfc3339, Seconds};
 use crate::sink::{Head, Sink};
-use crate::words::Word as _;
+use crate::text::digits::{self, Rfc3339, Seconds};
+use crate::text::escape::Escaped;
 
 /// What stands where nothing is known.
 const UNKNOWN: &str = "-";

@@ -1,9 +1,8 @@
 //! `kaprobe sockets`: every TCP socket as it is now, older ones than kaprobe included.
 
-pub mod forecast;
 mod output;
-pub mod row;
 pub mod snapshot;
+mod sock_diag;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
@@ -11,12 +10,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::kernel::Stop;
+use crate::model::row::Row;
 use crate::plan::{Format, SocketsPlan, Sort};
 use crate::sockets::output::{Columns, Output, Picture};
 pub(crate) use crate::sockets::output::{NOTHING, UNSEEN};
-use crate::sockets::row::Row;
 use crate::sockets::snapshot::{Notes, Snapshots};
-use crate::{ending, exit};
+use crate::{exit, shutdown};
 
 /// Runs `kaprobe sockets`.
 ///
@@ -44,7 +43,7 @@ pub(crate) fn is_closed_pipe(why: &anyhow::Error) -> bool {
 /// a terminal, else one after the other. Notes are told when they change.
 fn watch(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>, pause: Duration) -> Result<()> {
     let stop = Stop::new()?;
-    ending::watch(stop.clone(), None)?;
+    shutdown::watch(stop.clone(), None)?;
     let redraws = plan.format == Format::Text && io::stdout().is_terminal();
     let mut last = None;
     loop {

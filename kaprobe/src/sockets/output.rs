@@ -7,12 +7,12 @@ use std::io::{self, BufWriter, Write};
 use terminal_size::{Height, Width, terminal_size};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
+use crate::model::named::Word as _;
+use crate::model::record::State;
+use crate::model::row::{Row, Source, Timer};
 use crate::plan::{Format, SocketsPlan};
-use crate::record::State;
 use crate::sink::{Ms, endpoint, field_text, word};
-use crate::sockets::row::{Row, Source, Timer};
 use crate::sockets::snapshot::Notes;
-use crate::words::Word as _;
 
 /// What stands where there is nothing to tell.
 pub(crate) const NOTHING: &str = "-";
@@ -123,7 +123,7 @@ impl Picture {
         }
         let notes = match notes.told.len() {
             0 => String::new(),
-            _ => format!("; {}", crate::escape::message(&notes.told.join("; "))),
+            _ => format!("; {}", crate::text::escape::message(&notes.told.join("; "))),
         };
         self.line(&format!("{} of {count} sockets{notes}", rows.len()))?;
         self.text.write_all(END)
@@ -351,7 +351,7 @@ fn timer(row: &Row) -> String {
 
 /// The settings in force; those that the socket has set itself carry a star.
 fn keepalive(row: &Row) -> String {
-    use crate::event::Origin;
+    use crate::model::event::Origin;
     let star = |from: Option<Origin>| {
         if from == Some(Origin::Socket) {
             "*"
@@ -390,9 +390,9 @@ mod tests {
     use insta::assert_snapshot;
 
     use super::*;
-    use crate::escape::Escaped;
-    use crate::record::{Family, WallTime};
+    use crate::model::record::{Family, WallTime};
     use crate::sample::golden;
+    use crate::text::escape::Escaped;
 
     fn row(comm: &str) -> Row {
         let here = IpAddr::from([127, 0, 0, 1]);

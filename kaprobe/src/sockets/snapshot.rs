@@ -8,18 +8,19 @@ use std::thread;
 use anyhow::{Context as _, Result, anyhow};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::escape::Escaped;
 use crate::exit;
 use crate::filter::passes;
-use crate::host::fds::Descriptors;
-use crate::host::holders::Holders;
+use crate::host::cgroup;
+use crate::host::hidden::Unseen;
 use crate::host::netns::{self, Netns};
 use crate::host::privilege::{Privileges, raise_memlock};
-use crate::host::unseen::Unseen;
-use crate::host::{cgroup, sock_diag};
 use crate::kernel::{SocketIterator, Wanted, now};
+use crate::model::row::{Row, Source};
+use crate::owners::batch::Holders;
+use crate::owners::descriptors::Descriptors;
 use crate::plan::Selection;
-use crate::sockets::row::{Row, Source};
+use crate::sockets::sock_diag;
+use crate::text::escape::Escaped;
 
 /// Rows whose owners are looked up together, by one walk through all descriptors. It is
 /// also what a snapshot's memory is proportional to: some 10 MB, however many sockets
@@ -53,7 +54,7 @@ impl Notes {
     /// Tells them on stderr.
     pub fn tell(&self) {
         for note in &self.told {
-            eprintln!("kaprobe: {}", crate::escape::message(note));
+            eprintln!("kaprobe: {}", crate::text::escape::message(note));
         }
     }
 }

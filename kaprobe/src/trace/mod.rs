@@ -19,23 +19,23 @@ use std::{fs, thread};
 use anyhow::{Context as _, Result, anyhow};
 
 use crate::correlate::Correlator;
-use crate::escape::Escaped;
-use crate::event::Event;
 use crate::filter::Filter;
 use crate::host;
 use crate::host::netns::Netns;
-use crate::host::owner::Owners;
 use crate::host::privilege::{Privileges, raise_memlock};
 use crate::kernel::{Attached, Stop, Tracer, Wanted};
+use crate::model::event::Event;
+use crate::model::record::{self, EventName, Header, WallTime};
+use crate::owners::cache::Owners;
 use crate::plan::{KernelFilter, TracePlan};
-use crate::record::{self, EventName, Header, WallTime};
 use crate::report::{self, Outcome};
 use crate::sink::{self, SinkError, Sinks};
 use crate::source::Source;
-use crate::verdict::known::Known;
+use crate::text::escape::Escaped;
+use crate::timeout::middlebox::Known;
+use crate::trace::snapshot::Snapshot;
 use crate::verdict::{Judge, stage};
-use crate::{ending, exit};
-use snapshot::Snapshot;
+use crate::{exit, shutdown};
 
 /// How many sockets are kept in mind.
 pub const MAX_SOCKETS: NonZeroUsize = NonZeroUsize::new(65_536).expect("it is not zero");
@@ -50,7 +50,7 @@ pub fn run(plan: &TracePlan) -> Result<()> {
     let session = Session::start(plan)?;
     // Opened last: what fails before leaves no file behind.
     let mut sinks = sink::open(&plan.outputs)?;
-    ending::watch(session.stopper(), plan.duration)?;
+    shutdown::watch(session.stopper(), plan.duration)?;
     session.follow(plan, &mut sinks)
 }
 

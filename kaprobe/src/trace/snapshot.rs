@@ -14,8 +14,8 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::event::Event;
-use crate::sockets::row::Row;
+use crate::model::event::Event;
+use crate::model::row::Row;
 use crate::trace::Arrival;
 
 /// This very program, also where its file was replaced meanwhile.

@@ -6,11 +6,11 @@
 
 use std::net::IpAddr;
 
-use crate::escape::Escaped;
-use crate::event::Origin;
-use crate::record::{Errno, LearnedOf, Record, State};
-use crate::verdict::known::{Fit, Known};
-use crate::verdict::learned::Bracket;
+use crate::model::event::Origin;
+use crate::model::record::{Errno, LearnedOf, Record, State};
+use crate::text::escape::Escaped;
+use crate::timeout::estimate::Bracket;
+use crate::timeout::middlebox::{Fit, Known};
 
 /// Whose timeouts fit.
 pub(super) fn names(fits: &[Fit]) -> Escaped {

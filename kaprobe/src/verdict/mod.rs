@@ -6,8 +6,6 @@
 //! are shown and replayed, so that both say the same.
 
 mod advice;
-pub mod known;
-pub mod learned;
 mod rules;
 pub mod stage;
 
@@ -17,12 +15,14 @@ use std::num::NonZeroUsize;
 
 use smallvec::SmallVec;
 
-use crate::ends::Ends;
-use crate::escape::Escaped;
-use crate::recent::Recent;
-use crate::record::{Confidence, Direction, EventName, Evidence, HostTimeout, Record, VerdictName};
-use known::{Fit, Known};
-use learned::{Bracket, Learned};
+use crate::lru::Recent;
+use crate::model::flow::Ends;
+use crate::model::record::{
+    Confidence, Direction, EventName, Evidence, HostTimeout, Record, VerdictName,
+};
+use crate::text::escape::Escaped;
+use crate::timeout::estimate::{Bracket, Learned};
+use crate::timeout::middlebox::{Fit, Known};
 
 /// The records that verdicts rest on. Where some of them were left out, fewer
 /// verdicts can be had.

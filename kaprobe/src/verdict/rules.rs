@@ -1,9 +1,9 @@
 //! The rules: which verdict follows from a record.
 
-use crate::event::{Cause, Met};
-use crate::record::{Confidence, LearnedOf, Record, State, VerdictName};
-use crate::verdict::known::Known;
-use crate::verdict::learned::{Bracket, Death};
+use crate::model::event::{Cause, Met};
+use crate::model::record::{Confidence, LearnedOf, Record, State, VerdictName};
+use crate::timeout::estimate::{Bracket, Death};
+use crate::timeout::middlebox::Known;
 use crate::verdict::{Finding, TICK_MS, advice};
 
 /// A connection that was quiet for less than this was not idle, ms: it is what peers

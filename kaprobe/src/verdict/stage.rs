@@ -5,7 +5,7 @@
 //! be named by; what is of other sockets is not.
 
 use crate::filter::Filter;
-use crate::record::{EventName, Record};
+use crate::model::record::{EventName, Record};
 use crate::verdict::{EVIDENCE, Judge};
 
 /// Takes a record of the correlator, or of a log, to the filter and to the judge of

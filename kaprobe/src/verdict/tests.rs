@@ -7,12 +7,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::correlate::Correlator;
-use crate::event::{
+use crate::filter::{Filter, RecordFilter};
+use crate::model::event::{
     Cause, Event, FinWait2, Kind, Met, Origin, PassiveReset, Setting, SocketEvent, SocketId,
 };
-use crate::filter::{Filter, RecordFilter};
+use crate::model::named::Word as _;
 use crate::sample::{event, lost, of, passive_reset, probe};
-use crate::words::Word as _;
 
 const ROOM: NonZeroUsize = NonZeroUsize::new(64).expect("it is not zero");
 
@@ -107,7 +107,7 @@ fn events_have_these_verdicts() {
         at: crate::sample::at(500_000),
         ..event
     };
-    use crate::event::Cause::{ProbeCount, UserTimeout};
+    use crate::model::event::Cause::{ProbeCount, UserTimeout};
     let rows: &[(&str, &[Event], &[&str])] = &[
         (
             "gave up: the probes are the evidence",

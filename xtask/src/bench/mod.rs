@@ -17,11 +17,11 @@ use std::{fs, io};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
+use crate::bench::samples::{Run, Sample};
 use crate::process::say;
 use crate::programs::Program;
 use crate::vm::{Guest, Machine, Verdict, kernel};
 use crate::{apt, programs, workspace};
-use samples::{Run, Sample};
 
 /// A program to measure beside.
 struct Peer {

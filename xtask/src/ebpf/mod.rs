@@ -12,10 +12,10 @@ use std::fs;
 
 use anyhow::{Context, Result, bail};
 
+pub use crate::ebpf::digest::stale;
+use crate::ebpf::toolchain::Toolchain;
 use crate::process::{CommandExt, say};
 use crate::workspace;
-pub use digest::stale;
-use toolchain::Toolchain;
 
 const OBJECT: &str = "kaprobe/bpf/kaprobe.bpf.o";
 const DIGEST: &str = "kaprobe/bpf/kaprobe.bpf.digest";

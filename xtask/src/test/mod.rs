@@ -19,9 +19,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::process::say;
+use crate::test::tally::{Filter, Tally};
 use crate::vm::{Guest, Machine, Prepared, Verdict, kernel};
 use crate::{apt, ebpf, programs, tidy, workspace};
-use tally::{Filter, Tally};
 
 /// Options of `cargo xtask test`; with no part chosen, all are run.
 #[derive(clap::Args)]

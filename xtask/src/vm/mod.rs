@@ -19,11 +19,11 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 use crate::process::say;
+use crate::vm::initramfs::Initramfs;
+use crate::vm::kernel::Kernel;
+pub use crate::vm::qemu::Machine;
+pub use crate::vm::verdict::Verdict;
 use crate::{apt, programs, workspace};
-use initramfs::Initramfs;
-use kernel::Kernel;
-pub use qemu::Machine;
-pub use verdict::Verdict;
 
 /// Options of `cargo xtask vm`.
 #[derive(clap::Args)]

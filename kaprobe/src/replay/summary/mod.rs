@@ -9,16 +9,16 @@ mod output;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::escape::Escaped;
-use crate::histogram::Histogram;
-use crate::recent::Recent;
-use crate::record::{Confidence, EventName, Header, LearnedOf, Record, VerdictName};
+use crate::lru::Recent;
+use crate::model::record::{Confidence, EventName, Header, LearnedOf, Record, VerdictName};
 use crate::replay::stream::Output;
 use crate::sink::{Head, SinkError};
+use crate::text::escape::Escaped;
+use crate::text::histogram::Histogram;
 use crate::trace::MAX_SOCKETS;
 use crate::verdict::Judge;
 
-pub(super) use output::{Look, write};
+pub(super) use crate::replay::summary::output::{Look, write};
 
 /// How many ports of one address have a row each.
 const PORTS: usize = 16;
@@ -355,8 +355,8 @@ impl Timeout {
     }
 }
 
-impl From<crate::verdict::learned::Bracket> for Timeout {
-    fn from(it: crate::verdict::learned::Bracket) -> Self {
+impl From<crate::timeout::estimate::Bracket> for Timeout {
+    fn from(it: crate::timeout::estimate::Bracket) -> Self {
         Self {
             of: it.of,
             survived_ms: it.survived_ms,

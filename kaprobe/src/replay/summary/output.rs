@@ -5,13 +5,13 @@ use std::io::{self, Write};
 
 use serde::{Serialize, Serializer};
 
-use crate::escape::Escaped;
-use crate::histogram::{Bars, Histogram};
-use crate::record::{EventName, LearnedOf, VerdictName};
+use crate::model::named::Word as _;
+use crate::model::record::{EventName, LearnedOf, VerdictName};
 use crate::replay::summary::{Place, Row, Summary, Timeout, Totals, Verdict};
 use crate::sink::{Ms, endpoint};
-use crate::words::Word as _;
-use crate::wrap::wrapped;
+use crate::text::escape::Escaped;
+use crate::text::histogram::{Bars, Histogram};
+use crate::text::wrap::wrapped;
 
 /// How wide the text is.
 const WIDTH: usize = 80;

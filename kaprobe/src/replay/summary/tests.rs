@@ -4,9 +4,9 @@ use insta::assert_snapshot;
 use serde_json::Value;
 
 use super::*;
-use crate::histogram::Bars;
-use crate::record::WallTime;
+use crate::model::record::WallTime;
 use crate::replay::summary::output::Look;
+use crate::text::histogram::Bars;
 
 const TEXT: Look = Look::Text {
     heading: true,

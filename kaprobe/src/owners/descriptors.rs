@@ -14,9 +14,9 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir};
 use rustix::io::{Errno, Result};
 
-use crate::escape::Escaped;
 use crate::host::privilege::Privileges;
 use crate::kernel::DescriptorIterator;
+use crate::text::escape::Escaped;
 
 /// A descriptor that refers to a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

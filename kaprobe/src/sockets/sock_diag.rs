@@ -19,9 +19,9 @@ use netlink_packet_sock_diag::inet::{
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr};
 
-use crate::event::Instant;
-use crate::record::{Family, State, WallTime};
-use crate::sockets::row::{Row, Source, Timer};
+use crate::model::event::Instant;
+use crate::model::record::{Family, State, WallTime};
+use crate::model::row::{Row, Source, Timer};
 
 /// `INET_DIAG_CGROUP_ID`, include/uapi/linux/inet_diag.h: since 5.8.
 const CGROUP_ID: u16 = 21;

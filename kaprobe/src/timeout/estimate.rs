@@ -21,8 +21,8 @@ use std::num::NonZeroUsize;
 
 use ipnet::IpNet;
 
-use crate::recent::Recent;
-use crate::record::LearnedOf;
+use crate::lru::Recent;
+use crate::model::record::LearnedOf;
 
 /// How many remote addresses and ports are remembered, and how many networks.
 const PLACES: NonZeroUsize = NonZeroUsize::new(4_096).expect("it is not zero");

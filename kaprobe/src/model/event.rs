@@ -5,8 +5,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::escape::Escaped;
-use crate::sockets::row::Row;
+use crate::model::row::Row;
+use crate::text::escape::Escaped;
 
 /// One thing that a source saw.
 #[derive(Clone, Debug, PartialEq)]

@@ -21,10 +21,10 @@ use std::time::{Duration, Instant};
 
 use hashbrown::{HashMap, HashSet};
 
-use crate::event::{Event, Owner, SocketEvent};
-use crate::host::fds::{self, Descriptors, SocketFd};
 use crate::kernel::DescriptorIterator;
-use crate::sockets::row::Row;
+use crate::model::event::{Event, Owner, SocketEvent};
+use crate::model::row::Row;
+use crate::owners::descriptors::{self, Descriptors, SocketFd};
 
 /// For how long an answer is taken as it is. A hundred thousand sockets that all fire
 /// within that time then cost a fiftieth of one CPU to ask again, by the iterator.
@@ -280,7 +280,7 @@ impl Owners {
         };
         let Held { pid, fd, .. } = *held;
         let began = Instant::now();
-        held.gone = !fds::still_held(self.descriptors.proc(), SocketFd { pid, fd, inode });
+        held.gone = !descriptors::still_held(self.descriptors.proc(), SocketFd { pid, fd, inode });
         held.checked_s = checked_s;
         self.asked += began.elapsed();
         !held.gone
@@ -401,7 +401,7 @@ impl Owners {
         if let Some(process) = known.filter(|it| now < it.checked + RECHECK) {
             return Some(Arc::clone(&process.owner));
         }
-        let Ok(comm) = fds::comm(self.descriptors.proc(), pid) else {
+        let Ok(comm) = descriptors::comm(self.descriptors.proc(), pid) else {
             // It has ended since it was seen to hold the socket.
             return known.map(|it| Arc::clone(&it.owner));
         };
@@ -430,9 +430,9 @@ mod tests {
     use anyhow::Result;
 
     use super::*;
-    use crate::escape::Escaped;
-    use crate::record::{OwnerFd, OwnerFds};
+    use crate::model::record::{OwnerFd, OwnerFds};
     use crate::sample;
+    use crate::text::escape::Escaped;
 
     /// A process that holds a socket, and ends with the test.
     struct Holder(Child);

@@ -7,13 +7,13 @@ use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, Result};
 
-use crate::audit::timeouts::Learned;
-use crate::escape::Escaped;
 use crate::plan::Input;
 use crate::replay::{Item, Log};
+use crate::text::escape::Escaped;
+use crate::timeout::estimate::Bracket;
+use crate::timeout::timeouts::Learned;
 use crate::trace::MAX_SOCKETS;
 use crate::verdict::Judge;
-use crate::verdict::learned::Bracket;
 
 impl Learned for Judge {
     fn bracket(&self, remote: (IpAddr, u16)) -> Option<Bracket> {

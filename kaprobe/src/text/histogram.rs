@@ -195,7 +195,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::verdict::known::middleboxes;
+    use crate::timeout::middlebox::middleboxes;
 
     fn histogram(ages: &[(u64, u64)]) -> Histogram {
         let mut histogram = Histogram::default();

@@ -8,8 +8,8 @@ use bytesize::ByteSize;
 use ipnet::IpNet;
 use jiff::SignedDuration;
 
-use crate::record::State;
-use crate::words::{UnknownWord, Word as _};
+use crate::model::named::{UnknownWord, Word as _};
+use crate::model::record::State;
 
 /// Reads a number that is not zero.
 ///

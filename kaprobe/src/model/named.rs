@@ -41,7 +41,7 @@ impl std::error::Error for UnknownWord {}
 /// Names the variants of an enum, which makes it a [`Word`] that records can hold.
 macro_rules! words {
     ($type:ty { $($variant:ident => $word:expr),+ $(,)? }) => {
-        impl $crate::words::Word for $type {
+        impl $crate::model::named::Word for $type {
             const ALL: &'static [Self] = &[$(Self::$variant),+];
 
             fn word(self) -> &'static str {
@@ -53,13 +53,13 @@ macro_rules! words {
             fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
                 let word = std::borrow::Cow::<str>::deserialize(from)?;
                 let wrong = |why| serde::de::Error::custom(format_args!("{word:?} is {why}"));
-                $crate::words::Word::from_word(&word).map_err(wrong)
+                $crate::model::named::Word::from_word(&word).map_err(wrong)
             }
         }
 
-        impl $crate::record::Field for $type {
-            fn value(&self) -> $crate::record::Value<'_> {
-                $crate::record::Value::Word($crate::words::Word::word(*self))
+        impl $crate::model::record::Field for $type {
+            fn value(&self) -> $crate::model::record::Value<'_> {
+                $crate::model::record::Value::Word($crate::model::named::Word::word(*self))
             }
         }
     };

@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::event::SocketEvent;
-use crate::record::Record;
-use crate::sockets::row::Row;
+use crate::model::event::SocketEvent;
+use crate::model::record::Record;
+use crate::model::row::Row;
 
 /// An address and a port.
 pub type End = (IpAddr, u16);

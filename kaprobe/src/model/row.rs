@@ -8,11 +8,11 @@
 
 use std::net::IpAddr;
 
-use crate::escape::Escaped;
-use crate::event::{Cause, Origin};
-use crate::record::{Family, OwnerFds, State, WallTime, record};
-use crate::sockets::forecast::Watch;
-use crate::words::words;
+use crate::keepalive::forecast::Watch;
+use crate::model::event::{Cause, Origin};
+use crate::model::named::words;
+use crate::model::record::{Family, OwnerFds, State, WallTime, record};
+use crate::text::escape::Escaped;
 
 record! {
     /// A socket as it was. A field that does not apply, or is not known, is absent.

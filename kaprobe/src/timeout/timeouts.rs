@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use crate::escape::Escaped;
-use crate::record::HostTimeout;
-use crate::verdict::known::{Answer, Middlebox};
-use crate::verdict::learned::Bracket;
+use crate::model::record::HostTimeout;
+use crate::text::escape::Escaped;
+use crate::timeout::estimate::Bracket;
+use crate::timeout::middlebox::{Answer, Middlebox};
 
 /// An idle timeout on the way of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +94,7 @@ impl Timeout {
     }
 
     #[cfg(test)]
-    pub(super) fn sample(ms: u64, refreshed: Answer) -> Self {
+    pub(crate) fn sample(ms: u64, refreshed: Answer) -> Self {
         Self {
             refreshed,
             ..Self::given(ms)
@@ -158,8 +158,8 @@ impl Timeouts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::LearnedOf;
-    use crate::verdict::known::middleboxes;
+    use crate::model::record::LearnedOf;
+    use crate::timeout::middlebox::middleboxes;
 
     struct One(Bracket);
 

@@ -59,7 +59,7 @@ impl FromStr for Way {
 
 #[cfg(test)]
 mod tests {
-    use crate::way::{UnknownWay, Way};
+    use crate::model::attach_mode::{UnknownWay, Way};
 
     #[test]
     fn names_are_read_back() {

@@ -1,6 +1,8 @@
 //! The command line: definitions of flags, and nothing else. What they add up to is
 //! decided in [`crate::plan`].
 
+pub mod values;
+
 use std::ffi::OsString;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
@@ -10,14 +12,14 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
+use crate::cli::values::{from_one, network, size, tcp_state, time_span};
 use crate::exit;
+use crate::filter::ports::PortRange;
+use crate::model::attach_mode::Way;
+use crate::model::named::Word as _;
+use crate::model::record::State;
 use crate::plan::{Attach, ColorWhen, Events, Format, Sort, TimeFormat};
-use crate::ports::PortRange;
-use crate::record::State;
-use crate::values::{from_one, network, size, tcp_state, time_span};
-use crate::verdict::known::middleboxes;
-use crate::way::Way;
-use crate::words::Word as _;
+use crate::timeout::middlebox::middleboxes;
 
 /// Is TCP keepalive working on this connection, and why did this idle connection die?
 #[derive(Debug, Parser)]

@@ -4,8 +4,8 @@ use std::fmt;
 
 use rustix::fd::BorrowedFd;
 
-use crate::host::fds;
 use crate::host::privilege::Privileges;
+use crate::owners::descriptors;
 
 /// What can't be seen of the host's processes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl Unseen {
     pub fn new(proc: BorrowedFd<'_>, unreadable: usize) -> Self {
         Self {
             unreadable,
-            hidden: fds::hides(proc),
+            hidden: descriptors::hides(proc),
             lacks_ptrace: !Privileges::read().is_ok_and(Privileges::may_ptrace),
         }
     }

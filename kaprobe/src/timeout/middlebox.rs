@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use serde::Deserialize;
 
-use crate::record::HostTimeout;
+use crate::model::record::HostTimeout;
 
 /// The defaults, with their sources.
 const TABLE: &str = include_str!("../../data/idle-timeouts.csv");
@@ -182,7 +182,7 @@ fn grouped<'a>(middleboxes: impl Iterator<Item = &'a Middlebox>) -> Vec<Fit> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::escape::Escaped;
+    use crate::text::escape::Escaped;
 
     fn host(what: &str, seconds: u64) -> HostTimeout {
         HostTimeout {

@@ -12,9 +12,9 @@ use serde::de::{self, Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
 
 use crate::audit::fate::Why;
-use crate::escape::Escaped;
-use crate::event::{Cause, FinWait2, Hook, Kind, LostWhy, Met, Origin};
-use crate::words::{Word, words};
+use crate::model::event::{Cause, FinWait2, Hook, Kind, LostWhy, Met, Origin};
+use crate::model::named::{Word, words};
+use crate::text::escape::Escaped;
 
 /// Version of the log format. The first number changes when a reader of the old
 /// format would read the new one wrong.
@@ -27,7 +27,7 @@ pub struct Name(&'static str);
 /// A [`Name`], of an identifier.
 macro_rules! name {
     ($name:ident) => {
-        $crate::record::Name::of_key(concat!(",\"", stringify!($name), "\":"))
+        $crate::model::record::Name::of_key(concat!(",\"", stringify!($name), "\":"))
     };
 }
 
@@ -91,14 +91,14 @@ macro_rules! record {
             }
 
             /// Shows each field to `see`, in their order, absent ones too.
-            pub fn visit<'a>(&'a self, see: impl FnMut($crate::record::Name, $crate::record::Value<'a>)) {
+            pub fn visit<'a>(&'a self, see: impl FnMut($crate::model::record::Name, $crate::model::record::Value<'a>)) {
                 self.visit_by(see);
             }
 
             /// The same, to what may be inlined.
-            pub fn visit_by<'a>(&'a self, mut to: impl $crate::record::See<'a>) {
-                $(to.see($crate::record::name!($must), $crate::record::Field::value(&self.$must));)+
-                $(to.see($crate::record::name!($may), $crate::record::Field::value(&self.$may));)+
+            pub fn visit_by<'a>(&'a self, mut to: impl $crate::model::record::See<'a>) {
+                $(to.see($crate::model::record::name!($must), $crate::model::record::Field::value(&self.$must));)+
+                $(to.see($crate::model::record::name!($may), $crate::model::record::Field::value(&self.$may));)+
             }
         }
 
@@ -108,7 +108,7 @@ macro_rules! record {
                 let mut map = to.serialize_map(None)?;
                 let mut result = Ok(());
                 self.visit(|name, value| {
-                    if result.is_ok() && !matches!(value, $crate::record::Value::Absent) {
+                    if result.is_ok() && !matches!(value, $crate::model::record::Value::Absent) {
                         result = map.serialize_entry(name.as_str(), &value);
                     }
                 });

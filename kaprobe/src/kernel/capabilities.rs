@@ -4,13 +4,13 @@
 use anyhow::Result;
 use kaprobe_ebpf::config::Config;
 
-use crate::event::Hook;
 use crate::kernel::attach::{self, Attacher};
 use crate::kernel::btf::KernelTypes;
 use crate::kernel::descriptors::DescriptorIterator;
 use crate::kernel::iterator::SocketIterator;
 use crate::kernel::tracer::{self, Wanted};
-use crate::way::Way;
+use crate::model::attach_mode::Way;
+use crate::model::event::Hook;
 
 /// Bytes of a ring buffer that nothing is written to: a page, of the largest size
 /// that Linux has.

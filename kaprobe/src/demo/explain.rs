@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use crate::demo::cast::Role;
-use crate::event::Cause;
-use crate::record::{Direction, Errno, EventName, Record, WallTime};
-use crate::words::Word as _;
-use crate::wrap::wrapped;
+use crate::demo::connections::Role;
+use crate::model::event::Cause;
+use crate::model::named::Word as _;
+use crate::model::record::{Direction, Errno, EventName, Record, WallTime};
+use crate::text::wrap::wrapped;
 
 /// How wide the story is.
 const WIDTH: usize = 80;
@@ -245,7 +245,7 @@ fn seconds(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::cast::CAST;
+    use crate::demo::connections::CAST;
 
     fn record(event: EventName) -> Record {
         Record {
@@ -296,7 +296,7 @@ mod tests {
             told.is_some_and(|it| it.starts_with("  1.0s  A  the far side answers with a reset"))
         );
         let mut stray = far(EventName::Verdict);
-        stray.verdict = Some(crate::record::VerdictName::StraySegment);
+        stray.verdict = Some(crate::model::record::VerdictName::StraySegment);
         let told = narrator().tell(&stray);
         assert!(told.is_some_and(|it| it.starts_with("  1.0s  A  stray_segment")));
     }

@@ -1,7 +1,7 @@
 //! When keepalive would give up, if the peer were gone from now on: the arithmetic of
 //! `tcp_keepalive_timer` (net/ipv4/tcp_timer.c), the same since 5.10. Pure.
 
-use crate::event::Cause;
+use crate::model::event::Cause;
 
 /// What the prediction rests on, times in ms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

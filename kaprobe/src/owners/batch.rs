@@ -4,10 +4,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::escape::Escaped;
-use crate::host::fds::{self, Descriptors, SocketFd};
-use crate::host::unseen::Unseen;
-use crate::record::{OwnerFd, OwnerFds};
+use crate::host::hidden::Unseen;
+use crate::model::record::{OwnerFd, OwnerFds};
+use crate::owners::descriptors::{self, Descriptors, SocketFd};
+use crate::text::escape::Escaped;
 
 /// Who holds the sockets that were asked for.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl<'a> Holders<'a> {
     pub fn of(&mut self, inode: u64) -> OwnerFds {
         let held = self.held.get(&inode).map_or(&[][..], Vec::as_slice);
         let owners = held.iter().filter_map(|&SocketFd { pid, fd, .. }| {
-            let read = || fds::comm(self.descriptors.proc(), pid).ok();
+            let read = || descriptors::comm(self.descriptors.proc(), pid).ok();
             let comm = self.comms.entry(pid).or_insert_with(read);
             // One that has ended meanwhile holds nothing.
             let comm = comm.clone()?;

@@ -6,15 +6,15 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use crate::record::WallTime;
+use crate::model::record::WallTime;
 
 /// Appends a number.
-pub(super) fn number(text: &mut String, number: impl itoa::Integer) {
+pub fn number(text: &mut String, number: impl itoa::Integer) {
     text.push_str(itoa::Buffer::new().format(number));
 }
 
 /// Appends a number with zeros before it: as many digits as its greatest value has.
-pub(super) fn digits(text: &mut String, mut number: u32, count: usize) {
+pub fn digits(text: &mut String, mut number: u32, count: usize) {
     let mut digits = [b'0'; 10];
     for digit in digits[..count].iter_mut().rev() {
         *digit = b'0' + (number % 10) as u8;
@@ -25,7 +25,7 @@ pub(super) fn digits(text: &mut String, mut number: u32, count: usize) {
 }
 
 /// Appends an address.
-pub(super) fn address(text: &mut String, address: IpAddr) {
+pub fn address(text: &mut String, address: IpAddr) {
     match address {
         IpAddr::V4(address) => {
             let [first, rest @ ..] = address.octets();
@@ -42,7 +42,7 @@ pub(super) fn address(text: &mut String, address: IpAddr) {
 
 /// Seconds as text. Most moments are of the same second as the one before; or an answer
 /// is told after the next probe, a second before that.
-pub(super) struct Seconds<F> {
+pub struct Seconds<F> {
     make: F,
     /// By the lowest bit of the second.
     last: [(i64, String); 2],
@@ -50,7 +50,7 @@ pub(super) struct Seconds<F> {
 
 impl<F: Fn(Timestamp) -> String> Seconds<F> {
     /// Seconds as `make` has them.
-    pub(super) fn new(make: F) -> Self {
+    pub fn new(make: F) -> Self {
         let text = |second| make(Timestamp::from_second(second).unwrap_or_default());
         Self {
             last: [0, 1].map(|second| (second, text(second))),
@@ -59,7 +59,7 @@ impl<F: Fn(Timestamp) -> String> Seconds<F> {
     }
 
     /// The second of a moment, and the ns that have passed in it.
-    pub(super) fn of(&mut self, time: WallTime) -> (&str, u32) {
+    pub fn of(&mut self, time: WallTime) -> (&str, u32) {
         const SECOND_NS: i64 = 1_000_000_000;
         let second = time.0.div_euclid(SECOND_NS);
         let (last, text) = &mut self.last[usize::from(second & 1 != 0)];
@@ -73,7 +73,7 @@ impl<F: Fn(Timestamp) -> String> Seconds<F> {
 }
 
 /// Moments in RFC 3339, as [`WallTime`] is displayed.
-pub(super) struct Rfc3339(Seconds<fn(Timestamp) -> String>);
+pub struct Rfc3339(Seconds<fn(Timestamp) -> String>);
 
 impl Default for Rfc3339 {
     fn default() -> Self {
@@ -83,7 +83,7 @@ impl Default for Rfc3339 {
 
 impl Rfc3339 {
     /// Appends a moment.
-    pub(super) fn put(&mut self, text: &mut String, time: WallTime) {
+    pub fn put(&mut self, text: &mut String, time: WallTime) {
         let (second, ns) = self.0.of(time);
         text.push_str(second.trim_end_matches('Z'));
         text.push('.');

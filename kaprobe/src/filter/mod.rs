@@ -1,15 +1,17 @@
 //! Keeps the records that were asked for, numbers them, and counts what it saw.
 
+pub mod ports;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::num::NonZeroU64;
 
 use ipnet::{IpNet, Ipv6Net};
 
-use crate::escape::Escaped;
-use crate::event::Hook;
-use crate::ports::PortSet;
-use crate::record::{EventName, Family, Record};
+use crate::filter::ports::PortSet;
+use crate::model::event::Hook;
+use crate::model::record::{EventName, Family, Record};
+use crate::text::escape::Escaped;
 
 /// An address and a port, as far as they are known.
 pub type End = (Option<IpAddr>, Option<u16>);
@@ -188,7 +190,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::record::WallTime;
+    use crate::model::record::WallTime;
 
     fn record(event: EventName, pid: Option<u32>, comm: Option<&str>) -> Record {
         let mut record = Record::new(WallTime(0), 0, 0, event);

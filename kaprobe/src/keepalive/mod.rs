@@ -1,0 +1,3 @@
+//! The rules of the keepalive timer, as the kernel has them. Pure.
+
+pub mod forecast;

@@ -1,0 +1,5 @@
+//! Which processes hold a socket.
+
+pub mod batch;
+pub mod cache;
+pub mod descriptors;

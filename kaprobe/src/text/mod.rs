@@ -1,0 +1,6 @@
+//! Text for people: escaped, in units, in columns, wrapped, drawn.
+
+pub mod digits;
+pub mod escape;
+pub mod histogram;
+pub mod wrap;
