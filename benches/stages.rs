@@ -9,14 +9,14 @@ use std::num::NonZeroUsize;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use kaprobe::correlate::Correlator;
+use kaprobe::correlate::MAX_SOCKETS;
 use kaprobe::filter::{Filter, RecordFilter};
 use kaprobe::kernel::Decoder;
 use kaprobe::model::event::Event;
 use kaprobe::model::named::Word as _;
 use kaprobe::model::record::{EventName, Record};
-use kaprobe::plan::{ColorWhen, Format, TextStyle, TimeFormat};
 use kaprobe::sink;
-use kaprobe::trace::MAX_SOCKETS;
+use kaprobe::sink::options::{ColorWhen, Format, TextStyle, TimeFormat};
 use kaprobe::verdict::{Judge, stage};
 use kaprobe_ebpf::wire::{self, flag, kind};
 

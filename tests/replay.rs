@@ -11,15 +11,16 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
 use kaprobe::cli;
+use kaprobe::correlate::MAX_SOCKETS;
 use kaprobe::filter::Filter;
 use kaprobe::model::event::{Cause, Hook, LostWhy, Origin};
 use kaprobe::model::record::{
     self, EventName, Family, Header, HeaderLine, HostTimeout, Record, State, WallTime,
 };
-use kaprobe::plan::{ColorWhen, Format, TextStyle, TimeFormat, TracePlan};
+use kaprobe::sink::options::{ColorWhen, Format, TextStyle, TimeFormat};
 use kaprobe::sink::{self, Head};
 use kaprobe::text::escape::Escaped;
-use kaprobe::trace::MAX_SOCKETS;
+use kaprobe::trace::plan::TracePlan;
 use kaprobe::verdict::{Judge, stage};
 use tempfile::TempDir;
 

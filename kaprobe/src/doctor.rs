@@ -1,5 +1,6 @@
 //! `kaprobe doctor`: what this kernel and these privileges allow, found by trying.
 
+use crate::host::proc;
 use std::fmt::{self, Display};
 use std::fs;
 use std::io::{self, Write as _};
@@ -28,7 +29,7 @@ pub fn run(json: bool) -> Result<exit::Code> {
     let tried = match privileges.check_trace() {
         Ok(()) => {
             raise_memlock();
-            let proc = descriptors::open_proc().context("cannot open /proc")?;
+            let proc = proc::open_proc().context("cannot open /proc")?;
             let of_use = descriptors::tells_the_same(proc.as_fd()).map_err(str::to_owned);
             kernel::survey().map(|survey| Survey {
                 descriptors: survey.descriptors.and(of_use),

@@ -18,7 +18,6 @@ mod lru;
 pub mod memory;
 pub mod model;
 pub mod owners;
-pub mod plan;
 pub mod replay;
 pub mod report;
 #[cfg(test)]
@@ -27,6 +26,7 @@ pub mod shutdown;
 pub mod sink;
 pub mod sockets;
 pub mod source;
+pub mod stop;
 pub mod text;
 pub mod timeout;
 pub mod trace;

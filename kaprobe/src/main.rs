@@ -4,8 +4,11 @@ use std::env;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use kaprobe::audit::plan::AuditPlan;
 use kaprobe::cli::{self, Asked, Command};
-use kaprobe::plan::{AuditPlan, ReplayPlan, SocketsPlan, TracePlan};
+use kaprobe::replay::plan::ReplayPlan;
+use kaprobe::sockets::plan::SocketsPlan;
+use kaprobe::trace::plan::TracePlan;
 use kaprobe::{audit, demo, doctor, exit, memory, replay, sockets, trace};
 
 fn main() -> ExitCode {

@@ -1,5 +1,6 @@
 //! Events for tests: one of every kind, and sockets of every sort.
 
+use crate::keepalive::forecast;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -177,7 +178,7 @@ pub fn row(at_ms: u64, inode: u64) -> Row {
         keepalive_next_ms: Some(50_000),
         ..row
     };
-    row.foretold()
+    forecast::with_end(row)
 }
 
 /// A verdict on the last of these records, every field being set.

@@ -11,7 +11,7 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time;
 
-use crate::kernel::Stop;
+use crate::stop::Stop;
 
 /// What a shell reports of a process that SIGINT ended.
 const INTERRUPTED: i32 = 128 + 2;

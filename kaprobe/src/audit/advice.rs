@@ -2,8 +2,10 @@
 
 use std::fmt::{self, Display};
 
-use crate::audit::fate::{Connection, Fate, Judgement, Set, Why, latest};
+use crate::audit::judge::Judgement;
+use crate::keepalive::connection::{Connection, Set, latest};
 use crate::model::event::Origin;
+use crate::model::fate::{Fate, Why};
 use crate::model::named::words;
 use crate::timeout::timeouts::Timeout;
 
@@ -112,7 +114,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::audit::fate::{HEARD, judge};
+    use crate::audit::judge::judge;
+    use crate::keepalive::connection::HEARD;
     use crate::timeout::middlebox::Answer;
 
     /// The socket after the advice was followed, as the kernel makes it.

@@ -9,8 +9,10 @@
 use std::net::IpAddr;
 
 use crate::audit::advice::{Place, advise};
-use crate::audit::fate::{Connection, Fate, Why, judge};
+use crate::audit::judge::judge;
+use crate::keepalive::connection::Connection;
 use crate::model::event::{Cause, Origin};
+use crate::model::fate::{Fate, Why};
 use crate::model::record::{Family, WallTime, record};
 use crate::model::row::Row;
 use crate::text::escape::Escaped;

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::audit::advice::Place;
-use crate::audit::fate::{Fate, Why};
 use crate::audit::finding::Finding;
+use crate::model::fate::{Fate, Why};
 use crate::text::escape::Escaped;
 use crate::text::histogram::Histogram;
 

@@ -7,12 +7,12 @@ use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, Result};
 
-use crate::plan::Input;
+use crate::correlate::MAX_SOCKETS;
+use crate::replay::input::Input;
 use crate::replay::{Item, Log};
 use crate::text::escape::Escaped;
 use crate::timeout::estimate::Bracket;
 use crate::timeout::timeouts::Learned;
-use crate::trace::MAX_SOCKETS;
 use crate::verdict::Judge;
 
 impl Learned for Judge {

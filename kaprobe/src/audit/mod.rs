@@ -2,11 +2,13 @@
 //! each. It changes nothing.
 
 pub mod advice;
-pub mod fate;
+
 pub mod finding;
 pub mod group;
+pub mod judge;
 mod log_timeouts;
 mod output;
+pub mod plan;
 
 use std::collections::HashSet;
 use std::io::{self, BufWriter};
@@ -16,9 +18,9 @@ use anyhow::Result;
 use crate::audit::finding::Finding;
 use crate::audit::group::Groups;
 use crate::audit::output::Output;
+use crate::audit::plan::AuditPlan;
 use crate::model::record::State;
 use crate::model::row::Row;
-use crate::plan::AuditPlan;
 use crate::sockets;
 use crate::sockets::snapshot::Snapshots;
 use crate::timeout::timeouts::{Timeout, Timeouts};

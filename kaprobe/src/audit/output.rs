@@ -7,14 +7,16 @@ use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::audit::advice::Place;
-use crate::audit::fate::{Fate, Why};
 use crate::audit::finding::Finding;
 use crate::audit::group::{Group, Groups, Key, Peers};
+use crate::model::fate::{Fate, Why};
 use crate::model::named::Word as _;
-use crate::plan::Format;
-use crate::sink::{Ms, endpoint, field_text, word};
-use crate::sockets::{NOTHING, UNSEEN};
+use crate::sink::field_text;
+use crate::sink::options::Format;
+use crate::text::cell::{NOTHING, UNSEEN};
+use crate::text::cell::{endpoint, word};
 use crate::text::histogram::{Bars, Histogram};
+use crate::text::units::Ms;
 use crate::timeout::middlebox::Answer;
 use crate::timeout::timeouts::Timeouts;
 

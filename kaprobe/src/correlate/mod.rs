@@ -24,6 +24,9 @@ use crate::model::record::{
 use crate::model::row::Row;
 use crate::text::escape::Escaped;
 
+/// How many sockets are kept in mind.
+pub const MAX_SOCKETS: NonZeroUsize = NonZeroUsize::new(65_536).expect("it is not zero");
+
 /// The coarsest tick of a kernel, HZ = 100, ns: ages made from ticks are off by less.
 const TICK_NS: u64 = 10_000_000;
 

@@ -3,10 +3,12 @@
 
 use std::num::NonZeroUsize;
 
-use crate::audit::fate::{Connection, OnTheWay, Why, zombie};
 use crate::correlate::ns;
+use crate::keepalive::connection::Connection;
+use crate::keepalive::zombie::{OnTheWay, zombie};
 use crate::lru::Recent;
 use crate::model::event::{Kind, SocketEvent};
+use crate::model::fate::Why;
 use crate::model::flow::Ends;
 use crate::model::record::{EventName, Record};
 use crate::model::row::Row;

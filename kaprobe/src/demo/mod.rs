@@ -13,12 +13,13 @@ use std::thread;
 use anstyle::Style;
 use anyhow::{Context as _, Result, anyhow};
 
-use crate::cli::{self, Asked, Command, DemoArgs};
+use crate::cli::args::DemoArgs;
+use crate::cli::{self, Asked, Command};
 use crate::model::record::Record;
-use crate::plan::TracePlan;
 use crate::shutdown;
 use crate::sink::{self, Head, Sink, Sinks};
 use crate::trace::Session;
+use crate::trace::plan::TracePlan;
 use crate::traffic::pair::{Path, can_vanish};
 use crate::traffic::script::{self, Actor, Step};
 

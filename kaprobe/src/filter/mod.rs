@@ -1,5 +1,7 @@
 //! Keeps the records that were asked for, numbers them, and counts what it saw.
 
+pub mod events;
+pub mod kernel;
 pub mod ports;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,10 +13,8 @@ use ipnet::{IpNet, Ipv6Net};
 use crate::filter::ports::PortSet;
 use crate::model::event::Hook;
 use crate::model::record::{EventName, Family, Record};
+use crate::text::cell::End;
 use crate::text::escape::Escaped;
-
-/// An address and a port, as far as they are known.
-pub type End = (Option<IpAddr>, Option<u16>);
 
 /// Which sockets to keep: those that pass every filter that is set. What is empty or
 /// `None` is not set.

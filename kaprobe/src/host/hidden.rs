@@ -5,7 +5,7 @@ use std::fmt;
 use rustix::fd::BorrowedFd;
 
 use crate::host::privilege::Privileges;
-use crate::owners::descriptors;
+use crate::host::proc;
 
 /// What can't be seen of the host's processes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl Unseen {
     pub fn new(proc: BorrowedFd<'_>, unreadable: usize) -> Self {
         Self {
             unreadable,
-            hidden: descriptors::hides(proc),
+            hidden: proc::hides(proc),
             lacks_ptrace: !Privileges::read().is_ok_and(Privileges::may_ptrace),
         }
     }

@@ -7,4 +7,5 @@ pub mod cgroup;
 pub mod hidden;
 pub mod netns;
 pub mod privilege;
+pub mod proc;
 pub mod timeouts;

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::host::hidden::Unseen;
-use crate::owners::descriptors;
+use crate::host::proc;
 use crate::text::escape::Escaped;
 
 /// Where iproute2 keeps the namespaces that it made, by name.
@@ -195,7 +195,7 @@ pub fn all(most: usize) -> Places {
             break;
         }
     }
-    let proc = descriptors::open_proc();
+    let proc = proc::open_proc();
     Places {
         unseen: proc.map_or_else(
             |_| Unseen::default(),

@@ -2,6 +2,8 @@
 //! `tcp_keepalive_timer` (net/ipv4/tcp_timer.c), the same since 5.10. Pure.
 
 use crate::model::event::Cause;
+use crate::model::record::State;
+use crate::model::row::Row;
 
 /// What the prediction rests on, times in ms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,27 @@ pub struct End {
 }
 
 impl Watch {
+    /// What keepalive does on a socket; `None` where it does nothing: it is off, or data
+    /// is out and retransmission is in charge, or the state has none.
+    #[must_use]
+    pub fn of(row: &Row) -> Option<Self> {
+        let stands_back = row.unacked? > 0 || row.sendq > 0;
+        // An orphan's timer in FIN_WAIT2 is not keepalive's.
+        let other = row.state == State::FinWait2 && row.orphan == Some(true);
+        if row.keepalive != Some(true) || stands_back || other {
+            return None;
+        }
+        Some(Self {
+            next_ms: row.keepalive_next_ms?,
+            idle_ms: row.idle_ms?,
+            probes_out: row.probes_out?.into(),
+            time_ms: row.keepalive_time_ms?,
+            intvl_ms: row.keepalive_intvl_ms?,
+            probes: row.keepalive_probes?,
+            user_timeout_ms: row.user_timeout_ms.unwrap_or(0).into(),
+        })
+    }
+
     /// In how long the next probe is sent, ms: the timer may fire before, find that
     /// the peer was heard, and sleep on. No such probe is sent where the timer gives up
     /// instead.
@@ -67,6 +90,15 @@ impl Watch {
             cause,
         }
     }
+}
+
+/// Adds to a row when keepalive would give up.
+#[must_use]
+pub fn with_end(mut row: Row) -> Row {
+    let end = Watch::of(&row).map(|watch| watch.end());
+    row.dead_in_ms = end.map(|end| end.in_ms);
+    row.dead_by = end.map(|end| end.cause);
+    row
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
 //! The rules of the keepalive timer, as the kernel has them. Pure.
 
+pub mod connection;
 pub mod forecast;
+pub mod zombie;

@@ -3,6 +3,7 @@
 //! An iterator sees the network namespace of the thread that opens it
 //! (`bpf_iter_init_seq_net`, fs/proc/proc_net.c).
 
+use crate::keepalive::forecast;
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
 
@@ -157,7 +158,7 @@ impl Decoder {
         );
         match state {
             State::TimeWait | State::NewSynRecv => self.minisock(row, &raw),
-            _ => Ok(self.full(row, &raw).foretold()),
+            _ => Ok(forecast::with_end(self.full(row, &raw))),
         }
     }
 

@@ -24,4 +24,5 @@ pub use crate::kernel::clock::now;
 pub use crate::kernel::decode::{DecodeError, Decoder};
 pub use crate::kernel::descriptors::DescriptorIterator;
 pub use crate::kernel::iterator::SocketIterator;
-pub use crate::kernel::tracer::{Stop, Tracer, Wanted};
+pub use crate::kernel::tracer::{Tracer, Wanted};
+pub use crate::stop::Stop;

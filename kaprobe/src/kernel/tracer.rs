@@ -1,8 +1,6 @@
 //! Loads the programs, attaches them, and yields what they see.
 
-use std::io;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use crate::stop::Stop;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -12,9 +10,10 @@ use aya::{Ebpf, Pod};
 use aya_log::EbpfLogger;
 use ipnet::IpNet;
 use kaprobe_ebpf::config::{Config, Learned, MAX_CGROUPS, MAX_NETNS, State, filter, key};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 
+use crate::filter::kernel::KernelFilter;
 use crate::filter::ports::PortSet;
 use crate::host::cgroup::Cgroup;
 use crate::kernel::attach::{self, Attached, Attacher};
@@ -27,7 +26,6 @@ use crate::kernel::{calibrate, clock, kfunc, loader};
 use crate::model::attach_mode::Way;
 use crate::model::event::{Event, Hook, Instant};
 use crate::model::record::Family;
-use crate::plan::KernelFilter;
 use crate::source::Source;
 
 /// The compiled programs, kept in the repository beside the digest of their sources.
@@ -95,44 +93,6 @@ pub struct Tracer {
     /// The last batch was full: more may wait.
     more: bool,
     ended: bool,
-}
-
-/// Ends a [`Tracer`]'s stream, from any thread.
-#[derive(Clone, Debug)]
-pub struct Stop(Arc<OwnedFd>);
-
-impl Stop {
-    /// One that nobody has asked for yet.
-    ///
-    /// # Errors
-    /// When the kernel has no eventfd to give.
-    pub fn new() -> Result<Self> {
-        let fd = eventfd(0, EventfdFlags::CLOEXEC).context("cannot make an eventfd")?;
-        Ok(Self(Arc::new(fd)))
-    }
-
-    /// Asks for the end: what was seen so far still comes.
-    ///
-    /// # Errors
-    /// When the kernel refuses a write to an eventfd, which it has no reason to.
-    pub fn stop(&self) -> io::Result<()> {
-        rustix::io::write(&*self.0, &1_u64.to_ne_bytes())?;
-        Ok(())
-    }
-
-    /// Waits for so long, or until the end is asked for: then `true`. A signal may cut
-    /// the wait short.
-    ///
-    /// # Errors
-    /// When an eventfd can't be polled.
-    pub fn wait(&self, pause: Duration) -> Result<bool> {
-        let mut fd = [PollFd::new(&*self.0, PollFlags::IN)];
-        let pause = Timespec::try_from(pause).context("too long a pause")?;
-        match poll(&mut fd, Some(&pause)) {
-            Err(rustix::io::Errno::INTR) => Ok(false),
-            ready => Ok(ready.context("cannot poll an eventfd")? > 0),
-        }
-    }
 }
 
 impl Tracer {
@@ -246,7 +206,7 @@ impl Tracer {
     fn wait(&self) -> Result<()> {
         let mut fds = [
             PollFd::new(&self.ring, PollFlags::IN),
-            PollFd::new(&*self.stop.0, PollFlags::IN),
+            PollFd::new(&self.stop, PollFlags::IN),
         ];
         match poll(&mut fds, Some(&LOOK_FOR_LOSSES)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),

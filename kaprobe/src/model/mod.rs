@@ -3,6 +3,7 @@
 
 pub mod attach_mode;
 pub mod event;
+pub mod fate;
 pub mod flow;
 pub mod named;
 pub mod record;

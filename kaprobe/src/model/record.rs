@@ -11,8 +11,8 @@ use std::net::IpAddr;
 use serde::de::{self, Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
 
-use crate::audit::fate::Why;
 use crate::model::event::{Cause, FinWait2, Hook, Kind, LostWhy, Met, Origin};
+use crate::model::fate::Why;
 use crate::model::named::{Word, words};
 use crate::text::escape::Escaped;
 

@@ -8,7 +8,6 @@
 
 use std::net::IpAddr;
 
-use crate::keepalive::forecast::Watch;
 use crate::model::event::{Cause, Origin};
 use crate::model::named::words;
 use crate::model::record::{Family, OwnerFds, State, WallTime, record};
@@ -114,42 +113,12 @@ record! {
 }
 
 impl Row {
-    /// What keepalive does on this socket; `None` where it does nothing: it is off, or
-    /// data is out and retransmission is in charge, or the state has none.
-    #[must_use]
-    pub fn watch(&self) -> Option<Watch> {
-        let stands_back = self.unacked? > 0 || self.sendq > 0;
-        // An orphan's timer in FIN_WAIT2 is not keepalive's.
-        let other = self.state == State::FinWait2 && self.orphan == Some(true);
-        if self.keepalive != Some(true) || stands_back || other {
-            return None;
-        }
-        Some(Watch {
-            next_ms: self.keepalive_next_ms?,
-            idle_ms: self.idle_ms?,
-            probes_out: self.probes_out?.into(),
-            time_ms: self.keepalive_time_ms?,
-            intvl_ms: self.keepalive_intvl_ms?,
-            probes: self.keepalive_probes?,
-            user_timeout_ms: self.user_timeout_ms.unwrap_or(0).into(),
-        })
-    }
-
     /// Whether it has a file, and nobody who may be looked at holds it.
     #[must_use]
     pub fn is_ownerless(&self) -> bool {
         self.owners
             .as_ref()
             .is_some_and(|owners| owners.0.is_empty())
-    }
-
-    /// Adds what follows from the rest.
-    #[must_use]
-    pub fn foretold(mut self) -> Self {
-        let end = self.watch().map(|watch| watch.end());
-        self.dead_in_ms = end.map(|end| end.in_ms);
-        self.dead_by = end.map(|end| end.cause);
-        self
     }
 }
 

@@ -5,13 +5,15 @@
 //! it, and inode numbers of sockets are the same in all of them: there is a single
 //! sockfs (`sock_mnt`, net/socket.c).
 
+use crate::host::proc::open_dir;
+use crate::host::proc::open_proc;
 use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
 
 use kaprobe_ebpf::wire::Descriptor;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, Mode, OFlags, RawDir};
+use rustix::fs::{Mode, OFlags, RawDir};
 use rustix::io::{Errno, Result};
 
 use crate::host::privilege::Privileges;
@@ -105,14 +107,6 @@ fn is_of_own_namespace(proc: BorrowedFd<'_>) -> bool {
     shown.is_ok_and(|shown| shown.to_bytes() == own.as_bytes())
 }
 
-/// Opens /proc, to be walked.
-///
-/// # Errors
-/// Where it is not mounted.
-pub fn open_proc() -> Result<OwnedFd> {
-    open_dir(rustix::fs::CWD, c"/proc")
-}
-
 /// Walks through /proc, which lists processes and descriptors in ascending order
 /// (`proc_pid_readdir`, fs/proc/base.c, and `proc_readfd_common`, fs/proc/fd.c).
 ///
@@ -145,14 +139,6 @@ fn walk_process(proc: BorrowedFd<'_>, pid: u32, visit: &mut impl FnMut(SocketFd)
     })
 }
 
-/// Whether this /proc hides processes of others (`hidepid`): it lists the first process of
-/// its pid namespace, which lives as long as the namespace does, unless it hides it.
-#[must_use]
-pub fn hides(proc: BorrowedFd<'_>) -> bool {
-    let first = rustix::fs::statat(proc, c"1", AtFlags::empty());
-    matches!(first, Err(Errno::NOENT))
-}
-
 /// Whether that process still holds that socket under that descriptor. An error is
 /// a no: a process that has gone holds nothing.
 #[must_use]
@@ -175,11 +161,6 @@ pub fn comm(proc: BorrowedFd<'_>, pid: u32) -> Result<Escaped> {
         bytes.pop();
     }
     Ok(Escaped::from_bytes(&bytes))
-}
-
-fn open_dir<Fd: AsFd>(at: Fd, name: impl rustix::path::Arg) -> Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::openat(at, name, flags, Mode::empty())
 }
 
 /// Calls `each` for every entry of a directory whose name is a number.

@@ -4,9 +4,11 @@
 //! it. A log is not trusted: what it says is checked and escaped like what the kernel
 //! says.
 
+pub mod input;
 mod line;
 mod log;
 mod merge;
+pub mod plan;
 mod story;
 mod stream;
 mod summary;
@@ -25,8 +27,10 @@ use crate::replay::stream::{Stop, Stream};
 use crate::replay::summary::{Look, Summary};
 
 use crate::exit;
-use crate::plan::{Format, Input, Outputs, ReplayPlan};
+use crate::replay::input::Input;
+use crate::replay::plan::ReplayPlan;
 use crate::report;
+use crate::sink::options::{Format, Outputs};
 use crate::sink::{self, SinkError};
 use crate::text::escape::Escaped;
 

@@ -2,18 +2,18 @@
 
 use std::fs::File;
 
+use crate::correlate::MAX_SOCKETS;
 use crate::filter::Filter;
 use crate::model::named::Word as _;
 use crate::model::record::{self, EventName, Evidence, Filters, Header, Record};
-use crate::plan::ReplayPlan;
 use crate::replay::line::Item;
 use crate::replay::log::{LogError, Remark};
 use crate::replay::merge::{From, Merge};
+use crate::replay::plan::ReplayPlan;
 use crate::replay::story::Stories;
 use crate::report::Outcome;
 use crate::sink::{Head, SinkError, Sinks};
 use crate::text::escape::Escaped;
-use crate::trace::MAX_SOCKETS;
 use crate::verdict::{EVIDENCE, Judge, stage};
 
 /// Why a replay ends before its logs do.

@@ -3,6 +3,7 @@
 mod csv;
 mod json;
 mod lines;
+pub mod options;
 mod text;
 
 use std::fs::{File, OpenOptions};
@@ -13,13 +14,13 @@ use jiff::tz::TimeZone;
 
 use crate::exit;
 use crate::model::record::{Header, Record};
-use crate::plan::{ColorWhen, Format, LogFile, Outputs, TextStyle};
+use crate::sink::options::{ColorWhen, Format, LogFile, Outputs, TextStyle};
 use crate::text::escape::Escaped;
 use crate::text::histogram::Bars;
 
 pub(crate) use crate::sink::csv::field_text;
 use crate::sink::lines::Lines;
-pub(crate) use crate::sink::text::{Ms, endpoint, style, word};
+pub(crate) use crate::sink::text::style;
 
 /// Writes records in one format. What is written reaches its place in whole lines, at
 /// [`Sink::flush`] at the latest.

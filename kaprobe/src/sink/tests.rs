@@ -9,8 +9,8 @@ use jiff::tz::TimeZone;
 use super::*;
 use crate::model::named::Word as _;
 use crate::model::record::{EventName, HeaderLine, HostTimeout, Value, WallTime};
-use crate::plan::TimeFormat;
 use crate::sample;
+use crate::sink::options::TimeFormat;
 
 const NARROW: TextStyle = TextStyle {
     time: TimeFormat::Clock,

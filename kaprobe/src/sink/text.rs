@@ -5,26 +5,28 @@
 //! Columns grow with what they hold, so that short addresses leave the line within 80
 //! columns. Every field is one word: a space in a command is written `\x20`.
 
-use std::borrow::Cow;
+use crate::text::cell::NOTHING;
+use crate::text::cell::put_endpoint;
+use crate::text::cell::word;
+use crate::text::units::Ms;
+use crate::text::units::Put;
+use crate::text::units::Shown;
+use crate::text::units::Us;
+use crate::text::units::seconds_of;
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
-use std::net::IpAddr;
 
 use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use unicode_width::UnicodeWidthStr as _;
 
-use crate::filter::End;
 use crate::model::named::Word as _;
 use crate::model::record::{Direction, Errno, EventName, Record};
-use crate::plan::{TextStyle, TimeFormat};
+use crate::sink::options::{TextStyle, TimeFormat};
 use crate::sink::{Head, Sink};
 use crate::text::digits::{self, Rfc3339, Seconds};
 use crate::text::escape::Escaped;
-
-/// What stands where nothing is known.
-const UNKNOWN: &str = "-";
 
 pub(super) struct Text<W> {
     out: W,
@@ -97,7 +99,7 @@ impl Column {
     fn put_word(&mut self, line: &mut String, text: Option<&Escaped>) {
         self.put(line, |line| match text {
             Some(text) => line.push_str(&word(text.as_str())),
-            None => line.push_str(UNKNOWN),
+            None => line.push_str(NOTHING),
         });
     }
 }
@@ -205,7 +207,7 @@ impl<W: Write> Text<W> {
         }
         columns.pid.put(line, |line| match record.pid {
             Some(pid) => digits::number(line, pid),
-            None => line.push_str(UNKNOWN),
+            None => line.push_str(NOTHING),
         });
         columns.comm.put_word(line, record.comm.as_ref());
         let local = (record.laddr, record.lport);
@@ -312,39 +314,6 @@ impl Words<'_> {
         self.add(number);
         self.0.push('/');
         all.put(self.0);
-    }
-}
-
-/// What can be appended to a line, without what `Display` spends on the way.
-trait Put {
-    fn put(&self, line: &mut String);
-}
-
-impl Put for &str {
-    fn put(&self, line: &mut String) {
-        line.push_str(self);
-    }
-}
-
-impl Put for u32 {
-    fn put(&self, line: &mut String) {
-        digits::number(line, *self);
-    }
-}
-
-impl Put for u64 {
-    fn put(&self, line: &mut String) {
-        digits::number(line, *self);
-    }
-}
-
-/// What is told too seldom for that.
-struct Shown<T>(T);
-
-impl<T: Display> Put for Shown<T> {
-    fn put(&self, line: &mut String) {
-        // Writing to a String cannot fail.
-        let _ = write!(line, "{}", self.0);
     }
 }
 
@@ -508,101 +477,13 @@ impl Display for Settings {
     }
 }
 
-/// A time span for people: `40ms`, `3s`, `5.1s`, `7200s`. Whole seconds from 100 s on.
-pub(crate) struct Ms(pub u64);
-
-impl Put for Ms {
-    fn put(&self, line: &mut String) {
-        let Self(ms) = *self;
-        if ms < 1_000 {
-            digits::number(line, ms);
-            return line.push_str("ms");
-        }
-        digits::number(line, ms / 1_000);
-        if ms < 100_000 && ms % 1_000 != 0 {
-            line.push('.');
-            digits::number(line, ms % 1_000 / 100);
-        }
-        line.push('s');
-    }
-}
-
-impl Display for Ms {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = String::new();
-        self.put(&mut text);
-        f.write_str(&text)
-    }
-}
-
-/// A duration of microseconds, for people.
-struct Us(u64);
-
-impl Put for Us {
-    fn put(&self, line: &mut String) {
-        let Self(us) = *self;
-        match us {
-            0..1_000 => {
-                digits::number(line, us);
-                line.push_str("us");
-            }
-            1_000..1_000_000 => {
-                digits::number(line, us / 1_000);
-                line.push('.');
-                digits::number(line, us % 1_000 / 100);
-                line.push_str("ms");
-            }
-            _ => Ms(us / 1_000).put(line),
-        }
-    }
-}
-
 /// The coarsest tick, HZ = 100: an answer came no later than one after the time shown
 /// by the last acknowledgement, and possibly long before.
 const GRAIN_MS: u64 = 10;
 
-/// Nanoseconds as seconds, with so many digits after the point.
-fn seconds_of(ns: i128, digits: usize) -> String {
-    let sign = if ns < 0 { "-" } else { "" };
-    let (seconds, rest) = (
-        ns.unsigned_abs() / 1_000_000_000,
-        ns.unsigned_abs() % 1_000_000_000,
-    );
-    let fraction = format!("{rest:09}");
-    format!("{sign}{seconds}.{}", &fraction[..digits.min(9)])
-}
-
 /// The kernel's name of a reason, less what all of them start with.
 fn reset_reason(name: &str) -> &str {
     name.strip_prefix("SK_RST_REASON_").unwrap_or(name)
-}
-
-/// Escaped text as one word that is not empty.
-pub(crate) fn word(text: &str) -> Cow<'_, str> {
-    match text {
-        "" => "''".into(),
-        _ if text.contains(' ') => text.replace(' ', "\\x20").into(),
-        _ => text.into(),
-    }
-}
-
-/// An address and a port, as people write them.
-pub(crate) fn endpoint(address: Option<IpAddr>, port: Option<u16>) -> String {
-    let mut text = String::new();
-    put_endpoint(&mut text, (address, port));
-    text
-}
-
-fn put_endpoint(line: &mut String, end: End) {
-    let (Some(address), Some(port)) = end else {
-        return line.push_str(UNKNOWN);
-    };
-    if address.is_ipv6() {
-        line.push('[');
-    }
-    digits::address(line, address);
-    line.push_str(if address.is_ipv6() { "]:" } else { ":" });
-    digits::number(line, port);
 }
 
 #[cfg(test)]

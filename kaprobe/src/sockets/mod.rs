@@ -1,6 +1,7 @@
 //! `kaprobe sockets`: every TCP socket as it is now, older ones than kaprobe included.
 
 mod output;
+pub mod plan;
 pub mod snapshot;
 mod sock_diag;
 
@@ -9,12 +10,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::kernel::Stop;
+use crate::cli::args::Sort;
 use crate::model::row::Row;
-use crate::plan::{Format, SocketsPlan, Sort};
+use crate::sink::options::Format;
 use crate::sockets::output::{Columns, Output, Picture};
-pub(crate) use crate::sockets::output::{NOTHING, UNSEEN};
+use crate::sockets::plan::SocketsPlan;
 use crate::sockets::snapshot::{Notes, Snapshots};
+use crate::stop::Stop;
 use crate::{exit, shutdown};
 
 /// Runs `kaprobe sockets`.

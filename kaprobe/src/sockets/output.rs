@@ -1,5 +1,7 @@
 //! Rows as text, JSON lines and CSV, under the same names.
 
+use crate::text::cell::NOTHING;
+use crate::text::cell::UNSEEN;
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write};
@@ -10,14 +12,12 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 use crate::model::named::Word as _;
 use crate::model::record::State;
 use crate::model::row::{Row, Source, Timer};
-use crate::plan::{Format, SocketsPlan};
-use crate::sink::{Ms, endpoint, field_text, word};
+use crate::sink::field_text;
+use crate::sink::options::Format;
+use crate::sockets::plan::SocketsPlan;
 use crate::sockets::snapshot::Notes;
-
-/// What stands where there is nothing to tell.
-pub(crate) const NOTHING: &str = "-";
-/// What stands where there is something, and it can't be seen.
-pub(crate) const UNSEEN: &str = "?";
+use crate::text::cell::{endpoint, word};
+use crate::text::units::Ms;
 
 /// Somewhere to write to, in one of the formats.
 pub(super) struct Output<W: Write> {

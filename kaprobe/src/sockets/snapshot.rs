@@ -18,7 +18,7 @@ use crate::kernel::{SocketIterator, Wanted, now};
 use crate::model::row::{Row, Source};
 use crate::owners::batch::Holders;
 use crate::owners::descriptors::Descriptors;
-use crate::plan::Selection;
+use crate::sockets::plan::Selection;
 use crate::sockets::sock_diag;
 use crate::text::escape::Escaped;
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::ser::{SerializeSeq as _, Serializer};
 use unicode_width::UnicodeWidthStr as _;
 
-use crate::sink::Ms;
+use crate::text::units::Ms;
 
 /// The lower ends of the classes, ms: none, then six to the decade from 10 ms, the
 /// coarsest tick, to 10^9 ms, 11 days. The common idle timeouts (60, 75, 240, 350, 600,

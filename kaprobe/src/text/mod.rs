@@ -1,6 +1,8 @@
 //! Text for people: escaped, in units, in columns, wrapped, drawn.
 
+pub mod cell;
 pub mod digits;
 pub mod escape;
 pub mod histogram;
+pub mod units;
 pub mod wrap;

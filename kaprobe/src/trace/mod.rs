@@ -7,10 +7,11 @@
 //!
 //! A fourth brings, once, the sockets that were there before: [`snapshot`].
 
+pub mod plan;
 mod snapshot;
 
+use crate::correlate::MAX_SOCKETS;
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Instant;
@@ -20,25 +21,25 @@ use anyhow::{Context as _, Result, anyhow};
 
 use crate::correlate::Correlator;
 use crate::filter::Filter;
+use crate::filter::kernel::KernelFilter;
 use crate::host;
 use crate::host::netns::Netns;
 use crate::host::privilege::{Privileges, raise_memlock};
-use crate::kernel::{Attached, Stop, Tracer, Wanted};
+use crate::kernel::{Attached, Tracer, Wanted};
 use crate::model::event::Event;
 use crate::model::record::{self, EventName, Header, WallTime};
 use crate::owners::cache::Owners;
-use crate::plan::{KernelFilter, TracePlan};
 use crate::report::{self, Outcome};
 use crate::sink::{self, SinkError, Sinks};
 use crate::source::Source;
+use crate::stop::Stop;
 use crate::text::escape::Escaped;
 use crate::timeout::middlebox::Known;
+use crate::trace::plan::TracePlan;
 use crate::trace::snapshot::Snapshot;
 use crate::verdict::{Judge, stage};
 use crate::{exit, shutdown};
 
-/// How many sockets are kept in mind.
-pub const MAX_SOCKETS: NonZeroUsize = NonZeroUsize::new(65_536).expect("it is not zero");
 /// How many batches may wait between reading and writing.
 const QUEUE: usize = 4;
 

@@ -9,13 +9,13 @@ mod output;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use crate::correlate::MAX_SOCKETS;
 use crate::lru::Recent;
 use crate::model::record::{Confidence, EventName, Header, LearnedOf, Record, VerdictName};
 use crate::replay::stream::Output;
 use crate::sink::{Head, SinkError};
 use crate::text::escape::Escaped;
 use crate::text::histogram::Histogram;
-use crate::trace::MAX_SOCKETS;
 use crate::verdict::Judge;
 
 pub(super) use crate::replay::summary::output::{Look, write};

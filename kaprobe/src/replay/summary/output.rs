@@ -8,9 +8,10 @@ use serde::{Serialize, Serializer};
 use crate::model::named::Word as _;
 use crate::model::record::{EventName, LearnedOf, VerdictName};
 use crate::replay::summary::{Place, Row, Summary, Timeout, Totals, Verdict};
-use crate::sink::{Ms, endpoint};
+use crate::text::cell::endpoint;
 use crate::text::escape::Escaped;
 use crate::text::histogram::{Bars, Histogram};
+use crate::text::units::Ms;
 use crate::text::wrap::wrapped;
 
 /// How wide the text is.

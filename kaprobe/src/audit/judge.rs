@@ -1,0 +1,178 @@
+//! What becomes of a connection that an idle timeout lies in wait for. Pure.
+//!
+//! What counts is the longest silence that keepalive lets pass. That is the keepalive
+//! time, or the interval where that is longer: after an answered probe the timer is set
+//! to the interval, and is not asked before it (`tcp_keepalive_timer`,
+//! net/ipv4/tcp_timer.c). A timer that is set keeps its expiry until it fires, whatever
+//! the sysctls say by then.
+
+use crate::keepalive::connection::Connection;
+use crate::keepalive::connection::latest;
+use crate::keepalive::zombie::OnTheWay;
+use crate::keepalive::zombie::zombie;
+use crate::model::fate::Fate;
+use crate::model::fate::Why;
+use crate::timeout::middlebox::Answer;
+use crate::timeout::timeouts::Timeout;
+
+/// What becomes of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// What.
+    pub fate: Fate,
+    /// Why it is no better.
+    pub why: Option<Why>,
+    /// How many probes are sent before the timeout, however late timers fire.
+    pub in_time: Option<u64>,
+    /// How many of them may be lost without an end to the connection.
+    pub spare: Option<u64>,
+}
+
+impl Judgement {
+    const fn bad(fate: Fate, why: Why) -> Self {
+        Self {
+            fate,
+            why: Some(why),
+            in_time: None,
+            spare: None,
+        }
+    }
+}
+
+/// Judges a connection by the timeout on its way, as far as both are known.
+#[must_use]
+pub fn judge(connection: Option<&Connection>, timeout: Option<&Timeout>) -> Judgement {
+    let Some(it) = connection else {
+        return Judgement::bad(Fate::Unknown, Why::NoSettings);
+    };
+    let Some(timeout) = timeout else {
+        return Judgement::bad(Fate::Unknown, Why::NoTimeout);
+    };
+    if timeout.refreshed == Answer::No {
+        return Judgement::bad(Fate::Unprotected, Why::NotRefreshed);
+    }
+    match zombie(it, OnTheWay::Timeout(timeout.ms)) {
+        Some(why) => Judgement::bad(Fate::Zombie, why),
+        None if it.keepalive => probed(it, timeout),
+        None => Judgement::bad(Fate::Unprotected, Why::KeepaliveOff),
+    }
+}
+
+/// Judges a connection whose keepalive is on.
+fn probed(it: &Connection, timeout: &Timeout) -> Judgement {
+    let armed = it.silence_now_ms().filter(|_| it.probes_out == 0);
+    let silence_ms = it.silence_ms().max(armed.unwrap_or(0));
+    let in_time = probes_in_time(silence_ms, it.intvl.ms, timeout.ms);
+    let why = if latest(it.time.ms) >= timeout.ms {
+        Some(Why::LateProbe)
+    } else if latest(it.intvl.ms) >= timeout.ms {
+        Some(Why::LateInterval)
+    } else if in_time == 0 {
+        Some(Why::LateTimer)
+    } else {
+        None
+    };
+    Judgement {
+        fate: if why.is_some() {
+            Fate::AtRisk
+        } else {
+            Fate::Safe
+        },
+        why,
+        in_time: Some(in_time),
+        spare: Some(in_time.saturating_sub(1).min(it.may_lose())),
+    }
+}
+
+/// How many probes are sent in a silence before the timeout, however late timers fire.
+pub(super) fn probes_in_time(silence_ms: u64, intvl_ms: u64, timeout_ms: u64) -> u64 {
+    let mut sent = 0;
+    let mut at = silence_ms;
+    // No more than the eight bits that the kernel counts in.
+    while sent < 255 && latest(at) < timeout_ms {
+        sent += 1;
+        at = at.saturating_add(intvl_ms);
+    }
+    sent
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keepalive::connection::{HEARD, Set};
+    use crate::model::event::Origin;
+
+    fn sysctl(ms: u64) -> Set {
+        Set {
+            ms,
+            from: Origin::Sysctl,
+        }
+    }
+
+    #[test]
+    fn each_connection_has_its_fate() {
+        let good = Connection {
+            time: sysctl(175_000),
+            next_ms: Some(175_000),
+            ..HEARD
+        };
+        let off = Connection {
+            keepalive: false,
+            ..HEARD
+        };
+        let idle = |it: Connection, s: u64| Connection {
+            idle_ms: s * 1000,
+            lastsnd_ms: s * 1000,
+            ..it
+        };
+        let out = |it: Connection, n| Connection {
+            probes_out: n,
+            next_ms: Some(75_000),
+            ..it
+        };
+        #[rustfmt::skip]
+        let rows = [
+            ("the defaults", HEARD, "at_risk late_probe in_time 0 spare 0"),
+            ("early, and one to spare", good, "safe in_time 2 spare 1"),
+            ("late by an eighth and no more", Connection { time: sysctl(310_000), ..good }, "safe in_time 1 spare 0"),
+            ("the wheel makes it late", Connection { time: sysctl(311_000), ..good }, "at_risk late_probe in_time 0 spare 0"),
+            ("the interval follows an answer", Connection { time: sysctl(30_000), intvl: sysctl(400_000), ..good }, "at_risk late_interval in_time 0 spare 0"),
+            ("set before the sysctl was", Connection { next_ms: Some(6_000_000), ..good }, "at_risk late_timer in_time 0 spare 0"),
+            ("a short user timeout", Connection { user_timeout_ms: 200_000, ..good }, "safe in_time 2 spare 0"),
+            ("a count of one", Connection { probes: 1, ..good }, "safe in_time 2 spare 0"),
+            ("off", off, "unprotected keepalive_off"),
+            ("off, idle for long", idle(off, 699), "unprotected keepalive_off"),
+            ("off, idle for too long", idle(off, 700), "zombie no_probes"),
+            ("off, but sending", Connection { sending: true, ..idle(off, 700) }, "unprotected keepalive_off"),
+            ("late, not yet probed", idle(Connection { next_ms: Some(6_000_000), ..HEARD }, 1_200), "at_risk late_probe in_time 0 spare 0"),
+            ("probed at last, the answer on its way", out(idle(HEARD, 7_200), 1), "at_risk late_probe in_time 0 spare 0"),
+            ("probed in vain", out(idle(HEARD, 7_300), 2), "zombie probes_unanswered"),
+            ("one probe, a minute ago", Connection { next_ms: Some(15_000), ..out(idle(HEARD, 7_260), 1) }, "zombie probes_unanswered"),
+            ("keepalive is finding out", out(idle(good, 400), 3), "safe in_time 2 spare 1"),
+        ];
+        let timeout = Timeout::sample(350_000, Answer::Yes);
+        for (what, connection, expected) in rows {
+            assert_eq!(
+                told(judge(Some(&connection), Some(&timeout))),
+                expected,
+                "{what}"
+            );
+        }
+        let proxy = Timeout::sample(60_000, Answer::No);
+        assert_eq!(
+            told(judge(Some(&good), Some(&proxy))),
+            "unprotected not_refreshed"
+        );
+        assert_eq!(told(judge(Some(&good), None)), "unknown no_timeout");
+        assert_eq!(told(judge(None, Some(&timeout))), "unknown no_settings");
+    }
+
+    fn told(it: Judgement) -> String {
+        use crate::model::named::Word as _;
+        let mut words = vec![it.fate.word().to_owned()];
+        words.extend(it.why.map(|why| why.word().to_owned()));
+        words.extend(it.in_time.map(|n| format!("in_time {n}")));
+        words.extend(it.spare.map(|n| format!("spare {n}")));
+        words.join(" ")
+    }
+}

@@ -1,0 +1,96 @@
+//! The plan of `kaprobe audit`: everything that the arguments decide, checked, before
+//! anything is done. Makes no system call.
+
+use std::collections::BTreeSet;
+
+use crate::cli::args::AuditArgs;
+use crate::cli::filters::{comms, pids, sockets};
+use crate::exit;
+use crate::filter::kernel::KernelFilter;
+use crate::filter::{SocketFilter, passes};
+use crate::model::record::State;
+use crate::model::row::Row;
+use crate::replay::input::{Input, inputs};
+use crate::sink::options::Format;
+use crate::sockets::plan::Selection;
+use crate::text::escape::Escaped;
+use crate::timeout::middlebox::middleboxes;
+use crate::timeout::timeouts::Timeout;
+
+/// What `kaprobe audit` is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditPlan {
+    /// The snapshot: of whole namespaces, since listeners tell who accepted.
+    pub sockets: Selection,
+    /// Connections to keep.
+    pub keep: SocketFilter,
+    /// Processes to keep; empty for all.
+    pub pids: BTreeSet<u32>,
+    /// Commands to keep; empty for all.
+    pub comms: BTreeSet<Escaped>,
+    /// Idle timeouts on every way. With no log either, those of the host are read.
+    pub timeouts: Vec<Timeout>,
+    /// Logs that show others.
+    pub logs: Vec<Input>,
+    /// Connections of the host with itself too.
+    pub loopback: bool,
+    /// Format of standard output.
+    pub format: Format,
+    /// A heading over text and CSV.
+    pub heading: bool,
+}
+
+impl AuditPlan {
+    /// Checks the arguments of `kaprobe audit` and makes them a plan.
+    ///
+    /// # Errors
+    /// Of [`exit::Code::Usage`], naming the arguments that can't be together.
+    pub fn new(args: AuditArgs) -> Result<Self, exit::Error> {
+        let logs = inputs(args.log)?;
+        if args.idle_timeout.is_some() && args.behind.len() > 1 {
+            return Err(exit::Error::usage(
+                "--idle-timeout goes with one --behind: whose is it?",
+            ));
+        }
+        let given_ms = args
+            .idle_timeout
+            .map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
+        let behind = middleboxes().into_iter();
+        let behind = behind.filter(|it| args.behind.contains(&it.id));
+        let mut timeouts: Vec<_> = behind
+            .map(|it| Timeout::of_middlebox(&it, given_ms))
+            .collect();
+        if timeouts.is_empty() {
+            timeouts.extend(given_ms.map(Timeout::given));
+        }
+        Ok(Self {
+            sockets: Selection {
+                kernel: KernelFilter {
+                    netns: args.of.sockets.netns.clone(),
+                    ..KernelFilter::default()
+                },
+                states: vec![State::Listen, State::Established],
+                all_netns: args.of.all_netns,
+                ..Selection::default()
+            },
+            keep: sockets(&args.of.sockets),
+            pids: pids(&args.of.sockets),
+            comms: comms(&args.of.sockets),
+            timeouts,
+            logs,
+            loopback: args.loopback,
+            format: args.rows.format(),
+            heading: !args.rows.no_header,
+        })
+    }
+
+    /// Whether this connection is asked for.
+    #[must_use]
+    pub fn keeps(&self, row: &Row) -> bool {
+        let local = (Some(row.laddr), Some(row.lport));
+        let remote = (Some(row.raddr), Some(row.rport));
+        self.keep.keeps_ends(Some(row.family), local, remote)
+            && passes(&self.pids, row.pid.as_ref())
+            && passes(&self.comms, row.comm.as_ref())
+    }
+}

@@ -1,0 +1,71 @@
+//! From flags to outputs.
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use crate::cli::args::OutputArgs;
+use crate::exit;
+use crate::sink::options::{Format, LogFile, Outputs, TextStyle};
+use crate::text::escape::Escaped;
+
+/// Where records go, by the flags.
+///
+/// # Errors
+/// Of [`exit::Code::Usage`], naming the flags that disagree, or a file name that can't be.
+pub fn outputs(args: &OutputArgs) -> Result<Outputs, exit::Error> {
+    let file = args
+        .output
+        .as_deref()
+        .map(|path| log_file(path, args))
+        .transpose()?;
+    let screen = match (args.json, args.format, &file) {
+        (true, Some(Format::Text | Format::Csv), None) => {
+            return Err(exit::Error::usage(
+                "--json and --format disagree about the screen",
+            ));
+        }
+        (true, ..) => Format::Json,
+        (false, Some(format), None) => format,
+        (false, ..) => Format::Text,
+    };
+    let text = TextStyle {
+        time: args.time,
+        wide: args.wide,
+        heading: !args.no_header,
+        color: args.color,
+    };
+    Ok(Outputs { screen, file, text })
+}
+
+fn log_file(path: &Path, args: &OutputArgs) -> Result<LogFile, exit::Error> {
+    let shown = Escaped::from_bytes(path.as_os_str().as_bytes());
+    if path == Path::new("-") {
+        return Err(exit::Error::usage(
+            "--output names a file; --format and --json are for the screen",
+        ));
+    }
+    if path.file_name().is_none() || path.as_os_str().as_bytes().ends_with(b"/") {
+        return Err(exit::Error::usage(format!(
+            "--output {shown}: not the name of a file"
+        )));
+    }
+    let format = args.format.or_else(|| by_extension(path)).ok_or_else(|| {
+        exit::Error::usage(format!(
+            "--output {shown}: no format goes by that extension; use .jsonl, .json, .csv or .txt, or add --format"
+        ))
+    })?;
+    Ok(LogFile {
+        path: path.to_owned(),
+        format,
+        overwrite: args.force,
+    })
+}
+
+fn by_extension(path: &Path) -> Option<Format> {
+    match path.extension()?.to_str()? {
+        "jsonl" | "json" | "ndjson" => Some(Format::Json),
+        "csv" => Some(Format::Csv),
+        "txt" | "log" => Some(Format::Text),
+        _ => None,
+    }
+}
