@@ -13,7 +13,7 @@ use kaprobe::correlate::MAX_SOCKETS;
 use kaprobe::filter::{Filter, RecordFilter};
 use kaprobe::kernel::Decoder;
 use kaprobe::model::event::Event;
-use kaprobe::model::named::Word as _;
+use kaprobe::model::named::Named as _;
 use kaprobe::model::record::{EventName, Record};
 use kaprobe::sink;
 use kaprobe::sink::options::{ColorWhen, Format, TextStyle, TimeFormat};

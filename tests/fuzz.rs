@@ -5,6 +5,8 @@
 //! from where it is tried each time. `KAPROBE_FUZZ_SECONDS` says how long to look for
 //! more.
 
+use kaprobe::model::field::Fields as _;
+use kaprobe::model::header::VERSION;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
@@ -20,9 +22,12 @@ use std::time::{Duration, Instant};
 use kaprobe::correlate::Correlator;
 use kaprobe::filter::{Filter, RecordFilter};
 use kaprobe::kernel::Decoder;
-use kaprobe::model::event::{self, Event, Hook, Lost, LostWhy};
-use kaprobe::model::named::Word as _;
-use kaprobe::model::record::{self, EventName, Header, HeaderLine, HostTimeout, Record, WallTime};
+use kaprobe::model::event::{Event, Lost};
+use kaprobe::model::header::{Header, HeaderLine, HostTimeout};
+use kaprobe::model::named::Named as _;
+use kaprobe::model::record::{EventName, Record};
+use kaprobe::model::time::{self, WallTime};
+use kaprobe::model::values::{Hook, LostWhy};
 use kaprobe::replay::{Item, Log};
 use kaprobe::sink::options::{ColorWhen, Format, TextStyle, TimeFormat};
 use kaprobe::sink::{self, Head};
@@ -130,7 +135,7 @@ fn written(format: Format, time: TimeFormat, records: &[Record]) -> io::Result<S
 
 fn header() -> Header {
     Header {
-        version: record::VERSION.to_owned(),
+        version: VERSION.to_owned(),
         host: Escaped::from("mq1"),
         hz: 250,
         timeouts: vec![HostTimeout {
@@ -244,7 +249,7 @@ fn records_of(wire: &[u8]) -> Vec<Record> {
         }
     }
     let lost = Lost {
-        at: event::Instant {
+        at: time::Instant {
             mono_ns: 0,
             wall_ns: 0,
         },
@@ -571,7 +576,7 @@ fn inputs_are_good_to_begin_with() -> Outcome {
     let events = read(log.as_bytes())
         .into_iter()
         .filter_map(|item| match item {
-            Item::Record(record) => Some(record.event.word()),
+            Item::Record(record) => Some(record.event.name()),
             Item::Header(_) => None,
         });
     let events: std::collections::BTreeSet<_> = events.collect();

@@ -13,10 +13,13 @@ use std::thread;
 use kaprobe::cli;
 use kaprobe::correlate::MAX_SOCKETS;
 use kaprobe::filter::Filter;
-use kaprobe::model::event::{Cause, Hook, LostWhy, Origin};
-use kaprobe::model::record::{
-    self, EventName, Family, Header, HeaderLine, HostTimeout, Record, State, WallTime,
-};
+use kaprobe::model::header::VERSION;
+use kaprobe::model::header::{Header, HeaderLine, HostTimeout};
+use kaprobe::model::record::{EventName, Record};
+use kaprobe::model::socket::Endpoints;
+use kaprobe::model::time::Instant;
+use kaprobe::model::time::WallTime;
+use kaprobe::model::values::{Cause, Hook, LostWhy, Origin, State};
 use kaprobe::sink::options::{ColorWhen, Format, TextStyle, TimeFormat};
 use kaprobe::sink::{self, Head};
 use kaprobe::text::escape::Escaped;
@@ -34,7 +37,7 @@ const WALL_NS: i64 = 1_714_979_289_000_000_000;
 
 fn header(host: &str) -> Header {
     Header {
-        version: record::VERSION.to_owned(),
+        version: VERSION.to_owned(),
         host: Escaped::from(host),
         kernel: Escaped::from("6.12.0"),
         kaprobe: "0.1.0".to_owned(),
@@ -50,31 +53,27 @@ fn header(host: &str) -> Header {
 /// A record of a socket, so many ms after the start.
 fn record(ms: u32, seq: u64, event: EventName) -> Record {
     let ns = u64::from(ms) * 1_000_000;
-    let mut record = Record::new(
-        WallTime(WALL_NS.saturating_add_unsigned(ns)),
-        1_000_000_000_000 + ns,
-        seq,
-        event,
-    );
+    let at = Instant {
+        mono_ns: 1_000_000_000_000 + ns,
+        wall_ns: WALL_NS.saturating_add_unsigned(ns),
+    };
+    let [here, there] = [1, 2].map(|host| IpAddr::from([10, 0, 0, host]));
+    let mut record = Record::new(at, event);
+    record.seq = seq;
     record.sock = Some(seq % 7 + 1);
-    record.pid = Some(4242);
-    record.comm = Some(Escaped::from_bytes(b"be\x1bam \xff"));
-    record.family = Some(Family::Inet);
-    record.laddr = Some(IpAddr::from([10, 0, 0, 1]));
-    record.lport = Some(5672);
-    record.raddr = Some(IpAddr::from([10, 0, 0, 2]));
-    record.rport = Some(40_000);
-    record.netns = Some(4_026_531_840);
-    record.uid = Some(0);
-    record.orphan = Some(false);
+    record.process.pid = Some(4242);
+    record.process.comm = Some(Escaped::from_bytes(b"be\x1bam \xff"));
+    record.endpoints = Some(Endpoints::new((here, 5672), (there, 40_000), 4_026_531_840));
+    record.identity.uid = Some(0);
+    record.identity.orphan = Some(false);
     record.state = Some(State::Established);
-    record.keepalive = Some(true);
-    record.keepalive_time_ms = Some(3_000);
-    record.keepalive_time_from = Some(Origin::Socket);
-    record.keepalive_intvl_ms = Some(1_000);
-    record.keepalive_intvl_from = Some(Origin::Sysctl);
-    record.keepalive_probes = Some(9);
-    record.keepalive_probes_from = Some(Origin::Sysctl);
+    record.settings.keepalive = Some(true);
+    record.settings.keepalive_time_ms = Some(3_000);
+    record.settings.keepalive_time_from = Some(Origin::Socket);
+    record.settings.keepalive_intvl_ms = Some(1_000);
+    record.settings.keepalive_intvl_from = Some(Origin::Sysctl);
+    record.settings.keepalive_probes = Some(9);
+    record.settings.keepalive_probes_from = Some(Origin::Sysctl);
     record.probes_out = Some(1);
     match event {
         EventName::Answered => {
@@ -82,18 +81,18 @@ fn record(ms: u32, seq: u64, event: EventName) -> Record {
             record.answered_after_ms = Some(4);
         }
         EventName::Closed => {
-            record.idle_ms = Some(10);
-            record.lastrcv_ms = Some(10);
-            record.lastack_ms = Some(10);
-            record.lastsnd_ms = Some(10);
+            record.ages.idle_ms = Some(10);
+            record.ages.lastrcv_ms = Some(10);
+            record.ages.lastack_ms = Some(10);
+            record.ages.lastsnd_ms = Some(10);
             record.unacked = Some(0);
         }
         _ => {
             record.probe = Some(1);
-            record.idle_ms = Some(3_004);
-            record.lastrcv_ms = Some(5_000);
-            record.lastack_ms = Some(3_004);
-            record.lastsnd_ms = Some(9_000);
+            record.ages.idle_ms = Some(3_004);
+            record.ages.lastrcv_ms = Some(5_000);
+            record.ages.lastack_ms = Some(3_004);
+            record.ages.lastsnd_ms = Some(9_000);
             record.next_ms = Some(1_000);
             record.late_ms = Some(4);
             record.unacked = Some(0);
@@ -104,7 +103,13 @@ fn record(ms: u32, seq: u64, event: EventName) -> Record {
 
 fn lost(ms: u32, seq: u64) -> Record {
     let like = record(ms, seq, EventName::Lost);
-    let mut lost = Record::new(like.time, like.mono_ns, seq, EventName::Lost);
+    let mut lost = Record {
+        time: like.time,
+        mono_ns: like.mono_ns,
+        seq,
+        event: EventName::Lost,
+        ..Record::default()
+    };
     lost.hook = Some(Hook::KeepaliveTimer);
     lost.lost_why = Some(LostWhy::RingBuffer);
     lost.lost = Some(12);
@@ -115,11 +120,9 @@ fn lost(ms: u32, seq: u64) -> Record {
 /// IPv6 socket without an owner is among them.
 fn records() -> Vec<Record> {
     let mut v6 = record(30, 4, EventName::Probe);
-    v6.family = Some(Family::Inet6);
-    v6.laddr = Some(IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 1]));
-    v6.raddr = Some(IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 2]));
-    (v6.pid, v6.comm) = (None, None);
-    (v6.lport, v6.netns) = (Some(443), Some(7));
+    let [here, there] = [1, 2].map(|host| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, host]));
+    v6.endpoints = Some(Endpoints::new((here, 443), (there, 40_000), 7));
+    (v6.process.pid, v6.process.comm) = (None, None);
     vec![
         record(0, 1, EventName::Probe),
         record(20, 2, EventName::Probe),
@@ -280,14 +283,15 @@ fn a_replay_is_what_the_trace_was() -> Outcome {
 fn ends() -> Vec<Record> {
     let of = |sock, mut record: Record| {
         record.sock = Some(sock);
-        record.rport = Some(40_000 + u16::try_from(sock).unwrap_or_default());
+        record.endpoints.get_or_insert_default().rport =
+            40_000 + u16::try_from(sock).unwrap_or_default();
         record
     };
     let mut received = of(2, record(910_000, 0, EventName::Closed));
     received.event = EventName::RstReceived;
-    received.idle_ms = Some(905_000);
-    (received.lastrcv_ms, received.lastack_ms) = (Some(905_000), Some(905_000));
-    (received.lastsnd_ms, received.unacked) = (Some(200), Some(1));
+    received.ages.idle_ms = Some(905_000);
+    (received.ages.lastrcv_ms, received.ages.lastack_ms) = (Some(905_000), Some(905_000));
+    (received.ages.lastsnd_ms, received.unacked) = (Some(200), Some(1));
     received.unsent = Some(false);
     let mut timeout = of(3, record(920_000, 0, EventName::Timeout));
     (timeout.probe, timeout.next_ms) = (None, None);
@@ -576,11 +580,11 @@ fn what_is_odd_is_named_by_file_and_line() -> Outcome {
     let logs = Logs::new()?;
     let log = logs.log("good.jsonl", "mq1", &records())?;
     let headless = log.lines().skip(1).collect::<Vec<_>>().join("\n");
-    let newer =
-        log.replacen(record::VERSION, "1.999", 1)
-            .replacen("\"seq\"", "\"new\":{},\"seq\"", 1);
+    let newer = log
+        .replacen(VERSION, "1.999", 1)
+        .replacen("\"seq\"", "\"new\":{},\"seq\"", 1);
     let broken = log.replacen("\"mono_ns\":", "\"mono_ns\":x", 1);
-    let major = log.replacen(record::VERSION, "2.0", 1);
+    let major = log.replacen(VERSION, "2.0", 1);
     let twice = [log.as_str(), &log].concat();
     #[rustfmt::skip]
     let rows: &[(&str, &[u8], i32, usize, &str)] = &[

@@ -12,10 +12,10 @@ use serde::{Serialize, Serializer};
 use crate::exit;
 use crate::host::privilege::{Privilege, Privileges, raise_memlock};
 use crate::kernel::{self, Survey, Tried};
-use crate::model::attach_mode::Way;
-use crate::model::event::Hook;
-use crate::model::named::Word as _;
+use crate::model::attach_mode::AttachMode;
+use crate::model::named::Named as _;
 use crate::model::row::Source;
+use crate::model::values::Hook;
 use crate::owners::descriptors;
 use crate::text::escape;
 
@@ -142,7 +142,7 @@ struct Trial {
 
 /// A way, serialized by its name.
 #[derive(Clone, Copy, Debug, Serialize)]
-struct WayName(#[serde(serialize_with = "by_name")] Way);
+struct WayName(#[serde(serialize_with = "by_name")] AttachMode);
 
 fn by_name<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(value)
@@ -164,7 +164,8 @@ impl Report {
                 descriptors,
             }) => {
                 let hooks: Vec<_> = Hook::ALL
-                    .into_iter()
+                    .iter()
+                    .copied()
                     .filter(|&hook| tried.iter().any(|tried| tried.hook == hook))
                     .map(|hook| HookReport::new(hook, &tried))
                     .collect();
@@ -205,7 +206,7 @@ impl Report {
 impl SourceReport {
     fn of_sockets(iterator: Result<(), String>) -> Self {
         let loses = "keepalive settings in sockets, all of audit, and what trace starts from";
-        let [best, other] = [Source::IterTcp, Source::SockDiag].map(Source::word);
+        let [best, other] = [Source::IterTcp, Source::SockDiag].map(Source::name);
         Self::new(
             "sockets that are there already",
             best,
@@ -271,14 +272,14 @@ impl HookReport {
 }
 
 /// What is lost with a hook attached in this way, or not at all.
-fn loses(hook: Hook, way: Option<Way>) -> Option<&'static str> {
+fn loses(hook: Hook, way: Option<AttachMode>) -> Option<&'static str> {
     match (hook, way) {
         // It is skipped: `kprobes_inc_nmissed_count`, kernel/kprobes.c, and
         // `trace_call_bpf`, kernel/trace/bpf_trace.c.
-        (_, Some(Way::Kprobe)) => {
+        (_, Some(AttachMode::Kprobe)) => {
             Some("what happens while its CPU is in another probe, counted where the kernel does")
         }
-        (_, Some(Way::Fentry | Way::Tracepoint)) => None,
+        (_, Some(AttachMode::Fentry | AttachMode::Tracepoint)) => None,
         (Hook::SendActiveReset, None) => {
             Some("rst_sent records, and whether a fin_wait2 timer sent a reset")
         }
@@ -385,13 +386,13 @@ mod tests {
         let mut all = Vec::new();
         for hook in [Hook::KeepaliveTimer, Hook::SendActiveReset] {
             all.extend(
-                Way::ALL
+                AttachMode::ALL
                     .iter()
                     .zip(ways)
                     .map(|(&way, outcome)| tried(hook, way, outcome)),
             );
         }
-        all.push(tried(Hook::DestroySock, Way::Tracepoint, end));
+        all.push(tried(Hook::DestroySock, AttachMode::Tracepoint, end));
         Survey {
             hooks: all,
             hz,
@@ -621,7 +622,7 @@ mod tests {
     fn a_way_that_works_may_miss_some() -> Result<()> {
         let mut tried = survey([Ok(()), Ok(()), Ok(())], Ok(()), 250);
         for trial in &mut tried.hooks {
-            if (trial.hook, trial.way) == (Hook::SendActiveReset, Way::Tracepoint) {
+            if (trial.hook, trial.way) == (Hook::SendActiveReset, AttachMode::Tracepoint) {
                 trial.misses = Some("some");
             }
         }
@@ -638,7 +639,7 @@ mod tests {
           tracepoint  works, but misses some
         ");
         assert_eq!(reset.loses, None);
-        tried.hooks.retain(|it| it.way == Way::Tracepoint);
+        tried.hooks.retain(|it| it.way == AttachMode::Tracepoint);
         let told = report(true, Ok(tried));
         let loses: Vec<_> = told.hooks.iter().map(|it| it.loses).collect();
         assert_eq!(loses, [None, Some("some"), None]);

@@ -6,8 +6,8 @@ use std::io::Write as _;
 
 use crate::filter::Counts;
 use crate::kernel::Attached;
-use crate::model::event::Hook;
-use crate::model::named::Word as _;
+use crate::model::named::Named as _;
+use crate::model::values::Hook;
 use crate::text::escape;
 
 /// What is left to tell when a trace has ended.
@@ -107,13 +107,13 @@ impl Display for Summary<'_> {
         )?;
         let mut before = ": ";
         for (event, count) in &counts.events {
-            write!(f, "{before}{count} {}", event.word())?;
+            write!(f, "{before}{count} {}", event.name())?;
             before = ", ";
         }
         let sockets = plural(outcome.sockets, "socket", "sockets");
         writeln!(f, "\nkaprobe: {sockets} seen")?;
         let mut before = "kaprobe: events lost: ";
-        for hook in Hook::ALL {
+        for &hook in Hook::ALL {
             let lost = counts.lost.get(&hook).copied().unwrap_or_default();
             if hook == Hook::Probe && lost == 0 {
                 continue; // Seldom hooked at all: see --rtt.
@@ -164,7 +164,7 @@ mod tests {
     use insta::assert_snapshot;
 
     use super::*;
-    use crate::model::attach_mode::Way;
+    use crate::model::attach_mode::AttachMode;
     use crate::model::record::EventName;
 
     #[test]
@@ -172,15 +172,15 @@ mod tests {
         let attached = [
             Attached {
                 hook: Hook::KeepaliveTimer,
-                way: Way::Fentry,
+                way: AttachMode::Fentry,
                 refused: Vec::new(),
             },
             Attached {
                 hook: Hook::SendActiveReset,
-                way: Way::Tracepoint,
+                way: AttachMode::Tracepoint,
                 refused: vec![
-                    (Way::Fentry, "not permitted".to_owned()),
-                    (Way::Kprobe, "this kernel\nhas none".to_owned()),
+                    (AttachMode::Fentry, "not permitted".to_owned()),
+                    (AttachMode::Kprobe, "this kernel\nhas none".to_owned()),
                 ],
             },
         ];

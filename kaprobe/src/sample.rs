@@ -1,21 +1,24 @@
 //! Events for tests: one of every kind, and sockets of every sort.
 
 use crate::keepalive::forecast;
+use crate::model::socket::Ages;
+use crate::model::socket::Endpoints;
+use crate::model::socket::Identity;
+use crate::model::socket::Settings;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use crate::correlate::Correlator;
 use crate::filter::{Filter, RecordFilter};
-use crate::model::event::{
-    Cause, Event, FinWait2, Hook, Instant, Kind, Lost, LostWhy, Met, Origin, Owner, PassiveReset,
-    Setting, SocketEvent, SocketId,
-};
-use crate::model::named::Word as _;
-use crate::model::record::{
-    Confidence, EventName, Evidence, Family, LearnedOf, Record, State, VerdictName, WallTime,
-};
+use crate::model::event::{Event, Kind, Lost, PassiveReset, SocketEvent, SocketId};
+use crate::model::named::Named as _;
+use crate::model::owner::Owner;
+use crate::model::record::{EventName, Record};
 use crate::model::row::{Row, Source, Timer};
+use crate::model::time::Instant;
+use crate::model::values::{Cause, FinWait2, Hook, LostWhy, Met, Origin};
+use crate::model::values::{Confidence, Evidence, Family, LearnedOf, State, VerdictName};
 use crate::text::escape::Escaped;
 
 #[path = "../../tests/support/golden.rs"]
@@ -57,23 +60,27 @@ pub fn event(at_ms: u64, kind: Kind) -> SocketEvent {
             pid: 4242,
             comm: Escaped::from("beam.smp"),
         })),
-        laddr: IpAddr::from([10, 0, 0, 1]),
-        lport: 5672,
-        raddr: IpAddr::from([10, 0, 0, 2]),
-        rport: 40_000,
-        netns: 4_026_531_840,
-        inode: Some(31_337),
-        cookie: None,
-        uid: 1000,
-        cgroup: Some(77),
+        endpoints: endpoints(40_000),
+        identity: Identity {
+            inode: Some(31_337),
+            cookie: None,
+            uid: Some(1000),
+            cgroup: Some(77),
+            orphan: Some(false),
+        },
         state: 1,
         state_after: 1,
-        keepalive: true,
-        orphan: false,
-        keepalive_time: setting(3_000, Origin::Socket),
-        keepalive_intvl: setting(1_000, Origin::Socket),
-        keepalive_probes: setting(9, Origin::Sysctl),
-        user_timeout_ms: None,
+        settings: Settings {
+            keepalive: Some(true),
+            keepalive_time_ms: Some(3_000),
+            keepalive_time_from: Some(Origin::Socket),
+            keepalive_intvl_ms: Some(1_000),
+            keepalive_intvl_from: Some(Origin::Socket),
+            keepalive_probes: Some(9),
+            keepalive_probes_from: Some(Origin::Sysctl),
+            user_timeout_ms: None,
+            user_timeout_from: None,
+        },
         probes_out: 0,
         probes_out_after: 0,
         lastrcv_ms: 5_000,
@@ -91,8 +98,16 @@ pub fn event(at_ms: u64, kind: Kind) -> SocketEvent {
     }
 }
 
-fn setting(value: u64, from: Origin) -> Setting {
-    Setting { value, from }
+/// A connection to a client of this port.
+fn endpoints(rport: u16) -> Endpoints {
+    let [here, there] = [1, 2].map(|host| IpAddr::from([10, 0, 0, host]));
+    Endpoints::new((here, 5672), (there, rport), 4_026_531_840)
+}
+
+/// A value with something changed.
+pub fn with<T>(mut it: T, change: impl FnOnce(&mut T)) -> T {
+    change(&mut it);
+    it
 }
 
 /// A probe, so many being out before it, and so long after the last acknowledgement.
@@ -125,11 +140,7 @@ pub fn of(event: SocketEvent) -> Event {
 pub fn passive_reset(at_ms: u64) -> PassiveReset {
     PassiveReset {
         at: at(at_ms),
-        laddr: IpAddr::from([10, 0, 0, 1]),
-        lport: 5672,
-        raddr: IpAddr::from([10, 0, 0, 2]),
-        rport: 40_000,
-        netns: 4_026_531_840,
+        endpoints: endpoints(40_000),
         flags: 0x18,
         len: 100,
         ttl: 64,
@@ -142,41 +153,33 @@ pub fn passive_reset(at_ms: u64) -> PassiveReset {
 /// A row of a snapshot: a connection of that file, heard two hours ago, with two probes
 /// out that were not answered for 75 s. Nobody is known to hold it.
 pub fn row(at_ms: u64, inode: u64) -> Row {
-    let at = at(at_ms);
-    let row = Row::new(
-        WallTime(at.wall_ns),
-        at.mono_ns,
-        4_026_531_840,
-        Family::Inet,
-        IpAddr::from([10, 0, 0, 1]),
-        5672,
-        IpAddr::from([10, 0, 0, 9]),
-        50_000,
-        State::Established,
-        0,
-        0,
-        Timer::Keepalive,
-        Source::IterTcp,
-    );
+    let endpoints = Endpoints {
+        raddr: IpAddr::from([10, 0, 0, 9]),
+        ..endpoints(50_000)
+    };
     let row = Row {
-        uid: Some(1000),
-        inode: Some(inode),
-        orphan: Some(false),
+        timer: Timer::Keepalive,
+        identity: Identity {
+            uid: Some(1000),
+            inode: Some(inode),
+            orphan: Some(false),
+            ..Identity::default()
+        },
         probes_out: Some(2),
         unacked: Some(0),
-        keepalive: Some(true),
-        keepalive_time_ms: Some(7_200_000),
-        keepalive_time_from: Some(Origin::Sysctl),
-        keepalive_intvl_ms: Some(75_000),
-        keepalive_intvl_from: Some(Origin::Sysctl),
-        keepalive_probes: Some(9),
-        keepalive_probes_from: Some(Origin::Sysctl),
-        idle_ms: Some(7_300_000),
-        lastrcv_ms: Some(7_300_000),
-        lastack_ms: Some(7_300_000),
-        lastsnd_ms: Some(7_300_000),
+        settings: Settings {
+            keepalive: Some(true),
+            keepalive_time_ms: Some(7_200_000),
+            keepalive_time_from: Some(Origin::Sysctl),
+            keepalive_intvl_ms: Some(75_000),
+            keepalive_intvl_from: Some(Origin::Sysctl),
+            keepalive_probes: Some(9),
+            keepalive_probes_from: Some(Origin::Sysctl),
+            ..Settings::default()
+        },
+        ages: Ages::new(7_300_000, 7_300_000, 7_300_000),
         keepalive_next_ms: Some(50_000),
-        ..row
+        ..Row::new(at(at_ms), endpoints, State::Established, Source::IterTcp)
     };
     forecast::with_end(row)
 }
@@ -184,12 +187,15 @@ pub fn row(at_ms: u64, inode: u64) -> Row {
 /// A verdict on the last of these records, every field being set.
 pub fn verdict(records: &[Record]) -> Option<Record> {
     let last = records.last()?;
-    let mut verdict = Record::new(last.time, last.mono_ns, last.seq + 1, EventName::Verdict);
-    verdict.family = last.family;
-    (verdict.laddr, verdict.lport) = (last.laddr, last.lport);
-    (verdict.raddr, verdict.rport) = (last.raddr, last.rport);
-    verdict.netns = last.netns;
-    verdict.idle_ms = Some(352_000);
+    let mut verdict = Record {
+        time: last.time,
+        mono_ns: last.mono_ns,
+        seq: last.seq + 1,
+        event: EventName::Verdict,
+        endpoints: last.endpoints,
+        ..Record::default()
+    };
+    verdict.ages.idle_ms = Some(352_000);
     verdict.verdict = Some(VerdictName::IdleEviction);
     verdict.confidence = Some(Confidence::Medium);
     verdict.evidence = Some(Evidence(vec![1, last.seq]));
@@ -223,21 +229,21 @@ pub fn records(events: &[Event]) -> Vec<Record> {
 /// Sockets that are unlike the usual one: IPv6, IPv4 over IPv6, a hostile command,
 /// one that nobody holds.
 fn others() -> [SocketEvent; 4] {
-    let v6 = SocketEvent {
-        id: SocketId { sk: 2, born_ns: 2 },
-        laddr: IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10]),
-        raddr: IpAddr::from([
+    let v6 = with(probe(700, 1, 6_000), |it| {
+        it.id = SocketId { sk: 2, born_ns: 2 };
+        it.endpoints.family = Family::Inet6;
+        it.endpoints.laddr = IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10]);
+        it.endpoints.raddr = IpAddr::from([
             0x2001, 0xdb8, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff,
-        ]),
-        cookie: Some(4_711),
-        ..probe(700, 1, 6_000)
-    };
-    let mapped = SocketEvent {
-        id: SocketId { sk: 3, born_ns: 3 },
-        laddr: IpAddr::from([0, 0, 0, 0, 0, 0xffff, 0xc0a8, 0x0001]),
-        raddr: IpAddr::from([0, 0, 0, 0, 0, 0xffff, 0xc0a8, 0x0002]),
-        ..probe(710, 0, 3_000)
-    };
+        ]);
+        it.identity.cookie = Some(4_711);
+    });
+    let mapped = with(probe(710, 0, 3_000), |it| {
+        it.id = SocketId { sk: 3, born_ns: 3 };
+        it.endpoints.family = Family::Inet6;
+        it.endpoints.laddr = IpAddr::from([0, 0, 0, 0, 0, 0xffff, 0xc0a8, 0x0001]);
+        it.endpoints.raddr = IpAddr::from([0, 0, 0, 0, 0, 0xffff, 0xc0a8, 0x0002]);
+    });
     let hostile = SocketEvent {
         id: SocketId { sk: 4, born_ns: 4 },
         owner: Some(Arc::new(Owner {
@@ -246,18 +252,17 @@ fn others() -> [SocketEvent; 4] {
         })),
         ..probe(720, 0, 3_000)
     };
-    let orphan = SocketEvent {
-        id: SocketId { sk: 5, born_ns: 0 },
-        owner: None,
-        inode: None,
-        cgroup: None,
-        orphan: true,
-        keepalive: false,
-        state: 5,
-        state_after: 7,
-        next_ms: None,
-        ..event(730, Kind::FinWait2(Some(FinWait2::Reset)))
-    };
+    let orphan = with(event(730, Kind::FinWait2(Some(FinWait2::Reset))), |it| {
+        it.id = SocketId { sk: 5, born_ns: 0 };
+        it.owner = None;
+        it.identity.inode = None;
+        it.identity.cgroup = None;
+        it.identity.orphan = Some(true);
+        it.settings.keepalive = Some(false);
+        it.state = 5;
+        it.state_after = 7;
+        it.next_ms = None;
+    });
     [v6, mapped, hostile, orphan]
 }
 
@@ -292,17 +297,16 @@ pub fn everything() -> Vec<Event> {
         firing_ns: timeout.firing_ns,
         ..reset
     };
-    let user_timeout = SocketEvent {
-        user_timeout_ms: Some(5_000),
-        probes_out: 2,
-        probes_out_after: 2,
-        err: Some(999),
-        ..event(1_500, Kind::Timeout(Cause::UserTimeout))
-    };
-    let off = SocketEvent {
-        keepalive: false,
-        ..event(1_300, Kind::NotRearmed)
-    };
+    let user_timeout = with(event(1_500, Kind::Timeout(Cause::UserTimeout)), |it| {
+        it.settings.user_timeout_ms = Some(5_000);
+        it.settings.user_timeout_from = Some(Origin::Socket);
+        it.probes_out = 2;
+        it.probes_out_after = 2;
+        it.err = Some(999);
+    });
+    let off = with(event(1_300, Kind::NotRearmed), |it| {
+        it.settings.keepalive = Some(false);
+    });
     let events = [
         probe(0, 0, 3_004),
         answered,
@@ -343,11 +347,10 @@ pub fn everything() -> Vec<Event> {
         probes_out: 2,
         ..event(1_760, Kind::Answered)
     }));
-    all.push(Event::Snapshot(Box::new(Row {
-        pid: Some(4242),
-        comm: Some(Escaped::from("beam.smp")),
-        ..row(1_770, 77)
-    })));
+    all.push(Event::Snapshot(Box::new(with(row(1_770, 77), |it| {
+        it.process.pid = Some(4242);
+        it.process.comm = Some(Escaped::from("beam.smp"));
+    }))));
     all.push(lost(1_800, Some(Kind::Probe)));
     all.push(lost(1_900, None));
     all.push(Event::PassiveReset(Box::new(passive_reset(1_950))));

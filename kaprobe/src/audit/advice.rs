@@ -4,24 +4,23 @@ use std::fmt::{self, Display};
 
 use crate::audit::judge::Judgement;
 use crate::keepalive::connection::{Connection, Set, latest};
-use crate::model::event::Origin;
 use crate::model::fate::{Fate, Why};
-use crate::model::named::words;
+use crate::model::named::named_enum;
+use crate::model::values::Origin;
 use crate::timeout::timeouts::Timeout;
 
 /// The kernel's default keepalive time, s: no advice is longer.
 const LONGEST_S: u64 = 7_200;
 
-/// Who has to make a setting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
-    /// The program, by setsockopt.
-    Program,
-    /// Whoever keeps the sysctls of the network namespace.
-    Sysctl,
+named_enum! {
+    /// Who has to make a setting.
+    Place {
+        /// The program, by setsockopt.
+        Program = "program",
+        /// Whoever keeps the sysctls of the network namespace.
+        Sysctl = "sysctl",
+    }
 }
-
-words!(Place { Program => "program", Sysctl => "sysctl" });
 
 /// Settings to make, in this order: TCP_KEEPIDLE sets the timer of a socket whose
 /// keepalive is on (`tcp_sock_set_keepidle_locked`, net/ipv4/tcp.c).
@@ -319,8 +318,8 @@ mod tests {
             let judgement = judge(Some(&it), Some(&timeout));
             let advice = advise(&it, &judgement, &timeout);
             let told = advice.map_or("nothing".to_owned(), |it| {
-                use crate::model::named::Word as _;
-                format!("{} {it}", it.place.word())
+                use crate::model::named::Named as _;
+                format!("{} {it}", it.place.name())
             });
             assert_eq!(told, expected, "{timeout_s} {keepalive} {time:?} {intvl:?}");
         }

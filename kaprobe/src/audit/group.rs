@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::audit::advice::Place;
-use crate::audit::finding::Finding;
+use crate::audit::assessment::Assessment;
 use crate::model::fate::{Fate, Why};
 use crate::text::escape::Escaped;
 use crate::text::histogram::Histogram;
@@ -83,18 +83,18 @@ pub struct Groups {
 
 impl Groups {
     /// Adds a connection.
-    pub fn add(&mut self, it: &Finding) {
+    pub fn add(&mut self, it: &Assessment) {
         let key = Key {
             fate: it.fate,
             why: it.why,
-            netns: it.netns,
+            netns: it.endpoints.netns,
             netns_name: it.netns_name.clone(),
-            comm: it.comm.clone(),
+            comm: it.process.comm.clone(),
             ownerless: it.is_ownerless(),
             place: if it.accepted == Some(true) {
-                Peers::Clients(it.lport)
+                Peers::Clients(it.endpoints.lport)
             } else {
-                Peers::Server(it.raddr.to_canonical(), it.rport)
+                Peers::Server(it.endpoints.raddr.to_canonical(), it.endpoints.rport)
             },
             set_in: it.set_in,
             set: it.set.clone(),
@@ -103,7 +103,7 @@ impl Groups {
         self.groups.entry(key).or_default().add(it);
         *self.counts.entry(it.fate).or_default() += 1;
         self.tight += u64::from(it.fate == Fate::Safe && it.probes_spare == Some(0));
-        if let Some(ms) = it.idle_ms {
+        if let Some(ms) = it.ages.idle_ms {
             self.idle.add(ms);
         }
         if let Some(ms) = it.silence_ms {
@@ -139,19 +139,20 @@ impl Groups {
 }
 
 impl Group {
-    fn add(&mut self, it: &Finding) {
+    fn add(&mut self, it: &Assessment) {
         self.count += 1;
-        if let Some(pid) = it.pid {
+        if let Some(pid) = it.process.pid {
             self.pids.insert(pid);
             if self.pids.len() > MOST_PIDS {
                 self.pids.pop_last();
                 self.more_pids = true;
             }
         }
-        widen(&mut self.idle_ms, it.idle_ms);
+        widen(&mut self.idle_ms, it.ages.idle_ms);
         widen(&mut self.silence_ms, it.silence_ms);
         widen(&mut self.next_ms, it.keepalive_next_ms);
         let is_past = it
+            .ages
             .idle_ms
             .zip(it.timeout_ms)
             .is_some_and(|(idle, timeout)| idle > timeout);

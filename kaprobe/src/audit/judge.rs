@@ -100,7 +100,7 @@ pub(super) fn probes_in_time(silence_ms: u64, intvl_ms: u64, timeout_ms: u64) ->
 mod tests {
     use super::*;
     use crate::keepalive::connection::{HEARD, Set};
-    use crate::model::event::Origin;
+    use crate::model::values::Origin;
 
     fn sysctl(ms: u64) -> Set {
         Set {
@@ -168,9 +168,9 @@ mod tests {
     }
 
     fn told(it: Judgement) -> String {
-        use crate::model::named::Word as _;
-        let mut words = vec![it.fate.word().to_owned()];
-        words.extend(it.why.map(|why| why.word().to_owned()));
+        use crate::model::named::Named as _;
+        let mut words = vec![it.fate.name().to_owned()];
+        words.extend(it.why.map(|why| why.name().to_owned()));
         words.extend(it.in_time.map(|n| format!("in_time {n}")));
         words.extend(it.spare.map(|n| format!("spare {n}")));
         words.join(" ")

@@ -2,8 +2,8 @@
 //! each. It changes nothing.
 
 pub mod advice;
+pub mod assessment;
 
-pub mod finding;
 pub mod group;
 pub mod judge;
 mod log_timeouts;
@@ -15,12 +15,12 @@ use std::io::{self, BufWriter};
 
 use anyhow::Result;
 
-use crate::audit::finding::Finding;
+use crate::audit::assessment::Assessment;
 use crate::audit::group::Groups;
 use crate::audit::output::Output;
 use crate::audit::plan::AuditPlan;
-use crate::model::record::State;
 use crate::model::row::Row;
+use crate::model::values::State;
 use crate::sockets;
 use crate::sockets::snapshot::Snapshots;
 use crate::timeout::timeouts::{Timeout, Timeouts};
@@ -104,7 +104,8 @@ impl Audit<'_> {
 
     fn row(&mut self, row: &Row) -> io::Result<()> {
         if row.state == State::Listen {
-            self.listening.insert((row.netns, row.lport));
+            self.listening
+                .insert((row.endpoints.netns, row.endpoints.lport));
         }
         if row.state != State::Established || !self.plan.keeps(row) {
             return Ok(());
@@ -113,8 +114,10 @@ impl Audit<'_> {
             self.groups.loopback += 1;
             return Ok(());
         }
-        let accepted = self.listening.contains(&(row.netns, row.lport));
-        let finding = Finding::of(row, accepted, self.timeouts);
+        let accepted = self
+            .listening
+            .contains(&(row.endpoints.netns, row.endpoints.lport));
+        let finding = Assessment::of(row, accepted, self.timeouts);
         self.groups.add(&finding);
         self.output.finding(&finding)
     }
@@ -123,6 +126,9 @@ impl Audit<'_> {
 /// Whether both ends are in one namespace: no middlebox is between them. To an address
 /// of its own the kernel connects from that very address.
 fn is_local(row: &Row) -> bool {
-    let (local, remote) = (row.laddr.to_canonical(), row.raddr.to_canonical());
+    let (local, remote) = (
+        row.endpoints.laddr.to_canonical(),
+        row.endpoints.raddr.to_canonical(),
+    );
     remote.is_loopback() || local == remote
 }

@@ -1,5 +1,6 @@
 //! The audit as text for people; and as JSON lines and CSV, a line a connection.
 
+use crate::model::field::Fields as _;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
@@ -7,10 +8,10 @@ use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::audit::advice::Place;
-use crate::audit::finding::Finding;
+use crate::audit::assessment::Assessment;
 use crate::audit::group::{Group, Groups, Key, Peers};
 use crate::model::fate::{Fate, Why};
-use crate::model::named::Word as _;
+use crate::model::named::Named as _;
 use crate::sink::field_text;
 use crate::sink::options::Format;
 use crate::text::cell::{NOTHING, UNSEEN};
@@ -66,13 +67,13 @@ impl<W: Write> Output<W> {
     /// What comes before the connections.
     pub(super) fn head(&mut self) -> io::Result<()> {
         if self.format == Format::Csv && self.heading {
-            writeln!(self.out, "{}", Finding::NAMES.join(","))?;
+            writeln!(self.out, "{}", Assessment::NAMES.join(","))?;
         }
         Ok(())
     }
 
     /// A connection, where the format has a line for each.
-    pub(super) fn finding(&mut self, it: &Finding) -> io::Result<()> {
+    pub(super) fn finding(&mut self, it: &Assessment) -> io::Result<()> {
         match self.format {
             Format::Text => Ok(()),
             Format::Json => {
@@ -214,7 +215,7 @@ fn cells(key: &Key, group: &Group) -> [String; 7] {
         (None, _) => "off".to_owned(),
     };
     [
-        key.fate.word().to_owned(),
+        key.fate.name().to_owned(),
         group.count.to_string(),
         program(key, group),
         netns,
@@ -343,7 +344,7 @@ fn in_short(groups: &Groups) -> String {
         let count = groups.count(fate);
         if count > 0 {
             // Writing to a String cannot fail.
-            let _ = write!(text, "{before}{count} {}", fate.word());
+            let _ = write!(text, "{before}{count} {}", fate.name());
             before = ", ";
         }
     }
@@ -362,36 +363,32 @@ fn in_short(groups: &Groups) -> String {
 
 #[cfg(test)]
 mod tests {
+    use crate::sample::with;
     use std::net::IpAddr;
 
     use insta::assert_snapshot;
 
     use super::*;
-    use crate::model::record::{Family, State, WallTime};
+    use crate::model::socket::Endpoints;
+    use crate::model::values::State;
     use crate::sample::golden;
     use crate::text::escape::Escaped;
     use crate::timeout::timeouts::Timeout;
 
-    fn finding(fate: Fate, why: Option<Why>, comm: &[u8]) -> Finding {
+    fn finding(fate: Fate, why: Option<Why>, comm: &[u8]) -> Assessment {
         let [here, there] = [1, 2].map(|host| IpAddr::from([10, 0, 0, host]));
-        Finding {
-            why,
-            timeout_ms: Some(350_000),
-            pid: Some(42),
-            comm: Some(Escaped::from_bytes(comm)),
-            idle_ms: Some(400_000),
-            ..Finding::new(
-                WallTime::default(),
-                0,
-                fate,
-                7,
-                Family::Inet,
-                here,
-                40_000,
-                there,
-                5672,
-            )
-        }
+        let assessment = Assessment {
+            fate,
+            endpoints: Endpoints::new((here, 40_000), (there, 5672), 7),
+            ..Assessment::default()
+        };
+        with(assessment, |it| {
+            it.why = why;
+            it.timeout_ms = Some(350_000);
+            it.process.pid = Some(42);
+            it.process.comm = Some(Escaped::from_bytes(comm));
+            it.ages.idle_ms = Some(400_000);
+        })
     }
 
     /// Of a fixed set of sockets, byte for byte.
@@ -403,7 +400,7 @@ mod tests {
             let it = middleboxes.iter().find(|it| it.id == id);
             it.map(|it| Timeout::of_middlebox(it, None))
         };
-        let host = crate::model::record::HostTimeout {
+        let host = crate::model::header::HostTimeout {
             what: Escaped::from("ipvs"),
             netns: 7,
             seconds: 900,
@@ -438,7 +435,7 @@ mod tests {
                 let mut write = || {
                     output.head()?;
                     for row in rows.iter().filter(|it| it.state == State::Established) {
-                        let finding = Finding::of(row, row.lport == 5672, &timeouts);
+                        let finding = Assessment::of(row, row.endpoints.lport == 5672, &timeouts);
                         groups.add(&finding);
                         output.finding(&finding)?;
                     }
@@ -456,19 +453,22 @@ mod tests {
     #[test]
     fn who_cannot_be_seen_is_told_from_nobody() {
         let mut groups = Groups::default();
-        let nobodys = Finding {
-            pid: None,
-            comm: None,
-            ..finding(Fate::Unprotected, Some(Why::NotRefreshed), b"")
-        };
-        let unseens = Finding {
-            inode: Some(1),
-            ..nobodys.clone()
-        };
-        let unread = Finding {
-            idle_ms: None,
-            ..finding(Fate::Unknown, Some(Why::NoSettings), b"java")
-        };
+        let nobodys = with(
+            finding(Fate::Unprotected, Some(Why::NotRefreshed), b""),
+            |it| {
+                it.process.pid = None;
+                it.process.comm = None;
+            },
+        );
+        let unseens = with(nobodys.clone(), |it| {
+            it.identity.inode = Some(1);
+        });
+        let unread = with(
+            finding(Fate::Unknown, Some(Why::NoSettings), b"java"),
+            |it| {
+                it.ages.idle_ms = None;
+            },
+        );
         for it in [nobodys, unseens, unread] {
             groups.add(&it);
         }
@@ -495,19 +495,21 @@ mod tests {
         let hostile = b"=\x1b[2J\n\" ,\xff\xe2\x80\xae";
         for client in 1..=4_000_u16 {
             let (set_in, set) = set(Place::Program, "SO_KEEPALIVE=1 TCP_KEEPIDLE=175");
-            groups.add(&Finding {
-                accepted: Some(true),
-                lport: 5672,
-                rport: 10_000 + client,
-                idle_ms: Some(u64::from(client) * 100),
-                set_in,
-                set,
-                pid: Some(u32::from(client % 8)),
-                ..finding(Fate::Unprotected, Some(Why::KeepaliveOff), hostile)
-            });
+            groups.add(&with(
+                finding(Fate::Unprotected, Some(Why::KeepaliveOff), hostile),
+                |it| {
+                    it.accepted = Some(true);
+                    it.endpoints.lport = 5672;
+                    it.endpoints.rport = 10_000 + client;
+                    it.ages.idle_ms = Some(u64::from(client) * 100);
+                    it.set_in = set_in;
+                    it.set = set;
+                    it.process.pid = Some(u32::from(client % 8));
+                },
+            ));
         }
         let (set_in, set) = set(Place::Sysctl, "net.ipv4.tcp_keepalive_time=175");
-        groups.add(&Finding {
+        groups.add(&Assessment {
             set_in,
             set,
             netns_name: Some(Escaped::from("a\tb c")),
@@ -516,7 +518,7 @@ mod tests {
             ..finding(Fate::AtRisk, Some(Why::LateProbe), b"psql")
         });
         groups.add(&finding(Fate::Zombie, Some(Why::NoProbes), b"java"));
-        groups.add(&Finding {
+        groups.add(&Assessment {
             probes_spare: Some(0),
             silence_ms: Some(300_000),
             ..finding(Fate::Safe, None, b"nginx")

@@ -8,8 +8,8 @@ use crate::cli::filters::{comms, pids, sockets};
 use crate::exit;
 use crate::filter::kernel::KernelFilter;
 use crate::filter::{SocketFilter, passes};
-use crate::model::record::State;
 use crate::model::row::Row;
+use crate::model::values::State;
 use crate::replay::input::{Input, inputs};
 use crate::sink::options::Format;
 use crate::sockets::plan::Selection;
@@ -87,10 +87,8 @@ impl AuditPlan {
     /// Whether this connection is asked for.
     #[must_use]
     pub fn keeps(&self, row: &Row) -> bool {
-        let local = (Some(row.laddr), Some(row.lport));
-        let remote = (Some(row.raddr), Some(row.rport));
-        self.keep.keeps_ends(Some(row.family), local, remote)
-            && passes(&self.pids, row.pid.as_ref())
-            && passes(&self.comms, row.comm.as_ref())
+        self.keep.keeps(Some(&row.endpoints))
+            && passes(&self.pids, row.process.pid.as_ref())
+            && passes(&self.comms, row.process.comm.as_ref())
     }
 }

@@ -12,9 +12,9 @@ use ipnet::IpNet;
 use crate::cli::values::{from_one, network, size, tcp_state, time_span};
 use crate::filter::events::Events;
 use crate::filter::ports::PortRange;
-use crate::model::attach_mode::Way;
-use crate::model::named::Word as _;
-use crate::model::record::State;
+use crate::model::attach_mode::AttachMode;
+use crate::model::named::Named as _;
+use crate::model::values::State;
 use crate::sink::options::{ColorWhen, Format, TimeFormat};
 use crate::timeout::middlebox::middleboxes;
 
@@ -327,7 +327,7 @@ impl ValueEnum for Events {
         Some(PossibleValue::new(match self {
             Self::Default => "default",
             Self::All => "all",
-            Self::One(event) => event.word(),
+            Self::One(event) => event.name(),
         }))
     }
 }
@@ -336,15 +336,15 @@ impl ValueEnum for Attach {
     fn value_variants<'a>() -> &'a [Self] {
         const VARIANTS: &[Attach] = &[
             Attach(None),
-            Attach(Some(Way::Fentry)),
-            Attach(Some(Way::Kprobe)),
-            Attach(Some(Way::Tracepoint)),
+            Attach(Some(AttachMode::Fentry)),
+            Attach(Some(AttachMode::Kprobe)),
+            Attach(Some(AttachMode::Tracepoint)),
         ];
         VARIANTS
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(self.0.map_or("auto", Way::name)))
+        Some(PossibleValue::new(self.0.map_or("auto", AttachMode::name)))
     }
 }
 
@@ -367,4 +367,4 @@ pub enum Sort {
 
 /// A way to attach, or `None` for the cheapest that works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attach(pub Option<Way>);
+pub struct Attach(pub Option<AttachMode>);

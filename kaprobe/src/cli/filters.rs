@@ -10,8 +10,10 @@ use crate::cli::args::{RecordArgs, SocketArgs};
 use crate::exit;
 use crate::filter::events::Events;
 use crate::filter::{RecordFilter, SocketFilter};
-use crate::model::named::Word as _;
-use crate::model::record::{EventName, Family, Filters};
+use crate::model::header::Filters;
+use crate::model::named::Named as _;
+use crate::model::record::EventName;
+use crate::model::values::Family;
 use crate::text::escape::Escaped;
 
 /// What the kernel keeps of a command's name, bytes: TASK_COMM_LEN less its NUL.
@@ -96,7 +98,7 @@ pub fn given(args: &RecordArgs, cgroups: &[PathBuf], events: &BTreeSet<EventName
     }
     let socket = &args.sockets;
     let escaped = |bytes: &[u8]| Escaped::from_bytes(bytes).to_string();
-    let family = family(socket).map(|family| family.word().to_owned());
+    let family = family(socket).map(|family| family.name().to_owned());
     let comms = socket
         .comm
         .iter()
@@ -123,7 +125,7 @@ pub fn given(args: &RecordArgs, cgroups: &[PathBuf], events: &BTreeSet<EventName
         ("cgroup", cgroups),
         (
             "events",
-            events.iter().map(|event| event.word().to_owned()).collect(),
+            events.iter().map(|event| event.name().to_owned()).collect(),
         ),
     ];
     let count = ("count", all(args.count.as_slice()));

@@ -8,8 +8,8 @@ use bytesize::ByteSize;
 use ipnet::IpNet;
 use jiff::SignedDuration;
 
-use crate::model::named::{UnknownWord, Word as _};
-use crate::model::record::State;
+use crate::model::named::{Named as _, UnknownName};
+use crate::model::values::State;
 
 /// Reads a number that is not zero.
 ///
@@ -34,8 +34,8 @@ pub fn time_span(text: &str) -> Result<Duration, &'static str> {
 ///
 /// # Errors
 /// With the names that there are.
-pub fn tcp_state(text: &str) -> Result<State, UnknownWord> {
-    State::from_word(&text.to_ascii_uppercase())
+pub fn tcp_state(text: &str) -> Result<State, UnknownName> {
+    State::from_name(&text.to_ascii_uppercase())
 }
 
 /// Reads `ADDR` or `ADDR/LEN`. Bits past the length are dropped; an IPv4-mapped

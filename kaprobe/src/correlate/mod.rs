@@ -7,21 +7,21 @@
 
 mod snapshot;
 
+use crate::model::socket::Process;
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 
 use crate::correlate::snapshot::{Found, Snapshot};
 use crate::lru::Recent;
-use crate::model::event::{
-    Event, Hook, Instant, Kind, Lost, Origin, Owner, PassiveReset, SocketEvent, SocketId,
-};
-use crate::model::flow::Pair;
-use crate::model::record::{
-    Direction, Errno, EventName, Family, Record, State, TcpFlags, WallTime,
-};
+use crate::model::event::{Event, Kind, Lost, PassiveReset, SocketEvent, SocketId};
+use crate::model::flow::Flow;
+use crate::model::owner::Owner;
+use crate::model::record::{EventName, Record};
 use crate::model::row::Row;
+use crate::model::time::Instant;
+use crate::model::values::Hook;
+use crate::model::values::{Direction, Errno, State, TcpFlags};
 use crate::text::escape::Escaped;
 
 /// How many sockets are kept in mind.
@@ -209,20 +209,20 @@ struct LastSeen {
     /// 0 where there was none.
     inode: u64,
     owner: Option<Arc<Owner>>,
-    pair: Pair,
+    pair: Flow,
 }
 
 impl LastSeen {
     fn of(event: &SocketEvent) -> Self {
         Self {
-            inode: event.inode.unwrap_or(0),
+            inode: event.identity.inode.unwrap_or(0),
             owner: event.owner.clone(),
-            pair: Pair::of(event),
+            pair: Flow::from(&event.endpoints),
         }
     }
 
     fn is_between_the_ends_of(&self, event: &SocketEvent) -> bool {
-        self.pair == Pair::of(event)
+        self.pair == Flow::from(&event.endpoints)
     }
 
     /// Learns from an event; gives a socket's end what it has lost.
@@ -235,12 +235,12 @@ impl LastSeen {
         }
         let mut end = event.clone();
         if end.owner.is_none() {
-            end.inode = Some(self.inode).filter(|&inode| inode != 0);
+            end.identity.inode = Some(self.inode).filter(|&inode| inode != 0);
             end.owner = self.owner.take();
         }
-        if end.rport == 0 {
-            (end.laddr, end.lport) = self.pair.local();
-            (end.raddr, end.rport) = self.pair.remote();
+        if end.endpoints.rport == 0 {
+            (end.endpoints.laddr, end.endpoints.lport) = self.pair.local();
+            (end.endpoints.raddr, end.endpoints.rport) = self.pair.remote();
         }
         Cow::Owned(end)
     }
@@ -341,10 +341,9 @@ fn event_record(event: &SocketEvent, sock: u64) -> Record {
     let mut record = socket_record(event, sock, event.at, event.kind.into());
     record.probe = probe.then(|| probe_number(event).get().into());
     record.probes_out = Some(event.probes_out_after.into());
-    record.idle_ms = connected.then(|| event.idle_ms());
-    record.lastrcv_ms = connected.then_some(event.lastrcv_ms);
-    record.lastack_ms = connected.then_some(event.lastack_ms);
-    record.lastsnd_ms = connected.then_some(event.lastsnd_ms);
+    if connected {
+        record.ages = event.ages();
+    }
     record.next_ms = event.next_ms;
     record.late_ms = event.late_ms;
     record.unacked = Some(event.unacked);
@@ -368,41 +367,21 @@ fn socket_record(event: &SocketEvent, sock: u64, at: Instant, name: EventName) -
     let owner = event.owner.as_deref();
     Record {
         sock: Some(sock),
-        pid: owner.map(|owner| owner.pid),
-        comm: owner.map(|owner| owner.comm.clone()),
-        family: Some(family(event.laddr)),
-        laddr: Some(event.laddr),
-        lport: Some(event.lport),
-        raddr: Some(event.raddr),
-        rport: Some(event.rport),
-        netns: Some(event.netns),
-        inode: event.inode,
-        cookie: event.cookie,
-        uid: Some(event.uid),
-        cgroup: event.cgroup,
-        orphan: Some(event.orphan),
+        process: Process {
+            pid: owner.map(|owner| owner.pid),
+            comm: owner.map(|owner| owner.comm.clone()),
+        },
+        endpoints: Some(event.endpoints),
+        identity: event.identity,
         state: State::from_number(event.state),
-        keepalive: Some(event.keepalive),
-        keepalive_time_ms: Some(event.keepalive_time.value),
-        keepalive_time_from: Some(event.keepalive_time.from),
-        keepalive_intvl_ms: Some(event.keepalive_intvl.value),
-        keepalive_intvl_from: Some(event.keepalive_intvl.from),
-        keepalive_probes: Some(event.keepalive_probes.value),
-        keepalive_probes_from: Some(event.keepalive_probes.from),
-        user_timeout_ms: event.user_timeout_ms,
-        user_timeout_from: event.user_timeout_ms.map(|_| Origin::Socket),
-        ..Record::new(WallTime(at.wall_ns), at.mono_ns, 0, name)
+        settings: event.settings,
+        ..Record::new(at, name)
     }
 }
 
 fn passive_record(reset: &PassiveReset) -> Record {
     Record {
-        family: Some(family(reset.laddr)),
-        laddr: Some(reset.laddr),
-        lport: Some(reset.lport),
-        raddr: Some(reset.raddr),
-        rport: Some(reset.rport),
-        netns: Some(reset.netns),
+        endpoints: Some(reset.endpoints),
         state: State::from_number(reset.state),
         direction: Some(Direction::Passive),
         reason: reset.reason.as_deref().map(Escaped::from),
@@ -410,20 +389,7 @@ fn passive_record(reset: &PassiveReset) -> Record {
         len: Some(reset.len),
         ttl: Some(reset.ttl.into()),
         met: Some(reset.met),
-        ..Record::new(
-            WallTime(reset.at.wall_ns),
-            reset.at.mono_ns,
-            0,
-            EventName::RstSent,
-        )
-    }
-}
-
-fn family(address: IpAddr) -> Family {
-    if address.is_ipv4() {
-        Family::Inet
-    } else {
-        Family::Inet6
+        ..Record::new(reset.at, EventName::RstSent)
     }
 }
 
@@ -433,12 +399,7 @@ fn lost_record(lost: &Lost) -> Record {
         lost_kind: lost.kind.map(EventName::from),
         lost_why: Some(lost.why),
         lost: Some(lost.count),
-        ..Record::new(
-            WallTime(lost.at.wall_ns),
-            lost.at.mono_ns,
-            0,
-            EventName::Lost,
-        )
+        ..Record::new(lost.at, EventName::Lost)
     }
 }
 

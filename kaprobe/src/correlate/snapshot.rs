@@ -9,7 +9,7 @@ use crate::keepalive::zombie::{OnTheWay, zombie};
 use crate::lru::Recent;
 use crate::model::event::{Kind, SocketEvent};
 use crate::model::fate::Why;
-use crate::model::flow::Ends;
+use crate::model::flow::FlowKey;
 use crate::model::record::{EventName, Record};
 use crate::model::row::Row;
 
@@ -22,7 +22,7 @@ pub(super) struct Snapshot {
     /// `None` once no more of the snapshot follows.
     spoken_of: Option<Recent<u64, Spoken>>,
     /// The zombies that no event has spoken of yet.
-    zombies: Recent<Ends, Zombie>,
+    zombies: Recent<FlowKey, Zombie>,
 }
 
 /// A socket that events have spoken of.
@@ -46,7 +46,7 @@ impl Zombie {
     /// Whether an event between the same ends is of the same socket: of the same file, or
     /// where one of them has none, heard for the last time before the snapshot.
     fn is_of(&self, event: &SocketEvent) -> bool {
-        match (self.inode, event.inode) {
+        match (self.inode, event.identity.inode) {
             (Some(its), Some(inode)) => its == inode,
             _ => event.at.mono_ns.saturating_sub(ns(event.lastrcv_ms)) < self.at_ns,
         }
@@ -89,13 +89,13 @@ impl Snapshot {
         if self.zombies.is_empty() {
             return None;
         }
-        let zombie = self.zombies.remove(&Ends::from(event))?;
+        let zombie = self.zombies.remove(&FlowKey::from(&event.endpoints))?;
         zombie.is_of(event).then_some(zombie.number)
     }
 
     /// An event has spoken of the socket of that number.
     pub(super) fn note(&mut self, event: &SocketEvent, number: u64) {
-        let (Some(spoken_of), Some(inode)) = (&mut self.spoken_of, event.inode) else {
+        let (Some(spoken_of), Some(inode)) = (&mut self.spoken_of, event.identity.inode) else {
             return;
         };
         let spoken = spoken_of.get_or_insert_with(inode, || Spoken {
@@ -114,7 +114,7 @@ impl Snapshot {
     pub(super) fn look(&mut self, row: &Row) -> Option<Found> {
         let connection = Connection::of(row)?;
         let why = zombie(&connection, OnTheWay::NoneLongerThan(self.longest_ms))?;
-        let spoken_of = row.inode.zip(self.spoken_of.as_mut());
+        let spoken_of = row.identity.inode.zip(self.spoken_of.as_mut());
         if let Some(spoken) = spoken_of.and_then(|(inode, it)| it.get_mut(&inode)) {
             // The iterator may show a socket again when its table changes meanwhile.
             if spoken.stirred_ns >= row.mono_ns || spoken.is_zombie {
@@ -126,8 +126,11 @@ impl Snapshot {
                 number: Some(spoken.number),
             });
         }
-        let is_same = |it: &Zombie| it.inode == row.inode;
-        let is_told = self.zombies.peek(&Ends::from(row)).is_some_and(is_same);
+        let is_same = |it: &Zombie| it.inode == row.identity.inode;
+        let is_told = self
+            .zombies
+            .peek(&FlowKey::from(&row.endpoints))
+            .is_some_and(is_same);
         (!is_told).then_some(Found { why, number: None })
     }
 
@@ -136,10 +139,10 @@ impl Snapshot {
     pub(super) fn remember(&mut self, row: &Row, number: u64) -> bool {
         let zombie = Zombie {
             number,
-            inode: row.inode,
+            inode: row.identity.inode,
             at_ns: row.mono_ns,
         };
-        let ends = Ends::from(row);
+        let ends = FlowKey::from(&row.endpoints);
         let (_, before) = self.zombies.push(ends.clone(), zombie);
         before.is_some_and(|(old, _)| old != ends)
     }
@@ -154,40 +157,22 @@ fn is_silence(event: &SocketEvent) -> bool {
 /// The record of a zombie.
 pub(super) fn record(row: &Row, number: u64, why: Why) -> Record {
     Record {
+        time: row.time,
+        mono_ns: row.mono_ns,
+        event: EventName::Zombie,
         sock: Some(number),
-        pid: row.pid,
-        comm: row.comm.clone(),
-        family: Some(row.family),
-        laddr: Some(row.laddr),
-        lport: Some(row.lport),
-        raddr: Some(row.raddr),
-        rport: Some(row.rport),
-        netns: Some(row.netns),
-        inode: row.inode,
-        cookie: row.cookie,
-        uid: row.uid,
-        cgroup: row.cgroup,
-        orphan: row.orphan,
+        process: row.process.clone(),
+        endpoints: Some(row.endpoints),
+        identity: row.identity,
         state: Some(row.state),
-        keepalive: row.keepalive,
-        keepalive_time_ms: row.keepalive_time_ms,
-        keepalive_time_from: row.keepalive_time_from,
-        keepalive_intvl_ms: row.keepalive_intvl_ms,
-        keepalive_intvl_from: row.keepalive_intvl_from,
-        keepalive_probes: row.keepalive_probes,
-        keepalive_probes_from: row.keepalive_probes_from,
-        user_timeout_ms: row.user_timeout_ms,
-        user_timeout_from: row.user_timeout_from,
+        settings: row.settings,
         probes_out: row.probes_out,
-        idle_ms: row.idle_ms,
-        lastrcv_ms: row.lastrcv_ms,
-        lastack_ms: row.lastack_ms,
-        lastsnd_ms: row.lastsnd_ms,
+        ages: row.ages,
         next_ms: row.keepalive_next_ms,
         unacked: row.unacked,
         why: Some(why),
         dead_in_ms: row.dead_in_ms,
         dead_by: row.dead_by,
-        ..Record::new(row.time, row.mono_ns, 0, EventName::Zombie)
+        ..Record::default()
     }
 }

@@ -1,13 +1,14 @@
 //! Rows of events and what they make; then what must hold for any events.
 
+use crate::sample::with;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::event::{Cause, FinWait2, LostWhy, Origin};
-use crate::model::named::Word as _;
+use crate::model::named::Named as _;
+use crate::model::values::{Cause, FinWait2, LostWhy, Origin};
 use crate::sample::{at, event, lost, of, passive_reset, probe, row};
 
 fn room_for(sockets: usize) -> Correlator {
@@ -32,7 +33,7 @@ fn told(events: &[Event]) -> Vec<String> {
         let probe = record
             .probe
             .map_or(String::new(), |probe| format!(" {probe}"));
-        format!("{ms} {}{sock}{probe}", record.event.word())
+        format!("{ms} {}{sock}{probe}", record.event.name())
     };
     let correlator = room_for(8).with_snapshot(432_000_000);
     run(correlator, events).into_iter().map(short).collect()
@@ -63,16 +64,11 @@ fn seen(row: Row) -> Event {
 /// An event of the zombie that [`row`] tells of, heard as long ago as that.
 fn of_zombie(inode: u64, event: SocketEvent) -> SocketEvent {
     let row = row(0, inode);
-    SocketEvent {
-        inode: Some(inode),
-        laddr: row.laddr,
-        lport: row.lport,
-        raddr: row.raddr,
-        rport: row.rport,
-        netns: row.netns,
-        lastrcv_ms: 7_300_000,
-        ..of_socket(70, 70, event)
-    }
+    with(of_socket(70, 70, event), |it| {
+        it.identity.inode = Some(inode);
+        it.endpoints = row.endpoints;
+        it.lastrcv_ms = 7_300_000;
+    })
 }
 
 fn of_socket(sk: u64, born_ns: u64, event: SocketEvent) -> SocketEvent {
@@ -329,13 +325,12 @@ fn any_event() -> impl Strategy<Value = Event> {
     );
     let passive = (0..20_000_u64).prop_map(|ms| Event::PassiveReset(Box::new(passive_reset(ms))));
     let row = (0..20_000_u64, 0..4_u64, 0..4_u16, 0..4_u32).prop_map(|(ms, inode, rport, out)| {
-        seen(Row {
-            inode: (inode != 0).then_some(inode),
-            rport,
-            probes_out: Some(out),
-            mono_ns: ms,
-            ..row(ms, inode)
-        })
+        seen(with(row(ms, inode), |it| {
+            it.identity.inode = (inode != 0).then_some(inode);
+            it.endpoints.rport = rport;
+            it.probes_out = Some(out);
+            it.mono_ns = ms;
+        }))
     });
     prop_oneof![
         12 => socket,
@@ -439,7 +434,7 @@ proptest! {
                 }
                 EventName::Answered => {
                     let probe = recorded.get(&record.sock).copied();
-                    prop_assert!(truth.contains(&(record.rport, probe)));
+                    prop_assert!(truth.contains(&(record.endpoints.map(|it| it.rport), probe)));
                 }
                 _ => {}
             }
@@ -551,14 +546,16 @@ impl Peer {
                 answered.extend(sent.take());
             }
             let elapsed = tick(now) - tick(acked);
-            let mut event = SocketEvent {
-                lastack_ms: elapsed,
-                lastrcv_ms: tick(now),
-                probes_out: out,
-                probes_out_after: out,
-                rport,
-                ..of_socket(u64::from(rport), 1, event(now, Kind::Early))
-            };
+            let mut event = with(
+                of_socket(u64::from(rport), 1, event(now, Kind::Early)),
+                |it| {
+                    it.lastack_ms = elapsed;
+                    it.lastrcv_ms = tick(now);
+                    it.probes_out = out;
+                    it.probes_out_after = out;
+                    it.endpoints.rport = rport;
+                },
+            );
             let next = if elapsed < self.time_ms {
                 self.time_ms - elapsed
             } else {
@@ -580,19 +577,19 @@ impl Peer {
 
 #[test]
 fn settings_carry_their_origin_and_errors_their_name() {
-    let told = SocketEvent {
-        user_timeout_ms: Some(5_000),
-        err: Some(110),
-        state: 200,
-        ..event(0, Kind::Timeout(Cause::UserTimeout))
-    };
+    let told = with(event(0, Kind::Timeout(Cause::UserTimeout)), |it| {
+        it.settings.user_timeout_ms = Some(5_000);
+        it.settings.user_timeout_from = Some(Origin::Socket);
+        it.err = Some(110);
+        it.state = 200;
+    });
     let records = run(room_for(1), &[of(told)]);
     let [record] = records.as_slice() else {
         return assert_eq!(records.len(), 1);
     };
-    assert_eq!(record.keepalive_time_from, Some(Origin::Socket));
-    assert_eq!(record.keepalive_probes_from, Some(Origin::Sysctl));
-    assert_eq!(record.user_timeout_from, Some(Origin::Socket));
+    assert_eq!(record.settings.keepalive_time_from, Some(Origin::Socket));
+    assert_eq!(record.settings.keepalive_probes_from, Some(Origin::Sysctl));
+    assert_eq!(record.settings.user_timeout_from, Some(Origin::Socket));
     assert_eq!(
         record.err.map(|err| err.to_string()).as_deref(),
         Some("ETIMEDOUT")
@@ -606,30 +603,35 @@ fn a_closed_socket_is_told_with_what_was_last_known_of_it() {
         room_for(8),
         &[
             of(probe(0, 0, 1000)),
-            of(SocketEvent {
-                owner: None,
-                inode: None,
-                laddr: Ipv4Addr::UNSPECIFIED.into(),
-                rport: 0,
-                ..event(10, Kind::Closed)
-            }),
+            of(with(event(10, Kind::Closed), |it| {
+                it.owner = None;
+                it.identity.inode = None;
+                it.endpoints.laddr = Ipv4Addr::UNSPECIFIED.into();
+                it.endpoints.rport = 0;
+            })),
         ],
     );
     let owners: Vec<_> = told
         .iter()
-        .map(|it| (it.pid, it.inode, it.laddr, it.rport))
+        .map(|it| {
+            (
+                it.process.pid,
+                it.identity.inode,
+                it.endpoints.map(|it| it.laddr),
+                it.endpoints.map(|it| it.rport),
+            )
+        })
         .collect();
     assert!(owners[0].0.is_some());
     assert_eq!(owners.first(), owners.last());
     // An orphan is nobody's as long as it lives.
-    let orphan = SocketEvent {
-        owner: None,
-        inode: None,
-        orphan: true,
-        ..event(10, Kind::Early)
-    };
+    let orphan = with(event(10, Kind::Early), |it| {
+        it.owner = None;
+        it.identity.inode = None;
+        it.identity.orphan = Some(true);
+    });
     let told = run(room_for(8), &[of(probe(0, 0, 1000)), of(orphan)]);
-    assert_eq!(told.last().map(|it| it.pid), Some(None));
+    assert_eq!(told.last().map(|it| it.process.pid), Some(None));
 }
 
 #[test]
@@ -638,18 +640,24 @@ fn a_snapshot_tells_of_zombies_once() {
         probes_out: Some(0),
         ..row(at_ms, inode)
     };
-    let off = |idle_ms| Row {
-        keepalive: Some(false),
-        probes_out: Some(0),
-        idle_ms: Some(idle_ms),
-        ..row(10, 1)
+    let off = |idle_ms| {
+        with(row(10, 1), |it| {
+            it.settings.keepalive = Some(false);
+            it.probes_out = Some(0);
+            it.ages.idle_ms = Some(idle_ms);
+        })
     };
-    let other_port = |row| Row { rport: 9, ..row };
+    let other_port = |row: Row| {
+        with(row, |it| {
+            it.endpoints.rport = 9;
+        })
+    };
     let next = |at_ms, inode| of(of_zombie(inode, probe(at_ms, 2, 1)));
-    let orphan = |at_ms, lastrcv_ms| SocketEvent {
-        inode: None,
-        lastrcv_ms,
-        ..of_zombie(1, event(at_ms, Kind::DataPending))
+    let orphan = |at_ms, lastrcv_ms| {
+        with(of_zombie(1, event(at_ms, Kind::DataPending)), |it| {
+            it.identity.inode = None;
+            it.lastrcv_ms = lastrcv_ms;
+        })
     };
     let rows: &[(&str, &[Event], &[&str])] = &[
         ("a zombie", &[seen(row(10, 1))], &["10 zombie #1"]),
@@ -662,10 +670,9 @@ fn a_snapshot_tells_of_zombies_once() {
         ),
         (
             "settings that cannot be seen",
-            &[seen(Row {
-                keepalive_time_ms: None,
-                ..row(10, 1)
-            })],
+            &[seen(with(row(10, 1), |it| {
+                it.settings.keepalive_time_ms = None;
+            }))],
             &[],
         ),
         (
@@ -727,10 +734,9 @@ fn a_snapshot_tells_of_zombies_once() {
 fn zombies_are_remembered_up_to_a_bound() {
     let mut correlator = room_for(4).with_snapshot(0);
     let rows = (0..20).map(|n| {
-        seen(Row {
-            rport: n,
-            ..row(n.into(), n.into())
-        })
+        seen(with(row(n.into(), n.into()), |it| {
+            it.endpoints.rport = n;
+        }))
     });
     let mut told = 0;
     for row in rows {

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use crate::demo::connections::Role;
-use crate::model::event::Cause;
-use crate::model::named::Word as _;
-use crate::model::record::{Direction, Errno, EventName, Record, WallTime};
+use crate::model::named::Named as _;
+use crate::model::record::{EventName, Record};
+use crate::model::time::WallTime;
+use crate::model::values::Cause;
+use crate::model::values::{Direction, Errno};
 use crate::text::wrap::wrapped;
 
 /// How wide the story is.
@@ -59,7 +61,10 @@ impl Narrator {
             return Some(self.paragraph(record, ' ', &lost(record)));
         }
         // What the far side does is told of the same connection.
-        let ends = [record.lport, record.rport];
+        let ends = [
+            record.endpoints.map(|it| it.lport),
+            record.endpoints.map(|it| it.rport),
+        ];
         let (_, role) = *self
             .players
             .iter()
@@ -128,18 +133,18 @@ fn words(record: &Record) -> (String, String) {
         EventName::Early => (
             format!(
                 "asks nothing: the peer was heard {} ago, looks again in {}",
-                seconds(record.idle_ms.unwrap_or_default()),
+                seconds(record.ages.idle_ms.unwrap_or_default()),
                 seconds(record.next_ms.unwrap_or_default())
             ),
             "Traffic is as good as an answer.".into(),
         ),
         EventName::Verdict => (verdict(record), String::new()),
-        other => (other.word().into(), String::new()),
+        other => (other.name().into(), String::new()),
     }
 }
 
 fn verdict(record: &Record) -> String {
-    let verdict = record.verdict.map_or("verdict", |verdict| verdict.word());
+    let verdict = record.verdict.map_or("verdict", |verdict| verdict.name());
     match &record.advice {
         Some(advice) => format!("{verdict}: {advice}"),
         None => verdict.to_owned(),
@@ -148,8 +153,8 @@ fn verdict(record: &Record) -> String {
 
 fn probe(record: &Record) -> (String, String) {
     let n = record.probe.unwrap_or_default();
-    let of = record.keepalive_probes.unwrap_or_default();
-    let idle = seconds(record.idle_ms.unwrap_or_default());
+    let of = record.settings.keepalive_probes.unwrap_or_default();
+    let idle = seconds(record.ages.idle_ms.unwrap_or_default());
     if n > 1 {
         return (
             format!("probe {n} of {of}: no answer for {idle}, asks again"),
@@ -181,11 +186,11 @@ fn segments(record: &Record) -> String {
 }
 
 fn timeout(record: &Record) -> (String, String) {
-    let idle = seconds(record.idle_ms.unwrap_or_default());
+    let idle = seconds(record.ages.idle_ms.unwrap_or_default());
     let why = match record.cause {
         Some(Cause::UserTimeout) => format!(
             "gives up after {idle}: TCP_USER_TIMEOUT of {} has passed",
-            seconds(record.user_timeout_ms.unwrap_or_default().into())
+            seconds(record.settings.user_timeout_ms.unwrap_or_default().into())
         ),
         Some(Cause::ProbeCount) | None => format!(
             "gives up after {idle}: {} probes, no answer",
@@ -229,7 +234,7 @@ fn lost(record: &Record) -> String {
 fn tally(seen: &BTreeMap<EventName, u32>) -> String {
     let each = seen
         .iter()
-        .map(|(event, n)| format!("{n}× {}", event.word()));
+        .map(|(event, n)| format!("{n}× {}", event.name()));
     each.collect::<Vec<_>>().join(", ")
 }
 
@@ -246,15 +251,16 @@ fn seconds(ms: u64) -> String {
 mod tests {
     use super::*;
     use crate::demo::connections::CAST;
+    use crate::sample::with;
 
     fn record(event: EventName) -> Record {
-        Record {
-            lport: Some(7),
-            probe: Some(1),
-            keepalive_probes: Some(3),
-            idle_ms: Some(1004),
-            ..Record::new(WallTime(1_500_000_000), 0, 0, event)
-        }
+        with(Record::default(), |it| {
+            (it.time, it.event) = (WallTime(1_500_000_000), event);
+            it.endpoints.get_or_insert_default().lport = 7;
+            it.probe = Some(1);
+            it.settings.keepalive_probes = Some(3);
+            it.ages.idle_ms = Some(1004);
+        })
     }
 
     fn narrator() -> Narrator {
@@ -285,18 +291,19 @@ mod tests {
 
     #[test]
     fn what_answers_for_a_vanished_peer_is_told_of_its_connection() {
-        let far = |event| Record {
-            lport: Some(8),
-            rport: Some(7),
-            direction: Some(Direction::Passive),
-            ..record(event)
+        let far = |event| {
+            with(record(event), |it| {
+                it.endpoints.get_or_insert_default().lport = 8;
+                it.endpoints.get_or_insert_default().rport = 7;
+                it.direction = Some(Direction::Passive);
+            })
         };
         let told = narrator().tell(&far(EventName::RstSent));
         assert!(
             told.is_some_and(|it| it.starts_with("  1.0s  A  the far side answers with a reset"))
         );
         let mut stray = far(EventName::Verdict);
-        stray.verdict = Some(crate::model::record::VerdictName::StraySegment);
+        stray.verdict = Some(crate::model::values::VerdictName::StraySegment);
         let told = narrator().tell(&stray);
         assert!(told.is_some_and(|it| it.starts_with("  1.0s  A  stray_segment")));
     }
@@ -308,10 +315,9 @@ mod tests {
             assert!(!told.is_empty(), "{event:?}");
             assert!(told.lines().all(|line| line.len() <= WIDTH), "{told}");
         }
-        let stranger = Record {
-            lport: Some(8),
-            ..record(EventName::Probe)
-        };
+        let stranger = with(record(EventName::Probe), |it| {
+            it.endpoints.get_or_insert_default().lport = 8;
+        });
         assert_eq!(narrator().tell(&stranger), None);
     }
 }

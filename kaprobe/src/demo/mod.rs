@@ -5,6 +5,7 @@
 mod connections;
 mod explain;
 
+use crate::model::named::Named as _;
 use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,6 +1,6 @@
 //! Which events are asked for, and what the BPF programs have to send for them.
 
-use crate::model::named::Word as _;
+use crate::model::named::Named as _;
 use std::collections::BTreeSet;
 
 use kaprobe_ebpf::wire::kind;

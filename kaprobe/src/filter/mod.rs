@@ -11,9 +11,10 @@ use std::num::NonZeroU64;
 use ipnet::{IpNet, Ipv6Net};
 
 use crate::filter::ports::PortSet;
-use crate::model::event::Hook;
-use crate::model::record::{EventName, Family, Record};
-use crate::text::cell::End;
+use crate::model::record::{EventName, Record};
+use crate::model::socket::Endpoints;
+use crate::model::values::Family;
+use crate::model::values::Hook;
 use crate::text::escape::Escaped;
 
 /// Which sockets to keep: those that pass every filter that is set. What is empty or
@@ -34,36 +35,29 @@ pub struct SocketFilter {
 }
 
 impl SocketFilter {
-    /// Whether this record speaks of such a socket; what the BPF programs do with a
-    /// socket itself.
-    fn keeps(&self, record: &Record) -> bool {
-        self.keeps_ends(
-            record.family,
-            (record.laddr, record.lport),
-            (record.raddr, record.rport),
-        )
-    }
-
-    /// The same, by what the socket is bound to and connected to.
+    /// Whether it keeps a socket, as the BPF programs would; what is of no socket passes
+    /// only where nothing is set.
     #[must_use]
-    pub fn keeps_ends(&self, family: Option<Family>, local: End, remote: End) -> bool {
-        let has = |ports: &PortSet, port: Option<u16>| port.is_some_and(|it| ports.contains(it));
+    pub fn keeps(&self, endpoints: Option<&Endpoints>) -> bool {
+        let Some(it) = endpoints else {
+            return *self == Self::default();
+        };
+        let either = |ports: &PortSet| ports.contains(it.lport) || ports.contains(it.rport);
         let unset = PortSet::is_empty;
-        let ((laddr, lport), (raddr, rport)) = (local, remote);
-        (self.family.is_none() || self.family == family)
-            && (unset(&self.local_ports) || has(&self.local_ports, lport))
-            && (unset(&self.remote_ports) || has(&self.remote_ports, rport))
-            && (unset(&self.ports) || has(&self.ports, lport) || has(&self.ports, rport))
-            && (self.networks.is_empty() || self.has(laddr) || self.has(raddr))
+        self.family.is_none_or(|family| family == it.family)
+            && (unset(&self.local_ports) || self.local_ports.contains(it.lport))
+            && (unset(&self.remote_ports) || self.remote_ports.contains(it.rport))
+            && (unset(&self.ports) || either(&self.ports))
+            && (self.networks.is_empty() || self.has(it.laddr) || self.has(it.raddr))
     }
 
-    fn has(&self, address: Option<IpAddr>) -> bool {
-        let address = address.map(|address| match address {
+    fn has(&self, address: IpAddr) -> bool {
+        let address = match address {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),
             IpAddr::V6(v6) => v6,
-        });
+        };
         let mut networks = self.networks.iter();
-        address.is_some_and(|address| networks.any(|it| widened(it).contains(&address)))
+        networks.any(|it| widened(it).contains(&address))
     }
 }
 
@@ -103,10 +97,11 @@ impl RecordFilter {
     }
 
     fn concerns(&self, record: &Record) -> bool {
-        self.sockets.keeps(record)
-            && passes(&self.netns, record.netns.as_ref())
-            && passes(&self.pids, record.pid.as_ref())
-            && passes(&self.comms, record.comm.as_ref())
+        let endpoints = record.endpoints.as_ref();
+        self.sockets.keeps(endpoints)
+            && passes(&self.netns, endpoints.map(|it| &it.netns))
+            && passes(&self.pids, record.process.pid.as_ref())
+            && passes(&self.comms, record.process.comm.as_ref())
     }
 }
 
@@ -190,13 +185,15 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::model::record::WallTime;
+    use crate::model::socket::Process;
 
     fn record(event: EventName, pid: Option<u32>, comm: Option<&str>) -> Record {
-        let mut record = Record::new(WallTime(0), 0, 0, event);
-        record.pid = pid;
-        record.comm = comm.map(Escaped::from);
-        record
+        let comm = comm.map(Escaped::from);
+        Record {
+            event,
+            process: Process { pid, comm },
+            ..Record::default()
+        }
     }
 
     #[test]
@@ -230,13 +227,8 @@ mod tests {
         let socket = |local: &str, remote: &str| -> Result<Record, std::net::AddrParseError> {
             let (local, remote): (SocketAddr, SocketAddr) = (local.parse()?, remote.parse()?);
             let mut record = record(EventName::Probe, None, None);
-            (record.laddr, record.lport) = (Some(local.ip()), Some(local.port()));
-            (record.raddr, record.rport) = (Some(remote.ip()), Some(remote.port()));
-            record.family = Some(if local.is_ipv4() {
-                Family::Inet
-            } else {
-                Family::Inet6
-            });
+            let [local, remote] = [local, remote].map(|it| (it.ip(), it.port()));
+            record.endpoints = Some(Endpoints::new(local, remote, 0));
             Ok(record)
         };
         let ports = |text: &str| text.parse().map(|it| PortSet::from(vec![it]));
@@ -263,7 +255,11 @@ mod tests {
         ];
         for (filter, kept) in rows {
             let records = [&v4, &v6, &mapped, &lost];
-            assert_eq!(records.map(|it| filter.keeps(it)), kept, "{filter:?}");
+            assert_eq!(
+                records.map(|it| filter.keeps(it.endpoints.as_ref())),
+                kept,
+                "{filter:?}"
+            );
         }
         Ok(())
     }

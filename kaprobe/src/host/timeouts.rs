@@ -12,7 +12,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, Socket, Type};
 
 use crate::host::netns;
-use crate::model::record::HostTimeout;
+use crate::model::header::HostTimeout;
 use crate::text::escape::Escaped;
 
 /// Where the sysctls of conntrack are: those of the reader's namespace.

@@ -7,9 +7,9 @@
 //! the sysctls say by then.
 
 use crate::keepalive::forecast::Watch;
-use crate::model::event::Origin;
-use crate::model::record::State;
 use crate::model::row::Row;
+use crate::model::values::Origin;
+use crate::model::values::State;
 
 /// The coarsest tick, ms.
 const TICK_MS: u64 = 10;
@@ -62,13 +62,19 @@ impl Connection {
             })
         };
         Some(Self {
-            keepalive: row.keepalive?,
-            time: set(row.keepalive_time_ms, row.keepalive_time_from)?,
-            intvl: set(row.keepalive_intvl_ms, row.keepalive_intvl_from)?,
-            probes: row.keepalive_probes?,
-            user_timeout_ms: row.user_timeout_ms.unwrap_or(0).into(),
-            idle_ms: row.idle_ms?,
-            lastsnd_ms: row.lastsnd_ms?,
+            keepalive: row.settings.keepalive?,
+            time: set(
+                row.settings.keepalive_time_ms,
+                row.settings.keepalive_time_from,
+            )?,
+            intvl: set(
+                row.settings.keepalive_intvl_ms,
+                row.settings.keepalive_intvl_from,
+            )?,
+            probes: row.settings.keepalive_probes?,
+            user_timeout_ms: row.settings.user_timeout_ms.unwrap_or(0).into(),
+            idle_ms: row.ages.idle_ms?,
+            lastsnd_ms: row.ages.lastsnd_ms?,
             next_ms: row.keepalive_next_ms,
             probes_out: row.probes_out?.into(),
             sending: row.unacked? > 0 || row.sendq > 0,

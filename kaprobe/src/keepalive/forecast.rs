@@ -1,9 +1,9 @@
 //! When keepalive would give up, if the peer were gone from now on: the arithmetic of
 //! `tcp_keepalive_timer` (net/ipv4/tcp_timer.c), the same since 5.10. Pure.
 
-use crate::model::event::Cause;
-use crate::model::record::State;
 use crate::model::row::Row;
+use crate::model::values::Cause;
+use crate::model::values::State;
 
 /// What the prediction rests on, times in ms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,18 +40,18 @@ impl Watch {
     pub fn of(row: &Row) -> Option<Self> {
         let stands_back = row.unacked? > 0 || row.sendq > 0;
         // An orphan's timer in FIN_WAIT2 is not keepalive's.
-        let other = row.state == State::FinWait2 && row.orphan == Some(true);
-        if row.keepalive != Some(true) || stands_back || other {
+        let other = row.state == State::FinWait2 && row.identity.orphan == Some(true);
+        if row.settings.keepalive != Some(true) || stands_back || other {
             return None;
         }
         Some(Self {
             next_ms: row.keepalive_next_ms?,
-            idle_ms: row.idle_ms?,
+            idle_ms: row.ages.idle_ms?,
             probes_out: row.probes_out?.into(),
-            time_ms: row.keepalive_time_ms?,
-            intvl_ms: row.keepalive_intvl_ms?,
-            probes: row.keepalive_probes?,
-            user_timeout_ms: row.user_timeout_ms.unwrap_or(0).into(),
+            time_ms: row.settings.keepalive_time_ms?,
+            intvl_ms: row.settings.keepalive_intvl_ms?,
+            probes: row.settings.keepalive_probes?,
+            user_timeout_ms: row.settings.user_timeout_ms.unwrap_or(0).into(),
         })
     }
 

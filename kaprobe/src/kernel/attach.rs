@@ -1,5 +1,6 @@
 //! Attaching: which programs each way takes, and trying the ways in turn.
 
+use crate::model::named::Named as _;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -10,8 +11,8 @@ use aya::sys::SyscallError;
 
 use crate::exit;
 use crate::kernel::btf::KernelTypes;
-use crate::model::attach_mode::Way;
-use crate::model::event::Hook;
+use crate::model::attach_mode::AttachMode;
+use crate::model::values::Hook;
 
 /// Where the kernel lists its kprobe event source, if it was built with
 /// CONFIG_KPROBE_EVENTS.
@@ -22,43 +23,53 @@ type Part = (&'static str, &'static str);
 
 /// The programs that hook a fact in one way, entry before exit; none where there
 /// is no such way.
-fn parts(hook: Hook, way: Way) -> &'static [Part] {
+fn parts(hook: Hook, way: AttachMode) -> &'static [Part] {
     match (hook, way) {
-        (Hook::KeepaliveTimer, Way::Fentry) => &[
+        (Hook::KeepaliveTimer, AttachMode::Fentry) => &[
             ("timer_fentry", "tcp_keepalive_timer"),
             ("timer_fexit", "tcp_keepalive_timer"),
         ],
-        (Hook::KeepaliveTimer, Way::Kprobe) => &[
+        (Hook::KeepaliveTimer, AttachMode::Kprobe) => &[
             ("timer_kprobe", "tcp_keepalive_timer"),
             ("timer_kretprobe", "tcp_keepalive_timer"),
         ],
-        (Hook::KeepaliveTimer, Way::Tracepoint) => &[
+        (Hook::KeepaliveTimer, AttachMode::Tracepoint) => &[
             ("timer_expire_entry", "timer_expire_entry"),
             ("timer_expire_exit", "timer_expire_exit"),
         ],
-        (Hook::SendActiveReset, Way::Fentry) => &[("reset_fentry", "tcp_send_active_reset")],
-        (Hook::SendActiveReset, Way::Kprobe) => &[("reset_kprobe", "tcp_send_active_reset")],
-        (Hook::SendActiveReset, Way::Tracepoint) => &[("reset_tracepoint", "tcp_send_reset")],
-        (Hook::DestroySock, Way::Tracepoint) => &[("destroy_tracepoint", "tcp_destroy_sock")],
-        (Hook::SendReset, Way::Fentry) => &[
+        (Hook::SendActiveReset, AttachMode::Fentry) => &[("reset_fentry", "tcp_send_active_reset")],
+        (Hook::SendActiveReset, AttachMode::Kprobe) => &[("reset_kprobe", "tcp_send_active_reset")],
+        (Hook::SendActiveReset, AttachMode::Tracepoint) => {
+            &[("reset_tracepoint", "tcp_send_reset")]
+        }
+        (Hook::DestroySock, AttachMode::Tracepoint) => {
+            &[("destroy_tracepoint", "tcp_destroy_sock")]
+        }
+        (Hook::SendReset, AttachMode::Fentry) => &[
             ("passive_v4_fentry", "tcp_v4_send_reset"),
             ("passive_v6_fentry", "tcp_v6_send_reset"),
         ],
-        (Hook::SendReset, Way::Kprobe) => &[
+        (Hook::SendReset, AttachMode::Kprobe) => &[
             ("passive_v4_kprobe", "tcp_v4_send_reset"),
             ("passive_v6_kprobe", "tcp_v6_send_reset"),
         ],
-        (Hook::SendReset, Way::Tracepoint) => &[("passive_tracepoint", "tcp_send_reset")],
-        (Hook::ReceiveReset, Way::Tracepoint) => &[("receive_tracepoint", "tcp_receive_reset")],
-        (Hook::Probe, Way::Tracepoint) => &[("segment_tracepoint", "tcp_probe")],
-        (Hook::DestroySock | Hook::ReceiveReset | Hook::Probe, Way::Fentry | Way::Kprobe) => &[],
+        (Hook::SendReset, AttachMode::Tracepoint) => &[("passive_tracepoint", "tcp_send_reset")],
+        (Hook::ReceiveReset, AttachMode::Tracepoint) => {
+            &[("receive_tracepoint", "tcp_receive_reset")]
+        }
+        (Hook::Probe, AttachMode::Tracepoint) => &[("segment_tracepoint", "tcp_probe")],
+        (
+            Hook::DestroySock | Hook::ReceiveReset | Hook::Probe,
+            AttachMode::Fentry | AttachMode::Kprobe,
+        ) => &[],
     }
 }
 
 /// The ways there are for a hook, cheapest first.
-pub fn ways(hook: Hook) -> impl Iterator<Item = Way> {
-    Way::ALL
-        .into_iter()
+pub fn ways(hook: Hook) -> impl Iterator<Item = AttachMode> {
+    AttachMode::ALL
+        .iter()
+        .copied()
         .filter(move |&way| !parts(hook, way).is_empty())
 }
 
@@ -68,9 +79,9 @@ pub struct Attached {
     /// Which hook.
     pub hook: Hook,
     /// The way that worked.
-    pub way: Way,
+    pub way: AttachMode,
     /// The ways that did not, and why.
-    pub refused: Vec<(Way, String)>,
+    pub refused: Vec<(AttachMode, String)>,
 }
 
 /// Attaches programs, reading what more than one attachment needs only once.
@@ -93,7 +104,7 @@ impl<'a> Attacher<'a> {
     ///
     /// # Errors
     /// Names every way that was tried, and why the kernel refused it.
-    pub fn attach(&mut self, hook: Hook, ways: Vec<Way>) -> Result<Attached> {
+    pub fn attach(&mut self, hook: Hook, ways: Vec<AttachMode>) -> Result<Attached> {
         let mut refused = Vec::new();
         for way in ways {
             match self.attach_way(hook, way) {
@@ -112,7 +123,7 @@ impl<'a> Attacher<'a> {
     ///
     /// # Errors
     /// Why the kernel refused it.
-    pub fn attach_way(&mut self, hook: Hook, way: Way) -> Result<()> {
+    pub fn attach_way(&mut self, hook: Hook, way: AttachMode) -> Result<()> {
         let outcome = parts(hook, way)
             .iter()
             .try_for_each(|&part| self.attach_part(part));
@@ -123,7 +134,7 @@ impl<'a> Attacher<'a> {
     }
 
     /// Takes a hook's programs out of the kernel again.
-    pub fn detach_way(&mut self, hook: Hook, way: Way) {
+    pub fn detach_way(&mut self, hook: Hook, way: AttachMode) {
         for (program, _) in parts(hook, way) {
             // What was never loaded can't be unloaded, and that is what is wanted.
             let _not_loaded = match self.ebpf.program_mut(program) {
@@ -197,8 +208,8 @@ const STATISTICS: [&str; 3] = ["verification time", "stack depth", "processed"];
 /// kernel calls for each item of an iterator.
 pub fn functions() -> BTreeSet<&'static str> {
     let targets = Hook::ALL
-        .into_iter()
-        .flat_map(|hook| parts(hook, Way::Fentry))
+        .iter()
+        .flat_map(|&hook| parts(hook, AttachMode::Fentry))
         .map(|(_, target)| *target);
     let iterators = ["bpf_iter_tcp", "bpf_iter_task_file"];
     // Entry and exit attach to one function.
@@ -206,7 +217,7 @@ pub fn functions() -> BTreeSet<&'static str> {
 }
 
 /// The programs that are loaded for a hook in one way.
-pub fn programs(ebpf: &Ebpf, hook: Hook, way: Way) -> impl Iterator<Item = &Program> {
+pub fn programs(ebpf: &Ebpf, hook: Hook, way: AttachMode) -> impl Iterator<Item = &Program> {
     parts(hook, way)
         .iter()
         .filter_map(|(program, _)| ebpf.program(program))

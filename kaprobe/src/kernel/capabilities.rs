@@ -1,6 +1,7 @@
 //! What this kernel allows, found by trying: each way of each hook is attached and
 //! taken back at once.
 
+use crate::model::named::Named as _;
 use anyhow::Result;
 use kaprobe_ebpf::config::Config;
 
@@ -9,8 +10,8 @@ use crate::kernel::btf::KernelTypes;
 use crate::kernel::descriptors::DescriptorIterator;
 use crate::kernel::iterator::SocketIterator;
 use crate::kernel::tracer::{self, Wanted};
-use crate::model::attach_mode::Way;
-use crate::model::event::Hook;
+use crate::model::attach_mode::AttachMode;
+use crate::model::values::Hook;
 
 /// Bytes of a ring buffer that nothing is written to: a page, of the largest size
 /// that Linux has.
@@ -22,7 +23,7 @@ pub struct Tried {
     /// Which hook.
     pub hook: Hook,
     /// Which way.
-    pub way: Way,
+    pub way: AttachMode,
     /// Whether it worked, or why the kernel refused it.
     pub outcome: Result<(), String>,
     /// What it does not show on this kernel, though it works.
@@ -58,7 +59,7 @@ pub fn survey() -> Result<Survey> {
     let mut attacher = Attacher::new(&mut ebpf, &types);
     let mut tried = Vec::new();
     let mut hz = 0;
-    for hook in Hook::ALL {
+    for &hook in Hook::ALL {
         for way in attach::ways(hook) {
             let outcome = attacher.attach_way(hook, way);
             if hook == Hook::DestroySock && outcome.is_ok() {
@@ -87,8 +88,8 @@ pub fn survey() -> Result<Survey> {
 
 /// Before it told reasons, tracepoint tcp_send_reset was silent of segments that have
 /// no full socket (`tcp_v4_send_reset`, net/ipv4/tcp_ipv4.c; seen on 5.10 and 6.1).
-fn misses(types: &KernelTypes, hook: Hook, way: Way) -> Option<&'static str> {
+fn misses(types: &KernelTypes, hook: Hook, way: AttachMode) -> Option<&'static str> {
     let without_reason = types.tracepoint_arguments("tcp_send_reset") < Some(3);
-    ((hook, way) == (Hook::SendReset, Way::Tracepoint) && without_reason)
+    ((hook, way) == (Hook::SendReset, AttachMode::Tracepoint) && without_reason)
         .then_some("resets that answer a segment which meets nothing here, or what is left of a socket in TIME_WAIT")
 }

@@ -2,7 +2,7 @@
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-use crate::model::event::Instant;
+use crate::model::time::Instant;
 
 /// Now, on both clocks.
 pub fn now() -> Instant {

@@ -17,7 +17,8 @@ use crate::kernel::attach::{self, Attached};
 use crate::kernel::clock;
 use crate::kernel::mapping::Mapping;
 use crate::kernel::missed::Watched;
-use crate::model::event::{Cause, Hook, Kind, Lost, LostWhy};
+use crate::model::event::{Kind, Lost};
+use crate::model::values::{Cause, Hook, LostWhy};
 
 /// Reads the counters, and tells what is new in them.
 pub struct Counters {

@@ -1,14 +1,16 @@
 //! From the wire to an event: every value checked, every unit made explicit.
 
+use crate::model::socket::Endpoints;
+use crate::model::socket::Identity;
+use crate::model::socket::Settings;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use kaprobe_ebpf::wire::{self, cause, flag, kind};
 
-use crate::model::event::{
-    Cause, Event, FinWait2, Instant, Kind, Met, Origin, PassiveReset, Setting, SocketEvent,
-    SocketId,
-};
+use crate::model::event::{Event, Kind, PassiveReset, SocketEvent, SocketId};
+use crate::model::time::Instant;
+use crate::model::values::{Cause, FinWait2, Met, Origin};
 
 /// `AF_INET` and `AF_INET6`, as Linux numbers them.
 const AF_INET: u16 = 2;
@@ -68,11 +70,7 @@ impl Decoder {
     fn passive_reset(&self, raw: &wire::Event) -> Result<PassiveReset, DecodeError> {
         Ok(PassiveReset {
             at: self.instant(raw.mono_ns),
-            laddr: address(raw.socket.family, raw.socket.laddr)?,
-            lport: raw.socket.lport,
-            raddr: address(raw.socket.family, raw.socket.raddr)?,
-            rport: raw.socket.rport,
-            netns: raw.socket.netns,
+            endpoints: endpoints(&raw.socket)?,
             flags: raw.segment_flags,
             len: raw.segment_len,
             ttl: raw.segment_ttl,
@@ -93,23 +91,11 @@ impl Decoder {
                 born_ns: raw.born_ns,
             },
             owner: None,
-            laddr: address(raw.socket.family, raw.socket.laddr)?,
-            lport: raw.socket.lport,
-            raddr: address(raw.socket.family, raw.socket.raddr)?,
-            rport: raw.socket.rport,
-            netns: raw.socket.netns,
-            inode: (raw.inode != 0).then_some(raw.inode),
-            cookie: (raw.cookie != 0).then_some(raw.cookie),
-            uid: raw.uid,
-            cgroup: (raw.cgroup != 0).then_some(raw.cgroup),
+            endpoints: endpoints(&raw.socket)?,
+            identity: identity(raw),
             state: raw.state,
             state_after: raw.state_after,
-            keepalive: has(flag::KEEPOPEN),
-            orphan: has(flag::DEAD),
-            keepalive_time: self.time(raw.keepalive_time, raw.sysctl_time),
-            keepalive_intvl: self.time(raw.keepalive_intvl, raw.sysctl_intvl),
-            keepalive_probes: setting(raw.keepalive_probes, raw.sysctl_probes, u64::from),
-            user_timeout_ms: (raw.user_timeout != 0).then_some(raw.user_timeout),
+            settings: self.settings(raw),
             probes_out: raw.probes_out,
             probes_out_after: raw.probes_out_after,
             lastrcv_ms: self.ms(raw.jiffies.wrapping_sub(raw.lrcvtime)),
@@ -140,8 +126,28 @@ impl Decoder {
         u64::from(jiffies) * 1000 / u64::from(self.hz.max(1))
     }
 
-    pub(super) fn time(&self, own: u32, sysctl: u32) -> Setting {
-        setting(own, sysctl, |jiffies| self.ms(jiffies))
+    /// The settings in force: `tp->value ? : sysctl`, as `keepalive_time_when` and its
+    /// like resolve them (include/net/tcp.h).
+    pub(super) fn settings(&self, raw: &wire::Event) -> Settings {
+        let set = |own: u32, sysctl: u32| match own {
+            0 => (sysctl, Origin::Sysctl),
+            own => (own, Origin::Socket),
+        };
+        let (time, time_from) = set(raw.keepalive_time, raw.sysctl_time);
+        let (intvl, intvl_from) = set(raw.keepalive_intvl, raw.sysctl_intvl);
+        let (probes, probes_from) = set(raw.keepalive_probes, raw.sysctl_probes);
+        let user_timeout_ms = (raw.user_timeout != 0).then_some(raw.user_timeout);
+        Settings {
+            keepalive: Some(raw.flags & flag::KEEPOPEN != 0),
+            keepalive_time_ms: Some(self.ms(time)),
+            keepalive_time_from: Some(time_from),
+            keepalive_intvl_ms: Some(self.ms(intvl)),
+            keepalive_intvl_from: Some(intvl_from),
+            keepalive_probes: Some(probes.into()),
+            keepalive_probes_from: Some(probes_from),
+            user_timeout_ms,
+            user_timeout_from: user_timeout_ms.map(|_| Origin::Socket),
+        }
     }
 
     fn reason(&self, raw: &wire::Event) -> Option<String> {
@@ -172,19 +178,15 @@ pub(super) fn ticks_until(then: u32, now: u32) -> u32 {
     if ahead > u32::MAX / 2 { 0 } else { ahead }
 }
 
-/// `tp->value ? : sysctl`, as `keepalive_time_when` and its like resolve it
-/// (include/net/tcp.h).
-pub(super) fn setting(own: u32, sysctl: u32, unit: impl Fn(u32) -> u64) -> Setting {
-    if own != 0 {
-        Setting {
-            value: unit(own),
-            from: Origin::Socket,
-        }
-    } else {
-        Setting {
-            value: unit(sysctl),
-            from: Origin::Sysctl,
-        }
+/// Which socket it is. What is 0 there is not.
+pub(super) fn identity(raw: &wire::Event) -> Identity {
+    let known = |number: u64| (number != 0).then_some(number);
+    Identity {
+        inode: known(raw.inode),
+        cookie: known(raw.cookie),
+        uid: Some(raw.uid),
+        cgroup: known(raw.cgroup),
+        orphan: Some(raw.flags & flag::DEAD != 0),
     }
 }
 
@@ -222,15 +224,19 @@ fn fin_wait2(flags: u16) -> Option<FinWait2> {
     }
 }
 
-pub(super) fn address(family: u16, bytes: [u8; 16]) -> Result<IpAddr, DecodeError> {
-    match family {
+/// Who a socket is between.
+pub(super) fn endpoints(raw: &wire::Socket) -> Result<Endpoints, DecodeError> {
+    let address = |bytes: [u8; 16]| match raw.family {
         AF_INET => {
             let [a, b, c, d, ..] = bytes;
             Ok(IpAddr::V4(Ipv4Addr::new(a, b, c, d)))
         }
         AF_INET6 => Ok(IpAddr::V6(Ipv6Addr::from(bytes))),
         other => Err(DecodeError::Family(other)),
-    }
+    };
+    let local = (address(raw.laddr)?, raw.lport);
+    let remote = (address(raw.raddr)?, raw.rport);
+    Ok(Endpoints::new(local, remote, raw.netns))
 }
 
 #[cfg(test)]
@@ -317,7 +323,7 @@ mod tests {
         let event = decoded(&raw);
         assert_eq!(event.late_ms, Some(8));
         assert_eq!((event.lastrcv_ms, event.lastack_ms), (1000, 2000));
-        assert_eq!(event.idle_ms(), 1000);
+        assert_eq!(event.ages().idle_ms, Some(1000));
         assert_eq!(event.next_ms, Some(1000));
         assert_eq!(event.at.wall_ns, 6_000);
     }
@@ -330,11 +336,18 @@ mod tests {
         raw.sysctl_intvl = 18_750;
         raw.sysctl_probes = 9;
         let event = decoded(&raw);
-        let from = |value, from| Setting { value, from };
-        assert_eq!(event.keepalive_time, from(2_000, Origin::Socket));
-        assert_eq!(event.keepalive_intvl, from(75_000, Origin::Sysctl));
-        assert_eq!(event.keepalive_probes, from(9, Origin::Sysctl));
-        assert_eq!(event.user_timeout_ms, None);
+        let expected = Settings {
+            keepalive: Some(false),
+            keepalive_time_ms: Some(2_000),
+            keepalive_time_from: Some(Origin::Socket),
+            keepalive_intvl_ms: Some(75_000),
+            keepalive_intvl_from: Some(Origin::Sysctl),
+            keepalive_probes: Some(9),
+            keepalive_probes_from: Some(Origin::Sysctl),
+            user_timeout_ms: None,
+            user_timeout_from: None,
+        };
+        assert_eq!(event.settings, expected);
     }
 
     #[test]
@@ -372,7 +385,7 @@ mod tests {
             };
             assert_eq!((reset.met, reset.state), (expected, state));
             assert_eq!(
-                (reset.lport, reset.len, reset.flags, reset.ttl),
+                (reset.endpoints.lport, reset.len, reset.flags, reset.ttl),
                 (5672, 100, 0x18, 63)
             );
         }

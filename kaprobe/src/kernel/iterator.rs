@@ -4,6 +4,7 @@
 //! (`bpf_iter_init_seq_net`, fs/proc/proc_net.c).
 
 use crate::keepalive::forecast;
+use crate::model::socket::Ages;
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
 
@@ -18,9 +19,9 @@ use crate::kernel::clock;
 use crate::kernel::decode::{self, DecodeError, Decoder, ticks_until};
 use crate::kernel::descriptors::DescriptorIterator;
 use crate::kernel::tracer::{Wanted, config, learn, load};
-use crate::model::event::{Hook, Origin};
-use crate::model::record::{Family, State, WallTime};
 use crate::model::row::{Row, Source, Timer};
+use crate::model::values::Hook;
+use crate::model::values::State;
 
 /// How many pieces are read at once.
 const AT_ONCE: usize = 256;
@@ -136,26 +137,8 @@ impl Decoder {
         let at = self.instant(raw.event.mono_ns);
         let state =
             State::from_number(raw.event.state).ok_or(DecodeError::State(raw.event.state))?;
-        let laddr = decode::address(socket.family, socket.laddr)?;
-        let row = Row::new(
-            WallTime(at.wall_ns),
-            at.mono_ns,
-            socket.netns,
-            if laddr.is_ipv4() {
-                Family::Inet
-            } else {
-                Family::Inet6
-            },
-            laddr,
-            socket.lport,
-            decode::address(socket.family, socket.raddr)?,
-            socket.rport,
-            state,
-            0,
-            0,
-            Timer::Off,
-            Source::IterTcp,
-        );
+        let endpoints = decode::endpoints(socket)?;
+        let row = Row::new(at, endpoints, state, Source::IterTcp);
         match state {
             State::TimeWait | State::NewSynRecv => self.minisock(row, &raw),
             _ => Ok(forecast::with_end(self.full(row, &raw))),
@@ -197,13 +180,11 @@ impl Decoder {
         // The stamps that ages are made from are set when the handshake is over
         // (`tcp_finish_connect`, net/ipv4/tcp_input.c).
         let connected = !matches!(row.state, State::Listen | State::SynSent | State::Close);
-        let age = |stamp: u32| connected.then(|| self.ms(event.jiffies.wrapping_sub(stamp)));
-        let (lastrcv_ms, lastack_ms) = (age(event.lrcvtime), age(event.rcv_tstamp));
-        let time = self.time(event.keepalive_time, event.sysctl_time);
-        let intvl = self.time(event.keepalive_intvl, event.sysctl_intvl);
-        let probes = decode::setting(event.keepalive_probes, event.sysctl_probes, u64::from);
-        let known = |number: u64| (number != 0).then_some(number);
-        let user_timeout_ms = (event.user_timeout != 0).then_some(event.user_timeout);
+        let age = |stamp: u32| self.ms(event.jiffies.wrapping_sub(stamp));
+        let ages = || {
+            let (lastrcv_ms, lastack_ms) = (age(event.lrcvtime), age(event.rcv_tstamp));
+            Ages::new(lastrcv_ms, lastack_ms, age(event.lsndtime))
+        };
         Row {
             recvq: match row.state {
                 State::Listen => raw.ack_backlog.into(),
@@ -216,27 +197,12 @@ impl Decoder {
                 Timer::Off => None,
                 _ => Some(self.until(raw.rto_expires, raw)),
             },
-            uid: Some(event.uid),
-            inode: known(event.inode),
-            cookie: known(event.cookie),
-            cgroup: known(event.cgroup),
-            orphan: Some(has(flag::DEAD)),
+            identity: decode::identity(event),
             retransmits: Some(event.retransmits.into()),
             probes_out: Some(event.probes_out.into()),
             unacked: Some(event.packets_out),
-            keepalive: Some(has(flag::KEEPOPEN)),
-            keepalive_time_ms: Some(time.value),
-            keepalive_time_from: Some(time.from),
-            keepalive_intvl_ms: Some(intvl.value),
-            keepalive_intvl_from: Some(intvl.from),
-            keepalive_probes: Some(probes.value),
-            keepalive_probes_from: Some(probes.from),
-            user_timeout_ms,
-            user_timeout_from: user_timeout_ms.map(|_| Origin::Socket),
-            idle_ms: lastrcv_ms.min(lastack_ms),
-            lastrcv_ms,
-            lastack_ms,
-            lastsnd_ms: age(event.lsndtime),
+            settings: self.settings(event),
+            ages: connected.then(ages).unwrap_or_default(),
             keepalive_next_ms,
             ..row
         }

@@ -23,9 +23,11 @@ use crate::kernel::decode::Decoder;
 use crate::kernel::descriptors::DescriptorIterator;
 use crate::kernel::ring::Ring;
 use crate::kernel::{calibrate, clock, kfunc, loader};
-use crate::model::attach_mode::Way;
-use crate::model::event::{Event, Hook, Instant};
-use crate::model::record::Family;
+use crate::model::attach_mode::AttachMode;
+use crate::model::event::Event;
+use crate::model::time::Instant;
+use crate::model::values::Family;
+use crate::model::values::Hook;
 use crate::source::Source;
 
 /// The compiled programs, kept in the repository beside the digest of their sources.
@@ -57,7 +59,7 @@ pub struct Wanted {
     /// cgroups to keep, with all below them; empty for all. At most [`MAX_CGROUPS`].
     pub cgroups: Vec<Cgroup>,
     /// The way to attach; `None` for the cheapest that works.
-    pub attach: Option<Way>,
+    pub attach: Option<AttachMode>,
     /// Hook the segments that answer probes.
     pub rtt: bool,
     /// Size of the ring buffer, bytes: a power of two, a page at least.
@@ -69,7 +71,7 @@ pub struct Wanted {
 impl Wanted {
     /// The ways to try for a hook, in turn. One that there is only one way to is not
     /// a matter of choice.
-    fn ways(&self, hook: Hook) -> Vec<Way> {
+    fn ways(&self, hook: Hook) -> Vec<AttachMode> {
         let ways: Vec<_> = attach::ways(hook).collect();
         match self.attach {
             Some(way) if ways.len() > 1 => vec![way],
@@ -396,7 +398,7 @@ fn set_state(ebpf: &mut Ebpf, state: State) -> Result<()> {
 
 /// A kretprobe knows no argument: entry and exit then meet by CPU and task.
 fn key_for(attached: &[Attached]) -> u32 {
-    let by_kprobe = |a: &Attached| a.hook == Hook::KeepaliveTimer && a.way == Way::Kprobe;
+    let by_kprobe = |a: &Attached| a.hook == Hook::KeepaliveTimer && a.way == AttachMode::Kprobe;
     if attached.iter().any(by_kprobe) {
         key::TASK
     } else {

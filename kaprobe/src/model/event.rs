@@ -1,12 +1,13 @@
 //! What a source yields: the kernel's facts, decoded and checked, with no meaning
 //! added yet.
 
-use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::model::owner::Owner;
 use crate::model::row::Row;
-use crate::text::escape::Escaped;
+use crate::model::socket::{Ages, Endpoints, Identity, Settings};
+use crate::model::time::Instant;
+use crate::model::values::{Cause, FinWait2, Hook, LostWhy, Met};
 
 /// One thing that a source saw.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,65 +28,6 @@ pub enum Event {
     SnapshotEnd,
 }
 
-/// Which hook an event came from, in the names that the banner and `doctor` use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Hook {
-    /// `tcp_keepalive_timer`, entry and exit.
-    KeepaliveTimer,
-    /// `tcp_send_active_reset`.
-    SendActiveReset,
-    /// `tcp_destroy_sock`.
-    DestroySock,
-    /// `tcp_v4_send_reset` and `tcp_v6_send_reset`: both, or neither.
-    SendReset,
-    /// `tcp_receive_reset`.
-    ReceiveReset,
-    /// `tcp_probe`, the tracepoint that every segment of a connection passes.
-    Probe,
-}
-
-impl Hook {
-    /// All of them, the one without which there is nothing to trace first.
-    pub const ALL: [Self; 6] = [
-        Self::KeepaliveTimer,
-        Self::SendActiveReset,
-        Self::SendReset,
-        Self::ReceiveReset,
-        Self::Probe,
-        Self::DestroySock,
-    ];
-
-    /// The kernel function that it follows.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::KeepaliveTimer => "tcp_keepalive_timer",
-            Self::SendActiveReset => "tcp_send_active_reset",
-            Self::DestroySock => "tcp_destroy_sock",
-            Self::SendReset => "tcp_v4_send_reset",
-            Self::ReceiveReset => "tcp_receive_reset",
-            Self::Probe => "tcp_probe",
-        }
-    }
-}
-
-impl fmt::Display for Hook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-/// Why events are missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum LostWhy {
-    /// The ring buffer was full.
-    RingBuffer,
-    /// The table of running firings was full.
-    FiringTable,
-    /// The kernel skipped the program: a probe missed, or one end of a firing.
-    Missed,
-}
-
 /// Events that were not delivered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
@@ -100,15 +42,6 @@ pub struct Lost {
     pub why: LostWhy,
     /// How many.
     pub count: u64,
-}
-
-/// One moment on the two clocks that matter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Instant {
-    /// CLOCK_MONOTONIC, ns: what the kernel stamps, the same for all of a host.
-    pub mono_ns: u64,
-    /// CLOCK_REALTIME, ns since the epoch: what a person reads.
-    pub wall_ns: i64,
 }
 
 /// What happened; the names are those of the records.
@@ -144,40 +77,15 @@ pub enum Kind {
     Closed,
 }
 
-/// Why keepalive gave up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Cause {
-    /// The probe count was reached.
-    ProbeCount,
-    /// TCP_USER_TIMEOUT passed.
-    UserTimeout,
-}
-
-/// What became of an orphan in FIN_WAIT2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum FinWait2 {
-    /// It went on as a TIME_WAIT minisock.
-    TimeWait,
-    /// It was reset.
-    Reset,
-}
-
 /// A reset that this host sent in answer to a segment. A segment that is itself a
 /// reset is never answered (RFC 9293, 3.5.2), and makes no such event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PassiveReset {
     /// When.
     pub at: Instant,
-    /// Where the segment was bound for: this host's side.
-    pub laddr: IpAddr,
-    /// Its port.
-    pub lport: u16,
-    /// Where the segment came from.
-    pub raddr: IpAddr,
-    /// Its port.
-    pub rport: u16,
-    /// Network namespace that the segment was received in, inode number.
-    pub netns: u32,
+    /// Where the segment was bound for, which is this host's side, and where it came
+    /// from; the network namespace that it was received in.
+    pub endpoints: Endpoints,
     /// The segment's flags: the 14th byte of its TCP header, FIN in the lowest bit.
     pub flags: u8,
     /// Bytes of data in the segment.
@@ -192,19 +100,6 @@ pub struct PassiveReset {
     pub state: u8,
 }
 
-/// What a segment met that was answered with a reset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Met {
-    /// No socket at all.
-    Nothing,
-    /// The minisock that a closed connection leaves behind.
-    TimeWait,
-    /// The minisock of a handshake that is under way.
-    Request,
-    /// A socket.
-    Socket,
-}
-
 /// Identity of a socket: an address in the kernel, and since when it is this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId {
@@ -212,33 +107,6 @@ pub struct SocketId {
     pub sk: u64,
     /// When it was first spoken of, CLOCK_MONOTONIC ns; 0 where not tracked.
     pub born_ns: u64,
-}
-
-/// A process that holds a socket.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Owner {
-    /// Its pid, as kaprobe's own pid namespace numbers it.
-    pub pid: u32,
-    /// Its command: the kernel's 15 bytes, any bytes but NUL, escaped.
-    pub comm: Escaped,
-}
-
-/// A setting and where it comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Setting {
-    /// The value in force, in the unit of the field that holds it.
-    pub value: u64,
-    /// Who set it.
-    pub from: Origin,
-}
-
-/// Who set a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Origin {
-    /// A socket option, on this socket or the listener it was accepted from.
-    Socket,
-    /// The sysctl of the socket's network namespace.
-    Sysctl,
 }
 
 /// A socket, and what happened to it. Ages and delays are in ms, made from jiffies:
@@ -254,40 +122,16 @@ pub struct SocketEvent {
     /// Who holds it, where known; never the interrupted task. Shared by all events and
     /// sockets of the process.
     pub owner: Option<Arc<Owner>>,
-    /// Local address. An IPv4-mapped one stays as it is: the socket is AF_INET6.
-    pub laddr: IpAddr,
-    /// Local port.
-    pub lport: u16,
-    /// Remote address.
-    pub raddr: IpAddr,
-    /// Remote port.
-    pub rport: u16,
-    /// Network namespace, inode number.
-    pub netns: u32,
-    /// Inode number in sockfs; `None` for an orphan.
-    pub inode: Option<u64>,
-    /// Socket cookie, where the kernel has made one.
-    pub cookie: Option<u64>,
-    /// uid of the owner.
-    pub uid: u32,
-    /// cgroup v2 id, where known.
-    pub cgroup: Option<u64>,
+    /// Who it is between.
+    pub endpoints: Endpoints,
+    /// Which socket it is.
+    pub identity: Identity,
     /// TCP state before and after, kernel numbers (`include/net/tcp_states.h`).
     pub state: u8,
     /// See `state`.
     pub state_after: u8,
-    /// SO_KEEPALIVE is on.
-    pub keepalive: bool,
-    /// Orphan: no process holds it.
-    pub orphan: bool,
-    /// Effective idle time before the first probe, ms.
-    pub keepalive_time: Setting,
-    /// Effective interval between probes, ms.
-    pub keepalive_intvl: Setting,
-    /// Effective probe count.
-    pub keepalive_probes: Setting,
-    /// TCP_USER_TIMEOUT, ms; `None` when not set. Only a socket can set it.
-    pub user_timeout_ms: Option<u32>,
+    /// Its keepalive settings.
+    pub settings: Settings,
     /// Unanswered probes before.
     pub probes_out: u8,
     /// Unanswered probes after.
@@ -321,10 +165,9 @@ pub struct SocketEvent {
 }
 
 impl SocketEvent {
-    /// Since anything came from the peer, ms: what the kernel weighs against the
-    /// keepalive time (`keepalive_time_elapsed`, include/net/tcp.h).
+    /// How long ago anything passed.
     #[must_use]
-    pub fn idle_ms(&self) -> u64 {
-        self.lastrcv_ms.min(self.lastack_ms)
+    pub fn ages(&self) -> Ages {
+        Ages::new(self.lastrcv_ms, self.lastack_ms, self.lastsnd_ms)
     }
 }

@@ -2,27 +2,22 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::model::event::SocketEvent;
-use crate::model::record::Record;
-use crate::model::row::Row;
+use crate::model::socket::Endpoints;
 
-/// An address and a port.
-pub type End = (IpAddr, u16);
-
-/// Both ends, this host's first. They are kept of every socket, and mostly are IPv4: so
-/// that is small.
+/// Local and remote address and port. They are kept of every socket, and mostly are
+/// IPv4: so that is small.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Pair {
+pub enum Flow {
     /// Of IPv4 both.
     V4(Ipv4Addr, Ipv4Addr, u16, u16),
     /// Of IPv6 both, or as IPv6 writes them.
     V6(Box<(Ipv6Addr, Ipv6Addr, u16, u16)>),
 }
 
-impl Pair {
-    /// These two.
+impl Flow {
+    /// From the local to the remote address and port.
     #[must_use]
-    pub fn new((laddr, lport): End, (raddr, rport): End) -> Self {
+    pub fn new((laddr, lport): (IpAddr, u16), (raddr, rport): (IpAddr, u16)) -> Self {
         let v6 = |it| match it {
             IpAddr::V4(v4) => Ipv4Addr::to_ipv6_mapped(&v4),
             IpAddr::V6(v6) => v6,
@@ -33,74 +28,56 @@ impl Pair {
         }
     }
 
-    /// Those of an event, as its socket has them.
+    /// The local address and port.
     #[must_use]
-    pub fn of(event: &SocketEvent) -> Self {
-        Self::new((event.laddr, event.lport), (event.raddr, event.rport))
-    }
-
-    /// This host's.
-    #[must_use]
-    pub fn local(&self) -> End {
+    pub fn local(&self) -> (IpAddr, u16) {
         match *self {
             Self::V4(local, _, port, _) => (local.into(), port),
-            Self::V6(ref pair) => (pair.0.into(), pair.2),
+            Self::V6(ref flow) => (flow.0.into(), flow.2),
         }
     }
 
-    /// The other.
+    /// The remote address and port.
     #[must_use]
-    pub fn remote(&self) -> End {
+    pub fn remote(&self) -> (IpAddr, u16) {
         match *self {
             Self::V4(_, remote, _, port) => (remote.into(), port),
-            Self::V6(ref pair) => (pair.1.into(), pair.3),
+            Self::V6(ref flow) => (flow.1.into(), flow.3),
         }
     }
 }
 
-/// Both ends, and where. IPv4 over an IPv6 socket is the same as without.
+impl From<&Endpoints> for Flow {
+    /// As the socket has its addresses: an IPv4-mapped one stays as it is.
+    fn from(endpoints: &Endpoints) -> Self {
+        Self::new(endpoints.local(), endpoints.remote())
+    }
+}
+
+/// A flow and its network namespace: what tells connections apart. IPv4 over an IPv6
+/// socket is the same as without.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Ends {
-    pair: Pair,
+pub struct FlowKey {
+    flow: Flow,
     netns: u32,
 }
 
-impl Ends {
-    fn new((laddr, lport): End, (raddr, rport): End, netns: u32) -> Self {
-        let (local, remote) = (laddr.to_canonical(), raddr.to_canonical());
+impl FlowKey {
+    /// The remote address and port.
+    #[must_use]
+    pub fn remote(&self) -> (IpAddr, u16) {
+        self.flow.remote()
+    }
+}
+
+impl From<&Endpoints> for FlowKey {
+    fn from(it: &Endpoints) -> Self {
+        let local = (it.laddr.to_canonical(), it.lport);
+        let remote = (it.raddr.to_canonical(), it.rport);
         Self {
-            pair: Pair::new((local, lport), (remote, rport)),
-            netns,
+            flow: Flow::new(local, remote),
+            netns: it.netns,
         }
-    }
-
-    /// Those of a record, where it is about a connection.
-    #[must_use]
-    pub fn of(record: &Record) -> Option<Self> {
-        let (local, remote) = (
-            (record.laddr?, record.lport?),
-            (record.raddr?, record.rport?),
-        );
-        Some(Self::new(local, remote, record.netns?))
-    }
-
-    /// The other end.
-    #[must_use]
-    pub fn remote(&self) -> End {
-        self.pair.remote()
-    }
-}
-
-impl From<&Row> for Ends {
-    fn from(row: &Row) -> Self {
-        Self::new((row.laddr, row.lport), (row.raddr, row.rport), row.netns)
-    }
-}
-
-impl From<&SocketEvent> for Ends {
-    fn from(event: &SocketEvent) -> Self {
-        let (local, remote) = ((event.laddr, event.lport), (event.raddr, event.rport));
-        Self::new(local, remote, event.netns)
     }
 }
 
@@ -113,12 +90,13 @@ mod tests {
         let end = |text: &str| (text.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), 7);
         let (v4, mapped, v6) = (end("10.0.0.1"), end("::ffff:10.0.0.1"), end("fd00::1"));
         for (local, remote) in [(v4, v4), (mapped, mapped), (v6, mapped), (v6, v6)] {
-            let pair = Pair::new(local, remote);
-            assert_eq!((pair.local(), pair.remote()), (local, remote));
+            let flow = Flow::new(local, remote);
+            assert_eq!((flow.local(), flow.remote()), (local, remote));
         }
-        assert_eq!(Ends::new(v4, v4, 1), Ends::new(mapped, mapped, 1));
-        assert_ne!(Ends::new(v4, v4, 1), Ends::new(v4, v4, 2));
-        assert_ne!(Ends::new(v4, v6, 1), Ends::new(v6, v4, 1));
-        assert_eq!(size_of::<Pair>(), 16);
+        let key = |local, remote, netns| FlowKey::from(&Endpoints::new(local, remote, netns));
+        assert_eq!(key(v4, v4, 1), key(mapped, mapped, 1));
+        assert_ne!(key(v4, v4, 1), key(v4, v4, 2));
+        assert_ne!(key(v4, v6, 1), key(v6, v4, 1));
+        assert_eq!(size_of::<Flow>(), 16);
     }
 }

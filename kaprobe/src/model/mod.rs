@@ -4,7 +4,13 @@
 pub mod attach_mode;
 pub mod event;
 pub mod fate;
+pub mod field;
 pub mod flow;
+pub mod header;
 pub mod named;
+pub mod owner;
 pub mod record;
 pub mod row;
+pub mod socket;
+pub mod time;
+pub mod values;

@@ -1,68 +1,99 @@
-//! Names of values, said once: what is printed is what is read back.
+//! Enums whose values have names: what is printed is what is read back.
 
 use std::fmt;
 
-/// A fieldless enum whose every value has a name: one lower-case word, or a name
-/// that the kernel gave.
-pub trait Word: Copy + PartialEq + 'static {
+/// A fieldless enum whose every value has a name: one lower-case word, or a name that
+/// the kernel gave.
+pub trait Named: Copy + PartialEq + 'static {
     /// Every value, in the order of the declaration.
     const ALL: &'static [Self];
 
     /// The name of this one.
-    fn word(self) -> &'static str;
+    fn name(self) -> &'static str;
 
     /// The value of that name.
     ///
     /// # Errors
     /// With the names that there are.
-    fn from_word(word: &str) -> Result<Self, UnknownWord> {
-        let named = Self::ALL.iter().copied().find(|it| it.word() == word);
-        named.ok_or_else(|| UnknownWord {
-            known: Self::ALL.iter().map(|it| it.word()).collect(),
+    fn from_name(name: &str) -> Result<Self, UnknownName> {
+        let named = Self::ALL.iter().copied().find(|it| it.name() == name);
+        named.ok_or_else(|| UnknownName {
+            known: Self::ALL.iter().map(|it| it.name()).collect(),
         })
     }
 }
 
 /// A name that no value has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnknownWord {
+pub struct UnknownName {
     /// The names that there are.
     pub known: Vec<&'static str>,
 }
 
-impl fmt::Display for UnknownWord {
+impl fmt::Display for UnknownName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "none of {}", self.known.join(", "))
     }
 }
 
-impl std::error::Error for UnknownWord {}
+impl std::error::Error for UnknownName {}
 
-/// Names the variants of an enum, which makes it a [`Word`] that records can hold.
-macro_rules! words {
-    ($type:ty { $($variant:ident => $word:expr),+ $(,)? }) => {
-        impl $crate::model::named::Word for $type {
+/// Declares an enum and the names of its values, which makes it a [`Named`] that records
+/// can hold. Its default is its first value.
+macro_rules! named_enum {
+    (
+        $(#[$outer:meta])* $type:ident {
+            $($(#[$doc:meta])* $variant:ident = $name:literal,)+
+        }
+    ) => {
+        $(#[$outer])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $type {
+            $($(#[$doc])* $variant,)+
+        }
+
+        impl $crate::model::named::Named for $type {
             const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            fn word(self) -> &'static str {
-                match self { $(Self::$variant => $word),+ }
+            #[inline]
+            fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),+ }
+            }
+        }
+
+        impl Default for $type {
+            fn default() -> Self {
+                <Self as $crate::model::named::Named>::ALL[0]
+            }
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad($crate::model::named::Named::name(*self))
+            }
+        }
+
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.serialize_str($crate::model::named::Named::name(*self))
             }
         }
 
         impl<'de> serde::Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                let word = std::borrow::Cow::<str>::deserialize(from)?;
-                let wrong = |why| serde::de::Error::custom(format_args!("{word:?} is {why}"));
-                $crate::model::named::Word::from_word(&word).map_err(wrong)
+                let name = std::borrow::Cow::<str>::deserialize(from)?;
+                let wrong = |why| serde::de::Error::custom(format_args!("{name:?} is {why}"));
+                $crate::model::named::Named::from_name(&name).map_err(wrong)
             }
         }
 
-        impl $crate::model::record::Field for $type {
-            fn value(&self) -> $crate::model::record::Value<'_> {
-                $crate::model::record::Value::Word($crate::model::named::Word::word(*self))
+        impl $crate::model::field::Field for $type {
+            #[inline]
+            fn value(&self) -> $crate::model::field::Value<'_> {
+                $crate::model::field::Value::Word($crate::model::named::Named::name(*self))
             }
         }
     };
 }
 
-pub(crate) use words;
+pub(crate) use named_enum;

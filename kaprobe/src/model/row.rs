@@ -1,39 +1,26 @@
-//! What is told of a socket. The fields are declared once; their meaning is also in
-//! `schema/kaprobe-sockets.schema.json`, which a test holds to the same names.
+//! The row: a socket as it was, one of a snapshot.
+//!
+//! The meaning of the fields is also in `schema/kaprobe-sockets.schema.json`, which a test
+//! holds to the same names.
 
-#![expect(
-    clippy::too_many_arguments,
-    reason = "a row is made from all the fields that every socket has"
-)]
-
-use std::net::IpAddr;
-
-use crate::model::event::{Cause, Origin};
-use crate::model::named::words;
-use crate::model::record::{Family, OwnerFds, State, WallTime, record};
+use crate::model::field::record;
+use crate::model::named::named_enum;
+use crate::model::owner::OwnerFds;
+use crate::model::socket::{Ages, Endpoints, Identity, Process, Settings};
+use crate::model::time::{Instant, WallTime};
+use crate::model::values::{Cause, State};
 use crate::text::escape::Escaped;
 
 record! {
     /// A socket as it was. A field that does not apply, or is not known, is absent.
     /// Times in ms are made from the kernel's ticks; their grain is a tick, 1 to 10 ms.
-    Row
-    required {
+    Row {
         /// When, by the wall clock.
         time: WallTime,
         /// When, CLOCK_MONOTONIC, ns.
         mono_ns: u64,
-        /// Network namespace, inode number.
-        netns: u32,
-        /// Address family of the socket; of one that carries IPv4 over AF_INET6, inet6.
-        family: Family,
-        /// Local address.
-        laddr: IpAddr,
-        /// Local port.
-        lport: u16,
-        /// Remote address.
-        raddr: IpAddr,
-        /// Remote port.
-        rport: u16,
+        /// Who the socket is between.
+        endpoints: Endpoints,
         /// TCP state, as /proc/net/tcp tells it.
         state: State,
         /// Bytes received and not read; of a listener, connections not accepted.
@@ -44,75 +31,99 @@ record! {
         timer: Timer,
         /// What told of the socket.
         source: Source,
-    }
-    optional {
         /// Name of the network namespace: as `ip netns` lists it, or else the host name
         /// that the processes in it have, where that is not this host's own: what a
         /// container calls itself.
-        netns_name: Escaped,
-        /// A process that holds the socket.
-        pid: u32,
-        /// Its command.
-        comm: Escaped,
+        netns_name: Option<Escaped>,
+        /// Who holds the socket.
+        process: Process,
         /// Every descriptor that refers to the socket. Empty where it has a file, and
         /// nobody who may be looked at holds it.
-        owners: OwnerFds,
-        /// uid of the socket's owner, in the initial user namespace.
-        uid: u32,
-        /// Inode number in sockfs.
-        inode: u64,
-        /// Socket cookie, where the kernel has made one.
-        cookie: u64,
-        /// cgroup v2 id.
-        cgroup: u64,
+        owners: Option<OwnerFds>,
+        /// Which socket it is.
+        identity: Identity,
         /// Path of that cgroup in its hierarchy, as `ss --cgroup` shows it.
-        cgroup_path: Escaped,
-        /// No process holds the socket any more.
-        orphan: bool,
+        cgroup_path: Option<Escaped>,
         /// Until that timer fires, ms.
-        timer_ms: u64,
+        timer_ms: Option<u64>,
         /// How often in a row the oldest unacknowledged segment was sent again.
-        retransmits: u32,
+        retransmits: Option<u32>,
         /// Unanswered probes, of keepalive or of a closed window.
-        probes_out: u32,
+        probes_out: Option<u32>,
         /// Segments sent and not acknowledged.
-        unacked: u32,
-        /// SO_KEEPALIVE is on.
-        keepalive: bool,
-        /// Idle time before the first probe, ms.
-        keepalive_time_ms: u64,
-        /// Who set it.
-        keepalive_time_from: Origin,
-        /// Time between probes, ms.
-        keepalive_intvl_ms: u64,
-        /// Who set it.
-        keepalive_intvl_from: Origin,
-        /// Unanswered probes after which the kernel gives up.
-        keepalive_probes: u64,
-        /// Who set it.
-        keepalive_probes_from: Origin,
-        /// TCP_USER_TIMEOUT, ms.
-        user_timeout_ms: u32,
-        /// Who set it: only the socket can.
-        user_timeout_from: Origin,
-        /// Since anything came from the peer, ms.
-        idle_ms: u64,
-        /// Since data came, ms.
-        lastrcv_ms: u64,
-        /// Since an acknowledgement came, ms.
-        lastack_ms: u64,
-        /// Since data was sent, ms.
-        lastsnd_ms: u64,
+        unacked: Option<u32>,
+        /// Its keepalive settings.
+        settings: Settings,
+        /// How long ago anything passed.
+        ages: Ages,
         /// Until the keepalive timer fires, ms, whatever other timer is pending.
-        keepalive_next_ms: u64,
+        keepalive_next_ms: Option<u64>,
         /// In how long keepalive would give up, ms, if the peer were gone.
-        dead_in_ms: u64,
+        dead_in_ms: Option<u64>,
         /// By which rule.
-        dead_by: Cause,
+        dead_by: Option<Cause>,
+    }
+    order {
+        time,
+        mono_ns,
+        endpoints.netns,
+        endpoints.family,
+        endpoints.laddr,
+        endpoints.lport,
+        endpoints.raddr,
+        endpoints.rport,
+        state,
+        recvq,
+        sendq,
+        timer,
+        source,
+        netns_name,
+        process.pid,
+        process.comm,
+        owners,
+        identity.uid,
+        identity.inode,
+        identity.cookie,
+        identity.cgroup,
+        cgroup_path,
+        identity.orphan,
+        timer_ms,
+        retransmits,
+        probes_out,
+        unacked,
+        settings.keepalive,
+        settings.keepalive_time_ms,
+        settings.keepalive_time_from,
+        settings.keepalive_intvl_ms,
+        settings.keepalive_intvl_from,
+        settings.keepalive_probes,
+        settings.keepalive_probes_from,
+        settings.user_timeout_ms,
+        settings.user_timeout_from,
+        ages.idle_ms,
+        ages.lastrcv_ms,
+        ages.lastack_ms,
+        ages.lastsnd_ms,
+        keepalive_next_ms,
+        dead_in_ms,
+        dead_by,
     }
 }
 
 impl Row {
+    /// A row that says no more than which socket it is, and what told of it.
+    #[must_use]
+    pub fn new(at: Instant, endpoints: Endpoints, state: State, source: Source) -> Self {
+        Self {
+            time: WallTime(at.wall_ns),
+            mono_ns: at.mono_ns,
+            endpoints,
+            state,
+            source,
+            ..Self::default()
+        }
+    }
+
     /// Whether it has a file, and nobody who may be looked at holds it.
     #[must_use]
     pub fn is_ownerless(&self) -> bool {
@@ -122,41 +133,33 @@ impl Row {
     }
 }
 
-/// What told of a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Source {
-    /// The BPF iterator: everything.
-    IterTcp,
-    /// Netlink's sock_diag, which `ss` asks: neither the keepalive settings, nor
-    /// TCP_USER_TIMEOUT, nor a keepalive timer that another timer hides. SO_KEEPALIVE
-    /// follows from the timer, where a connection is open and no other is pending.
-    SockDiag,
+named_enum! {
+    /// What told of a socket.
+    Source {
+        /// The BPF iterator: everything.
+        IterTcp = "iter/tcp",
+        /// Netlink's sock_diag, which `ss` asks: neither the keepalive settings, nor
+        /// TCP_USER_TIMEOUT, nor a keepalive timer that another timer hides. SO_KEEPALIVE
+        /// follows from the timer, where a connection is open and no other is pending.
+        SockDiag = "sock_diag",
+    }
 }
 
-words!(Source { IterTcp => "iter/tcp", SockDiag => "sock_diag" });
-
-/// A timer, as `netstat -o` names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Timer {
-    /// None.
-    Off,
-    /// Retransmission, of data or of a SYN, and the loss probe.
-    On,
-    /// Keepalive; FIN_WAIT2 of an orphan, which shares the timer.
-    Keepalive,
-    /// The end of TIME_WAIT.
-    TimeWait,
-    /// The probe of a closed window.
-    Probe,
+named_enum! {
+    /// A timer, as `netstat -o` names it.
+    Timer {
+        /// None.
+        Off = "off",
+        /// Retransmission, of data or of a SYN, and the loss probe.
+        On = "on",
+        /// Keepalive; FIN_WAIT2 of an orphan, which shares the timer.
+        Keepalive = "keepalive",
+        /// The end of TIME_WAIT.
+        TimeWait = "timewait",
+        /// The probe of a closed window.
+        Probe = "probe",
+    }
 }
-
-words!(Timer {
-    Off => "off",
-    On => "on",
-    Keepalive => "keepalive",
-    TimeWait => "timewait",
-    Probe => "probe",
-});
 
 /// `icsk_pending`: `ICSK_TIME_DACK` and `ICSK_TIME_PROBE0`, include/net/inet_connection_sock.h.
 const DACK: u8 = 2;
@@ -179,6 +182,7 @@ impl Timer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::field::Fields as _;
 
     #[test]
     fn the_schema_has_the_same_fields() -> serde_json::Result<()> {

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::host::hidden::Unseen;
-use crate::model::record::{OwnerFd, OwnerFds};
+use crate::model::owner::{OwnerFd, OwnerFds};
 use crate::owners::descriptors::{self, Descriptors, SocketFd};
 use crate::text::escape::Escaped;
 

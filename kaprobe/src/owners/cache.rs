@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 use hashbrown::{HashMap, HashSet};
 
 use crate::kernel::DescriptorIterator;
-use crate::model::event::{Event, Owner, SocketEvent};
+use crate::model::event::{Event, SocketEvent};
+use crate::model::owner::Owner;
 use crate::model::row::Row;
 use crate::owners::descriptors::{self, Descriptors, SocketFd};
 
@@ -157,7 +158,7 @@ impl Owners {
                 self.learn(row, now);
             }
         }
-        let number = |socket: &SocketEvent| Inode::try_from(socket.inode?).ok();
+        let number = |socket: &SocketEvent| Inode::try_from(socket.identity.inode?).ok();
         let inodes = events.iter().filter_map(|event| match event {
             Event::Socket(socket) => number(socket),
             _ => None,
@@ -193,7 +194,10 @@ impl Owners {
     /// Takes from a snapshot who holds a socket. What was found here is newer.
     fn learn(&mut self, row: &Row, now: Instant) {
         let owners = row.owners.iter().flat_map(|owners| &owners.0);
-        let inode = row.inode.and_then(|inode| Inode::try_from(inode).ok());
+        let inode = row
+            .identity
+            .inode
+            .and_then(|inode| Inode::try_from(inode).ok());
         let (Some(inode), Some(first)) = (inode, owners.clone().next()) else {
             return;
         };
@@ -420,6 +424,7 @@ impl Owners {
 
 #[cfg(test)]
 mod tests {
+    use crate::sample::with;
     use std::ffi::OsStr;
     use std::io::Write as _;
     use std::net::TcpListener;
@@ -430,7 +435,7 @@ mod tests {
     use anyhow::Result;
 
     use super::*;
-    use crate::model::record::{OwnerFd, OwnerFds};
+    use crate::model::owner::{OwnerFd, OwnerFds};
     use crate::sample;
     use crate::text::escape::Escaped;
 
@@ -601,11 +606,10 @@ mod tests {
 
     /// An event of a socket of that inode number, and a row that names its owners.
     fn of(inode: Inode) -> Event {
-        sample::of(SocketEvent {
-            inode: Some(inode.into()),
-            owner: None,
-            ..sample::probe(0, 0, 1)
-        })
+        sample::of(with(sample::probe(0, 0, 1), |it| {
+            it.identity.inode = Some(inode.into());
+            it.owner = None;
+        }))
     }
 
     fn row(inode: Inode, owners: &[(u32, &str)]) -> Event {

@@ -1,12 +1,14 @@
 //! One line of a log: a header, a record, or why it is neither.
 
+use crate::model::header;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
-use crate::model::record::{self, Header, HeaderLine, Record};
+use crate::model::header::{Header, HeaderLine};
+use crate::model::record::Record;
 
 /// What a line holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +66,7 @@ impl Version {
     /// Whether this kaprobe understands all that a log of that version says. `None`
     /// when it must not even try.
     pub(super) fn is_known(text: &str) -> Option<bool> {
-        let ours: Self = record::VERSION.parse().ok()?;
+        let ours: Self = header::VERSION.parse().ok()?;
         let version: Self = text.parse().ok()?;
         (version.major == ours.major).then_some(version <= ours)
     }
@@ -163,7 +165,7 @@ mod tests {
 
     #[test]
     fn lines_are_told_apart() {
-        let now = header(record::VERSION);
+        let now = header(header::VERSION);
         let with = |line: &str, more: &str| line.replacen('{', &format!("{{{more},"), 1);
         #[rustfmt::skip]
         let rows = [

@@ -93,7 +93,7 @@ impl Display for What {
                 f,
                 "log format {} is newer than this kaprobe's {}: what is new in it is left out",
                 escape::message(version),
-                crate::model::record::VERSION
+                crate::model::header::VERSION
             ),
             Self::NotUnderstood(why) => {
                 write!(f, "left out, not understood: {}", escape::message(why))
@@ -114,7 +114,7 @@ pub enum LogError {
     /// It is of another major version.
     #[error(
         "{line}: log format {version}, this kaprobe reads {}: use the kaprobe that wrote it, or a newer one",
-        crate::model::record::VERSION
+        crate::model::header::VERSION
     )]
     Version {
         /// The line of the header.
@@ -313,7 +313,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::record::{self, Header, HeaderLine, Record};
+    use crate::model::header::VERSION;
+    use crate::model::header::{Header, HeaderLine};
+    use crate::model::record::Record;
     use crate::sample;
 
     fn header(version: &str) -> Header {
@@ -330,7 +332,7 @@ mod tests {
 
     /// A header and a record of every kind, one line each.
     fn lines() -> Vec<String> {
-        let header = header(record::VERSION);
+        let header = header(VERSION);
         let records = sample::records(&sample::everything());
         let records = records.iter().map(line);
         std::iter::once(line(&HeaderLine { header }))

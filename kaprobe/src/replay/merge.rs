@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io::Read;
 
-use crate::model::record::Header;
+use crate::model::header::Header;
 use crate::replay::line::Item;
 use crate::replay::log::{Log, LogError, Remark};
 

@@ -9,7 +9,7 @@ use crate::cli::outputs::outputs;
 use crate::exit;
 use crate::filter::RecordFilter;
 use crate::filter::events::Events;
-use crate::model::record::Filters;
+use crate::model::header::Filters;
 use crate::replay::input::{Input, inputs};
 use crate::sink::options::{Format, Outputs};
 use crate::text::escape::Escaped;

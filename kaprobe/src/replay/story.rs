@@ -10,7 +10,8 @@ use std::net::IpAddr;
 use std::num::NonZeroUsize;
 
 use crate::lru::Recent;
-use crate::model::record::{EventName, Evidence, Record, VerdictName};
+use crate::model::record::{EventName, Record};
+use crate::model::values::{Evidence, VerdictName};
 use crate::text::escape::Escaped;
 
 /// How many connections are kept in mind.
@@ -77,8 +78,14 @@ impl Stories {
 impl Part {
     fn of(record: &Record) -> Option<(Ends, Self)> {
         let mut ends = [
-            (record.laddr?.to_canonical(), record.lport?),
-            (record.raddr?.to_canonical(), record.rport?),
+            (
+                record.endpoints.map(|it| it.laddr)?.to_canonical(),
+                record.endpoints.map(|it| it.lport)?,
+            ),
+            (
+                record.endpoints.map(|it| it.raddr)?.to_canonical(),
+                record.endpoints.map(|it| it.rport)?,
+            ),
         ];
         ends.sort_unstable();
         let part = Self {
@@ -88,7 +95,7 @@ impl Part {
                 .filter(|_| record.event == EventName::Verdict)?,
             seq: record.seq,
             at_ns: record.time.0,
-            idle_ms: record.idle_ms.unwrap_or_default(),
+            idle_ms: record.ages.idle_ms.unwrap_or_default(),
         };
         Some((ends, part))
     }
@@ -171,7 +178,8 @@ fn told(parts: &[Part]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::record::WallTime;
+    use crate::model::socket::Endpoints;
+    use crate::model::time::Instant;
 
     const CLIENT: (IpAddr, u16) = (IpAddr::V4(std::net::Ipv4Addr::new(10, 9, 0, 1)), 40_000);
     const SERVICE: (IpAddr, u16) = (IpAddr::V4(std::net::Ipv4Addr::new(10, 9, 0, 100)), 5672);
@@ -179,7 +187,12 @@ mod tests {
     /// A verdict on a host, so many ms after the start.
     fn verdict(ms: u32, seq: u64, host: &str, verdict: VerdictName, idle_ms: u64) -> Record {
         let ns = i64::from(ms) * 1_000_000;
-        let mut record = Record::new(WallTime(ns), ns.unsigned_abs(), seq, EventName::Verdict);
+        let at = Instant {
+            mono_ns: ns.unsigned_abs(),
+            wall_ns: ns,
+        };
+        let mut record = Record::new(at, EventName::Verdict);
+        record.seq = seq;
         let is_client = host == "client";
         let (local, remote) = if is_client {
             (CLIENT, SERVICE)
@@ -187,11 +200,10 @@ mod tests {
             (SERVICE, CLIENT)
         };
         record.host = Some(Escaped::from(host));
-        (record.laddr, record.lport) = (Some(local.0), Some(local.1));
-        (record.raddr, record.rport) = (Some(remote.0), Some(remote.1));
+        record.endpoints = Some(Endpoints::new(local, remote, 0));
         record.verdict = Some(verdict);
         record.evidence = Some(Evidence(vec![seq - 1]));
-        record.idle_ms = Some(idle_ms).filter(|&it| it > 0);
+        record.ages.idle_ms = Some(idle_ms).filter(|&it| it > 0);
         record
     }
 

@@ -1,11 +1,14 @@
 //! What happens to records between the logs and the sinks.
 
+use crate::model::header;
 use std::fs::File;
 
 use crate::correlate::MAX_SOCKETS;
 use crate::filter::Filter;
-use crate::model::named::Word as _;
-use crate::model::record::{self, EventName, Evidence, Filters, Header, Record};
+use crate::model::header::{Filters, Header};
+use crate::model::named::Named as _;
+use crate::model::record::{EventName, Record};
+use crate::model::values::Evidence;
 use crate::replay::line::Item;
 use crate::replay::log::{LogError, Remark};
 use crate::replay::merge::{From, Merge};
@@ -92,7 +95,7 @@ struct Source {
 fn judge(header: Option<&Header>, given: &Filters) -> Option<Judge> {
     let has = |filters: &Filters, event: EventName| {
         let events = filters.get("events");
-        events.is_none_or(|it| it.iter().any(|it| it == event.word()))
+        events.is_none_or(|it| it.iter().any(|it| it == event.name()))
     };
     let timeouts = match header {
         None => &[][..],
@@ -195,7 +198,7 @@ impl Stream {
 
     /// The header as it stands over what this replay writes.
     fn as_written(&self, mut header: Header) -> Header {
-        record::VERSION.clone_into(&mut header.version);
+        header::VERSION.clone_into(&mut header.version);
         if !self.given.is_empty() {
             header.narrowed.push(self.given.clone());
         }

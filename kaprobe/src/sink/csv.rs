@@ -8,10 +8,12 @@
 //! long: it looks for what is to be quoted in numbers and words that can hold no such
 //! thing. What comes out is the same.
 
+use crate::model::field::Fields as _;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use crate::model::record::{Name, Record, See, Value, name};
+use crate::model::field::{FieldVisitor, Name, Value, name};
+use crate::model::record::Record;
 use crate::sink::{Head, Sink};
 use crate::text::digits;
 
@@ -51,7 +53,7 @@ struct Fields<'a> {
     hosts: bool,
 }
 
-impl See<'_> for Fields<'_> {
+impl FieldVisitor<'_> for Fields<'_> {
     #[inline(always)]
     fn see(&mut self, name: Name, value: Value<'_>) {
         if name == HOST && !self.hosts {
@@ -145,7 +147,7 @@ impl<W: Write + Send> Sink for Csv<W> {
 
     fn record(&mut self, record: &Record) -> io::Result<()> {
         self.line.clear();
-        record.visit_by(Fields {
+        record.visit(Fields {
             line: &mut self.line,
             times: &mut self.times,
             hosts: self.hosts,

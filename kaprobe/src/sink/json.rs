@@ -4,9 +4,12 @@
 //! it looks for what is to be escaped in names and words that can hold no such thing.
 //! What comes out is the same.
 
+use crate::model::field::Fields as _;
 use std::io::{self, Write};
 
-use crate::model::record::{Header, HeaderLine, Name, Record, See, Value};
+use crate::model::field::{FieldVisitor, Name, Value};
+use crate::model::header::{Header, HeaderLine};
+use crate::model::record::Record;
 use crate::sink::{Head, Sink};
 use crate::text::digits;
 
@@ -39,7 +42,7 @@ struct Fields<'a> {
     outcome: serde_json::Result<()>,
 }
 
-impl See<'_> for &mut Fields<'_> {
+impl FieldVisitor<'_> for &mut Fields<'_> {
     #[inline(always)]
     fn see(&mut self, name: Name, value: Value<'_>) {
         let line = &mut *self.line;
@@ -99,7 +102,7 @@ impl<W: Write + Send> Sink for Json<W> {
             times: &mut self.times,
             outcome: Ok(()),
         };
-        record.visit_by(&mut fields);
+        record.visit(&mut fields);
         fields.outcome?;
         // The first field has its comma in place of this.
         self.line.replace_range(..1, "{");

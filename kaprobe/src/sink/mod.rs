@@ -13,7 +13,8 @@ use std::path::Path;
 use jiff::tz::TimeZone;
 
 use crate::exit;
-use crate::model::record::{Header, Record};
+use crate::model::header::Header;
+use crate::model::record::Record;
 use crate::sink::options::{ColorWhen, Format, LogFile, Outputs, TextStyle};
 use crate::text::escape::Escaped;
 use crate::text::histogram::Bars;

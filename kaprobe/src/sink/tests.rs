@@ -1,5 +1,7 @@
 //! What every kind of record looks like in every format.
 
+use crate::model::field::Fields as _;
+use crate::model::field::Name;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
@@ -7,8 +9,11 @@ use insta::assert_snapshot;
 use jiff::tz::TimeZone;
 
 use super::*;
-use crate::model::named::Word as _;
-use crate::model::record::{EventName, HeaderLine, HostTimeout, Value, WallTime};
+use crate::model::field::Value;
+use crate::model::header::{HeaderLine, HostTimeout};
+use crate::model::named::Named as _;
+use crate::model::record::EventName;
+use crate::model::time::WallTime;
 use crate::sample;
 use crate::sink::options::TimeFormat;
 
@@ -21,7 +26,7 @@ const NARROW: TextStyle = TextStyle {
 
 fn header() -> Header {
     Header {
-        version: crate::model::record::VERSION.to_owned(),
+        version: crate::model::header::VERSION.to_owned(),
         host: Escaped::from("mq\n1"),
         kernel: Escaped::from("6.12.107+deb13-cloud-amd64"),
         kaprobe: "0.1.0".to_owned(),
@@ -93,8 +98,9 @@ fn the_sample_has_every_event_and_every_field() {
     for name in Record::NAMES.iter().filter(of_one) {
         let mut seen = false;
         for record in &records {
-            record
-                .visit(|it, value| seen |= it.as_str() == *name && !matches!(value, Value::Absent));
+            record.visit(|it: Name, value: Value<'_>| {
+                seen |= it.as_str() == *name && !matches!(value, Value::Absent)
+            });
         }
         assert!(seen, "{name}");
     }
@@ -106,7 +112,7 @@ fn json_is_what_serde_json_makes() {
     let mut records = everything();
     for text in ["", "\"", "\\", "a\tb", "\u{e9}\u{65e5}"] {
         let mut record = records[0].clone();
-        record.comm = Some(Escaped::from(text));
+        record.process.comm = Some(Escaped::from(text));
         records.push(record);
     }
     let lines = json_of(&records);
@@ -123,7 +129,7 @@ fn csv_is_what_the_csv_crate_makes() -> Result<(), ::csv::Error> {
     let mut records = everything();
     for text in ["", "\"", "a,b", "=\"1,2\"", "\u{e9}\u{65e5}"] {
         let mut record = records[0].clone();
-        record.comm = Some(Escaped::from(text));
+        record.process.comm = Some(Escaped::from(text));
         records.push(record);
     }
     let lines = csv_of(&records);
@@ -132,7 +138,7 @@ fn csv_is_what_the_csv_crate_makes() -> Result<(), ::csv::Error> {
     writer.write_record(Record::NAMES.iter().filter(|it| has_column(it)))?;
     for record in &records {
         let mut fields = Vec::new();
-        record.visit(|name, value| {
+        record.visit(|name: Name, value: Value<'_>| {
             if has_column(name.as_str()) {
                 let mut text = String::new();
                 field_text(&mut text, value);
@@ -434,7 +440,7 @@ fn text_has_its_columns_whatever_a_command_is_called() {
         assert!(
             EventName::ALL
                 .iter()
-                .any(|event| words.get(5) == Some(&event.word())),
+                .any(|event| words.get(5) == Some(&event.name())),
             "{line}"
         );
     }
@@ -548,14 +554,14 @@ fn the_schema_and_the_record_have_the_same_fields() -> Result<(), serde_json::Er
     assert_eq!(names, expected);
 
     let words = |name: &str| schema["$defs"][name]["enum"].clone();
-    let events: Vec<_> = EventName::ALL.iter().map(|it| it.word()).collect();
-    let hooks = <crate::model::event::Hook as crate::model::named::Word>::ALL;
-    let hooks: Vec<_> = hooks.iter().map(|it| it.word()).collect();
+    let events: Vec<_> = EventName::ALL.iter().map(|it| it.name()).collect();
+    let hooks = <crate::model::values::Hook as crate::model::named::Named>::ALL;
+    let hooks: Vec<_> = hooks.iter().map(|it| it.name()).collect();
     assert_eq!(words("event"), serde_json::json!(events));
     assert_eq!(words("hook"), serde_json::json!(hooks));
     assert_eq!(
         schema["$defs"]["header"]["properties"]["version"]["const"],
-        crate::model::record::VERSION
+        crate::model::header::VERSION
     );
     Ok(())
 }

@@ -21,8 +21,9 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use unicode_width::UnicodeWidthStr as _;
 
-use crate::model::named::Word as _;
-use crate::model::record::{Direction, Errno, EventName, Record};
+use crate::model::named::Named as _;
+use crate::model::record::{EventName, Record};
+use crate::model::values::{Direction, Errno};
 use crate::sink::options::{TextStyle, TimeFormat};
 use crate::sink::{Head, Sink};
 use crate::text::digits::{self, Rfc3339, Seconds};
@@ -205,14 +206,20 @@ impl<W: Write> Text<W> {
         if hosts {
             columns.host.put_word(line, record.host.as_ref());
         }
-        columns.pid.put(line, |line| match record.pid {
+        columns.pid.put(line, |line| match record.process.pid {
             Some(pid) => digits::number(line, pid),
             None => line.push_str(NOTHING),
         });
-        columns.comm.put_word(line, record.comm.as_ref());
-        let local = (record.laddr, record.lport);
+        columns.comm.put_word(line, record.process.comm.as_ref());
+        let local = (
+            record.endpoints.map(|it| it.laddr),
+            record.endpoints.map(|it| it.lport),
+        );
         columns.local.put(line, |line| put_endpoint(line, local));
-        let remote = (record.raddr, record.rport);
+        let remote = (
+            record.endpoints.map(|it| it.raddr),
+            record.endpoints.map(|it| it.rport),
+        );
         columns.remote.put(line, |line| put_endpoint(line, remote));
     }
 }
@@ -248,9 +255,9 @@ impl<W: Write + Send> Sink for Text<W> {
         if self.colored {
             let style = style(record.event);
             // Writing to a String cannot fail.
-            let _ = write!(line, "{style}{}{style:#}", record.event.word());
+            let _ = write!(line, "{style}{}{style:#}", record.event.name());
         } else {
-            line.push_str(record.event.word());
+            line.push_str(record.event.name());
         }
         let mut words = Words(line);
         detail(&mut words, record);
@@ -319,10 +326,10 @@ impl Words<'_> {
 
 /// What this record tells, as short as can be.
 fn detail(words: &mut Words<'_>, record: &Record) {
-    let idle = record.idle_ms.map(Ms);
+    let idle = record.ages.idle_ms.map(Ms);
     match record.event {
         EventName::Probe | EventName::ProbeCongested => {
-            if let (Some(probe), Some(of)) = (record.probe, record.keepalive_probes) {
+            if let (Some(probe), Some(of)) = (record.probe, record.settings.keepalive_probes) {
                 words.of(probe, of);
             }
             words.pair("idle", idle);
@@ -339,7 +346,7 @@ fn detail(words: &mut Words<'_>, record: &Record) {
         }
         EventName::Timeout => {
             if let (Some(cause), Some(probes)) = (record.cause, record.probes_out) {
-                words.add(cause.word());
+                words.add(cause.name());
                 words.pair("after", Some(probes));
                 words.add(if probes == 1 { "probe" } else { "probes" });
             }
@@ -352,12 +359,12 @@ fn detail(words: &mut Words<'_>, record: &Record) {
             words.pair("next", record.next_ms.map(Ms));
         }
         EventName::DataPending => words.pair("unacked", record.unacked),
-        EventName::FinWait2 => words.pair("to", record.to.map(|to| to.word())),
+        EventName::FinWait2 => words.pair("to", record.to.map(|to| to.name())),
         EventName::RstSent => sent(words, record),
         EventName::RstReceived => {
-            words.some(record.state.map(|state| state.word()));
+            words.some(record.state.map(|state| state.name()));
             words.pair("idle", idle);
-            if let Some(sent) = record.lastsnd_ms {
+            if let Some(sent) = record.ages.lastsnd_ms {
                 words.pair("sent", Some(Ms(sent)));
                 words.add("ago");
             }
@@ -366,8 +373,8 @@ fn detail(words: &mut Words<'_>, record: &Record) {
         }
         EventName::Verdict => verdict(words, record),
         EventName::Zombie => {
-            words.some(record.why.map(|why| why.word()));
-            if let Some((out, of)) = record.probes_out.zip(record.keepalive_probes)
+            words.some(record.why.map(|why| why.name()));
+            if let Some((out, of)) = record.probes_out.zip(record.settings.keepalive_probes)
                 && out > 0
             {
                 words.of(out, of);
@@ -376,16 +383,16 @@ fn detail(words: &mut Words<'_>, record: &Record) {
             words.pair("dead in", record.dead_in_ms.map(Ms));
         }
         EventName::NotRearmed | EventName::Unclassified => {
-            words.some(record.state.map(|state| state.word()));
-            if record.keepalive == Some(false) {
+            words.some(record.state.map(|state| state.name()));
+            if record.settings.keepalive == Some(false) {
                 words.add("keepalive off");
             }
         }
         EventName::Lost => {
             words.add(record.lost.unwrap_or_default());
-            words.add(record.lost_kind.map_or("events", |kind| kind.word()));
-            words.pair("of", record.hook.map(|hook| hook.word()));
-            words.pair("by", record.lost_why.map(|why| why.word()));
+            words.add(record.lost_kind.map_or("events", |kind| kind.name()));
+            words.pair("of", record.hook.map(|hook| hook.name()));
+            words.pair("by", record.lost_why.map(|why| why.name()));
         }
         EventName::Busy | EventName::Closed => {}
     }
@@ -393,14 +400,14 @@ fn detail(words: &mut Words<'_>, record: &Record) {
 
 /// What is told of a reset that this host sent.
 fn sent(words: &mut Words<'_>, record: &Record) {
-    words.some(record.direction.map(|direction| direction.word()));
+    words.some(record.direction.map(|direction| direction.name()));
     if record.direction == Some(Direction::Passive) {
         words.pair("to", record.flags.map(Shown));
         words.pair("len", record.len);
         words.pair("ttl", record.ttl);
-        words.pair("met", record.met.map(|met| met.word()));
+        words.pair("met", record.met.map(|met| met.name()));
     }
-    words.some(record.state.map(|state| state.word()));
+    words.some(record.state.map(|state| state.name()));
     if let Some(reason) = &record.reason {
         words.add(&*word(reset_reason(reason.as_str())));
     }
@@ -408,10 +415,10 @@ fn sent(words: &mut Words<'_>, record: &Record) {
 
 /// What follows from other records, and what to do.
 fn verdict(words: &mut Words<'_>, record: &Record) {
-    words.some(record.verdict.map(|verdict| verdict.word()));
-    words.pair("idle", record.idle_ms.map(Ms));
+    words.some(record.verdict.map(|verdict| verdict.name()));
+    words.pair("idle", record.ages.idle_ms.map(Ms));
     if let Some(confidence) = record.confidence {
-        words.add(Shown(format_args!("({})", confidence.word())));
+        words.add(Shown(format_args!("({})", confidence.name())));
     }
     words.pair("fits", record.middlebox.as_ref().map(Escaped::as_str));
     for (before, text) in [(": ", &record.advice), ("; all hosts: ", &record.story)] {
@@ -429,13 +436,16 @@ fn more(words: &mut Words<'_>, record: &Record) {
     }
     words.pair("late", record.late_ms.map(Ms));
     words.pair("ka", Settings::of(record).map(Shown));
-    words.pair("ut", record.user_timeout_ms.map(|ms| Ms(ms.into())));
-    words.pair("state", record.state.map(|state| state.word()));
-    words.pair("uid", record.uid);
-    words.pair("netns", record.netns);
-    words.pair("cgroup", record.cgroup);
-    words.pair("inode", record.inode);
-    words.pair("cookie", record.cookie);
+    words.pair(
+        "ut",
+        record.settings.user_timeout_ms.map(|ms| Ms(ms.into())),
+    );
+    words.pair("state", record.state.map(|state| state.name()));
+    words.pair("uid", record.identity.uid);
+    words.pair("netns", record.endpoints.map(|it| it.netns));
+    words.pair("cgroup", record.identity.cgroup);
+    words.pair("inode", record.identity.inode);
+    words.pair("cookie", record.identity.cookie);
     words.pair("sock", record.sock);
 }
 
@@ -448,18 +458,18 @@ struct Settings {
 impl Settings {
     fn of(record: &Record) -> Option<Self> {
         let values = (
-            record.keepalive_time_ms?,
-            record.keepalive_intvl_ms?,
-            record.keepalive_probes?,
+            record.settings.keepalive_time_ms?,
+            record.settings.keepalive_intvl_ms?,
+            record.settings.keepalive_probes?,
         );
         let from = [
-            record.keepalive_time_from?,
-            record.keepalive_intvl_from?,
-            record.keepalive_probes_from?,
+            record.settings.keepalive_time_from?,
+            record.settings.keepalive_intvl_from?,
+            record.settings.keepalive_probes_from?,
         ];
         Some(Self {
             values,
-            from: from.map(|origin| origin.word()),
+            from: from.map(|origin| origin.name()),
         })
     }
 }

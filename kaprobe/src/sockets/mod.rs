@@ -112,11 +112,14 @@ fn redraw(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>) -> Result<Notes> {
 fn order(rows: &mut [Row], by: Sort) {
     let last = |value: Option<u64>| value.unwrap_or(u64::MAX);
     rows.sort_by_key(|row| match by {
-        Sort::Pid => last(row.pid.map(u64::from)),
-        Sort::Lport => row.lport.into(),
-        Sort::Rport => row.rport.into(),
+        Sort::Pid => last(row.process.pid.map(u64::from)),
+        Sort::Lport => row.endpoints.lport.into(),
+        Sort::Rport => row.endpoints.rport.into(),
         // The longest first.
-        Sort::Idle => row.idle_ms.map_or(u64::MAX, |idle| u64::MAX - 1 - idle),
+        Sort::Idle => row
+            .ages
+            .idle_ms
+            .map_or(u64::MAX, |idle| u64::MAX - 1 - idle),
         Sort::Timer => last(row.timer_ms),
         Sort::Dead => last(row.dead_in_ms),
     });

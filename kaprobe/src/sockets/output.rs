@@ -1,5 +1,6 @@
 //! Rows as text, JSON lines and CSV, under the same names.
 
+use crate::model::field::Fields as _;
 use crate::text::cell::NOTHING;
 use crate::text::cell::UNSEEN;
 use std::borrow::Cow;
@@ -9,9 +10,9 @@ use std::io::{self, BufWriter, Write};
 use terminal_size::{Height, Width, terminal_size};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use crate::model::named::Word as _;
-use crate::model::record::State;
+use crate::model::named::Named as _;
 use crate::model::row::{Row, Source, Timer};
+use crate::model::values::State;
 use crate::sink::field_text;
 use crate::sink::options::Format;
 use crate::sockets::plan::SocketsPlan;
@@ -161,7 +162,7 @@ const STANDARD: [Column; 11] = [
     Column {
         heading: "STATE",
         width: 11,
-        cell: |row| row.state.word().into(),
+        cell: |row| row.state.name().into(),
     },
     Column {
         heading: "RECVQ",
@@ -176,7 +177,7 @@ const STANDARD: [Column; 11] = [
     Column {
         heading: "PID",
         width: 7,
-        cell: |row| held(row, row.pid),
+        cell: |row| held(row, row.process.pid),
     },
     Column {
         heading: "COMM",
@@ -186,12 +187,12 @@ const STANDARD: [Column; 11] = [
     Column {
         heading: "LADDR:LPORT",
         width: 21,
-        cell: |row| endpoint(Some(row.laddr), Some(row.lport)).into(),
+        cell: |row| endpoint(Some(row.endpoints.laddr), Some(row.endpoints.lport)).into(),
     },
     Column {
         heading: "RADDR:RPORT",
         width: 21,
-        cell: |row| endpoint(Some(row.raddr), Some(row.rport)).into(),
+        cell: |row| endpoint(Some(row.endpoints.raddr), Some(row.endpoints.rport)).into(),
     },
     Column {
         heading: "TIMER",
@@ -206,7 +207,7 @@ const STANDARD: [Column; 11] = [
     Column {
         heading: "IDLE",
         width: 7,
-        cell: |row| ms(row.idle_ms),
+        cell: |row| ms(row.ages.idle_ms),
     },
     Column {
         heading: "DEAD-IN",
@@ -225,22 +226,22 @@ const MORE: [Column; 5] = [
     Column {
         heading: "LASTRCV",
         width: 7,
-        cell: |row| ms(row.lastrcv_ms),
+        cell: |row| ms(row.ages.lastrcv_ms),
     },
     Column {
         heading: "LASTACK",
         width: 7,
-        cell: |row| ms(row.lastack_ms),
+        cell: |row| ms(row.ages.lastack_ms),
     },
     Column {
         heading: "LASTSND",
         width: 7,
-        cell: |row| ms(row.lastsnd_ms),
+        cell: |row| ms(row.ages.lastsnd_ms),
     },
     Column {
         heading: "UID",
         width: 5,
-        cell: |row| number(row.uid.map(u64::from)),
+        cell: |row| number(row.identity.uid.map(u64::from)),
     },
     Column {
         heading: "CGROUP",
@@ -300,14 +301,14 @@ fn held(row: &Row, pid: Option<u32>) -> Cow<'static, str> {
 }
 
 fn comm(row: &Row) -> Cow<'_, str> {
-    match &row.comm {
+    match &row.process.comm {
         Some(comm) => word(comm.as_str()),
         None => held(row, None),
     }
 }
 
 fn dead(row: &Row) -> Cow<'static, str> {
-    if row.source == Source::SockDiag && row.keepalive != Some(false) && is_open(row) {
+    if row.source == Source::SockDiag && row.settings.keepalive != Some(false) && is_open(row) {
         return UNSEEN.into();
     }
     ms(row.dead_in_ms)
@@ -316,14 +317,14 @@ fn dead(row: &Row) -> Cow<'static, str> {
 fn netns(row: &Row) -> Cow<'_, str> {
     match &row.netns_name {
         Some(name) => word(name.as_str()),
-        None => row.netns.to_string().into(),
+        None => row.endpoints.netns.to_string().into(),
     }
 }
 
 fn cgroup(row: &Row) -> Cow<'_, str> {
     match &row.cgroup_path {
         Some(path) => word(path.as_str()),
-        None => number(row.cgroup),
+        None => number(row.identity.cgroup),
     }
 }
 
@@ -338,10 +339,10 @@ fn is_open(row: &Row) -> bool {
 /// As `netstat -o`: the timer, and how long it has; then retransmits and probes.
 fn timer(row: &Row) -> String {
     match (row.timer, row.timer_ms) {
-        (Timer::Off, _) | (_, None) => row.timer.word().to_owned(),
+        (Timer::Off, _) | (_, None) => row.timer.name().to_owned(),
         (timer, Some(left)) => format!(
             "{} {} {}/{}",
-            timer.word(),
+            timer.name(),
             Ms(left),
             row.retransmits.unwrap_or(0),
             row.probes_out.unwrap_or(0)
@@ -351,7 +352,7 @@ fn timer(row: &Row) -> String {
 
 /// The settings in force; those that the socket has set itself carry a star.
 fn keepalive(row: &Row) -> String {
-    use crate::model::event::Origin;
+    use crate::model::values::Origin;
     let star = |from: Option<Origin>| {
         if from == Some(Origin::Socket) {
             "*"
@@ -359,22 +360,22 @@ fn keepalive(row: &Row) -> String {
             ""
         }
     };
-    match row.keepalive {
+    match row.settings.keepalive {
         Some(true) if row.source == Source::SockDiag => format!("on {UNSEEN}"),
-        None if row.source == Source::SockDiag && row.uid.is_some() => UNSEEN.to_owned(),
+        None if row.source == Source::SockDiag && row.identity.uid.is_some() => UNSEEN.to_owned(),
         None => NOTHING.to_owned(),
         Some(false) => "off".to_owned(),
         Some(true) => {
             let mut text = format!(
                 "{}{}/{}{}/{}{}",
-                Ms(row.keepalive_time_ms.unwrap_or(0)),
-                star(row.keepalive_time_from),
-                Ms(row.keepalive_intvl_ms.unwrap_or(0)),
-                star(row.keepalive_intvl_from),
-                row.keepalive_probes.unwrap_or(0),
-                star(row.keepalive_probes_from),
+                Ms(row.settings.keepalive_time_ms.unwrap_or(0)),
+                star(row.settings.keepalive_time_from),
+                Ms(row.settings.keepalive_intvl_ms.unwrap_or(0)),
+                star(row.settings.keepalive_intvl_from),
+                row.settings.keepalive_probes.unwrap_or(0),
+                star(row.settings.keepalive_probes_from),
             );
-            if let Some(timeout) = row.user_timeout_ms {
+            if let Some(timeout) = row.settings.user_timeout_ms {
                 // Writing to a String cannot fail.
                 let _ = write!(text, " ut {}", Ms(timeout.into()));
             }
@@ -385,39 +386,27 @@ fn keepalive(row: &Row) -> String {
 
 #[cfg(test)]
 mod tests {
+    use crate::sample::with;
     use std::net::IpAddr;
 
     use insta::assert_snapshot;
 
     use super::*;
-    use crate::model::record::{Family, WallTime};
+    use crate::model::socket::Endpoints;
     use crate::sample::golden;
     use crate::text::escape::Escaped;
 
     fn row(comm: &str) -> Row {
         let here = IpAddr::from([127, 0, 0, 1]);
-        let state = State::Established;
-        let (timer, source) = (Timer::Off, Source::IterTcp);
-        Row {
-            pid: Some(42),
-            comm: Some(Escaped::from(comm)),
-            keepalive: Some(false),
-            ..Row::new(
-                WallTime(0),
-                0,
-                1,
-                Family::Inet,
-                here,
-                1,
-                here,
-                2,
-                state,
-                0,
-                0,
-                timer,
-                source,
-            )
-        }
+        let row = Row {
+            endpoints: Endpoints::new((here, 1), (here, 2), 1),
+            ..Row::default()
+        };
+        with(row, |it| {
+            it.process.pid = Some(42);
+            it.process.comm = Some(Escaped::from(comm));
+            it.settings.keepalive = Some(false);
+        })
     }
 
     /// Of a fixed set of sockets, byte for byte.

@@ -10,7 +10,7 @@ use crate::cli::args::{SocketsArgs, Sort};
 use crate::cli::filters::{at_most, comms, pids, sockets};
 use crate::exit;
 use crate::filter::kernel::KernelFilter;
-use crate::model::record::State;
+use crate::model::values::State;
 use crate::sink::options::Format;
 use crate::text::escape::Escaped;
 

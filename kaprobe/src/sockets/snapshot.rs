@@ -281,10 +281,7 @@ impl Taking<'_, '_> {
         match reader {
             Reader::Iterator(iterator) => iterator.each(&mut keep),
             Reader::SockDiag(_) => sock_diag::each(netns, now, &mut |row| {
-                let local = (Some(row.laddr), Some(row.lport));
-                let remote = (Some(row.raddr), Some(row.rport));
-                let sockets = &selection.kernel.sockets;
-                if sockets.keeps_ends(Some(row.family), local, remote) {
+                if selection.kernel.sockets.keeps(Some(&row.endpoints)) {
                     keep(row)?;
                 }
                 Ok(())
@@ -298,19 +295,19 @@ impl Taking<'_, '_> {
         let mut wanted = HashSet::with_capacity(rows.len());
         // Before 5.15 the iterator goes on by counting, and tells of one again where others
         // have come before it meanwhile (`tcp_seq_start`, net/ipv4/tcp_ipv4.c; seen on 5.10).
-        rows.retain(|row| row.inode.is_none_or(|inode| wanted.insert(inode)));
+        rows.retain(|row| row.identity.inode.is_none_or(|inode| wanted.insert(inode)));
         let mut holders =
             Holders::find(self.descriptors, &wanted).context("cannot read who holds them")?;
         self.unseen = self.unseen.or(holders.unseen());
         for row in &mut rows {
-            if let Some(inode) = row.inode {
+            if let Some(inode) = row.identity.inode {
                 let owners = holders.of(inode);
-                row.pid = owners.0.first().map(|owner| owner.pid);
-                row.comm = owners.0.first().map(|owner| owner.comm.clone());
+                row.process.pid = owners.0.first().map(|owner| owner.pid);
+                row.process.comm = owners.0.first().map(|owner| owner.comm.clone());
                 row.owners = Some(owners);
             }
             let cgroups = self.cgroups.get_or_insert_with(cgroup::paths);
-            row.cgroup_path = row.cgroup.and_then(|id| cgroups.get(&id).cloned());
+            row.cgroup_path = row.identity.cgroup.and_then(|id| cgroups.get(&id).cloned());
         }
         rows.retain(|row| self.is_selected(row));
         self.ownerless += rows.iter().filter(|row| row.is_ownerless()).count();

@@ -1,6 +1,7 @@
 //! TCP sockets as netlink's sock_diag tells of them: what `ss` shows, for whoever may
 //! not load BPF programs. It knows nothing of keepalive settings.
 
+use crate::model::socket::Endpoints;
 use std::io;
 use std::mem::{offset_of, size_of};
 use std::time::Duration;
@@ -19,9 +20,9 @@ use netlink_packet_sock_diag::inet::{
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr};
 
-use crate::model::event::Instant;
-use crate::model::record::{Family, State, WallTime};
 use crate::model::row::{Row, Source, Timer};
+use crate::model::time::Instant;
+use crate::model::values::{Family, State};
 
 /// `INET_DIAG_CGROUP_ID`, include/uapi/linux/inet_diag.h: since 5.8.
 const CGROUP_ID: u16 = 21;
@@ -114,48 +115,34 @@ fn row(netns: u32, at: Instant, response: &InetResponse) -> Option<Row> {
     let header = &response.header;
     let state = State::from_number(header.state)?;
     let ends = &header.socket_id;
-    let row = Row::new(
-        WallTime(at.wall_ns),
-        at.mono_ns,
-        netns,
-        if header.family == AF_INET {
-            Family::Inet
-        } else {
-            Family::Inet6
-        },
-        ends.source_address,
-        ends.source_port,
-        ends.destination_address,
-        ends.destination_port,
-        state,
-        header.recv_queue.into(),
-        // Of a listener it is the longest queue there may be.
-        if state == State::Listen {
-            0
-        } else {
-            header.send_queue.into()
-        },
-        timer(header.timer.as_ref()),
-        Source::SockDiag,
-    );
+    let local = (ends.source_address, ends.source_port);
+    let remote = (ends.destination_address, ends.destination_port);
+    let mut endpoints = Endpoints::new(local, remote, netns);
+    if header.family != AF_INET {
+        endpoints.family = Family::Inet6;
+    }
+    let mut row = Row::new(at, endpoints, state, Source::SockDiag);
+    row.recvq = header.recv_queue.into();
+    // Of a listener it is the longest queue there may be.
+    if state != State::Listen {
+        row.sendq = header.send_queue.into();
+    }
+    row.timer = timer(header.timer.as_ref());
+    row.timer_ms = timer_ms(header.timer.as_ref());
     let cookie = u64::from_ne_bytes(ends.cookie);
     let minisock = matches!(state, State::TimeWait | State::SynRecv) && header.inode == 0;
-    let mut row = Row {
-        timer_ms: timer_ms(header.timer.as_ref()),
-        cookie: (cookie != 0).then_some(cookie),
-        ..row
-    };
+    row.identity.cookie = (cookie != 0).then_some(cookie);
     if minisock {
         return Some(row);
     }
-    row.uid = Some(header.uid);
-    row.inode = (header.inode != 0).then_some(header.inode.into());
-    row.keepalive = keepalive(&row);
+    row.identity.uid = Some(header.uid);
+    row.identity.inode = (header.inode != 0).then_some(header.inode.into());
+    row.settings.keepalive = keepalive(&row);
     row.keepalive_next_ms = row.timer_ms.filter(|_| row.timer == Timer::Keepalive);
     for nla in &response.nlas {
         match nla {
             Nla::TcpInfo(info) => add_info(&mut row, info),
-            Nla::Other(other) if other.kind() == CGROUP_ID => row.cgroup = cgroup(other),
+            Nla::Other(other) if other.kind() == CGROUP_ID => row.identity.cgroup = cgroup(other),
             _ => {}
         }
     }
@@ -213,10 +200,10 @@ fn add_info(row: &mut Row, info: &[u8]) {
     }
     row.unacked = member!(tcpi_unacked: u32);
     let ms = |age: Option<u32>| age.map(u64::from);
-    row.lastsnd_ms = ms(member!(tcpi_last_data_sent: u32));
-    row.lastrcv_ms = ms(member!(tcpi_last_data_recv: u32));
-    row.lastack_ms = ms(member!(tcpi_last_ack_recv: u32));
-    row.idle_ms = row.lastrcv_ms.min(row.lastack_ms);
+    row.ages.lastsnd_ms = ms(member!(tcpi_last_data_sent: u32));
+    row.ages.lastrcv_ms = ms(member!(tcpi_last_data_recv: u32));
+    row.ages.lastack_ms = ms(member!(tcpi_last_ack_recv: u32));
+    row.ages.idle_ms = row.ages.lastrcv_ms.min(row.ages.lastack_ms);
 }
 
 fn cgroup(nla: &DefaultNla) -> Option<u64> {

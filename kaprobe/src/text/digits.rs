@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use crate::model::record::WallTime;
+use crate::model::time::WallTime;
 
 /// Appends a number.
 pub fn number(text: &mut String, number: impl itoa::Integer) {

@@ -22,7 +22,7 @@ use std::num::NonZeroUsize;
 use ipnet::IpNet;
 
 use crate::lru::Recent;
-use crate::model::record::LearnedOf;
+use crate::model::values::LearnedOf;
 
 /// How many remote addresses and ports are remembered, and how many networks.
 const PLACES: NonZeroUsize = NonZeroUsize::new(4_096).expect("it is not zero");

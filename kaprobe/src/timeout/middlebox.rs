@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use serde::Deserialize;
 
-use crate::model::record::HostTimeout;
+use crate::model::header::HostTimeout;
 
 /// The defaults, with their sources.
 const TABLE: &str = include_str!("../../data/idle-timeouts.csv");

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::model::record::HostTimeout;
+use crate::model::header::HostTimeout;
 use crate::text::escape::Escaped;
 use crate::timeout::estimate::Bracket;
 use crate::timeout::middlebox::{Answer, Middlebox};
@@ -158,7 +158,7 @@ impl Timeouts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::record::LearnedOf;
+    use crate::model::values::LearnedOf;
     use crate::timeout::middlebox::middleboxes;
 
     struct One(Bracket);

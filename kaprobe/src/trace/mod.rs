@@ -11,6 +11,7 @@ pub mod plan;
 mod snapshot;
 
 use crate::correlate::MAX_SOCKETS;
+use crate::model::header;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -27,7 +28,9 @@ use crate::host::netns::Netns;
 use crate::host::privilege::{Privileges, raise_memlock};
 use crate::kernel::{Attached, Tracer, Wanted};
 use crate::model::event::Event;
-use crate::model::record::{self, EventName, Header, WallTime};
+use crate::model::header::Header;
+use crate::model::record::EventName;
+use crate::model::time::WallTime;
 use crate::owners::cache::Owners;
 use crate::report::{self, Outcome};
 use crate::sink::{self, SinkError, Sinks};
@@ -322,7 +325,7 @@ fn header(plan: &TracePlan, tracer: &Tracer) -> Header {
     let hook = |a: &Attached| (a.hook.to_string(), a.way.to_string());
     let offset = tracer.clock_offset_ns();
     Header {
-        version: record::VERSION.to_owned(),
+        version: header::VERSION.to_owned(),
         host: Escaped::from_bytes(rustix::system::uname().nodename().to_bytes()),
         kernel: Escaped::from_bytes(rustix::system::uname().release().to_bytes()),
         kaprobe: env!("CARGO_PKG_VERSION").to_owned(),

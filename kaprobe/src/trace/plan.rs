@@ -14,8 +14,9 @@ use crate::exit;
 use crate::filter::RecordFilter;
 use crate::filter::events::{Events, event_mask};
 use crate::filter::kernel::KernelFilter;
-use crate::model::attach_mode::Way;
-use crate::model::record::{Family, Filters};
+use crate::model::attach_mode::AttachMode;
+use crate::model::header::Filters;
+use crate::model::values::Family;
 use crate::sink::options::Outputs;
 
 /// What `kaprobe trace` is to do.
@@ -32,7 +33,7 @@ pub struct TracePlan {
     /// When to stop.
     pub duration: Option<Duration>,
     /// The way to attach that was asked for; `None` takes the cheapest that works.
-    pub attach: Option<Way>,
+    pub attach: Option<AttachMode>,
     /// See answers as they come in.
     pub rtt: bool,
     /// The arguments by which kaprobe tells of the sockets that there are, and that the
@@ -126,7 +127,7 @@ mod tests {
     use super::*;
     use crate::cli::{self, Asked, Command};
     use crate::filter::events::NOISE;
-    use crate::model::named::Word as _;
+    use crate::model::named::Named as _;
     use crate::model::record::EventName;
     use crate::sink::options::Format;
     use crate::sockets::plan::{Selection, SocketsPlan};

@@ -6,8 +6,9 @@
 
 use std::net::IpAddr;
 
-use crate::model::event::Origin;
-use crate::model::record::{Errno, LearnedOf, Record, State};
+use crate::model::record::Record;
+use crate::model::values::Origin;
+use crate::model::values::{Errno, LearnedOf, State};
 use crate::text::escape::Escaped;
 use crate::timeout::estimate::Bracket;
 use crate::timeout::middlebox::{Fit, Known};
@@ -54,7 +55,10 @@ pub(super) fn earlier_probe(
 
 /// What has been learned, as a sentence.
 fn report(record: &Record, bracket: Bracket, fits: &[Fit]) -> String {
-    let (Some(address), Some(port)) = (record.raddr, record.rport) else {
+    let (Some(address), Some(port)) = (
+        record.endpoints.map(|it| it.raddr),
+        record.endpoints.map(|it| it.rport),
+    ) else {
         return String::new();
     };
     let place = match bracket.of {
@@ -82,10 +86,13 @@ fn report(record: &Record, bracket: Bracket, fits: &[Fit]) -> String {
 /// Which setting makes the first probe go out after so many seconds.
 fn first_probe(record: &Record, seconds: u64) -> String {
     let program = program(record);
-    let netns = record.netns.unwrap_or_default();
-    let time_s = record.keepalive_time_ms.unwrap_or_default() / 1000;
+    let netns = record.endpoints.map(|it| it.netns).unwrap_or_default();
+    let time_s = record.settings.keepalive_time_ms.unwrap_or_default() / 1000;
     let sysctl = format!("net.ipv4.tcp_keepalive_time={seconds} in netns {netns}");
-    match (record.keepalive, record.keepalive_time_from) {
+    match (
+        record.settings.keepalive,
+        record.settings.keepalive_time_from,
+    ) {
         (Some(true), _) if time_s <= seconds => {
             format!("keepalive is on in {program}, first probe after {time_s} s, which should do")
         }
@@ -112,7 +119,7 @@ pub(super) fn probe_of_the_dead(record: &Record) -> String {
 }
 
 pub(super) fn unasked(record: &Record, proxies: &[Fit]) -> String {
-    let idle = span(record.idle_ms.unwrap_or_default());
+    let idle = span(record.ages.idle_ms.unwrap_or_default());
     match proxies.first() {
         Some(fit) => format!(
             "after {idle} of silence, unasked; {} closes after {} s by default, which keepalive does \
@@ -137,12 +144,12 @@ pub(super) fn aborted_by_peer(record: &Record) -> String {
 
 pub(super) fn unreachable(record: &Record, known: &Known) -> String {
     let probes = record.probes_out.unwrap_or_default();
-    let idle = span(record.idle_ms.unwrap_or_default());
+    let idle = span(record.ages.idle_ms.unwrap_or_default());
     let icmp = match record.err {
         Some(err) if err != Errno::TIMED_OUT => format!(", and the network said {err}"),
         _ => String::new(),
     };
-    let time_s = record.keepalive_time_ms.unwrap_or_default() / 1000;
+    let time_s = record.settings.keepalive_time_ms.unwrap_or_default() / 1000;
     // A box that drops in silence makes a late probe look like this too.
     let shortest_s = known.shortest_refreshed_s();
     let late = if time_s > shortest_s {
@@ -153,8 +160,11 @@ pub(super) fn unreachable(record: &Record, known: &Known) -> String {
     } else {
         String::new()
     };
-    let netns = record.netns.unwrap_or_default();
-    let sooner = match (record.keepalive_intvl_ms, record.keepalive_intvl_from) {
+    let netns = record.endpoints.map(|it| it.netns).unwrap_or_default();
+    let sooner = match (
+        record.settings.keepalive_intvl_ms,
+        record.settings.keepalive_intvl_from,
+    ) {
         (Some(ms), Some(Origin::Socket)) => {
             format!("TCP_KEEPINTVL of {} in {}", span(ms), program(record))
         }
@@ -171,10 +181,10 @@ pub(super) fn unreachable(record: &Record, known: &Known) -> String {
 }
 
 pub(super) fn user_timeout(record: &Record) -> String {
-    let timeout = span(record.user_timeout_ms.unwrap_or_default().into());
-    let time = record.keepalive_time_ms.unwrap_or_default();
-    let intvl = record.keepalive_intvl_ms.unwrap_or_default();
-    let probes = record.keepalive_probes.unwrap_or_default();
+    let timeout = span(record.settings.user_timeout_ms.unwrap_or_default().into());
+    let time = record.settings.keepalive_time_ms.unwrap_or_default();
+    let intvl = record.settings.keepalive_intvl_ms.unwrap_or_default();
+    let probes = record.settings.keepalive_probes.unwrap_or_default();
     let all = time.saturating_add(intvl.saturating_mul(probes));
     format!(
         "TCP_USER_TIMEOUT of {timeout} overrides the probe count: for all {probes} probes set it to {all} ms in {}",
@@ -183,7 +193,7 @@ pub(super) fn user_timeout(record: &Record) -> String {
 }
 
 pub(super) fn fin_wait2(record: &Record) -> String {
-    let netns = record.netns.unwrap_or_default();
+    let netns = record.endpoints.map(|it| it.netns).unwrap_or_default();
     format!(
         "not keepalive: the program had closed, the peer never did; net.ipv4.tcp_fin_timeout in netns \
          {netns} or TCP_LINGER2 sets how long to wait"
@@ -213,13 +223,15 @@ pub(super) fn aborted_locally(record: &Record) -> String {
         _ if said("DISCONNECT_WITH_DATA") => "disconnected it with data unsent",
         // A socket without a file, and not because it was closed (`inet_child_forget`,
         // net/ipv4/inet_connection_sock.c).
-        Some(State::Close) if record.inode.is_none() && record.orphan == Some(false) => {
+        Some(State::Close)
+            if record.identity.inode.is_none() && record.identity.orphan == Some(false) =>
+        {
             return "its listener was closed before a program accepted it".to_owned();
         }
         Some(State::Close) if said("TCP_STATE") => {
             "closed it with SO_LINGER 0, or disconnected it: leave SO_LINGER alone to end with FIN"
         }
-        Some(State::Close) if record.orphan == Some(true) => {
+        Some(State::Close) if record.identity.orphan == Some(true) => {
             "left an orphan with TCP_LINGER2 below 0, or beyond net.ipv4.tcp_max_orphans or tcp_mem"
         }
         Some(State::Close) => {
@@ -227,7 +239,7 @@ pub(super) fn aborted_locally(record: &Record) -> String {
         }
         // Its retransmission timer found no room for it (`tcp_out_of_resources`,
         // net/ipv4/tcp_timer.c), or an administrator asked (`tcp_abort`).
-        _ if record.orphan == Some(true) && reason.is_empty() => {
+        _ if record.identity.orphan == Some(true) && reason.is_empty() => {
             "left an orphan beyond net.ipv4.tcp_max_orphans or tcp_mem, or someone destroyed it, as \
              `ss -K` does"
         }
@@ -248,7 +260,10 @@ pub(super) fn data_after_close(record: &Record) -> String {
 }
 
 pub(super) fn stray(record: &Record, known: &Known) -> String {
-    let peer = match (record.raddr, record.rport) {
+    let peer = match (
+        record.endpoints.map(|it| it.raddr),
+        record.endpoints.map(|it| it.rport),
+    ) {
         (Some(address), Some(port)) => endpoint(address, port),
         _ => "the peer".to_owned(),
     };
@@ -276,7 +291,7 @@ pub(super) fn stray(record: &Record, known: &Known) -> String {
 
 /// The program that holds the socket.
 fn program(record: &Record) -> String {
-    match (&record.comm, record.pid) {
+    match (&record.process.comm, record.process.pid) {
         (Some(comm), Some(pid)) => format!("{comm}[{pid}]"),
         _ => "the program".to_owned(),
     }

@@ -9,6 +9,7 @@ mod advice;
 mod rules;
 pub mod stage;
 
+use crate::model::socket::Ages;
 use std::mem;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
@@ -16,10 +17,10 @@ use std::num::NonZeroUsize;
 use smallvec::SmallVec;
 
 use crate::lru::Recent;
-use crate::model::flow::Ends;
-use crate::model::record::{
-    Confidence, Direction, EventName, Evidence, HostTimeout, Record, VerdictName,
-};
+use crate::model::flow::FlowKey;
+use crate::model::header::HostTimeout;
+use crate::model::record::{EventName, Record};
+use crate::model::values::{Confidence, Direction, Evidence, VerdictName};
 use crate::text::escape::Escaped;
 use crate::timeout::estimate::{Bracket, Learned};
 use crate::timeout::middlebox::{Fit, Known};
@@ -50,7 +51,7 @@ const MAX_PROBES: usize = 16;
 #[derive(Debug)]
 pub struct Judge {
     /// Of each connection spoken of.
-    stories: Recent<Ends, Story>,
+    stories: Recent<FlowKey, Story>,
     learned: Learned,
     known: Known,
     /// Since when nothing is missing, CLOCK_MONOTONIC ns.
@@ -138,7 +139,7 @@ impl Judge {
         if record.event == EventName::Verdict {
             return None;
         }
-        let ends = Ends::of(record)?;
+        let ends = FlowKey::from(record.endpoints.as_ref()?);
         let finding = match record.direction {
             Some(Direction::Passive) => self.passive(record, ends),
             _ => self.socket(record, ends),
@@ -152,7 +153,7 @@ impl Judge {
         self.learned.bracket(remote)
     }
 
-    fn passive(&mut self, record: &Record, ends: Ends) -> Option<Finding> {
+    fn passive(&mut self, record: &Record, ends: FlowKey) -> Option<Finding> {
         let was_known = self.stories.get_mut(&ends).is_some();
         if !was_known {
             self.stories.push(ends, Story::default());
@@ -161,7 +162,7 @@ impl Judge {
         rules::passive(record, was_known, since_ns, &self.known)
     }
 
-    fn socket(&mut self, record: &Record, ends: Ends) -> Option<Finding> {
+    fn socket(&mut self, record: &Record, ends: FlowKey) -> Option<Finding> {
         let (sock, remote) = (record.sock?, ends.remote());
         let story = self.stories.get_or_insert_with(ends, Story::default);
         if story.sock != sock {
@@ -230,7 +231,11 @@ impl Story {
     /// again after a moment up to which nothing had passed for so long.
     fn survived(&mut self, record: &Record) -> Option<u64> {
         let tick_ns = TICK_MS * 1_000_000;
-        let ages = (record.lastrcv_ms, record.lastack_ms, record.lastsnd_ms);
+        let ages = (
+            record.ages.lastrcv_ms,
+            record.ages.lastack_ms,
+            record.ages.lastsnd_ms,
+        );
         let (Some(lastrcv), Some(lastack), Some(lastsnd)) = ages else {
             return None;
         };
@@ -263,7 +268,10 @@ fn verdict_record(record: &Record, finding: Finding) -> Record {
     evidence.retain(|&seq| seq > 0);
     let bracket = finding.bracket;
     Record {
-        idle_ms: finding.idle_ms,
+        ages: Ages {
+            idle_ms: finding.idle_ms,
+            ..Ages::default()
+        },
         verdict: Some(finding.verdict),
         confidence: Some(finding.confidence),
         evidence: Some(Evidence(evidence)),
@@ -280,31 +288,16 @@ fn verdict_record(record: &Record, finding: Finding) -> Record {
 /// An empty verdict on a record's socket, which says how the socket is set.
 fn identity(record: &Record) -> Record {
     Record {
+        time: record.time,
+        mono_ns: record.mono_ns,
+        event: EventName::Verdict,
         sock: record.sock,
-        pid: record.pid,
-        comm: record.comm.clone(),
-        family: record.family,
-        laddr: record.laddr,
-        lport: record.lport,
-        raddr: record.raddr,
-        rport: record.rport,
-        netns: record.netns,
-        inode: record.inode,
-        cookie: record.cookie,
-        uid: record.uid,
-        cgroup: record.cgroup,
-        orphan: record.orphan,
+        process: record.process.clone(),
+        endpoints: record.endpoints,
+        identity: record.identity,
         state: record.state,
-        keepalive: record.keepalive,
-        keepalive_time_ms: record.keepalive_time_ms,
-        keepalive_time_from: record.keepalive_time_from,
-        keepalive_intvl_ms: record.keepalive_intvl_ms,
-        keepalive_intvl_from: record.keepalive_intvl_from,
-        keepalive_probes: record.keepalive_probes,
-        keepalive_probes_from: record.keepalive_probes_from,
-        user_timeout_ms: record.user_timeout_ms,
-        user_timeout_from: record.user_timeout_from,
-        ..Record::new(record.time, record.mono_ns, 0, EventName::Verdict)
+        settings: record.settings,
+        ..Record::default()
     }
 }
 

@@ -1,7 +1,8 @@
 //! The rules: which verdict follows from a record.
 
-use crate::model::event::{Cause, Met};
-use crate::model::record::{Confidence, LearnedOf, Record, State, VerdictName};
+use crate::model::record::Record;
+use crate::model::values::{Cause, Met};
+use crate::model::values::{Confidence, LearnedOf, State, VerdictName};
 use crate::timeout::estimate::{Bracket, Death};
 use crate::timeout::middlebox::Known;
 use crate::verdict::{Finding, TICK_MS, advice};
@@ -44,6 +45,7 @@ impl Reset {
         // A peer that has closed is not forgotten but done.
         let open = matches!(record.state, Some(State::Established | State::FinWait1));
         let age_ms = record
+            .ages
             .idle_ms
             .filter(|_| first && open)?
             .saturating_add(TICK_MS);
@@ -65,11 +67,11 @@ impl Reset {
 pub(super) fn received(record: &Record, is_recorded: bool) -> Option<Reset> {
     use State::{CloseWait, Closing, Established, FinWait1, FinWait2, LastAck};
     let state = record.state?;
-    let (idle, sent) = (record.idle_ms?, record.lastsnd_ms?);
-    let is_orphan = record.orphan == Some(true);
+    let (idle, sent) = (record.ages.idle_ms?, record.ages.lastsnd_ms?);
+    let is_orphan = record.identity.orphan == Some(true);
     match state {
         Established | CloseWait | Closing | LastAck => {}
-        FinWait1 | FinWait2 if is_orphan && record.lastack_ms? <= TICK_MS => return None,
+        FinWait1 | FinWait2 if is_orphan && record.ages.lastack_ms? <= TICK_MS => return None,
         FinWait1 | FinWait2 => {}
         // A handshake that was refused; a connection that is over.
         _ => return None,
@@ -114,7 +116,7 @@ pub(super) fn explain(
     known: &Known,
 ) -> Finding {
     use Confidence::{High, Low, Medium};
-    let idle = record.idle_ms.unwrap_or_default();
+    let idle = record.ages.idle_ms.unwrap_or_default();
     let mut finding = match reset {
         Reset::Probe { is_recorded, .. } => {
             let confidence = if is_recorded { High } else { Medium };
@@ -177,7 +179,7 @@ pub(super) fn gave_up(record: &Record, known: &Known) -> Option<Finding> {
         Cause::UserTimeout => (VerdictName::UserTimeout, advice::user_timeout(record)),
     };
     let mut finding = Finding::new(verdict, Confidence::High, advice);
-    finding.idle_ms = record.idle_ms;
+    finding.idle_ms = record.ages.idle_ms;
     Some(finding)
 }
 
@@ -207,7 +209,7 @@ pub(super) fn sent(record: &Record) -> Option<Finding> {
     }
     let advice = advice::aborted_locally(record);
     let mut finding = Finding::new(VerdictName::AbortedLocally, Confidence::High, advice);
-    finding.idle_ms = record.idle_ms;
+    finding.idle_ms = record.ages.idle_ms;
     Some(finding)
 }
 

@@ -1,5 +1,6 @@
 //! Rows of events and the verdicts on them; then what must hold for any events.
 
+use crate::sample::with;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 
@@ -8,10 +9,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::correlate::Correlator;
 use crate::filter::{Filter, RecordFilter};
-use crate::model::event::{
-    Cause, Event, FinWait2, Kind, Met, Origin, PassiveReset, Setting, SocketEvent, SocketId,
-};
-use crate::model::named::Word as _;
+use crate::model::event::{Event, Kind, PassiveReset, SocketEvent, SocketId};
+use crate::model::named::Named as _;
+use crate::model::values::{Cause, FinWait2, Met, Origin};
 use crate::sample::{event, lost, of, passive_reset, probe};
 
 const ROOM: NonZeroUsize = NonZeroUsize::new(64).expect("it is not zero");
@@ -46,9 +46,12 @@ fn verdicts(events: &[Event]) -> Vec<Record> {
 
 /// A verdict in short: `verdict confidence idle_ms [evidence]`.
 fn told(record: &Record) -> String {
-    let verdict = record.verdict.map_or("", |it| it.word());
-    let confidence = record.confidence.map_or("", |it| it.word());
-    let idle = record.idle_ms.map_or(String::new(), |ms| format!(" {ms}"));
+    let verdict = record.verdict.map_or("", |it| it.name());
+    let confidence = record.confidence.map_or("", |it| it.name());
+    let idle = record
+        .ages
+        .idle_ms
+        .map_or(String::new(), |ms| format!(" {ms}"));
     let Some(Evidence(evidence)) = &record.evidence else {
         return String::new();
     };
@@ -97,17 +100,18 @@ fn events_have_these_verdicts() {
         state_after: 7,
         ..event(4_000, Kind::Timeout(cause))
     };
-    let orphan = |state, event: SocketEvent| SocketEvent {
-        orphan: true,
-        state,
-        ..event
+    let orphan = |state, event: SocketEvent| {
+        with(event, |it| {
+            it.identity.orphan = Some(true);
+            it.state = state;
+        })
     };
     let stray = || passive_reset(0);
     let late = |event| SocketEvent {
         at: crate::sample::at(500_000),
         ..event
     };
-    use crate::model::event::Cause::{ProbeCount, UserTimeout};
+    use crate::model::values::Cause::{ProbeCount, UserTimeout};
     let rows: &[(&str, &[Event], &[&str])] = &[
         (
             "gave up: the probes are the evidence",
@@ -245,18 +249,16 @@ fn events_have_these_verdicts() {
             &[
                 passive(stray()),
                 of(late(event(0, Kind::Busy))),
-                passive(PassiveReset {
-                    at: crate::sample::at(500_000),
-                    lport: 1,
-                    ..stray()
-                }),
-                passive(PassiveReset {
-                    at: crate::sample::at(500_000),
-                    lport: 2,
-                    met: Met::Socket,
-                    state: 10,
-                    ..stray()
-                }),
+                passive(with(stray(), |it| {
+                    it.at = crate::sample::at(500_000);
+                    it.endpoints.lport = 1;
+                })),
+                passive(with(stray(), |it| {
+                    it.at = crate::sample::at(500_000);
+                    it.endpoints.lport = 2;
+                    it.met = Met::Socket;
+                    it.state = 10;
+                })),
             ],
             &[
                 "stray_segment low [1]",
@@ -269,11 +271,10 @@ fn events_have_these_verdicts() {
             &[
                 of(event(0, Kind::Busy)),
                 lost(499_000, None),
-                passive(PassiveReset {
-                    at: crate::sample::at(500_000),
-                    lport: 1,
-                    ..stray()
-                }),
+                passive(with(stray(), |it| {
+                    it.at = crate::sample::at(500_000);
+                    it.endpoints.lport = 1;
+                })),
             ],
             &["stray_segment low [3]"],
         ),
@@ -290,19 +291,17 @@ fn events_have_these_verdicts() {
                     state: 4,
                     ..stray()
                 }),
-                passive(PassiveReset {
-                    lport: 1,
-                    met: Met::TimeWait,
-                    state: 6,
-                    ..stray()
-                }),
-                passive(PassiveReset {
-                    lport: 2,
-                    met: Met::Socket,
-                    state: 7,
-                    len: 0,
-                    ..stray()
-                }),
+                passive(with(stray(), |it| {
+                    it.endpoints.lport = 1;
+                    it.met = Met::TimeWait;
+                    it.state = 6;
+                })),
+                passive(with(stray(), |it| {
+                    it.endpoints.lport = 2;
+                    it.met = Met::Socket;
+                    it.state = 7;
+                    it.len = 0;
+                })),
             ],
             &[
                 "aborted_locally medium [1]",
@@ -318,23 +317,20 @@ fn events_have_these_verdicts() {
                     len: 0,
                     ..stray()
                 }),
-                passive(PassiveReset {
-                    lport: 1,
-                    flags: 1,
-                    ..stray()
-                }),
-                passive(PassiveReset {
-                    lport: 2,
-                    met: Met::TimeWait,
-                    state: 6,
-                    len: 0,
-                    ..stray()
-                }),
-                passive(PassiveReset {
-                    lport: 3,
-                    met: Met::Request,
-                    ..stray()
-                }),
+                passive(with(stray(), |it| {
+                    it.endpoints.lport = 1;
+                    it.flags = 1;
+                })),
+                passive(with(stray(), |it| {
+                    it.endpoints.lport = 2;
+                    it.met = Met::TimeWait;
+                    it.state = 6;
+                    it.len = 0;
+                })),
+                passive(with(stray(), |it| {
+                    it.endpoints.lport = 3;
+                    it.met = Met::Request;
+                })),
             ],
             &[],
         ),
@@ -348,14 +344,16 @@ fn events_have_these_verdicts() {
 #[test]
 fn every_cause_of_an_active_reset_is_told_with_and_without_reasons() {
     let state = |state, event: SocketEvent| SocketEvent { state, ..event };
-    let orphan = |event| SocketEvent {
-        orphan: true,
-        inode: None,
-        ..event
+    let orphan = |event: SocketEvent| {
+        with(event, |it| {
+            it.identity.orphan = Some(true);
+            it.identity.inode = None;
+        })
     };
-    let fileless = |event| SocketEvent {
-        inode: None,
-        ..event
+    let fileless = |event: SocketEvent| {
+        with(event, |it| {
+            it.identity.inode = None;
+        })
     };
     let unspecified = || SocketEvent {
         reason: Some("NOT_SPECIFIED".to_owned()),
@@ -400,12 +398,11 @@ fn every_cause_of_an_active_reset_is_told_with_and_without_reasons() {
 /// probe that is answered, and dies of `last_s`; what is seen of it from `at_s` on.
 fn life(sk: u64, at_s: u64, quiet_s: Option<u64>, last_s: u64) -> Vec<Event> {
     let to = |event: SocketEvent| {
-        of(SocketEvent {
-            id: SocketId { sk, born_ns: 1 },
-            raddr: IpAddr::from([10, 9, 0, 100]),
-            rport: 5672,
-            ..event
-        })
+        of(with(event, |it| {
+            it.id = SocketId { sk, born_ns: 1 };
+            it.endpoints.raddr = IpAddr::from([10, 9, 0, 100]);
+            it.endpoints.rport = 5672;
+        }))
     };
     let mut events = Vec::new();
     let mut now_ms = at_s * 1000;
@@ -452,7 +449,7 @@ fn an_unknown_timeout_is_learned_and_told() {
         let last = verdicts.last().expect("a verdict on each death");
         let seconds = |ms: Option<u64>| ms.map(|ms| (ms + 300) / 1000);
         let told = (
-            last.confidence.map_or("", |it| it.word()),
+            last.confidence.map_or("", |it| it.name()),
             seconds(last.survived_ms).map(|s| s - 1),
             seconds(last.died_ms),
             last.contradictory,
@@ -468,20 +465,18 @@ fn an_unknown_timeout_is_learned_and_told() {
 
 #[test]
 fn advice_names_the_setting_its_place_and_why() {
-    let setting = |value, from| Setting { value, from };
     let dead = || received(0, 903_000, 4);
-    let sysctl = SocketEvent {
-        keepalive_time: setting(7_200_000, Origin::Sysctl),
-        ..dead()
+    let time = |ms, from| {
+        with(dead(), |it| {
+            it.settings.keepalive_time_ms = Some(ms);
+            it.settings.keepalive_time_from = Some(from);
+        })
     };
-    let own = SocketEvent {
-        keepalive_time: setting(1_200_000, Origin::Socket),
-        ..dead()
-    };
-    let off = SocketEvent {
-        keepalive: false,
-        ..dead()
-    };
+    let sysctl = time(7_200_000, Origin::Sysctl);
+    let own = time(1_200_000, Origin::Socket);
+    let off = with(dead(), |it| {
+        it.settings.keepalive = Some(false);
+    });
     let unnamed = SocketEvent {
         owner: None,
         ..received(0, 12_000, 10)
@@ -578,22 +573,21 @@ fn any_event() -> impl Strategy<Value = Event> {
     let socket = socket.prop_map(
         |(kind, sk, state, (out, unacked, retransmits), flags, at_ms, idle, sent)| {
             let (orphan, write_queue, keepalive) = flags;
-            of(SocketEvent {
-                id: SocketId { sk, born_ns: 1 },
-                lport: 4_000 + u16::try_from(sk).unwrap_or_default(),
-                state,
-                probes_out: out,
-                probes_out_after: out,
-                unacked,
-                retransmits,
-                orphan,
-                write_queue,
-                keepalive,
-                lastack_ms: idle,
-                lastrcv_ms: idle,
-                lastsnd_ms: sent,
-                ..event(at_ms, kind)
-            })
+            of(with(event(at_ms, kind), |it| {
+                it.id = SocketId { sk, born_ns: 1 };
+                it.endpoints.lport = 4_000 + u16::try_from(sk).unwrap_or_default();
+                it.state = state;
+                it.probes_out = out;
+                it.probes_out_after = out;
+                it.unacked = unacked;
+                it.retransmits = retransmits;
+                it.identity.orphan = Some(orphan);
+                it.write_queue = write_queue;
+                it.settings.keepalive = Some(keepalive);
+                it.lastack_ms = idle;
+                it.lastrcv_ms = idle;
+                it.lastsnd_ms = sent;
+            }))
         },
     );
     let met = prop_oneof![
@@ -611,14 +605,13 @@ fn any_event() -> impl Strategy<Value = Event> {
         0..3_u32,
     );
     let stray = stray.prop_map(|(met, flags, state, at_ms, port, len)| {
-        passive(PassiveReset {
-            lport: 4_000 + port,
-            met,
-            flags,
-            state,
-            len,
-            ..passive_reset(at_ms)
-        })
+        passive(with(passive_reset(at_ms), |it| {
+            it.endpoints.lport = 4_000 + port;
+            it.met = met;
+            it.flags = flags;
+            it.state = state;
+            it.len = len;
+        }))
     });
     prop_oneof![8 => socket, 2 => stray, 1 => Just(lost(0, None))]
 }

@@ -11,7 +11,9 @@ use std::net::IpAddr;
 
 use crate::correlate::MAX_SOCKETS;
 use crate::lru::Recent;
-use crate::model::record::{Confidence, EventName, Header, LearnedOf, Record, VerdictName};
+use crate::model::header::Header;
+use crate::model::record::{EventName, Record};
+use crate::model::values::{Confidence, LearnedOf, VerdictName};
 use crate::replay::stream::Output;
 use crate::sink::{Head, SinkError};
 use crate::text::escape::Escaped;
@@ -174,7 +176,14 @@ impl Summary {
         }
         let host = self.host(record.host.as_ref());
         let is_new = self.is_new_connection(host, record);
-        let row = self.row(host, record.raddr.map(|it| it.to_canonical()), record.rport);
+        let row = self.row(
+            host,
+            record
+                .endpoints
+                .map(|it| it.raddr)
+                .map(|it| it.to_canonical()),
+            record.endpoints.map(|it| it.rport),
+        );
         row.connections += u64::from(is_new);
         row.count(record);
     }
@@ -200,7 +209,12 @@ impl Summary {
         let host = host.unwrap_or(HOSTS);
         let trace = self.hosts.get(host).map_or(0, |it| it.trace);
         let key = (host, trace, sock);
-        let ends = Ends(record.laddr, record.lport, record.raddr, record.rport);
+        let ends = Ends(
+            record.endpoints.map(|it| it.laddr),
+            record.endpoints.map(|it| it.lport),
+            record.endpoints.map(|it| it.raddr),
+            record.endpoints.map(|it| it.rport),
+        );
         let is_full = self.sockets.is_full();
         let (_, before) = self.sockets.push(key, ends);
         let is_new = before.is_none_or(|it| it != (key, ends));
@@ -283,7 +297,7 @@ impl Row {
         let Some(verdict) = record.verdict else {
             return;
         };
-        if let Some(ms) = record.idle_ms {
+        if let Some(ms) = record.ages.idle_ms {
             self.idle.add(ms);
         }
         let advice = record.advice.as_ref().map(shortened);

@@ -5,8 +5,9 @@ use std::io::{self, Write};
 
 use serde::{Serialize, Serializer};
 
-use crate::model::named::Word as _;
-use crate::model::record::{EventName, LearnedOf, VerdictName};
+use crate::model::named::Named as _;
+use crate::model::record::EventName;
+use crate::model::values::{LearnedOf, VerdictName};
 use crate::replay::summary::{Place, Row, Summary, Timeout, Totals, Verdict};
 use crate::text::cell::endpoint;
 use crate::text::escape::Escaped;
@@ -125,10 +126,10 @@ fn name(place: &Place<'_>) -> String {
 
 fn details(text: &mut String, row: &Row, bars: Bars) {
     for (name, verdict) in &row.verdicts {
-        let (count, name) = (verdict.count, name.word());
+        let (count, name) = (verdict.count, name.name());
         let advice = verdict.advice.as_ref().map_or("", |it| it.as_str());
         let told = match verdict.confidence {
-            Some(it) => format!("{count} {name} ({}): {advice}", it.word()),
+            Some(it) => format!("{count} {name} ({}): {advice}", it.name()),
             None => format!("{count} {name}: {advice}"),
         };
         let _ = writeln!(text, "{}", wrapped(INDENT, &told, WIDTH));
@@ -201,7 +202,7 @@ impl Serialize for Events<'_> {
             self.0
                 .events
                 .iter()
-                .map(|(event, count)| (event.word(), count)),
+                .map(|(event, count)| (event.name(), count)),
         )
     }
 }
@@ -237,9 +238,9 @@ impl<'a> From<Place<'a>> for Line<'a> {
         }: Place<'a>,
     ) -> Self {
         let verdict = |(name, it): (&VerdictName, &'a Verdict)| VerdictLine {
-            verdict: name.word(),
+            verdict: name.name(),
             count: it.count,
-            confidence: it.confidence.map(|it| it.word()),
+            confidence: it.confidence.map(|it| it.name()),
             advice: it.advice.as_ref(),
         };
         Self {
@@ -251,7 +252,7 @@ impl<'a> From<Place<'a>> for Line<'a> {
             verdicts: row.verdicts.iter().map(verdict).collect(),
             idle_at_death: &row.idle,
             idle_timeout: row.timeout.map(|it| TimeoutLine {
-                learned_of: it.of.word(),
+                learned_of: it.of.name(),
                 survived_ms: it.survived_ms,
                 died_ms: it.died_ms,
                 contradictory: it.contradictory,

@@ -1,10 +1,10 @@
 //! What is counted, what it looks like, and that it does not grow.
 
+use crate::model::socket::Endpoints;
 use insta::assert_snapshot;
 use serde_json::Value;
 
 use super::*;
-use crate::model::record::WallTime;
 use crate::replay::summary::output::Look;
 use crate::text::histogram::Bars;
 
@@ -14,20 +14,23 @@ const TEXT: Look = Look::Text {
 };
 
 fn record(sock: u64, remote: (&str, u16), event: EventName) -> Record {
-    let mut record = Record::new(WallTime(0), 0, 1, event);
-    record.sock = Some(sock);
-    record.laddr = Some(IpAddr::from([10, 0, 0, 1]));
-    record.lport = u16::try_from(sock % 60_000).ok();
-    record.raddr = remote.0.parse().ok();
-    record.rport = Some(remote.1);
-    record
+    let any = IpAddr::from([0; 4]);
+    let local = (IpAddr::from([10, 0, 0, 1]), (sock % 60_000) as u16);
+    let remote = (remote.0.parse().unwrap_or(any), remote.1);
+    Record {
+        seq: 1,
+        event,
+        sock: Some(sock),
+        endpoints: Some(Endpoints::new(local, remote, 0)),
+        ..Record::default()
+    }
 }
 
 fn verdict(sock: u64, remote: (&str, u16), verdict: VerdictName, idle_s: u64) -> Record {
     let mut record = record(sock, remote, EventName::Verdict);
     record.verdict = Some(verdict);
     record.confidence = Some(Confidence::Medium);
-    record.idle_ms = Some(idle_s * 1_000);
+    record.ages.idle_ms = Some(idle_s * 1_000);
     record.advice = Some(Escaped::from(
         "in beam.smp[4242] turn on SO_KEEPALIVE with TCP_KEEPIDLE=175 (half of AWS NLB's 350 s)",
     ));
@@ -56,9 +59,11 @@ fn records() -> Vec<Record> {
         last.learned_of = Some(LearnedOf::Endpoint);
         last.contradictory = Some(false);
     }
-    let mut lost = Record::new(WallTime(0), 0, 1, EventName::Lost);
-    lost.lost = Some(7);
-    records.push(lost);
+    records.push(Record {
+        event: EventName::Lost,
+        lost: Some(7),
+        ..Record::default()
+    });
     records
 }
 
@@ -155,7 +160,7 @@ fn memory_is_bounded_and_nothing_is_left_out() {
     let count = 200_000_u32;
     for n in 0..count {
         let mut probe = record(n.into(), NLB, EventName::Probe);
-        probe.raddr = Some(IpAddr::from((n % 50_000).to_be_bytes()));
+        probe.endpoints.get_or_insert_default().raddr = IpAddr::from((n % 50_000).to_be_bytes());
         summary.count(&probe);
     }
     assert!(summary.rows <= PLACES && summary.places().len() <= PLACES + 1);
@@ -172,7 +177,7 @@ fn memory_is_bounded_and_nothing_is_left_out() {
 #[test]
 fn a_socket_that_connects_anew_is_another_connection() {
     let mut other = record(1, NLB, EventName::Probe);
-    other.lport = Some(9);
+    other.endpoints.get_or_insert_default().lport = 9;
     let records = [record(1, NLB, EventName::Probe), other.clone(), other];
     assert_eq!(summary(&records).places()[0].row.connections, 2);
 }

@@ -1,0 +1,326 @@
+//! Fields of records: what each can hold, and how a record declares which it has.
+//!
+//! A record is nested in memory and flat outside. Facts that several records have stand
+//! in groups, declared once by [`group!`]; [`record!`] declares a record's own fields,
+//! the groups that it embeds, and the order in which all of them are written. Names, the
+//! walk over the fields, and reading a record back follow from that.
+
+use std::fmt::Display;
+use std::net::IpAddr;
+
+use serde::ser::{Serialize, Serializer};
+
+use crate::model::owner::{OwnerFd, OwnerFds};
+use crate::model::time::WallTime;
+use crate::text::escape::Escaped;
+
+/// The name of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name(&'static str);
+
+/// A [`Name`], of an identifier.
+macro_rules! name {
+    ($name:ident) => {
+        $crate::model::field::Name::of_key(concat!(",\"", stringify!($name), "\":"))
+    };
+}
+
+pub(crate) use name;
+
+impl Name {
+    /// The name in its [`Name::key`].
+    pub(crate) const fn of_key(key: &'static str) -> Self {
+        Self(key)
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.0.trim_matches([',', ':', '"'])
+    }
+
+    /// As JSON has it before the value of a field that is not the first: `,"name":`.
+    #[must_use]
+    pub const fn key(self) -> &'static str {
+        self.0
+    }
+}
+
+/// A record: named fields in a fixed order.
+pub trait Fields {
+    /// The names of the fields, in their order.
+    const NAMES: &'static [&'static str];
+
+    /// Shows each field to a visitor, in their order, absent ones too.
+    fn visit<'a>(&'a self, to: impl FieldVisitor<'a>);
+}
+
+/// A visitor of the fields of a record.
+pub trait FieldVisitor<'a> {
+    /// Takes a field. An implementation that is `#[inline(always)]` knows of each field
+    /// what its name is, and of what kind its value, before it runs.
+    fn see(&mut self, name: Name, value: Value<'a>);
+}
+
+impl<'a, F: FnMut(Name, Value<'a>)> FieldVisitor<'a> for F {
+    fn see(&mut self, name: Name, value: Value<'a>) {
+        self(name, value);
+    }
+}
+
+/// The value of a field.
+#[derive(Clone, Copy)]
+pub enum Value<'a> {
+    /// Does not apply, or is not known.
+    Absent,
+    /// A number.
+    Number(u64),
+    /// Yes or no.
+    Bool(bool),
+    /// One of a few names.
+    Word(&'static str),
+    /// A list of numbers.
+    Numbers(&'a [u64]),
+    /// The owners of a socket.
+    Owners(&'a [OwnerFd]),
+    /// A moment.
+    Time(WallTime),
+    /// An address.
+    Address(IpAddr),
+    /// Text that kaprobe did not make.
+    Escaped(&'a Escaped),
+    /// Any other text, printable and on one line.
+    Text(&'a dyn Display),
+}
+
+impl Serialize for Value<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Absent => to.serialize_none(),
+            Self::Number(number) => to.serialize_u64(*number),
+            Self::Bool(bool) => to.serialize_bool(*bool),
+            Self::Word(word) => to.serialize_str(word),
+            Self::Numbers(numbers) => to.collect_seq(*numbers),
+            Self::Owners(owners) => to.collect_seq(*owners),
+            Self::Time(time) => to.collect_str(time),
+            Self::Address(address) => to.collect_str(address),
+            Self::Escaped(text) => to.serialize_str(text.as_str()),
+            Self::Text(text) => to.collect_str(text),
+        }
+    }
+}
+
+/// What a field of a record can hold.
+pub trait Field {
+    /// A record is one without this field too.
+    const OPTIONAL: bool = false;
+
+    /// Its value.
+    fn value(&self) -> Value<'_>;
+}
+
+impl<F: Field> Field for Option<F> {
+    const OPTIONAL: bool = true;
+
+    fn value(&self) -> Value<'_> {
+        self.as_ref().map_or(Value::Absent, F::value)
+    }
+}
+
+/// Whether a record is one without this field too.
+pub(crate) const fn is_optional<F: Field>(_: &F) -> bool {
+    F::OPTIONAL
+}
+
+/// Makes values of types that need nothing more.
+macro_rules! fields {
+    ($($type:ty: $value:expr),+ $(,)?) => {
+        $(impl $crate::model::field::Field for $type {
+            fn value(&self) -> $crate::model::field::Value<'_> {
+                let value: fn(&$type) -> $crate::model::field::Value<'_> = $value;
+                value(self)
+            }
+        })+
+    };
+}
+
+pub(crate) use fields;
+
+fields! {
+    bool: |it| Value::Bool(*it),
+    u16: |it| Value::Number(u64::from(*it)),
+    u32: |it| Value::Number(u64::from(*it)),
+    u64: |it| Value::Number(*it),
+    WallTime: |it| Value::Time(*it),
+    IpAddr: |it| Value::Address(*it),
+    Escaped: |it| Value::Escaped(it),
+    OwnerFds: |it| Value::Owners(&it.0),
+}
+
+/// Declares a group: facts of a socket that several records have.
+macro_rules! group {
+    (
+        $(#[$outer:meta])* $group:ident {
+            $($(#[$doc:meta])* $field:ident: $type:ty,)+
+        }
+    ) => {
+        $(#[$outer])*
+        pub struct $group {
+            $($(#[$doc])* pub $field: $type,)+
+        }
+
+        impl $group {
+            /// The names of the fields.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($field)),+];
+        }
+    };
+}
+
+pub(crate) use group;
+
+/// Declares a record: its own fields and its groups, then the order in which they are
+/// written. `group.field` is a field of a group, `group?.field` of one that may be
+/// absent as a whole. A field that is no `Option` is required.
+macro_rules! record {
+    (
+        $(#[$outer:meta])* $record:ident {
+            $($(#[$doc:meta])* $field:ident: $type:ty,)+
+        }
+        order { $($own:ident $(. $inner:ident)? $(?. $maybe:ident)?,)+ }
+    ) => {
+        $(#[$outer])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct $record {
+            $($(#[$doc])* pub $field: $type,)+
+        }
+
+        impl $crate::model::field::Fields for $record {
+            const NAMES: &'static [&'static str] =
+                &[$($crate::model::field::record!(@name stringify, $own $(. $inner)? $(?. $maybe)?)),+];
+
+            #[inline]
+            fn visit<'a>(&'a self, mut to: impl $crate::model::field::FieldVisitor<'a>) {
+                use $crate::model::field::{Field as _, name};
+                $(to.see(
+                    $crate::model::field::record!(@name name, $own $(. $inner)? $(?. $maybe)?),
+                    $crate::model::field::record!(@value self, $own $(. $inner)? $(?. $maybe)?),
+                );)+
+            }
+        }
+
+        impl serde::Serialize for $record {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                use serde::ser::SerializeMap as _;
+                use $crate::model::field::{Fields as _, Name, Value};
+                let mut map = to.serialize_map(None)?;
+                let mut result = Ok(());
+                self.visit(|name: Name, value: Value<'_>| {
+                    if result.is_ok() && !matches!(value, Value::Absent) {
+                        result = map.serialize_entry(name.as_str(), &value);
+                    }
+                });
+                result?;
+                map.end()
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $record {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                $crate::model::field::record!(@keys $($own $(. $inner)? $(?. $maybe)?,)+);
+
+                struct Visitor;
+
+                impl<'de> serde::de::Visitor<'de> for Visitor {
+                    type Value = $record;
+
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str(concat!("struct ", stringify!($record)))
+                    }
+
+                    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<$record, A::Error> {
+                        use serde::de::Error as _;
+                        let mut record = $record::default();
+                        // One bit a field.
+                        let mut seen = 0_u128;
+                        while let Some(key) = map.next_key::<Key>()? {
+                            let bit = 1 << key as u32;
+                            if seen & bit != 0 && !matches!(key, Key::Unknown) {
+                                return Err(A::Error::duplicate_field(<$record as $crate::model::field::Fields>::NAMES[key as usize]));
+                            }
+                            seen |= bit;
+                            match key {
+                                $($crate::model::field::record!(@key $own $(. $inner)? $(?. $maybe)?) => {
+                                    $crate::model::field::record!(@read record, map, $own $(. $inner)? $(?. $maybe)?);
+                                })+
+                                Key::Unknown => {
+                                    map.next_value::<serde::de::IgnoredAny>()?;
+                                }
+                            }
+                        }
+                        $(if seen & 1 << $crate::model::field::record!(@key $own $(. $inner)? $(?. $maybe)?) as u32 == 0
+                            && $crate::model::field::record!(@required record, $own $(. $inner)? $(?. $maybe)?)
+                        {
+                            return Err(A::Error::missing_field($crate::model::field::record!(@name stringify, $own $(. $inner)? $(?. $maybe)?)));
+                        })+
+                        Ok(record)
+                    }
+                }
+
+                from.deserialize_map(Visitor)
+            }
+        }
+    };
+
+    (@name $make:ident, $own:ident) => { $make!($own) };
+    (@name $make:ident, $own:ident . $inner:ident) => { $make!($inner) };
+    (@name $make:ident, $own:ident ?. $inner:ident) => { $make!($inner) };
+
+    (@value $it:ident, $own:ident) => { $it.$own.value() };
+    (@value $it:ident, $own:ident . $inner:ident) => { $it.$own.$inner.value() };
+    (@value $it:ident, $own:ident ?. $inner:ident) => {
+        match &$it.$own {
+            Some(group) => group.$inner.value(),
+            None => $crate::model::field::Value::Absent,
+        }
+    };
+
+    (@keys $($own:ident $(. $inner:ident)? $(?. $maybe:ident)?,)+) => {
+        $crate::model::field::record!(@enum [] $($own $(. $inner)? $(?. $maybe)?,)+);
+    };
+    (@enum [$($name:ident)*] $own:ident, $($rest:tt)*) => {
+        $crate::model::field::record!(@enum [$($name)* $own] $($rest)*);
+    };
+    (@enum [$($name:ident)*] $own:ident . $inner:ident, $($rest:tt)*) => {
+        $crate::model::field::record!(@enum [$($name)* $inner] $($rest)*);
+    };
+    (@enum [$($name:ident)*] $own:ident ?. $inner:ident, $($rest:tt)*) => {
+        $crate::model::field::record!(@enum [$($name)* $inner] $($rest)*);
+    };
+    (@enum [$($name:ident)*]) => {
+        /// The fields, numbered in their order.
+        #[derive(Clone, Copy, serde::Deserialize)]
+        #[serde(field_identifier)]
+        #[expect(non_camel_case_types, reason = "they are the names of fields")]
+        enum Key {
+            $($name,)*
+            #[serde(other)]
+            Unknown,
+        }
+    };
+
+    (@key $own:ident) => { Key::$own };
+    (@key $own:ident . $inner:ident) => { Key::$inner };
+    (@key $own:ident ?. $inner:ident) => { Key::$inner };
+
+    (@read $it:ident, $map:ident, $own:ident) => { $it.$own = $map.next_value()?; };
+    (@read $it:ident, $map:ident, $own:ident . $inner:ident) => { $it.$own.$inner = $map.next_value()?; };
+    (@read $it:ident, $map:ident, $own:ident ?. $inner:ident) => {
+        $it.$own.get_or_insert_default().$inner = $map.next_value()?;
+    };
+
+    (@required $it:ident, $own:ident) => { !$crate::model::field::is_optional(&$it.$own) };
+    (@required $it:ident, $own:ident . $inner:ident) => { !$crate::model::field::is_optional(&$it.$own.$inner) };
+    (@required $it:ident, $own:ident ?. $inner:ident) => { $it.$own.is_some() };
+}
+
+pub(crate) use record;

@@ -1,0 +1,148 @@
+//! The facts of a socket, in the groups that events and records share.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::model::field::group;
+use crate::model::values::{Family, Origin};
+use crate::text::escape::Escaped;
+
+group! {
+    /// Who a socket is between, and where. An IPv4-mapped address stays as it is: the
+    /// socket is AF_INET6.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    Endpoints {
+        /// Address family of the socket; inet6 also where it carries IPv4.
+        family: Family,
+        /// Local address.
+        laddr: IpAddr,
+        /// Local port.
+        lport: u16,
+        /// Remote address.
+        raddr: IpAddr,
+        /// Remote port.
+        rport: u16,
+        /// Network namespace, inode number.
+        netns: u32,
+    }
+}
+
+impl Default for Endpoints {
+    fn default() -> Self {
+        let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        Self::new((any, 0), (any, 0), 0)
+    }
+}
+
+impl Endpoints {
+    /// Those of a socket whose addresses are of its own family.
+    #[must_use]
+    pub fn new((laddr, lport): (IpAddr, u16), (raddr, rport): (IpAddr, u16), netns: u32) -> Self {
+        let family = if laddr.is_ipv4() {
+            Family::Inet
+        } else {
+            Family::Inet6
+        };
+        Self {
+            family,
+            laddr,
+            lport,
+            raddr,
+            rport,
+            netns,
+        }
+    }
+
+    /// The local address and port.
+    #[must_use]
+    pub const fn local(&self) -> (IpAddr, u16) {
+        (self.laddr, self.lport)
+    }
+
+    /// The remote address and port.
+    #[must_use]
+    pub const fn remote(&self) -> (IpAddr, u16) {
+        (self.raddr, self.rport)
+    }
+}
+
+group! {
+    /// Which socket it is, and whose.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    Identity {
+        /// Inode number in sockfs; absent for an orphan.
+        inode: Option<u64>,
+        /// Socket cookie, where the kernel has made one.
+        cookie: Option<u64>,
+        /// uid of the socket's owner, in the initial user namespace.
+        uid: Option<u32>,
+        /// cgroup v2 id.
+        cgroup: Option<u64>,
+        /// No process holds the socket any more.
+        orphan: Option<bool>,
+    }
+}
+
+group! {
+    /// The process that holds a socket, as far as it is known.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    Process {
+        /// A process that holds the socket.
+        pid: Option<u32>,
+        /// Its command.
+        comm: Option<Escaped>,
+    }
+}
+
+group! {
+    /// The keepalive settings in force, and where each comes from.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    Settings {
+        /// SO_KEEPALIVE is on.
+        keepalive: Option<bool>,
+        /// Idle time before the first probe, ms.
+        keepalive_time_ms: Option<u64>,
+        /// Who set it.
+        keepalive_time_from: Option<Origin>,
+        /// Time between probes, ms.
+        keepalive_intvl_ms: Option<u64>,
+        /// Who set it.
+        keepalive_intvl_from: Option<Origin>,
+        /// Unanswered probes after which the kernel gives up.
+        keepalive_probes: Option<u64>,
+        /// Who set it.
+        keepalive_probes_from: Option<Origin>,
+        /// TCP_USER_TIMEOUT, ms.
+        user_timeout_ms: Option<u32>,
+        /// Who set it: only the socket can.
+        user_timeout_from: Option<Origin>,
+    }
+}
+
+group! {
+    /// How long ago anything passed, ms.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    Ages {
+        /// Since anything came from the peer, ms: what the kernel weighs against the
+        /// keepalive time (`keepalive_time_elapsed`, include/net/tcp.h).
+        idle_ms: Option<u64>,
+        /// Since data came, ms (ss: lastrcv).
+        lastrcv_ms: Option<u64>,
+        /// Since an acknowledgement came, ms (ss: lastack).
+        lastack_ms: Option<u64>,
+        /// Since data was sent, ms (ss: lastsnd).
+        lastsnd_ms: Option<u64>,
+    }
+}
+
+impl Ages {
+    /// The ages of a socket that has been connected.
+    #[must_use]
+    pub fn new(lastrcv_ms: u64, lastack_ms: u64, lastsnd_ms: u64) -> Self {
+        Self {
+            idle_ms: Some(lastrcv_ms.min(lastack_ms)),
+            lastrcv_ms: Some(lastrcv_ms),
+            lastack_ms: Some(lastack_ms),
+            lastsnd_ms: Some(lastsnd_ms),
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! The values that fields of records can have.
+
+use std::fmt;
+use std::fmt::Display;
+
+use serde::de;
+use serde::de::{Deserialize, Deserializer};
+
+use crate::model::field::{Value, fields};
+use crate::model::named::{Named as _, named_enum};
+
+named_enum! {
+    /// Address family of a socket.
+    Family {
+        /// AF_INET.
+        Inet = "inet",
+        /// AF_INET6, which can carry IPv4 as well.
+        Inet6 = "inet6",
+    }
+}
+
+impl Family {
+    /// Its number on Linux: AF_INET or AF_INET6.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Inet => 2,
+            Self::Inet6 => 10,
+        }
+    }
+}
+
+named_enum! {
+    /// The origin of a setting.
+    Origin {
+        /// A socket option, on this socket or the listener it was accepted from.
+        Socket = "socket",
+        /// The sysctl of the socket's network namespace.
+        Sysctl = "sysctl",
+    }
+}
+
+named_enum! {
+    /// Why keepalive gave up.
+    Cause {
+        /// The probe count was reached.
+        ProbeCount = "probe_count",
+        /// TCP_USER_TIMEOUT passed.
+        UserTimeout = "user_timeout",
+    }
+}
+
+named_enum! {
+    /// What became of an orphan in FIN_WAIT2.
+    FinWait2 {
+        /// It went on as a TIME_WAIT minisock.
+        TimeWait = "time_wait",
+        /// It was reset.
+        Reset = "reset",
+    }
+}
+
+named_enum! {
+    /// What a segment met that was answered with a reset.
+    Met {
+        /// No socket at all.
+        Nothing = "nothing",
+        /// The minisock that a closed connection leaves behind.
+        TimeWait = "time_wait",
+        /// The minisock of a handshake that is under way.
+        Request = "request",
+        /// A socket.
+        Socket = "socket",
+    }
+}
+
+named_enum! {
+    /// Who asked for a reset.
+    Direction {
+        /// This host, of its own accord.
+        Active = "active",
+        /// This host, in answer to a segment.
+        Passive = "passive",
+    }
+}
+
+named_enum! {
+    /// A hook, by the kernel function or tracepoint that it follows; first the one without
+    /// which there is nothing to trace.
+    Hook {
+        /// `tcp_keepalive_timer`, entry and exit.
+        KeepaliveTimer = "tcp_keepalive_timer",
+        /// `tcp_send_active_reset`.
+        SendActiveReset = "tcp_send_active_reset",
+        /// `tcp_v4_send_reset` and `tcp_v6_send_reset`: both, or neither.
+        SendReset = "tcp_v4_send_reset",
+        /// `tcp_receive_reset`.
+        ReceiveReset = "tcp_receive_reset",
+        /// `tcp_probe`, the tracepoint that every segment of a connection passes.
+        Probe = "tcp_probe",
+        /// `tcp_destroy_sock`.
+        DestroySock = "tcp_destroy_sock",
+    }
+}
+
+named_enum! {
+    /// Why events are missing.
+    LostWhy {
+        /// The ring buffer was full.
+        RingBuffer = "ring_buffer",
+        /// The table of running firings was full.
+        FiringTable = "firing_table",
+        /// The kernel skipped the program: a probe missed, or one end of a firing.
+        Missed = "missed",
+    }
+}
+
+named_enum! {
+    /// The conclusion of a verdict.
+    VerdictName {
+        /// Probes went unanswered until keepalive gave up.
+        PeerUnreachable = "peer_unreachable",
+        /// TCP_USER_TIMEOUT ran out with probes unanswered.
+        UserTimeout = "user_timeout",
+        /// A keepalive probe was answered with a reset.
+        ProbeReset = "probe_reset",
+        /// The first segment after an idle time was answered with a reset.
+        IdleEviction = "idle_eviction",
+        /// This host answered a segment in mid-stream with a reset: it has no such
+        /// connection.
+        StraySegment = "stray_segment",
+        /// The peer reset a connection that was not idle.
+        AbortedByPeer = "aborted_by_peer",
+        /// This host reset the connection.
+        AbortedLocally = "aborted_locally",
+        /// The FIN_WAIT2 timer of an orphan ended it; not keepalive.
+        FinWait2 = "fin_wait2",
+    }
+}
+
+named_enum! {
+    /// How sure a verdict is.
+    Confidence {
+        /// It fits; so do other explanations.
+        Low = "low",
+        /// Other explanations are unlikely.
+        Medium = "medium",
+        /// The records leave no other.
+        High = "high",
+    }
+}
+
+named_enum! {
+    /// The connections that an idle timeout was learned from.
+    LearnedOf {
+        /// Connections to one remote address and port.
+        Endpoint = "endpoint",
+        /// Connections to its network: /24, or /64 of IPv6.
+        Network = "network",
+    }
+}
+
+/// Numbers of records, ascending.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+pub struct Evidence(pub Vec<u64>);
+
+fields! {
+    Evidence: |it| Value::Numbers(&it.0),
+    Errno: |it| Value::Text(it),
+    TcpFlags: |it| Value::Text(it),
+}
+
+/// The flags of a TCP segment: the 14th byte of its header. Written as tcpdump's
+/// expressions name them, `SYN|ACK`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpFlags(pub u8);
+
+impl TcpFlags {
+    /// Their names, from the lowest bit.
+    const NAMES: [&str; 8] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"];
+
+    /// Whether the sender opens a connection with it.
+    #[must_use]
+    pub const fn opens(self) -> bool {
+        self.0 & 0b10 != 0
+    }
+
+    /// Whether it acknowledges something, as all but the first segment do.
+    #[must_use]
+    pub const fn acknowledges(self) -> bool {
+        self.0 & 0b1_0000 != 0
+    }
+}
+
+impl Display for TcpFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(bits) = self;
+        let set = (0..)
+            .zip(Self::NAMES)
+            .filter(|(bit, _)| bits >> bit & 1 != 0);
+        let names: Vec<_> = set.map(|(_, name)| name).collect();
+        f.write_str(&if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join("|")
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for TcpFlags {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let mut bits = 0;
+        for name in text.split('|').filter(|name| *name != "none") {
+            let bit = Self::NAMES.iter().position(|it| *it == name);
+            bits |= 1 << bit.ok_or_else(|| de::Error::custom(format!("{name} is no TCP flag")))?;
+        }
+        Ok(Self(bits))
+    }
+}
+
+named_enum! {
+    /// TCP state, as the kernel names it (include/net/tcp_states.h) less `TCP_`; in the
+    /// order of its numbers.
+    #[expect(missing_docs, reason = "the kernel's names")]
+    State {
+        Established = "ESTABLISHED",
+        SynSent = "SYN_SENT",
+        SynRecv = "SYN_RECV",
+        FinWait1 = "FIN_WAIT1",
+        FinWait2 = "FIN_WAIT2",
+        TimeWait = "TIME_WAIT",
+        Close = "CLOSE",
+        CloseWait = "CLOSE_WAIT",
+        LastAck = "LAST_ACK",
+        Listen = "LISTEN",
+        Closing = "CLOSING",
+        NewSynRecv = "NEW_SYN_RECV",
+        BoundInactive = "BOUND_INACTIVE",
+    }
+}
+
+impl State {
+    /// The state of that number, where it is one; they count from 1.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number).checked_sub(1)?).copied()
+    }
+}
+
+/// A positive errno. Its name, where it is one that a TCP socket can have; else
+/// its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Errno(pub u32);
+
+impl Errno {
+    /// What a timeout sets, unless an ICMP error was there before.
+    pub const TIMED_OUT: Self = Self(libc::ETIMEDOUT.cast_unsigned());
+}
+
+macro_rules! errnos {
+    ($($name:ident),+ $(,)?) => {
+        /// What TCP itself raises, and what an ICMP error becomes (`icmp_err_convert`,
+        /// net/ipv4/icmp.c; `tab_unreach`, net/ipv6/icmp.c).
+        const ERRNOS: &[(u32, &str)] = &[$((libc::$name.cast_unsigned(), stringify!($name))),+];
+    };
+}
+
+errnos!(
+    EPERM,
+    EACCES,
+    EINVAL,
+    EPIPE,
+    EPROTO,
+    EMSGSIZE,
+    ENOPROTOOPT,
+    EOPNOTSUPP,
+    ENETDOWN,
+    ENETUNREACH,
+    ENETRESET,
+    ECONNABORTED,
+    ECONNRESET,
+    ENOBUFS,
+    ETIMEDOUT,
+    ECONNREFUSED,
+    EHOSTDOWN,
+    EHOSTUNREACH,
+    ENONET,
+    ENOMEM,
+);
+
+impl Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match ERRNOS.iter().find(|(number, _)| *number == self.0) {
+            Some((_, name)) => f.write_str(name),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Errno {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        match ERRNOS.iter().find(|(_, name)| *name == text) {
+            Some((number, _)) => Ok(Self(*number)),
+            None => text.parse().map(Self).map_err(de::Error::custom),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_read_back() {
+        for bits in 0..=u8::MAX {
+            let text = serde_json::Value::from(TcpFlags(bits).to_string());
+            let read = TcpFlags::deserialize(text.clone()).map_err(|why| why.to_string());
+            assert_eq!(read, Ok(TcpFlags(bits)), "{text}");
+        }
+        assert_eq!(TcpFlags(0x12).to_string(), "SYN|ACK");
+        assert!(TcpFlags::deserialize(serde_json::Value::from("SYN|NAP")).is_err());
+    }
+}
