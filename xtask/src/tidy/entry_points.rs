@@ -1,0 +1,59 @@
+//! The entry points of the BPF programs say which prototype they rely on.
+
+use crate::tidy::file::{File, Finding};
+
+/// The attributes that make a function an entry point of the kernel's.
+const ENTRY_POINTS: [&str; 8] = [
+    "#[fentry",
+    "#[fexit",
+    "#[kprobe",
+    "#[kretprobe",
+    "#[raw_tracepoint",
+    "#[tracepoint",
+    "#[btf_tracepoint",
+    "#[iter",
+];
+
+/// The prototype that an entry point relies on, in its documentation.
+const PROTOTYPE: &str = "/// match-proto: ";
+
+/// Finds entry points whose documentation names no prototype.
+pub fn find(file: &File) -> Vec<Finding> {
+    if !file.path.starts_with("kaprobe-ebpf/src/") {
+        return Vec::new();
+    }
+    let is_entry_point = |line: &str| ENTRY_POINTS.iter().any(|it| line.starts_with(it));
+    let mut documented = false;
+    let mut findings = Vec::new();
+    for (number, line) in (1..).zip(file.text.lines()) {
+        if line.starts_with(PROTOTYPE) {
+            documented = true;
+        } else if is_entry_point(line) && !documented {
+            let what = format!("an entry point without `{PROTOTYPE}…`");
+            findings.push(Finding::new(&file.path, number, what));
+        } else if line.is_empty() {
+            documented = false;
+        }
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENTED: &str = "/// match-proto: fn f(sk)\n#[fentry]\npub fn f() {}";
+
+    #[test]
+    fn each_entry_point_without_a_prototype_is_found() {
+        let second = format!("{DOCUMENTED}\n\n#[kprobe]\npub fn g() {{}}");
+        for (path, text, found) in [
+            ("kaprobe-ebpf/src/main.rs", DOCUMENTED, 0),
+            ("kaprobe-ebpf/src/main.rs", "#[fentry]\npub fn f() {}", 1),
+            ("kaprobe-ebpf/src/main.rs", &second, 1),
+            ("kaprobe/src/trace.rs", "#[fentry]\npub fn f() {}", 0),
+        ] {
+            assert_eq!(find(&File::new(path, text)).len(), found, "{text}");
+        }
+    }
+}

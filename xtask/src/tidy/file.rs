@@ -1,0 +1,56 @@
+//! A file that is checked, and what is found in it.
+
+use std::fmt;
+
+use crate::tidy::lex;
+
+/// A file of the repository.
+pub struct File {
+    /// The path from the root of the repository.
+    pub path: String,
+    /// The text as people wrote it.
+    pub text: String,
+    /// The text of a Rust file, with blanks for comments and literals.
+    pub code: String,
+}
+
+impl File {
+    /// Reads the text as what the path says it is.
+    pub fn new(path: &str, text: &str) -> Self {
+        let code = if path.ends_with(".rs") {
+            lex::blank(text)
+        } else {
+            String::new()
+        };
+        Self {
+            path: path.to_owned(),
+            text: text.to_owned(),
+            code,
+        }
+    }
+}
+
+/// A departure from the invariants.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    path: String,
+    line: usize,
+    what: String,
+}
+
+impl Finding {
+    /// Something at a line of a file; lines count from 1.
+    pub fn new(path: &str, line: usize, what: impl Into<String>) -> Self {
+        Self {
+            path: path.to_owned(),
+            line,
+            what: what.into(),
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.path, self.line, self.what)
+    }
+}

@@ -1,0 +1,165 @@
+//! Rust source without comments and literals.
+//!
+//! The checks need no more of the language than that.
+
+/// A character can be part of a word.
+pub fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || (!c.is_ascii() && c.is_alphanumeric())
+}
+
+/// Puts blanks in the place of comments and literals. Every line keeps its number.
+pub fn blank(text: &str) -> String {
+    let mut code = String::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (length, is_code) = piece(rest);
+        let (piece, after) = rest.split_at(length);
+        if is_code {
+            code.push_str(piece);
+        } else {
+            push_blank(&mut code, piece);
+        }
+        rest = after;
+    }
+    code
+}
+
+fn push_blank(code: &mut String, piece: &str) {
+    for (at, line) in piece.split('\n').enumerate() {
+        if at > 0 {
+            code.push('\n');
+        }
+        code.push_str(&" ".repeat(line.len()));
+    }
+}
+
+/// The length of the next piece, and whether it is code.
+fn piece(rest: &str) -> (usize, bool) {
+    let word = word(rest);
+    let (prefix, after) = rest.split_at(word);
+    let literal = match prefix {
+        "" => comment(after)
+            .or_else(|| string(after))
+            .or_else(|| character(after)),
+        "b" | "c" => string(after).or_else(|| character(after)),
+        "r" | "br" | "cr" => raw_string(after),
+        _ => None,
+    };
+    match literal {
+        Some(length) => (word + length, false),
+        None if word == 0 => (marks(rest), true),
+        None => (word, true),
+    }
+}
+
+/// The length of the word at the start, 0 for none. `r#type` is one word.
+fn word(rest: &str) -> usize {
+    let length = |text: &str| text.len() - text.trim_start_matches(is_word).len();
+    match rest.strip_prefix("r#").map(length) {
+        Some(name) if name > 0 => name + 2,
+        _ => length(rest),
+    }
+}
+
+/// The length of what is neither a word nor a literal: one character at least.
+fn marks(rest: &str) -> usize {
+    let mut chars = rest.char_indices().skip(1);
+    let end = chars.find(|(_, c)| is_word(*c) || matches!(c, '"' | '\'' | '/'));
+    end.map_or(rest.len(), |(at, _)| at)
+}
+
+/// The length of the comment at the start.
+fn comment(rest: &str) -> Option<usize> {
+    if rest.starts_with("//") {
+        return Some(rest.find('\n').unwrap_or(rest.len()));
+    }
+    let mut at = rest.starts_with("/*").then_some(2)?;
+    let mut depth = 1;
+    while depth > 0 {
+        let Some(next) = rest[at..].find(['*', '/']) else {
+            return Some(rest.len());
+        };
+        at += next;
+        let step = match rest.get(at..at + 2) {
+            Some("/*") => 1,
+            Some("*/") => -1,
+            _ => 0,
+        };
+        depth += step;
+        at += if step == 0 { 1 } else { 2 };
+    }
+    Some(at)
+}
+
+/// The length of the string at the start, its prefix left aside.
+fn string(rest: &str) -> Option<usize> {
+    let mut at = rest.starts_with('"').then_some(1)?;
+    while let Some(next) = rest.get(at..).and_then(|rest| rest.find(['"', '\\'])) {
+        at += next + 1;
+        if rest[..at].ends_with('"') {
+            return Some(at);
+        }
+        // What is escaped ends nothing, were it a quote.
+        at += rest[at..].chars().next().map_or(0, char::len_utf8);
+    }
+    Some(rest.len())
+}
+
+/// The length of the raw string at the start, its prefix left aside.
+fn raw_string(rest: &str) -> Option<usize> {
+    let body = rest.trim_start_matches('#');
+    let hashes = &rest[..rest.len() - body.len()];
+    let body = body.strip_prefix('"')?;
+    let start = rest.len() - body.len();
+    let close = format!("\"{hashes}");
+    let end = body.find(&close).map(|at| start + at + close.len());
+    Some(end.unwrap_or(rest.len()))
+}
+
+/// The length of the character at the start. A lifetime is none.
+fn character(rest: &str) -> Option<usize> {
+    let body = rest.strip_prefix('\'')?;
+    let first = body.chars().next()?;
+    let shortest = if first == '\\' { 2 } else { first.len_utf8() };
+    let after = body.get(shortest..)?;
+    let end = if first == '\\' {
+        after.find('\'')?
+    } else {
+        after.starts_with('\'').then_some(0)?
+    };
+    Some(1 + shortest + end + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_and_literals_are_blank() {
+        for (text, code) in [
+            ("a // b", "a     "),
+            ("a /* b /* c */ d */ e", "a                   e"),
+            ("a /* b\nc */ d", "a     \n     d"),
+            ("a /*/ b */ c", "a          c"),
+            ("f(\"use x;\", y)", "f(        , y)"),
+            (r#"f("\"use", y)"#, "f(       , y)"),
+            (r#"f("\\", y)"#, "f(    , y)"),
+            ("f(\"a\nb\")", "f(  \n  )"),
+            (r##"f(r"\", y)"##, "f(    , y)"),
+            (r###"f(r#"a"b"#, y)"###, "f(        , y)"),
+            (r###"f(br##"a"#b"##, y)"###, "f(            , y)"),
+            ("f(b\"a\", c\"b\")", "f(    ,     )"),
+            (
+                "f('\"', '\\'', b'/', '\\u{1b}', x)",
+                "f(   ,     ,     ,         , x)",
+            ),
+            ("f::<'a, 'static>(x, '_')", "f::<'a, 'static>(x,    )"),
+            ("r#use + rr", "r#use + rr"),
+            ("bar\"b\"", "bar   "),
+            ("\"\u{4e2d}\" x", "      x"),
+            ("\"unclosed", "         "),
+        ] {
+            assert_eq!(blank(text), code, "{text}");
+        }
+    }
+}
