@@ -12,6 +12,8 @@ pub struct File {
     pub text: String,
     /// The text of a Rust file, with blanks for comments and literals.
     pub code: String,
+    /// The code, with blanks for the tests as well.
+    pub live: String,
 }
 
 impl File {
@@ -22,12 +24,24 @@ impl File {
         } else {
             String::new()
         };
+        let live = if is_test(path) {
+            String::new()
+        } else {
+            lex::without_tests(&code)
+        };
         Self {
             path: path.to_owned(),
             text: text.to_owned(),
             code,
+            live,
         }
     }
+}
+
+/// The whole file is a test, or serves tests alone.
+fn is_test(path: &str) -> bool {
+    let mut parts = path.split('/');
+    path == "kaprobe/src/sample.rs" || parts.any(|part| part == "tests" || part == "tests.rs")
 }
 
 /// A departure from the invariants.
@@ -52,5 +66,26 @@ impl Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}: {}", self.path, self.line, self.what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_are_told_by_their_path() {
+        for (path, test) in [
+            ("kaprobe/src/trace.rs", false),
+            ("kaprobe/src/sink/tests.rs", true),
+            ("kaprobe/src/sink/tests/csv.rs", true),
+            ("tests/cli.rs", true),
+            ("kaprobe/src/sample.rs", true),
+            ("kaprobe/src/sink/sample.rs", false),
+            ("xtask/src/test/mod.rs", false),
+        ] {
+            let live = File::new(path, "fn f() {}").live;
+            assert_eq!(live.is_empty(), test, "{path}");
+        }
     }
 }

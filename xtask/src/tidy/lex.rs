@@ -2,6 +2,9 @@
 //!
 //! The checks need no more of the language than that.
 
+/// The attribute of what is compiled for tests only.
+const FOR_TESTS: &str = "#[cfg(test)]";
+
 /// A character can be part of a word.
 pub fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || (!c.is_ascii() && c.is_alphanumeric())
@@ -22,6 +25,23 @@ pub fn blank(text: &str) -> String {
         rest = after;
     }
     code
+}
+
+/// Puts blanks in the place of the modules for tests. Every line keeps its number.
+///
+/// Such a module is a line `#[cfg(test)]` without indentation, and the module that begins
+/// in the next line.
+pub fn without_tests(code: &str) -> String {
+    let mut live = String::with_capacity(code.len());
+    let mut rest = code;
+    while let Some(start) = start_of_tests(rest) {
+        let end = start + length_of_item(&rest[start..]);
+        live.push_str(&rest[..start]);
+        push_blank(&mut live, &rest[start..end]);
+        rest = &rest[end..];
+    }
+    live.push_str(rest);
+    live
 }
 
 fn push_blank(code: &mut String, piece: &str) {
@@ -130,6 +150,41 @@ fn character(rest: &str) -> Option<usize> {
     Some(1 + shortest + end + 1)
 }
 
+/// Where the next module for tests begins: at its attribute.
+fn start_of_tests(code: &str) -> Option<usize> {
+    let mut at = 0;
+    let mut lines = code.split_inclusive('\n').peekable();
+    while let Some(line) = lines.next() {
+        let is_attribute = line.trim_end() == FOR_TESTS;
+        if is_attribute && lines.peek().is_some_and(|next| is_module(next)) {
+            return Some(at);
+        }
+        at += line.len();
+    }
+    None
+}
+
+fn is_module(line: &str) -> bool {
+    line.starts_with("mod ") || (line.starts_with("pub") && line.contains(" mod "))
+}
+
+/// The length of the item at the start: to its semicolon, or to its closing brace.
+fn length_of_item(code: &str) -> usize {
+    let mut depth = 0;
+    for (at, c) in code.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ';' => {}
+            _ => continue,
+        }
+        if depth == 0 {
+            return at + c.len_utf8();
+        }
+    }
+    code.len()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,6 +215,23 @@ mod tests {
             ("\"unclosed", "         "),
         ] {
             assert_eq!(blank(text), code, "{text}");
+        }
+    }
+
+    #[test]
+    fn tests_are_blank() {
+        let keeps = |code: &str| without_tests(code).split_whitespace().collect::<String>();
+        for (code, live) in [
+            ("a;\n#[cfg(test)]\nmod tests { x }\n", "a;"),
+            ("a;\n#[cfg(test)]\nmod tests { f() { x } }\nb;", "a;b;"),
+            ("#[cfg(test)]\nmod tests;\nb;", "b;"),
+            ("#[cfg(test)]\npub(crate) mod tests;\nb;", "b;"),
+            ("#[cfg(test)]\nconst A: B;\n", "#[cfg(test)]constA:B;"),
+            ("  #[cfg(test)]\n  mod tests;", "#[cfg(test)]modtests;"),
+            ("#[cfg(test)]\n\nmod tests;", "#[cfg(test)]modtests;"),
+        ] {
+            assert_eq!(keeps(code), live, "{code}");
+            assert_eq!(without_tests(code).len(), code.len());
         }
     }
 }

@@ -15,8 +15,10 @@ struct Rule {
 enum Part {
     /// All that is written there, comments too.
     Text,
-    /// The code.
+    /// The code, tests too.
     Code,
+    /// The code that is no test.
+    Live,
 }
 
 const RULES: &[Rule] = &[
@@ -65,6 +67,12 @@ const RULES: &[Rule] = &[
         why: "a sink writes records and knows nothing else",
     },
     Rule {
+        applies: |path| path.starts_with("kaprobe/src/") && path != "kaprobe/src/stderr.rs",
+        part: Part::Live,
+        words: &["eprint!", "eprintln!", "stderr()"],
+        why: "only kaprobe/src/stderr.rs writes to standard error",
+    },
+    Rule {
         applies: |path| {
             path.starts_with("kaprobe-ebpf/src/") && path != "kaprobe-ebpf/src/kernel.rs"
         },
@@ -96,6 +104,7 @@ pub fn find(file: &File) -> Vec<Finding> {
         let text = match rule.part {
             Part::Text => &file.text,
             Part::Code => &file.code,
+            Part::Live => &file.live,
         };
         let found = words(text, rule.words).into_iter().map(|(line, word)| {
             let what = format!("`{word}`: {}", rule.why);
@@ -158,6 +167,17 @@ mod tests {
             (correlate, "use std::{fs, io};", 2),
             (correlate, "let x = 1; // never std::fs", 0),
             (correlate, "let profs = now_or_never;", 0),
+            (trace, "eprintln!(); eprint!();", 2),
+            (trace, "writeln!(io::stderr(), \"x\")", 1),
+            (trace, "command.stderr(Stdio::null())", 0),
+            (
+                trace,
+                "#[cfg(test)]\nmod tests { fn f() { eprintln!() } }",
+                0,
+            ),
+            ("kaprobe/src/trace/tests.rs", "eprintln!();", 0),
+            ("kaprobe/src/stderr.rs", "eprintln!(); io::stderr()", 0),
+            ("xtask/src/process.rs", "io::stderr()", 0),
         ] {
             assert_eq!(find(&File::new(path, text)).len(), found, "{path}: {text}");
         }
