@@ -1,9 +1,18 @@
-//! Rust source without comments and literals.
+//! Rust source without comments and literals, and as tokens.
 //!
 //! The checks need no more of the language than that.
 
 /// The attribute of what is compiled for tests only.
 const FOR_TESTS: &str = "#[cfg(test)]";
+
+/// A word, `::`, or any other single character.
+#[derive(Clone, Copy, Debug)]
+pub struct Token<'a> {
+    /// The token as it is written.
+    pub text: &'a str,
+    /// The line it stands in; lines count from 1.
+    pub line: usize,
+}
 
 /// A character can be part of a word.
 pub fn is_word(c: char) -> bool {
@@ -42,6 +51,25 @@ pub fn without_tests(code: &str) -> String {
     }
     live.push_str(rest);
     live
+}
+
+/// Splits code into tokens. White space only parts them.
+pub fn tokens(code: &str) -> Vec<Token<'_>> {
+    let mut tokens = Vec::new();
+    for (line, text) in (1..).zip(code.lines()) {
+        let mut rest = text.trim_start();
+        while let Some(first) = rest.chars().next() {
+            let length = match word(rest) {
+                0 if rest.starts_with("::") => 2,
+                0 => first.len_utf8(),
+                length => length,
+            };
+            let (text, after) = rest.split_at(length);
+            tokens.push(Token { text, line });
+            rest = after.trim_start();
+        }
+    }
+    tokens
 }
 
 fn push_blank(code: &mut String, piece: &str) {
@@ -233,5 +261,16 @@ mod tests {
             assert_eq!(keeps(code), live, "{code}");
             assert_eq!(without_tests(code).len(), code.len());
         }
+    }
+
+    #[test]
+    fn tokens_are_words_and_marks() {
+        let code = "use a::{b_1,\n  r#c};\nx!(::y)";
+        let found: Vec<_> = tokens(code).iter().map(|it| (it.text, it.line)).collect();
+        let (first, rest) = found.split_at(6);
+        assert_eq!(first, ["use", "a", "::", "{", "b_1", ","].map(|it| (it, 1)));
+        let (second, third) = rest.split_at(3);
+        assert_eq!(second, ["r#c", "}", ";"].map(|it| (it, 2)));
+        assert_eq!(third, ["x", "!", "(", "::", "y", ")"].map(|it| (it, 3)));
     }
 }

@@ -1,19 +1,27 @@
 //! The invariants of the repository that a machine can check: `cargo xtask tidy`.
 //!
-//! Each kind has a file, whose `find` looks at one file.
+//! Each kind has a file, whose `find` looks at one file's text or at the whole tree.
 
+mod circles;
+mod crates;
 mod entry_points;
 mod file;
+mod imports;
 mod lex;
 mod lines;
+mod references;
 
 use std::process::Command;
 
 use anyhow::{Result, bail};
 
 use crate::process::{CommandExt, say};
+use crate::tidy::crates::Crate;
 use crate::tidy::file::{File, Finding};
 use crate::{ebpf, workspace};
+
+/// Where the sources of each crate lie.
+const CRATES: [&str; 3] = ["kaprobe/src/", "kaprobe-ebpf/src/", "xtask/src/"];
 
 /// Fails with every departure from the invariants, as `file:line: what`.
 pub fn check() -> Result<()> {
@@ -46,6 +54,9 @@ fn find(files: &[File]) -> Vec<Finding> {
     for file in files {
         findings.extend(lines::find(file));
         findings.extend(entry_points::find(file));
+    }
+    for folder in CRATES {
+        findings.extend(circles::find(&Crate::new(folder, files)));
     }
     findings.sort();
     findings
