@@ -33,7 +33,7 @@ enum Task {
     /// Pass every test: invariants, units, this host's kernel, and those of the matrix
     Test(test::Args),
     /// Check the invariants of the repository
-    Tidy,
+    Tidy(tidy::Args),
     /// Check the format, lint both targets, and do all that `test` does
     Ci(test::Args),
     /// Measure what kaprobe costs, beside bpftrace and programs that do nothing
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         Task::Ebpf(args) => ebpf::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Run(args) => run::run(&args),
         Task::Test(args) => test::run(&args),
-        Task::Tidy => tidy::check().map(|()| ExitCode::SUCCESS),
+        Task::Tidy(args) => tidy::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Ci(args) => ci::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Vm(args) => vm::run(&args),

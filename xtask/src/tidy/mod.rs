@@ -7,21 +7,46 @@ mod crates;
 mod entry_points;
 mod file;
 mod imports;
+mod layers;
 mod lex;
 mod lines;
+mod map;
 mod references;
 
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::process::{CommandExt, say};
 use crate::tidy::crates::Crate;
 use crate::tidy::file::{File, Finding};
+use crate::tidy::layers::{LAYERS, Layers};
 use crate::{ebpf, workspace};
 
+/// Where kaprobe's sources lie, whose modules have layers.
+const KAPROBE: &str = "kaprobe/src/";
+
 /// Where the sources of each crate lie.
-const CRATES: [&str; 3] = ["kaprobe/src/", "kaprobe-ebpf/src/", "xtask/src/"];
+const CRATES: [&str; 3] = [KAPROBE, "kaprobe-ebpf/src/", "xtask/src/"];
+
+/// Options of `cargo xtask tidy`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Write the map of the modules in CONTRIBUTING.md anew, then check
+    #[arg(long)]
+    write: bool,
+}
+
+/// Writes what is to be written, then checks.
+pub fn run(args: &Args) -> Result<()> {
+    if args.write {
+        let text = workspace::read(map::FILE)?;
+        let new = map::put(&text, LAYERS)
+            .with_context(|| format!("{} has no place for a map of the modules", map::FILE))?;
+        workspace::write(&workspace::root().join(map::FILE), new)?;
+    }
+    check()
+}
 
 /// Fails with every departure from the invariants, as `file:line: what`.
 pub fn check() -> Result<()> {
@@ -34,7 +59,7 @@ pub fn check() -> Result<()> {
     let files = files.collect::<Result<Vec<_>>>()?;
 
     let mut findings = ebpf::stale()?;
-    findings.extend(find(&files).iter().map(ToString::to_string));
+    findings.extend(find(&files, LAYERS).iter().map(ToString::to_string));
     if !findings.is_empty() {
         bail!("the repository is not tidy:\n  {}", findings.join("\n  "));
     }
@@ -49,15 +74,54 @@ fn is_ours(path: &str) -> bool {
 }
 
 /// All findings, in the order of files and lines.
-fn find(files: &[File]) -> Vec<Finding> {
-    let mut findings = Vec::new();
+fn find(files: &[File], layers: &Layers) -> Vec<Finding> {
+    let mut findings = Vec::from_iter(map::find(files, layers));
     for file in files {
         findings.extend(lines::find(file));
         findings.extend(entry_points::find(file));
     }
     for folder in CRATES {
-        findings.extend(circles::find(&Crate::new(folder, files)));
+        let krate = Crate::new(folder, files);
+        findings.extend(circles::find(&krate));
+        if folder == KAPROBE {
+            findings.extend(layers::find(&krate, layers));
+        }
     }
     findings.sort();
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_finding_is_told_in_order() {
+        let tree = [
+            ("kaprobe-ebpf/src/main.rs", "#[fentry]\npub fn f() {}"),
+            ("kaprobe/src/a.rs", "use crate::b::X;\npub struct Y;"),
+            ("kaprobe/src/b.rs", "use super::a;\npub struct Y; "),
+        ];
+        let files = tree.map(|(path, text)| File::new(path, text));
+        let places = find(&files, &[]).into_iter().map(|it| {
+            let said = it.to_string();
+            said.split_inclusive(' ')
+                .next()
+                .unwrap_or_default()
+                .trim_end()
+                .to_owned()
+        });
+        let places: Vec<_> = places.collect();
+        assert_eq!(
+            places,
+            [
+                "CONTRIBUTING.md:1:",          // no map
+                "kaprobe-ebpf/src/main.rs:1:", // no prototype
+                "kaprobe/src/a.rs:1:",         // a circle
+                "kaprobe/src/a.rs:1:",         // no row
+                "kaprobe/src/b.rs:1:",         // no row
+                "kaprobe/src/b.rs:2:",         // a trailing space
+            ]
+        );
+    }
 }
