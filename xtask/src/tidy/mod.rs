@@ -11,6 +11,7 @@ mod layers;
 mod lex;
 mod lines;
 mod map;
+mod names;
 mod references;
 
 use std::process::Command;
@@ -75,7 +76,8 @@ fn is_ours(path: &str) -> bool {
 
 /// All findings, in the order of files and lines.
 fn find(files: &[File], layers: &Layers) -> Vec<Finding> {
-    let mut findings = Vec::from_iter(map::find(files, layers));
+    let mut findings = names::find(files);
+    findings.extend(map::find(files, layers));
     for file in files {
         findings.extend(lines::find(file));
         findings.extend(entry_points::find(file));
@@ -120,6 +122,7 @@ mod tests {
                 "kaprobe/src/a.rs:1:",         // a circle
                 "kaprobe/src/a.rs:1:",         // no row
                 "kaprobe/src/b.rs:1:",         // no row
+                "kaprobe/src/b.rs:2:",         // `Y` again
                 "kaprobe/src/b.rs:2:",         // a trailing space
             ]
         );
