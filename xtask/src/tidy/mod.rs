@@ -13,6 +13,7 @@ mod lines;
 mod map;
 mod names;
 mod references;
+mod style;
 
 use std::process::Command;
 
@@ -81,6 +82,7 @@ fn find(files: &[File], layers: &Layers) -> Vec<Finding> {
     for file in files {
         findings.extend(lines::find(file));
         findings.extend(entry_points::find(file));
+        findings.extend(style::find(file));
     }
     for folder in CRATES {
         let krate = Crate::new(folder, files);
@@ -121,6 +123,7 @@ mod tests {
                 "kaprobe-ebpf/src/main.rs:1:", // no prototype
                 "kaprobe/src/a.rs:1:",         // a circle
                 "kaprobe/src/a.rs:1:",         // no row
+                "kaprobe/src/b.rs:1:",         // `use super::a`
                 "kaprobe/src/b.rs:1:",         // no row
                 "kaprobe/src/b.rs:2:",         // `Y` again
                 "kaprobe/src/b.rs:2:",         // a trailing space
