@@ -13,8 +13,13 @@ use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
 use crate::ebpf::toolchain::{BPF_LINKER, LINK_ARGS, pinned_rustc};
-use crate::ebpf::{DIGEST, OBJECT};
 use crate::workspace;
+
+/// The object that the repository keeps.
+pub const OBJECT: &str = "kaprobe/bpf/kaprobe.bpf.o";
+
+/// The list of what made it.
+pub const DIGEST: &str = "kaprobe/bpf/kaprobe.bpf.digest";
 
 const CRATE: &str = "kaprobe-ebpf";
 

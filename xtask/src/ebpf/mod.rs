@@ -13,18 +13,10 @@ use std::fs;
 use anyhow::{Context, Result, bail};
 
 pub use crate::ebpf::digest::stale;
-use crate::ebpf::toolchain::Toolchain;
+use crate::ebpf::digest::{DIGEST, OBJECT};
+use crate::ebpf::toolchain::{TARGET, TARGET_DIR, Toolchain};
 use crate::process::{CommandExt, say};
 use crate::workspace;
-
-const OBJECT: &str = "kaprobe/bpf/kaprobe.bpf.o";
-const DIGEST: &str = "kaprobe/bpf/kaprobe.bpf.digest";
-
-/// The cargo target folder of the BPF programs, in our cache.
-const TARGET_DIR: &str = "bpf";
-
-/// The target of the BPF programs: little-endian, as every host we support is.
-pub const TARGET: &str = "bpfel-unknown-none";
 
 /// Options of `cargo xtask ebpf`.
 #[derive(clap::Args)]

@@ -32,11 +32,12 @@ mod tests {
     use anyhow::Result;
     use object::{Object, ObjectSection};
 
-    use crate::{ebpf, workspace};
+    use crate::ebpf::digest::OBJECT;
+    use crate::workspace;
 
     #[test]
     fn the_kept_object_has_what_loaders_read_and_no_more() -> Result<()> {
-        let kept = std::fs::read(workspace::root().join(ebpf::OBJECT))?;
+        let kept = std::fs::read(workspace::root().join(OBJECT))?;
         let elf = object::File::parse(&*kept)?;
         for section in [
             ".BTF",

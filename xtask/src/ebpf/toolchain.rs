@@ -20,6 +20,12 @@ use crate::ebpf::{TARGET, TARGET_DIR};
 use crate::process::{CommandExt, say};
 use crate::workspace;
 
+/// The target of the BPF programs: little-endian, as every host we support is.
+pub const TARGET: &str = "bpfel-unknown-none";
+
+/// The cargo target folder of the BPF programs, in our cache.
+pub const TARGET_DIR: &str = "bpf";
+
 /// The version of bpf-linker that links the object.
 pub const BPF_LINKER: &str = "0.13.0";
 
