@@ -1,33 +1,16 @@
-//! The maps, and the counting of what they could not hold.
+//! The maps that user space fills in or reads, apart from the ring buffer, and the
+//! counting of what could not be delivered.
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     helpers::bpf_get_smp_processor_id,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, RingBuf},
+    maps::{Array, LpmTrie},
 };
 use kaprobe_ebpf::{
     config::{Learned, State},
     wire::counter,
 };
-
-use crate::running::Firing;
-
-/// Events on their way up; user space sets the size.
-#[map]
-pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
-
-/// Firings between entry and exit, one a CPU: user space sets the size.
-#[map]
-pub static FIRINGS: Array<Firing> = Array::with_max_entries(1, 0);
-
-/// The same on PREEMPT_RT, where there may be more: user space sets the size to suit.
-#[map]
-pub static FIRINGS_PREEMPTED: HashMap<u64, Firing> = HashMap::with_max_entries(1, 0);
-
-/// Sockets that an event has spoken of, by address.
-#[map]
-pub static SOCKETS: HashMap<u64, Known> = HashMap::with_max_entries(65_536, 0);
 
 /// What could not be delivered: for each CPU in turn, one count for each [`counter`].
 /// User space sets the size, and maps it into its memory: while a task looks a map up
@@ -68,16 +51,6 @@ pub static EITHER_PORTS: Array<u64> = Array::with_max_entries(1024, 0);
 /// Networks to keep on either side; IPv4 as ::ffff:0:0/96.
 #[map]
 pub static ADDRESSES: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(256, 0);
-
-/// What is remembered of a socket.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Known {
-    /// See [`kaprobe_ebpf::wire::Event::born_ns`].
-    pub born_ns: u64,
-    /// 1 while a probe that was reported may be unanswered.
-    pub probing: u64,
-}
 
 /// Adds one to a counter.
 #[inline(always)]

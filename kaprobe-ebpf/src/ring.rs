@@ -1,12 +1,34 @@
 //! The only module that writes the ring buffer, and that gives sockets their
 //! identity: both happen when an event goes up.
 
+use aya_ebpf::{
+    macros::map,
+    maps::{HashMap, RingBuf},
+};
 use kaprobe_ebpf::wire::{Event, VERSION, counter, flag, kind};
 
 use crate::{
     kernel::{clear, config, now_ns},
-    maps::{EVENTS, Known, SOCKETS, count},
+    maps::count,
 };
+
+/// Events on their way up; user space sets the size.
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
+
+/// Sockets that an event has spoken of, by address.
+#[map]
+static SOCKETS: HashMap<u64, Known> = HashMap::with_max_entries(65_536, 0);
+
+/// What is remembered of a socket.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Known {
+    /// See [`kaprobe_ebpf::wire::Event::born_ns`].
+    born_ns: u64,
+    /// 1 while a probe that was reported may be unanswered.
+    probing: u64,
+}
 
 /// Whether the mask asks for events of this kind.
 #[inline(always)]

@@ -4,7 +4,11 @@
 //! one, and has the CPU's place to itself. Not so on PREEMPT_RT, where a softirq can be
 //! preempted, and another run meanwhile.
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id};
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id},
+    macros::map,
+    maps::{Array, HashMap},
+};
 use kaprobe_ebpf::{
     config::key,
     wire::{Event, counter},
@@ -12,8 +16,16 @@ use kaprobe_ebpf::{
 
 use crate::{
     kernel::config,
-    maps::{FIRINGS, FIRINGS_PREEMPTED, count, state},
+    maps::{count, state},
 };
+
+/// Firings between entry and exit, one a CPU: user space sets the size.
+#[map]
+static FIRINGS: Array<Firing> = Array::with_max_entries(1, 0);
+
+/// The same on PREEMPT_RT, where there may be more: user space sets the size to suit.
+#[map]
+static FIRINGS_PREEMPTED: HashMap<u64, Firing> = HashMap::with_max_entries(1, 0);
 
 /// A firing between its entry and its exit.
 #[repr(C, align(64))]

@@ -10,7 +10,7 @@ use crate::support::cpu::OwnCpu;
 use crate::support::kaprobe::{ALL_EVENTS, Kaprobe, wait_until};
 use crate::support::netns::{self, Counters};
 
-/// How many sockets the table has room for (kaprobe-ebpf/src/maps.rs).
+/// How many sockets the table has room for (kaprobe-ebpf/src/ring.rs).
 const SOCKETS: u64 = 65_536;
 /// How many sockets come when it has none left. All die unanswered.
 const BEYOND: u32 = 20;
