@@ -1,13 +1,12 @@
 //! Which sockets user space asked for. Different filters add up to "and"; a filter
 //! that is not set costs nothing, since the verifier drops it.
 
-use aya_ebpf::maps::{Array, lpm_trie::Key};
+use aya_ebpf::maps::Array;
+use aya_ebpf::maps::lpm_trie::Key;
 use kaprobe_ebpf::config::{MAX_CGROUPS, MAX_NETNS, filter};
 
-use crate::{
-    kernel::{AF_INET6, Identity, ancestor_id, cgroup_of, config},
-    maps::{ADDRESSES, EITHER_PORTS, LOCAL_PORTS, REMOTE_PORTS},
-};
+use crate::kernel::{AF_INET6, Identity, ancestor_id, cgroup_of, config};
+use crate::maps::{ADDRESSES, EITHER_PORTS, LOCAL_PORTS, REMOTE_PORTS};
 
 /// Whether any filter is set.
 #[inline(always)]

@@ -3,21 +3,17 @@
 
 use aya_ebpf::EbpfContext;
 use aya_log_ebpf::debug;
-use kaprobe_ebpf::{
-    config::ABSENT,
-    wire::{Event, cause, counter, flag, kind},
-};
+use kaprobe_ebpf::config::ABSENT;
+use kaprobe_ebpf::wire::{Event, cause, counter, flag, kind};
 
-use crate::{
-    filter,
-    kernel::{
-        TCP_CLOSE, TCP_FIN_WAIT2, TCP_FLAG_RST, Unread, config, describe, dissect, is_gone, look,
-        look_again, name, now_ns, probes_out, socket_of, takes_probes_back, timer_of,
-    },
-    maps::{count, state},
-    ring::{send, send_answered, send_closed, send_closed_by, send_other, send_passive},
-    running::{self, Firing},
+use crate::filter;
+use crate::kernel::{
+    TCP_CLOSE, TCP_FIN_WAIT2, TCP_FLAG_RST, Unread, config, describe, dissect, is_gone, look,
+    look_again, name, now_ns, probes_out, socket_of, takes_probes_back, timer_of,
 };
+use crate::maps::{count, state};
+use crate::ring::{send, send_answered, send_closed, send_closed_by, send_other, send_passive};
+use crate::running::{self, Firing};
 
 /// How long after arming an exit without entry may still belong to a firing that
 /// began before: far longer than any softirq runs.

@@ -5,16 +5,13 @@
 //! so does a load from an address that is [`typed`] (`ex_handler_bpf`,
 //! arch/x86/net/bpf_jit_comp.c).
 
-use core::{ffi::c_void, mem::MaybeUninit};
+use core::ffi::c_void;
+use core::mem::MaybeUninit;
 
-use aya_ebpf::helpers::{
-    bpf_jiffies64, bpf_ktime_get_ns,
-    generated::{bpf_get_current_task, bpf_probe_read_kernel},
-};
-use kaprobe_ebpf::{
-    config::{ABSENT, Config, RDONLY_CAST},
-    wire::{Descriptor, Event, Snapshot, Socket, flag, kind},
-};
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel};
+use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
+use kaprobe_ebpf::config::{ABSENT, Config, RDONLY_CAST};
+use kaprobe_ebpf::wire::{Descriptor, Event, Snapshot, Socket, flag, kind};
 
 /// Set by user space before the programs are loaded.
 #[unsafe(no_mangle)]

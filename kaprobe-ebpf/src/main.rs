@@ -16,20 +16,20 @@ mod maps;
 mod ring;
 mod running;
 
-use core::{ffi::c_void, mem::MaybeUninit};
+use core::ffi::c_void;
+use core::mem::MaybeUninit;
 
-use aya_ebpf::{
-    bindings::seq_file,
-    helpers::generated::bpf_seq_write,
-    macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint},
-    programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
+use aya_ebpf::bindings::seq_file;
+use aya_ebpf::helpers::generated::bpf_seq_write;
+use aya_ebpf::macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint};
+use aya_ebpf::programs::{
+    FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext,
 };
-use kaprobe_ebpf::{
-    config::{ABSENT, Learned},
-    wire::{DESCRIPTOR_SIZE, SNAPSHOT_SIZE, Snapshot, VERSION},
-};
+use kaprobe_ebpf::config::{ABSENT, Learned};
+use kaprobe_ebpf::wire::{DESCRIPTOR_SIZE, SNAPSHOT_SIZE, Snapshot, VERSION};
 
-use crate::{kernel::config, maps::state};
+use crate::kernel::config;
+use crate::maps::state;
 
 /// match-proto: fn tcp_keepalive_timer(t)
 #[fentry]

@@ -1,16 +1,12 @@
 //! The maps that user space fills in or reads, apart from the ring buffer, and the
 //! counting of what could not be delivered.
 
-use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
-    helpers::bpf_get_smp_processor_id,
-    macros::map,
-    maps::{Array, LpmTrie},
-};
-use kaprobe_ebpf::{
-    config::{Learned, State},
-    wire::counter,
-};
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, LpmTrie};
+use kaprobe_ebpf::config::{Learned, State};
+use kaprobe_ebpf::wire::counter;
 
 /// What could not be delivered: for each CPU in turn, one count for each [`counter`].
 /// User space sets the size, and maps it into its memory: while a task looks a map up

@@ -1,16 +1,12 @@
 //! The only module that writes the ring buffer, and that gives sockets their
 //! identity: both happen when an event goes up.
 
-use aya_ebpf::{
-    macros::map,
-    maps::{HashMap, RingBuf},
-};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{HashMap, RingBuf};
 use kaprobe_ebpf::wire::{Event, VERSION, counter, flag, kind};
 
-use crate::{
-    kernel::{clear, config, now_ns},
-    maps::count,
-};
+use crate::kernel::{clear, config, now_ns};
+use crate::maps::count;
 
 /// Events on their way up; user space sets the size.
 #[map]

@@ -4,20 +4,14 @@
 //! one, and has the CPU's place to itself. Not so on PREEMPT_RT, where a softirq can be
 //! preempted, and another run meanwhile.
 
-use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id},
-    macros::map,
-    maps::{Array, HashMap},
-};
-use kaprobe_ebpf::{
-    config::key,
-    wire::{Event, counter},
-};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap};
+use kaprobe_ebpf::config::key;
+use kaprobe_ebpf::wire::{Event, counter};
 
-use crate::{
-    kernel::config,
-    maps::{count, state},
-};
+use crate::kernel::config;
+use crate::maps::{count, state};
 
 /// Firings between entry and exit, one a CPU: user space sets the size.
 #[map]

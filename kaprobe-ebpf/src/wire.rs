@@ -46,7 +46,7 @@ pub mod kind {
     pub const COUNT: u16 = 14;
 
     /// No event, and never in the ring buffer: a socket as it is, in a
-    /// [`super::Snapshot`].
+    /// [`crate::wire::Snapshot`].
     pub const SNAPSHOT: u16 = u16::MAX;
 }
 
@@ -315,7 +315,7 @@ impl Event {
 /// The first [`kind::COUNT`] of them count events of that kind for which the ring
 /// buffer had no room.
 pub mod counter {
-    use super::kind;
+    use crate::wire::kind;
 
     /// Firings not followed because the table of running firings was full.
     pub const FIRING_UNTRACKED: u32 = kind::COUNT as u32;
@@ -325,7 +325,7 @@ pub mod counter {
     /// exit then cannot tell a missed entry from one filtered out.
     pub const ENTRY_MISSED: u32 = FIRING_UNTRACKED + 2;
     /// Events of sockets that the full table of known sockets had no room for.
-    /// They are delivered, with [`super::flag::UNTRACKED`].
+    /// They are delivered, with [`crate::wire::flag::UNTRACKED`].
     pub const SOCKET_UNTRACKED: u32 = FIRING_UNTRACKED + 3;
     /// How many counters there are.
     pub const COUNT: u32 = FIRING_UNTRACKED + 4;
