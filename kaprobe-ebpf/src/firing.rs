@@ -33,7 +33,8 @@ pub fn enter<C: EbpfContext>(ctx: &C, timer: u64) {
     if !armed() || !filter::keeps(&Unread(sk)) {
         return;
     }
-    let Some(firing) = running::begin(timer) else {
+    // SAFETY: the only reference to a firing in this function.
+    let Some(firing) = (unsafe { running::begin(timer) }) else {
         count(counter::FIRING_UNTRACKED);
         if config!(debug) != 0 {
             debug!(ctx, "no room for a firing of socket {:x}", sk);
@@ -55,7 +56,8 @@ pub fn enter<C: EbpfContext>(ctx: &C, timer: u64) {
 /// The timer's function has run. `timer` is 0 where the hook does not know it.
 #[inline(always)]
 pub fn exit<C: EbpfContext>(ctx: &C, timer: u64) {
-    let Some(firing) = running::find(timer) else {
+    // SAFETY: the only reference to a firing in this function.
+    let Some(firing) = (unsafe { running::find(timer) }) else {
         let armed_ns = state!(armed_ns);
         if !filter::any() && armed_ns != 0 && now_ns() > armed_ns + ARMING_NS {
             count(counter::ENTRY_MISSED);
@@ -106,7 +108,8 @@ pub fn reset(sk: u64, reason: u32) {
     };
     let mut firing_ns = 0;
     let mut in_timer = 0;
-    if let Some(firing) = running(sk) {
+    // SAFETY: the only reference to a firing in this function.
+    if let Some(firing) = unsafe { running(sk) } {
         firing_ns = firing.event.mono_ns;
         in_timer = flag::RESET_IN_TIMER;
         firing.event.firing_ns = firing_ns;
@@ -170,7 +173,8 @@ pub fn destroy(sk: u64) {
     if !armed() {
         return;
     }
-    if let Some(firing) = running(sk) {
+    // SAFETY: the only reference to a firing in this function.
+    if let Some(firing) = unsafe { running(sk) } {
         // The firing speaks first; its exit sends the end. It is named while it is there.
         firing.destroyed = 1;
         name(sk, &mut firing.event);
@@ -180,9 +184,14 @@ pub fn destroy(sk: u64) {
 }
 
 /// The firing that runs on this socket in this context, if one does.
+///
+/// # Safety
+///
+/// The program must hold no other reference to a firing.
 #[inline(always)]
-fn running(sk: u64) -> Option<&'static mut Firing> {
-    running::find(timer_of(sk))
+unsafe fn running(sk: u64) -> Option<&'static mut Firing> {
+    // SAFETY: the caller promises the same.
+    unsafe { running::find(timer_of(sk)) }
 }
 
 /// Which outcome the values before and after prove.

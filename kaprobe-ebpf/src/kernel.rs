@@ -60,63 +60,124 @@ const UPID_SIZE: u64 = 16;
 const SOCK_DEAD: u64 = 1 << 0;
 const SOCK_KEEPOPEN: u64 = 1 << 3;
 
-/// Reads `size` bytes at `base + offset` to where they belong: the programs' stack
-/// is 512 bytes, too small for copies.
+/// A type that can be read from any memory.
+///
+/// # Safety
+///
+/// Any bytes must be a value of the type.
+unsafe trait Plain: Copy + Default {}
+
+// SAFETY: an integer.
+unsafe impl Plain for u8 {}
+// SAFETY: an integer.
+unsafe impl Plain for u16 {}
+// SAFETY: an integer.
+unsafe impl Plain for u32 {}
+// SAFETY: an integer.
+unsafe impl Plain for u64 {}
+// SAFETY: integers.
+unsafe impl Plain for [u8; 16] {}
+// SAFETY: an integer. The verifier refuses a program that loads from an address whose
+// type it does not know, so a number that is not a pointer does no harm.
+unsafe impl Plain for Tracked {}
+// SAFETY: as for `Tracked`.
+unsafe impl Plain for Typed {}
+
+/// Reads a `T` at `base + offset` into its final place: the programs' stack has 512
+/// bytes, too few for copies.
 #[inline(always)]
-fn read_into(to: *mut u8, size: u32, base: u64, offset: u32) {
-    // SAFETY: `to` has room for `size` bytes, as every caller here sees to. The
-    // helper checks the address it reads itself.
-    unsafe { bpf_probe_read_kernel(to.cast(), size, (base + offset as u64) as *const c_void) };
+fn read_into<T: Plain>(to: &mut T, base: u64, offset: u32) {
+    let from = (base + offset as u64) as *const c_void;
+    // SAFETY: `to` has room for a `T`, and any bytes are a `T`. The helper itself checks
+    // the address that it reads.
+    unsafe { bpf_probe_read_kernel((&raw mut *to).cast(), size_of::<T>() as u32, from) };
 }
 
 /// Reads a `T` at `base + offset`.
 #[inline(always)]
-fn read<T: Copy + Default>(base: u64, offset: u32) -> T {
+fn read<T: Plain>(base: u64, offset: u32) -> T {
     let mut value = T::default();
-    read_into((&raw mut value).cast(), size_of::<T>() as u32, base, offset);
+    read_into(&mut value, base, offset);
     value
 }
 
-/// Tells the verifier what an address is of, where it can be told. It then lets
-/// [`load`] do without a helper; the call itself is no more than a move
+/// An address whose type the verifier tracks on every kernel: the context of an
+/// iterator, or a pointer that a load from a tracked address gave.
+#[derive(Clone, Copy, Default)]
+struct Tracked(u64);
+
+impl Tracked {
+    /// # Safety
+    ///
+    /// The verifier must know the type of what lies at `address`.
+    #[inline(always)]
+    unsafe fn assume(address: u64) -> Self {
+        Self(address)
+    }
+
+    /// Loads a `T` at an offset from the address.
+    #[inline(always)]
+    fn load<T: Plain>(self, offset: u32) -> T {
+        let place = (self.0 + offset as u64) as *const T;
+        // SAFETY: the verifier knows what lies there, and any bytes are a `T`. The load
+        // may fault, and then gives zeroes.
+        unsafe { place.read_volatile() }
+    }
+}
+
+/// An address whose type the verifier knows wherever the kernel has `bpf_rdonly_cast`:
+/// it is from [`typed`], or a load from such an address gave it.
+#[derive(Clone, Copy, Default)]
+pub struct Typed(u64);
+
+impl Typed {
+    /// # Safety
+    ///
+    /// The verifier must know the type of what lies at `address`, or the kernel must have
+    /// no `bpf_rdonly_cast`.
+    #[inline(always)]
+    unsafe fn assume(address: u64) -> Self {
+        Self(address)
+    }
+
+    /// The address `offset` bytes further on.
+    #[inline(always)]
+    fn plus(self, offset: u32) -> Self {
+        Self(self.0 + offset as u64)
+    }
+}
+
+/// Tells the verifier the type of what lies at an address, where the kernel can be told.
+/// It then lets [`load`] do without a helper; the call itself is no more than a move
 /// (`fixup_kfunc_call`, kernel/bpf/verifier.c).
 #[inline(always)]
-fn typed(address: u64, structure: u32) -> u64 {
+fn typed(address: u64, structure: u32) -> Typed {
     if structure == ABSENT {
-        return address;
+        return Typed(address);
     }
     // SAFETY: never called as what it is: see `RDONLY_CAST`.
     let rdonly_cast: extern "C" fn(u64, u32) -> u64 =
         unsafe { core::mem::transmute(RDONLY_CAST as usize) };
-    rdonly_cast(address, structure)
+    Typed(rdonly_cast(address, structure))
 }
 
 /// A socket's address, [`typed`]. What lies past a minisock's end is not its own.
 #[inline(always)]
-fn tcp_sock(sk: u64) -> u64 {
+fn tcp_sock(sk: u64) -> Typed {
     typed(sk, config!(types.tcp_sock))
 }
 
-/// Loads a `T` at `base + offset`. `base` is [`typed`], or was loaded from what is.
+/// Loads a `T` at `base + offset`.
 #[inline(always)]
-fn load<T: Copy + Default>(base: u64, offset: u32) -> T {
+fn load<T: Plain>(base: Typed, offset: u32) -> T {
     if config!(types.rdonly_cast) == ABSENT {
-        return read(base, offset);
+        return read(base.0, offset);
     }
-    follow(base, offset)
+    // SAFETY: this kernel has `bpf_rdonly_cast`, so the verifier knows the type.
+    unsafe { Tracked::assume(base.0) }.load(offset)
 }
 
-/// The same where the kernel has typed `base` itself: an iterator's context, and what is
-/// reached from there.
-#[inline(always)]
-fn follow<T: Copy>(base: u64, offset: u32) -> T {
-    let place = (base + offset as u64) as *const T;
-    // SAFETY: the verifier has seen what lies there, and the load may fault.
-    unsafe { place.read_volatile() }
-}
-
-/// The member at an offset of [`Config::offsets`], of an address that is [`typed`], or
-/// was loaded from what is.
+/// The member at an offset of [`Config::offsets`], of a [`Typed`] address.
 macro_rules! member {
     ($base:expr, $offset:ident) => {
         load($base, config!(offsets.$offset))
@@ -180,10 +241,16 @@ pub fn timer_of(sk: u64) -> u64 {
     sk + config!(offsets.timer) as u64
 }
 
+/// The keepalive timer of a socket, to load from.
+#[inline(always)]
+fn timer_in(sk: Typed) -> Typed {
+    sk.plus(config!(offsets.timer))
+}
+
 /// The function that a timer calls.
 #[inline(always)]
 pub fn timer_function(timer: u64) -> u64 {
-    member!(timer_of(tcp_sock(socket_of(timer))), timer_function)
+    member!(timer_in(tcp_sock(socket_of(timer))), timer_function)
 }
 
 /// The socket's cookie, 0 where none was made.
@@ -195,7 +262,7 @@ pub fn cookie(sk: u64) -> u64 {
 /// The keepalive time and interval of the socket's netns, jiffies.
 #[inline(always)]
 pub fn sysctls(sk: u64) -> (u32, u32) {
-    let net: u64 = member!(tcp_sock(sk), skc_net);
+    let net: Typed = member!(tcp_sock(sk), skc_net);
     (
         member!(net, net_keepalive_time),
         member!(net, net_keepalive_intvl),
@@ -260,7 +327,7 @@ impl Identity for Unread {
 
     #[inline(always)]
     fn netns(&self) -> u32 {
-        let net: u64 = member!(tcp_sock(self.0), skc_net);
+        let net: Typed = member!(tcp_sock(self.0), skc_net);
         member!(net, net_inum)
     }
 }
@@ -312,7 +379,7 @@ pub fn identify(sk: u64, socket: &mut Socket) {
 
 /// An IPv6 address.
 #[inline(always)]
-fn v6(sk: u64, offset: u32) -> [u8; 16] {
+fn v6(sk: Typed, offset: u32) -> [u8; 16] {
     let halves: [u64; 2] = [load(sk, offset), load(sk, offset + 8)];
     // SAFETY: integers of the same size.
     unsafe { core::mem::transmute(halves) }
@@ -344,8 +411,8 @@ pub fn dissect(sk: u64, skb: u64, event: &mut Event) {
 
     let ip_bytes = if read::<u8>(ip, 0) >> 4 == 6 {
         socket.family = AF_INET6;
-        read_into(socket.raddr.as_mut_ptr(), 16, ip, 8);
-        read_into(socket.laddr.as_mut_ptr(), 16, ip, 24);
+        read_into(&mut socket.raddr, ip, 8);
+        read_into(&mut socket.laddr, ip, 24);
         event.segment_ttl = read(ip, 7);
         40 + u16::from_be(read(ip, 4)) as u64
     } else {
@@ -443,7 +510,7 @@ pub fn look(sk: u64, event: &mut Event) {
     event.rcv_tstamp = member!(sk, rcv_tstamp);
     event.lsndtime = member!(sk, lsndtime);
     event.err = member!(sk, sk_err);
-    event.expires = member!(timer_of(sk), timer_expires);
+    event.expires = member!(timer_in(sk), timer_expires);
     event.state_after = event.state;
     event.probes_out_after = event.probes_out;
     event.expires_after = event.expires;
@@ -452,12 +519,12 @@ pub fn look(sk: u64, event: &mut Event) {
 
 /// The socket's own settings, and those of its netns.
 #[inline(always)]
-fn settings(sk: u64, event: &mut Event) {
+fn settings(sk: Typed, event: &mut Event) {
     event.keepalive_time = member!(sk, keepalive_time);
     event.keepalive_intvl = member!(sk, keepalive_intvl);
     event.user_timeout = member!(sk, icsk_user_timeout);
     event.keepalive_probes = member!(sk, keepalive_probes => u8) as u32;
-    let net: u64 = member!(sk, skc_net);
+    let net: Typed = member!(sk, skc_net);
     event.sysctl_time = member!(net, net_keepalive_time);
     event.sysctl_intvl = member!(net, net_keepalive_intvl);
     event.sysctl_probes = if config!(offsets.net_keepalive_probes_size) == 1 {
@@ -469,11 +536,11 @@ fn settings(sk: u64, event: &mut Event) {
 
 /// The [`flag`]s that the socket's own members tell.
 #[inline(always)]
-fn flags(sk: u64) -> u16 {
+fn flags(sk: Typed) -> u16 {
     let bits: u64 = member!(sk, sk_flags);
     let owned: u32 = member!(sk, sk_lock_owned);
     // `tcp_write_queue_empty`: the list head points to itself.
-    let queue = sk + config!(offsets.sk_write_queue) as u64;
+    let queue = sk.plus(config!(offsets.sk_write_queue));
     let first: u64 = load(queue, 0);
     let mut flags = 0;
     if bits & SOCK_DEAD != 0 {
@@ -485,7 +552,7 @@ fn flags(sk: u64) -> u16 {
     if owned != 0 {
         flags |= flag::OWNED;
     }
-    if first != queue {
+    if first != queue.0 {
         flags |= flag::WRITE_QUEUE;
     }
     flags
@@ -496,7 +563,7 @@ fn flags(sk: u64) -> u16 {
 #[inline(always)]
 pub fn look_again(sk: u64, event: &mut Event) {
     let sk = tcp_sock(sk);
-    let timer = timer_of(sk);
+    let timer = timer_in(sk);
     let pprev: u64 = member!(timer, timer_pprev);
     if pprev != 0 {
         event.flags |= flag::PENDING_AFTER;
@@ -529,37 +596,42 @@ pub fn iterated(ctx: *mut c_void) -> u64 {
 ///
 /// The context has a task, a descriptor and a file: what `bpf_iter_task_file` takes,
 /// kernel/bpf/task_iter.c. At the end it has none.
+///
+/// # Safety
+///
+/// `ctx` must be the context of a program of iter/task_file.
 #[inline(always)]
-pub fn descriptor(ctx: *mut c_void) -> Option<Descriptor> {
-    // Typed as they come, on every kernel.
-    let (task, file): (u64, u64) = (follow(ctx as u64, 8), follow(ctx as u64, 24));
-    if task == 0 || file == 0 {
+pub unsafe fn descriptor(ctx: *mut c_void) -> Option<Descriptor> {
+    // SAFETY: the verifier knows the type of its program's context.
+    let ctx = unsafe { Tracked::assume(ctx as u64) };
+    let (task, file): (Tracked, Tracked) = (ctx.load(8), ctx.load(24));
+    if task.0 == 0 || file.0 == 0 {
         return None;
     }
-    let inode: u64 = follow(file, config!(offsets.descriptors.file_inode));
-    let mode: u16 = follow(inode, config!(offsets.descriptors.inode_mode));
+    let inode: Tracked = file.load(config!(offsets.descriptors.file_inode));
+    let mode: u16 = inode.load(config!(offsets.descriptors.inode_mode));
     if mode & S_IFMT != S_IFSOCK {
         return None;
     }
     // One that was bound to a path and opened with O_PATH is a file of another system.
-    let sb: u64 = follow(inode, config!(offsets.descriptors.inode_sb));
-    let magic: u64 = follow(sb, config!(offsets.descriptors.sb_magic));
-    let leader: u64 = follow(task, config!(offsets.descriptors.task_group_leader));
-    if magic != SOCKFS_MAGIC || leader != task {
+    let sb: Tracked = inode.load(config!(offsets.descriptors.inode_sb));
+    let magic: u64 = sb.load(config!(offsets.descriptors.sb_magic));
+    let leader: u64 = task.load(config!(offsets.descriptors.task_group_leader));
+    if magic != SOCKFS_MAGIC || leader != task.0 {
         return None;
     }
     // SAFETY: a helper without arguments.
     let reader = unsafe { bpf_get_current_task() };
     let reader: u64 = probe!(reader, descriptors.task_thread_pid);
     let level: u32 = probe!(reader, descriptors.pid_level);
-    let pid: u64 = follow(task, config!(offsets.descriptors.task_thread_pid));
+    let pid: u64 = task.load(config!(offsets.descriptors.task_thread_pid));
     // A `upid` for each pid namespace that it is in, the outermost first; the iterator
     // tells of none that is not in the reader's.
     let upid = pid + level as u64 * UPID_SIZE;
     Some(Descriptor {
-        inode: follow(inode, config!(offsets.descriptors.inode_ino)),
+        inode: inode.load(config!(offsets.descriptors.inode_ino)),
         pid: probe!(upid, descriptors.pid_numbers),
-        fd: follow(ctx as u64, 16),
+        fd: ctx.load(16),
     })
 }
 
@@ -613,9 +685,9 @@ fn inode(sk: u64) -> u64 {
 
 /// The cgroup v2 that the socket was made in; 0 where unknown.
 #[inline(always)]
-pub fn cgroup_of(sk: u64) -> u64 {
+pub fn cgroup_of(sk: u64) -> Typed {
     if config!(offsets.sk_cgrp) == ABSENT {
-        return 0;
+        return Typed(0);
     }
     if config!(offsets.sk_cgrp_tagged) == 0 {
         return member!(tcp_sock(sk), sk_cgrp);
@@ -623,30 +695,32 @@ pub fn cgroup_of(sk: u64) -> u64 {
     // 5.10: `sock_cgroup_ptr`, include/linux/cgroup.h: the low bits say that no
     // pointer is held, and the socket then counts to the root.
     let tagged: u64 = probe!(sk, sk_cgrp);
-    if tagged & 3 == 0 { tagged } else { 0 }
+    let cgroup = if tagged & 3 == 0 { tagged } else { 0 };
+    // SAFETY: a kernel that tags the value has no `bpf_rdonly_cast`, which came with 6.2.
+    unsafe { Typed::assume(cgroup) }
 }
 
 /// The id of a cgroup: its directory's inode number.
 #[inline(always)]
-fn cgroup_id(cgroup: u64) -> u64 {
-    if cgroup == 0 {
+fn cgroup_id(cgroup: Typed) -> u64 {
+    if cgroup.0 == 0 {
         return 0;
     }
-    let kn: u64 = member!(cgroup, cgroup_kn);
+    let kn: Typed = member!(cgroup, cgroup_kn);
     member!(kn, kn_id)
 }
 
 /// The id of the cgroup's ancestor at `level`, itself included; 0 where it lies
 /// above that level.
 #[inline(always)]
-pub fn ancestor_id(cgroup: u64, level: u32) -> u64 {
-    if cgroup == 0 || member!(cgroup, cgroup_level => u32) < level {
+pub fn ancestor_id(cgroup: Typed, level: u32) -> u64 {
+    if cgroup.0 == 0 || member!(cgroup, cgroup_level => u32) < level {
         return 0;
     }
     let slot = level * 8;
     if config!(offsets.cgroup_ancestors) != ABSENT {
-        let ancestor = read(cgroup, config!(offsets.cgroup_ancestors) + slot);
+        let ancestor = read(cgroup.0, config!(offsets.cgroup_ancestors) + slot);
         return cgroup_id(typed(ancestor, config!(types.cgroup)));
     }
-    read(cgroup, config!(offsets.cgroup_ancestor_ids) + slot)
+    read(cgroup.0, config!(offsets.cgroup_ancestor_ids) + slot)
 }

@@ -192,9 +192,13 @@ pub fn destroy_tracepoint(ctx: RawTracePointContext) -> i32 {
 /// for iterators.
 ///
 /// match-proto: fn bpf_iter_tcp(meta, sk_common, uid)
+///
+/// # Safety
+///
+/// The kernel calls it, with the context of an iterator over sockets.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
-pub extern "C" fn sockets(ctx: *mut c_void) -> i32 {
+pub unsafe extern "C" fn sockets(ctx: *mut c_void) -> i32 {
     let sk = kernel::iterated(ctx);
     if sk == 0 {
         return 0;
@@ -208,7 +212,8 @@ pub extern "C" fn sockets(ctx: *mut c_void) -> i32 {
         return 0;
     }
     snapshot.event.version = VERSION;
-    // SAFETY: integers without padding, all of them set.
+    // SAFETY: the context is the kernel's. A snapshot is integers without padding, all of
+    // them set.
     unsafe { write(ctx, (&raw const *snapshot).cast(), SNAPSHOT_SIZE) };
     0
 }
@@ -216,11 +221,17 @@ pub extern "C" fn sockets(ctx: *mut c_void) -> i32 {
 /// Writes one [`Descriptor`] for each descriptor of a process that refers to a socket.
 ///
 /// match-proto: fn bpf_iter_task_file(meta, task, fd, file)
+///
+/// # Safety
+///
+/// The kernel calls it, with the context of an iterator over descriptors.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
-pub extern "C" fn descriptors(ctx: *mut c_void) -> i32 {
-    if let Some(descriptor) = kernel::descriptor(ctx) {
-        // SAFETY: integers without padding, all of them set.
+pub unsafe extern "C" fn descriptors(ctx: *mut c_void) -> i32 {
+    // SAFETY: the context is the kernel's.
+    if let Some(descriptor) = unsafe { kernel::descriptor(ctx) } {
+        // SAFETY: the context is the kernel's. A descriptor is integers without padding,
+        // all of them set.
         unsafe { write(ctx, (&raw const descriptor).cast(), DESCRIPTOR_SIZE) };
     }
     0
@@ -228,13 +239,18 @@ pub extern "C" fn descriptors(ctx: *mut c_void) -> i32 {
 
 /// Writes so many bytes to where an iterator is read. What found no room is asked for
 /// again: `bpf_seq_read`, kernel/bpf/bpf_iter.c.
+///
+/// # Safety
+///
+/// `ctx` must be the context of an iterator's program, and `size` bytes must lie at
+/// `from`, all of them set.
 #[inline(always)]
 unsafe fn write(ctx: *mut c_void, from: *const c_void, size: usize) {
     // SAFETY: the context of any iterator starts with a pointer to `bpf_iter_meta`, and
     // that with one to the `seq_file` (include/linux/bpf.h); the verifier knows both
     // types, and asks for exactly these reads.
     let seq = unsafe { ctx.cast::<*const *mut seq_file>().read().read() };
-    // SAFETY: the caller sees to it that so many bytes are there.
+    // SAFETY: the caller promises that `size` bytes are there.
     unsafe { bpf_seq_write(seq, from, size as u32) };
 }
 

@@ -102,16 +102,18 @@ pub fn send_answered(sk: u64, fill: impl FnOnce(&mut Event) -> bool) {
     };
     // SAFETY: a value of a preallocated map stays mapped while programs run, and the
     // socket's lock keeps its timer and its segments apart.
-    let known = unsafe { &mut *known };
-    if known.probing == 0 {
+    if unsafe { (*known).probing } == 0 {
         return;
     }
     reserve(kind::ANSWERED, |event| {
         let answered = fill(event);
         if answered {
-            event.born_ns = known.born_ns;
-            // Told once. Where there was no room for it, the next firing tells.
-            known.probing = 0;
+            // SAFETY: as above.
+            unsafe {
+                event.born_ns = (*known).born_ns;
+                // Told once. Where there was no room for it, the next firing tells.
+                (*known).probing = 0;
+            }
         }
         answered
     });

@@ -42,12 +42,18 @@ static EMPTY: Firing = Firing {
 
 /// A place for the firing that begins. `event` is what it was when the place was last
 /// used.
+///
+/// # Safety
+///
+/// The program must hold no other reference to a firing.
 #[inline(always)]
-pub fn begin(timer: u64) -> Option<&'static mut Firing> {
+pub unsafe fn begin(timer: u64) -> Option<&'static mut Firing> {
     let firing = if config!(preempt_rt) == 0 {
-        of_this_cpu()?
+        // SAFETY: the caller promises the same.
+        unsafe { of_this_cpu() }?
     } else {
-        begin_preempted(timer)?
+        // SAFETY: likewise.
+        unsafe { begin_preempted(timer) }?
     };
     if firing.timer != 0 {
         // Left by a firing whose exit was missed.
@@ -60,40 +66,58 @@ pub fn begin(timer: u64) -> Option<&'static mut Firing> {
 
 /// The firing that this context runs, if it runs one. `timer` is 0 where the hook does
 /// not know it.
+///
+/// # Safety
+///
+/// The program must hold no other reference to a firing.
 #[inline(always)]
-pub fn find(timer: u64) -> Option<&'static mut Firing> {
+pub unsafe fn find(timer: u64) -> Option<&'static mut Firing> {
     let firing = if config!(preempt_rt) == 0 {
-        of_this_cpu()?
+        // SAFETY: the caller promises the same.
+        unsafe { of_this_cpu() }?
     } else {
-        preempted(key_of(timer))?
+        // SAFETY: likewise.
+        unsafe { preempted(key_of(timer)) }?
     };
     let is_it = firing.timer != 0 && (timer == 0 || timer == firing.timer);
     is_it.then_some(firing)
 }
 
-/// Gives a firing's place back.
+/// Gives a firing's place back, and takes the last reference to it.
 #[inline(always)]
-pub fn end(firing: &mut Firing) {
+pub fn end(firing: &'static mut Firing) {
     let timer = core::mem::take(&mut firing.timer);
     if config!(preempt_rt) != 0 {
         let _gone_already = FIRINGS_PREEMPTED.remove(key_of(timer));
     }
 }
 
+/// The place of this CPU's firing.
+///
+/// # Safety
+///
+/// The program must hold no other reference to it.
 #[inline(always)]
-fn of_this_cpu() -> Option<&'static mut Firing> {
+unsafe fn of_this_cpu() -> Option<&'static mut Firing> {
     // SAFETY: a helper without arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     let firing = FIRINGS.get_ptr_mut(cpu)?;
     // SAFETY: a value of an array is there as long as the map. It is this CPU's own,
-    // and is written by timers only, and by what they call.
+    // and is written by timers only, and by what they call; the caller promises that
+    // this program has no other reference.
     Some(unsafe { &mut *firing })
 }
 
+/// The place of this context's firing on PREEMPT_RT, made if there is none.
+///
+/// # Safety
+///
+/// The program must hold no other reference to it.
 #[inline(always)]
-fn begin_preempted(timer: u64) -> Option<&'static mut Firing> {
+unsafe fn begin_preempted(timer: u64) -> Option<&'static mut Firing> {
     let key = key_of(timer);
-    if let Some(left) = preempted(key) {
+    // SAFETY: the caller promises the same.
+    if let Some(left) = unsafe { preempted(key) } {
         return Some(left);
     }
     #[expect(
@@ -101,13 +125,20 @@ fn begin_preempted(timer: u64) -> Option<&'static mut Firing> {
         reason = "a value would be built on the stack, which has no room for it"
     )]
     FIRINGS_PREEMPTED.insert(key, &EMPTY, 0).ok()?;
-    preempted(key)
+    // SAFETY: as above; the first call gave no reference.
+    unsafe { preempted(key) }
 }
 
+/// The place of this context's firing on PREEMPT_RT.
+///
+/// # Safety
+///
+/// The program must hold no other reference to it.
 #[inline(always)]
-fn preempted(key: u64) -> Option<&'static mut Firing> {
+unsafe fn preempted(key: u64) -> Option<&'static mut Firing> {
     let firing = FIRINGS_PREEMPTED.get_ptr_mut(key)?;
-    // SAFETY: a value of a preallocated map, this context's own until it is removed.
+    // SAFETY: a value of a preallocated map, this context's own until it is removed; the
+    // caller promises that this program has no other reference.
     Some(unsafe { &mut *firing })
 }
 
