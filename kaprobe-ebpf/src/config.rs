@@ -1,22 +1,24 @@
-//! What user space tells the BPF programs before they are loaded.
+//! Settings that user space gives the BPF programs, and facts that it gets back.
 //!
-//! It lies in read-only memory, so the verifier knows every value and drops the
-//! branches that this kernel and these filters do not need.
+//! User space sets [`Config`] before it loads the programs. It lies in read-only memory,
+//! so the verifier knows every value and drops the branches that this kernel and these
+//! filters do not need.
 
-/// A member that this kernel does not have.
+/// Stands for a value that this kernel does not have: an offset, a type or a reason.
 pub const ABSENT: u32 = u32::MAX;
 
-/// Byte offsets of the members that the programs read, resolved by name in the
-/// running kernel's BTF; [`ABSENT`] where the kernel has no such member. Members
-/// of `inet_connection_sock` and `tcp_sock` count from the start of the socket,
-/// which all of these structures share.
+/// Byte offsets of the members that the programs read.
+///
+/// User space finds each by name in the running kernel's BTF. It is [`ABSENT`] if the
+/// kernel has no such member. Offsets in `inet_connection_sock` and `tcp_sock` count from
+/// the start of the socket, which all of these structures share.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is named after the kernel's member")]
 pub struct Offsets {
-    /// `icsk_keepalive_timer` where it exists, else `sk_timer`; by existence, never
-    /// by version: stable kernels carry the move too, and leave `sk_timer` behind
-    /// as another timer's name.
+    /// `icsk_keepalive_timer` if it exists, else `sk_timer`. Existence decides, never the
+    /// version: stable kernels have the move too, and keep `sk_timer` as another timer's
+    /// name.
     pub timer: u32,
     pub timer_expires: u32,
     pub timer_pprev: u32,
@@ -31,8 +33,8 @@ pub struct Offsets {
     pub skc_v6_rcv_saddr: u32,
     pub skc_net: u32,
     pub skc_cookie: u32,
-    /// The local port. Not `skc_num`, which is 0 once the port was given back
-    /// (`inet_put_port`), before the socket is destroyed.
+    /// The local port. The programs do not read `skc_num`: `inet_put_port` sets it to 0
+    /// before the socket is destroyed.
     pub inet_sport: u32,
     pub sk_flags: u32,
     pub sk_lock_owned: u32,
@@ -40,9 +42,9 @@ pub struct Offsets {
     pub sk_err: u32,
     pub sk_uid: u32,
     pub sk_socket: u32,
-    /// `sk_cgrp_data`, where a pointer (or 5.10's tagged `val`) to the cgroup lies.
+    /// The pointer to the cgroup in `sk_cgrp_data`, or 5.10's tagged `val`.
     pub sk_cgrp: u32,
-    /// 1 where `sk_cgrp` is 5.10's tagged value.
+    /// 1 if `sk_cgrp` is 5.10's tagged value.
     pub sk_cgrp_tagged: u32,
 
     pub icsk_probes_out: u32,
@@ -57,8 +59,8 @@ pub struct Offsets {
     pub keepalive_probes: u32,
 
     pub icsk_pending: u32,
-    /// When the retransmission or window probe timer is due: `icsk_timeout`, or since
-    /// that is gone its timer's own `expires`.
+    /// Expiry of the retransmission or window probe timer: `icsk_timeout`, or `expires` of
+    /// the timer itself on kernels that no longer have `icsk_timeout`.
     pub rto_expires: u32,
     pub rcv_nxt: u32,
     pub copied_seq: u32,
@@ -66,34 +68,37 @@ pub struct Offsets {
     pub snd_una: u32,
     pub sk_ack_backlog: u32,
     pub skc_num: u32,
-    /// Of an `inet_timewait_sock`, which is no more of a socket than its start.
+    /// `expires` of the timer in an `inet_timewait_sock`. Such a minisock has only the
+    /// first part of a socket.
     pub tw_expires: u32,
     pub tw_substate: u32,
-    /// Of a `request_sock`, likewise.
+    /// `expires` of the timer in a `request_sock`. Such a minisock has only the first part
+    /// of a socket.
     pub rsk_expires: u32,
-    /// Of the byte whose upper seven bits are `num_timeout`.
+    /// The byte of a `request_sock` whose upper seven bits are `num_timeout`.
     pub rsk_num_timeout: u32,
 
     pub net_inum: u32,
     pub net_keepalive_time: u32,
     pub net_keepalive_intvl: u32,
     pub net_keepalive_probes: u32,
-    /// Bytes of `sysctl_tcp_keepalive_probes`: 1, or 4 before it shrank.
+    /// Size of `sysctl_tcp_keepalive_probes`, bytes: 1, or 4 on kernels before it shrank.
     pub net_keepalive_probes_size: u32,
 
     pub skb_head: u32,
     pub skb_network_header: u32,
     pub skb_transport_header: u32,
     pub skb_dev: u32,
-    /// Of the `tcp_skb_cb` in `sk_buff.cb`, from the start of the `sk_buff`.
+    /// `end_seq` of the `tcp_skb_cb` in `sk_buff.cb`, from the start of the `sk_buff`.
     pub skb_end_seq: u32,
+    /// `ack_seq` of the `tcp_skb_cb` in `sk_buff.cb`, from the start of the `sk_buff`.
     pub skb_ack_seq: u32,
     pub dev_net: u32,
 
-    /// From a `struct socket` to its inode's number.
+    /// Distance from a `struct socket` to its inode's number.
     pub socket_ino: u32,
 
-    /// Of what leads from a descriptor to its process and its inode.
+    /// The members that lead from a descriptor to its process and its inode.
     pub descriptors: DescriptorOffsets,
 
     pub cgroup_kn: u32,
@@ -105,7 +110,8 @@ pub struct Offsets {
     pub cgroup_ancestors: u32,
 }
 
-/// Where the iterator over descriptors looks. Without it /proc tells the same.
+/// Byte offsets of the members that the iterator over descriptors reads. Without the
+/// iterator, user space reads the same facts from /proc.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is named after the kernel's member")]
@@ -122,7 +128,7 @@ pub struct DescriptorOffsets {
 }
 
 impl DescriptorOffsets {
-    /// This kernel has not all of them.
+    /// Every offset is [`ABSENT`]: this kernel lacks at least one of the members.
     pub const ABSENT: Self = Self {
         file_inode: ABSENT,
         inode_mode: ABSENT,
@@ -136,9 +142,11 @@ impl DescriptorOffsets {
     };
 }
 
-/// What the verifier is told of addresses, so that it lets the programs load members
-/// straight from memory: numbers in the running kernel's BTF. All [`ABSENT`] where it
-/// has no `bpf_rdonly_cast` (before 6.2); each member then takes a helper call.
+/// Numbers of a function and of structures in the running kernel's BTF.
+///
+/// The programs tell the verifier the type of an address by such a number, and it then
+/// lets them load members straight from memory. All are [`ABSENT`] if the kernel has no
+/// `bpf_rdonly_cast` (before 6.2); each member then takes a helper call.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is named after the kernel's structure")]
@@ -151,7 +159,7 @@ pub struct Types {
 }
 
 impl Types {
-    /// Nothing is told.
+    /// Every number is [`ABSENT`]: the programs do not use `bpf_rdonly_cast`.
     pub const ABSENT: Self = Self {
         rdonly_cast: ABSENT,
         tcp_sock: ABSENT,
@@ -160,110 +168,117 @@ impl Types {
     };
 }
 
-/// The helper that the programs call where `bpf_rdonly_cast` is meant. No kernel has a
-/// helper of that number: user space makes the call what it stands for as it loads the
-/// programs, and where it can't, the verifier never comes to it.
+/// Number of the helper whose call stands for a call of `bpf_rdonly_cast`.
+///
+/// No kernel has a helper of that number. User space replaces each such call with the
+/// real one when it loads the programs. Where it cannot, the verifier never reaches the
+/// call.
 pub const RDONLY_CAST: i32 = 0x6361_7374;
 
-/// How the two ends of a firing know each other where others may run meanwhile.
+/// Keys by which the exit of a firing finds its entry, where another firing may run in
+/// between.
 pub mod key {
-    /// By the timer's address: both ends of the firing know it.
+    /// The timer's address: both ends of the firing see it.
     pub const TIMER: u32 = 0;
-    /// By CPU and task: a kretprobe knows no argument.
+    /// CPU and task: a kretprobe does not see the timer.
     pub const TASK: u32 = 1;
 }
 
-/// How many arguments of `tcp_send_active_reset` the reason is looked for among.
+/// Number of arguments of `tcp_send_active_reset` that may be the reason.
 pub const REASON_POSITIONS: usize = 3;
 
-/// How many cgroups `--cgroup` takes.
+/// Maximum number of cgroups that `--cgroup` takes.
 pub const MAX_CGROUPS: usize = 8;
-/// How many network namespaces `--netns` takes.
+/// Maximum number of network namespaces that `--netns` takes.
 pub const MAX_NETNS: usize = 8;
 
-/// One cgroup v2 to keep, itself and all below it.
+/// A cgroup v2 whose sockets are kept, together with those of all cgroups below it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cgroup {
-    /// Its id: the inode number of its directory.
+    /// Id of the cgroup: the inode number of its directory.
     pub id: u64,
-    /// How deep it lies below the root, which is 0.
+    /// Depth of the cgroup; the root has 0.
     pub level: u32,
-    /// Zero.
+    /// Always zero.
     pub reserved: u32,
 }
 
-/// Which filter maps are in use: bits of [`Config::filters`].
+/// Bits of [`Config::filters`]: the filter maps that are in use.
 pub mod filter {
-    /// `LOCAL_PORTS` names the local ports to keep.
+    /// `LOCAL_PORTS` lists the local ports to keep.
     pub const LOCAL_PORT: u32 = 1 << 0;
-    /// `REMOTE_PORTS` names the remote ports to keep.
+    /// `REMOTE_PORTS` lists the remote ports to keep.
     pub const REMOTE_PORT: u32 = 1 << 1;
-    /// `EITHER_PORTS` names ports to keep on either side.
+    /// `EITHER_PORTS` lists the ports to keep on either side.
     pub const EITHER_PORT: u32 = 1 << 2;
-    /// `ADDRESSES` names networks to keep, on either side.
+    /// `ADDRESSES` lists the networks to keep on either side.
     pub const ADDRESS: u32 = 1 << 3;
 }
 
-/// Everything that the programs are told.
+/// Settings that are fixed before the programs are loaded.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The cgroups to keep; the first `cgroup_count` count.
+    /// Cgroups to keep. The first `cgroup_count` are in use.
     pub cgroups: [Cgroup; MAX_CGROUPS],
-    /// One bit for each [`crate::wire::kind`] to send up.
+    /// Kinds of events to send, one bit for each [`crate::wire::kind`].
     pub event_mask: u32,
-    /// Bits of [`filter`].
+    /// Filter maps in use: bits of [`filter`].
     pub filters: u32,
-    /// AF_INET or AF_INET6 to keep one family; 0 for both.
+    /// Address family to keep: AF_INET or AF_INET6; 0 keeps both.
     pub family: u32,
-    /// How many of `cgroups` count; 0 keeps all.
+    /// Number of `cgroups` in use; 0 keeps all cgroups.
     pub cgroup_count: u32,
-    /// How many of `netns` count; 0 keeps all.
+    /// Number of `netns` in use; 0 keeps all network namespaces.
     pub netns_count: u32,
-    /// The network namespaces to keep, by inode number.
+    /// Inode numbers of the network namespaces to keep. The first `netns_count` are in
+    /// use.
     pub netns: [u32; MAX_NETNS],
-    /// 1 at the position of the reason among `tcp_send_active_reset`'s arguments,
-    /// counted from 0; all 0 where it takes none.
+    /// 1 at the position of the reason among `tcp_send_active_reset`'s arguments, counted
+    /// from 0; all 0 if it does not take a reason.
     pub reset_reason_at: [u32; REASON_POSITIONS],
-    /// 1 where `tcp_v4_send_reset` and `tcp_v6_send_reset` take a third argument, the
-    /// reason.
+    /// 1 if `tcp_v4_send_reset` and `tcp_v6_send_reset` take the reason as a third
+    /// argument.
     pub passive_with_reason: u32,
-    /// 1 where the tracepoint tcp_send_reset has a third argument, the reason.
+    /// 1 if the tracepoint tcp_send_reset has the reason as a third argument.
     pub reset_traced_with_reason: u32,
-    /// 1 where a softirq can be preempted.
+    /// 1 if a softirq can be preempted.
     pub preempt_rt: u32,
-    /// 1 to log what only the programs can say.
+    /// 1 to log details that only the programs know.
     pub debug: u32,
-    /// Where the members lie.
+    /// Offsets of kernel members.
     pub offsets: Offsets,
-    /// What they are members of.
+    /// Type numbers of the structures that contain those members.
     pub types: Types,
 }
 
 impl Config {
-    /// All zero: no event is asked for.
+    /// All zero: it asks for no event.
     // SAFETY: integers only, for which zero is a value.
     pub const EMPTY: Self = unsafe { core::mem::zeroed() };
 }
 
-/// What user space sets once the programs are attached: they do nothing before.
+/// Settings that user space writes once the programs are attached. The programs do
+/// nothing before that.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State {
-    /// Since when events count, CLOCK_MONOTONIC ns; 0 while not armed.
+    /// CLOCK_MONOTONIC time from which events count, ns; 0 while the programs are not
+    /// armed.
     pub armed_ns: u64,
-    /// `timer.function` of a keepalive timer, for the tracepoints that see all timers.
+    /// `timer.function` of a keepalive timer. The timer tracepoints see all timers, so the
+    /// programs compare each with this.
     pub timer_function: u64,
     /// Cookie of the socket whose end fills [`Learned`]; 0 for none.
     pub learn_cookie: u64,
-    /// Timer ticks a second: CONFIG_HZ.
+    /// Timer ticks per second: CONFIG_HZ.
     pub hz: u32,
-    /// One of [`key`].
+    /// How the exit of a firing finds its entry: one of [`key`].
     pub key: u32,
-    /// 1 when resets are hooked: a firing without one then sent none.
+    /// 1 if a program sees active resets. A firing during which it saw none sent none.
     pub resets_seen: u32,
-    /// Zero.
+    /// Always zero.
     pub reserved: u32,
 }
 
@@ -273,16 +288,17 @@ impl State {
     pub const EMPTY: Self = unsafe { core::mem::zeroed() };
 }
 
-/// What the programs read from a socket that user space made for this purpose:
-/// facts that the kernel tells in no file.
+/// Facts that no file of the kernel holds. The programs read them from a socket that user
+/// space makes for this purpose.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Learned {
-    /// `timer.function` of its keepalive timer; 0 until learned.
+    /// `timer.function` of the socket's keepalive timer; 0 until the programs have read it.
     pub timer_function: u64,
-    /// `sysctl_tcp_keepalive_time` of its netns, jiffies. Divided by the sysctl
-    /// file's seconds it gives HZ.
+    /// `sysctl_tcp_keepalive_time` of the socket's netns, jiffies. Divided by the seconds in
+    /// the sysctl's file, it gives HZ.
     pub keepalive_time: u32,
-    /// `sysctl_tcp_keepalive_intvl`, likewise.
+    /// `sysctl_tcp_keepalive_intvl` of the socket's netns, jiffies. Divided by the seconds
+    /// in the sysctl's file, it gives HZ.
     pub keepalive_intvl: u32,
 }

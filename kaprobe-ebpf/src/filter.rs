@@ -1,5 +1,7 @@
-//! Which sockets user space asked for. Different filters add up to "and"; a filter
-//! that is not set costs nothing, since the verifier drops it.
+//! The filters that decide which sockets to keep.
+//!
+//! A socket must pass every filter that user space has set. A filter that is not set costs
+//! nothing, since the verifier drops it.
 
 use aya_ebpf::maps::Array;
 use aya_ebpf::maps::lpm_trie::Key;
@@ -17,8 +19,8 @@ pub fn any() -> bool {
         || config!(cgroup_count) != 0
 }
 
-/// Whether this socket is one to keep. Of one that is only read as it is asked for,
-/// nothing is read that no filter asks for, and the dearest last.
+/// Whether a socket passes all filters. If it has not been read yet, only the members
+/// that a filter needs are read, and those that cost most are read last.
 #[inline(always)]
 pub fn keeps(socket: &impl Identity) -> bool {
     family(socket) && ports(socket) && netns(socket) && addresses(socket) && cgroups(socket)

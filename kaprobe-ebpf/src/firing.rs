@@ -1,5 +1,6 @@
-//! A firing of the keepalive timer, from its entry to its exit, and which row of
-//! `tcp_keepalive_timer`'s decision tree (net/ipv4/tcp_timer.c) it took.
+//! A firing of the keepalive timer from its entry to its exit, and the row that it took of
+//! the decision tree of `tcp_keepalive_timer` (net/ipv4/tcp_timer.c). The other events of
+//! a socket are here too.
 
 use aya_ebpf::EbpfContext;
 use aya_log_ebpf::debug;
@@ -8,15 +9,15 @@ use kaprobe_ebpf::wire::{Event, cause, counter, flag, kind};
 
 use crate::filter;
 use crate::kernel::{
-    TCP_CLOSE, TCP_FIN_WAIT2, TCP_FLAG_RST, Unread, config, describe, dissect, is_gone, look,
-    look_again, name, now_ns, probes_out, socket_of, takes_probes_back, timer_of,
+    TCP_CLOSE, TCP_FIN_WAIT2, TCP_FLAG_RST, Unread, answers_probes, config, describe, dissect,
+    is_gone, look, look_again, name, now_ns, probes_out, socket_of, timer_of,
 };
 use crate::maps::{count, state};
 use crate::ring::{send, send_answered, send_closed, send_closed_by, send_other, send_passive};
 use crate::running::{self, Firing};
 
-/// How long after arming an exit without entry may still belong to a firing that
-/// began before: far longer than any softirq runs.
+/// Time after arming during which an exit without entry may belong to a firing that began
+/// before arming. It is far longer than any softirq runs.
 const ARMING_NS: u64 = 1_000_000_000;
 
 /// Whether user space has armed the programs.
@@ -25,15 +26,15 @@ fn armed() -> bool {
     state!(armed_ns) != 0
 }
 
-/// The timer's function is about to run. What it may change is kept; the rest can be
-/// read once it is known to be wanted.
+/// Starts a firing: the timer's function is about to run. Values that the function may
+/// change are read now. The rest is read at exit, if the event is wanted.
 #[inline(always)]
 pub fn enter<C: EbpfContext>(ctx: &C, timer: u64) {
     let sk = socket_of(timer);
     if !armed() || !filter::keeps(&Unread(sk)) {
         return;
     }
-    // SAFETY: the only reference to a firing in this function.
+    // SAFETY: this is the program's only reference to a firing.
     let Some(firing) = (unsafe { running::begin(timer) }) else {
         count(counter::FIRING_UNTRACKED);
         if config!(debug) != 0 {
@@ -53,10 +54,10 @@ pub fn enter<C: EbpfContext>(ctx: &C, timer: u64) {
     look(sk, event);
 }
 
-/// The timer's function has run. `timer` is 0 where the hook does not know it.
+/// Ends a firing: the timer's function has run. `timer` is 0 if the hook does not know it.
 #[inline(always)]
 pub fn exit<C: EbpfContext>(ctx: &C, timer: u64) {
-    // SAFETY: the only reference to a firing in this function.
+    // SAFETY: this is the program's only reference to a firing.
     let Some(firing) = (unsafe { running::find(timer) }) else {
         let armed_ns = state!(armed_ns);
         if !filter::any() && armed_ns != 0 && now_ns() > armed_ns + ARMING_NS {
@@ -86,16 +87,16 @@ pub fn exit<C: EbpfContext>(ctx: &C, timer: u64) {
             name(sk, event);
         }
     });
-    // Or by another CPU, once the function had let go of the socket: that looked for what
-    // had not been remembered yet.
+    // Another CPU may have destroyed the socket once the function had released it. That
+    // CPU's program looked for it in the table before this one had put it there.
     if destroyed || is_gone(sk) {
         send_closed_by(event);
     }
     running::end(firing);
 }
 
-/// `tcp_send_active_reset` was called. `reason` is [`ABSENT`] where this kernel
-/// gives none.
+/// Reports a call of `tcp_send_active_reset`. `reason` is [`ABSENT`] if this kernel gives
+/// none.
 #[inline(always)]
 pub fn reset(sk: u64, reason: u32) {
     if !armed() || !filter::keeps(&Unread(sk)) {
@@ -108,7 +109,7 @@ pub fn reset(sk: u64, reason: u32) {
     };
     let mut firing_ns = 0;
     let mut in_timer = 0;
-    // SAFETY: the only reference to a firing in this function.
+    // SAFETY: this is the program's only reference to a firing.
     if let Some(firing) = unsafe { running(sk) } {
         firing_ns = firing.event.mono_ns;
         in_timer = flag::RESET_IN_TIMER;
@@ -124,7 +125,7 @@ pub fn reset(sk: u64, reason: u32) {
     });
 }
 
-/// `tcp_receive_reset` was traced: the socket still is as it was before.
+/// Reports a trace of `tcp_receive_reset`: the socket is still as it was before the reset.
 #[inline(always)]
 pub fn received(sk: u64) {
     if armed() && filter::keeps(&Unread(sk)) {
@@ -132,8 +133,8 @@ pub fn received(sk: u64) {
     }
 }
 
-/// A reset is about to answer the segment in `skb`, which met `sk`: a socket, a
-/// minisock, or 0 for nothing.
+/// Reports a reset that is about to answer the segment in `skb`. `sk` is the socket or
+/// minisock that the segment met, or 0 if it met none.
 #[inline(always)]
 pub fn passive(sk: u64, skb: u64, reason: u32) {
     if !armed() {
@@ -151,15 +152,16 @@ pub fn passive(sk: u64, skb: u64, reason: u32) {
     });
 }
 
-/// `tcp_probe` was traced: a segment came in on a connection, and was not looked at yet.
-/// Nearly all of them come while no probe is out: that is asked first.
+/// Reports a segment that answers probes. `tcp_probe` was traced: the segment came in on a
+/// connection, and the kernel has not handled it yet. Nearly all segments come while no
+/// probe is out, so that is checked first.
 #[inline(always)]
 pub fn segment(sk: u64, skb: u64) {
     if probes_out(sk) == 0 || !armed() {
         return;
     }
     send_answered(sk, |event| {
-        let answers = takes_probes_back(sk, skb);
+        let answers = answers_probes(sk, skb);
         if answers {
             describe(sk, event);
         }
@@ -167,15 +169,17 @@ pub fn segment(sk: u64, skb: u64) {
     });
 }
 
-/// `tcp_destroy_sock` was traced: the address can be another socket's from here.
+/// Reports the end of a socket. `tcp_destroy_sock` was traced: from now on, another socket
+/// can have the address.
 #[inline(always)]
 pub fn destroy(sk: u64) {
     if !armed() {
         return;
     }
-    // SAFETY: the only reference to a firing in this function.
+    // SAFETY: this is the program's only reference to a firing.
     if let Some(firing) = unsafe { running(sk) } {
-        // The firing speaks first; its exit sends the end. It is named while it is there.
+        // The firing is sent first, and its exit sends the end. Its name is read now, while
+        // the socket still exists.
         firing.destroyed = 1;
         name(sk, &mut firing.event);
         return;
@@ -183,7 +187,7 @@ pub fn destroy(sk: u64) {
     send_closed(sk, |event| describe(sk, event));
 }
 
-/// The firing that runs on this socket in this context, if one does.
+/// Finds the firing that runs on this socket in this context.
 ///
 /// # Safety
 ///
@@ -194,12 +198,12 @@ unsafe fn running(sk: u64) -> Option<&'static mut Firing> {
     unsafe { running::find(timer_of(sk)) }
 }
 
-/// Which outcome the values before and after prove.
+/// The outcome of a firing, as the values before and after it prove.
 ///
-/// What the firing changed comes first, since it proves itself; where it changed
-/// nothing but the timer, the timer's new expiry tells how long the kernel chose
-/// to wait, and that tells why. The kernel adds that wait to a jiffy between entry
-/// and exit, so the comparison is exact, not give or take.
+/// A change that the firing made is checked first, since it proves itself. If the firing
+/// changed only the timer, its new expiry shows how long the kernel chose to wait, and
+/// that shows why. The kernel adds that wait to a jiffy between entry and exit, so the
+/// comparison is exact and needs no tolerance.
 #[inline(always)]
 fn classify(event: &Event, destroyed: bool, hz: u32) -> (u16, u8) {
     let has = |bit| event.flags & bit != 0;
@@ -217,7 +221,7 @@ fn classify(event: &Event, destroyed: bool, hz: u32) -> (u16, u8) {
     }
     let closed = event.state_after == TCP_CLOSE && event.state != TCP_CLOSE;
     if !pending && (closed || destroyed || has(flag::RESET_IN_TIMER)) {
-        // The kernel's own test: with a user timeout the count is not asked.
+        // This is the kernel's own test: if there is a user timeout, the count is ignored.
         return if event.user_timeout != 0 {
             (kind::TIMEOUT, cause::USER_TIMEOUT)
         } else {
@@ -232,7 +236,8 @@ fn classify(event: &Event, destroyed: bool, hz: u32) -> (u16, u8) {
 fn waiting(event: &Event, pending: bool, busy: bool, hz: u32) -> u16 {
     let time = or(event.keepalive_time, event.sysctl_time);
     let intvl = or(event.keepalive_intvl, event.sysctl_intvl);
-    // `keepalive_time_elapsed`, include/net/tcp.h: wrapping, unsigned.
+    // The kernel computes it in `keepalive_time_elapsed`, include/net/tcp.h: wrapping,
+    // unsigned.
     let elapsed = (event.jiffies.wrapping_sub(event.lrcvtime))
         .min(event.jiffies.wrapping_sub(event.rcv_tstamp));
     let data = event.packets_out > 0 || event.flags & flag::WRITE_QUEUE != 0;
@@ -249,29 +254,29 @@ fn waiting(event: &Event, pending: bool, busy: bool, hz: u32) -> u16 {
     } else if elapsed < time && rearmed_for(event, time - elapsed) {
         kind::EARLY
     } else if rearmed_for(event, intvl) {
-        // Sent, and another CPU saw the answer before this one looked.
+        // A probe was sent, and another CPU saw the answer before this one looked.
         kind::PROBE
     } else if rearmed_for(event, hz / 2) {
         kind::PROBE_CONGESTED
     } else if busy {
-        // Owned only between the look at entry and the kernel's own.
+        // User context took the socket after the look at entry, and before the kernel's own.
         kind::BUSY
     } else if rearmed_for(event, time) {
-        // Data queued in that same moment.
+        // Data was queued after the look at entry, and before the kernel's own.
         kind::DATA_PENDING
     } else {
         kind::UNCLASSIFIED
     }
 }
 
-/// Whether the timer was set to `wait` jiffies from a jiffy inside the firing.
+/// Whether the timer was set to expire `wait` jiffies after a jiffy inside the firing.
 #[inline(always)]
 fn rearmed_for(event: &Event, wait: u32) -> bool {
     let set_at = event.expires_after.wrapping_sub(wait);
     set_at.wrapping_sub(event.jiffies) <= event.jiffies_after.wrapping_sub(event.jiffies)
 }
 
-/// `value ? : default`, as the kernel resolves a setting.
+/// The setting that applies: `value ? : default`, as in the kernel.
 #[inline(always)]
 fn or(value: u32, default: u32) -> u32 {
     if value != 0 { value } else { default }

@@ -1,8 +1,8 @@
 //! The only module that reads kernel memory.
 //!
-//! Every offset comes from [`Config`], by name from the running kernel's BTF. A
-//! read that faults gives zeroes: `bpf_probe_read_kernel` clears its destination, and
-//! so does a load from an address that is [`typed`] (`ex_handler_bpf`,
+//! Every offset of a member comes from [`Config`]: user space finds it by name in the
+//! running kernel's BTF. A read that faults gives zeroes: `bpf_probe_read_kernel` clears
+//! its destination, and so does a load from a [`Typed`] address (`ex_handler_bpf`,
 //! arch/x86/net/bpf_jit_comp.c).
 
 use core::ffi::c_void;
@@ -13,51 +13,53 @@ use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
 use kaprobe_ebpf::config::{ABSENT, Config, RDONLY_CAST};
 use kaprobe_ebpf::wire::{Descriptor, Event, Snapshot, Socket, flag, kind};
 
-/// Set by user space before the programs are loaded.
+/// Settings of the programs. User space writes them before it loads the programs.
 #[unsafe(no_mangle)]
 pub static CONFIG: Config = Config::EMPTY;
 
-/// A member of [`CONFIG`]. Volatile, so that the compiler takes no value from the
-/// initializer: the verifier is who sees the real one.
+/// Reads a member of [`CONFIG`]. The read is volatile, so that the compiler does not take
+/// the value from the initializer: only the verifier sees the real one.
 macro_rules! config {
     ($($member:tt)+) => {
-        // SAFETY: a place inside a static, aligned as its type is.
+        // SAFETY: the place is inside a static, and aligned as its type is.
         unsafe { core::ptr::read_volatile(&raw const $crate::kernel::CONFIG.$($member)+) }
     };
 }
 pub(crate) use config;
 
-/// `AF_INET`.
+/// `AF_INET`: IPv4.
 pub const AF_INET: u16 = 2;
-/// `AF_INET6`.
+/// `AF_INET6`: IPv6.
 pub const AF_INET6: u16 = 10;
 /// `TCP_FIN_WAIT2`, include/net/tcp_states.h.
 pub const TCP_FIN_WAIT2: u8 = 5;
-/// `TCP_TIME_WAIT`: the state of a minisock.
+/// `TCP_TIME_WAIT`, include/net/tcp_states.h: the state of a minisock.
 const TCP_TIME_WAIT: u8 = 6;
-/// `TCP_CLOSE`.
+/// `TCP_CLOSE`, include/net/tcp_states.h.
 pub const TCP_CLOSE: u8 = 7;
-/// `TCP_NEW_SYN_RECV`: the state of another.
+/// `TCP_NEW_SYN_RECV`, include/net/tcp_states.h: the state of another kind of minisock.
 const TCP_NEW_SYN_RECV: u8 = 12;
 
-/// Bits of the 14th byte of a TCP header (RFC 9293, 3.1).
+/// SYN in the 14th byte of a TCP header (RFC 9293, 3.1).
 const TCP_FLAG_SYN: u8 = 1 << 1;
-/// Likewise.
+/// RST in the 14th byte of a TCP header (RFC 9293, 3.1).
 pub const TCP_FLAG_RST: u8 = 1 << 2;
-/// Likewise.
+/// ACK in the 14th byte of a TCP header (RFC 9293, 3.1).
 const TCP_FLAG_ACK: u8 = 1 << 4;
 
-/// The type in a file's mode, and that of a socket: uapi/linux/stat.h.
+/// Mask of the type in a file's mode: uapi/linux/stat.h.
 const S_IFMT: u16 = 0o170_000;
-/// Likewise.
+/// Type of a socket in a file's mode: uapi/linux/stat.h.
 const S_IFSOCK: u16 = 0o140_000;
-/// uapi/linux/magic.h.
+/// Magic number of the file system of sockets: uapi/linux/magic.h.
 const SOCKFS_MAGIC: u64 = 0x534F_434B;
 /// Size of a `struct upid`, whose first member is the number: include/linux/pid.h.
 const UPID_SIZE: u64 = 16;
 
-/// `enum sock_flags`, include/net/sock.h: the first entries, the same since 2.6.
+/// `SOCK_DEAD` of `enum sock_flags`, include/net/sock.h. The first entries of the enum are
+/// the same since 2.6.
 const SOCK_DEAD: u64 = 1 << 0;
+/// `SOCK_KEEPOPEN` of `enum sock_flags`, include/net/sock.h.
 const SOCK_KEEPOPEN: u64 = 1 << 3;
 
 /// A type that can be read from any memory.
@@ -101,12 +103,14 @@ fn read<T: Plain>(base: u64, offset: u32) -> T {
     value
 }
 
-/// An address whose type the verifier tracks on every kernel: the context of an
-/// iterator, or a pointer that a load from a tracked address gave.
+/// An address whose type the verifier knows on every kernel: the context of an iterator,
+/// or a pointer that was loaded from a tracked address.
 #[derive(Clone, Copy, Default)]
 struct Tracked(u64);
 
 impl Tracked {
+    /// Takes an address that the verifier tracks.
+    ///
     /// # Safety
     ///
     /// The verifier must know the type of what lies at `address`.
@@ -125,12 +129,14 @@ impl Tracked {
     }
 }
 
-/// An address whose type the verifier knows wherever the kernel has `bpf_rdonly_cast`:
-/// it is from [`typed`], or a load from such an address gave it.
+/// An address whose type the verifier knows if the kernel has `bpf_rdonly_cast`: one that
+/// [`typed`] returned, or a pointer that was loaded from a typed address.
 #[derive(Clone, Copy, Default)]
 pub struct Typed(u64);
 
 impl Typed {
+    /// Takes an address that is typed if it has to be.
+    ///
     /// # Safety
     ///
     /// The verifier must know the type of what lies at `address`, or the kernel must have
@@ -147,27 +153,28 @@ impl Typed {
     }
 }
 
-/// Tells the verifier the type of what lies at an address, where the kernel can be told.
-/// It then lets [`load`] do without a helper; the call itself is no more than a move
-/// (`fixup_kfunc_call`, kernel/bpf/verifier.c).
+/// Tells the verifier the type of what lies at an address, if `structure` is not
+/// [`ABSENT`]. The verifier then lets [`load`] do without a helper. The call itself is
+/// only a move (`fixup_kfunc_call`, kernel/bpf/verifier.c).
 #[inline(always)]
 fn typed(address: u64, structure: u32) -> Typed {
     if structure == ABSENT {
         return Typed(address);
     }
-    // SAFETY: never called as what it is: see `RDONLY_CAST`.
+    // SAFETY: nothing is called at this address: see `RDONLY_CAST`.
     let rdonly_cast: extern "C" fn(u64, u32) -> u64 =
         unsafe { core::mem::transmute(RDONLY_CAST as usize) };
     Typed(rdonly_cast(address, structure))
 }
 
-/// A socket's address, [`typed`]. What lies past a minisock's end is not its own.
+/// The [`Typed`] address of a socket. A minisock is smaller: memory past its end is not its
+/// own.
 #[inline(always)]
 fn tcp_sock(sk: u64) -> Typed {
     typed(sk, config!(types.tcp_sock))
 }
 
-/// Loads a `T` at `base + offset`.
+/// Loads a `T` at `base + offset`, or reads it if the kernel has no `bpf_rdonly_cast`.
 #[inline(always)]
 fn load<T: Plain>(base: Typed, offset: u32) -> T {
     if config!(types.rdonly_cast) == ABSENT {
@@ -177,7 +184,7 @@ fn load<T: Plain>(base: Typed, offset: u32) -> T {
     unsafe { Tracked::assume(base.0) }.load(offset)
 }
 
-/// The member at an offset of [`Config::offsets`], of a [`Typed`] address.
+/// Loads the member at an offset of [`Config::offsets`] from a [`Typed`] address.
 macro_rules! member {
     ($base:expr, $offset:ident) => {
         load($base, config!(offsets.$offset))
@@ -187,7 +194,7 @@ macro_rules! member {
     };
 }
 
-/// The member at an offset of [`Config::offsets`], of any address.
+/// Reads the member at an offset of [`Config::offsets`] from any address.
 macro_rules! probe {
     ($base:expr, $($offset:ident).+) => {
         read($base, config!(offsets.$($offset).+))
@@ -197,69 +204,69 @@ macro_rules! probe {
     };
 }
 
-/// Sets all of a value to zero, word by word: an assignment becomes a call of `memset`,
-/// which for BPF is a loop of six instructions a byte.
+/// Sets all of a value to zero, word by word. An assignment would become a call of
+/// `memset`, which for BPF is a loop of six instructions per byte.
 #[inline(always)]
 pub fn clear<T>(place: &mut MaybeUninit<T>) {
     const {
         assert!(
             align_of::<T>() == align_of::<u64>(),
-            "it is not made of words"
+            "the type is not made of words"
         )
     };
     let words = place.as_mut_ptr().cast::<u64>();
     for n in 0..size_of::<T>() / size_of::<u64>() {
-        // SAFETY: inside `place`, and aligned. Volatile, as the compiler would see the
-        // `memset` in the loop.
+        // SAFETY: the word is inside `place`, and aligned. The write is volatile, as the
+        // compiler would otherwise turn the loop into a `memset`.
         unsafe { words.add(n).write_volatile(0) };
     }
 }
 
-/// Now, in the kernel's 32-bit jiffies (`tcp_jiffies32`).
+/// The time now, in the kernel's 32-bit jiffies (`tcp_jiffies32`).
 #[inline(always)]
 pub fn jiffies() -> u32 {
-    // SAFETY: a helper without arguments.
+    // SAFETY: the helper takes no arguments.
     unsafe { bpf_jiffies64() as u32 }
 }
 
-/// Now, CLOCK_MONOTONIC ns.
+/// The time now, CLOCK_MONOTONIC ns.
 #[inline(always)]
 pub fn now_ns() -> u64 {
-    // SAFETY: a helper without arguments.
+    // SAFETY: the helper takes no arguments.
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// The socket that a keepalive timer lies in.
+/// Address of the socket that a keepalive timer is in.
 #[inline(always)]
 pub fn socket_of(timer: u64) -> u64 {
     timer - config!(offsets.timer) as u64
 }
 
-/// The keepalive timer of a socket.
+/// Address of a socket's keepalive timer.
 #[inline(always)]
 pub fn timer_of(sk: u64) -> u64 {
     sk + config!(offsets.timer) as u64
 }
 
-/// The keepalive timer of a socket, to load from.
+/// [`Typed`] address of a socket's keepalive timer.
 #[inline(always)]
 fn timer_in(sk: Typed) -> Typed {
     sk.plus(config!(offsets.timer))
 }
 
-/// The function that a timer calls.
+/// Address of the function that a timer calls.
 #[inline(always)]
 pub fn timer_function(timer: u64) -> u64 {
     member!(timer_in(tcp_sock(socket_of(timer))), timer_function)
 }
 
-/// The socket's cookie, 0 where none was made.
+/// Cookie of a socket; 0 if the kernel has not made one.
 #[inline(always)]
 pub fn cookie(sk: u64) -> u64 {
     member!(tcp_sock(sk), skc_cookie)
 }
 
-/// The keepalive time and interval of the socket's netns, jiffies.
+/// Keepalive time and interval of a socket's netns, jiffies.
 #[inline(always)]
 pub fn sysctls(sk: u64) -> (u32, u32) {
     let net: Typed = member!(tcp_sock(sk), skc_net);
@@ -269,23 +276,23 @@ pub fn sysctls(sk: u64) -> (u32, u32) {
     )
 }
 
-/// Which socket: what the filters ask for.
+/// Identity of a socket: the values that the filters compare.
 pub trait Identity {
-    /// Its address.
+    /// Address of the socket in the kernel.
     fn sk(&self) -> u64;
-    /// Its address family.
+    /// Address family.
     fn family(&self) -> u16;
-    /// Its local port, host order.
+    /// Local port, host order.
     fn lport(&self) -> u16;
-    /// Its remote port, host order.
+    /// Remote port, host order.
     fn rport(&self) -> u16;
-    /// Its local and its remote address, which lie where its family tells.
+    /// Local and remote address. The family determines where they lie.
     fn addresses(&self, family: u16) -> ([u8; 16], [u8; 16]);
-    /// Inode number of its network namespace.
+    /// Inode number of the network namespace.
     fn netns(&self) -> u32;
 }
 
-/// A socket of the kernel's, by its address: read as it is asked for.
+/// A socket in the kernel, by its address. A value is read each time it is asked for.
 pub struct Unread(pub u64);
 
 impl Identity for Unread {
@@ -332,7 +339,7 @@ impl Identity for Unread {
     }
 }
 
-/// One that has been read.
+/// A socket whose identity has been read.
 impl Identity for Socket {
     #[inline(always)]
     fn sk(&self) -> u64 {
@@ -365,7 +372,7 @@ impl Identity for Socket {
     }
 }
 
-/// Reads which socket this is.
+/// Reads the identity of a socket.
 #[inline(always)]
 pub fn identify(sk: u64, socket: &mut Socket) {
     let unread = Unread(sk);
@@ -377,25 +384,27 @@ pub fn identify(sk: u64, socket: &mut Socket) {
     socket.netns = unread.netns();
 }
 
-/// An IPv6 address.
+/// Loads an IPv6 address.
 #[inline(always)]
 fn v6(sk: Typed, offset: u32) -> [u8; 16] {
     let halves: [u64; 2] = [load(sk, offset), load(sk, offset + 8)];
-    // SAFETY: integers of the same size.
+    // SAFETY: both are integers, and have the same size.
     unsafe { core::mem::transmute(halves) }
 }
 
-/// An IPv4 address, the first four bytes of sixteen.
+/// Widens an IPv4 address to sixteen bytes, of which it fills the first four.
 #[inline(always)]
 fn wide(v4: u32) -> [u8; 16] {
-    // SAFETY: integers of the same size.
+    // SAFETY: both are integers, and have the same size.
     unsafe { core::mem::transmute([v4, 0, 0, 0]) }
 }
 
-/// The ends of the segment in `skb`, seen from this host, and what else its headers
-/// tell. `sk` is the socket or minisock that it met, 0 for none: it knows the network
-/// namespace, and where there is none the device does. (`tcp_v4_rcv` takes the device
-/// from a segment that has a socket.)
+/// Reads the ends of the segment in `skb`, seen from this host, and its flags, TTL and
+/// length.
+///
+/// `sk` is the socket or minisock that the segment met, or 0 if it met none. The network
+/// namespace is that of `sk`, or that of the device if `sk` is 0. (`tcp_v4_rcv` removes
+/// the device from a segment that has a socket.)
 #[inline(always)]
 pub fn dissect(sk: u64, skb: u64, event: &mut Event) {
     let head: u64 = probe!(skb, skb_head);
@@ -434,29 +443,29 @@ pub fn dissect(sk: u64, skb: u64, event: &mut Event) {
     socket.netns = probe!(net, net_inum);
 }
 
-/// `icsk_probes_out`: probes sent and not answered.
+/// `icsk_probes_out`: number of probes sent and not answered.
 #[inline(always)]
 pub fn probes_out(sk: u64) -> u8 {
     member!(tcp_sock(sk), icsk_probes_out)
 }
 
-/// FIN, SYN, RST, PSH, ACK, URG, ECE and CWR of the segment in `skb`, FIN in the lowest
-/// bit.
+/// TCP flags of the segment in `skb`: FIN, SYN, RST, PSH, ACK, URG, ECE and CWR, with FIN
+/// in the lowest bit.
 #[inline(always)]
 fn segment_flags(skb: u64) -> u8 {
     let head: u64 = probe!(skb, skb_head);
     read(head + probe!(skb, skb_transport_header => u16) as u64, 13)
 }
 
-/// Whether the segment in `skb` takes probes back: whether `tcp_ack` will come to where
-/// it sets `icsk_probes_out` to 0 (net/ipv4/tcp_input.c).
+/// Whether the segment in `skb` answers the probes: whether `tcp_ack` will reach the place
+/// where it sets `icsk_probes_out` to 0 (net/ipv4/tcp_input.c).
 ///
-/// `tcp_validate_incoming` lets through what is no reset, no SYN and not older than what
-/// was received; a probe of the peer's own is older by one byte. (PAWS and a segment from
-/// beyond the window are not asked for.) `tcp_ack` wants an acknowledgement of what is
-/// outstanding or of all that was.
+/// `tcp_validate_incoming` lets a segment through that is not a reset, not a SYN and not
+/// older than what was received. A probe that the peer sends is older by one byte. (PAWS
+/// and segments from beyond the window are not checked here.) `tcp_ack` requires that the
+/// segment acknowledges data that is outstanding, or all data that was outstanding.
 #[inline(always)]
-pub fn takes_probes_back(sk: u64, skb: u64) -> bool {
+pub fn answers_probes(sk: u64, skb: u64) -> bool {
     let flags = segment_flags(skb);
     let sk = tcp_sock(sk);
     let end_seq: u32 = probe!(skb, skb_end_seq);
@@ -470,20 +479,21 @@ pub fn takes_probes_back(sk: u64, skb: u64) -> bool {
         && !before(write_seq, ack_seq)
 }
 
-/// `before`, include/net/tcp.h: sequence numbers wrap.
+/// Whether one sequence number is before another: `before`, include/net/tcp.h. Sequence
+/// numbers wrap.
 #[inline(always)]
 fn before(one: u32, other: u32) -> bool {
     (one.wrapping_sub(other) as i32) < 0
 }
 
-/// What the socket says of itself now.
+/// Reads all values of a socket that an event reports.
 #[inline(always)]
 pub fn describe(sk: u64, event: &mut Event) {
     look(sk, event);
     name(sk, event);
 }
 
-/// Which socket it is, and whose: what no firing changes.
+/// Reads the identity and the owner of a socket, which no firing changes.
 #[inline(always)]
 pub fn name(sk: u64, event: &mut Event) {
     identify(sk, &mut event.socket);
@@ -494,7 +504,7 @@ pub fn name(sk: u64, event: &mut Event) {
     event.uid = member!(sk, sk_uid);
 }
 
-/// What the socket is at, and its settings.
+/// Reads the state of a socket, and its settings.
 #[inline(always)]
 pub fn look(sk: u64, event: &mut Event) {
     let sk = tcp_sock(sk);
@@ -517,7 +527,7 @@ pub fn look(sk: u64, event: &mut Event) {
     settings(sk, event);
 }
 
-/// The socket's own settings, and those of its netns.
+/// Reads the settings of a socket, and those of its netns.
 #[inline(always)]
 fn settings(sk: Typed, event: &mut Event) {
     event.keepalive_time = member!(sk, keepalive_time);
@@ -534,12 +544,12 @@ fn settings(sk: Typed, event: &mut Event) {
     };
 }
 
-/// The [`flag`]s that the socket's own members tell.
+/// The [`flag`]s that follow from members of a socket.
 #[inline(always)]
 fn flags(sk: Typed) -> u16 {
     let bits: u64 = member!(sk, sk_flags);
     let owned: u32 = member!(sk, sk_lock_owned);
-    // `tcp_write_queue_empty`: the list head points to itself.
+    // The queue is empty if the list head points to itself: `tcp_write_queue_empty`.
     let queue = sk.plus(config!(offsets.sk_write_queue));
     let first: u64 = load(queue, 0);
     let mut flags = 0;
@@ -558,8 +568,10 @@ fn flags(sk: Typed) -> u16 {
     flags
 }
 
-/// What a firing has changed: read once the function has returned. The socket may
-/// be free by then, and even another's; the outcomes that free it do not look here.
+/// Reads what a firing has changed, once the timer's function has returned.
+///
+/// The socket may be free by then, and its memory may even be another socket's. The
+/// outcomes that free it use only one of these values: that the timer is not pending.
 #[inline(always)]
 pub fn look_again(sk: u64, event: &mut Event) {
     let sk = tcp_sock(sk);
@@ -575,8 +587,8 @@ pub fn look_again(sk: u64, event: &mut Event) {
     event.jiffies_after = jiffies();
 }
 
-/// Whether nothing will become of the socket any more but its end, or that was:
-/// `inet_csk_destroy_sock` (net/ipv4/inet_connection_sock.c) asks for both.
+/// Whether a socket has ended, or can only end: `inet_csk_destroy_sock`
+/// (net/ipv4/inet_connection_sock.c) requires both the state and the flag.
 #[inline(always)]
 pub fn is_gone(sk: u64) -> bool {
     let sk = tcp_sock(sk);
@@ -584,17 +596,18 @@ pub fn is_gone(sk: u64) -> bool {
     state == TCP_CLOSE && bits & SOCK_DEAD != 0
 }
 
-/// The socket that the iterator has come to, from its context; 0 at the end. The
-/// second of what `bpf_iter_tcp` takes, net/ipv4/tcp_ipv4.c.
+/// The socket that an iterator has reached, from the iterator's context; 0 at the end. It
+/// is the second argument of `bpf_iter_tcp`, net/ipv4/tcp_ipv4.c.
 #[inline(always)]
 pub fn iterated(ctx: *mut c_void) -> u64 {
     read(ctx as u64, 8)
 }
 
-/// The descriptor that the iterator has come to, where it is a process's and refers to a
-/// socket. A thread may have descriptors of its own; they are in no /proc/PID/fd either.
+/// The descriptor that an iterator has reached, if it is a process's and refers to a
+/// socket. A thread may have descriptors of its own; /proc/PID/fd does not have them
+/// either.
 ///
-/// The context has a task, a descriptor and a file: what `bpf_iter_task_file` takes,
+/// The context has a task, a descriptor and a file: the arguments of `bpf_iter_task_file`,
 /// kernel/bpf/task_iter.c. At the end it has none.
 ///
 /// # Safety
@@ -613,20 +626,20 @@ pub unsafe fn descriptor(ctx: *mut c_void) -> Option<Descriptor> {
     if mode & S_IFMT != S_IFSOCK {
         return None;
     }
-    // One that was bound to a path and opened with O_PATH is a file of another system.
+    // A socket that was bound to a path and opened with O_PATH is in another file system.
     let sb: Tracked = inode.load(config!(offsets.descriptors.inode_sb));
     let magic: u64 = sb.load(config!(offsets.descriptors.sb_magic));
     let leader: u64 = task.load(config!(offsets.descriptors.task_group_leader));
     if magic != SOCKFS_MAGIC || leader != task.0 {
         return None;
     }
-    // SAFETY: a helper without arguments.
+    // SAFETY: the helper takes no arguments.
     let reader = unsafe { bpf_get_current_task() };
     let reader: u64 = probe!(reader, descriptors.task_thread_pid);
     let level: u32 = probe!(reader, descriptors.pid_level);
     let pid: u64 = task.load(config!(offsets.descriptors.task_thread_pid));
-    // A `upid` for each pid namespace that it is in, the outermost first; the iterator
-    // tells of none that is not in the reader's.
+    // A process has one `upid` for each pid namespace that it is in, the outermost first.
+    // The iterator shows only processes that are in the reader's namespace.
     let upid = pid + level as u64 * UPID_SIZE;
     Some(Descriptor {
         inode: inode.load(config!(offsets.descriptors.inode_ino)),
@@ -635,8 +648,8 @@ pub unsafe fn descriptor(ctx: *mut c_void) -> Option<Descriptor> {
     })
 }
 
-/// The socket as it is. A minisock has no more of a socket than `sock_common`; what
-/// lies past that is its own.
+/// Reads the state of a socket or minisock. A minisock shares only `sock_common` with a
+/// socket; the members past that are its own.
 #[inline(always)]
 pub fn snapshot(sk: u64, snapshot: &mut Snapshot) {
     let event = &mut snapshot.event;
@@ -669,11 +682,11 @@ pub fn snapshot(sk: u64, snapshot: &mut Snapshot) {
     event.jiffies = jiffies();
     event.jiffies_after = event.jiffies;
     identify(sk, &mut event.socket);
-    // `inet_sport` is past what a minisock has.
+    // `inet_sport` is past the part that a minisock shares with a socket.
     event.socket.lport = member!(tcp_sock(sk), skc_num);
 }
 
-/// The inode number of the socket's file; 0 for an orphan.
+/// Inode number of a socket's file; 0 for an orphan.
 #[inline(always)]
 fn inode(sk: u64) -> u64 {
     let socket: u64 = member!(tcp_sock(sk), sk_socket);
@@ -683,7 +696,7 @@ fn inode(sk: u64) -> u64 {
     member!(typed(socket, config!(types.socket_alloc)), socket_ino)
 }
 
-/// The cgroup v2 that the socket was made in; 0 where unknown.
+/// The cgroup v2 in which a socket was made; 0 if it is unknown.
 #[inline(always)]
 pub fn cgroup_of(sk: u64) -> Typed {
     if config!(offsets.sk_cgrp) == ABSENT {
@@ -692,15 +705,15 @@ pub fn cgroup_of(sk: u64) -> Typed {
     if config!(offsets.sk_cgrp_tagged) == 0 {
         return member!(tcp_sock(sk), sk_cgrp);
     }
-    // 5.10: `sock_cgroup_ptr`, include/linux/cgroup.h: the low bits say that no
-    // pointer is held, and the socket then counts to the root.
+    // 5.10 does this in `sock_cgroup_ptr`, include/linux/cgroup.h. If a low bit is set, the
+    // value is not a pointer, and the socket belongs to the root.
     let tagged: u64 = probe!(sk, sk_cgrp);
     let cgroup = if tagged & 3 == 0 { tagged } else { 0 };
     // SAFETY: a kernel that tags the value has no `bpf_rdonly_cast`, which came with 6.2.
     unsafe { Typed::assume(cgroup) }
 }
 
-/// The id of a cgroup: its directory's inode number.
+/// Id of a cgroup: the inode number of its directory.
 #[inline(always)]
 fn cgroup_id(cgroup: Typed) -> u64 {
     if cgroup.0 == 0 {
@@ -710,8 +723,8 @@ fn cgroup_id(cgroup: Typed) -> u64 {
     member!(kn, kn_id)
 }
 
-/// The id of the cgroup's ancestor at `level`, itself included; 0 where it lies
-/// above that level.
+/// Id of a cgroup's ancestor at `level`, where a cgroup is its own ancestor; 0 if the
+/// cgroup lies above that level.
 #[inline(always)]
 pub fn ancestor_id(cgroup: Typed, level: u32) -> u64 {
     if cgroup.0 == 0 || member!(cgroup, cgroup_level => u32) < level {

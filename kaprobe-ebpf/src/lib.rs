@@ -1,7 +1,7 @@
-//! What the BPF programs of kaprobe and its user space share, and nothing else.
+//! The types that the BPF programs of kaprobe share with its user space.
 //!
-//! [`wire`] is what goes up: one event for each thing that happened. [`config`]
-//! is what goes down: where the members lie in this kernel, and what to keep.
+//! [`wire`] holds what goes up: one event for each thing that happened. [`config`] holds
+//! what goes down: the offsets of members in this kernel, and the filters.
 #![no_std]
 
 pub mod config;

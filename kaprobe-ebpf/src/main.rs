@@ -1,12 +1,13 @@
-//! The BPF programs: entry points only. Each takes its arguments from where its
-//! hook has them, and calls the body that its twins call.
+//! Entry points of the BPF programs, and nothing else.
 //!
-//! `match-proto:` names the prototype that an entry point relies on.
+//! Each entry point reads its arguments from where its hook has them. It then calls the
+//! same function as the other entry points for the same purpose. `match-proto:` names the
+//! prototype that an entry point relies on.
 #![no_std]
 #![no_main]
 #![expect(
     missing_docs,
-    reason = "the entry points' macros make functions without the docs written here"
+    reason = "the macros of the entry points make functions without these docs"
 )]
 
 mod filter;
@@ -97,7 +98,7 @@ pub fn reset_kprobe(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// Active resets carry no segment that caused them.
+/// Reports active resets: no segment caused them.
 ///
 /// match-proto: tracepoint tcp_send_reset(sk, skb, [reason])
 #[raw_tracepoint(tracepoint = "tcp_send_reset")]
@@ -149,7 +150,7 @@ fn passive_kprobe(ctx: &ProbeContext) {
     }
 }
 
-/// Passive resets carry the segment that caused them.
+/// Reports passive resets, which have the segment that caused them.
 ///
 /// match-proto: tracepoint tcp_send_reset(sk, skb, [reason])
 #[raw_tracepoint(tracepoint = "tcp_send_reset")]
@@ -188,14 +189,15 @@ pub fn destroy_tracepoint(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Writes one [`Snapshot`] for each socket that passes the filters. aya has no macro
-/// for iterators.
+/// Writes one [`Snapshot`] for each socket that passes the filters.
+///
+/// aya has no macro for iterators.
 ///
 /// match-proto: fn bpf_iter_tcp(meta, sk_common, uid)
 ///
 /// # Safety
 ///
-/// The kernel calls it, with the context of an iterator over sockets.
+/// The caller must be the kernel, with the context of an iterator over sockets.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
 pub unsafe extern "C" fn sockets(ctx: *mut c_void) -> i32 {
@@ -205,7 +207,7 @@ pub unsafe extern "C" fn sockets(ctx: *mut c_void) -> i32 {
     }
     let mut snapshot = MaybeUninit::uninit();
     kernel::clear(&mut snapshot);
-    // SAFETY: integers only, for which zero is a value.
+    // SAFETY: a snapshot has only integers, for which zero is a value.
     let snapshot: &mut Snapshot = unsafe { snapshot.assume_init_mut() };
     kernel::snapshot(sk, snapshot);
     if !filter::keeps(&snapshot.event.socket) {
@@ -218,13 +220,13 @@ pub unsafe extern "C" fn sockets(ctx: *mut c_void) -> i32 {
     0
 }
 
-/// Writes one [`Descriptor`] for each descriptor of a process that refers to a socket.
+/// Writes one `Descriptor` for each descriptor of a process that refers to a socket.
 ///
 /// match-proto: fn bpf_iter_task_file(meta, task, fd, file)
 ///
 /// # Safety
 ///
-/// The kernel calls it, with the context of an iterator over descriptors.
+/// The caller must be the kernel, with the context of an iterator over descriptors.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 pub unsafe extern "C" fn descriptors(ctx: *mut c_void) -> i32 {
@@ -237,8 +239,8 @@ pub unsafe extern "C" fn descriptors(ctx: *mut c_void) -> i32 {
     0
 }
 
-/// Writes so many bytes to where an iterator is read. What found no room is asked for
-/// again: `bpf_seq_read`, kernel/bpf/bpf_iter.c.
+/// Writes `size` bytes to the reader of an iterator. If there is no room for them, the
+/// kernel asks for them again: `bpf_seq_read`, kernel/bpf/bpf_iter.c.
 ///
 /// # Safety
 ///
@@ -246,19 +248,19 @@ pub unsafe extern "C" fn descriptors(ctx: *mut c_void) -> i32 {
 /// `from`, all of them set.
 #[inline(always)]
 unsafe fn write(ctx: *mut c_void, from: *const c_void, size: usize) {
-    // SAFETY: the context of any iterator starts with a pointer to `bpf_iter_meta`, and
-    // that with one to the `seq_file` (include/linux/bpf.h); the verifier knows both
-    // types, and asks for exactly these reads.
+    // SAFETY: the context of every iterator starts with a pointer to `bpf_iter_meta`, which
+    // starts with a pointer to the `seq_file` (include/linux/bpf.h). The verifier knows
+    // both types, and requires exactly these reads.
     let seq = unsafe { ctx.cast::<*const *mut seq_file>().read().read() };
     // SAFETY: the caller promises that `size` bytes are there.
     unsafe { bpf_seq_write(seq, from, size as u32) };
 }
 
-/// The reason among the arguments of `tcp_send_active_reset`, wherever this kernel
-/// has it.
+/// The reason among the arguments of `tcp_send_active_reset`, at the position where this
+/// kernel has it; [`ABSENT`] if it has none.
 ///
-/// One question after the other, and not one `match`: the compiler would make that
-/// a read at a computed place, which the verifier refuses.
+/// There is one `if` for each position, and not one `match`: the compiler would turn a
+/// `match` into a read at a computed place, which the verifier refuses.
 #[inline(always)]
 fn reason(argument: impl Fn(usize) -> u32) -> u32 {
     let mut reason = ABSENT;
@@ -271,8 +273,8 @@ fn reason(argument: impl Fn(usize) -> u32) -> u32 {
     reason
 }
 
-/// The third argument of `tcp_v4_send_reset` and `tcp_v6_send_reset`, where it is the
-/// reason.
+/// The third argument of `tcp_v4_send_reset` and `tcp_v6_send_reset` if it is the reason,
+/// else [`ABSENT`].
 #[inline(always)]
 fn passive_reason(argument: impl FnOnce() -> u32) -> u32 {
     if config!(passive_with_reason) == 0 {
@@ -282,13 +284,14 @@ fn passive_reason(argument: impl FnOnce() -> u32) -> u32 {
     }
 }
 
-/// Whether a timer is a keepalive timer; the tracepoints see every timer there is.
+/// Whether a timer is a keepalive timer. The timer tracepoints see all timers.
 #[inline(always)]
 fn is_keepalive(timer: u64) -> bool {
     state!(timer_function) == kernel::timer_function(timer)
 }
 
-/// Tells user space what only a socket knows, from the end of one that it made.
+/// Gives user space the facts that only a socket holds, when the socket that it made for
+/// them is destroyed.
 #[inline(always)]
 fn learn(sk: u64) {
     let cookie = state!(learn_cookie);
@@ -302,7 +305,7 @@ fn learn(sk: u64) {
             keepalive_time,
             keepalive_intvl,
         };
-        // SAFETY: the slot outlives the program, and one socket has that cookie.
+        // SAFETY: the slot outlives the program, and only one socket has that cookie.
         unsafe { learned.write(facts) };
     }
 }
@@ -314,6 +317,6 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 #[cfg(not(test))]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo) -> ! {
-    // The verifier refuses a program from which this could be reached.
+    // The verifier refuses a program that can reach this loop.
     loop {}
 }

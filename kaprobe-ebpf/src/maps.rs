@@ -1,5 +1,4 @@
-//! The maps that user space fills in or reads, apart from the ring buffer, and the
-//! counting of what could not be delivered.
+//! The maps that user space fills in or reads, apart from the ring buffer.
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
@@ -8,55 +7,58 @@ use aya_ebpf::maps::{Array, LpmTrie};
 use kaprobe_ebpf::config::{Learned, State};
 use kaprobe_ebpf::wire::counter;
 
-/// What could not be delivered: for each CPU in turn, one count for each [`counter`].
-/// User space sets the size, and maps it into its memory: while a task looks a map up
-/// by system call, the kernel runs no kprobe program on that CPU
-/// (`bpf_disable_instrumentation`, include/linux/bpf.h), and what such a program then
-/// misses is not counted before 6.7.
+/// Counts of what could not be delivered: for each CPU in turn, one for each [`counter`].
+///
+/// User space sets the size, and maps the counts into its memory. While a task reads a
+/// map by system call, the kernel runs no kprobe program on that CPU
+/// (`bpf_disable_instrumentation`, include/linux/bpf.h). Kernels before 6.7 do not count
+/// what such a program then misses.
 #[map]
 pub static COUNTERS: Array<u64> = Array::with_max_entries(counter::COUNT, BPF_F_MMAPABLE);
 
-/// What user space has set. It is all that `.bss` holds, and is set under that name.
+/// State that user space sets. `.bss` holds nothing else, and user space sets it under
+/// that name.
 pub static mut STATE: State = State::EMPTY;
 
-/// A member of [`STATE`]. Volatile, as user space writes it at any time.
+/// Reads a member of [`STATE`]. The read is volatile, as user space writes at any time.
 macro_rules! state {
     ($member:ident) => {
-        // SAFETY: a place inside a static, aligned as its type is. Nothing refers to it.
+        // SAFETY: the place is inside a static, and aligned as its type is. There are no
+        // references to it.
         unsafe { core::ptr::read_volatile(&raw const $crate::maps::STATE.$member) }
     };
 }
 pub(crate) use state;
 
-/// One [`Learned`].
+/// Facts that the programs read from a socket: one [`Learned`].
 #[map]
 pub static LEARNED: Array<Learned> = Array::with_max_entries(1, 0);
 
-/// Local ports to keep, a bit each.
+/// Local ports to keep, one bit for each port.
 #[map]
 pub static LOCAL_PORTS: Array<u64> = Array::with_max_entries(1024, 0);
 
-/// Remote ports to keep.
+/// Remote ports to keep, one bit for each port.
 #[map]
 pub static REMOTE_PORTS: Array<u64> = Array::with_max_entries(1024, 0);
 
-/// Ports to keep on either side.
+/// Ports to keep on either side, one bit for each port.
 #[map]
 pub static EITHER_PORTS: Array<u64> = Array::with_max_entries(1024, 0);
 
-/// Networks to keep on either side; IPv4 as ::ffff:0:0/96.
+/// Networks to keep on either side. IPv4 networks lie in ::ffff:0:0/96.
 #[map]
 pub static ADDRESSES: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(256, 0);
 
-/// Adds one to a counter.
+/// Adds one to a counter: one of [`counter`], or the kind of an event.
 #[inline(always)]
 pub fn count(counter: u32) {
-    // SAFETY: a helper without arguments.
+    // SAFETY: the helper takes no arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     if let Some(n) = COUNTERS.get_ptr_mut(cpu * counter::COUNT + counter) {
-        // SAFETY: the slot is this CPU's own, and the map outlives the program. On
-        // PREEMPT_RT an increment may be lost to a preempting one; elsewhere none.
-        // Volatile, as user space reads it at any time.
+        // SAFETY: the map has checked the index, and outlives the program. The slot is this
+        // CPU's own. On PREEMPT_RT a preempting increment may undo this one; elsewhere no
+        // increment is lost. The accesses are volatile, as user space reads at any time.
         unsafe { n.write_volatile(n.read_volatile() + 1) };
     }
 }

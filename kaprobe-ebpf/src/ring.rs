@@ -1,5 +1,5 @@
-//! The only module that writes the ring buffer, and that gives sockets their
-//! identity: both happen when an event goes up.
+//! The only module that writes the ring buffer, and that gives sockets their identity.
+//! Both happen when an event is sent.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, RingBuf};
@@ -8,32 +8,32 @@ use kaprobe_ebpf::wire::{Event, VERSION, counter, flag, kind};
 use crate::kernel::{clear, config, now_ns};
 use crate::maps::count;
 
-/// Events on their way up; user space sets the size.
+/// Events on their way to user space, which sets the size.
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
 
-/// Sockets that an event has spoken of, by address.
+/// Sockets that an event has reported, by address.
 #[map]
 static SOCKETS: HashMap<u64, Known> = HashMap::with_max_entries(65_536, 0);
 
-/// What is remembered of a socket.
+/// State that is kept for a socket that an event has reported.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Known {
-    /// See [`kaprobe_ebpf::wire::Event::born_ns`].
+    /// CLOCK_MONOTONIC when an event first reported the socket, ns: [`Event::born_ns`].
     born_ns: u64,
-    /// 1 while a probe that was reported may be unanswered.
+    /// 1 while a reported probe may be unanswered.
     probing: u64,
 }
 
-/// Whether the mask asks for events of this kind.
+/// Whether the event mask asks for events of this kind.
 #[inline(always)]
 fn wanted(kind: u16) -> bool {
     config!(event_mask) & (1 << kind) != 0
 }
 
-/// Sends a firing up, if the mask asks for it or if it is the first to show an
-/// earlier probe answered. Only then does `fill` tell the rest of it.
+/// Sends a firing if the event mask asks for it, or if it is the first to show that an
+/// earlier probe was answered. `fill` fills in the rest of an event that is sent.
 #[inline(always)]
 pub fn send(event: &mut Event, fill: impl FnOnce(&mut Event)) {
     if !wanted(event.kind) {
@@ -42,13 +42,13 @@ pub fn send(event: &mut Event, fill: impl FnOnce(&mut Event)) {
         }
         event.flags |= flag::NEWS;
     }
-    // Before the table is looked at: neither's memory is in a cache, and so both are
-    // waited for at once.
+    // This comes before the look-up in the table. The memory of neither is in a cache, so
+    // the CPU waits for both at once.
     fill(event);
     let probing = (event.kind == kind::PROBE) as u64;
     match SOCKETS.get_ptr_mut(event.socket.sk) {
-        // SAFETY: a value of a preallocated map stays mapped while programs run; between
-        // two firings, only an answer writes `probing`.
+        // SAFETY: a value of a preallocated map stays mapped while programs run. Between two
+        // firings, only an answer writes `probing`.
         Some(known) => unsafe {
             event.born_ns = (*known).born_ns;
             (*known).probing = probing;
@@ -58,16 +58,16 @@ pub fn send(event: &mut Event, fill: impl FnOnce(&mut Event)) {
     output(event);
 }
 
-/// Whether a probe of this socket that was reported may be unanswered.
+/// Whether a reported probe of this socket may be unanswered.
 #[inline(always)]
 fn is_probing(sk: u64) -> bool {
-    // SAFETY: as above.
+    // SAFETY: a value of a preallocated map stays mapped while programs run.
     SOCKETS
         .get_ptr_mut(sk)
         .is_some_and(|known| unsafe { (*known).probing } != 0)
 }
 
-/// Sends up something else that a socket did; `fill` says what.
+/// Sends an event of a socket that is not a firing. `fill` fills it in.
 #[inline(always)]
 pub fn send_other(kind: u16, fill: impl FnOnce(&mut Event)) {
     if !wanted(kind) {
@@ -84,8 +84,8 @@ pub fn send_other(kind: u16, fill: impl FnOnce(&mut Event)) {
     });
 }
 
-/// Sends up a reset that answered a segment. `fill` says whether it is one to keep:
-/// that is known only once the segment has been read.
+/// Sends a reset that answered a segment. `fill` fills it in, and returns whether to keep
+/// it: that is known only once the segment has been read.
 #[inline(always)]
 pub fn send_passive(fill: impl FnOnce(&mut Event) -> bool) {
     if wanted(kind::RST_PASSIVE) {
@@ -93,15 +93,15 @@ pub fn send_passive(fill: impl FnOnce(&mut Event) -> bool) {
     }
 }
 
-/// Sends up that a probe was answered, if one that went up waits for that. `fill` says
-/// whether it was: only then is it asked.
+/// Reports that a probe was answered, if a reported probe may be unanswered. Only then it
+/// calls `fill`, which fills in the event and returns whether the probe was answered.
 #[inline(always)]
 pub fn send_answered(sk: u64, fill: impl FnOnce(&mut Event) -> bool) {
     let Some(known) = SOCKETS.get_ptr_mut(sk) else {
         return;
     };
-    // SAFETY: a value of a preallocated map stays mapped while programs run, and the
-    // socket's lock keeps its timer and its segments apart.
+    // SAFETY: a value of a preallocated map stays mapped while programs run. The socket's
+    // lock keeps its timer and its segments apart.
     if unsafe { (*known).probing } == 0 {
         return;
     }
@@ -111,7 +111,8 @@ pub fn send_answered(sk: u64, fill: impl FnOnce(&mut Event) -> bool) {
             // SAFETY: as above.
             unsafe {
                 event.born_ns = (*known).born_ns;
-                // Told once. Where there was no room for it, the next firing tells.
+                // An answer is reported once. If there was no room for it, the next firing
+                // reports it.
                 (*known).probing = 0;
             }
         }
@@ -119,8 +120,8 @@ pub fn send_answered(sk: u64, fill: impl FnOnce(&mut Event) -> bool) {
     });
 }
 
-/// Sends the end of a socket up if an event has spoken of it, and forgets it, so
-/// that its address can be another's.
+/// Reports the end of a socket if an event has reported the socket, and forgets it, so
+/// that another socket can have the address. `fill` fills in the event.
 #[inline(always)]
 pub fn send_closed(sk: u64, fill: impl FnOnce(&mut Event)) {
     if let Some(born_ns) = forget(sk) {
@@ -132,7 +133,8 @@ pub fn send_closed(sk: u64, fill: impl FnOnce(&mut Event)) {
     }
 }
 
-/// The same of a socket whose end a firing has seen, which tells of it.
+/// Reports the end of a socket that a firing has seen, and forgets the socket. The event
+/// of the firing becomes that of the end.
 #[inline(always)]
 pub fn send_closed_by(firing: &mut Event) {
     if let Some(born_ns) = forget(firing.socket.sk) {
@@ -142,18 +144,18 @@ pub fn send_closed_by(firing: &mut Event) {
     }
 }
 
-/// Forgets a socket that an event has spoken of, and returns when it was born, where
-/// its end is asked for.
+/// Forgets a socket that an event has reported. Returns its `born_ns` if the event mask
+/// asks for its end.
 #[inline(always)]
 fn forget(sk: u64) -> Option<u64> {
     let known = SOCKETS.get_ptr_mut(sk)?;
     // SAFETY: a value of a preallocated map stays mapped while programs run.
     let born_ns = unsafe { (*known).born_ns };
-    // Who forgets it is who tells: another CPU may come to the same end.
+    // The CPU that removes the socket reports its end: another CPU may see the same end.
     (SOCKETS.remove(sk).is_ok() && wanted(kind::CLOSED)).then_some(born_ns)
 }
 
-/// Gives a socket its identity: its address, and now.
+/// Gives a socket its identity: its address, and the time now.
 #[inline(always)]
 fn remember(event: &mut Event, probing: u64) {
     let known = Known {
@@ -163,7 +165,7 @@ fn remember(event: &mut Event, probing: u64) {
     if SOCKETS.insert(event.socket.sk, known, 0).is_ok() {
         event.born_ns = known.born_ns;
     } else {
-        // A firing's place still has what the one before it was born with.
+        // The place of a firing still holds the `born_ns` of the firing before it.
         event.born_ns = 0;
         event.flags |= flag::UNTRACKED;
         count(counter::SOCKET_UNTRACKED);
@@ -180,7 +182,7 @@ fn output(event: &mut Event) {
 }
 
 /// Builds an event in the ring buffer, or counts it as lost. `fill` fills it in, and
-/// says whether to keep it.
+/// returns whether to keep it.
 #[inline(always)]
 fn reserve(kind: u16, fill: impl FnOnce(&mut Event) -> bool) {
     let Some(mut slot) = EVENTS.reserve::<Event>(0) else {
@@ -188,7 +190,7 @@ fn reserve(kind: u16, fill: impl FnOnce(&mut Event) -> bool) {
         return;
     };
     clear::<Event>(&mut slot);
-    // SAFETY: integers only, for which zero is a value.
+    // SAFETY: an event has only integers, for which zero is a value.
     let event = unsafe { slot.assume_init_mut() };
     if !fill(event) {
         slot.discard(0);

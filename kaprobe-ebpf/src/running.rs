@@ -1,8 +1,8 @@
-//! Firings between their entry and their exit, and how the one finds the other.
+//! Firings between their entry and their exit, and how the exit finds the entry's values.
 //!
-//! Timers run in a softirq, and there one after the other: a firing is its CPU's only
-//! one, and has the CPU's place to itself. Not so on PREEMPT_RT, where a softirq can be
-//! preempted, and another run meanwhile.
+//! Timers run in a softirq, one after the other. So a CPU has at most one firing, and each
+//! CPU has one place for it. On PREEMPT_RT, a softirq can be preempted, and another can
+//! run in the meantime, so a map holds the firings by their keys.
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id};
 use aya_ebpf::macros::map;
@@ -13,11 +13,12 @@ use kaprobe_ebpf::wire::{Event, counter};
 use crate::kernel::config;
 use crate::maps::{count, state};
 
-/// Firings between entry and exit, one a CPU: user space sets the size.
+/// Firings between entry and exit, one for each CPU. User space sets the size.
 #[map]
 static FIRINGS: Array<Firing> = Array::with_max_entries(1, 0);
 
-/// The same on PREEMPT_RT, where there may be more: user space sets the size to suit.
+/// Firings between entry and exit on PREEMPT_RT, where a CPU may have more than one. User
+/// space sets a size that suits.
 #[map]
 static FIRINGS_PREEMPTED: HashMap<u64, Firing> = HashMap::with_max_entries(1, 0);
 
@@ -25,23 +26,23 @@ static FIRINGS_PREEMPTED: HashMap<u64, Firing> = HashMap::with_max_entries(1, 0)
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
 pub struct Firing {
-    /// Its timer's address; 0 where none runs.
+    /// Address of the timer; 0 if no firing is here.
     timer: u64,
-    /// What is known of it so far.
+    /// What is known of the firing so far.
     pub event: Event,
-    /// 1 once `tcp_destroy_sock` was seen inside.
+    /// 1 once `tcp_destroy_sock` was seen during the firing.
     pub destroyed: u64,
 }
 
-/// In read-only memory, as the stack has no room to build one.
+/// An empty place. It lies in read-only memory, as the stack has no room to build one.
 static EMPTY: Firing = Firing {
     timer: 0,
     event: Event::EMPTY,
     destroyed: 0,
 };
 
-/// A place for the firing that begins. `event` is what it was when the place was last
-/// used.
+/// Takes a place for a firing that begins. Its `event` still has the values of the firing
+/// that used the place last.
 ///
 /// # Safety
 ///
@@ -52,11 +53,11 @@ pub unsafe fn begin(timer: u64) -> Option<&'static mut Firing> {
         // SAFETY: the caller promises the same.
         unsafe { of_this_cpu() }?
     } else {
-        // SAFETY: likewise.
+        // SAFETY: the caller promises the same.
         unsafe { begin_preempted(timer) }?
     };
     if firing.timer != 0 {
-        // Left by a firing whose exit was missed.
+        // The exit of an earlier firing was missed, so the place still has its timer.
         count(counter::EXIT_MISSED);
     }
     firing.timer = timer;
@@ -64,8 +65,7 @@ pub unsafe fn begin(timer: u64) -> Option<&'static mut Firing> {
     Some(firing)
 }
 
-/// The firing that this context runs, if it runs one. `timer` is 0 where the hook does
-/// not know it.
+/// Finds the firing that runs in this context. `timer` is 0 if the hook does not know it.
 ///
 /// # Safety
 ///
@@ -76,7 +76,7 @@ pub unsafe fn find(timer: u64) -> Option<&'static mut Firing> {
         // SAFETY: the caller promises the same.
         unsafe { of_this_cpu() }?
     } else {
-        // SAFETY: likewise.
+        // SAFETY: the caller promises the same.
         unsafe { preempted(key_of(timer)) }?
     };
     let is_it = firing.timer != 0 && (timer == 0 || timer == firing.timer);
@@ -99,16 +99,16 @@ pub fn end(firing: &'static mut Firing) {
 /// The program must hold no other reference to it.
 #[inline(always)]
 unsafe fn of_this_cpu() -> Option<&'static mut Firing> {
-    // SAFETY: a helper without arguments.
+    // SAFETY: the helper takes no arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     let firing = FIRINGS.get_ptr_mut(cpu)?;
-    // SAFETY: a value of an array is there as long as the map. It is this CPU's own,
-    // and is written by timers only, and by what they call; the caller promises that
-    // this program has no other reference.
+    // SAFETY: a value of an array exists as long as the map. This one is the CPU's own:
+    // only timers and the functions that they call write it. The caller promises that the
+    // program has no other reference.
     Some(unsafe { &mut *firing })
 }
 
-/// The place of this context's firing on PREEMPT_RT, made if there is none.
+/// The place of this context's firing on PREEMPT_RT. It is made if there is none.
 ///
 /// # Safety
 ///
@@ -125,7 +125,7 @@ unsafe fn begin_preempted(timer: u64) -> Option<&'static mut Firing> {
         reason = "a value would be built on the stack, which has no room for it"
     )]
     FIRINGS_PREEMPTED.insert(key, &EMPTY, 0).ok()?;
-    // SAFETY: as above; the first call gave no reference.
+    // SAFETY: the caller promises the same, and the first call gave no reference.
     unsafe { preempted(key) }
 }
 
@@ -137,19 +137,21 @@ unsafe fn begin_preempted(timer: u64) -> Option<&'static mut Firing> {
 #[inline(always)]
 unsafe fn preempted(key: u64) -> Option<&'static mut Firing> {
     let firing = FIRINGS_PREEMPTED.get_ptr_mut(key)?;
-    // SAFETY: a value of a preallocated map, this context's own until it is removed; the
-    // caller promises that this program has no other reference.
+    // SAFETY: a value of a preallocated map stays mapped, and is this context's own until
+    // it is removed. The caller promises that the program has no other reference.
     Some(unsafe { &mut *firing })
 }
 
-/// What both ends of a firing know it by. The timer's address where both see it;
-/// a kretprobe sees no argument, but runs on the CPU and task of its entry.
+/// The key by which the exit of a firing finds its entry.
+///
+/// It is the timer's address if both ends see that. A kretprobe sees no argument, but
+/// runs on the CPU and in the task of its entry.
 #[inline(always)]
 fn key_of(timer: u64) -> u64 {
     if state!(key) == key::TIMER {
         return timer;
     }
-    // Task 0 is current on every idle CPU, so the CPU counts too.
-    // SAFETY: helpers without arguments.
+    // Task 0 is current on every idle CPU, so the key needs the CPU too.
+    // SAFETY: the helpers take no arguments.
     unsafe { bpf_get_current_pid_tgid() << 32 | bpf_get_smp_processor_id() as u64 }
 }
