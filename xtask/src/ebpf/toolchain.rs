@@ -16,7 +16,6 @@ use cargo_metadata::{CargoOpt, MetadataCommand};
 use toml::Table;
 
 use crate::apt::Suites;
-use crate::ebpf::{TARGET, TARGET_DIR};
 use crate::process::{CommandExt, say};
 use crate::workspace;
 
