@@ -17,7 +17,8 @@ use kaprobe::model::named::Named as _;
 use kaprobe::model::record::{EventName, Record};
 use kaprobe::sink;
 use kaprobe::sink::options::{ColorWhen, Format, TextStyle, TimeFormat};
-use kaprobe::verdict::{Judge, stage};
+use kaprobe::verdict::judge::Judge;
+use kaprobe::verdict::pipeline::Pipeline;
 use kaprobe_ebpf::wire::{self, flag, kind};
 
 /// Firings of one pass.
@@ -63,9 +64,9 @@ fn judge(bencher: Bencher<'_, '_>, sockets: u32) {
     bench
         .with_inputs(|| records.clone())
         .bench_local_refs(|records| {
-            let (mut filter, mut judge) = (filter(), Judge::new(MAX_SOCKETS, &[]));
+            let mut pipeline = Pipeline::new(filter(), Judge::new(MAX_SOCKETS, &[]));
             for record in records {
-                stage::judge(&mut filter, &mut judge, record, |record| {
+                pipeline.push(0, record, |record| {
                     black_box(record);
                 });
             }

@@ -32,7 +32,8 @@ use kaprobe::replay::{Item, Log};
 use kaprobe::sink::options::{ColorWhen, Format, TextStyle, TimeFormat};
 use kaprobe::sink::{self, Head};
 use kaprobe::text::escape::Escaped;
-use kaprobe::verdict::{Judge, stage};
+use kaprobe::verdict::judge::Judge;
+use kaprobe::verdict::pipeline::Pipeline;
 use kaprobe_ebpf::wire::{self, flag, kind};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -150,16 +151,14 @@ fn header() -> Header {
 /// What must hold of records, wherever they come from: they make verdicts, each is one
 /// line that steers no terminal, and is read back as it was. Gives the log.
 fn check(records: Vec<Record>, timeouts: &[HostTimeout]) -> Result<String, String> {
-    let mut filter = Filter::new(RecordFilter {
+    let filter = Filter::new(RecordFilter {
         events: EventName::ALL.iter().copied().collect(),
         ..RecordFilter::default()
     });
-    let mut judge = Judge::new(ROOM, timeouts);
+    let mut pipeline = Pipeline::new(filter, Judge::new(ROOM, timeouts));
     let mut shown = Vec::new();
     for mut record in records {
-        stage::judge(&mut filter, &mut judge, &mut record, |it| {
-            shown.push(it.clone())
-        });
+        pipeline.push(0, &mut record, |it| shown.push(it.clone()));
     }
     let mut log = String::new();
     let formats = [

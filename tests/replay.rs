@@ -1,5 +1,6 @@
 //! `kaprobe replay`: what a log recorded is what is shown, without any privilege.
 
+use kaprobe::filter;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::ffi::OsStr;
@@ -24,7 +25,8 @@ use kaprobe::sink::options::{ColorWhen, Format, TextStyle, TimeFormat};
 use kaprobe::sink::{self, Head};
 use kaprobe::text::escape::Escaped;
 use kaprobe::trace::plan::TracePlan;
-use kaprobe::verdict::{Judge, stage};
+use kaprobe::verdict::judge::Judge;
+use kaprobe::verdict::pipeline::Pipeline;
 use tempfile::TempDir;
 
 #[path = "support/schema.rs"]
@@ -327,13 +329,11 @@ fn traced(flags: &[&str]) -> Outcome<(Header, Vec<Record>)> {
         }],
         ..header("mq1")
     };
-    let mut judge = Judge::new(MAX_SOCKETS, &header.timeouts);
-    let mut filter = Filter::new(plan.records);
+    let judge = Judge::new(MAX_SOCKETS, &header.timeouts);
+    let mut pipeline = Pipeline::new(Filter::new(plan.records), judge);
     let mut records = Vec::new();
     for mut record in ends() {
-        stage::judge(&mut filter, &mut judge, &mut record, |it| {
-            records.push(it.clone())
-        });
+        pipeline.push(0, &mut record, |it| records.push(it.clone()));
     }
     Ok((header, records))
 }

@@ -1,4 +1,4 @@
-//! What was spoken of lately, up to a bound.
+//! A bounded map that evicts the least recently used entry.
 //!
 //! Entries lie side by side in one block, tied by their places in it: with tens of
 //! thousands of them, boxes of their own and pointers would be most of the memory.
@@ -12,17 +12,17 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 /// No entry's place.
 const NONE: u32 = u32::MAX;
 
-/// A map of at most so many entries: past that it forgets the one least recently spoken
-/// of. It takes memory as it fills.
+/// A map of a bounded number of entries: past that it evicts the least recently used one.
+/// It takes memory as it fills.
 #[derive(Debug)]
-pub struct Recent<K, V> {
-    most: u32,
+pub struct LruMap<K, V> {
+    capacity: u32,
     entries: Vec<Entry<K, V>>,
     places: HashTable<u32>,
     hasher: DefaultHashBuilder,
     newest: u32,
     oldest: u32,
-    /// The neighbours that the newest entry had before it was spoken of.
+    /// The neighbours that the newest entry had before it was used.
     neighbours: [u32; 2],
 }
 
@@ -34,12 +34,12 @@ struct Entry<K, V> {
     value: V,
 }
 
-impl<K: Hash + Eq, V> Recent<K, V> {
+impl<K: Hash + Eq, V> LruMap<K, V> {
     /// An empty one.
     #[must_use]
-    pub fn at_most(most: NonZeroUsize) -> Self {
+    pub fn with_capacity(capacity: NonZeroUsize) -> Self {
         Self {
-            most: u32::try_from(most.get()).unwrap_or(NONE),
+            capacity: u32::try_from(capacity.get()).unwrap_or(NONE),
             entries: Vec::new(),
             places: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
@@ -51,8 +51,8 @@ impl<K: Hash + Eq, V> Recent<K, V> {
 
     /// How many entries there can be.
     #[must_use]
-    pub fn most(&self) -> NonZeroUsize {
-        NonZeroUsize::new(self.most as usize).unwrap_or(NonZeroUsize::MIN)
+    pub fn capacity(&self) -> NonZeroUsize {
+        NonZeroUsize::new(self.capacity as usize).unwrap_or(NonZeroUsize::MIN)
     }
 
     /// How many entries there are.
@@ -70,10 +70,10 @@ impl<K: Hash + Eq, V> Recent<K, V> {
     /// Whether the next new entry takes the place of another.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.entries.len() == self.most as usize
+        self.entries.len() == self.capacity as usize
     }
 
-    /// The entry of this key, which is not thereby spoken of.
+    /// The entry of this key, without counting as a use of it.
     #[must_use]
     pub fn peek(&self, key: &K) -> Option<&V> {
         let place = self.place(key)?;
@@ -83,7 +83,7 @@ impl<K: Hash + Eq, V> Recent<K, V> {
     /// The entry of this key.
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         let place = self.place(key)?;
-        Some(self.spoken_of(place))
+        Some(self.touch(place))
     }
 
     /// The entry of this key, a new one where there was none.
@@ -95,21 +95,21 @@ impl<K: Hash + Eq, V> Recent<K, V> {
                 self.newest
             }
         };
-        self.spoken_of(place)
+        self.touch(place)
     }
 
-    /// Puts an entry in; gives it, and what it takes the place of: the one that had the
-    /// key, or else the one that is forgotten for it.
+    /// Puts an entry in; gives it, and what it replaces: the entry that had the key, or
+    /// else the one that is evicted for it.
     pub fn push(&mut self, key: K, value: V) -> (&mut V, Option<(K, V)>) {
         match self.place(&key) {
             Some(place) => {
-                let entry = self.spoken_of(place);
+                let entry = self.touch(place);
                 let old = mem::replace(entry, value);
                 (entry, Some((key, old)))
             }
             None => {
-                let forgotten = self.insert(key, value);
-                (self.spoken_of(self.newest), forgotten)
+                let evicted = self.insert(key, value);
+                (self.touch(self.newest), evicted)
             }
         }
     }
@@ -131,7 +131,7 @@ impl<K: Hash + Eq, V> Recent<K, V> {
         self.entries.iter().map(|it| (&it.key, &it.value))
     }
 
-    /// Makes an entry the first to be forgotten.
+    /// Makes an entry the next to be evicted.
     pub fn demote(&mut self, key: &K) {
         if let Some(place) = self.place(key) {
             self.untie(place);
@@ -143,10 +143,10 @@ impl<K: Hash + Eq, V> Recent<K, V> {
         self.likely_place(key).or_else(|| self.find(key))
     }
 
-    /// Where the entry most likely is: at the place of the newest, or else of one of its
-    /// neighbours of then, for what is spoken of in turn mostly is so again: timers of one
-    /// interval. These are in the cache, where a look into the table of tens of thousands
-    /// waits for memory twice.
+    /// The likely place of an entry: that of the newest, or of one of the neighbours that
+    /// it had then. Timers of one interval fire in the same turn again. These entries are
+    /// in the processor's cache, where a look into a table of tens of thousands waits for
+    /// memory twice.
     fn likely_place(&self, key: &K) -> Option<u32> {
         let [newer, older] = self.neighbours;
         let is_it = |&place: &u32| {
@@ -162,8 +162,8 @@ impl<K: Hash + Eq, V> Recent<K, V> {
         self.places.find(hash, is_it).copied()
     }
 
-    /// Makes an entry the last to be forgotten.
-    fn spoken_of(&mut self, place: u32) -> &mut V {
+    /// Makes an entry the most recently used one.
+    fn touch(&mut self, place: u32) -> &mut V {
         if place != self.newest {
             let entry = &self.entries[place as usize];
             self.neighbours = [entry.newer, entry.older];
@@ -173,9 +173,9 @@ impl<K: Hash + Eq, V> Recent<K, V> {
         &mut self.entries[place as usize].value
     }
 
-    /// Puts in an entry whose key is new; gives the one that is forgotten for it.
+    /// Puts in an entry whose key is new; gives the one that is evicted for it.
     fn insert(&mut self, key: K, value: V) -> Option<(K, V)> {
-        let forgotten = self.is_full().then(|| self.take(self.oldest));
+        let evicted = self.is_full().then(|| self.take(self.oldest));
         let place = self.entries.len() as u32;
         let hash = self.hasher.hash_one(&key);
         self.entries.push(Entry {
@@ -189,7 +189,7 @@ impl<K: Hash + Eq, V> Recent<K, V> {
             hasher.hash_one(&entries[place as usize].key)
         });
         self.tie(place, NONE, self.newest);
-        forgotten
+        evicted
     }
 
     fn take(&mut self, place: u32) -> (K, V) {
@@ -269,14 +269,14 @@ mod tests {
 
         fn push(&mut self, key: u8, value: u32, most: usize) -> Option<(u8, u32)> {
             let old = self.take(key);
-            let forgotten = (self.0.len() == most).then(|| self.0.pop()).flatten();
+            let evicted = (self.0.len() == most).then(|| self.0.pop()).flatten();
             self.0.insert(0, (key, value));
-            old.or(forgotten)
+            old.or(evicted)
         }
     }
 
     /// All entries from the newest to the oldest, by either chain of ties.
-    fn walk(recent: &Recent<u8, u32>) -> [Vec<(u8, u32)>; 2] {
+    fn walk(recent: &LruMap<u8, u32>) -> [Vec<(u8, u32)>; 2] {
         let chain = |first: u32, next: fn(&Entry<u8, u32>) -> u32| {
             let entry = |place: u32| recent.entries.get(place as usize);
             let chain = iter::successors(entry(first), |it| entry(next(it)));
@@ -314,11 +314,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_forgets_what_was_not_spoken_of_for_longest(
+        fn it_evicts_the_least_recently_used(
             most in 1..8_usize,
             acts in prop::collection::vec(act(), 0..200),
         ) {
-            let mut recent = Recent::at_most(NonZeroUsize::new(most).unwrap_or(NonZeroUsize::MIN));
+            let mut recent = LruMap::with_capacity(NonZeroUsize::new(most).unwrap_or(NonZeroUsize::MIN));
             let mut model = Model::default();
             for (value, act) in (0..).zip(acts) {
                 match act {

@@ -15,6 +15,7 @@ use crate::model::event::{Event, Kind, Lost, PassiveReset, SocketEvent, SocketId
 use crate::model::named::Named as _;
 use crate::model::owner::Owner;
 use crate::model::record::{EventName, Record};
+use crate::model::remedy::SetIn;
 use crate::model::row::{Row, Source, Timer};
 use crate::model::time::Instant;
 use crate::model::values::{Cause, FinWait2, Hook, LostWhy, Met, Origin};
@@ -204,6 +205,8 @@ pub fn verdict(records: &[Record]) -> Option<Record> {
     verdict.learned_of = Some(LearnedOf::Endpoint);
     verdict.contradictory = Some(false);
     verdict.advice = Some(Escaped::from("set TCP_KEEPIDLE to 150 s"));
+    verdict.set_in = Some(SetIn::Program);
+    verdict.set = Some(Escaped::from("TCP_KEEPIDLE=150"));
     Some(verdict)
 }
 

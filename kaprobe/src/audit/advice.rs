@@ -1,68 +1,18 @@
 //! What would save a connection: the fewest settings, and where they are made. Pure.
 
-use std::fmt::{self, Display};
-
 use crate::audit::judge::Judgement;
 use crate::keepalive::connection::{Connection, Set, latest};
 use crate::model::fate::{Fate, Why};
-use crate::model::named::named_enum;
+use crate::model::remedy::{Remedy, SetIn};
 use crate::model::values::Origin;
 use crate::timeout::timeouts::Timeout;
 
 /// The kernel's default keepalive time, s: no advice is longer.
 const LONGEST_S: u64 = 7_200;
 
-named_enum! {
-    /// Who has to make a setting.
-    Place {
-        /// The program, by setsockopt.
-        Program = "program",
-        /// Whoever keeps the sysctls of the network namespace.
-        Sysctl = "sysctl",
-    }
-}
-
-/// Settings to make, in this order: TCP_KEEPIDLE sets the timer of a socket whose
-/// keepalive is on (`tcp_sock_set_keepidle_locked`, net/ipv4/tcp.c).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Advice {
-    /// By whom.
-    pub place: Place,
-    /// SO_KEEPALIVE is to be turned on.
-    pub keepalive: bool,
-    /// The time between probes, s.
-    pub intvl_s: Option<u64>,
-    /// The idle time before the first probe, s.
-    pub time_s: Option<u64>,
-}
-
-impl Display for Advice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (intvl, time) = match self.place {
-            Place::Program => ("TCP_KEEPINTVL", "TCP_KEEPIDLE"),
-            Place::Sysctl => (
-                "net.ipv4.tcp_keepalive_intvl",
-                "net.ipv4.tcp_keepalive_time",
-            ),
-        };
-        let mut before = "";
-        if self.keepalive {
-            f.write_str("SO_KEEPALIVE=1")?;
-            before = " ";
-        }
-        for (name, value) in [(intvl, self.intvl_s), (time, self.time_s)] {
-            if let Some(value) = value {
-                write!(f, "{before}{name}={value}")?;
-                before = " ";
-            }
-        }
-        Ok(())
-    }
-}
-
 /// What would save it; `None` where it is safe, or no setting of keepalive would.
 #[must_use]
-pub fn advise(it: &Connection, judgement: &Judgement, timeout: &Timeout) -> Option<Advice> {
+pub fn advise(it: &Connection, judgement: &Judgement, timeout: &Timeout) -> Option<Remedy> {
     if !matches!(judgement.fate, Fate::Unprotected | Fate::AtRisk)
         || judgement.why == Some(Why::NotRefreshed)
     {
@@ -70,25 +20,22 @@ pub fn advise(it: &Connection, judgement: &Judgement, timeout: &Timeout) -> Opti
     }
     if judgement.why == Some(Why::LateTimer) {
         // The value is right: setting it once more sets the timer.
-        return Some(Advice {
-            place: Place::Program,
-            keepalive: false,
-            intvl_s: None,
-            time_s: Some((it.time.ms / 1_000).max(1)),
-        });
+        let time_s = (it.time.ms / 1_000).max(1);
+        return Some(Remedy::first_probe(SetIn::Program, time_s));
     }
     let (intvl_s, time_s) = early_enough(it, timeout.ms)?;
     let is_own = |set: Set, changed: Option<u64>| changed.is_some() && set.from == Origin::Socket;
     let in_program = !it.keepalive || is_own(it.time, time_s) || is_own(it.intvl, intvl_s);
-    Some(Advice {
-        place: if in_program {
-            Place::Program
+    Some(Remedy {
+        set_in: if in_program {
+            SetIn::Program
         } else {
-            Place::Sysctl
+            SetIn::Sysctl
         },
         keepalive: !it.keepalive,
         intvl_s,
         time_s,
+        user_timeout_ms: None,
     })
 }
 
@@ -118,10 +65,10 @@ mod tests {
     use crate::timeout::middlebox::Answer;
 
     /// The socket after the advice was followed, as the kernel makes it.
-    fn followed(mut it: Connection, advice: &Advice) -> Connection {
-        let from = match advice.place {
-            Place::Program => Origin::Socket,
-            Place::Sysctl => Origin::Sysctl,
+    fn followed(mut it: Connection, advice: &Remedy) -> Connection {
+        let from = match advice.set_in {
+            SetIn::Sysctl => Origin::Sysctl,
+            SetIn::Program | SetIn::Peer => Origin::Socket,
         };
         if advice.keepalive {
             it.keepalive = true;
@@ -138,7 +85,7 @@ mod tests {
                 ms: s * 1_000,
                 from,
             };
-            if advice.place == Place::Program {
+            if advice.set_in == SetIn::Program {
                 it.next_ms = Some(it.time.ms.saturating_sub(it.idle_ms));
             }
         }
@@ -201,7 +148,7 @@ mod tests {
     }
 
     proptest! {
-        /// Advice that is followed makes the connection safe: once its timer was set
+        /// Remedy that is followed makes the connection safe: once its timer was set
         /// anew where it is a sysctl's, which leaves set timers alone.
         #[test]
         fn advice_that_is_followed_saves(it in connection(), timeout_ms in prop_oneof![1_500..10_000_u64, 1_500..1_000_000_u64]) {
@@ -215,7 +162,7 @@ mod tests {
             let now = judge(Some(&after), Some(&timeout));
             // What is silent for too long already is past saving.
             let in_time = it.idle_ms <= timeout_ms / 2;
-            if advice.place == Place::Program && advice.time_s.is_some() && in_time {
+            if advice.set_in == SetIn::Program && advice.time_s.is_some() && in_time {
                 prop_assert_eq!(now.fate, Fate::Safe, "{} {:?}", advice, now);
             }
             prop_assert!(now.fate == Fate::Safe || now.why == Some(Why::LateTimer), "{} {:?}", advice, now);
@@ -319,7 +266,7 @@ mod tests {
             let advice = advise(&it, &judgement, &timeout);
             let told = advice.map_or("nothing".to_owned(), |it| {
                 use crate::model::named::Named as _;
-                format!("{} {it}", it.place.name())
+                format!("{} {it}", it.set_in.name())
             });
             assert_eq!(told, expected, "{timeout_s} {keepalive} {time:?} {intvl:?}");
         }

@@ -3,11 +3,12 @@
 //! The meaning of the fields is also in `schema/kaprobe-audit.schema.json`, which a test
 //! holds to the same names.
 
-use crate::audit::advice::{Place, advise};
+use crate::audit::advice::advise;
 use crate::audit::judge::judge;
 use crate::keepalive::connection::Connection;
 use crate::model::fate::{Fate, Why};
 use crate::model::field::record;
+use crate::model::remedy::SetIn;
 use crate::model::row::Row;
 use crate::model::socket::{Ages, Endpoints, Identity, Process, Settings};
 use crate::model::time::WallTime;
@@ -60,7 +61,7 @@ record! {
         /// By which rule.
         dead_by: Option<Cause>,
         /// Where a setting would save it.
-        set_in: Option<Place>,
+        set_in: Option<SetIn>,
         /// That setting, or those, in this order.
         set: Option<Escaped>,
     }
@@ -137,7 +138,7 @@ impl Assessment {
             probes_spare: judgement.spare,
             dead_in_ms: row.dead_in_ms,
             dead_by: row.dead_by,
-            set_in: advice.map(|it| it.place),
+            set_in: advice.map(|it| it.set_in),
             set: advice.map(|it| Escaped::from(it.to_string().as_str())),
         }
     }

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::audit::advice::Place;
 use crate::audit::assessment::Assessment;
 use crate::model::fate::{Fate, Why};
+use crate::model::remedy::SetIn;
 use crate::text::escape::Escaped;
 use crate::text::histogram::Histogram;
 
@@ -31,7 +31,7 @@ pub struct Key {
     /// What they are connected to.
     pub place: Peers,
     /// Where a setting would save them.
-    pub set_in: Option<Place>,
+    pub set_in: Option<SetIn>,
     /// That setting.
     pub set: Option<Escaped>,
     /// By which timeout they are judged.

@@ -7,11 +7,11 @@ use std::io::{self, Write};
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
-use crate::audit::advice::Place;
 use crate::audit::assessment::Assessment;
 use crate::audit::group::{Group, Groups, Key, Peers};
 use crate::model::fate::{Fate, Why};
 use crate::model::named::Named as _;
+use crate::model::remedy::SetIn;
 use crate::sink::field_text;
 use crate::sink::options::Format;
 use crate::text::cell::{NOTHING, UNSEEN};
@@ -283,7 +283,7 @@ fn remedy(key: &Key, group: &Group) -> Option<String> {
 /// Which settings, where, and from when on.
 fn settings(key: &Key, group: &Group, set: &str, program: &str) -> String {
     match key.set_in {
-        Some(Place::Sysctl) => {
+        Some(SetIn::Sysctl) => {
             let fires = group
                 .next_ms
                 .map_or(String::new(), |(_, most)| format!(", within {}", Ms(most)));
@@ -494,7 +494,7 @@ mod tests {
         let set = |place, set| (Some(place), Some(Escaped::from(set)));
         let hostile = b"=\x1b[2J\n\" ,\xff\xe2\x80\xae";
         for client in 1..=4_000_u16 {
-            let (set_in, set) = set(Place::Program, "SO_KEEPALIVE=1 TCP_KEEPIDLE=175");
+            let (set_in, set) = set(SetIn::Program, "SO_KEEPALIVE=1 TCP_KEEPIDLE=175");
             groups.add(&with(
                 finding(Fate::Unprotected, Some(Why::KeepaliveOff), hostile),
                 |it| {
@@ -508,7 +508,7 @@ mod tests {
                 },
             ));
         }
-        let (set_in, set) = set(Place::Sysctl, "net.ipv4.tcp_keepalive_time=175");
+        let (set_in, set) = set(SetIn::Sysctl, "net.ipv4.tcp_keepalive_time=175");
         groups.add(&Assessment {
             set_in,
             set,

@@ -13,13 +13,13 @@ use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 
 use crate::correlate::snapshot::{Found, Snapshot};
-use crate::lru::Recent;
+use crate::lru::LruMap;
 use crate::model::event::{Event, Kind, Lost, PassiveReset, SocketEvent, SocketId};
 use crate::model::flow::Flow;
 use crate::model::owner::Owner;
 use crate::model::record::{EventName, Record};
 use crate::model::row::Row;
-use crate::model::time::Instant;
+use crate::model::time::{Instant, TICK_MS};
 use crate::model::values::Hook;
 use crate::model::values::{Direction, Errno, State, TcpFlags};
 use crate::text::escape::Escaped;
@@ -27,13 +27,10 @@ use crate::text::escape::Escaped;
 /// How many sockets are kept in mind.
 pub const MAX_SOCKETS: NonZeroUsize = NonZeroUsize::new(65_536).expect("it is not zero");
 
-/// The coarsest tick of a kernel, HZ = 100, ns: ages made from ticks are off by less.
-const TICK_NS: u64 = 10_000_000;
-
 /// Makes records of events.
 #[derive(Debug)]
 pub struct Correlator {
-    sockets: Recent<SocketId, Socket>,
+    sockets: LruMap<SocketId, Socket>,
     /// How many sockets were given a number.
     numbered: u64,
     evicted: u64,
@@ -69,7 +66,7 @@ impl Correlator {
     #[must_use]
     pub fn new(max_sockets: NonZeroUsize) -> Self {
         Self {
-            sockets: Recent::at_most(max_sockets),
+            sockets: LruMap::with_capacity(max_sockets),
             numbered: 0,
             evicted: 0,
             gap_ns: 0,
@@ -82,7 +79,7 @@ impl Correlator {
     #[must_use]
     pub fn with_snapshot(self, longest_ms: u64) -> Self {
         Self {
-            snapshot: Snapshot::begun(self.sockets.most(), longest_ms),
+            snapshot: Snapshot::begun(self.sockets.capacity(), longest_ms),
             ..self
         }
     }
@@ -296,13 +293,13 @@ fn ns(ms: u64) -> u64 {
 /// acknowledgement must have come before the kernel could send one.
 fn answered_at(waiting: &Waiting, event: &SocketEvent, certain: bool) -> Option<u64> {
     let acked = acked_ns(event);
-    if acked <= waiting.acked_ns().saturating_add(TICK_NS) {
+    if acked <= waiting.acked_ns().saturating_add(ns(TICK_MS)) {
         return None;
     }
     if !certain
         && waiting
             .due_ns()
-            .is_none_or(|due| acked.saturating_add(TICK_NS) >= due)
+            .is_none_or(|due| acked.saturating_add(ns(TICK_MS)) >= due)
     {
         return None;
     }

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use crate::correlate::ns;
 use crate::keepalive::connection::Connection;
 use crate::keepalive::zombie::{OnTheWay, zombie};
-use crate::lru::Recent;
+use crate::lru::LruMap;
 use crate::model::event::{Kind, SocketEvent};
 use crate::model::fate::Why;
 use crate::model::flow::FlowKey;
@@ -20,9 +20,9 @@ pub(super) struct Snapshot {
     longest_ms: u64,
     /// The sockets that events have spoken of since the trace began, by inode number;
     /// `None` once no more of the snapshot follows.
-    spoken_of: Option<Recent<u64, Spoken>>,
+    spoken_of: Option<LruMap<u64, Spoken>>,
     /// The zombies that no event has spoken of yet.
-    zombies: Recent<FlowKey, Zombie>,
+    zombies: LruMap<FlowKey, Zombie>,
 }
 
 /// A socket that events have spoken of.
@@ -66,7 +66,7 @@ impl Snapshot {
         Self {
             longest_ms: u64::MAX,
             spoken_of: None,
-            zombies: Recent::at_most(NonZeroUsize::MIN),
+            zombies: LruMap::with_capacity(NonZeroUsize::MIN),
         }
     }
 
@@ -74,8 +74,8 @@ impl Snapshot {
     pub(super) fn begun(max_sockets: NonZeroUsize, longest_ms: u64) -> Self {
         Self {
             longest_ms,
-            spoken_of: Some(Recent::at_most(max_sockets)),
-            zombies: Recent::at_most(max_sockets),
+            spoken_of: Some(LruMap::with_capacity(max_sockets)),
+            zombies: LruMap::with_capacity(max_sockets),
         }
     }
 

@@ -8,11 +8,9 @@
 
 use crate::keepalive::forecast::Watch;
 use crate::model::row::Row;
+use crate::model::time::TICK_MS;
 use crate::model::values::Origin;
 use crate::model::values::State;
-
-/// The coarsest tick, ms.
-const TICK_MS: u64 = 10;
 
 /// A setting and who set it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use crate::text::escape::Escaped;
 
 /// Version of the log format. The first number changes when a reader of the old
 /// format would read the new one wrong.
-pub const VERSION: &str = "1.2";
+pub const VERSION: &str = "1.3";
 
 /// Filters as they were given, by the name of their flag.
 pub type Filters = BTreeMap<String, Vec<String>>;

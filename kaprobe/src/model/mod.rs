@@ -10,6 +10,7 @@ pub mod header;
 pub mod named;
 pub mod owner;
 pub mod record;
+pub mod remedy;
 pub mod row;
 pub mod socket;
 pub mod time;

@@ -7,6 +7,7 @@ use crate::model::event::Kind;
 use crate::model::fate::Why;
 use crate::model::field::record;
 use crate::model::named::named_enum;
+use crate::model::remedy::SetIn;
 use crate::model::socket::{Ages, Endpoints, Identity, Process, Settings};
 use crate::model::time::{Instant, WallTime};
 use crate::model::values::{
@@ -118,6 +119,10 @@ record! {
         dead_in_ms: Option<u64>,
         /// By which rule.
         dead_by: Option<Cause>,
+        /// Where a setting would have kept the connection.
+        set_in: Option<SetIn>,
+        /// That setting, or those in this order, as `NAME=VALUE`.
+        set: Option<Escaped>,
     }
     order {
         time,
@@ -189,6 +194,8 @@ record! {
         why,
         dead_in_ms,
         dead_by,
+        set_in,
+        set,
     }
 }
 

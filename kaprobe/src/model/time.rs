@@ -7,6 +7,9 @@ use serde::de;
 use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
 
+/// The coarsest tick of a kernel, HZ = 100, ms: ages made from ticks are off by less.
+pub const TICK_MS: u64 = 10;
+
 /// One moment on both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant {

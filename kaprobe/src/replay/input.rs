@@ -1,8 +1,14 @@
 //! The logs to read.
 
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context as _, Result};
+
 use crate::exit;
+use crate::text::escape::Escaped;
 
 /// A log to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +17,31 @@ pub enum Input {
     Stdin,
     /// A file.
     File(PathBuf),
+}
+
+impl Input {
+    /// What it is called on standard error.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Stdin => "standard input".to_owned(),
+            Self::File(path) => {
+                Escaped::from_bytes(path.as_os_str().as_encoded_bytes()).to_string()
+            }
+        }
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn open(&self) -> Result<File> {
+        let file = match self {
+            Self::Stdin => io::stdin().as_fd().try_clone_to_owned().map(File::from),
+            Self::File(path) => File::open(path),
+        };
+        file.with_context(|| format!("cannot read {}", self.name()))
+    }
 }
 
 /// The logs of these names; `-` is standard input.

@@ -39,7 +39,7 @@ use crate::text::escape::Escaped;
 /// # Errors
 /// When a log can't be read, or holds lines that are no records; when it can't write.
 pub fn run(plan: &ReplayPlan) -> Result<()> {
-    let names: Vec<_> = plan.logs.iter().map(name).collect();
+    let names: Vec<_> = plan.logs.iter().map(Input::name).collect();
     let mut tell = |from: From, remark| {
         let said = format!("kaprobe: {}:{remark}\n", names[from]);
         // Nobody may be there to read it, which is no reason to fail.
@@ -91,24 +91,12 @@ fn print(summary: &Summary, outputs: &Outputs) -> Result<(), SinkError> {
     })
 }
 
-/// How a log is called on stderr.
-fn name(log: &Input) -> String {
-    match log {
-        Input::Stdin => "standard input".to_owned(),
-        Input::File(path) => Escaped::from_bytes(path.as_os_str().as_encoded_bytes()).to_string(),
-    }
-}
-
 /// Opens the logs, and sees to it that none of them is what is to be written.
 fn open(plan: &ReplayPlan, names: &[String]) -> Result<Vec<File>> {
     let written = written(&plan.outputs);
     let mut files = Vec::with_capacity(names.len());
     for (log, name) in plan.logs.iter().zip(names) {
-        let file = match log {
-            Input::Stdin => io::stdin().as_fd().try_clone_to_owned().map(File::from),
-            Input::File(path) => File::open(path),
-        };
-        let file = file.with_context(|| format!("cannot read {name}"))?;
+        let file = log.open()?;
         let id = file.metadata().ok().map(|it| (it.dev(), it.ino()));
         if id.is_some() && id == written {
             let same = format!("--output {name}: it is a log that is to be read");

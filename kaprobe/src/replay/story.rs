@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 
-use crate::lru::Recent;
+use crate::lru::LruMap;
 use crate::model::record::{EventName, Record};
 use crate::model::values::{Evidence, VerdictName};
 use crate::text::escape::Escaped;
@@ -28,7 +28,7 @@ type Ends = [(IpAddr, u16); 2];
 
 /// The verdicts on each connection, a host's last.
 #[derive(Debug)]
-pub(super) struct Stories(Recent<Ends, Vec<Part>>);
+pub(super) struct Stories(LruMap<Ends, Vec<Part>>);
 
 /// A host's part in a story.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ struct Part {
 
 impl Stories {
     pub(super) fn new() -> Self {
-        Self(Recent::at_most(CONNECTIONS))
+        Self(LruMap::with_capacity(CONNECTIONS))
     }
 
     /// Adds to a verdict what other hosts' verdicts on the same connection were.

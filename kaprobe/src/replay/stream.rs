@@ -8,7 +8,6 @@ use crate::filter::Filter;
 use crate::model::header::{Filters, Header};
 use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
-use crate::model::values::Evidence;
 use crate::replay::line::Item;
 use crate::replay::log::{LogError, Remark};
 use crate::replay::merge::{From, Merge};
@@ -17,7 +16,9 @@ use crate::replay::story::Stories;
 use crate::report::Outcome;
 use crate::sink::{Head, SinkError, Sinks};
 use crate::text::escape::Escaped;
-use crate::verdict::{EVIDENCE, Judge, stage};
+use crate::timeout::estimate::TimeoutEstimator;
+use crate::verdict::judge::{EVIDENCE, Judge};
+use crate::verdict::pipeline::Pipeline;
 
 /// Why a replay ends before its logs do.
 pub(super) enum Stop {
@@ -35,9 +36,9 @@ pub(super) trait Output {
     fn record(&mut self, record: &Record) -> Result<(), SinkError>;
     /// See [`Sinks::flush`].
     fn flush(&mut self) -> Result<(), SinkError>;
-    /// A trace has ended, or the replay: what its judge has learned, its records being
-    /// of this host where they name one.
-    fn learned(&mut self, _host: Option<&Escaped>, _judge: &Judge) {}
+    /// A trace has ended, or the replay: what its records show of idle timeouts. They are
+    /// of this host, where they name one.
+    fn learned(&mut self, _host: Option<&Escaped>, _estimator: &TimeoutEstimator) {}
 }
 
 impl Output for Sinks {
@@ -66,7 +67,7 @@ pub(super) struct Stream {
     sources: Vec<Source>,
     /// What this replay leaves out, for the headers that follow.
     given: Filters,
-    filter: Filter,
+    pipeline: Pipeline,
     /// What is told of one connection by several hosts.
     stories: Stories,
 }
@@ -83,10 +84,6 @@ struct Source {
     /// Records of the trace at hand, and after how many it was told to stop.
     records: u64,
     count: Option<u64>,
-    /// Makes the verdicts anew; `None` takes those of the log.
-    judge: Option<Judge>,
-    /// Records have other numbers than in their log.
-    renumbered: bool,
 }
 
 /// What makes the verdicts on a trace anew. `None` where the log does not have all
@@ -117,23 +114,20 @@ fn judge(header: Option<&Header>, given: &Filters) -> Option<Judge> {
 
 impl Source {
     /// Takes note of the trace whose records follow.
-    fn start(&mut self, header: Option<&Header>, given: &Filters) {
+    fn start(&mut self, header: Option<&Header>) {
         let counts = header.into_iter().flat_map(filters_of);
         let counts = counts.filter_map(|it| it.get("count")).flatten();
         self.sockets = self.sockets.saturating_add(self.last_socket);
         (self.last_socket, self.records) = (0, 0);
         self.count = counts.filter_map(|it| it.parse().ok()).min();
-        self.judge = judge(header, given);
     }
 
-    /// Takes note of a record, before it is shown.
-    fn note(&mut self, record: &Record) {
+    /// Takes note of a record, before it is shown: whether its trace stopped here, and
+    /// says no more of it.
+    fn note(&mut self, record: &Record) -> bool {
         self.last_socket = self.last_socket.max(record.sock.unwrap_or_default());
         self.records += 1;
-        if self.count == Some(self.records) {
-            // The trace stopped here, and said no more of this record.
-            self.judge = None;
-        }
+        self.count == Some(self.records)
     }
 }
 
@@ -160,18 +154,9 @@ impl Stream {
         let hosts = headers.len() > 1 || headers.iter().flatten().count() > 1;
         let sources = headers.iter().zip(called(&headers, names));
         let sources: Vec<_> = sources
-            .map(|(headers, host)| {
-                let mut source = Source {
-                    host,
-                    ..Source::default()
-                };
-                match headers.as_slice() {
-                    [] => source.start(None, &plan.given),
-                    [header] => source.start(Some(header), &plan.given),
-                    // It was merged before: sockets of several hosts have one number.
-                    _ => {}
-                }
-                source
+            .map(|(_, host)| Source {
+                host,
+                ..Source::default()
             })
             .collect();
         let mut stream = Self {
@@ -179,12 +164,16 @@ impl Stream {
             hosts,
             sources,
             given: plan.given.clone(),
-            filter: Filter::new(plan.records.clone()),
+            pipeline: Pipeline::of(Filter::new(plan.records.clone()), headers.len()),
             stories: Stories::new(),
         };
         for (from, headers) in headers.into_iter().enumerate() {
-            // A log of several was merged before: its records name their hosts.
+            // A log of several was merged before: its records name their hosts, and
+            // sockets of several hosts have one number.
             let merged = headers.len() > 1;
+            if !merged {
+                stream.start(from, headers.first());
+            }
             for mut header in headers {
                 if hosts && !merged {
                     header.host.clone_from(&stream.sources[from].host);
@@ -194,6 +183,12 @@ impl Stream {
             }
         }
         stream
+    }
+
+    /// Takes note of the trace whose records follow in a log.
+    fn start(&mut self, from: From, header: Option<&Header>) {
+        self.sources[from].start(header);
+        self.pipeline.set_judge(from, judge(header, &self.given));
     }
 
     /// The header as it stands over what this replay writes.
@@ -217,7 +212,7 @@ impl Stream {
             hosts: self.hosts,
         };
         sinks.head(&head).map_err(Stop::Sink)?;
-        while !self.filter.is_done() {
+        while !self.pipeline.is_done() {
             if merge.waits() {
                 sinks.flush().map_err(Stop::Sink)?;
             }
@@ -235,9 +230,9 @@ impl Stream {
 
     /// Tells what was learned of the trace at hand.
     fn trace_ended(&self, from: From, sinks: &mut impl Output) {
-        let source = &self.sources[from];
-        if let Some(judge) = &source.judge {
-            sinks.learned(self.hosts.then_some(&source.host), judge);
+        if let Some(judge) = self.pipeline.judge(from) {
+            let host = &self.sources[from].host;
+            sinks.learned(self.hosts.then_some(host), judge.estimator());
         }
     }
 
@@ -250,48 +245,27 @@ impl Stream {
         sinks: &mut impl Output,
     ) -> Result<(), SinkError> {
         let source = &mut self.sources[from];
-        source.note(&record);
+        if source.note(&record) {
+            self.pipeline.set_judge(from, None);
+        }
         if self.hosts && record.host.is_none() {
             record.host = Some(source.host.clone());
         }
         // Of the log's own hosts, told anew.
         record.story = None;
         let (hosts, stories) = (self.hosts, &mut self.stories);
-        let mut show = |record: &mut Record| {
+        let host = record.host.clone();
+        let mut outcome = Ok(());
+        self.pipeline.push(from, &mut record, |record| {
+            record.host.clone_from(&host);
             if hosts {
                 stories.tell(record);
             }
-            sinks.record(record)
-        };
-        let Some(judge) = &mut source.judge else {
-            if Self::as_it_is(&mut self.filter, source, &mut record) {
-                show(&mut record)?;
-            }
-            return Ok(());
-        };
-        let mut outcome = Ok(());
-        let host = record.host.clone();
-        stage::judge(&mut self.filter, judge, &mut record, |record| {
-            record.host.clone_from(&host);
             if outcome.is_ok() {
-                outcome = show(record);
+                outcome = sinks.record(record);
             }
         });
         outcome
-    }
-
-    /// Whether a record whose verdict the log has is shown, and how.
-    fn as_it_is(filter: &mut Filter, source: &mut Source, record: &mut Record) -> bool {
-        let number = record.seq;
-        if !filter.pass(record) {
-            return false;
-        }
-        source.renumbered |= record.seq != number;
-        if source.renumbered && record.evidence.is_some() {
-            // The numbers of other records now.
-            record.evidence = Some(Evidence(Vec::new()));
-        }
-        true
     }
 
     fn next_trace(
@@ -301,9 +275,8 @@ impl Stream {
         sinks: &mut impl Output,
     ) -> Result<(), SinkError> {
         self.trace_ended(from, sinks);
-        let source = &mut self.sources[from];
-        source.host.clone_from(&header.host);
-        source.start(Some(&header), &self.given);
+        self.sources[from].host.clone_from(&header.host);
+        self.start(from, Some(&header));
         sinks.next_trace(&self.as_written(header))
     }
 
@@ -312,7 +285,7 @@ impl Stream {
         let sockets = |it: &Source| it.sockets.saturating_add(it.last_socket);
         let sockets = self.sources.iter().map(sockets);
         Outcome {
-            counts: self.filter.counts().clone(),
+            counts: self.pipeline.counts().clone(),
             sockets: sockets.fold(0, u64::saturating_add),
             ..Outcome::default()
         }

@@ -21,7 +21,7 @@ use std::num::NonZeroUsize;
 
 use ipnet::IpNet;
 
-use crate::lru::Recent;
+use crate::lru::LruMap;
 use crate::model::values::LearnedOf;
 
 /// How many remote addresses and ports are remembered, and how many networks.
@@ -40,9 +40,9 @@ const CLASSES: usize = 8 * 32;
 
 /// What has been learned of all places.
 #[derive(Debug)]
-pub struct Learned {
-    endpoints: Recent<(IpAddr, u16), History>,
-    networks: Recent<IpNet, History>,
+pub struct TimeoutEstimator {
+    endpoints: LruMap<(IpAddr, u16), History>,
+    networks: LruMap<IpNet, History>,
 }
 
 /// A connection that died by a reset when it was used after an idle time.
@@ -58,7 +58,7 @@ pub struct Death {
 
 /// What is known of the idle timeout towards a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bracket {
+pub struct TimeoutBounds {
     /// What it was learned of.
     pub of: LearnedOf,
     /// It is longer than this, ms.
@@ -72,7 +72,7 @@ pub struct Bracket {
     pub contradictory: bool,
 }
 
-impl Bracket {
+impl TimeoutBounds {
     /// Whether there is enough to tell people of it.
     #[must_use]
     pub const fn is_believed(&self) -> bool {
@@ -88,16 +88,16 @@ struct History {
     deaths: Vec<Death>,
 }
 
-impl Default for Learned {
+impl Default for TimeoutEstimator {
     fn default() -> Self {
         Self {
-            endpoints: Recent::at_most(PLACES),
-            networks: Recent::at_most(PLACES),
+            endpoints: LruMap::with_capacity(PLACES),
+            networks: LruMap::with_capacity(PLACES),
         }
     }
 }
 
-impl Learned {
+impl TimeoutEstimator {
     /// A connection to there carried on after no packet had passed for at least
     /// this long.
     pub fn survived(&mut self, remote: (IpAddr, u16), age_ms: u64) {
@@ -127,8 +127,8 @@ impl Learned {
     /// What is known of the way to there: by its address and port, or by its network
     /// where that is too little.
     #[must_use]
-    pub fn bracket(&self, remote: (IpAddr, u16)) -> Option<Bracket> {
-        let of = |history: &History, of| history.bracket(of);
+    pub fn bounds(&self, remote: (IpAddr, u16)) -> Option<TimeoutBounds> {
+        let of = |history: &History, of| history.bounds(of);
         let endpoint = self
             .endpoints
             .peek(&endpoint(remote))
@@ -178,7 +178,7 @@ fn class(age_ms: u32) -> usize {
 }
 
 impl History {
-    fn bracket(&self, of: LearnedOf) -> Bracket {
+    fn bounds(&self, of: LearnedOf) -> TimeoutBounds {
         let longest = self.longest_survived(u64::MAX);
         let shortest = self.deaths.first().map(|it| it.age_ms);
         let contradictory = longest
@@ -195,7 +195,7 @@ impl History {
             let believed = believed.map(|n| self.deaths[n - 1].age_ms);
             (longest, believed.or(shortest))
         };
-        Bracket {
+        TimeoutBounds {
             of,
             survived_ms,
             died_ms,
@@ -291,14 +291,14 @@ mod tests {
             ),
         ];
         for (what, survived, deaths, expected) in rows {
-            let mut learned = Learned::default();
+            let mut learned = TimeoutEstimator::default();
             for age in *survived {
                 learned.survived(remote(1, 80), age * 1000);
             }
             for &(s, age) in *deaths {
                 learned.died(remote(1, 80), death(s, age));
             }
-            let told = learned.bracket(remote(1, 80)).map(|it| {
+            let told = learned.bounds(remote(1, 80)).map(|it| {
                 let seconds = |ms: Option<u64>| ms.map(|ms| ms / 1000);
                 let (low, high) = (seconds(it.survived_ms), seconds(it.died_ms));
                 (low, high, it.deaths, it.contradictory)
@@ -309,8 +309,8 @@ mod tests {
 
     #[test]
     fn where_an_endpoint_tells_too_little_its_network_does() {
-        let mut learned = Learned::default();
-        assert_eq!(learned.bracket(remote(1, 80)), None);
+        let mut learned = TimeoutEstimator::default();
+        assert_eq!(learned.bounds(remote(1, 80)), None);
         learned.died(remote(1, 80), death(500, 352));
         learned.died(
             (Ipv4Addr::new(10, 9, 0, 2).to_ipv6_mapped().into(), 99),
@@ -319,13 +319,13 @@ mod tests {
         learned.died(remote(3, 80), death(1_000, 352));
         let of = |host, port| {
             learned
-                .bracket(remote(host, port))
+                .bounds(remote(host, port))
                 .map(|it| (it.of, it.deaths))
         };
         assert_eq!(of(1, 80), Some((LearnedOf::Network, 2)));
         assert_eq!(of(77, 1), Some((LearnedOf::Network, 2)));
         let elsewhere = (IpAddr::from([10, 9, 1, 1]), 80);
-        assert_eq!(learned.bracket(elsewhere), None);
+        assert_eq!(learned.bounds(elsewhere), None);
     }
 
     #[test]
@@ -339,7 +339,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let mut learned = Learned::default();
+        let mut learned = TimeoutEstimator::default();
         for n in 0..10_000_u32 {
             let there = (IpAddr::from(n.to_be_bytes()), 80);
             learned.survived(there, 1_000);
@@ -422,8 +422,8 @@ mod tests {
             seen.collect()
         }
 
-        fn observe(&self) -> Learned {
-            let mut learned = Learned::default();
+        fn observe(&self) -> TimeoutEstimator {
+            let mut learned = TimeoutEstimator::default();
             for (it, died) in self.seen() {
                 if died {
                     learned.died(remote(100, 5672), it);
@@ -434,9 +434,9 @@ mod tests {
             learned
         }
 
-        /// Whether one box with a timeout within this bracket, and fewer restarts than
+        /// Whether one box with a timeout within this bounds, and fewer restarts than
         /// [`ENOUGH`], would have shown the very same.
-        fn is_as_of_one_box(&self, bracket: &Bracket) -> bool {
+        fn is_as_of_one_box(&self, bounds: &TimeoutBounds) -> bool {
             let seen = self.seen();
             let longest = seen
                 .iter()
@@ -447,23 +447,23 @@ mod tests {
                 .iter()
                 .filter(|(it, died)| *died && it.age_ms <= timeout_ms);
             let below: Vec<_> = below.map(|(it, _)| *it).collect();
-            apart(&below) < ENOUGH && bracket.died_ms.is_none_or(|high| timeout_ms <= high)
+            apart(&below) < ENOUGH && bounds.died_ms.is_none_or(|high| timeout_ms <= high)
         }
 
-        /// Whether this bracket holds what one of the boxes does.
-        fn lies_in(&self, bracket: &Bracket) -> bool {
+        /// Whether this bounds holds what one of the boxes does.
+        fn lies_in(&self, bounds: &TimeoutBounds) -> bool {
             self.timeouts.iter().any(|&timeout| {
                 let latest = timeout + timeout * self.jitter / 1_000;
-                bracket.survived_ms.is_none_or(|low| low <= latest)
-                    && bracket.died_ms.is_none_or(|high| high >= timeout)
+                bounds.survived_ms.is_none_or(|low| low <= latest)
+                    && bounds.died_ms.is_none_or(|high| high >= timeout)
             })
         }
     }
 
-    /// The true timeout lies in the bracket that is told, or the evidence is said to
+    /// The true timeout lies in the bounds that is told, or the evidence is said to
     /// contradict itself: always where one box and fewer restarts than deaths asked
     /// for are behind it. With more of either it can be told wrong, and then only where
-    /// one box within the bracket would have shown the very same: nobody could tell.
+    /// one box within the bounds would have shown the very same: nobody could tell.
     #[test]
     fn the_true_timeout_lies_in_the_bracket() {
         const WORLDS: u32 = 1_000;
@@ -474,19 +474,19 @@ mod tests {
             ..Config::default()
         });
         let outcome = runner.run(&any_world(), |world| {
-            let told = world.observe().bracket(remote(100, 5672));
-            let believed = told.filter(Bracket::is_believed);
+            let told = world.observe().bounds(remote(100, 5672));
+            let believed = told.filter(TimeoutBounds::is_believed);
             let share = match believed {
                 None => "too little to tell",
-                Some(bracket) if bracket.contradictory => "contradicts itself",
-                Some(bracket) if world.lies_in(&bracket) => "in the bracket",
+                Some(bounds) if bounds.contradictory => "contradicts itself",
+                Some(bounds) if world.lies_in(&bounds) => "in the bounds",
                 Some(_) => "wrong",
             };
             let (boxes, restarts) = (world.timeouts.len(), world.restarts.len());
             let mut shares = shares.borrow_mut();
             *shares.entry((boxes, restarts, share)).or_default() += 1;
             let can_deceive = boxes > 1 || restarts >= ENOUGH;
-            let is_undecidable = |it: &Bracket| can_deceive && world.is_as_of_one_box(it);
+            let is_undecidable = |it: &TimeoutBounds| can_deceive && world.is_as_of_one_box(it);
             let is_told_right = share != "wrong" || believed.as_ref().is_some_and(is_undecidable);
             prop_assert!(is_told_right, "{:?}", believed);
             Ok(())

@@ -56,7 +56,7 @@ pub fn middleboxes() -> Vec<Middlebox> {
 
 /// What is known.
 #[derive(Clone, Debug)]
-pub struct Known {
+pub struct MiddleboxTable {
     middleboxes: Vec<Middlebox>,
     host: Vec<HostTimeout>,
 }
@@ -72,7 +72,15 @@ pub struct Fit {
     pub is_host: bool,
 }
 
-impl Known {
+impl Fit {
+    /// The first of its names.
+    #[must_use]
+    pub fn first_name(&self) -> &str {
+        self.names.split(", ").next().unwrap_or(&self.names)
+    }
+}
+
+impl MiddleboxTable {
     /// The table, and what the host applies.
     #[must_use]
     pub fn new(host: &[HostTimeout]) -> Self {
@@ -220,7 +228,7 @@ mod tests {
             // Off by less than the slack, and by more.
             (&[], None, 343_000, &[nlb]),
             (&[], None, 340_000, &[]),
-            // It fits every shorter one: none is named, unless the bracket is tight.
+            // It fits every shorter one: none is named, unless the bounds is tight.
             (&[], None, 500_000, &[]),
             (&[], Some(301), 500_000, &[nlb]),
             (&[], Some(358), 500_000, &[nlb]),
@@ -240,7 +248,7 @@ mod tests {
             ),
         ] {
             let survived_ms = survived_s.map(|s: u64| s * 1000);
-            let fits = Known::new(own).fits(survived_ms, died_ms);
+            let fits = MiddleboxTable::new(own).fits(survived_ms, died_ms);
             let told: Vec<_> = fits
                 .iter()
                 .map(|fit| format!("{} {}", fit.seconds, fit.names))
@@ -251,7 +259,7 @@ mod tests {
 
     #[test]
     fn proxies_are_told_apart() {
-        let known = Known::new(&[]);
+        let known = MiddleboxTable::new(&[]);
         let names = |ms| {
             known
                 .proxies(ms)

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::model::header::HostTimeout;
 use crate::text::escape::Escaped;
-use crate::timeout::estimate::Bracket;
+use crate::timeout::estimate::{TimeoutBounds, TimeoutEstimator};
 use crate::timeout::middlebox::{Answer, Middlebox};
 
 /// An idle timeout on the way of a connection.
@@ -83,7 +83,7 @@ impl Timeout {
     /// What a log shows: the longest age that was survived is known to be safe. Where
     /// that is less than half of the shortest that killed, half of that is taken, as
     /// `verdict` advises.
-    fn of_bracket(it: Bracket) -> Option<Self> {
+    fn of_bracket(it: TimeoutBounds) -> Option<Self> {
         let died_ms = it.died_ms.filter(|_| it.is_believed())?;
         Some(Self {
             ms: it.survived_ms.unwrap_or(0).max(died_ms / 2),
@@ -111,19 +111,13 @@ pub struct Timeouts {
     /// Those on every way, the one that counts first.
     everywhere: Vec<Timeout>,
     /// What logs show of a remote address and port.
-    learned: Vec<Box<dyn Learned>>,
-}
-
-/// What a log shows of the ways to remote addresses.
-pub trait Learned: Send + Sync {
-    /// What it shows of this one.
-    fn bracket(&self, remote: (IpAddr, u16)) -> Option<Bracket>;
+    learned: Vec<TimeoutEstimator>,
 }
 
 impl Timeouts {
     /// Timeouts on every way, and what logs show of some.
     #[must_use]
-    pub fn new(mut everywhere: Vec<Timeout>, learned: Vec<Box<dyn Learned>>) -> Self {
+    pub fn new(mut everywhere: Vec<Timeout>, learned: Vec<TimeoutEstimator>) -> Self {
         // A box that counts no probes can't be helped by the others.
         everywhere.sort_by_key(|it| (it.refreshed != Answer::No, it.ms));
         Self {
@@ -147,7 +141,7 @@ impl Timeouts {
     /// The one that a connection to there is judged by.
     #[must_use]
     pub fn towards(&self, remote: (IpAddr, u16)) -> Option<Timeout> {
-        let learned = self.learned.iter().filter_map(|it| it.bracket(remote));
+        let learned = self.learned.iter().filter_map(|it| it.bounds(remote));
         let learned = learned
             .filter_map(Timeout::of_bracket)
             .min_by_key(|it| it.ms);
@@ -158,16 +152,8 @@ impl Timeouts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::values::LearnedOf;
+    use crate::timeout::estimate::Death;
     use crate::timeout::middlebox::middleboxes;
-
-    struct One(Bracket);
-
-    impl Learned for One {
-        fn bracket(&self, (_, port): (IpAddr, u16)) -> Option<Bracket> {
-            (port == 1).then_some(self.0)
-        }
-    }
 
     #[test]
     fn the_shortest_counts_and_a_proxy_before_all() {
@@ -187,24 +173,33 @@ mod tests {
 
     #[test]
     fn what_a_log_shows_comes_first_where_it_shows_anything() {
-        let bracket = |survived_ms, died_ms, deaths| Bracket {
-            of: LearnedOf::Endpoint,
-            survived_ms,
-            died_ms: Some(died_ms),
-            deaths,
-            contradictory: false,
+        let there = (IpAddr::from([10, 0, 0, 1]), 1);
+        let learned = |survived_ms: Option<u64>, died_ms: u64, deaths: u64| {
+            let mut estimator = TimeoutEstimator::default();
+            if let Some(ms) = survived_ms {
+                estimator.survived(there, ms);
+            }
+            for n in 1..=deaths {
+                let died_ns = n * 2 * died_ms * 1_000_000;
+                let death = Death {
+                    age_ms: died_ms,
+                    heard_ns: died_ns - died_ms * 1_000_000,
+                    died_ns,
+                };
+                estimator.died(there, death);
+            }
+            estimator
         };
-        for (bracket, port, ms) in [
-            (bracket(Some(301_000), 352_000, 2), 1, 301_000),
-            (bracket(Some(10_000), 352_000, 2), 1, 176_000),
-            (bracket(None, 352_000, 2), 1, 176_000),
-            (bracket(Some(301_000), 352_000, 1), 1, 900_000),
-            (bracket(Some(301_000), 352_000, 2), 2, 900_000),
+        let elsewhere = (IpAddr::from([10, 0, 1, 1]), 1);
+        for (learned, to, ms) in [
+            (learned(Some(301_000), 352_000, 2), there, 301_000),
+            (learned(Some(10_000), 352_000, 2), there, 176_000),
+            (learned(None, 352_000, 2), there, 176_000),
+            (learned(Some(301_000), 352_000, 1), there, 900_000),
+            (learned(Some(301_000), 352_000, 2), elsewhere, 900_000),
         ] {
-            let timeouts =
-                Timeouts::new(vec![Timeout::given(900_000)], vec![Box::new(One(bracket))]);
-            let towards = timeouts.towards((IpAddr::from([10, 0, 0, 1]), port));
-            assert_eq!(towards.map(|it| it.ms), Some(ms), "{bracket:?}");
+            let timeouts = Timeouts::new(vec![Timeout::given(900_000)], vec![learned]);
+            assert_eq!(timeouts.towards(to).map(|it| it.ms), Some(ms), "{to:?}");
         }
     }
 }

@@ -37,10 +37,11 @@ use crate::sink::{self, SinkError, Sinks};
 use crate::source::Source;
 use crate::stop::Stop;
 use crate::text::escape::Escaped;
-use crate::timeout::middlebox::Known;
+use crate::timeout::middlebox::MiddleboxTable;
 use crate::trace::plan::TracePlan;
 use crate::trace::snapshot::Snapshot;
-use crate::verdict::{Judge, stage};
+use crate::verdict::judge::Judge;
+use crate::verdict::pipeline::Pipeline;
 use crate::{exit, shutdown};
 
 /// How many batches may wait between reading and writing.
@@ -169,8 +170,7 @@ fn read(
 struct Stream {
     owners: Owners,
     correlator: Correlator,
-    filter: Filter,
-    judge: Judge,
+    pipeline: Pipeline,
     snapshot: Option<Snapshot>,
     /// Sockets of the snapshot.
     seen: u64,
@@ -181,13 +181,16 @@ impl Stream {
     fn new(plan: &TracePlan, header: &Header, owners: Owners) -> Self {
         let mut correlator = Correlator::new(MAX_SOCKETS);
         if plan.snapshot.is_some() {
-            correlator = correlator.with_snapshot(Known::new(&header.timeouts).longest_ms());
+            correlator =
+                correlator.with_snapshot(MiddleboxTable::new(&header.timeouts).longest_ms());
         }
         Self {
             owners,
             correlator,
-            filter: Filter::new(plan.records.clone()),
-            judge: Judge::new(MAX_SOCKETS, &header.timeouts),
+            pipeline: Pipeline::new(
+                Filter::new(plan.records.clone()),
+                Judge::new(MAX_SOCKETS, &header.timeouts),
+            ),
             snapshot: None,
             seen: 0,
             quiet: plan.quiet,
@@ -215,7 +218,7 @@ impl Stream {
             (outcome, _) => outcome,
         };
         if !self.quiet {
-            let zombies = self.filter.counts().events.get(&EventName::Zombie);
+            let zombies = self.pipeline.counts().events.get(&EventName::Zombie);
             report::snapshot(self.seen, zombies.copied().unwrap_or_default(), &outcome);
         }
     }
@@ -256,7 +259,7 @@ impl Stream {
                 Arrival::SnapshotEnd(outcome) => self.looked_back(outcome),
                 Arrival::End => break,
             }
-            if self.filter.is_done() {
+            if self.pipeline.is_done() {
                 break;
             }
         }
@@ -274,9 +277,9 @@ impl Stream {
 
     fn show(&mut self, event: &Event, sinks: &mut Sinks) -> Result<(), SinkError> {
         let mut outcome = Ok(());
-        let (filter, judge) = (&mut self.filter, &mut self.judge);
+        let pipeline = &mut self.pipeline;
         self.correlator.push(event, &mut |record| {
-            stage::judge(filter, judge, record, |record| {
+            pipeline.push(0, record, |record| {
                 if outcome.is_ok() {
                     outcome = sinks.record(record);
                 }
@@ -287,7 +290,7 @@ impl Stream {
 
     fn outcome(&self, tracer: &Tracer) -> Outcome {
         Outcome {
-            counts: self.filter.counts().clone(),
+            counts: self.pipeline.counts().clone(),
             sockets: self.correlator.sockets(),
             evicted: self.correlator.evicted(),
             untracked: tracer.untracked(),

@@ -1,12 +1,20 @@
 //! Rows of events and the verdicts on them; then what must hold for any events.
 
+use crate::model::header::HostTimeout;
+use crate::model::record::EventName;
+use crate::model::record::Record;
+use crate::model::values::Confidence;
+use crate::model::values::Evidence;
 use crate::sample::with;
+use crate::text::escape::Escaped;
+use crate::verdict::judge::Judge;
+use crate::verdict::judge::MAX_PROBES;
+use crate::verdict::pipeline::Pipeline;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 
 use proptest::prelude::*;
 
-use super::*;
 use crate::correlate::Correlator;
 use crate::filter::{Filter, RecordFilter};
 use crate::model::event::{Event, Kind, PassiveReset, SocketEvent, SocketId};
@@ -20,17 +28,15 @@ const ROOM: NonZeroUsize = NonZeroUsize::new(64).expect("it is not zero");
 /// for.
 fn run(events: &[Event], host: &[HostTimeout], asked: &[EventName]) -> Vec<Record> {
     let mut correlator = Correlator::new(ROOM);
-    let mut filter = Filter::new(RecordFilter {
+    let filter = Filter::new(RecordFilter {
         events: asked.iter().copied().collect(),
         ..RecordFilter::default()
     });
-    let mut judge = Judge::new(ROOM, host);
+    let mut pipeline = Pipeline::new(filter, Judge::new(ROOM, host));
     let mut records = Vec::new();
     for event in events {
         correlator.push(event, &mut |record| {
-            stage::judge(&mut filter, &mut judge, record, |it| {
-                records.push(it.clone())
-            });
+            pipeline.push(0, record, |it| records.push(it.clone()));
         });
     }
     records
@@ -693,9 +699,8 @@ proptest! {
             correlator.push(event, &mut |record| {
                 judge.push(record);
             });
-            prop_assert!(judge.stories.len() <= 2);
-            let probes = judge.stories.iter().map(|(_, story)| story.probes.len());
-            prop_assert!(probes.max().unwrap_or_default() <= MAX_PROBES);
+            let (connections, probes) = judge.kept();
+            prop_assert!(connections <= 2 && probes <= MAX_PROBES);
         }
     }
 }

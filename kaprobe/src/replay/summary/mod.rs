@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::correlate::MAX_SOCKETS;
-use crate::lru::Recent;
+use crate::lru::LruMap;
 use crate::model::header::Header;
 use crate::model::record::{EventName, Record};
 use crate::model::values::{Confidence, LearnedOf, VerdictName};
@@ -18,7 +18,7 @@ use crate::replay::stream::Output;
 use crate::sink::{Head, SinkError};
 use crate::text::escape::Escaped;
 use crate::text::histogram::Histogram;
-use crate::verdict::Judge;
+use crate::timeout::estimate::TimeoutEstimator;
 
 pub(super) use crate::replay::summary::output::{Look, write};
 
@@ -39,7 +39,7 @@ pub(super) struct Summary {
     rows: usize,
     /// What came after the last row that there is room for.
     rest: Option<Row>,
-    sockets: Recent<(usize, u64, u64), Ends>,
+    sockets: LruMap<(usize, u64, u64), Ends>,
     pub(super) totals: Totals,
 }
 
@@ -121,7 +121,7 @@ impl Default for Summary {
             places: BTreeMap::new(),
             rows: 0,
             rest: None,
-            sockets: Recent::at_most(MAX_SOCKETS),
+            sockets: LruMap::with_capacity(MAX_SOCKETS),
             totals: Totals::default(),
         }
     }
@@ -145,7 +145,7 @@ impl Output for Summary {
         Ok(())
     }
 
-    fn learned(&mut self, host: Option<&Escaped>, judge: &Judge) {
+    fn learned(&mut self, host: Option<&Escaped>, estimator: &TimeoutEstimator) {
         let Some(host) = self.host(host) else {
             return;
         };
@@ -155,12 +155,12 @@ impl Output for Summary {
             match ports {
                 Ports::Each(rows) => {
                     for (port, row) in rows {
-                        row.learn(judge.bracket((*address, *port)).map(Timeout::from));
+                        row.learn(estimator.bounds((*address, *port)).map(Timeout::from));
                     }
                 }
                 // Its ports are clients': what is known is known of their network.
                 Ports::Together(row) => {
-                    row.learn(judge.bracket((*address, 0)).map(Timeout::from));
+                    row.learn(estimator.bounds((*address, 0)).map(Timeout::from));
                 }
             }
         }
@@ -369,8 +369,8 @@ impl Timeout {
     }
 }
 
-impl From<crate::timeout::estimate::Bracket> for Timeout {
-    fn from(it: crate::timeout::estimate::Bracket) -> Self {
+impl From<crate::timeout::estimate::TimeoutBounds> for Timeout {
+    fn from(it: crate::timeout::estimate::TimeoutBounds) -> Self {
         Self {
             of: it.of,
             survived_ms: it.survived_ms,
