@@ -1,6 +1,5 @@
 //! `kaprobe replay`: what a log recorded is what is shown, without any privilege.
 
-use kaprobe::filter;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::ffi::OsStr;

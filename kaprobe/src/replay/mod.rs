@@ -15,10 +15,9 @@ mod summary;
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 pub use crate::replay::line::Item;
 pub use crate::replay::log::{Counts, LONGEST, Log, LogError, Remark, What};
@@ -32,7 +31,6 @@ use crate::replay::plan::ReplayPlan;
 use crate::report;
 use crate::sink::options::{Format, Outputs};
 use crate::sink::{self, SinkError};
-use crate::text::escape::Escaped;
 
 /// Runs `kaprobe replay`.
 ///
