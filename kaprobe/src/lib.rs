@@ -25,7 +25,6 @@ mod sample;
 pub mod shutdown;
 pub mod sink;
 pub mod sockets;
-pub mod source;
 pub mod stop;
 pub mod text;
 pub mod timeout;

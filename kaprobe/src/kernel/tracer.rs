@@ -28,7 +28,6 @@ use crate::model::event::Event;
 use crate::model::time::Instant;
 use crate::model::values::Family;
 use crate::model::values::Hook;
-use crate::source::Source;
 
 /// The compiled programs, kept in the repository beside the digest of their sources.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/kaprobe.bpf.o");
@@ -204,35 +203,13 @@ impl Tracer {
         self.stop.clone()
     }
 
-    /// Waits until there is something to read, a stop, or a second has passed.
-    fn wait(&self) -> Result<()> {
-        let mut fds = [
-            PollFd::new(&self.ring, PollFlags::IN),
-            PollFd::new(&self.stop, PollFlags::IN),
-        ];
-        match poll(&mut fds, Some(&LOOK_FOR_LOSSES)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(why) => Err(why).context("cannot wait for the ring buffer"),
-        }
-    }
-
-    /// Moves what the ring buffer holds into `batch`, until that is full.
-    fn drain(&mut self, batch: &mut Vec<Event>) -> Result<()> {
-        self.decoder.clock_offset_ns = clock::offset_ns();
-        while batch.len() < BATCH {
-            let Some(record) = self.ring.next() else {
-                break;
-            };
-            let event = self.decoder.decode(record)?;
-            batch.push(event);
-        }
-        self.more = batch.len() == BATCH;
-        Ok(())
-    }
-}
-
-impl Source for Tracer {
-    fn next_batch(&mut self, batch: &mut Vec<Event>) -> Result<bool> {
+    /// Replaces the contents of `batch` with the next events, in the order in which they
+    /// happened. Waits until there are any, or until it is time to look for losses; `false`
+    /// at the end.
+    ///
+    /// # Errors
+    /// When the ring buffer can't be read, or holds what is not an event.
+    pub fn next_batch(&mut self, batch: &mut Vec<Event>) -> Result<bool> {
         batch.clear();
         if self.ended {
             self.drain(batch)?;
@@ -261,6 +238,32 @@ impl Source for Tracer {
         let losses = self.counters.new_losses();
         batch.splice(0..0, losses.into_iter().map(Event::Lost));
         Ok(true)
+    }
+
+    /// Waits until there is something to read, a stop, or a second has passed.
+    fn wait(&self) -> Result<()> {
+        let mut fds = [
+            PollFd::new(&self.ring, PollFlags::IN),
+            PollFd::new(&self.stop, PollFlags::IN),
+        ];
+        match poll(&mut fds, Some(&LOOK_FOR_LOSSES)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(why) => Err(why).context("cannot wait for the ring buffer"),
+        }
+    }
+
+    /// Moves what the ring buffer holds into `batch`, until that is full.
+    fn drain(&mut self, batch: &mut Vec<Event>) -> Result<()> {
+        self.decoder.clock_offset_ns = clock::offset_ns();
+        while batch.len() < BATCH {
+            let Some(record) = self.ring.next() else {
+                break;
+            };
+            let event = self.decoder.decode(record)?;
+            batch.push(event);
+        }
+        self.more = batch.len() == BATCH;
+        Ok(())
     }
 }
 

@@ -34,7 +34,6 @@ use crate::model::time::WallTime;
 use crate::owners::cache::Owners;
 use crate::report::{self, Outcome};
 use crate::sink::{self, SinkError, Sinks};
-use crate::source::Source;
 use crate::stop::Stop;
 use crate::text::escape::Escaped;
 use crate::timeout::middlebox::MiddleboxTable;
