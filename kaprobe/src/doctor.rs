@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 
 use crate::exit;
 use crate::host::privilege::{Privilege, Privileges, raise_memlock};
-use crate::kernel::{self, Survey, Tried};
+use crate::kernel::{self, AttachProbe, Capabilities};
 use crate::model::attach_mode::AttachMode;
 use crate::model::named::Named as _;
 use crate::model::row::Source;
@@ -31,9 +31,9 @@ pub fn run(json: bool) -> Result<exit::Code> {
             raise_memlock();
             let proc = proc::open_proc().context("cannot open /proc")?;
             let of_use = descriptors::tells_the_same(proc.as_fd()).map_err(str::to_owned);
-            kernel::survey().map(|survey| Survey {
-                descriptors: survey.descriptors.and(of_use),
-                ..survey
+            Capabilities::probe().map(|found| Capabilities {
+                descriptors: found.descriptors.and(of_use),
+                ..found
             })
         }
         Err(why) => Err(why.into()),
@@ -119,8 +119,8 @@ struct HookReport {
     #[serde(serialize_with = "by_name")]
     hook: Hook,
     /// The way that `trace` takes unless told otherwise.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    way: Option<WayName>,
+    #[serde(skip_serializing_if = "Option::is_none", rename = "way")]
+    mode: Option<ModeName>,
     /// What is lost by that, or by there being none.
     #[serde(skip_serializing_if = "Option::is_none")]
     loses: Option<&'static str>,
@@ -130,7 +130,8 @@ struct HookReport {
 /// A way to a hook.
 #[derive(Debug, Serialize)]
 struct Trial {
-    way: WayName,
+    #[serde(rename = "way")]
+    mode: ModeName,
     works: bool,
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -142,7 +143,7 @@ struct Trial {
 
 /// A way, serialized by its name.
 #[derive(Clone, Copy, Debug, Serialize)]
-struct WayName(#[serde(serialize_with = "by_name")] AttachMode);
+struct ModeName(#[serde(serialize_with = "by_name")] AttachMode);
 
 fn by_name<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(value)
@@ -154,10 +155,10 @@ impl Report {
         kernel: String,
         unreadable: Option<io::Error>,
         privileges: Vec<Privilege>,
-        tried: Result<Survey>,
+        tried: Result<Capabilities>,
     ) -> Self {
         let (hooks, hz, sources, failure) = match tried {
-            Ok(Survey {
+            Ok(Capabilities {
                 hooks: tried,
                 hz,
                 iterator,
@@ -239,24 +240,24 @@ impl SourceReport {
 }
 
 impl HookReport {
-    fn new(hook: Hook, tried: &[Tried]) -> Self {
+    fn new(hook: Hook, tried: &[AttachProbe]) -> Self {
         let tried: Vec<_> = tried.iter().filter(|tried| tried.hook == hook).collect();
         let tried: Vec<_> = tried
             .iter()
             .map(|tried| Trial {
-                way: WayName(tried.way),
+                mode: ModeName(tried.mode),
                 works: tried.outcome.is_ok(),
                 why: tried.outcome.clone().err(),
                 misses: tried.misses,
             })
             .collect();
         let chosen = tried.iter().find(|trial| trial.works);
-        let way = chosen.map(|trial| trial.way);
+        let mode = chosen.map(|trial| trial.mode);
         let misses = chosen.and_then(|trial| trial.misses);
         Self {
             hook,
-            way,
-            loses: misses.or_else(|| loses(hook, way.map(|way| way.0))),
+            mode,
+            loses: misses.or_else(|| loses(hook, mode.map(|mode| mode.0))),
             tried,
         }
     }
@@ -264,7 +265,7 @@ impl HookReport {
     /// Why there is no tracing, where it is for want of this hook.
     fn failure(&self) -> Option<anyhow::Error> {
         let vital = matches!(self.hook, Hook::KeepaliveTimer | Hook::DestroySock);
-        (vital && self.way.is_none()).then(|| {
+        (vital && self.mode.is_none()).then(|| {
             let hook = self.hook;
             exit::Error::kernel(format!("this kernel lets nothing hook {hook}")).into()
         })
@@ -272,8 +273,8 @@ impl HookReport {
 }
 
 /// What is lost with a hook attached in this way, or not at all.
-fn loses(hook: Hook, way: Option<AttachMode>) -> Option<&'static str> {
-    match (hook, way) {
+fn loses(hook: Hook, mode: Option<AttachMode>) -> Option<&'static str> {
+    match (hook, mode) {
         // It is skipped: `kprobes_inc_nmissed_count`, kernel/kprobes.c, and
         // `trace_call_bpf`, kernel/trace/bpf_trace.c.
         (_, Some(AttachMode::Kprobe)) => {
@@ -327,22 +328,22 @@ impl Display for Report {
 
 impl Display for HookReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.way {
-            Some(WayName(way)) => writeln!(f, "{}: by {way}", self.hook)?,
+        match self.mode {
+            Some(ModeName(mode)) => writeln!(f, "{}: by {mode}", self.hook)?,
             None => writeln!(f, "{}: not at all", self.hook)?,
         }
         for Trial {
-            way: WayName(way),
+            mode: ModeName(mode),
             why,
             misses,
             ..
         } in &self.tried
         {
             match (why, misses) {
-                (None, None) => writeln!(f, "  {way:<10}  works")?,
-                (None, Some(misses)) => writeln!(f, "  {way:<10}  works, but misses {misses}")?,
+                (None, None) => writeln!(f, "  {mode:<10}  works")?,
+                (None, Some(misses)) => writeln!(f, "  {mode:<10}  works, but misses {misses}")?,
                 (Some(why), _) => {
-                    writeln!(f, "  {way:<10}  refused: {}", escape::message(why))?;
+                    writeln!(f, "  {mode:<10}  refused: {}", escape::message(why))?;
                 }
             }
         }
@@ -375,11 +376,11 @@ mod tests {
     const NOT_PERMITTED: Result<(), &str> = Err("Operation not permitted (os error 1)");
     const NO_KPROBES: Result<(), &str> = Err("no such device: kprobe");
 
-    /// A survey of the timer's and the reset's three ways, and the end's one.
-    fn survey(ways: [Result<(), &str>; 3], end: Result<(), &str>, hz: u32) -> Survey {
-        let tried = |hook, way, outcome: Result<(), &str>| Tried {
+    /// The timer's and the reset's three modes tried, and the end's one.
+    fn tried(modes: [Result<(), &str>; 3], end: Result<(), &str>, hz: u32) -> Capabilities {
+        let probe = |hook, mode, outcome: Result<(), &str>| AttachProbe {
             hook,
-            way,
+            mode,
             outcome: outcome.map_err(str::to_owned),
             misses: None,
         };
@@ -388,12 +389,12 @@ mod tests {
             all.extend(
                 AttachMode::ALL
                     .iter()
-                    .zip(ways)
-                    .map(|(&way, outcome)| tried(hook, way, outcome)),
+                    .zip(modes)
+                    .map(|(&mode, outcome)| probe(hook, mode, outcome)),
             );
         }
-        all.push(tried(Hook::DestroySock, AttachMode::Tracepoint, end));
-        Survey {
+        all.push(probe(Hook::DestroySock, AttachMode::Tracepoint, end));
+        Capabilities {
             hooks: all,
             hz,
             iterator: end.map_err(str::to_owned),
@@ -401,7 +402,7 @@ mod tests {
         }
     }
 
-    fn report(held: bool, tried: Result<Survey>) -> Report {
+    fn report(held: bool, found: Result<Capabilities>) -> Report {
         let privilege = |name, purpose, needed| Privilege {
             name,
             purpose,
@@ -412,7 +413,7 @@ mod tests {
             privilege("CAP_BPF", "to load BPF programs", true),
             privilege("CAP_DAC_READ_SEARCH", "to find owners", false),
         ];
-        let mut report = Report::new("6.1.0-test".to_owned(), None, privileges, tried);
+        let mut report = Report::new("6.1.0-test".to_owned(), None, privileges, found);
         report.kaprobe = "0.0.0";
         report
     }
@@ -423,7 +424,7 @@ mod tests {
 
     #[test]
     fn all_is_well() {
-        let report = report(true, Ok(survey([Ok(()); 3], Ok(()), 1000)));
+        let report = report(true, Ok(tried([Ok(()); 3], Ok(()), 1000)));
         assert_eq!(report.code, exit::Code::Ok);
         assert_snapshot!(report, @r"
         kaprobe 0.0.0 on Linux 6.1.0-test, 1000 timer ticks a second
@@ -456,9 +457,9 @@ mod tests {
 
     #[test]
     fn no_kprobes_and_fentry_refused() -> Result<()> {
-        let mut tried = survey([NOT_PERMITTED, NO_KPROBES, Ok(())], Ok(()), 250);
-        tried.descriptors = Err("no such function".to_owned());
-        let report = report(true, Ok(tried));
+        let mut found = tried([NOT_PERMITTED, NO_KPROBES, Ok(())], Ok(()), 250);
+        found.descriptors = Err("no such function".to_owned());
+        let report = report(true, Ok(found));
         assert_eq!(report.code, exit::Code::Ok);
         assert_snapshot!(report, @r"
         kaprobe 0.0.0 on Linux 6.1.0-test, 250 timer ticks a second
@@ -579,13 +580,13 @@ mod tests {
 
     #[test]
     fn the_reset_alone_can_be_done_without() {
-        let mut tried = survey([NOT_PERMITTED, Ok(()), Ok(())], Ok(()), 250);
-        for trial in &mut tried.hooks {
+        let mut found = tried([NOT_PERMITTED, Ok(()), Ok(())], Ok(()), 250);
+        for trial in &mut found.hooks {
             if trial.hook == Hook::SendActiveReset {
                 trial.outcome = Err("no such function\n\u{1b}[2J".to_owned());
             }
         }
-        let report = report(true, Ok(tried));
+        let report = report(true, Ok(found));
         assert_eq!(report.code, exit::Code::Ok);
         assert_snapshot!(report, @r"
         kaprobe 0.0.0 on Linux 6.1.0-test, 250 timer ticks a second
@@ -620,13 +621,13 @@ mod tests {
 
     #[test]
     fn a_way_that_works_may_miss_some() -> Result<()> {
-        let mut tried = survey([Ok(()), Ok(()), Ok(())], Ok(()), 250);
-        for trial in &mut tried.hooks {
-            if (trial.hook, trial.way) == (Hook::SendActiveReset, AttachMode::Tracepoint) {
+        let mut found = tried([Ok(()), Ok(()), Ok(())], Ok(()), 250);
+        for trial in &mut found.hooks {
+            if (trial.hook, trial.mode) == (Hook::SendActiveReset, AttachMode::Tracepoint) {
                 trial.misses = Some("some");
             }
         }
-        let told = report(true, Ok(tried.clone()));
+        let told = report(true, Ok(found.clone()));
         let reset = told
             .hooks
             .iter()
@@ -639,8 +640,8 @@ mod tests {
           tracepoint  works, but misses some
         ");
         assert_eq!(reset.loses, None);
-        tried.hooks.retain(|it| it.way == AttachMode::Tracepoint);
-        let told = report(true, Ok(tried));
+        found.hooks.retain(|it| it.mode == AttachMode::Tracepoint);
+        let told = report(true, Ok(found));
         let loses: Vec<_> = told.hooks.iter().map(|it| it.loses).collect();
         assert_eq!(loses, [None, Some("some"), None]);
         Ok(())
@@ -648,7 +649,7 @@ mod tests {
 
     #[test]
     fn nothing_works() {
-        let report = report(true, Ok(survey([NOT_PERMITTED; 3], NOT_PERMITTED, 0)));
+        let report = report(true, Ok(tried([NOT_PERMITTED; 3], NOT_PERMITTED, 0)));
         assert_eq!(report.code, exit::Code::Kernel);
         assert_snapshot!(report, @r"
         kaprobe 0.0.0 on Linux 6.1.0-test

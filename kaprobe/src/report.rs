@@ -60,10 +60,15 @@ struct Banner<'a> {
 
 impl Display for Banner<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Attached { hook, way, refused } in self.attached {
-            write!(f, "kaprobe: {hook} by {way}")?;
+        for Attached {
+            hook,
+            mode,
+            refused,
+        } in self.attached
+        {
+            write!(f, "kaprobe: {hook} by {mode}")?;
             if !refused.is_empty() {
-                let refused: Vec<_> = refused.iter().map(|(way, _)| way.name()).collect();
+                let refused: Vec<_> = refused.iter().map(|(mode, _)| mode.name()).collect();
                 let refused = refused.join(", ");
                 write!(f, " ({refused} refused: see kaprobe doctor)")?;
             }
@@ -172,12 +177,12 @@ mod tests {
         let attached = [
             Attached {
                 hook: Hook::KeepaliveTimer,
-                way: AttachMode::Fentry,
+                mode: AttachMode::Fentry,
                 refused: Vec::new(),
             },
             Attached {
                 hook: Hook::SendActiveReset,
-                way: AttachMode::Tracepoint,
+                mode: AttachMode::Tracepoint,
                 refused: vec![
                     (AttachMode::Fentry, "not permitted".to_owned()),
                     (AttachMode::Kprobe, "this kernel\nhas none".to_owned()),

@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 
-use ::kaprobe::kernel::{SocketIterator, Wanted};
+use ::kaprobe::kernel::{SocketIterator, TracerConfig};
 use ::kaprobe::traffic::pair::deafen;
 use anyhow::{Context as _, Result, ensure};
 use procfs::process::{FDTarget, Process};
@@ -38,11 +38,11 @@ pub fn have_the_descriptors_that_proc_lists() -> Result<()> {
     // Another test of this process opens and closes descriptors meanwhile.
     let stays = |pid, fd| pid != std::process::id() || ours.contains(&fd);
 
-    let wanted = Wanted {
+    let config = TracerConfig {
         buffer_bytes: 4096,
-        ..Wanted::default()
+        ..TracerConfig::default()
     };
-    let iterator = SocketIterator::load(&wanted)?.take_descriptors();
+    let iterator = SocketIterator::load(&config)?.take_descriptors();
     let iterator = iterator.context("no iterator over descriptors")?;
     let mut told = Vec::new();
     iterator.each(&mut |it| told.push((it.pid, it.fd, it.inode)))?;

@@ -3,7 +3,7 @@
 //! Members are found by name and by whether they exist, never by kernel version:
 //! stable kernels carry moves that a version number does not tell.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -15,7 +15,6 @@ use kaprobe_ebpf::config::{ABSENT, DescriptorOffsets, Offsets};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::exit;
-use crate::kernel::{attach, loader};
 
 /// Where the kernel publishes its types.
 pub const PATH: &str = "/sys/kernel/btf/vmlinux";
@@ -25,8 +24,6 @@ pub struct KernelTypes {
     btf: Btf,
     /// The numbers of what was looked up, by name: a look passes over all types there are.
     seen: RefCell<BTreeMap<String, Vec<u32>>>,
-    /// Made once somebody asks.
-    attachable: OnceCell<aya::Btf>,
 }
 
 /// A member: where it lies and what it is.
@@ -66,14 +63,7 @@ impl KernelTypes {
         Ok(Self {
             btf,
             seen: RefCell::default(),
-            attachable: OnceCell::new(),
         })
-    }
-
-    /// The functions that programs attach to, in the form that aya looks them up in.
-    pub fn attachable(&self) -> &aya::Btf {
-        let make = || loader::functions(self, attach::functions());
-        self.attachable.get_or_init(make)
     }
 
     /// A function's number among the types.

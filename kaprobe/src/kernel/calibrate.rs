@@ -1,30 +1,47 @@
-//! Two facts that the kernel tells in no file: HZ, and which function its keepalive
-//! timers call.
+//! Calibration: HZ, and the function that keepalive timers call. No file of the kernel
+//! tells either.
 //!
-//! A TCP socket is made and closed; the program on `tcp_destroy_sock` recognises it
-//! by its cookie and copies the facts from it. That needs neither the kernel's
+//! kaprobe makes a TCP socket and closes it; the program on `tcp_destroy_sock` recognises
+//! the socket by its cookie and copies both from it. That needs neither the kernel's
 //! config nor kallsyms, which hardened hosts hide.
 
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
-use kaprobe_ebpf::config::Learned;
+use kaprobe_ebpf::config::{Learned, State};
 use rustix::net::{AddressFamily, SocketType, socket, sockopt};
 
-/// What was learned.
+use crate::kernel::object::{self, LoadedObject};
+
+/// What a socket of its own told kaprobe about the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Facts {
+pub struct Calibration {
     /// Timer ticks a second.
     pub hz: u32,
-    /// The address of `tcp_keepalive_timer`, as timers hold it.
+    /// Address of `tcp_keepalive_timer`, as timers hold it.
     pub timer_function: u64,
 }
 
-/// Makes a socket, tells `watch` its cookie, and closes it again.
-///
-/// # Errors
-/// When no TCP socket can be made, or `watch` fails.
-pub fn end_a_socket(watch: impl FnOnce(u64) -> Result<()>) -> Result<()> {
+impl LoadedObject {
+    /// Makes and closes a socket, and reads what the programs saw of it. The hook
+    /// `tcp_destroy_sock` must be attached.
+    ///
+    /// # Errors
+    /// When a socket can't be made, its end was not seen, or the sysctls do not give HZ.
+    pub fn calibrate(&mut self) -> Result<Calibration> {
+        end_a_socket(|cookie| {
+            let state = State {
+                learn_cookie: cookie,
+                ..State::EMPTY
+            };
+            object::set_state(&mut self.ebpf, state)
+        })?;
+        calibration(object::calibration(&mut self.ebpf)?)
+    }
+}
+
+/// Makes a socket, passes its cookie to `watch`, and closes it.
+fn end_a_socket(watch: impl FnOnce(u64) -> Result<()>) -> Result<()> {
     let made = socket(AddressFamily::INET, SocketType::STREAM, None)
         .or_else(|_| socket(AddressFamily::INET6, SocketType::STREAM, None))
         .context("cannot make a TCP socket to learn the kernel's HZ from")?;
@@ -36,11 +53,7 @@ pub fn end_a_socket(watch: impl FnOnce(u64) -> Result<()>) -> Result<()> {
     Ok(())
 }
 
-/// Makes facts of what the program saw.
-///
-/// # Errors
-/// When it saw nothing, or the sysctls give no HZ.
-pub fn facts(seen: Learned) -> Result<Facts> {
+fn calibration(seen: Learned) -> Result<Calibration> {
     ensure!(
         seen.timer_function != 0,
         "the end of a socket made for the purpose was not seen: tracepoint tcp_destroy_sock is silent"
@@ -48,20 +61,20 @@ pub fn facts(seen: Learned) -> Result<Facts> {
     let hz = hz_of(seen.keepalive_time, "tcp_keepalive_time")?
         .or(hz_of(seen.keepalive_intvl, "tcp_keepalive_intvl")?)
         .context("cannot tell HZ: net.ipv4.tcp_keepalive_time and _intvl are both 0")?;
-    Ok(Facts {
+    Ok(Calibration {
         hz,
         timer_function: seen.timer_function,
     })
 }
 
-/// The kernel keeps these sysctls in jiffies and shows them in seconds
-/// (`proc_dointvec_jiffies`), so their ratio is HZ, exactly.
+/// HZ by one sysctl. The kernel keeps it in jiffies and shows it in seconds
+/// (`proc_dointvec_jiffies`), so the ratio is HZ, exactly.
 fn hz_of(jiffies: u32, sysctl: &str) -> Result<Option<u32>> {
     let path = format!("/proc/sys/net/ipv4/{sysctl}");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     let seconds: u32 = text
         .trim()
         .parse()
-        .with_context(|| format!("{path} is no number: {text:?}"))?;
+        .with_context(|| format!("{path} is not a number: {text:?}"))?;
     Ok(jiffies.checked_div(seconds).filter(|&hz| hz > 0))
 }

@@ -5,18 +5,17 @@ use std::mem::size_of;
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
 use aya::maps::Map;
-use aya::util::nr_cpus;
 use kaprobe_ebpf::wire::{counter, kind};
 use rustix::mm::ProtFlags;
 use rustix::param::page_size;
 
-use crate::kernel::attach::{self, Attached};
-use crate::kernel::clock;
+use crate::kernel::attach::Attached;
 use crate::kernel::mapping::Mapping;
 use crate::kernel::missed::Watched;
+use crate::kernel::{clock, object, programs};
 use crate::model::event::{Kind, Lost};
 use crate::model::values::{Cause, Hook, LostWhy};
 
@@ -43,7 +42,7 @@ impl Counters {
     /// When the map or a program's descriptor is not to be had.
     pub fn new(ebpf: &mut Ebpf, attached: &[Attached]) -> Result<Self> {
         let watch = |attached: &Attached| {
-            let programs = attach::programs(ebpf, attached.hook, attached.way);
+            let programs = programs::loaded(ebpf, attached.hook, attached.mode);
             let watched: io::Result<Vec<_>> = programs.map(Watched::new).collect();
             Ok((attached.hook, watched?))
         };
@@ -154,7 +153,7 @@ impl Shared {
         let Some(Map::Array(map)) = ebpf.take_map("COUNTERS") else {
             bail!("the BPF object has no array COUNTERS");
         };
-        let cpus = cpus()?;
+        let cpus = object::cpus()?;
         let counters = counter::COUNT as usize * cpus;
         let bytes = (counters * size_of::<u64>()).next_multiple_of(page_size());
         let memory = Mapping::new(map.fd().as_fd(), 0, bytes, ProtFlags::READ)?;
@@ -171,20 +170,4 @@ impl Shared {
         };
         (0..self.cpus).map(of).sum()
     }
-}
-
-/// How many counts the map holds.
-///
-/// # Errors
-/// When the kernel does not tell how many CPUs there can be.
-pub fn entries() -> Result<u32> {
-    Ok(counter::COUNT * u32::try_from(cpus()?)?)
-}
-
-/// How many CPUs there can be.
-///
-/// # Errors
-/// When the kernel does not tell.
-pub fn cpus() -> Result<usize> {
-    nr_cpus().map_err(|(file, why)| anyhow!("cannot read {file}: {why}"))
 }

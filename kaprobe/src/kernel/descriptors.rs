@@ -4,14 +4,12 @@
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result, ensure};
-use aya::Ebpf;
-use aya::programs::Iter;
 use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd};
 use kaprobe_ebpf::config::DescriptorOffsets;
 use kaprobe_ebpf::wire::{DESCRIPTOR_SIZE, Descriptor};
 
-use crate::kernel::btf::KernelTypes;
-use crate::kernel::{bpf, iterator};
+use crate::kernel::object::LoadedObject;
+use crate::kernel::{bpf, seq_file};
 
 /// The iterator, in the kernel. It sees the pid namespace of the thread that reads.
 #[derive(Debug)]
@@ -20,26 +18,17 @@ pub struct DescriptorIterator {
 }
 
 impl DescriptorIterator {
-    /// Loads it from an object that was told where to look.
+    /// Loads the iterator.
     ///
     /// # Errors
-    /// When the kernel has no such iterator, or refuses it. /proc then tells the same.
-    pub(super) fn load(
-        ebpf: &mut Ebpf,
-        types: &KernelTypes,
-        offsets: &DescriptorOffsets,
-    ) -> Result<Self> {
+    /// When the kernel does not have this iterator, or refuses it. /proc then tells the
+    /// same.
+    pub(super) fn load(object: &mut LoadedObject) -> Result<Self> {
         ensure!(
-            *offsets != DescriptorOffsets::ABSENT,
+            object.config.offsets.descriptors != DescriptorOffsets::ABSENT,
             "the kernel's descriptors are not as kaprobe knows them"
         );
-        let program = ebpf.program_mut("descriptors");
-        let program: &mut Iter = program
-            .context("the BPF object has no iterator")?
-            .try_into()?;
-        program
-            .load("task_file", types.attachable())
-            .context("the kernel refuses the iterator iter/task_file")?;
+        let program = object.load_iterator("descriptors", "task_file")?;
         // Not by aya, whose link is used up by the first pass.
         let program = program.fd()?.as_fd().as_raw_fd();
         let link = bpf::call_for_fd(bpf_cmd::BPF_LINK_CREATE, &mut link_create(program)?);
@@ -64,7 +53,7 @@ impl DescriptorIterator {
         attr.iter_create.link_fd = u32::try_from(self.link.as_raw_fd())?;
         let file = bpf::call_for_fd(bpf_cmd::BPF_ITER_CREATE, &mut attr);
         let file = file.context("cannot open iter/task_file")?;
-        iterator::read(file.into(), DESCRIPTOR_SIZE, &mut |bytes| {
+        seq_file::read(file.into(), DESCRIPTOR_SIZE, &mut |bytes| {
             see(Descriptor::from_bytes(bytes).context("no descriptor")?);
             Ok(())
         })

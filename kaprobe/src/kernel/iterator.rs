@@ -3,28 +3,24 @@
 //! An iterator sees the network namespace of the thread that opens it
 //! (`bpf_iter_init_seq_net`, fs/proc/proc_net.c).
 
-use crate::keepalive::forecast;
-use crate::model::socket::Ages;
 use std::fs::File;
-use std::io::{ErrorKind, Read as _};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use aya::Ebpf;
-use aya::programs::Iter;
 use kaprobe_ebpf::wire::{self, flag};
 
-use crate::kernel::attach::{self, Attacher};
-use crate::kernel::btf::KernelTypes;
-use crate::kernel::clock;
+use crate::keepalive::forecast;
+use crate::kernel::config::TracerConfig;
 use crate::kernel::decode::{self, DecodeError, Decoder, ticks_until};
 use crate::kernel::descriptors::DescriptorIterator;
-use crate::kernel::tracer::{Wanted, config, learn, load};
+use crate::kernel::object::{self, LoadedObject};
+use crate::kernel::seq_file;
 use crate::model::row::{Row, Source, Timer};
-use crate::model::values::Hook;
-use crate::model::values::State;
+use crate::model::socket::Ages;
+use crate::model::values::{Hook, State};
 
-/// How many pieces are read at once.
-const AT_ONCE: usize = 256;
+/// The object's program.
+const PROGRAM: &str = "sockets";
 
 /// The iterator, in the kernel.
 pub struct SocketIterator {
@@ -34,29 +30,19 @@ pub struct SocketIterator {
 }
 
 impl SocketIterator {
-    /// Loads it.
+    /// Loads the iterator.
     ///
     /// # Errors
-    /// When the kernel has no such iterator, or refuses it.
-    pub fn load(wanted: &Wanted) -> Result<Self> {
-        let types = KernelTypes::read()?;
-        let config = config(&types, wanted)?;
-        let mut ebpf = load(&config, wanted)?;
-        iterator(&mut ebpf)?
-            .load("tcp", types.attachable())
-            .context("the kernel refuses the iterator iter/tcp")?;
-        let mut attacher = Attacher::new(&mut ebpf, &types);
-        attacher.attach(Hook::DestroySock, attach::ways(Hook::DestroySock).collect())?;
-        let decoder = Decoder {
-            hz: learn(attacher.ebpf())?.hz,
-            reset_reasons: types.reset_reasons(),
-            clock_offset_ns: clock::offset_ns(),
-        };
-        let offsets = &config.offsets.descriptors;
+    /// When the kernel does not have this iterator, or refuses it.
+    pub fn load(config: &TracerConfig) -> Result<Self> {
+        let mut object = LoadedObject::load(config)?;
+        object.load_iterator(PROGRAM, "tcp")?;
+        object.attach(Hook::DestroySock)?;
+        let hz = object.calibrate()?.hz;
         Ok(Self {
-            decoder,
-            descriptors: DescriptorIterator::load(&mut ebpf, &types, offsets).ok(),
-            ebpf,
+            decoder: object.decoder(hz),
+            descriptors: DescriptorIterator::load(&mut object).ok(),
+            ebpf: object.into_ebpf(),
         })
     }
 
@@ -65,7 +51,7 @@ impl SocketIterator {
     /// # Errors
     /// When the kernel refuses to attach or to open it.
     pub(super) fn open(&mut self) -> Result<File> {
-        let program = iterator(&mut self.ebpf)?;
+        let program = object::iterator(&mut self.ebpf, PROGRAM)?;
         let link = program.attach().context("cannot attach iter/tcp")?;
         let link = program.take_link(link)?;
         link.into_file().context("cannot open iter/tcp")
@@ -77,7 +63,7 @@ impl SocketIterator {
     /// When the kernel can't be read, or `see` fails.
     pub fn each(&mut self, see: &mut dyn FnMut(Row) -> Result<()>) -> Result<()> {
         let file = self.open()?;
-        read(file, wire::SNAPSHOT_SIZE, &mut |bytes| {
+        seq_file::read(file, wire::SNAPSHOT_SIZE, &mut |bytes| {
             see(self.decoder.row(bytes)?)
         })
         .context("cannot read iter/tcp")
@@ -87,43 +73,6 @@ impl SocketIterator {
     pub fn take_descriptors(&mut self) -> Option<DescriptorIterator> {
         self.descriptors.take()
     }
-}
-
-/// Reads what an iterator writes, in pieces of one size, to its end.
-pub(super) fn read(
-    mut file: File,
-    size: usize,
-    see: &mut dyn FnMut(&[u8]) -> Result<()>,
-) -> Result<()> {
-    let mut buffer = vec![0; size * AT_ONCE];
-    let mut held = 0;
-    loop {
-        let got = match file.read(&mut buffer[held..]) {
-            Ok(got) => got,
-            // `bpf_seq_read` gives up after a million that show nothing, and goes on when
-            // asked again.
-            Err(why) if matches!(why.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {
-                continue;
-            }
-            Err(why) => return Err(why.into()),
-        };
-        if got == 0 {
-            ensure!(held == 0, "it ended in the middle of a piece");
-            return Ok(());
-        }
-        held += got;
-        let whole = held - held % size;
-        buffer[..whole].chunks_exact(size).try_for_each(&mut *see)?;
-        buffer.copy_within(whole..held, 0);
-        held -= whole;
-    }
-}
-
-fn iterator(ebpf: &mut Ebpf) -> Result<&mut Iter> {
-    let program = ebpf.program_mut("sockets");
-    Ok(program
-        .context("the BPF object has no iterator")?
-        .try_into()?)
 }
 
 impl Decoder {

@@ -85,7 +85,7 @@ fn instruction(code: u8, registers: u8, immediate: u32) -> Instruction {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::tracer::OBJECT;
+    use crate::kernel::object::OBJECT;
 
     #[test]
     fn each_stand_in_becomes_a_call() {

@@ -14,7 +14,7 @@ use crate::host::cgroup;
 use crate::host::hidden::Unseen;
 use crate::host::netns::{self, Netns};
 use crate::host::privilege::{Privileges, raise_memlock};
-use crate::kernel::{SocketIterator, Wanted, now};
+use crate::kernel::{SocketIterator, TracerConfig, now};
 use crate::model::row::{Row, Source};
 use crate::owners::batch::Holders;
 use crate::owners::descriptors::Descriptors;
@@ -155,13 +155,13 @@ fn iterator(selection: &Selection, cgroups: Vec<cgroup::Cgroup>) -> Result<Socke
         .context("cannot read this process's privileges")?
         .check_trace()?;
     raise_memlock();
-    let wanted = Wanted {
+    let config = TracerConfig {
         filter: selection.kernel.clone(),
         cgroups,
         buffer_bytes: NO_BUFFER,
-        ..Wanted::default()
+        ..TracerConfig::default()
     };
-    SocketIterator::load(&wanted).context(exit::Error::kernel(
+    SocketIterator::load(&config).context(exit::Error::kernel(
         "cannot take a snapshot of the TCP sockets",
     ))
 }

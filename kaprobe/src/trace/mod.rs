@@ -26,7 +26,7 @@ use crate::filter::kernel::KernelFilter;
 use crate::host;
 use crate::host::netns::Netns;
 use crate::host::privilege::{Privileges, raise_memlock};
-use crate::kernel::{Attached, Tracer, Wanted};
+use crate::kernel::{Attached, Tracer, TracerConfig};
 use crate::model::event::Event;
 use crate::model::header::Header;
 use crate::model::record::EventName;
@@ -73,8 +73,7 @@ impl Session {
         let privileges = Privileges::read().context("cannot read this process's privileges")?;
         privileges.check_trace()?;
         raise_memlock();
-        let wanted = resolve(plan)?;
-        let tracer = Tracer::start(&wanted)?;
+        let tracer = Tracer::start(&resolve(plan)?)?;
         let header = header(plan, &tracer);
         Ok(Self { tracer, header })
     }
@@ -302,7 +301,7 @@ impl Stream {
 }
 
 /// Makes the names in the plan what the kernel knows them by.
-fn resolve(plan: &TracePlan) -> Result<Wanted> {
+fn resolve(plan: &TracePlan) -> Result<TracerConfig> {
     let KernelFilter { netns, cgroups, .. } = &plan.kernel;
     let netns: Result<_> = netns
         .iter()
@@ -312,7 +311,7 @@ fn resolve(plan: &TracePlan) -> Result<Wanted> {
         .iter()
         .map(|path| host::cgroup::resolve(path))
         .collect();
-    Ok(Wanted {
+    Ok(TracerConfig {
         filter: plan.kernel.clone(),
         netns: netns?,
         cgroups: cgroups?,
@@ -324,7 +323,7 @@ fn resolve(plan: &TracePlan) -> Result<Wanted> {
 }
 
 fn header(plan: &TracePlan, tracer: &Tracer) -> Header {
-    let hook = |a: &Attached| (a.hook.to_string(), a.way.to_string());
+    let hook = |a: &Attached| (a.hook.to_string(), a.mode.to_string());
     let offset = tracer.clock_offset_ns();
     Header {
         version: header::VERSION.to_owned(),

@@ -1,0 +1,81 @@
+//! What a trace is asked for, and the settings of the BPF programs that follow from it.
+
+use anyhow::{Context as _, Result};
+use kaprobe_ebpf::config::{Config, MAX_CGROUPS, MAX_NETNS, filter};
+
+use crate::filter::kernel::KernelFilter;
+use crate::host::cgroup::Cgroup;
+use crate::kernel::btf::KernelTypes;
+use crate::kernel::kfunc;
+use crate::model::attach_mode::AttachMode;
+use crate::model::values::Family;
+
+/// What to trace. Names are resolved to the numbers that the kernel uses.
+#[derive(Clone, Default)]
+pub struct TracerConfig {
+    /// Sockets and events to keep. Its names of network namespaces and cgroups are resolved
+    /// in `netns` and `cgroups`.
+    pub filter: KernelFilter,
+    /// Inode numbers of the network namespaces to keep, at most [`MAX_NETNS`]. Empty keeps
+    /// all.
+    pub netns: Vec<u32>,
+    /// cgroups to keep, with all cgroups below them, at most [`MAX_CGROUPS`]. Empty keeps
+    /// all.
+    pub cgroups: Vec<Cgroup>,
+    /// How to attach; `None` takes the cheapest mode that works.
+    pub attach: Option<AttachMode>,
+    /// Hook the segments that answer probes.
+    pub rtt: bool,
+    /// Size of the ring buffer, bytes: a power of two, at least a page.
+    pub buffer_bytes: u32,
+    /// Log details that only the programs know.
+    pub debug: bool,
+}
+
+impl TracerConfig {
+    /// Settings that the programs are loaded with, on a kernel that has these types.
+    ///
+    /// # Errors
+    /// When the kernel lacks a member that kaprobe needs.
+    pub(super) fn for_programs(&self, types: &KernelTypes) -> Result<Config> {
+        let mut config = Config::EMPTY;
+        config.offsets = types.offsets()?;
+        config.types = kfunc::types(types);
+        config.event_mask = self.filter.event_mask;
+        config.family = self.filter.sockets.family.map_or(0, Family::number);
+        config.debug = u32::from(self.debug);
+        // `UTS_VERSION` names the preemption model (init/Makefile).
+        let uname = rustix::system::uname();
+        let mut words = uname.version().to_bytes().split(|&byte| byte == b' ');
+        config.preempt_rt = u32::from(words.any(|word| word == b"PREEMPT_RT"));
+        if let Some(position) = types.parameter("tcp_send_active_reset", "reason") {
+            let slot = config.reset_reason_at.get_mut(position);
+            *slot
+                .context("tcp_send_active_reset takes its reason where kaprobe does not look")? = 1;
+        }
+        // (sk, skb) until 6.10, then (sk, skb, reason).
+        let passive = types.parameter("tcp_v4_send_reset", "reason");
+        config.passive_with_reason = u32::from(passive == Some(2));
+        let traced = types.tracepoint_arguments("tcp_send_reset");
+        config.reset_traced_with_reason = u32::from(traced.is_some_and(|n| n > 2));
+        let sockets = &self.filter.sockets;
+        for (is_unset, bit) in [
+            (sockets.local_ports.is_empty(), filter::LOCAL_PORT),
+            (sockets.remote_ports.is_empty(), filter::REMOTE_PORT),
+            (sockets.ports.is_empty(), filter::EITHER_PORT),
+            (sockets.networks.is_empty(), filter::ADDRESS),
+        ] {
+            config.filters |= if is_unset { 0 } else { bit };
+        }
+        config.netns_count = u32::try_from(self.netns.len().min(MAX_NETNS))?;
+        for (slot, &inum) in config.netns.iter_mut().zip(&self.netns) {
+            *slot = inum;
+        }
+        config.cgroup_count = u32::try_from(self.cgroups.len().min(MAX_CGROUPS))?;
+        for (slot, cgroup) in config.cgroups.iter_mut().zip(&self.cgroups) {
+            slot.id = cgroup.id;
+            slot.level = cgroup.level;
+        }
+        Ok(config)
+    }
+}

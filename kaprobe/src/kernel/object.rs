@@ -1,0 +1,197 @@
+//! The BPF object: its maps created and its filters filled, its programs ready to attach.
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, LpmTrie, Map};
+use aya::programs::Iter;
+use aya::util::nr_cpus;
+use aya::{Btf, Ebpf, Pod};
+use ipnet::IpNet;
+use kaprobe_ebpf::config::{Config, Learned, State};
+use kaprobe_ebpf::wire::counter;
+
+use crate::filter::ports::PortSet;
+use crate::kernel::btf::KernelTypes;
+use crate::kernel::config::TracerConfig;
+use crate::kernel::decode::Decoder;
+use crate::kernel::{clock, kfunc, loader, programs};
+use crate::model::attach_mode::AttachMode;
+
+/// The compiled programs. The repository holds them beside the digest of their sources.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/kaprobe.bpf.o");
+
+/// The object with what is needed to attach its programs. Its maps exist; a program is in
+/// the kernel only once it is attached.
+pub struct LoadedObject {
+    pub ebpf: Ebpf,
+    pub types: KernelTypes,
+    /// The kernel functions that programs attach to, in the form in which aya looks them up.
+    pub functions: Btf,
+    /// The settings that the programs have.
+    pub config: Config,
+    /// The only mode to attach in, for a hook that has several; `None` allows all.
+    pub mode: Option<AttachMode>,
+}
+
+impl LoadedObject {
+    /// Reads the kernel's types, creates the maps and fills the filters.
+    ///
+    /// # Errors
+    /// When the kernel lacks what kaprobe needs, or refuses a map.
+    pub fn load(wanted: &TracerConfig) -> Result<Self> {
+        let types = KernelTypes::read()?;
+        let config = wanted.for_programs(&types)?;
+        let mut ebpf = create_maps(&config, wanted.buffer_bytes)?;
+        let sockets = &wanted.filter.sockets;
+        fill_ports(&mut ebpf, "LOCAL_PORTS", &sockets.local_ports)?;
+        fill_ports(&mut ebpf, "REMOTE_PORTS", &sockets.remote_ports)?;
+        fill_ports(&mut ebpf, "EITHER_PORTS", &sockets.ports)?;
+        fill_networks(&mut ebpf, &sockets.networks)?;
+        Ok(Self {
+            functions: loader::functions(&types, programs::functions()),
+            ebpf,
+            types,
+            config,
+            mode: wanted.attach,
+        })
+    }
+
+    /// Loads one of the object's iterators, over the kernel's items of that name.
+    ///
+    /// # Errors
+    /// When the kernel does not have such an iterator, or refuses it.
+    pub fn load_iterator(&mut self, program: &str, items: &str) -> Result<&mut Iter> {
+        let iterator = iterator(&mut self.ebpf, program)?;
+        iterator
+            .load(items, &self.functions)
+            .with_context(|| format!("the kernel refuses the iterator iter/{items}"))?;
+        Ok(iterator)
+    }
+
+    /// Decodes what the programs send, on a kernel whose timer ticks `hz` times a second.
+    pub fn decoder(&self, hz: u32) -> Decoder {
+        Decoder {
+            hz,
+            reset_reasons: self.types.reset_reasons(),
+            clock_offset_ns: clock::offset_ns(),
+        }
+    }
+
+    /// Keeps the programs and maps alone, and frees what was needed to attach. That is as
+    /// large as a ring buffer.
+    pub fn into_ebpf(self) -> Ebpf {
+        self.ebpf
+    }
+}
+
+fn create_maps(config: &Config, buffer_bytes: u32) -> Result<Ebpf> {
+    let object = kfunc::put_calls(OBJECT, &config.types);
+    let cpus = u32::try_from(cpus()?)?;
+    // One more for each softirq that preempts another. A firing whose exit was missed keeps
+    // its entry until its timer fires again, so there is room for some of those too.
+    let preempted = if config.preempt_rt == 0 {
+        1
+    } else {
+        cpus.saturating_mul(8).max(256)
+    };
+    loader::without_types()
+        .override_global("CONFIG", &Plain(*config), true)
+        .map_max_entries("EVENTS", buffer_bytes)
+        .map_max_entries("FIRINGS", cpus)
+        .map_max_entries("FIRINGS_PREEMPTED", preempted)
+        .map_max_entries("COUNTERS", counter::COUNT * cpus)
+        .load(&object)
+        .context("cannot create kaprobe's BPF maps")
+}
+
+fn fill_ports(ebpf: &mut Ebpf, name: &str, ports: &PortSet) -> Result<()> {
+    if ports.is_empty() {
+        return Ok(());
+    }
+    let mut map: Array<_, u64> = Array::try_from(map_mut(ebpf, name)?)?;
+    for (index, word) in (0..).zip(ports.bitmap()) {
+        if word != 0 {
+            map.set(index, word, 0)?;
+        }
+    }
+    Ok(())
+}
+
+fn fill_networks(ebpf: &mut Ebpf, networks: &[IpNet]) -> Result<()> {
+    let mut map: LpmTrie<_, [u8; 16], u8> = LpmTrie::try_from(map_mut(ebpf, "ADDRESSES")?)?;
+    for network in networks {
+        let (prefix, bytes) = match network {
+            // The programs look IPv4 up as ::ffff:0:0/96.
+            IpNet::V4(v4) => (96 + v4.prefix_len(), v4.network().to_ipv6_mapped().octets()),
+            IpNet::V6(v6) => (v6.prefix_len(), v6.network().octets()),
+        };
+        map.insert(&Key::new(u32::from(prefix), bytes), 1, 0)?;
+    }
+    Ok(())
+}
+
+/// Tells the programs what to do from now on.
+///
+/// # Errors
+/// When the kernel refuses the write.
+pub fn set_state(ebpf: &mut Ebpf, state: State) -> Result<()> {
+    Array::<_, Plain<State>>::try_from(map_mut(ebpf, ".bss")?)?
+        .set(0, Plain(state), 0)
+        .context("cannot set the programs' state")
+}
+
+/// What the programs read from the socket that they were told to calibrate by.
+///
+/// # Errors
+/// When the kernel refuses the read.
+pub fn calibration(ebpf: &mut Ebpf) -> Result<Learned> {
+    let map = Array::<_, Plain<Learned>>::try_from(map_mut(ebpf, "LEARNED")?)?;
+    Ok(map.get(&0, 0)?.0)
+}
+
+/// Takes a map out of the object. Only once all programs are loaded: they refer to maps by
+/// descriptor.
+///
+/// # Errors
+/// When the object does not have the map.
+pub fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
+    let map = ebpf.take_map(name);
+    map.with_context(|| format!("the BPF object has no map {name}"))
+}
+
+fn map_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Map> {
+    let map = ebpf.map_mut(name);
+    map.with_context(|| format!("the BPF object has no map {name}"))
+}
+
+/// An iterator of the object.
+///
+/// # Errors
+/// When the object does not have it.
+pub fn iterator<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut Iter> {
+    let program = ebpf.program_mut(program);
+    Ok(program
+        .context("the BPF object has no iterator")?
+        .try_into()?)
+}
+
+/// How many CPUs there can be.
+///
+/// # Errors
+/// When the kernel's list of them can't be read.
+pub fn cpus() -> Result<usize> {
+    nr_cpus().map_err(|(file, why)| anyhow!("cannot read {file}: {why}"))
+}
+
+/// A type that the programs and user space share, as aya may copy it to and from the
+/// kernel.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Plain<T>(T);
+
+// SAFETY: integers only, without padding.
+unsafe impl Pod for Plain<Config> {}
+// SAFETY: integers only, without padding.
+unsafe impl Pod for Plain<State> {}
+// SAFETY: integers only, without padding.
+unsafe impl Pod for Plain<Learned> {}

@@ -1,0 +1,82 @@
+//! The programs of the object: which attach to a hook, and where.
+
+use std::collections::BTreeSet;
+
+use aya::Ebpf;
+use aya::programs::Program;
+
+use crate::model::attach_mode::AttachMode;
+use crate::model::named::Named as _;
+use crate::model::values::Hook;
+
+/// A program of the object, and what it attaches to.
+pub type Part = (&'static str, &'static str);
+
+/// The programs that attach to a hook in one mode, entry before exit; none if the hook does
+/// not have that mode.
+pub fn parts(hook: Hook, mode: AttachMode) -> &'static [Part] {
+    match (hook, mode) {
+        (Hook::KeepaliveTimer, AttachMode::Fentry) => &[
+            ("timer_fentry", "tcp_keepalive_timer"),
+            ("timer_fexit", "tcp_keepalive_timer"),
+        ],
+        (Hook::KeepaliveTimer, AttachMode::Kprobe) => &[
+            ("timer_kprobe", "tcp_keepalive_timer"),
+            ("timer_kretprobe", "tcp_keepalive_timer"),
+        ],
+        (Hook::KeepaliveTimer, AttachMode::Tracepoint) => &[
+            ("timer_expire_entry", "timer_expire_entry"),
+            ("timer_expire_exit", "timer_expire_exit"),
+        ],
+        (Hook::SendActiveReset, AttachMode::Fentry) => &[("reset_fentry", "tcp_send_active_reset")],
+        (Hook::SendActiveReset, AttachMode::Kprobe) => &[("reset_kprobe", "tcp_send_active_reset")],
+        (Hook::SendActiveReset, AttachMode::Tracepoint) => {
+            &[("reset_tracepoint", "tcp_send_reset")]
+        }
+        (Hook::DestroySock, AttachMode::Tracepoint) => {
+            &[("destroy_tracepoint", "tcp_destroy_sock")]
+        }
+        (Hook::SendReset, AttachMode::Fentry) => &[
+            ("passive_v4_fentry", "tcp_v4_send_reset"),
+            ("passive_v6_fentry", "tcp_v6_send_reset"),
+        ],
+        (Hook::SendReset, AttachMode::Kprobe) => &[
+            ("passive_v4_kprobe", "tcp_v4_send_reset"),
+            ("passive_v6_kprobe", "tcp_v6_send_reset"),
+        ],
+        (Hook::SendReset, AttachMode::Tracepoint) => &[("passive_tracepoint", "tcp_send_reset")],
+        (Hook::ReceiveReset, AttachMode::Tracepoint) => {
+            &[("receive_tracepoint", "tcp_receive_reset")]
+        }
+        (Hook::Probe, AttachMode::Tracepoint) => &[("segment_tracepoint", "tcp_probe")],
+        (
+            Hook::DestroySock | Hook::ReceiveReset | Hook::Probe,
+            AttachMode::Fentry | AttachMode::Kprobe,
+        ) => &[],
+    }
+}
+
+/// The modes that a hook can be attached in, cheapest first.
+pub fn modes(hook: Hook) -> impl Iterator<Item = AttachMode> {
+    let modes = AttachMode::ALL.iter().copied();
+    modes.filter(move |&mode| !parts(hook, mode).is_empty())
+}
+
+/// The kernel functions that programs attach to by their numbers in BTF: those of fentry and
+/// fexit, and those that the kernel calls for each item of an iterator.
+pub fn functions() -> BTreeSet<&'static str> {
+    let targets = Hook::ALL
+        .iter()
+        .flat_map(|&hook| parts(hook, AttachMode::Fentry))
+        .map(|(_, target)| *target);
+    let iterators = ["bpf_iter_tcp", "bpf_iter_task_file"];
+    // Entry and exit attach to one function.
+    targets.chain(iterators).collect()
+}
+
+/// The programs that are loaded for a hook in one mode.
+pub fn loaded(ebpf: &Ebpf, hook: Hook, mode: AttachMode) -> impl Iterator<Item = &Program> {
+    parts(hook, mode)
+        .iter()
+        .filter_map(|(program, _)| ebpf.program(program))
+}
