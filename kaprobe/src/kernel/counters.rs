@@ -3,13 +3,11 @@
 use std::io;
 use std::mem::size_of;
 use std::os::fd::AsFd as _;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
 use aya::maps::Map;
 use kaprobe_ebpf::wire::{counter, kind};
-use rustix::mm::ProtFlags;
 use rustix::param::page_size;
 
 use crate::kernel::attach::Attached;
@@ -156,7 +154,7 @@ impl Shared {
         let cpus = object::cpus()?;
         let counters = counter::COUNT as usize * cpus;
         let bytes = (counters * size_of::<u64>()).next_multiple_of(page_size());
-        let memory = Mapping::new(map.fd().as_fd(), 0, bytes, ProtFlags::READ)?;
+        let memory = Mapping::readable(map.fd().as_fd(), 0, bytes)?;
         Ok(Self { memory, cpus })
     }
 
@@ -164,9 +162,7 @@ impl Shared {
     fn get(&self, counter: u32) -> u64 {
         let of = |cpu| {
             let slot = cpu * counter::COUNT as usize + counter as usize;
-            let count = self.memory.at::<AtomicU64>(slot * size_of::<u64>());
-            // SAFETY: inside the mapping, aligned, and only ever accessed whole.
-            unsafe { count.as_ref() }.load(Ordering::Relaxed)
+            self.memory.load_u64(slot * size_of::<u64>())
         };
         (0..self.cpus).map(of).sum()
     }

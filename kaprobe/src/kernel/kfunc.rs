@@ -1,20 +1,17 @@
-//! `bpf_rdonly_cast`: with it a program tells the verifier what an address is of, and
-//! then loads members straight from memory, where it would call a helper for each.
+//! Calls of the kernel function `bpf_rdonly_cast`. With it a program tells the verifier the
+//! type of an address, and then loads members straight from memory; without it, each member
+//! takes a helper call.
 //!
-//! It is a function of the kernel, called by its number in the kernel's BTF, which is
-//! known only where the programs are loaded. So the object holds a stand-in, and the
-//! call is put in its place before the kernel sees it.
+//! A program calls it by its number in the kernel's BTF, which is known only where the
+//! programs are loaded. So the object contains a stand-in for each call, and kaprobe
+//! replaces the stand-ins before it loads the programs.
 
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_prog_type};
 use kaprobe_ebpf::config::{ABSENT, RDONLY_CAST, Types};
 
-use crate::kernel::bpf;
+use crate::kernel::bpf::{self, Instruction};
 use crate::kernel::btf::KernelTypes;
 
-/// One instruction, as it lies in an object.
-type Instruction = [u8; 8];
-
-/// What programs can be told of addresses on this kernel.
+/// The types that the programs can give to addresses on this kernel.
 #[must_use]
 pub fn types(types: &KernelTypes) -> Types {
     let found = || {
@@ -28,23 +25,24 @@ pub fn types(types: &KernelTypes) -> Types {
     found().filter(is_taken).unwrap_or(Types::ABSENT)
 }
 
-/// An object whose stand-ins are calls, where the kernel has what they stand for.
+/// Replaces the stand-ins in an object with calls, if the kernel has the function.
 #[must_use]
 pub fn put_calls(object: &[u8], types: &Types) -> Vec<u8> {
     let mut object = object.to_vec();
     if types.rdonly_cast != ABSENT {
         let stand_in = helper_call(RDONLY_CAST);
         // Sections of instructions begin at a multiple of their size.
-        for place in object.chunks_exact_mut(size_of::<Instruction>()) {
-            if place == stand_in {
-                place.copy_from_slice(&kernel_call(types.rdonly_cast));
+        for instruction in object.chunks_exact_mut(size_of::<Instruction>()) {
+            if instruction == stand_in {
+                instruction.copy_from_slice(&kernel_call(types.rdonly_cast));
             }
         }
     }
     object
 }
 
-/// Whether the kernel takes such a call: it refuses all of them without its JIT.
+/// Whether the kernel accepts such a call. Without its JIT it refuses all calls of its
+/// functions.
 fn is_taken(types: &Types) -> bool {
     let program = [
         // r1 = 0; r2 = tcp_sock
@@ -55,16 +53,7 @@ fn is_taken(types: &Types) -> bool {
         instruction(0xb7, 0, 0),
         instruction(0x95, 0, 0),
     ];
-    // SAFETY: zero is a value of this union of integers.
-    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
-    // SAFETY: this is the member that goes with BPF_PROG_LOAD.
-    let load = unsafe { &mut attr.__bindgen_anon_3 };
-    load.prog_type = bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT as u32;
-    load.insn_cnt = 5;
-    load.insns = program.as_ptr() as u64;
-    load.license = c"Dual MIT/GPL".as_ptr() as u64;
-    // A descriptor that is dropped at once.
-    bpf::call_for_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr).is_ok()
+    bpf::load_raw_tracepoint(&program).is_ok()
 }
 
 /// A call of a helper.
@@ -72,7 +61,7 @@ fn helper_call(number: i32) -> Instruction {
     instruction(0x85, 0, number.cast_unsigned())
 }
 
-/// A call of a function of the kernel: `BPF_PSEUDO_KFUNC_CALL`, uapi/linux/bpf.h.
+/// A call of a kernel function: `BPF_PSEUDO_KFUNC_CALL`, uapi/linux/bpf.h.
 fn kernel_call(number: u32) -> Instruction {
     instruction(0x85, 2 << 4, number)
 }

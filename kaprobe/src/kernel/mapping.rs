@@ -1,59 +1,106 @@
-//! Pages of a BPF map, in this process's memory too.
+//! Pages of a BPF map that this process shares with the kernel.
 
 use std::ffi::c_void;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-/// Pages that the kernel shares. Unmapped when this is dropped.
+/// Pages of a map. Unmapped when this is dropped.
+///
+/// Each access panics if it goes beyond the pages or is not aligned.
 pub struct Mapping {
     first: NonNull<c_void>,
     bytes: usize,
+    writable: bool,
 }
 
-// SAFETY: memory of this process, whichever thread looks at it.
+// SAFETY: memory of this process, whichever thread accesses it.
 unsafe impl Send for Mapping {}
 
 impl Mapping {
-    /// Maps so many bytes of a map from that offset on.
+    /// Maps `bytes` bytes of a map, from `offset` on, to be read.
     ///
     /// # Errors
-    /// When the kernel refuses: the map is of another kind or size.
-    pub fn new(
-        map: BorrowedFd<'_>,
-        offset: usize,
-        bytes: usize,
-        protection: ProtFlags,
-    ) -> io::Result<Self> {
-        // SAFETY: a new mapping, placed by the kernel, which it checks the size of.
-        let first = unsafe {
-            mmap(
-                ptr::null_mut(),
-                bytes,
-                protection,
-                MapFlags::SHARED,
-                map,
-                offset as u64,
-            )
-        }?;
-        let first = NonNull::new(first).ok_or(io::ErrorKind::AddrNotAvailable)?;
-        Ok(Self { first, bytes })
+    /// When the kernel refuses: the map is of another type or size.
+    pub fn readable(map: BorrowedFd<'_>, offset: usize, bytes: usize) -> io::Result<Self> {
+        Self::new(map, offset, bytes, false)
     }
 
-    /// What lies so many bytes into it, which must be inside and aligned.
-    pub fn at<T>(&self, byte: usize) -> NonNull<T> {
-        debug_assert!(byte + size_of::<T>() <= self.bytes, "past the mapping");
-        // SAFETY: inside the mapping, as the caller sees to.
+    /// Maps `bytes` bytes of a map, from its start on, to be read and written.
+    ///
+    /// # Errors
+    /// When the kernel refuses: the map is of another type or size.
+    pub fn writable(map: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
+        Self::new(map, 0, bytes, true)
+    }
+
+    fn new(map: BorrowedFd<'_>, offset: usize, bytes: usize, writable: bool) -> io::Result<Self> {
+        let mut protection = ProtFlags::READ;
+        protection.set(ProtFlags::WRITE, writable);
+        let offset = offset as u64;
+        let shared = MapFlags::SHARED;
+        // SAFETY: a new mapping; the kernel picks the place and checks the size.
+        let first = unsafe { mmap(ptr::null_mut(), bytes, protection, shared, map, offset) }?;
+        let first = NonNull::new(first).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok(Self {
+            first,
+            bytes,
+            writable,
+        })
+    }
+
+    /// Loads the integer at this byte.
+    pub fn load_u32(&self, byte: usize) -> u32 {
+        // SAFETY: inside and aligned; the kernel only ever accesses it whole.
+        unsafe { self.at::<AtomicU32>(byte, 1).as_ref() }.load(Ordering::SeqCst)
+    }
+
+    /// Loads the integer at this byte.
+    pub fn load_u64(&self, byte: usize) -> u64 {
+        // SAFETY: inside and aligned; the kernel only ever accesses it whole.
+        unsafe { self.at::<AtomicU64>(byte, 1).as_ref() }.load(Ordering::SeqCst)
+    }
+
+    /// Stores an integer at this byte. Panics if the mapping is not writable.
+    pub fn store_u64(&self, byte: usize, value: u64) {
+        assert!(self.writable, "the mapping is not writable");
+        // SAFETY: inside and aligned; the kernel only ever accesses it whole.
+        unsafe { self.at::<AtomicU64>(byte, 1).as_ref() }.store(value, Ordering::SeqCst);
+    }
+
+    /// Copies the bytes from this one on, as many as `to` takes.
+    ///
+    /// # Safety
+    /// The kernel must not write to them meanwhile.
+    pub unsafe fn copy(&self, byte: usize, to: &mut [u8]) {
+        let from = self.at::<u8>(byte, to.len());
+        // SAFETY: inside the mapping and, as the caller promises, not written meanwhile;
+        // `to` is this process's own memory.
+        unsafe { ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr(), to.len()) };
+    }
+
+    /// The place of `count` values, checked.
+    fn at<T>(&self, byte: usize, count: usize) -> NonNull<T> {
+        let is_inside = count
+            .checked_mul(size_of::<T>())
+            .and_then(|size| byte.checked_add(size))
+            .is_some_and(|end| end <= self.bytes);
+        assert!(
+            is_inside && byte.is_multiple_of(align_of::<T>()),
+            "outside the mapping, or not aligned"
+        );
+        // SAFETY: inside the mapping.
         unsafe { self.first.byte_add(byte) }.cast()
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the mapping that `new` made, and nothing refers to it any more. It
-        // can't fail for one that is there.
+        // SAFETY: the mapping that `new` made, and nothing refers to it any more.
+        // Unmapping one that exists can't fail.
         let _cannot_fail = unsafe { munmap(self.first.as_ptr(), self.bytes) };
     }
 }
