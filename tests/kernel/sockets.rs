@@ -87,7 +87,7 @@ pub fn are_what_sock_diag_says() -> Result<()> {
             stderr.contains("keepalive settings cannot be seen"),
             "{stderr}"
         );
-        ensure!(stderr.contains("owners not found"), "{stderr}");
+        ensure!(stderr.contains("owner unknown for"), "{stderr}");
         Ok(stdout)
     };
     let rows = by_inode(parse(&run(&["--json"])?)?)?;

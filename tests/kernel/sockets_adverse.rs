@@ -61,7 +61,7 @@ pub fn survive_connections_that_vanish() -> Result<()> {
                 seen.insert(inode);
             }
             let marked = rows.iter().any(|row| row["owners"] == json!([]));
-            ensure!(marked == stderr.contains("owners not found"), "{stderr}");
+            ensure!(marked == stderr.contains("owner unknown for"), "{stderr}");
         }
         let arguments = ["audit", "--idle-timeout", "350s", "--loopback", "--json"];
         let (code, stdout, stderr) = run(kaprobe(), &arguments)?;
@@ -178,7 +178,7 @@ pub fn say_what_proc_hides() -> Result<()> {
     ] {
         let (code, stdout, stderr) = run(by, &["sockets", "--json", "--all-netns"])?;
         ensure!(code == Some(0), "{code:?}: {stderr}");
-        for note in ["owners not found", "network namespaces may be left out"] {
+        for note in ["owner unknown for", "network namespaces may be left out"] {
             let said = stderr.lines().any(|line| {
                 line.contains(note)
                     && line.contains("/proc hides")
@@ -222,7 +222,7 @@ pub fn say_what_may_not_be_looked_at() -> Result<()> {
         ensure!(row["pid"].is_null() && row["owners"] == json!([]), "{row}");
         ensure!(row["keepalive_time_ms"].is_u64(), "{row}");
     }
-    let said = stderr.contains("owners not found: 3 of the sockets");
+    let said = stderr.contains("owner unknown for 3 sockets: ");
     ensure!(said && stderr.contains("CAP_SYS_PTRACE"), "{stderr}");
 
     let here = [

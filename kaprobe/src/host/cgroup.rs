@@ -1,5 +1,5 @@
-//! cgroups of the unified hierarchy (v2): from a path to what BPF programs know
-//! them by. Sockets belong to one of these, whatever v1 hierarchies there are beside.
+//! cgroups of the unified hierarchy (v2): from a path to the numbers that BPF programs
+//! compare. Every socket belongs to one of these, also where v1 hierarchies exist.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -23,22 +23,22 @@ const ROOT_INODE: u64 = 1;
 /// include/linux/proc_ns.h.
 const HOST_NAMESPACE: &str = "cgroup:[4026531835]";
 
-/// A cgroup, in the kernel's numbers.
+/// A cgroup, by the kernel's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cgroup {
-    /// Its id. On 64-bit kernels that is the inode number of its directory
+    /// Id of the cgroup: on 64-bit kernels, the inode number of its directory
     /// (`kernfs_ino`, include/linux/kernfs.h).
     pub id: u64,
-    /// How deep it lies below the root of the hierarchy, which is 0 (`cgroup->level`).
+    /// Depth below the root of the hierarchy, which has 0 (`cgroup->level`).
     pub level: u32,
 }
 
 /// Finds a cgroup by the path of its directory, or by its path below the root of the
-/// hierarchy, as systemd, `ss` and /proc/PID/cgroup write it, with or without a slash
-/// before it.
+/// hierarchy, as systemd, `ss` and /proc/PID/cgroup write it, with or without a leading
+/// slash.
 ///
 /// # Errors
-/// When there is none, or its depth can't be known: the directory is mounted without
+/// When there is no such cgroup, or its depth is unknown: the directory is mounted without
 /// those above it, and kaprobe is in a cgroup namespace of its own.
 pub fn resolve(path: &Path) -> Result<Cgroup> {
     find(path).with_context(|| format!("cannot use {path:?} as a cgroup"))
@@ -59,63 +59,60 @@ fn find(path: &Path) -> Result<Cgroup> {
         Ok(directory) if is_cgroup(&directory)? => read(directory),
         Err(why) if why != Errno::NOENT => Err(why.into()),
         _ if path.is_absolute() && path.exists() => {
-            bail!(
-                "it is there, but not in the v2 hierarchy at {:?}",
-                root.point
-            )
+            bail!("it exists, but not in the v2 hierarchy at {:?}", root.point)
         }
-        _ => bail!("there is none, nor below {:?}", root.point),
+        _ => bail!("no such cgroup, nor one below {:?}", root.point),
     }
 }
 
 fn read(directory: OwnedFd) -> Result<Cgroup> {
-    let id = Place::of(&directory)?.inode;
+    let id = DirectoryId::of(&directory)?.inode;
     let level = level(directory)?;
     Ok(Cgroup { id, level })
 }
 
 /// Counts the steps up to the root of the hierarchy.
 fn level(mut directory: OwnedFd) -> Result<u32> {
-    let mut place = Place::of(&directory)?;
+    let mut id = DirectoryId::of(&directory)?;
     let mut steps = 0;
-    while place.inode != ROOT_INODE {
+    while id.inode != ROOT_INODE {
         let parent = rustix::fs::openat(&directory, "..", FLAGS, Mode::empty())?;
-        let above = Place::of(&parent)?;
-        // The root of this mount is left, or it is the root of the file tree.
-        if above.mount != place.mount || above.inode == place.inode {
-            return Ok(steps + level_of_mount(place.mount)?);
+        let above = DirectoryId::of(&parent)?;
+        // The step left this mount, or it started at the root of the file tree.
+        if above.mount != id.mount || above.inode == id.inode {
+            return Ok(steps + level_of_mount(id.mount)?);
         }
-        (directory, place) = (parent, above);
+        (directory, id) = (parent, above);
         steps += 1;
     }
     Ok(steps)
 }
 
-/// How deep the directory lies that is the root of this mount.
+/// Depth of the directory that is the root of this mount.
 ///
-/// The kernel writes it as a path from the root of the reader's cgroup namespace
-/// (`cgroup_show_path`, kernel/cgroup/cgroup.c), so it is of use only where that is
-/// the root of the hierarchy.
+/// The kernel writes that directory as a path from the root of the reader's cgroup
+/// namespace (`cgroup_show_path`, kernel/cgroup/cgroup.c). The path gives the depth only if
+/// that root is the root of the hierarchy.
 fn level_of_mount(id: u64) -> Result<u32> {
     let namespace = fs::read_link("/proc/thread-self/ns/cgroup")?;
     let mount = mounts()?.into_iter().find(|mount| mount.id == id);
     let mount = mount.filter(|_| namespace == Path::new(HOST_NAMESPACE));
     let Some(mount) = mount else {
         bail!(
-            "its depth can't be seen from inside a cgroup namespace: run kaprobe in the \
-             host's, e.g. by `nsenter --target 1 --cgroup --mount`"
+            "its depth is unknown inside a cgroup namespace: run kaprobe in the host's, e.g. \
+             by `nsenter --target 1 --cgroup --mount`"
         );
     };
     Ok(u32::try_from(mount.root.components().skip(1).count())?)
 }
 
-/// Where a directory is.
-struct Place {
+/// A directory, by its inode number and its mount's id.
+struct DirectoryId {
     inode: u64,
     mount: u64,
 }
 
-impl Place {
+impl DirectoryId {
     fn of(directory: impl AsFd) -> rustix::io::Result<Self> {
         let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
         let found = rustix::fs::statx(directory, "", AtFlags::EMPTY_PATH, wanted)?;
@@ -136,8 +133,8 @@ fn is_cgroup(directory: &OwnedFd) -> rustix::io::Result<bool> {
     Ok(rustix::fs::fstatfs(directory)?.f_type == libc::CGROUP2_SUPER_MAGIC)
 }
 
-/// The path of every cgroup that can be seen, by id, from the root of the mount down:
-/// as `ss --cgroup` and systemd write it. Empty where no hierarchy is mounted.
+/// Paths of the cgroups that kaprobe can see, by id. A path starts at the root of the mount,
+/// as `ss --cgroup` and systemd write it. Empty if no hierarchy is mounted.
 #[must_use]
 pub fn paths() -> HashMap<u64, Escaped> {
     let mounts = mounts().unwrap_or_default();
@@ -147,7 +144,7 @@ pub fn paths() -> HashMap<u64, Escaped> {
     };
     let mut waiting = vec![root.point.clone()];
     while let Some(directory) = waiting.pop() {
-        // One that was removed meanwhile has no name any more.
+        // It was removed meanwhile.
         let Ok(inode) = fs::metadata(&directory).map(|it| it.ino()) else {
             continue;
         };
@@ -165,15 +162,15 @@ pub fn paths() -> HashMap<u64, Escaped> {
 #[derive(Debug, PartialEq, Eq)]
 struct Mount {
     id: u64,
-    /// What of the file system is mounted.
+    /// Directory of the file system that is mounted.
     root: PathBuf,
-    /// Where.
+    /// Directory that it is mounted on.
     point: PathBuf,
-    /// It is a cgroup v2 hierarchy.
+    /// The file system is a cgroup v2 hierarchy.
     is_cgroup: bool,
 }
 
-/// What is mounted, as this thread sees it.
+/// Mounts that this thread sees.
 fn mounts() -> io::Result<Vec<Mount>> {
     let text = fs::read("/proc/thread-self/mountinfo")?;
     Ok(text
@@ -195,8 +192,8 @@ fn parse_mount(line: &[u8]) -> Option<Mount> {
     })
 }
 
-/// Undoes what `mangle` does to a path (fs/proc_namespace.c): a blank, a tab, a line
-/// end and a backslash are written as a backslash and three octal digits.
+/// Undoes `mangle` (fs/proc_namespace.c), which writes a blank, a tab, a line end and a
+/// backslash of a path as a backslash and three octal digits.
 fn unescape(field: &[u8]) -> PathBuf {
     let mut path = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -223,7 +220,8 @@ mod tests {
     struct Nested(PathBuf);
 
     impl Nested {
-        /// `None` where this host or this user can have none, which is printed.
+        /// Makes the cgroup. `None`, and a line that says why, if this host or this user
+        /// can't.
         fn new(name: &str) -> Result<Option<Self>> {
             let Some(root) = mounts()?.into_iter().find(|mount| mount.is_cgroup) else {
                 println!("skipped: no cgroup v2 hierarchy is mounted here");
@@ -251,7 +249,7 @@ mod tests {
     impl Drop for Nested {
         fn drop(&mut self) {
             for directory in [&self.0, self.parent()] {
-                // What can't be removed is empty, and does no harm.
+                // One that can't be removed is empty and harmless.
                 let _busy = fs::remove_dir(directory);
             }
         }
@@ -289,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn the_depth_counts_what_is_not_mounted_or_is_not_told() -> Result<()> {
+    fn the_depth_counts_what_is_not_mounted_or_is_unknown() -> Result<()> {
         let Some(nested) = Nested::new("mounted")? else {
             return Ok(());
         };
@@ -298,12 +296,12 @@ mod tests {
             id: nested.id()?,
             level: 2,
         };
-        // Namespaces of one thread's own end with it, and its mounts with them.
+        // The namespaces of a thread end with it, and their mounts with them.
         let seen = thread::scope(|scope| {
             scope
                 .spawn(|| {
-                    // SAFETY: only this thread leaves the namespaces, and it
-                    // does nothing that needs the old ones.
+                    // SAFETY: only this thread leaves the namespaces, and it does not
+                    // need the old ones.
                     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
                     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
                     mount_change("/", private)?;
@@ -323,22 +321,19 @@ mod tests {
         assert_eq!(outside, expected);
         let said = inside.map_err(|why| format!("{:#}", why.root_cause()));
         assert!(
-            matches!(&said, Err(why) if why.starts_with("its depth can't be seen")),
+            matches!(&said, Err(why) if why.starts_with("its depth is unknown")),
             "{said:?}"
         );
         Ok(())
     }
 
     #[test]
-    fn what_is_no_cgroup_is_refused() {
+    fn what_is_not_a_cgroup_is_refused() {
         for (path, expected) in [
-            ("/none/such", "there is none"),
-            ("none", "there is none"),
-            ("/proc", "it is there, but not in the v2 hierarchy at "),
-            (
-                "/etc/passwd",
-                "it is there, but not in the v2 hierarchy at ",
-            ),
+            ("/none/such", "no such cgroup"),
+            ("none", "no such cgroup"),
+            ("/proc", "it exists, but not in the v2 hierarchy at "),
+            ("/etc/passwd", "it exists, but not in the v2 hierarchy at "),
         ] {
             let said = resolve(path.as_ref()).map_err(|why| format!("{why:#}"));
             let start = format!("cannot use {path:?} as a cgroup: ");

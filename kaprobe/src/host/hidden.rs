@@ -1,4 +1,4 @@
-//! Processes that /proc does not show.
+//! Processes whose descriptors and namespaces /proc does not show.
 
 use std::fmt;
 
@@ -7,19 +7,19 @@ use rustix::fd::BorrowedFd;
 use crate::host::privilege::Privileges;
 use crate::host::proc;
 
-/// What can't be seen of the host's processes.
+/// Processes of this host that kaprobe can't look at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Unseen {
-    /// How many are listed, and may not be looked at.
+pub struct HiddenProcesses {
+    /// How many /proc lists but does not let be read.
     unreadable: usize,
-    /// Those of others are not even listed.
+    /// /proc does not list processes of other users.
     hidden: bool,
-    /// CAP_SYS_PTRACE would show them.
+    /// kaprobe does not have CAP_SYS_PTRACE, which would show them.
     lacks_ptrace: bool,
 }
 
-impl Unseen {
-    /// Where so many could not be looked at.
+impl HiddenProcesses {
+    /// Counts the processes that could not be read, and asks what else is hidden.
     #[must_use]
     pub fn new(proc: BorrowedFd<'_>, unreadable: usize) -> Self {
         Self {
@@ -29,7 +29,7 @@ impl Unseen {
         }
     }
 
-    /// What could not be seen at one time or the other.
+    /// What was hidden in one walk or the other.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {
@@ -39,21 +39,21 @@ impl Unseen {
         }
     }
 
-    /// Whether there is nothing of the kind.
+    /// Whether nothing is hidden.
     #[must_use]
-    pub fn is_nothing(self) -> bool {
+    pub fn is_none(self) -> bool {
         self.unreadable == 0 && !self.hidden
     }
 
-    /// Whether CAP_SYS_PTRACE would show it.
+    /// Whether CAP_SYS_PTRACE would show what is hidden.
     #[must_use]
     pub fn wants_privilege(self) -> bool {
-        self.lacks_ptrace && !self.is_nothing()
+        self.lacks_ptrace && !self.is_none()
     }
 }
 
-/// What, and what to do about it.
-impl fmt::Display for Unseen {
+/// Says what is hidden, and what would show it.
+impl fmt::Display for HiddenProcesses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.hidden {
             f.write_str("this /proc hides the processes of other users (hidepid)")?;
@@ -95,20 +95,20 @@ mod tests {
                 "this /proc hides the processes of other users (hidepid); CAP_SYS_PTRACE allows it",
             ),
         ] {
-            let unseen = Unseen {
+            let processes = HiddenProcesses {
                 unreadable,
                 hidden,
                 lacks_ptrace,
             };
-            assert_eq!(unseen.to_string(), said);
-            assert_eq!(unseen.wants_privilege(), lacks_ptrace);
+            assert_eq!(processes.to_string(), said);
+            assert_eq!(processes.wants_privilege(), lacks_ptrace);
         }
         assert!(
-            Unseen {
+            HiddenProcesses {
                 lacks_ptrace: true,
-                ..Unseen::default()
+                ..HiddenProcesses::default()
             }
-            .is_nothing()
+            .is_none()
         );
     }
 }

@@ -1,7 +1,7 @@
 //! What the host's files say: processes, namespaces, cgroups, settings, privileges.
 //!
-//! Nothing here speaks to BPF, and nothing runs in the thread that reads the ring
-//! buffer: a slow /proc may delay a record, and never costs an event.
+//! No module here uses BPF, and none runs in the thread that reads the ring buffer: a slow
+//! /proc may delay a record, but never costs an event.
 
 pub mod cgroup;
 pub mod hidden;

@@ -1,5 +1,5 @@
-//! Network namespaces: from what a person calls one to its inode number, which is
-//! what the kernel knows it by (`net->ns.inum`).
+//! Network namespaces: from the name that a person uses to the inode number that the kernel
+//! uses (`net->ns.inum`).
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -15,23 +15,23 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::host::hidden::Unseen;
+use crate::host::hidden::HiddenProcesses;
 use crate::host::proc;
 use crate::text::escape::Escaped;
 
-/// Where iproute2 keeps the namespaces that it made, by name.
+/// Directory where iproute2 keeps the namespaces that it made, by name.
 const NAMED: &str = "/run/netns";
 
-/// A network namespace as a person calls it.
+/// A network namespace as a person names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Netns {
-    /// A number: its inode number, as `lsns -t net` and `ls -l /proc/PID/ns` show it.
+    /// A number: the inode number, as `lsns -t net` and `ls -l /proc/PID/ns` show it.
     Inode(u32),
-    /// `pid:PID`: that of a process.
+    /// `pid:PID`: the namespace of a process.
     Pid(u32),
-    /// Anything with a slash: a file that refers to it.
+    /// Anything with a slash: the path of a file that refers to the namespace.
     Path(PathBuf),
-    /// Any other word: its name, as `ip netns` lists it.
+    /// Any other word: the name that `ip netns` lists.
     Name(String),
 }
 
@@ -61,11 +61,11 @@ impl FromStr for Netns {
 }
 
 impl Netns {
-    /// Its inode number.
+    /// The inode number of the namespace.
     ///
     /// # Errors
-    /// When there is no such namespace, or it is not one of networks, or may not be
-    /// looked at.
+    /// When there is no such namespace, when it is not a network namespace, or when it
+    /// can't be read.
     pub fn resolve(&self) -> Result<u32> {
         self.resolve_by(Path::new(NAMED))
     }
@@ -101,7 +101,7 @@ impl Netns {
     }
 }
 
-/// That of the calling thread.
+/// The inode number of the calling thread's network namespace.
 #[must_use]
 pub fn own() -> Option<u32> {
     inode("/proc/thread-self/ns/net".as_ref()).ok()
@@ -109,19 +109,19 @@ pub fn own() -> Option<u32> {
 
 /// A network namespace that can be entered.
 #[derive(Debug)]
-pub struct Place {
-    /// A file that refers to it, and keeps it alive.
+pub struct Namespace {
+    /// A file that refers to the namespace and keeps it alive.
     pub file: fs::File,
-    /// Its name, where `ip netns` gave it one.
+    /// The name that `ip netns` gave it.
     name: Option<String>,
-    /// The UTS namespace of a process in it.
+    /// File of the UTS namespace of a process in it.
     uts: Option<PathBuf>,
 }
 
-impl Place {
-    /// What it is called: its name in `ip netns`, or else the host name that its
-    /// processes have, where they are not of this thread's UTS namespace. Runtimes
-    /// give each container one: its short id, or the name of its pod.
+impl Namespace {
+    /// The namespace's name in `ip netns`. Without one, the host name of its processes, if
+    /// their UTS namespace is not this thread's. Runtimes give each container a host name:
+    /// its short id, or the name of its pod.
     ///
     /// This thread is in that UTS namespace afterwards.
     #[must_use]
@@ -148,30 +148,30 @@ pub fn own_uts() -> Option<u64> {
         .map(|it| it.ino())
 }
 
-/// The network namespaces that can be found.
+/// The network namespaces that were found.
 #[derive(Debug, Default)]
-pub struct Places {
-    /// Those, by inode number.
-    pub found: BTreeMap<u32, Place>,
-    /// The processes whose namespaces could not be looked at.
-    pub unseen: Unseen,
+pub struct Namespaces {
+    /// Namespaces by inode number.
+    pub found: BTreeMap<u32, Namespace>,
+    /// Processes whose namespaces could not be read.
+    pub hidden: HiddenProcesses,
 }
 
-/// Every network namespace that has a name or a process; no more than so many. One that
-/// disappears meanwhile is missing, or is kept alive by what is returned.
+/// Finds the network namespaces that have a name or a process, at most `most`. One that
+/// disappears meanwhile is missing, or is kept alive by the result.
 #[must_use]
-pub fn all(most: usize) -> Places {
+pub fn all(most: usize) -> Namespaces {
     let named = fs::read_dir(NAMED).into_iter().flatten().flatten();
     let named = named.map(|entry| (entry.path(), Some(entry.file_name()), None));
     let processes = numbered("/proc".as_ref())
         .map(|process| (process.join("ns/net"), None, Some(process.join("ns/uts"))));
-    let mut all: BTreeMap<u32, Place> = BTreeMap::new();
+    let mut all: BTreeMap<u32, Namespace> = BTreeMap::new();
     let mut unreadable = 0;
     for (path, name, uts) in named.chain(processes) {
         let inode = match inode(&path) {
             Ok(inode) => inode,
             Err(why) => {
-                // Forbidden; or led elsewhere, as 5.10 was seen to do instead.
+                // Forbidden, or the path led elsewhere (seen on 5.10).
                 unreadable += usize::from(name.is_none() && !is_missing(&why));
                 continue;
             }
@@ -183,7 +183,7 @@ pub fn all(most: usize) -> Places {
             }
             Entry::Vacant(entry) => {
                 if let Ok(file) = fs::File::open(&path) {
-                    entry.insert(Place {
+                    entry.insert(Namespace {
                         file,
                         name: name.map(|name| name.to_string_lossy().into_owned()),
                         uts,
@@ -196,10 +196,10 @@ pub fn all(most: usize) -> Places {
         }
     }
     let proc = proc::open_proc();
-    Places {
-        unseen: proc.map_or_else(
-            |_| Unseen::default(),
-            |it| Unseen::new(it.as_fd(), unreadable),
+    Namespaces {
+        hidden: proc.map_or_else(
+            |_| HiddenProcesses::default(),
+            |it| HiddenProcesses::new(it.as_fd(), unreadable),
         ),
         found: all,
     }
@@ -218,14 +218,14 @@ fn names_in(named: &Path) -> BTreeMap<u32, String> {
 fn no_such_name(name: &str, named: &Path) -> anyhow::Error {
     let known: Vec<_> = names_in(named).into_values().collect();
     let known = if known.is_empty() {
-        "`ip netns` lists none; those of containers go by pid:PID".to_owned()
+        "`ip netns` lists none; name a container's by pid:PID".to_owned()
     } else {
         format!("`ip netns` lists {}", known.join(", "))
     };
     anyhow!("no network namespace is called {name:?}: {known}")
 }
 
-/// Whether a namespace with this number has a name, or a thread that lives in it.
+/// Whether a namespace with this number has a name or a thread.
 fn exists(inum: u32, named: &Path) -> bool {
     names_in(named).contains_key(&inum)
         || numbered("/proc".as_ref())
@@ -233,7 +233,7 @@ fn exists(inum: u32, named: &Path) -> bool {
             .any(|thread| inode(&thread.join("ns/net")).is_ok_and(|found| found == inum))
 }
 
-/// The entries of a directory whose names are numbers; none where it can't be read.
+/// Entries of a directory whose names are numbers. A directory that can't be read has none.
 fn numbered(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let is_number = |name: &std::ffi::OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
@@ -244,13 +244,13 @@ fn numbered(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {
 
 /// The inode number of the network namespace that a file refers to.
 fn inode(path: &Path) -> Result<u32> {
-    // Asked before it is opened: opening a fifo or a device may do something.
+    // Checked before the file is opened: opening a fifo or a device may have an effect.
     let filesystem = rustix::fs::statfs(path)?.f_type;
     ensure!(filesystem == libc::NSFS_MAGIC, "not a namespace");
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     ensure!(
         namespace_type(file.as_fd())? == libc::CLONE_NEWNET,
-        "a namespace, but not of networks"
+        "a namespace, but not a network namespace"
     );
     Ok(u32::try_from(fs::File::from(file).metadata()?.ino())?)
 }
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_says_what_it_is() {
+    fn a_word_tells_how_it_names_a_namespace() {
         let rows = [
             ("4026531833", Some(Netns::Inode(4_026_531_833))),
             ("pid:12", Some(Netns::Pid(12))),
@@ -303,18 +303,18 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_call_our_own_finds_it() -> Result<()> {
+    fn every_name_of_our_own_namespace_finds_it() -> Result<()> {
         let named = tempfile::tempdir()?;
         symlink("/proc/self/ns/net", named.path().join("blue"))?;
         let own = own()?;
-        let ways = [
+        let names = [
             Netns::Inode(own),
             Netns::Pid(id()),
             Netns::Path("/proc/self/ns/net".into()),
             Netns::Name("blue".to_owned()),
         ];
-        for way in ways {
-            assert_eq!(way.resolve_by(named.path())?, own, "{way:?}");
+        for name in names {
+            assert_eq!(name.resolve_by(named.path())?, own, "{name:?}");
         }
         assert_eq!(
             names_in(named.path()),
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_namespace_is_refused_and_said() -> Result<()> {
+    fn what_is_not_a_network_namespace_is_refused() -> Result<()> {
         let empty = tempfile::tempdir()?;
         let named = tempfile::tempdir()?;
         symlink("/proc/self/ns/net", named.path().join("blue"))?;
@@ -353,12 +353,12 @@ mod tests {
             (
                 Netns::Path("/proc/self/ns/mnt".into()),
                 &named,
-                "cannot use \"/proc/self/ns/mnt\" as a network namespace: a namespace, but not of networks",
+                "cannot use \"/proc/self/ns/mnt\" as a network namespace: a namespace, but not a network namespace",
             ),
             (
                 Netns::Name("mounts".to_owned()),
                 &named,
-                "cannot use the network namespace \"mounts\": a namespace, but not of networks",
+                "cannot use the network namespace \"mounts\": a namespace, but not a network namespace",
             ),
             (
                 Netns::Name("red".to_owned()),
@@ -368,7 +368,7 @@ mod tests {
             (
                 Netns::Name("red".to_owned()),
                 &empty,
-                "no network namespace is called \"red\": `ip netns` lists none; those of containers go by pid:PID",
+                "no network namespace is called \"red\": `ip netns` lists none; name a container's by pid:PID",
             ),
         ];
         for (netns, named, expected) in rows {

@@ -1,4 +1,4 @@
-//! What kaprobe is allowed to do here.
+//! The privileges of this process: what they allow, and what is missing.
 
 use std::path::Path;
 use std::{fs, io};
@@ -15,8 +15,8 @@ const HOST_NAMESPACE: &str = "user:[4026531837]";
 
 const FIND_OWNERS: &str = "to find the owners of other users' sockets";
 
-/// What kaprobe makes use of. On 6.18 the first two were seen to be enough to trace,
-/// and the others to be of use only together.
+/// Capabilities that kaprobe uses. Seen on 6.18: the first two are enough to trace, and the
+/// others help only together.
 const USED: [Used; 4] = [
     Used {
         name: "CAP_BPF",
@@ -50,23 +50,23 @@ const USED: [Used; 4] = [
 
 struct Used {
     name: &'static str,
-    /// Any of these.
+    /// Capabilities of which one is enough.
     granted_by: CapabilitySet,
-    /// There is no tracing without it.
+    /// Tracing is impossible without it.
     needed: bool,
     purpose: &'static str,
 }
 
-/// A privilege that kaprobe makes use of.
+/// A privilege that kaprobe uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Privilege {
     /// The capability's name.
     pub name: &'static str,
-    /// What it is for.
+    /// Purpose, to follow the capability's name.
     pub purpose: &'static str,
-    /// There is no tracing without it.
+    /// Tracing is impossible without it.
     pub needed: bool,
-    /// It, or one that includes it, is in force.
+    /// This thread has it, or one that includes it.
     pub held: bool,
 }
 
@@ -74,8 +74,7 @@ pub struct Privilege {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Privileges {
     effective: CapabilitySet,
-    /// Capabilities hold inside a user namespace only; the kernel asks for the
-    /// host's.
+    /// The capabilities are those of a user namespace; the kernel requires the host's.
     confined: bool,
     /// Lockdown forbids BPF programs to read kernel memory.
     locked_down: bool,
@@ -83,23 +82,23 @@ pub struct Privileges {
 }
 
 impl Privileges {
-    /// Reads them.
+    /// Reads the privileges of this thread.
     ///
     /// # Errors
-    /// When the kernel does not tell, which it has no reason for.
+    /// When the kernel does not tell them, which is not expected.
     pub fn read() -> io::Result<Self> {
         Ok(Self {
             effective: capabilities(None)?.effective,
             confined: fs::read_link("/proc/self/ns/user")? != Path::new(HOST_NAMESPACE),
-            // Not to be read where securityfs is not mounted. Then the verifier says
-            // that the function that reads kernel memory is unknown.
+            // Unknown if securityfs is not mounted. If it is locked down then, the
+            // verifier says that the function that reads kernel memory is unknown.
             locked_down: fs::read_to_string("/sys/kernel/security/lockdown")
                 .is_ok_and(|modes| modes.contains("[confidentiality]")),
             root: geteuid().is_root(),
         })
     }
 
-    /// Those that kaprobe makes use of, held or not.
+    /// The privileges that kaprobe uses, held or not.
     pub fn used(self) -> impl Iterator<Item = Privilege> {
         USED.iter().map(move |used| Privilege {
             name: used.name,
@@ -109,7 +108,7 @@ impl Privileges {
         })
     }
 
-    /// Whether they allow to look at the processes of other users.
+    /// Whether they allow reading the processes of other users.
     #[must_use]
     pub fn may_ptrace(self) -> bool {
         self.effective.contains(CapabilitySet::SYS_PTRACE)
@@ -118,7 +117,7 @@ impl Privileges {
     /// Whether they allow tracing.
     ///
     /// # Errors
-    /// With what is missing, and what to do.
+    /// Says what is missing, and what to do.
     pub fn check_trace(self) -> Result<(), exit::Error> {
         let missing = self.used().filter(|used| used.needed && !used.held);
         let missing: Vec<_> = missing.map(|used| used.name).collect();
@@ -147,12 +146,12 @@ impl Privileges {
     }
 }
 
-/// Lets BPF maps take what memory they need, as far as that is allowed; returns the
-/// limit that stays, bytes.
+/// Raises the limit on the memory of BPF maps as far as allowed. Returns the limit that
+/// remains, bytes.
 ///
 /// Only kernels before 5.11 count BPF memory against RLIMIT_MEMLOCK
 /// (`bpf_charge_memlock`, kernel/bpf/syscall.c); there, one that is too low makes
-/// creating a map fail with EPERM. Others pay no heed.
+/// creating a map fail with EPERM. Later kernels ignore it.
 pub fn raise_memlock() -> Option<u64> {
     let unlimited = Rlimit {
         current: None,
@@ -161,13 +160,13 @@ pub fn raise_memlock() -> Option<u64> {
     if setrlimit(Resource::Memlock, unlimited).is_ok() {
         return None;
     }
-    // Without CAP_SYS_RESOURCE it can be raised to the hard limit, and no further.
+    // Without CAP_SYS_RESOURCE it can only be raised to the hard limit.
     let hard = getrlimit(Resource::Memlock).maximum;
     let raised = Rlimit {
         current: hard,
         maximum: hard,
     };
-    // It fails for a limit that another thread lowers in between, and that stays.
+    // It fails only if another thread lowers the limit in between; that limit stays.
     let _lowered = setrlimit(Resource::Memlock, raised);
     getrlimit(Resource::Memlock).current
 }

@@ -1,7 +1,7 @@
-//! The idle timeouts that this host applies itself to connections through it: IPVS
-//! and conntrack, of every network namespace that can be entered.
+//! Idle timeouts that this host applies to connections through it: those of IPVS and of
+//! conntrack, in every network namespace that can be entered.
 //!
-//! Only what is in use is told: a module that is merely loaded times nobody out.
+//! Only timeouts in use are reported: a module that is merely loaded ends no connection.
 
 use std::fs;
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -15,24 +15,24 @@ use crate::host::netns;
 use crate::model::header::HostTimeout;
 use crate::text::escape::Escaped;
 
-/// Where the sysctls of conntrack are: those of the reader's namespace.
+/// Directory of conntrack's sysctls, which are those of the reader's namespace.
 const CONNTRACK: &str = "/proc/sys/net/netfilter";
 
-/// How many namespaces are looked at: each takes a descriptor and a few calls.
+/// Maximum number of namespaces to look at. Each takes a descriptor and a few calls.
 const MOST: usize = 512;
 
-/// What can be read. Nothing of a namespace that can't be entered, and nothing that
-/// fails: these are hints, and a trace does without.
+/// Reads the timeouts. A namespace that can't be entered and a read that fails are left
+/// out: these are hints, and a trace works without them.
 #[must_use]
 pub fn read() -> Vec<HostTimeout> {
-    // Threads have namespaces of their own: this one ends where it went last.
+    // Each thread has its own namespaces, so a new thread can go from one to the next.
     let reader = thread::Builder::new().name("timeouts".to_owned());
     let reader = reader.spawn(|| {
         let mut found = Vec::new();
-        for (netns, place) in netns::all(MOST).found {
+        for (netns, namespace) in netns::all(MOST).found {
             let kind = Some(LinkNameSpaceType::Network);
             if netns::own().is_some_and(|own| own == netns)
-                || move_into_link_name_space(place.file.as_fd(), kind).is_ok()
+                || move_into_link_name_space(namespace.file.as_fd(), kind).is_ok()
             {
                 found.extend(here(netns));
             }
@@ -45,19 +45,19 @@ pub fn read() -> Vec<HostTimeout> {
         .unwrap_or_default()
 }
 
-/// Those of the namespace that this thread is in.
+/// Timeouts of the namespace that this thread is in.
 fn here(netns: u32) -> impl Iterator<Item = HostTimeout> {
-    let told = move |what: &str, seconds| HostTimeout {
+    let timeout = move |what: &str, seconds| HostTimeout {
         what: Escaped::from(what),
         netns,
         seconds,
     };
-    let ipvs = ipvs().map(|seconds| told("ipvs", seconds));
-    let conntrack = conntrack(CONNTRACK.as_ref()).map(|seconds| told("conntrack", seconds));
+    let ipvs = ipvs().map(|seconds| timeout("ipvs", seconds));
+    let conntrack = conntrack(CONNTRACK.as_ref()).map(|seconds| timeout("conntrack", seconds));
     ipvs.into_iter().chain(conntrack)
 }
 
-/// How long conntrack keeps an established connection, s, where it keeps any.
+/// How long conntrack keeps an idle established connection, s, if it tracks any.
 fn conntrack(sysctls: &Path) -> Option<u64> {
     let read = |name: &str| -> Option<u64> {
         let text = fs::read_to_string(sysctls.join(name)).ok()?;
@@ -92,8 +92,8 @@ struct Timeouts {
     udp: i32,
 }
 
-/// How long IPVS keeps an idle connection, s, where it balances anything. Needs
-/// CAP_NET_ADMIN over the namespace.
+/// How long IPVS keeps an idle connection, s, if it has a service. Needs CAP_NET_ADMIN over
+/// the namespace.
 fn ipvs() -> Option<u64> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).ok()?;
     // SAFETY: `Info` is three integers, as the kernel's structure.
@@ -108,15 +108,15 @@ fn ipvs() -> Option<u64> {
         .filter(|&seconds| seconds > 0)
 }
 
-/// A socket option of the IP level.
+/// Reads a socket option of the IP level.
 ///
 /// # Safety
-/// Every pattern of bits is a `T`, which is what the kernel fills in.
+/// Every pattern of bits must be a `T`, since the kernel fills it in.
 unsafe fn option<T: Default>(socket: &Socket, name: libc::c_int) -> Option<T> {
     let mut value = T::default();
     let mut len = libc::socklen_t::try_from(size_of::<T>()).ok()?;
-    // SAFETY: the pointers are to a value and to its length, both alive; the kernel
-    // writes no more than that length.
+    // SAFETY: the pointers are to a live value and to its length; the kernel does not
+    // write beyond that length.
     let code = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn conntrack_is_told_where_it_is_in_use() -> std::io::Result<()> {
+    fn conntrack_is_reported_if_it_is_in_use() -> std::io::Result<()> {
         let sysctls = tempfile::tempdir()?;
         let write = |name: &str, text: &str| fs::write(sysctls.path().join(name), text);
         assert_eq!(conntrack(sysctls.path()), None);

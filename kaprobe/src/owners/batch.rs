@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::host::hidden::Unseen;
+use crate::host::hidden::HiddenProcesses;
 use crate::model::owner::{OwnerFd, OwnerFds};
 use crate::owners::descriptors::{self, Descriptors, SocketFd};
 use crate::text::escape::Escaped;
@@ -15,7 +15,7 @@ pub struct Holders<'a> {
     descriptors: &'a Descriptors,
     held: HashMap<u64, Vec<SocketFd>>,
     comms: HashMap<u32, Option<Escaped>>,
-    unseen: Unseen,
+    hidden: HiddenProcesses,
 }
 
 impl<'a> Holders<'a> {
@@ -34,7 +34,7 @@ impl<'a> Holders<'a> {
             })?;
         }
         Ok(Self {
-            unseen: Unseen::new(descriptors.proc(), unreadable),
+            hidden: HiddenProcesses::new(descriptors.proc(), unreadable),
             descriptors,
             held,
             comms: HashMap::new(),
@@ -56,7 +56,7 @@ impl<'a> Holders<'a> {
 
     /// The processes whose descriptors could not be read.
     #[must_use]
-    pub fn unseen(&self) -> Unseen {
-        self.unseen
+    pub fn hidden(&self) -> HiddenProcesses {
+        self.hidden
     }
 }

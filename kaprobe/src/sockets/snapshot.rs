@@ -11,7 +11,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::exit;
 use crate::filter::passes;
 use crate::host::cgroup;
-use crate::host::hidden::Unseen;
+use crate::host::hidden::HiddenProcesses;
 use crate::host::netns::{self, Netns};
 use crate::host::privilege::{Privileges, raise_memlock};
 use crate::kernel::{SocketIterator, TracerConfig, now};
@@ -144,7 +144,7 @@ impl<'a> Snapshots<'a> {
             waiting: Vec::new(),
             notes: Notes::default(),
             ownerless: 0,
-            unseen: Unseen::default(),
+            hidden: HiddenProcesses::default(),
         };
         taking.run(&mut self.reader)
     }
@@ -179,7 +179,7 @@ struct Taking<'a, 's> {
     notes: Notes,
     ownerless: usize,
     /// Processes that may be the owners of those.
-    unseen: Unseen,
+    hidden: HiddenProcesses,
 }
 
 impl Taking<'_, '_> {
@@ -197,15 +197,22 @@ impl Taking<'_, '_> {
         }
         self.pass_on()?;
         if self.ownerless > 0 {
-            let (sockets, unseen) = (self.ownerless, self.unseen);
-            let why = if unseen.is_nothing() {
-                "they are outside this pid namespace, or gone".to_owned()
-            } else {
-                unseen.to_string()
+            let (sockets, outside) = match self.ownerless {
+                1 => (
+                    "1 socket".to_owned(),
+                    "its process is outside this pid namespace, or has exited",
+                ),
+                count => (
+                    format!("{count} sockets"),
+                    "their processes are outside this pid namespace, or have exited",
+                ),
             };
-            self.note(format!(
-                "owners not found: {sockets} of the sockets are held by nobody to be seen: {why}"
-            ));
+            let why = if self.hidden.is_none() {
+                outside.to_owned()
+            } else {
+                self.hidden.to_string()
+            };
+            self.note(format!("owner unknown for {sockets}: {why}"));
         }
         Ok(self.notes)
     }
@@ -223,17 +230,17 @@ impl Taking<'_, '_> {
     /// Shows the sockets of the namespaces that were asked for.
     fn everywhere(&mut self, reader: &mut Reader) -> Result<()> {
         let (own, own_uts) = (netns::own(), netns::own_uts());
-        let netns::Places { found: all, unseen } = netns::all(MOST_NETNS);
+        let netns::Namespaces { found: all, hidden } = netns::all(MOST_NETNS);
         if all.len() == MOST_NETNS {
             self.lack(format!(
                 "more than {MOST_NETNS} network namespaces: not all are shown"
             ));
         }
-        if self.selection.all_netns && !unseen.is_nothing() {
-            self.note(format!("network namespaces may be left out: {unseen}"));
+        if self.selection.all_netns && !hidden.is_none() {
+            self.note(format!("network namespaces may be left out: {hidden}"));
             // One that nobody may look at, whatever privilege they have, is no reason to
             // pass no audit ever.
-            self.notes.incomplete |= unseen.wants_privilege();
+            self.notes.incomplete |= hidden.wants_privilege();
         }
         for place in self.places.iter().filter(|place| !all.contains_key(place)) {
             self.lack(format!(
@@ -298,7 +305,7 @@ impl Taking<'_, '_> {
         rows.retain(|row| row.identity.inode.is_none_or(|inode| wanted.insert(inode)));
         let mut holders =
             Holders::find(self.descriptors, &wanted).context("cannot read who holds them")?;
-        self.unseen = self.unseen.or(holders.unseen());
+        self.hidden = self.hidden.or(holders.hidden());
         for row in &mut rows {
             if let Some(inode) = row.identity.inode {
                 let owners = holders.of(inode);
