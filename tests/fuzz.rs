@@ -35,14 +35,12 @@ use kaprobe::text::escape::Escaped;
 use kaprobe::verdict::judge::Judge;
 use kaprobe::verdict::pipeline::Pipeline;
 use kaprobe_ebpf::wire::{self, flag, kind};
+use kaprobe_testkit::schema;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::{Config, TestError, TestRunner};
 use serde::Deserialize as _;
-
-#[path = "support/schema.rs"]
-mod schema;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 

@@ -4,8 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-#[path = "support/golden.rs"]
-mod golden;
+use kaprobe_testkit::golden;
 
 /// What a command shows, run where the logs are; its exit code is appended.
 fn shown(arguments: &str) -> Result<String, String> {

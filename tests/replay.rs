@@ -26,10 +26,8 @@ use kaprobe::text::escape::Escaped;
 use kaprobe::trace::plan::TracePlan;
 use kaprobe::verdict::judge::Judge;
 use kaprobe::verdict::pipeline::Pipeline;
+use kaprobe_testkit::schema;
 use tempfile::TempDir;
-
-#[path = "support/schema.rs"]
-mod schema;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 

@@ -12,10 +12,10 @@ use serde_json::Value;
 use crate::Plan;
 use crate::load::{Act, Holders};
 use crate::loss::lost;
-use crate::netns;
 use crate::place::Place;
 use crate::sample::Measure;
 use crate::tracer::Tracer;
+use kaprobe_testkit::netns;
 
 /// Timers, two for each connection.
 const FIRINGS: u32 = 100_000;

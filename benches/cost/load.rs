@@ -8,8 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use kaprobe::traffic::load::{Load, Member, allow_open_files};
 use kaprobe::traffic::pair::{Keepalive, Pair, Path};
+use kaprobe_testkit::traffic::ends::{far_asks, near_asks};
+use kaprobe_testkit::traffic::load::{Load, Member, allow_open_files};
 
 /// Connections of one process: two descriptors each, and 20,000 is a common limit.
 const EACH: u32 = 8_000;
@@ -122,8 +123,8 @@ impl Act {
                 pair.far_sends()
             }
             Self::Arm => {
-                pair.near_asks(keepalive)?;
-                pair.far_asks(keepalive)
+                near_asks(pair, keepalive)?;
+                far_asks(pair, keepalive)
             }
         }
     }

@@ -10,13 +10,13 @@ use serde_json::Value;
 
 use crate::Plan;
 use crate::load::Holders;
-use crate::netns::Counters;
 use crate::place::Place;
 use crate::sample::Measure;
 use crate::script::{Form, Script};
 use crate::tracer::Tracer;
 use crate::usage::Usage;
 use crate::ways;
+use kaprobe_testkit::netns::Counters;
 
 /// Connections whose timers fire each second; the last are as many as two cores can
 /// serve.

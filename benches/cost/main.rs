@@ -9,9 +9,6 @@ mod in_kernel;
 mod load;
 mod loss;
 mod memory;
-#[expect(dead_code, reason = "shared with the tests, which use all of it")]
-#[path = "../../tests/kernel/support/netns.rs"]
-mod netns;
 mod object;
 mod place;
 mod replay;
@@ -30,6 +27,7 @@ mod ways;
 use std::env;
 
 use anyhow::{Result, bail};
+use kaprobe_testkit::netns;
 
 /// How much is measured.
 #[derive(Clone, Copy)]

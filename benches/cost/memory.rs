@@ -8,13 +8,13 @@ use anyhow::Result;
 
 use crate::Plan;
 use crate::load::Holders;
-use crate::netns;
 use crate::place::Place;
 use crate::sample::Measure;
 use crate::script::Script;
 use crate::tracer::Tracer;
 use crate::usage::Usage;
 use crate::ways;
+use kaprobe_testkit::netns;
 
 /// How many connections, and how many seconds their timers are apart: with many of
 /// them the rate is no more than a tracer can follow.

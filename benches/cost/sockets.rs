@@ -10,12 +10,12 @@ use aya::sys::{Stats, enable_stats};
 
 use crate::Plan;
 use crate::load::Holders;
-use crate::netns;
 use crate::place::Place;
 use crate::run::{self, Used};
 use crate::sample::Measure;
 use crate::stats::Snapshot;
 use crate::tracer::{self, Tracer};
+use kaprobe_testkit::netns;
 
 /// Connections, two sockets each.
 const CONNECTIONS: u32 = 25_000;

@@ -22,7 +22,7 @@ use crate::model::values::{Cause, FinWait2, Hook, LostWhy, Met, Origin};
 use crate::model::values::{Confidence, Evidence, Family, LearnedOf, State, VerdictName};
 use crate::text::escape::Escaped;
 
-#[path = "../../tests/support/golden.rs"]
+#[path = "../../testkit/src/golden.rs"]
 pub mod golden;
 
 /// The fixed set of sockets that `sockets` and `audit` are shown by.

@@ -7,17 +7,18 @@ use std::io::{ErrorKind, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use ::kaprobe::traffic::sockopt;
 use anyhow::{Context as _, Result, bail, ensure};
+use kaprobe::traffic::sockopt;
+use kaprobe_testkit::command;
+use kaprobe_testkit::cpu::OwnCpu;
+use kaprobe_testkit::ipvs::{self, Network};
+use kaprobe_testkit::netns;
+use kaprobe_testkit::package::Root;
+use kaprobe_testkit::snapshot::inode;
+use kaprobe_testkit::tracer::Kaprobe;
+use kaprobe_testkit::wait::{HANG, wait_until};
 use serde_json::Value;
 use socket2::{SockRef, TcpKeepalive};
-
-use crate::support::cpu::OwnCpu;
-use crate::support::ipvs::{self, Network};
-use crate::support::kaprobe::{self, Kaprobe};
-use crate::support::netns;
-use crate::support::package::Root;
-use crate::support::snapshot::inode;
 
 const SCHEMA: &str = include_str!("../../schema/kaprobe-audit.schema.json");
 
@@ -105,7 +106,7 @@ pub fn leaves_out_what_passes_no_middlebox() -> Result<()> {
     let near = TcpStream::connect(listener.local_addr()?)?;
     let (_far, _) = listener.accept()?;
     set(&near, Some(10), None)?;
-    let output = kaprobe::run(&["audit", "--behind", "aws-nlb", "--json"])?;
+    let output = command::run(&["audit", "--behind", "aws-nlb", "--json"])?;
     let said = String::from_utf8(output.stdout)?;
     let summary = check(said.trim_end())?;
     ensure!(output.status.code() == Some(0), "{said}");
@@ -139,7 +140,7 @@ pub fn advises_a_sysctl_that_saves_in_time() -> Result<()> {
         ensure!(told == expected, "{told}");
     }
     follow(&audited, &sockets)?;
-    kaprobe::wait_until("the timers have fired", || {
+    wait_until("the timers have fired", || {
         Ok(audit(&["--idle-timeout", "4s"])?.0 == Some(0))
     })
 }
@@ -182,7 +183,7 @@ pub fn goes_by_what_a_log_shows() -> Result<()> {
         drop(far);
         ipvs::died(&mut near, ErrorKind::ConnectionReset)?;
         let died = Instant::now();
-        kaprobe::wait_until("that moment is over, by any kernel's ticks", || {
+        wait_until("that moment is over, by any kernel's ticks", || {
             Ok(died.elapsed() >= Duration::from_millis(100))
         })?;
     }
@@ -214,7 +215,7 @@ pub fn goes_by_what_a_log_shows() -> Result<()> {
     drop(elsewhere);
     audited.retain(|(inode, _)| sockets.contains_key(inode));
     follow(&audited, &sockets)?;
-    kaprobe::wait_until("all of them are safe", || {
+    wait_until("all of them are safe", || {
         Ok(audit(&["--log", log])?.0 == Some(0))
     })
 }
@@ -246,7 +247,7 @@ pub fn goes_by_what_this_host_does() -> Result<()> {
     audited.sort();
     expected.sort();
     ensure!(audited == expected, "{audited:?}");
-    let text = kaprobe::run(&["audit", "--loopback"])?;
+    let text = command::run(&["audit", "--loopback"])?;
     let text = String::from_utf8(text.stdout)?;
     for timeout in ["350s of conntrack", "900s of ipvs"] {
         ensure!(text.contains(&format!("idle timeout {timeout}")), "{text}");
@@ -277,7 +278,7 @@ pub fn names_those_that_a_balancer_kills() -> Result<()> {
     // Told of no timeout it finds this one itself, in a namespace of this host.
     let (code, found) = network.client.on(|| audit(&[]))?;
     ensure!(code == Some(5) && found == audited, "{code:?}: {found:?}");
-    kaprobe::wait_until("the balancer has forgotten those", || {
+    wait_until("the balancer has forgotten those", || {
         Ok(network.remembered()? == 1)
     })?;
     // Round robin: what is new to the balancer goes to the server that did not have the
@@ -307,7 +308,7 @@ pub fn names_those_that_a_balancer_kills() -> Result<()> {
     })?;
     // No client sends more than one in 4 s.
     let all = clients.near.len() + survivors.near.len();
-    kaprobe::wait_until("they have sent probes for longer than that", || {
+    wait_until("they have sent probes for longer than that", || {
         let now = network.client.on(netns::Counters::read)?;
         Ok(now.keepalive - before.keepalive >= 5 * all as u64)
     })?;
@@ -339,7 +340,7 @@ impl Clients {
             let near = network
                 .client
                 .on(|| Ok(TcpStream::connect(ipvs::SERVICE)?))?;
-            near.set_read_timeout(Some(kaprobe::HANG))?;
+            near.set_read_timeout(Some(HANG))?;
             if time.is_some() {
                 set(&near, time, time)?;
             }
@@ -390,7 +391,7 @@ fn join(listener: &TcpListener) -> Result<(TcpStream, TcpStream)> {
 /// The exit code, and of each connection its inode and `fate why set_in set`.
 fn audit(arguments: &[&str]) -> Result<(Option<i32>, Vec<Told>)> {
     let arguments = [&["audit", "--loopback", "--json"], arguments].concat();
-    let output = kaprobe::run(&arguments)?;
+    let output = command::run(&arguments)?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     let stdout = String::from_utf8(output.stdout)?;
     let mut told = Vec::new();

@@ -1,10 +1,9 @@
 //! `kaprobe demo` shows what it promises.
 
 use anyhow::{Result, ensure};
-
-use crate::support::cpu::OwnCpu;
-use crate::support::kaprobe::run;
-use crate::support::netns;
+use kaprobe_testkit::command::run;
+use kaprobe_testkit::cpu::OwnCpu;
+use kaprobe_testkit::netns;
 
 /// Each end of a connection that a newcomer shall see is told, with its verdict.
 pub fn shows_every_end() -> Result<()> {

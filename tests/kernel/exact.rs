@@ -5,12 +5,12 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use kaprobe::traffic::load::{Load, Member, allow_open_files};
 use kaprobe::traffic::pair::{Keepalive, Path};
-
-use crate::support::cpu::OwnCpu;
-use crate::support::kaprobe::{one_for_each_way, wait_until};
-use crate::support::netns::{self, Counters};
+use kaprobe_testkit::cpu::OwnCpu;
+use kaprobe_testkit::netns::{self, Counters};
+use kaprobe_testkit::tracer::one_for_each_way;
+use kaprobe_testkit::traffic::load::{Load, Member, allow_open_files};
+use kaprobe_testkit::wait::wait_until;
 
 /// How many connections of each of three kinds of address.
 const CONNECTIONS: u32 = 80;

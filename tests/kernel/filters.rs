@@ -2,15 +2,14 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 use kaprobe::traffic::pair::Path;
-use kaprobe::traffic::scenarios as is;
-use kaprobe::traffic::script::Actor;
-
-use crate::support::cgroup::Cgroup;
-use crate::support::kaprobe::Kaprobe;
-use crate::support::log::{Connection, Log, Record};
-use crate::support::netns;
-use crate::support::process::{Part, Process};
-use crate::support::stage;
+use kaprobe::traffic::script::ScriptedConnection;
+use kaprobe_testkit::cgroup::Cgroup;
+use kaprobe_testkit::log::{Connection, Log, Record};
+use kaprobe_testkit::netns;
+use kaprobe_testkit::process::{Part, Process};
+use kaprobe_testkit::tracer::Kaprobe;
+use kaprobe_testkit::traffic::play;
+use kaprobe_testkit::traffic::scenarios as is;
 
 /// A set of flags, and whether they let a record through.
 struct Row {
@@ -119,7 +118,7 @@ pub fn in_the_kernel() -> Result<()> {
     netns::enter_new()?;
     let cgroup = Cgroup::new("filters")?;
     let cgroup = cgroup.path.to_str().context("a strange path")?;
-    let mut cast = [Actor::new(is::SILENT, Path::V4)?];
+    let mut cast = [ScriptedConnection::new(is::SILENT, Path::V4)?];
     let port = cast[0].local.port().to_string();
     // The first thread has not moved.
     let elsewhere = format!("pid:{}", std::process::id());
@@ -149,7 +148,7 @@ pub fn in_the_kernel() -> Result<()> {
         .into_iter()
         .map(Kaprobe::ready)
         .collect::<Result<_>>()?;
-    stage::play_out(&mut cast)?;
+    play::play_out(&mut cast)?;
     for ((flags, sees), kaprobe) in rows.iter().zip(kaprobes) {
         kaprobe.signal(libc::SIGINT)?;
         let said = kaprobe.finish()?.stderr;

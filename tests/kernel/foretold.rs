@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -11,10 +11,13 @@ use kaprobe::traffic::pair::{Keepalive, Pair, Path, Planned, Side};
 use serde_json::Value;
 
 use crate::exact::monotonic_ns;
-use crate::support::cpu::OwnCpu;
-use crate::support::kaprobe::{Kaprobe, binary, wait_until};
-use crate::support::log::{self, Record};
-use crate::support::netns;
+use kaprobe_testkit::command;
+use kaprobe_testkit::cpu::OwnCpu;
+use kaprobe_testkit::log::{self, Record};
+use kaprobe_testkit::netns;
+use kaprobe_testkit::tracer::Kaprobe;
+use kaprobe_testkit::traffic::ends::unacknowledged;
+use kaprobe_testkit::wait::wait_until;
 
 /// Settings that end by count, by TCP_USER_TIMEOUT, and by what is inherited. None ends
 /// so close to a user timeout that a late timer would make it a probe less: the wheel is
@@ -70,7 +73,7 @@ pub fn ends_come_as_foretold() -> Result<()> {
     thread::sleep(HALF_WAY);
     pairs[..4].iter().try_for_each(Pair::far_sends)?;
     wait_until("what was sent is acknowledged", || {
-        let unheard = pairs[..4].iter().map(Pair::far_unacknowledged);
+        let unheard = pairs[..4].iter().map(|pair| unacknowledged(pair.far()?));
         Ok(unheard.sum::<io::Result<i32>>()? == 0)
     })?;
     pairs.iter().try_for_each(Pair::silence)?;
@@ -124,7 +127,7 @@ struct Watch {
 impl Watch {
     /// Returns once it shows sockets: there has to be one.
     fn start() -> Result<Self> {
-        let mut child = Command::new(binary())
+        let mut child = command::kaprobe()?
             .args(["sockets", "--json", "--watch=100ms"])
             .stdout(Stdio::piped())
             .spawn()?;

@@ -2,13 +2,13 @@
 //! they can't be followed is said.
 
 use anyhow::{Result, ensure};
-use kaprobe::traffic::load::{Load, Member};
 use kaprobe::traffic::pair::{Keepalive, Path};
-
-use crate::support::bpf::Table;
-use crate::support::cpu::OwnCpu;
-use crate::support::kaprobe::{ALL_EVENTS, Kaprobe, wait_until};
-use crate::support::netns::{self, Counters};
+use kaprobe_testkit::bpf::Table;
+use kaprobe_testkit::cpu::OwnCpu;
+use kaprobe_testkit::netns::{self, Counters};
+use kaprobe_testkit::tracer::{ALL_EVENTS, Kaprobe};
+use kaprobe_testkit::traffic::load::{Load, Member};
+use kaprobe_testkit::wait::wait_until;
 
 /// How many sockets the table has room for (kaprobe-ebpf/src/ring.rs).
 const SOCKETS: u64 = 65_536;

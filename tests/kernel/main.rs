@@ -4,6 +4,8 @@
 
 use std::process::ExitCode;
 
+use kaprobe_testkit::{harness, holder, process};
+
 mod audit;
 mod demo;
 mod exact;
@@ -24,15 +26,14 @@ mod sockets_adverse;
 mod sockets_owners;
 mod sockets_timers;
 mod story;
-mod support;
 mod traffic;
 
 fn main() -> ExitCode {
-    let other = support::process::play_if_asked().or_else(support::holder::hold_if_asked);
+    let other = process::play_if_asked().or_else(holder::hold_if_asked);
     if let Some(ended) = other {
         return ended;
     }
-    support::harness::main(&[
+    harness::main(&[
         ("traffic", traffic::moves_the_kernels_counters),
         ("exact", exact::equals_the_kernels_counters),
         ("exact_lossy", exact::counts_what_it_loses),

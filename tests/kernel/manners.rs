@@ -8,16 +8,17 @@ use std::path::Path as FilePath;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use kaprobe::traffic::load::{Load, Member};
 use kaprobe::traffic::pair::{Keepalive, Path};
-
-use crate::support::bpf::{self, Object};
-use crate::support::doctor;
-use crate::support::harness::Skip;
-use crate::support::kaprobe::{Kaprobe, binary, run, wait_until};
-use crate::support::log::Log;
-use crate::support::mounts;
-use crate::support::netns::{self, Counters};
+use kaprobe_testkit::bpf::{self, Object};
+use kaprobe_testkit::command::{binary, run};
+use kaprobe_testkit::doctor;
+use kaprobe_testkit::harness::Skip;
+use kaprobe_testkit::log::Log;
+use kaprobe_testkit::mounts;
+use kaprobe_testkit::netns::{self, Counters};
+use kaprobe_testkit::tracer::Kaprobe;
+use kaprobe_testkit::traffic::load::{Load, Member};
+use kaprobe_testkit::wait::wait_until;
 
 /// Some connections with a probe a second each.
 fn some_probes() -> Result<Load> {
@@ -232,7 +233,7 @@ pub fn refuses_to_run_without_privilege() -> Result<()> {
 /// A copy of the binary where everybody may run it.
 pub fn reachable(dir: &FilePath) -> Result<std::path::PathBuf> {
     let copy = dir.join("kaprobe");
-    fs::copy(binary(), &copy)?;
+    fs::copy(binary()?, &copy)?;
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
     Ok(copy)
 }

@@ -6,13 +6,12 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use kaprobe::traffic::scenarios as is;
-
-use crate::support::cpu::OwnCpu;
-use crate::support::kaprobe::Kaprobe;
-use crate::support::log::{Log, Record};
-use crate::support::netns;
-use crate::support::process::{Part, Process};
+use kaprobe_testkit::cpu::OwnCpu;
+use kaprobe_testkit::log::{Log, Record};
+use kaprobe_testkit::netns;
+use kaprobe_testkit::process::{Part, Process};
+use kaprobe_testkit::tracer::Kaprobe;
+use kaprobe_testkit::traffic::scenarios as is;
 
 /// How long the processes' timers are watched: three probes of each connection.
 const WATCHED: Duration = Duration::from_secs(6);

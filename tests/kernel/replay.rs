@@ -4,12 +4,12 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 use kaprobe::traffic::pair::Path;
-use kaprobe::traffic::scenarios as is;
-use kaprobe::traffic::script::Actor;
-
-use crate::support::kaprobe::{ALL_EVENTS, Kaprobe, run};
-use crate::support::netns;
-use crate::support::stage;
+use kaprobe::traffic::script::ScriptedConnection;
+use kaprobe_testkit::command::run;
+use kaprobe_testkit::netns;
+use kaprobe_testkit::tracer::{ALL_EVENTS, Kaprobe};
+use kaprobe_testkit::traffic::play;
+use kaprobe_testkit::traffic::scenarios as is;
 
 /// One run in each format: JSON on the screen, others in a file.
 const FORMATS: &[&[&str]] = &[
@@ -36,7 +36,7 @@ pub fn shows_what_the_trace_showed() -> Result<()> {
     ];
     let mut cast = scenarios
         .into_iter()
-        .flat_map(|it| [Path::V4, Path::V6].map(|path| Actor::new(it, path)))
+        .flat_map(|it| [Path::V4, Path::V6].map(|path| ScriptedConnection::new(it, path)))
         .collect::<std::io::Result<Vec<_>>>()?;
     let mut running = Vec::new();
     for (number, format) in FORMATS.iter().enumerate() {
@@ -51,7 +51,7 @@ pub fn shows_what_the_trace_showed() -> Result<()> {
         .into_iter()
         .map(|(format, file, kaprobe)| Ok((format, file, kaprobe.ready()?)))
         .collect::<Result<_>>()?;
-    stage::play_out(&mut cast)?;
+    play::play_out(&mut cast)?;
     drop(cast);
     for (format, file, kaprobe) in running {
         kaprobe.signal(libc::SIGINT)?;

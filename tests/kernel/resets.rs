@@ -10,17 +10,19 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use kaprobe::traffic::pair::{Path, deafen};
-use kaprobe::traffic::scenarios as is;
-use kaprobe::traffic::script::{Actor, Scenario, state};
-use kaprobe::traffic::sockopt::{set_linger2, set_repair, tcp_info};
+use kaprobe::traffic::script::{CLOSE, Scenario, ScriptedConnection};
+use kaprobe::traffic::sockopt::{set_repair, tcp_info};
+use kaprobe_testkit::cpu::OwnCpu;
+use kaprobe_testkit::doctor;
+use kaprobe_testkit::log::{Log, Record};
+use kaprobe_testkit::netns::{self, Counters};
+use kaprobe_testkit::tracer::one_for_each_way;
+use kaprobe_testkit::traffic::ends::set_linger2;
+use kaprobe_testkit::traffic::play;
+use kaprobe_testkit::traffic::scenarios as is;
+use kaprobe_testkit::traffic::steps::{CLOSE_WAIT, FIN_WAIT2};
+use kaprobe_testkit::wait::wait_until;
 use socket2::{Domain, Socket, Type};
-
-use crate::support::cpu::OwnCpu;
-use crate::support::doctor;
-use crate::support::kaprobe::{one_for_each_way, wait_until};
-use crate::support::log::{Log, Record};
-use crate::support::netns::{self, Counters};
-use crate::support::stage;
 
 /// Something that ends a connection, and what is told of it.
 struct Row {
@@ -223,7 +225,7 @@ pub fn have_records_and_verdicts() -> Result<()> {
     let silent = doctor::ways_that_miss("tcp_v4_send_reset")?;
     let mut cast = TIMED
         .iter()
-        .flat_map(|(scenario, _)| Path::ALL.map(|path| Actor::new(*scenario, path)))
+        .flat_map(|(scenario, _)| Path::ALL.map(|path| ScriptedConnection::new(*scenario, path)))
         .collect::<io::Result<Vec<_>>>()?;
     let kaprobes = one_for_each_way(&["--netns", "/proc/self/ns/net"])?;
     let alone = OwnCpu::take()?;
@@ -231,7 +233,7 @@ pub fn have_records_and_verdicts() -> Result<()> {
     // First those that a process does: no keepalive timer is armed yet. Before 6.7 a
     // kprobe that hits inside another one's handler is skipped, and nothing counts it.
     let acted = act_all()?;
-    stage::play_out(&mut cast)?;
+    play::play_out(&mut cast)?;
     drop(cast);
     drop(alone);
     let after = Counters::read()?;
@@ -422,7 +424,7 @@ impl Connection {
     fn shut_down(path: Path) -> Result<Self> {
         let it = Self::open(path)?;
         it.near.shutdown(std::net::Shutdown::Write)?;
-        wait_for(&it.near, state::FIN_WAIT2)?;
+        wait_for(&it.near, FIN_WAIT2)?;
         Ok(it)
     }
 }
@@ -484,7 +486,7 @@ fn closes_last(path: Path) -> Result<Ends> {
         near, far, ends, ..
     } = Connection::open(path)?;
     drop(far);
-    wait_for(&near, state::CLOSE_WAIT)?;
+    wait_for(&near, CLOSE_WAIT)?;
     drop(near);
     Ok(ends)
 }
@@ -527,7 +529,7 @@ fn stray(path: Path, listening: bool) -> Result<Ends> {
     set_repair(&far)?;
     drop(far);
     send_byte(&near)?;
-    wait_for(&near, state::CLOSE)?;
+    wait_for(&near, CLOSE)?;
     drop(listener);
     Ok(ends)
 }
@@ -538,7 +540,7 @@ fn data_for_time_wait(path: Path) -> Result<Ends> {
     } = Connection::shut_down(path)?;
     drop(near);
     send_byte(&far)?;
-    wait_for(&far, state::CLOSE)?;
+    wait_for(&far, CLOSE)?;
     Ok(ends)
 }
 
@@ -550,7 +552,7 @@ fn data_for_orphan(path: Path) -> Result<Ends> {
     set_linger2(&near, 120)?;
     drop(near);
     send_byte(&far)?;
-    wait_for(&far, state::CLOSE)?;
+    wait_for(&far, CLOSE)?;
     Ok(ends)
 }
 
@@ -561,7 +563,7 @@ fn closes_with(connection: Connection, set: fn(&Socket) -> io::Result<()>) -> Re
     } = connection;
     set(&near)?;
     drop(near);
-    wait_for(&far, state::CLOSE)?;
+    wait_for(&far, CLOSE)?;
     Ok(ends)
 }
 
@@ -584,7 +586,7 @@ fn leaves_unread(path: Path) -> Result<Ends> {
     send_byte(&far)?;
     near.peek(&mut [mem::MaybeUninit::uninit()])?;
     drop(near);
-    wait_for(&far, state::CLOSE)?;
+    wait_for(&far, CLOSE)?;
     Ok(ends)
 }
 
@@ -593,7 +595,7 @@ fn disconnects(path: Path) -> Result<Ends> {
         near, far, ends, ..
     } = Connection::open(path)?;
     disconnect(&near)?;
-    wait_for(&far, state::CLOSE)?;
+    wait_for(&far, CLOSE)?;
     Ok(ends)
 }
 
@@ -606,11 +608,11 @@ fn disconnects_with_data(path: Path) -> Result<Ends> {
     near.set_nonblocking(true)?;
     while near.send(&[0; 65_536]).is_ok() {}
     far.shutdown(std::net::Shutdown::Write)?;
-    wait_for(&near, state::CLOSE_WAIT)?;
-    wait_for(&far, state::FIN_WAIT2)?;
+    wait_for(&near, CLOSE_WAIT)?;
+    wait_for(&far, FIN_WAIT2)?;
     near.shutdown(std::net::Shutdown::Write)?;
     disconnect(&near)?;
-    wait_for(&far, state::CLOSE)?;
+    wait_for(&far, CLOSE)?;
     Ok(ends)
 }
 
@@ -620,6 +622,6 @@ fn never_accepts(path: Path) -> Result<Ends> {
     let ends = (address(&listener)?, address(&far)?);
     far.connect(&ends.0.into())?;
     drop(listener);
-    wait_for(&far, state::CLOSE)?;
+    wait_for(&far, CLOSE)?;
     Ok(ends)
 }

@@ -2,14 +2,14 @@
 
 use anyhow::{Result, ensure};
 use kaprobe::traffic::pair::Path;
-use kaprobe::traffic::scenarios as is;
-use kaprobe::traffic::script::{Actor, Scenario};
+use kaprobe::traffic::script::{Scenario, ScriptedConnection};
+use kaprobe_testkit::cpu::OwnCpu;
+use kaprobe_testkit::log::Record;
+use kaprobe_testkit::netns;
+use kaprobe_testkit::tracer::Kaprobe;
+use kaprobe_testkit::traffic::play;
+use kaprobe_testkit::traffic::scenarios as is;
 use regex::Regex;
-
-use crate::support::cpu::OwnCpu;
-use crate::support::kaprobe::Kaprobe;
-use crate::support::netns;
-use crate::support::stage;
 
 /// Scenarios, and what is told of the probes and answers of their connections.
 const STORIES: &[(Scenario, &str)] = &[
@@ -33,11 +33,11 @@ pub fn is_told_as_the_answer_comes_in() -> Result<()> {
     let seen = seen.ready()?;
     let mut cast = STORIES
         .iter()
-        .flat_map(|(scenario, _)| Path::ALL.map(|path| Actor::new(*scenario, path)))
+        .flat_map(|(scenario, _)| Path::ALL.map(|path| ScriptedConnection::new(*scenario, path)))
         .collect::<std::io::Result<Vec<_>>>()?;
     {
         let _alone = OwnCpu::take()?;
-        stage::play_out(&mut cast)?;
+        play::play_out(&mut cast)?;
     }
     let (seen, derived) = (seen.stop()?, derived.stop()?);
     let netns = netns::inode()?;
@@ -51,7 +51,9 @@ pub fn is_told_as_the_answer_comes_in() -> Result<()> {
             .filter(|it| ["probe", "answered"].contains(&it.event()))
             .collect();
         let told: String = records.iter().map(|it| it.told() + " ").collect();
-        let story = STORIES.iter().find(|(it, _)| *it == actor.scenario);
+        let story = STORIES
+            .iter()
+            .find(|(it, _)| it.name == actor.scenario.name);
         let story = story.map_or("", |(_, story)| story);
         ensure!(
             Regex::new(&format!("^(?:{story})$"))?.is_match(&told),
@@ -72,7 +74,7 @@ pub fn is_told_as_the_answer_comes_in() -> Result<()> {
             .filter(|it| it.event() == "answered")
             .collect();
         for (seen, derived) in answers.iter().zip(late) {
-            let after_ms = |it: &crate::support::log::Record| it.number("answered_after_ms");
+            let after_ms = |it: &Record| it.number("answered_after_ms");
             ensure!(
                 seen.told() == derived.told()
                     && after_ms(seen) <= after_ms(derived).map(|ms| ms + TICK_MS),

@@ -5,16 +5,15 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use kaprobe::traffic::pair::Path;
-use kaprobe::traffic::scenarios as is;
-use kaprobe::traffic::script::{Actor, Scenario};
+use kaprobe::traffic::script::{Scenario, ScriptedConnection};
+use kaprobe_testkit::cpu::OwnCpu;
+use kaprobe_testkit::egress::Egress;
+use kaprobe_testkit::log::Log;
+use kaprobe_testkit::netns;
+use kaprobe_testkit::tracer::{ALL_EVENTS, one_for_each_way};
+use kaprobe_testkit::traffic::play;
+use kaprobe_testkit::traffic::scenarios as is;
 use regex::Regex;
-
-use crate::support::cpu::OwnCpu;
-use crate::support::egress::Egress;
-use crate::support::kaprobe::{ALL_EVENTS, one_for_each_way};
-use crate::support::log::Log;
-use crate::support::netns;
-use crate::support::stage;
 
 /// A scenario, and what is told of its connection: a regular expression over the
 /// events in their order, a space after each. Bounds are open only where the number
@@ -111,7 +110,7 @@ pub fn by_every_way_to_attach() -> Result<()> {
     let mut cast = cast()?;
     let kaprobes = one_for_each_way(&["--netns", "/proc/self/ns/net", "-e", ALL_EVENTS])?;
     let alone = OwnCpu::take()?;
-    stage::play_out(&mut cast)?;
+    play::play_out(&mut cast)?;
     let connections: Vec<_> = cast
         .iter()
         .map(|a| (a.scenario, a.local, a.remote))
@@ -147,18 +146,18 @@ pub fn by_every_way_to_attach() -> Result<()> {
     same(&logs)
 }
 
-fn cast() -> Result<Vec<Actor>> {
+fn cast() -> Result<Vec<ScriptedConnection>> {
     STORIES
         .iter()
         .flat_map(|(scenario, _)| Path::ALL.map(|path| (scenario, path)))
-        .map(|(scenario, path)| Ok(Actor::new(*scenario, path)?))
+        .map(|(scenario, path)| Ok(ScriptedConnection::new(*scenario, path)?))
         .collect()
 }
 
 fn story(of: Scenario) -> Result<Regex> {
     let (_, story) = STORIES
         .iter()
-        .find(|(scenario, _)| *scenario == of)
+        .find(|(scenario, _)| scenario.name == of.name)
         .context("no story")?;
     let story = story.replace("ABORTED", ABORTED);
     Ok(Regex::new(&format!("^(?:{story})$"))?)

@@ -4,10 +4,10 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use kaprobe_testkit::package::Root;
+use kaprobe_testkit::wait::HANG;
+use kaprobe_testkit::{command, netns};
 use serde_json::{Value, json};
-
-use crate::support::package::Root;
-use crate::support::{kaprobe, netns};
 
 const TABLES: &str = include_str!("../../docs/servers.md");
 
@@ -180,7 +180,7 @@ fn connect(
 
 /// Reads a line, which says that the server has the connection.
 fn starts(client: &mut TcpStream, with: &str) -> Result<()> {
-    client.set_read_timeout(Some(kaprobe::HANG))?;
+    client.set_read_timeout(Some(HANG))?;
     let mut line = String::new();
     BufReader::new(client).read_line(&mut line)?;
     ensure!(line.starts_with(with), "{line:?}, not {with}");
@@ -199,7 +199,7 @@ struct Shown(Vec<Value>);
 
 impl Shown {
     fn read(comm: &str) -> Result<Self> {
-        let output = kaprobe::run(&["sockets", "--json", "--comm", comm])?;
+        let output = command::run(&["sockets", "--json", "--comm", comm])?;
         let lines = String::from_utf8(output.stdout)?;
         let rows = lines.lines().map(serde_json::from_str);
         Ok(Self(rows.collect::<Result<_, _>>()?))

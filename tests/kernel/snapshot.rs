@@ -7,17 +7,18 @@ use std::fs;
 use std::path::Path as FilePath;
 
 use anyhow::{Context as _, Result, ensure};
-use kaprobe::traffic::load::{Load, Member};
-use kaprobe::traffic::lock::LockHeld;
 use kaprobe::traffic::pair::{Keepalive, Path, Planned, Side};
-use kaprobe::traffic::scenarios as is;
 use kaprobe::traffic::script::Scenario;
-
-use crate::support::harness::Skip;
-use crate::support::kaprobe::{Kaprobe, run, wait_until};
-use crate::support::log::{Connection, Log, Record};
-use crate::support::netns;
-use crate::support::process::{Part, Process};
+use kaprobe_testkit::command::run;
+use kaprobe_testkit::harness::Skip;
+use kaprobe_testkit::log::{Connection, Log, Record};
+use kaprobe_testkit::netns;
+use kaprobe_testkit::process::{Part, Process};
+use kaprobe_testkit::tracer::Kaprobe;
+use kaprobe_testkit::traffic::load::{Load, Member};
+use kaprobe_testkit::traffic::lock::LockHeld;
+use kaprobe_testkit::traffic::scenarios as is;
+use kaprobe_testkit::wait::wait_until;
 
 const HERE: [&str; 2] = ["--netns", "/proc/self/ns/net"];
 

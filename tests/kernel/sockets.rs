@@ -5,17 +5,16 @@ use std::collections::{HashMap, HashSet};
 use std::env;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use kaprobe_testkit::process::{Part, Process};
+use kaprobe_testkit::snapshot::{self, by_inode, inode, parse};
+use kaprobe_testkit::unprivileged::Reachable;
+use kaprobe_testkit::{command, netns, timers};
 use serde_json::{Value, json};
 use socket2::{SockRef, TcpKeepalive};
-
-use crate::support::process::{Part, Process};
-use crate::support::snapshot::{self, by_inode, inode, parse};
-use crate::support::unprivileged::{self, Reachable};
-use crate::support::{kaprobe, netns, timers};
 
 /// The sysctls of a namespace: idle time, interval, count.
 type Sysctls = [u32; 3];
@@ -81,7 +80,7 @@ pub fn are_what_sock_diag_says() -> Result<()> {
     let kaprobe = Reachable::make()?;
     let run = |arguments: &[&str]| {
         let arguments = [&["sockets"], arguments].concat();
-        let (code, stdout, stderr) = unprivileged::run(kaprobe.by_nobody(), &arguments)?;
+        let (code, stdout, stderr) = command::run_as(kaprobe.by_nobody(), &arguments)?;
         ensure!(code == Some(0), "{code:?}: {stderr}");
         ensure!(
             stderr.contains("keepalive settings cannot be seen"),
@@ -147,7 +146,7 @@ pub fn are_what_sock_diag_says() -> Result<()> {
 pub fn are_watched_in_a_pipe() -> Result<()> {
     netns::enter_new()?;
     let _listener = TcpListener::bind("127.0.0.1:0")?;
-    let mut child = Command::new(kaprobe::binary())
+    let mut child = command::kaprobe()?
         .args(["sockets", "--watch=10ms"])
         .stdout(Stdio::piped())
         .spawn()?;
@@ -211,7 +210,7 @@ fn peak_of_a_snapshot(held: &[Process]) -> Result<u64> {
         .flat_map(|&(_, (_, local, remote))| [ends(local, remote), ends(remote, local)])
         .collect();
     // It waits after its snapshot, so that it can be looked at.
-    let mut watching = Command::new(kaprobe::binary())
+    let mut watching = command::kaprobe()?
         .args(["sockets", "--json", "--state=established", "--watch=1h"])
         .stdout(Stdio::piped())
         .spawn()?;

@@ -14,14 +14,14 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use kaprobe_testkit::process::Sleeper;
+use kaprobe_testkit::unprivileged::{self, NOBODY, Reachable};
+use kaprobe_testkit::wait::wait_until;
+use kaprobe_testkit::{command, mounts, netns, snapshot};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use socket2::{SockRef, TcpKeepalive};
-
-use crate::support::process::Sleeper;
-use crate::support::unprivileged::{self, NOBODY, Reachable, run};
-use crate::support::{kaprobe, mounts, netns, snapshot};
 
 /// How many connections, and how many namespaces, have to come and go.
 const CONNECTIONS: u64 = 2000;
@@ -44,8 +44,8 @@ pub fn survive_connections_that_vanish() -> Result<()> {
     let come = TcpListener::bind("127.0.0.1:0")?;
     let come_and_go = |count| come_and_go(&come, count);
     while_many(CONNECTIONS, come_and_go, || {
-        for (by, owned) in [(kaprobe(), true), (nobodys.by_nobody(), false)] {
-            let (code, stdout, stderr) = run(by, &["sockets", "--json"])?;
+        for (by, owned) in [(command::kaprobe()?, true), (nobodys.by_nobody(), false)] {
+            let (code, stdout, stderr) = command::run_as(by, &["sockets", "--json"])?;
             ensure!(code == Some(0), "{code:?}: {stderr}");
             let rows = snapshot::parse(&stdout)?;
             for socket in &stay {
@@ -64,7 +64,7 @@ pub fn survive_connections_that_vanish() -> Result<()> {
             ensure!(marked == stderr.contains("owner unknown for"), "{stderr}");
         }
         let arguments = ["audit", "--idle-timeout", "350s", "--loopback", "--json"];
-        let (code, stdout, stderr) = run(kaprobe(), &arguments)?;
+        let (code, stdout, stderr) = command::run_as(command::kaprobe()?, &arguments)?;
         ensure!(code == Some(5), "{code:?}: {stderr}");
         let last = stdout.lines().last().context("no summary")?;
         let summary: Value = serde_json::from_str(last)?;
@@ -118,14 +118,14 @@ pub fn survive_namespaces_that_vanish() -> Result<()> {
     while_many(NAMESPACES, |_| Doomed::make().map(drop), take)?;
     // And one that is gone for everybody else, with all that was in it, while kaprobe is
     // on its way there.
-    kaprobe::wait_until("a snapshot was stopped on its way", stopped_on_its_way)
+    wait_until("a snapshot was stopped on its way", stopped_on_its_way)
 }
 
 /// Whether that came about.
 fn stopped_on_its_way() -> Result<bool> {
     let doomed = Doomed::make()?;
     let inode = doomed.inode;
-    let mut command = kaprobe();
+    let mut command = command::kaprobe()?;
     command.args(["sockets", "--json", "--all-netns", "--state", "listen"]);
     let mut child = command
         .stdout(Stdio::piped())
@@ -174,9 +174,9 @@ pub fn say_what_proc_hides() -> Result<()> {
     let own = json!([{ "pid": nobodys.pid(), "comm": "sleep", "fd": 0 }]);
     for (by, source, owners) in [
         (copy.by_nobody(), "sock_diag", own),
-        (unprivileged::without_ptrace(), "iter/tcp", json!([])),
+        (unprivileged::without_ptrace()?, "iter/tcp", json!([])),
     ] {
-        let (code, stdout, stderr) = run(by, &["sockets", "--json", "--all-netns"])?;
+        let (code, stdout, stderr) = command::run_as(by, &["sockets", "--json", "--all-netns"])?;
         ensure!(code == Some(0), "{code:?}: {stderr}");
         for note in ["owner unknown for", "network namespaces may be left out"] {
             let said = stderr.lines().any(|line| {
@@ -214,7 +214,8 @@ pub fn say_what_may_not_be_looked_at() -> Result<()> {
     for end in [&near, &far] {
         SockRef::from(end).set_tcp_keepalive(&soon)?;
     }
-    let (code, stdout, stderr) = run(unprivileged::without_ptrace(), &["sockets", "--json"])?;
+    let (code, stdout, stderr) =
+        command::run_as(unprivileged::without_ptrace()?, &["sockets", "--json"])?;
     ensure!(code == Some(0), "{code:?}: {stderr}");
     let rows = snapshot::parse(&stdout)?;
     ensure!(rows.len() == 3, "{stdout}");
@@ -236,11 +237,11 @@ pub fn say_what_may_not_be_looked_at() -> Result<()> {
     let everywhere = [&here[..], &["--all-netns"]].concat();
     let may_not = unprivileged::without_ptrace;
     for (by, arguments, expected, sees) in [
-        (kaprobe(), &everywhere[..], 0, true),
-        (may_not(), &here, 0, false),
-        (may_not(), &everywhere, 5, false),
+        (command::kaprobe()?, &everywhere[..], 0, true),
+        (may_not()?, &here, 0, false),
+        (may_not()?, &everywhere, 5, false),
     ] {
-        let (code, stdout, stderr) = run(by, arguments)?;
+        let (code, stdout, stderr) = command::run_as(by, arguments)?;
         let groups = stdout.lines().filter(|line| line.starts_with("safe"));
         let mut programs = groups.filter_map(|line| line.split_whitespace().nth(2));
         ensure!(programs.all(|it| (it != "?") == sees), "{stdout}");
@@ -271,7 +272,7 @@ fn while_many(
             Ok(())
         });
         let mut times = 0;
-        let looked = kaprobe::wait_until("it has been done often enough", || {
+        let looked = wait_until("it has been done often enough", || {
             another()?;
             times += 1;
             let enough = done.load(Ordering::Relaxed) >= often && times >= 2;
@@ -281,10 +282,6 @@ fn while_many(
         let meanwhile = meanwhile.join().map_err(|_| anyhow!("it panicked"))?;
         looked.and(meanwhile)
     })
-}
-
-fn kaprobe() -> Command {
-    Command::new(kaprobe::binary())
 }
 
 fn join(listener: &TcpListener) -> Result<(TcpStream, TcpStream)> {

@@ -7,16 +7,16 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 
-use ::kaprobe::kernel::{SocketIterator, TracerConfig};
-use ::kaprobe::traffic::pair::deafen;
 use anyhow::{Context as _, Result, ensure};
+use kaprobe::kernel::{SocketIterator, TracerConfig};
+use kaprobe::traffic::pair::deafen;
+use kaprobe_testkit::holder::{self, Holder};
+use kaprobe_testkit::process::Sleeper;
+use kaprobe_testkit::wait::wait_until;
+use kaprobe_testkit::{command, doctor, netns, snapshot, unprivileged};
 use procfs::process::{FDTarget, Process};
 use serde_json::{Value, json};
 use socket2::Socket;
-
-use crate::support::holder::{self, Holder};
-use crate::support::process::Sleeper;
-use crate::support::{doctor, kaprobe, netns, snapshot, unprivileged};
 
 /// The iterator over descriptors tells of a process's sockets what /proc does, whatever
 /// else it has open; where that hides something it is not made use of.
@@ -65,8 +65,8 @@ pub fn have_the_descriptors_that_proc_lists() -> Result<()> {
         ensure!(!listed.is_empty() && told == listed, "{told:?}: {listed:?}");
     }
     for (by, source) in [
-        (Command::new(kaprobe::binary()), "iter/task_file"),
-        (unprivileged::without_ptrace(), "/proc"),
+        (command::kaprobe()?, "iter/task_file"),
+        (unprivileged::without_ptrace()?, "/proc"),
     ] {
         let owners = &doctor::told(by)?["owners"];
         ensure!(owners["source"] == source, "{owners}");
@@ -165,7 +165,7 @@ pub fn are_all_told() -> Result<()> {
 
     // The child dies of its parent's end, in its own time.
     drop(holder);
-    kaprobe::wait_until("its last holder's end has orphaned it", || {
+    wait_until("its last holder's end has orphaned it", || {
         let shown = Shown::read()?;
         let row = shown.socket("lport", passed_port)?;
         Ok(row["owners"].is_null() && row["state"] == "FIN_WAIT2")
@@ -177,7 +177,7 @@ fn port(socket: &TcpStream) -> Result<u16> {
 }
 
 fn text(port: u16) -> Result<String> {
-    let output = kaprobe::run(&["sockets", "-H", "-L", &port.to_string()])?;
+    let output = command::run(&["sockets", "-H", "-L", &port.to_string()])?;
     Ok(String::from_utf8(output.stdout)?)
 }
 

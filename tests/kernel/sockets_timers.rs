@@ -5,17 +5,21 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{TcpListener, TcpStream};
 
-use ::kaprobe::traffic::pair::{Keepalive, Pair, Path, Planned, Side, deafen};
-use ::kaprobe::traffic::script::Step::{Close, Fill, Linger2, Send, Shutdown, Silence, Until};
-use ::kaprobe::traffic::script::Wait::{Probes, State};
-use ::kaprobe::traffic::script::{Actor, Scenario, Start, Step, state};
 use anyhow::{Context as _, Result, bail, ensure};
+use kaprobe::traffic::pair::{Keepalive, Pair, Path, Planned, Side, deafen};
+use kaprobe::traffic::script::Step::{Custom, Send, Silence, Until};
+use kaprobe::traffic::script::Wait::State;
+use kaprobe::traffic::script::{Scenario, ScriptedConnection, Start, Step};
+use kaprobe_testkit::package::Root;
+use kaprobe_testkit::timers::{self, Key, Sightings};
+use kaprobe_testkit::traffic::ends::{far_reads, fill};
+use kaprobe_testkit::traffic::play;
+use kaprobe_testkit::traffic::steps::FIN_WAIT2;
+use kaprobe_testkit::traffic::steps::TestStep::{Close, Fill, Linger2, Probes, Shutdown};
+use kaprobe_testkit::wait::wait_until;
+use kaprobe_testkit::{netns, snapshot};
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
-
-use crate::support::package::Root;
-use crate::support::timers::{self, Key, Sightings};
-use crate::support::{kaprobe, netns, snapshot, stage};
 
 const CLIENT: Start = Start::Connected(Side::Client);
 const SERVER: Start = Start::Connected(Side::Server);
@@ -34,25 +38,25 @@ const SCENARIOS: [Scenario; 9] = [
     leads_to("keepalive", CLIENT, 100, &[]),
     leads_to("keepalive, minutes", CLIENT, 400, &[]),
     leads_to("keepalive, hours", SERVER, 7200, &[]),
-    leads_to("a probe is out", CLIENT, 1, &[Silence, Until(Probes(1))]),
+    leads_to("a probe is out", CLIENT, 1, &[Silence, Custom(&Probes(1))]),
     leads_to("retransmission", CLIENT, 1000, &[Silence, Send]),
-    leads_to("window probe", CLIENT, 1000, &[Fill]),
+    leads_to("window probe", CLIENT, 1000, &[Custom(&Fill)]),
     leads_to(
         "FIN_WAIT2, for long",
         CLIENT,
         1000,
         &[
-            Shutdown,
-            Until(State(state::FIN_WAIT2)),
-            Linger2(100),
-            Close,
+            Custom(&Shutdown),
+            Until(State(FIN_WAIT2)),
+            Custom(&Linger2(100)),
+            Custom(&Close),
         ],
     ),
     leads_to(
         "FIN_WAIT2, for a minute",
         CLIENT,
         1000,
-        &[Shutdown, Until(State(state::FIN_WAIT2)), Close],
+        &[Custom(&Shutdown), Until(State(FIN_WAIT2)), Custom(&Close)],
     ),
     leads_to("SYN_SENT", Start::Unheard, 1000, &[]),
 ];
@@ -69,13 +73,13 @@ pub fn agree_with_ss_and_proc() -> Result<()> {
     let mut actors = Vec::new();
     for scenario in SCENARIOS {
         for path in Path::ALL {
-            actors.push(Actor::new(scenario, path)?);
+            actors.push(ScriptedConnection::new(scenario, path)?);
         }
     }
-    stage::play_out(&mut actors)?;
+    play::play_out(&mut actors)?;
     let (mut compared, mut seen) = (HashSet::new(), HashSet::new());
     // What is sent again, or probed, is so ever less often.
-    kaprobe::wait_until("each was seen with nothing happening meanwhile", || {
+    wait_until("each was seen with nothing happening meanwhile", || {
         let ss = timers::by_ss(&iproute2)?;
         let proc = timers::by_proc()?;
         let rows = rows()?;
@@ -149,10 +153,7 @@ fn half_open(listener: &TcpListener) -> Result<Socket> {
 /// /proc/net/tcp shows once that is over.
 pub fn are_right_where_another_hides_them() -> Result<()> {
     netns::enter_new()?;
-    let cases: [(&str, Act, Act); 2] = [
-        ("on", silence_and_send, hear),
-        ("probe", Pair::fill, Pair::far_reads),
-    ];
+    let cases: [(&str, Act, Act); 2] = [("on", silence_and_send, hear), ("probe", fill, far_reads)];
     for path in Path::ALL {
         for (timer, hide, show) in cases {
             let pair = Planned::bind(path)?.connect(Side::Client, Keepalive::new(1000, 10, 3))?;
@@ -163,7 +164,7 @@ pub fn are_right_where_another_hides_them() -> Result<()> {
             ensure!(hidden["timer"] == timer, "not hidden: {hidden}");
             let told = timers::expires_ms(&hidden, "keepalive_next_ms");
             let told = told.context("no keepalive timer")?;
-            kaprobe::wait_until("the other timer is over", || {
+            wait_until("the other timer is over", || {
                 show(&pair)?;
                 Ok(timers::by_proc()?
                     .get(&key)
@@ -192,7 +193,7 @@ fn hear(pair: &Pair) -> io::Result<()> {
 }
 
 fn wait_for(key: Key, timer: &str) -> Result<()> {
-    kaprobe::wait_until("the timer is pending", || {
+    wait_until("the timer is pending", || {
         Ok(timers::by_proc()?
             .get(&key)
             .is_some_and(|it| it.timer == timer))

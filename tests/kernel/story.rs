@@ -12,14 +12,15 @@ use std::process::Output;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use kaprobe_testkit::command::run;
+use kaprobe_testkit::ipvs::{Host, Network, SERVICE, accepted, died, exchange};
+use kaprobe_testkit::log::{Log, Record};
+use kaprobe_testkit::netns::Counters;
+use kaprobe_testkit::tracer::Kaprobe;
+use kaprobe_testkit::wait::{HANG, wait_until};
 use serde_json::Value;
 use socket2::{SockRef, TcpKeepalive};
 use tempfile::TempDir;
-
-use crate::support::ipvs::{Host, Network, SERVICE, accepted, died, exchange};
-use crate::support::kaprobe::{HANG, Kaprobe, run, wait_until};
-use crate::support::log::{Log, Record};
-use crate::support::netns::Counters;
 
 /// After how long the balancer forgets, s.
 const FORGETS_S: u32 = 12;

@@ -6,12 +6,11 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use kaprobe::traffic::pair::Path;
-use kaprobe::traffic::scenarios as is;
-use kaprobe::traffic::script::{Actor, Scenario};
-
-use crate::support::egress::Egress;
-use crate::support::netns::{self, Counters};
-use crate::support::stage;
+use kaprobe::traffic::script::{Scenario, ScriptedConnection};
+use kaprobe_testkit::egress::Egress;
+use kaprobe_testkit::netns::{self, Counters};
+use kaprobe_testkit::traffic::play;
+use kaprobe_testkit::traffic::scenarios as is;
 
 /// A scenario, and what one run of it adds to each counter.
 struct Row {
@@ -99,7 +98,7 @@ fn play_alone(scenario: Scenario, path: Path) -> Result<Counters> {
         netns::set_ipv4_sysctl(name, 1)?;
     }
     netns::set_ipv4_sysctl("tcp_keepalive_probes", 3)?;
-    let mut actors = [Actor::new(scenario, path)?];
-    stage::play_out(&mut actors)?;
+    let mut actors = [ScriptedConnection::new(scenario, path)?];
+    play::play_out(&mut actors)?;
     Counters::read()
 }

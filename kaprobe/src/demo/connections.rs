@@ -1,7 +1,7 @@
 //! The connections of the demo: what happens to each, and what it is in production.
 
 use crate::traffic::pair::Keepalive;
-use crate::traffic::scenarios::{ANSWERED, DATA_PENDING, EARLY, SILENT, USER_TIMEOUT, VANISHED};
+use crate::traffic::scenarios::{SILENT, USER_TIMEOUT, VANISHED};
 use crate::traffic::script::Scenario;
 use crate::traffic::script::Step::{Hear, PeerSends, Send, Silence, Until};
 use crate::traffic::script::Wait::Ms;
@@ -32,10 +32,11 @@ pub const CAST: &[Role] = &[
     Role {
         letter: 'A',
         scenario: Scenario {
+            name: "answered",
             keepalive: CALM,
             // The demo ends when the last script does: this one.
             steps: &[Until(Ms(10_000))],
-            ..ANSWERED
+            ..SILENT
         },
         plot: "the peer answers",
         lesson: "A healthy idle connection. Its probes also remind load balancers and \
@@ -78,9 +79,10 @@ pub const CAST: &[Role] = &[
     Role {
         letter: 'E',
         scenario: Scenario {
+            name: "data_pending",
             keepalive: CALM,
             steps: &[Silence, Send, Until(Ms(3500)), Hear],
-            ..DATA_PENDING
+            ..SILENT
         },
         plot: "data is sent, and for a while not acknowledged",
         lesson: "While data is unacknowledged keepalive is out of play: retransmission \
@@ -90,6 +92,7 @@ pub const CAST: &[Role] = &[
     Role {
         letter: 'F',
         scenario: Scenario {
+            name: "early",
             keepalive: CALM,
             steps: &[
                 Until(Ms(700)),
@@ -101,7 +104,7 @@ pub const CAST: &[Role] = &[
                 Until(Ms(700)),
                 PeerSends,
             ],
-            ..EARLY
+            ..SILENT
         },
         plot: "the peer talks for a while",
         lesson: "A connection in use costs no probes: the timer sees the traffic and goes \

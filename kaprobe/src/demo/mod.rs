@@ -22,7 +22,7 @@ use crate::sink::{self, Head, Sink, Sinks};
 use crate::trace::Session;
 use crate::trace::plan::TracePlan;
 use crate::traffic::pair::{Path, can_vanish};
-use crate::traffic::script::{self, Actor, Step};
+use crate::traffic::script::{self, ScriptedConnection, Step};
 
 use crate::demo::connections::{CAST, Role};
 use crate::demo::explain::Narrator;
@@ -37,7 +37,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         .partition(|role| !role.privileged || can_vanish());
     let mut actors = roles
         .iter()
-        .map(|role| Actor::new(role.scenario, Path::V4))
+        .map(|role| ScriptedConnection::new(role.scenario, Path::V4))
         .collect::<io::Result<Vec<_>>>()
         .context("cannot make connections on 127.0.0.1")?;
     let players = roles
@@ -82,9 +82,10 @@ pub fn run(args: &DemoArgs) -> Result<()> {
 
 /// The plan of the trace, by the flags that a user would type: every event, of these
 /// actors alone. Where a peer vanishes, what answers in its place is shown too.
-fn plan(actors: &[Actor], args: &DemoArgs) -> Result<TracePlan> {
+fn plan(actors: &[ScriptedConnection], args: &DemoArgs) -> Result<TracePlan> {
     let ports = actors.iter().flat_map(|actor| {
-        let vanishes = actor.scenario.steps.contains(&Step::Vanish);
+        let mut steps = actor.scenario.steps.iter();
+        let vanishes = steps.any(|step| matches!(step, Step::Vanish));
         let far = vanishes.then(|| actor.remote.port());
         std::iter::once(actor.local.port()).chain(far)
     });

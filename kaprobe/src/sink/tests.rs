@@ -495,7 +495,7 @@ fn a_closed_pipe_is_no_failure() {
     }
 }
 
-#[path = "../../../tests/support/schema.rs"]
+#[path = "../../../testkit/src/schema.rs"]
 mod schema;
 
 #[test]

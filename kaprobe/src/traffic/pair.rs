@@ -1,6 +1,6 @@
 //! Both ends of one connection on loopback.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -33,7 +33,8 @@ impl Path {
         }
     }
 
-    pub(super) fn socket(self) -> io::Result<Socket> {
+    /// A TCP socket for addresses of this kind.
+    pub fn socket(self) -> io::Result<Socket> {
         let domain = match self {
             Self::V4 => Domain::IPV4,
             Self::V6 | Self::V4Mapped => Domain::IPV6,
@@ -96,7 +97,7 @@ impl Keepalive {
     }
 
     /// Puts the settings on a socket and turns keepalive on.
-    fn apply(self, socket: &Socket) -> io::Result<()> {
+    pub fn apply(self, socket: &Socket) -> io::Result<()> {
         let seconds = |s| Duration::from_secs(u64::from(s));
         let mut options = TcpKeepalive::new();
         if let Some(time) = self.time {
@@ -173,7 +174,7 @@ impl Planned {
 }
 
 /// Connects a client to a listener that nobody else connects to meanwhile.
-pub(super) fn join(
+pub fn join(
     client: Socket,
     listener: &Socket,
     side: Side,
@@ -216,7 +217,8 @@ impl Pair {
         self.near.as_ref().ok_or_else(gone)
     }
 
-    fn far(&self) -> io::Result<&Socket> {
+    /// The far end.
+    pub fn far(&self) -> io::Result<&Socket> {
         self.far.as_ref().ok_or_else(gone)
     }
 
@@ -238,57 +240,14 @@ impl Pair {
         Ok(())
     }
 
-    /// The near end's keepalive timer is set, anew if it runs.
-    pub fn near_asks(&self, keepalive: Keepalive) -> io::Result<()> {
-        keepalive.apply(self.near()?)
-    }
-
-    /// The far end has a keepalive timer too.
-    pub fn far_asks(&self, keepalive: Keepalive) -> io::Result<()> {
-        keepalive.apply(self.far()?)
-    }
-
     /// The far end sends a byte.
     pub fn far_sends(&self) -> io::Result<()> {
         self.far()?.write_all(b"!")
     }
 
-    /// How many bytes the far end has sent that wait to be acknowledged.
-    pub fn far_unacknowledged(&self) -> io::Result<i32> {
-        sockopt::unacknowledged(self.far()?)
-    }
-
-    /// The far end reads all that is there.
-    pub fn far_reads(&self) -> io::Result<()> {
-        let mut far = self.far()?;
-        let mut buffer = [0; 4096];
-        loop {
-            match far.read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(_) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(e) => return Err(e),
-            }
-        }
-    }
-
     /// The near end sends a byte.
     pub fn send(&self) -> io::Result<()> {
         self.near()?.write_all(b"?")
-    }
-
-    /// The near end sends until neither end has room for more.
-    pub fn fill(&self) -> io::Result<()> {
-        let mut near = self.near()?;
-        near.set_nonblocking(true)?;
-        loop {
-            match near.write(&[b'?'; 4096]) {
-                Ok(_) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) => return Err(e),
-            }
-        }
-        near.set_nonblocking(false)
     }
 
     /// Closes the near end as an application would.

@@ -11,18 +11,7 @@ pub fn set_repair(socket: &impl AsFd) -> io::Result<()> {
     set(socket, libc::IPPROTO_TCP, libc::TCP_REPAIR, 1)
 }
 
-/// How long an orphan stays in FIN_WAIT2, in seconds, instead of the sysctl
-/// `net.ipv4.tcp_fin_timeout`. Above 60 the keepalive timer counts the excess.
-pub fn set_linger2(socket: &impl AsFd, seconds: c_int) -> io::Result<()> {
-    set(socket, libc::IPPROTO_TCP, libc::TCP_LINGER2, seconds)
-}
-
-/// Marks what the socket sends from now on. Needs CAP_NET_ADMIN.
-pub fn set_mark(socket: &impl AsFd, mark: u32) -> io::Result<()> {
-    set(socket, libc::SOL_SOCKET, libc::SO_MARK, mark.cast_signed())
-}
-
-/// What the tests' scripts wait for: the head of `struct tcp_info`, which is the
+/// What scripts wait for: the head of `struct tcp_info`, which is the
 /// same on every kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpInfo {
@@ -54,19 +43,8 @@ pub fn tcp_info(socket: &impl AsFd) -> io::Result<TcpInfo> {
     Ok(TcpInfo { state, probes_out })
 }
 
-/// How many bytes wait to be sent or acknowledged (SIOCOUTQ).
-pub fn unacknowledged(socket: &impl AsFd) -> io::Result<c_int> {
-    let mut bytes: c_int = 0;
-    // SAFETY: the kernel writes one `c_int`, which lives through the call.
-    let done = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-    if done == 0 {
-        Ok(bytes)
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
-fn set(socket: &impl AsFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+/// Sets an option that is an integer.
+pub fn set(socket: &impl AsFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
     // SAFETY: the kernel reads `size_of::<c_int>()` bytes from `value`, which lives
     // through the call.
     let done = unsafe {

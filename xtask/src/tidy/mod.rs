@@ -29,7 +29,7 @@ use crate::{ebpf, workspace};
 const KAPROBE: &str = "kaprobe/src/";
 
 /// Where the sources of each crate lie.
-const CRATES: [&str; 3] = [KAPROBE, "kaprobe-ebpf/src/", "xtask/src/"];
+const CRATES: [&str; 4] = [KAPROBE, "kaprobe-ebpf/src/", "testkit/src/", "xtask/src/"];
 
 /// Options of `cargo xtask tidy`.
 #[derive(clap::Args)]

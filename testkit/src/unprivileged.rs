@@ -5,11 +5,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set, set_thread_groups};
 use tempfile::TempDir;
 
-use crate::support::kaprobe;
+use crate::command;
 
 /// A user and a group that own nothing.
 pub const NOBODY: u32 = 65534;
@@ -24,7 +24,7 @@ impl Reachable {
         let dir = tempfile::tempdir()?;
         let everybody = Permissions::from_mode(0o755);
         let copy = dir.path().join("kaprobe");
-        fs::copy(kaprobe::binary(), &copy)?;
+        fs::copy(command::binary()?, &copy)?;
         fs::set_permissions(copy, everybody.clone())?;
         fs::set_permissions(dir.path(), everybody)?;
         Ok(Self(dir))
@@ -39,8 +39,8 @@ impl Reachable {
 }
 
 /// kaprobe run by root, in no group that /proc favours and without CAP_SYS_PTRACE.
-pub fn without_ptrace() -> Command {
-    let mut command = Command::new(kaprobe::binary());
+pub fn without_ptrace() -> Result<Command> {
+    let mut command = command::kaprobe()?;
     command.gid(NOBODY);
     let renounce = || {
         set_thread_groups(&[])?;
@@ -51,17 +51,5 @@ pub fn without_ptrace() -> Command {
     };
     // SAFETY: two system calls.
     unsafe { command.pre_exec(renounce) };
-    command
-}
-
-/// Runs it: its exit code, stdout and stderr.
-pub fn run(mut command: Command, arguments: &[&str]) -> Result<(Option<i32>, String, String)> {
-    let output = command.args(arguments).output()?;
-    let stderr = String::from_utf8(output.stderr)?;
-    ensure!(!stderr.contains("panicked"), "{stderr}");
-    Ok((
-        output.status.code(),
-        String::from_utf8(output.stdout)?,
-        stderr,
-    ))
+    Ok(command)
 }

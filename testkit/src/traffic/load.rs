@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use socket2::SockAddr;
 
-use crate::traffic::pair::{Keepalive, Pair, Path, Side, join};
+use kaprobe::traffic::pair::{Keepalive, Pair, Path, Side, join};
 
 /// One connection of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

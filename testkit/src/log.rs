@@ -7,8 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{Context, Error, Result, bail};
 use serde_json::{Map, Value};
 
-#[path = "../../support/schema.rs"]
-mod schema;
+use crate::schema;
 
 /// A log.
 #[derive(Debug)]

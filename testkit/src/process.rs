@@ -9,17 +9,17 @@ use std::os::fd::OwnedFd;
 use std::path::{Path as FilePath, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 
+use crate::traffic::load::{Load, Member, allow_open_files};
+use crate::traffic::scenarios;
 use anyhow::{Context, Result, ensure};
-use kaprobe::traffic::load::{Load, Member, allow_open_files};
 use kaprobe::traffic::pair::{Keepalive, Path};
-use kaprobe::traffic::scenarios;
-use kaprobe::traffic::script::{Actor, Scenario};
+use kaprobe::traffic::script::{Scenario, ScriptedConnection};
 use serde::{Deserialize, Serialize};
 
-use crate::support::log::Connection;
-use crate::support::mounts;
-use crate::support::netns;
-use crate::support::stage;
+use crate::log::Connection;
+use crate::mounts;
+use crate::netns;
+use crate::traffic::play;
 
 /// Holds a [`Part`] as JSON in a process that has one to play.
 const PART: &str = "KAPROBE_TEST_PART";
@@ -190,7 +190,7 @@ fn play(part: &str) -> Result<()> {
         .plays
         .iter()
         .flat_map(|name| Path::ALL.map(|path| (name, path)))
-        .map(|(name, path)| Ok(Actor::new(scenario(name)?, path)?))
+        .map(|(name, path)| Ok(ScriptedConnection::new(scenario(name)?, path)?))
         .collect::<Result<Vec<_>>>()?;
     let load = part.holds.map(hold).transpose()?;
     let held = load.iter().flat_map(Load::pairs);
@@ -205,7 +205,7 @@ fn play(part: &str) -> Result<()> {
     println!("{}", serde_json::to_string(&cast)?);
     let mut lines = io::stdin().lines();
     lines.next().context("dismissed before it began")??;
-    stage::play_out(&mut actors)?;
+    play::play_out(&mut actors)?;
     println!("played");
     // Until dismissed.
     lines.for_each(drop);

@@ -8,9 +8,9 @@ use std::os::unix::fs::MetadataExt as _;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use crate::support::kaprobe;
+use crate::command;
 
-const SCHEMA: &str = include_str!("../../../schema/kaprobe-sockets.schema.json");
+const SCHEMA: &str = include_str!("../../schema/kaprobe-sockets.schema.json");
 
 /// The rows of this thread's network namespace.
 pub fn here() -> Result<Vec<Value>> {
@@ -19,7 +19,7 @@ pub fn here() -> Result<Vec<Value>> {
 
 /// The rows that these arguments show.
 pub fn take(arguments: &[&str]) -> Result<Vec<Value>> {
-    let output = kaprobe::run(&[&["sockets", "--json"], arguments].concat())?;
+    let output = command::run(&[&["sockets", "--json"], arguments].concat())?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{}: {stderr}", output.status);
     parse(&String::from_utf8(output.stdout)?)

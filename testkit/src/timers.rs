@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
-use crate::support::package::Root;
+use crate::package::Root;
 
 /// By how much the times of two of them may differ: ticks of 10 ms, rounded, ms.
 const SLACK_MS: u64 = 20;

@@ -13,9 +13,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::mount::{MountFlags, mount_bind, mount_bind_recursive, mount_remount};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::support::harness::Skip;
-use crate::support::kaprobe::wait_until;
-use crate::support::mounts;
+use crate::harness::Skip;
+use crate::mounts;
+use crate::wait::wait_until;
 
 /// Where roots are, in mount namespaces that nobody else sees.
 const ROOTS: &str = "/mnt";

@@ -1,43 +1,21 @@
 //! Starts the kaprobe under test, waits until it traces, stops it, reads what it said.
 
-use std::env;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::mem;
-use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use tempfile::TempDir;
 
-use crate::support::doctor;
-use crate::support::log::Log;
+use crate::command;
+use crate::doctor;
+use crate::log::Log;
+use crate::wait::wait_until;
 
 /// Every event there is, for `-e`.
 pub const ALL_EVENTS: &str = "all";
-
-/// Past this, something hangs: an emulated machine may be twenty times slower.
-pub const HANG: Duration = Duration::from_secs(180);
-
-/// How often to look at what cannot be waited for.
-const TICK: Duration = Duration::from_millis(10);
-
-/// The binary under test.
-pub fn binary() -> PathBuf {
-    env::var_os("KAPROBE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_kaprobe").into(), PathBuf::from)
-}
-
-/// Waits until something is so; an error says what was waited for in vain.
-pub fn wait_until(what: &str, mut so: impl FnMut() -> Result<bool>) -> Result<()> {
-    let start = Instant::now();
-    while !so()? {
-        ensure!(start.elapsed() < HANG, "waited in vain until {what}");
-        thread::sleep(TICK);
-    }
-    Ok(())
-}
 
 /// What becomes of what kaprobe writes to its output.
 #[derive(Debug)]
@@ -83,7 +61,7 @@ impl Kaprobe {
 
     fn spawn(arguments: &[&str], read: impl FnOnce(ChildStdout) -> Out) -> Result<Self> {
         let dir = tempfile::tempdir()?;
-        let mut command = Command::new(binary());
+        let mut command = command::kaprobe()?;
         command
             .args(["trace", "--json", "--ready-file"])
             .arg(dir.path().join("ready"))
@@ -227,13 +205,4 @@ pub fn one_for_each_way(arguments: &[&str]) -> Result<Vec<(String, Kaprobe)>> {
         .into_iter()
         .map(|(way, kaprobe)| Ok((way, kaprobe.ready()?)))
         .collect()
-}
-
-/// Runs kaprobe to its end.
-pub fn run(arguments: &[&str]) -> Result<std::process::Output> {
-    Command::new(binary())
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("kaprobe {arguments:?}"))
 }

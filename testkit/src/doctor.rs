@@ -6,8 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::support::kaprobe;
-use crate::support::unprivileged::run;
+use crate::command;
 
 /// The ways to attach that this kernel has, by name. In a virtual machine of the
 /// matrix it must have all of them: otherwise a test that compares them shows nothing.
@@ -31,13 +30,13 @@ pub fn ways_that_miss(hook: &str) -> Result<Vec<String>> {
 
 /// All that it says, run by this command.
 pub fn told(by: Command) -> Result<Value> {
-    let (_, stdout, stderr) = run(by, &["doctor", "--json"])?;
+    let (_, stdout, stderr) = command::run_as(by, &["doctor", "--json"])?;
     serde_json::from_str(&stdout).with_context(|| format!("doctor says no JSON: {stderr}"))
 }
 
 /// The ways to a hook of which something is so, by name.
 fn ways_to(hook: &str, so: impl Fn(&Value) -> bool) -> Result<Vec<String>> {
-    let told = told(Command::new(kaprobe::binary()))?;
+    let told = told(command::kaprobe()?)?;
     let hooks = told["hooks"].as_array().context("doctor: no hooks")?;
     let told = hooks
         .iter()

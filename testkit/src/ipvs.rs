@@ -21,9 +21,9 @@ use rustix::fd::AsFd;
 use rustix::system::sethostname;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
-use crate::support::harness::Skip;
-use crate::support::kaprobe::HANG;
-use crate::support::mounts;
+use crate::harness::Skip;
+use crate::mounts;
+use crate::wait::HANG;
 
 /// Where iproute2 keeps the namespaces that it made, by name.
 const NAMED: &str = "/run/netns";

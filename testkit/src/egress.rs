@@ -7,11 +7,11 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use crate::traffic::scenarios::{MARK_CONGEST, MARK_DROP};
 use anyhow::{Context, Result};
 use kaprobe::host::privilege::raise_memlock;
-use kaprobe::traffic::scenarios::{MARK_CONGEST, MARK_DROP};
 
-use crate::support::{bpf, cgroup};
+use crate::{bpf, cgroup};
 
 // From include/uapi/linux/bpf.h.
 const BPF_PROG_LOAD: libc::c_int = 5;

@@ -1,0 +1,41 @@
+//! Runs the kaprobe under test to its end.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+
+/// The binary under test: as `KAPROBE_BIN` says, or cargo, which sets the other for tests.
+pub fn binary() -> Result<PathBuf> {
+    let names = ["KAPROBE_BIN", "CARGO_BIN_EXE_kaprobe"];
+    let path = names.into_iter().find_map(env::var_os);
+    let path = path.with_context(|| format!("none of {names:?} is set"))?;
+    Ok(PathBuf::from(path))
+}
+
+/// A command that runs it, to be given arguments.
+pub fn kaprobe() -> Result<Command> {
+    Ok(Command::new(binary()?))
+}
+
+/// Runs kaprobe to its end.
+pub fn run(arguments: &[&str]) -> Result<Output> {
+    kaprobe()?
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("kaprobe {arguments:?}"))
+}
+
+/// Runs a command to its end: its exit code, stdout and stderr.
+pub fn run_as(mut command: Command, arguments: &[&str]) -> Result<(Option<i32>, String, String)> {
+    let output = command.args(arguments).output()?;
+    let stderr = String::from_utf8(output.stderr)?;
+    ensure!(!stderr.contains("panicked"), "{stderr}");
+    Ok((
+        output.status.code(),
+        String::from_utf8(output.stdout)?,
+        stderr,
+    ))
+}
