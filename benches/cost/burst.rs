@@ -10,12 +10,13 @@ use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
 
 use crate::Plan;
-use crate::load::{Act, Holders};
+use crate::load::Holders;
 use crate::loss::lost;
 use crate::place::Place;
 use crate::sample::Measure;
 use crate::tracer::Tracer;
 use kaprobe_testkit::netns;
+use kaprobe_testkit::process::Act;
 
 /// Timers, two for each connection.
 const FIRINGS: u32 = 100_000;

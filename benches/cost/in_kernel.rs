@@ -8,17 +8,18 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
 use aya::sys::{Stats, enable_stats};
+use kaprobe_testkit::doctor;
 use rustix::process::{Pid, getpid};
 
 use crate::Plan;
 use crate::firing::Stopwatch;
+use crate::floor;
 use crate::load::Holders;
 use crate::place::Place;
 use crate::sample::Measure;
 use crate::script::{Form, Script};
 use crate::stats::Snapshot;
 use crate::tracer::Tracer;
-use crate::{floor, ways};
 
 /// How long each subject is watched in a round.
 const WATCHED: Duration = Duration::from_secs(3);
@@ -55,7 +56,7 @@ const SUBJECTS: [(&str, Subject); 6] = [
 /// Measures each subject once a round, by each way to attach.
 pub fn measure(plan: Plan) -> Result<()> {
     let _load = Holders::start(plan.connections, 1)?;
-    let ways = ways::all()?;
+    let ways = doctor::ways()?;
     for _ in 0..plan.rounds {
         for way in &ways {
             programs(way)?;

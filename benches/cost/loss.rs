@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use kaprobe_testkit::doctor;
 use serde_json::Value;
 
 use crate::Plan;
@@ -15,7 +16,6 @@ use crate::sample::Measure;
 use crate::script::{Form, Script};
 use crate::tracer::Tracer;
 use crate::usage::Usage;
-use crate::ways;
 use kaprobe_testkit::netns::Counters;
 
 /// Connections whose timers fire each second; the last are as many as two cores can
@@ -26,7 +26,7 @@ const WATCHED: Duration = Duration::from_secs(5);
 
 /// Measures each subject at each rate.
 pub fn measure(plan: Plan) -> Result<()> {
-    let way = ways::best()?;
+    let way = doctor::best_way()?;
     for connections in STEADY {
         let _load = Holders::start(connections, 1)?;
         for _ in 0..plan.rounds {

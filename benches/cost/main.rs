@@ -22,12 +22,12 @@ mod stats;
 mod tracer;
 mod usage;
 mod user_space;
-mod ways;
 
 use std::env;
+use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use kaprobe_testkit::netns;
+use kaprobe_testkit::{netns, process};
 
 /// How much is measured.
 #[derive(Clone, Copy)]
@@ -39,14 +39,14 @@ pub struct Plan {
     rounds: u32,
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
+    if let Some(ended) = process::play_if_asked() {
+        return Ok(ended);
+    }
     let arguments: Vec<_> = env::args().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     match *arguments.as_slice() {
-        ["load", address, connections, seconds] => {
-            load::hold(address.parse()?, connections.parse()?, seconds.parse()?)
-        }
-        ["respond"] => response::respond(),
+        ["respond"] => response::respond()?,
         ["measure", connections, rounds, ref names @ ..] => {
             let plan = Plan {
                 connections: connections.parse()?,
@@ -54,12 +54,13 @@ fn main() -> Result<()> {
             };
             // What it counts there is its own.
             netns::enter_new()?;
-            names.iter().try_for_each(|name| measure(name, plan))
+            names.iter().try_for_each(|name| measure(name, plan))?;
         }
         // `cargo bench`, which runs what there is.
-        [.., "--bench"] => Ok(()),
+        [.., "--bench"] => {}
         _ => bail!("this is run by `cargo xtask bench`"),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn measure(name: &str, plan: Plan) -> Result<()> {

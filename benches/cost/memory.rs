@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
+use kaprobe_testkit::doctor;
 
 use crate::Plan;
 use crate::load::Holders;
@@ -13,7 +14,6 @@ use crate::sample::Measure;
 use crate::script::Script;
 use crate::tracer::Tracer;
 use crate::usage::Usage;
-use crate::ways;
 use kaprobe_testkit::netns;
 
 /// How many connections, and how many seconds their timers are apart: with many of
@@ -22,7 +22,7 @@ const LOADS: [(u32, u32); 2] = [(1_000, 1), (50_000, 10)];
 
 /// Measures each subject once for each load: it is the same every time.
 pub fn measure(_: Plan) -> Result<()> {
-    let way = ways::best()?;
+    let way = doctor::best_way()?;
     for (connections, seconds) in LOADS {
         let _load = Holders::start(connections, seconds)?;
         let measure = Measure {

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, ensure};
+use kaprobe_testkit::command;
 
 use crate::Plan;
 use crate::load::Holders;
@@ -32,7 +33,7 @@ pub fn measure(plan: Plan) -> Result<()> {
     let (bytes, lines) = size(&log)?;
     for _ in 0..plan.rounds {
         for format in ["text", "json", "csv"] {
-            let mut command = tracer::kaprobe()?;
+            let mut command = command::kaprobe()?;
             command.args(["replay", "--quiet", "--format", format, &log]);
             print(&format!("kaprobe to {format}"), command, bytes, lines)?;
         }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use std::{array, env};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use kaprobe_testkit::doctor;
 use serde::{Deserialize, Serialize};
 use socket2::{SockRef, TcpKeepalive};
 
@@ -18,7 +19,6 @@ use crate::place::Place;
 use crate::sample::Measure;
 use crate::script::{Form, Script};
 use crate::tracer::Tracer;
-use crate::ways;
 
 /// How long each subject is measured at a time, and how many times in a round: often
 /// and briefly, as what else goes on changes by the second.
@@ -37,7 +37,7 @@ const BYTES: usize = 128;
 /// Measures each subject in turn.
 pub fn measure(plan: Plan) -> Result<()> {
     let _idle = Holders::spread(IDLE, 1)?;
-    let way = ways::best()?;
+    let way = doctor::best_way()?;
     let kaprobe = |more: &[&str]| Tracer::kaprobe(&[&["--json"], more].concat(), Stdio::null());
     for _ in 0..plan.rounds * TIMES {
         print("off", play())?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::sys::{Stats, enable_stats};
+use kaprobe_testkit::command;
 
 use crate::Plan;
 use crate::load::Holders;
@@ -71,7 +72,7 @@ fn locked() -> Result<f64> {
 }
 
 fn snapshot(arguments: &[&str]) -> Result<Command> {
-    let mut command = tracer::kaprobe()?;
+    let mut command = command::kaprobe()?;
     command.arg("sockets").args(arguments);
     Ok(command)
 }

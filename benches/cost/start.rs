@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::programs::loaded_programs;
+use kaprobe_testkit::doctor;
 use serde_json::Value;
 
 use crate::Plan;
@@ -19,7 +20,6 @@ use crate::script::{Form, Script};
 use crate::stats::Snapshot;
 use crate::tracer::Tracer;
 use crate::usage::Usage;
-use crate::ways;
 
 /// How long the kernel may take to let go of programs.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -30,7 +30,7 @@ const TIMES: u32 = 4;
 /// Measures each subject in turn.
 pub fn measure(plan: Plan) -> Result<()> {
     let _load = Holders::spread(plan.connections, 1)?;
-    let way = ways::best()?;
+    let way = doctor::best_way()?;
     for _ in 0..plan.rounds * TIMES {
         print("kaprobe", kaprobe())?;
         print("bpftrace", bpftrace(&way))?;

@@ -1,9 +1,9 @@
 //! The kernel's own statistics of BPF programs.
 
 use std::collections::BTreeMap;
-use std::fs;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use kaprobe_testkit::bpf;
 use rustix::process::Pid;
 
 /// What a program has run so far.
@@ -18,16 +18,11 @@ struct Run {
 pub struct Snapshot(BTreeMap<u32, Run>);
 
 impl Snapshot {
-    /// Reads them from the process's descriptors (`bpf_prog_show_fdinfo`,
-    /// kernel/bpf/syscall.c): those of other tracers are not among them.
+    /// Reads them from the process's descriptors: those of other tracers are not among
+    /// them.
     pub fn of(pid: Pid) -> Result<Self> {
-        let folder = format!("/proc/{}/fdinfo", pid.as_raw_nonzero());
         let mut programs = BTreeMap::new();
-        for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))? {
-            // A descriptor may be closed meanwhile.
-            let Ok(text) = fs::read_to_string(entry?.path()) else {
-                continue;
-            };
+        for text in bpf::descriptors(pid.as_raw_pid().cast_unsigned())? {
             let field = |name| -> Option<u64> {
                 let line = text.lines().find_map(|l| l.strip_prefix(name))?;
                 line.trim().parse().ok()

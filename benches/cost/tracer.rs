@@ -1,14 +1,14 @@
 //! A tracer at work, in a process of its own.
 
 use std::env;
-use std::ffi::OsString;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use kaprobe_testkit::clock::monotonic;
+use kaprobe_testkit::command;
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::time::{ClockId, clock_gettime};
 use wait4::{ResUse, Wait4 as _};
 
 use crate::usage::has_thread;
@@ -32,7 +32,7 @@ impl Tracer {
         // Its programs run before they are armed, and do nothing then.
         let folder = tempfile::tempdir()?;
         let ready = folder.path().join("ready");
-        let mut command = kaprobe()?;
+        let mut command = command::kaprobe()?;
         command
             .args(["trace", "--ready-file"])
             .arg(&ready)
@@ -44,7 +44,7 @@ impl Tracer {
 
     /// Starts bpftrace with a script; it may not trace yet.
     pub fn bpftrace(options: &[&str], script: &str, stdout: Stdio) -> Result<Self> {
-        let mut command = bpftrace()?;
+        let mut command = peer("KAPROBE_BENCH_BPFTRACE")?;
         command.arg("-q").args(options).args(["-e", script]);
         Self::start(command, stdout)
     }
@@ -132,31 +132,11 @@ impl Drop for Tracer {
     }
 }
 
-/// kaprobe, to be given arguments.
-pub fn kaprobe() -> Result<Command> {
-    Ok(Command::new(variable("KAPROBE_BIN")?))
-}
-
-/// bpftrace likewise.
-pub fn bpftrace() -> Result<Command> {
-    peer("KAPROBE_BENCH_BPFTRACE")
-}
-
 /// A peer that `cargo xtask bench` has put there: the words of a command.
 pub fn peer(variable_name: &str) -> Result<Command> {
-    let words = variable(variable_name)?;
-    let words = words.to_str().context("a strange path")?;
+    let words = env::var(variable_name).with_context(|| variable_name.to_owned())?;
     let mut words = words.split('\x1f');
     let mut command = Command::new(words.next().unwrap_or_default());
     command.args(words);
     Ok(command)
-}
-
-fn variable(name: &str) -> Result<OsString> {
-    env::var_os(name).with_context(|| format!("{name} is not set"))
-}
-
-fn monotonic() -> Duration {
-    // It starts at 0.
-    Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default()
 }

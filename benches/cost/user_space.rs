@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, ensure};
+use kaprobe_testkit::doctor;
 
 use crate::Plan;
 use crate::load::Holders;
@@ -13,7 +14,6 @@ use crate::sample::Measure;
 use crate::script::{Form, Script};
 use crate::tracer::Tracer;
 use crate::usage::Usage;
-use crate::ways;
 
 /// How long each subject is watched in a round.
 ///
@@ -67,7 +67,7 @@ const LOG: &str = "log.jsonl";
 /// Measures each subject once a round.
 pub fn measure(plan: Plan) -> Result<()> {
     let _load = Holders::start(plan.connections, 1)?;
-    let way = ways::best()?;
+    let way = doctor::best_way()?;
     for _ in 0..plan.rounds {
         for contest in &CONTESTS {
             contest.print("kaprobe", contest.kaprobe(&[]))?;

@@ -25,18 +25,24 @@ pub enum Object {
 
 /// All that a process holds a descriptor of, itself or by a link.
 pub fn held_by(pid: u32) -> Result<Vec<Object>> {
-    let directory = format!("/proc/{pid}/fdinfo");
-    let mut held = Vec::new();
-    for entry in fs::read_dir(&directory).with_context(|| directory.clone())? {
-        // A descriptor may be closed between the listing and the reading.
-        let Ok(info) = fs::read_to_string(entry?.path()) else {
-            continue;
-        };
-        held.extend(info.lines().filter_map(object));
-    }
+    let told = descriptors(pid)?;
+    let lines = told.iter().flat_map(|it| it.lines());
+    let mut held: Vec<_> = lines.filter_map(object).collect();
     held.sort();
     held.dedup();
     Ok(held)
+}
+
+/// What the kernel tells of each descriptor of a process (`bpf_prog_show_fdinfo`,
+/// kernel/bpf/syscall.c): a line for each fact.
+pub fn descriptors(pid: u32) -> Result<Vec<String>> {
+    let folder = format!("/proc/{pid}/fdinfo");
+    let mut told = Vec::new();
+    for entry in fs::read_dir(&folder).with_context(|| folder.clone())? {
+        // A descriptor may be closed between the listing and the reading.
+        told.extend(fs::read_to_string(entry?.path()));
+    }
+    Ok(told)
 }
 
 fn object(line: &str) -> Option<Object> {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::command;
 
-/// The ways to attach that this kernel has, by name. In a virtual machine of the
+/// The ways to attach that this kernel has, by name, the cheapest first. In a virtual machine of the
 /// matrix it must have all of them: otherwise a test that compares them shows nothing.
 pub fn ways() -> Result<Vec<String>> {
     let ways = ways_to("tcp_keepalive_timer", |way| way["works"] == true)?;
@@ -19,6 +19,12 @@ pub fn ways() -> Result<Vec<String>> {
         "only {ways:?} on a kernel of the matrix"
     );
     Ok(ways)
+}
+
+/// The way to attach that kaprobe takes.
+pub fn best_way() -> Result<String> {
+    let first = ways()?.into_iter().next();
+    first.context("the keepalive timer cannot be traced here")
 }
 
 /// The ways to a hook that work, but do not show everything on this kernel.

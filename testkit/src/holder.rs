@@ -5,7 +5,7 @@ use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -14,6 +14,8 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use rustix::process::{Signal, set_parent_process_death_signal};
+
+use crate::child::Killed;
 
 /// Says that a process is to hold what comes over its standard input.
 const ASKED: &str = "KAPROBE_TEST_HOLDER";
@@ -27,7 +29,7 @@ const FORK: u8 = b'f';
 /// with it.
 #[derive(Debug)]
 pub struct Holder {
-    child: Child,
+    child: Killed,
     over: UnixStream,
 }
 
@@ -39,7 +41,10 @@ impl Holder {
             .env(ASKED, "1")
             .stdin(Stdio::from(OwnedFd::from(there)))
             .spawn()?;
-        Ok(Self { child, over })
+        Ok(Self {
+            child: Killed(child),
+            over,
+        })
     }
 
     /// Its pid.
@@ -63,14 +68,6 @@ impl Holder {
         let mut number = [0; 4];
         self.over.read_exact(&mut number).context("it ended")?;
         Ok(u32::from_ne_bytes(number))
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        // Ended already or not: either way there is nothing left to do about it.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

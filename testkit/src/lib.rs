@@ -6,6 +6,8 @@
 
 pub mod bpf;
 pub mod cgroup;
+pub mod child;
+pub mod clock;
 pub mod command;
 pub mod cpu;
 pub mod doctor;

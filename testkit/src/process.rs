@@ -7,15 +7,17 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::{Path as FilePath, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 
+use crate::traffic::ends::{far_asks, near_asks};
 use crate::traffic::load::{Load, Member, allow_open_files};
 use crate::traffic::scenarios;
 use anyhow::{Context, Result, ensure};
-use kaprobe::traffic::pair::{Keepalive, Path};
+use kaprobe::traffic::pair::{Keepalive, Pair, Path};
 use kaprobe::traffic::script::{Scenario, ScriptedConnection};
 use serde::{Deserialize, Serialize};
 
+use crate::child::Killed;
 use crate::log::Connection;
 use crate::mounts;
 use crate::netns;
@@ -35,8 +37,29 @@ pub struct Part {
     pub cgroup: Option<PathBuf>,
     /// The scenarios it plays, by name, each over every kind of address.
     pub plays: Vec<String>,
-    /// How many idle connections it holds, from and to which address.
-    pub holds: Option<(IpAddr, u32)>,
+    /// The idle connections that it holds.
+    pub holds: Option<Held>,
+}
+
+/// Idle connections, with probes that are answered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Held {
+    /// The address that they are from and to.
+    pub address: IpAddr,
+    /// How many there are.
+    pub count: u32,
+    /// How many seconds each timer fires apart; as the sysctls say, where not given.
+    pub seconds: Option<u32>,
+}
+
+/// What the connections that a process holds can be made to do.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub enum Act {
+    /// Each end sends a byte.
+    Talk,
+    /// The timer of each end is set anew: to fire the keepalive time after the peer was
+    /// last heard (`tcp_sock_set_keepidle_locked`, net/ipv4/tcp.c).
+    Arm,
 }
 
 impl Part {
@@ -52,7 +75,7 @@ impl Part {
 
 /// What a process says once its sockets have their addresses.
 #[derive(Debug, Serialize, Deserialize)]
-struct Cast {
+struct Addresses {
     netns: u64,
     connections: Vec<(String, SocketAddr, SocketAddr)>,
 }
@@ -60,7 +83,7 @@ struct Cast {
 /// A process that plays a part. Killed when dropped.
 #[derive(Debug)]
 pub struct Process {
-    child: Child,
+    child: Killed,
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
     /// What it does.
@@ -82,19 +105,19 @@ impl Process {
         let mut stdout = BufReader::new(child.stdout.take().context("no stdout")?);
         let mut line = String::new();
         stdout.read_line(&mut line)?;
-        let cast: Cast = serde_json::from_str(&line)
+        let told: Addresses = serde_json::from_str(&line)
             .with_context(|| format!("process {:?} said {line:?}", part.comm))?;
-        let connections = cast
+        let connections = told
             .connections
             .into_iter()
-            .map(|(name, local, remote)| (name, (cast.netns, local, remote)))
+            .map(|(name, local, remote)| (name, (told.netns, local, remote)))
             .collect();
         Ok(Self {
             stdin: child.stdin.take(),
-            child,
+            child: Killed(child),
             stdout,
             part,
-            netns: cast.netns,
+            netns: told.netns,
             connections,
         })
     }
@@ -112,56 +135,45 @@ impl Process {
 
     /// Returns once it has played to the end. It still holds its sockets.
     pub fn played(&mut self) -> Result<()> {
+        self.says("played")
+    }
+
+    /// Has the connections that it holds do something; returns at once.
+    pub fn ask(&mut self, act: Act) -> Result<()> {
+        let stdin = self.stdin.as_mut().context("it was dismissed")?;
+        Ok(writeln!(stdin, "{}", serde_json::to_string(&act)?)?)
+    }
+
+    /// Returns once they have.
+    pub fn done(&mut self) -> Result<()> {
+        self.says("done")
+    }
+
+    fn says(&mut self, what: &str) -> Result<()> {
         let mut line = String::new();
         self.stdout.read_line(&mut line)?;
-        ensure!(
-            line == "played\n",
-            "process {:?} said {line:?}",
-            self.part.comm
-        );
+        let comm = &self.part.comm;
+        ensure!(line.trim_end() == what, "process {comm:?} said {line:?}");
         Ok(())
     }
 
-    /// Lets it drop its sockets and end, and waits for that.
-    pub fn dismiss(mut self) -> Result<()> {
+    /// Lets it drop its sockets and end; returns at once.
+    pub fn let_go(&mut self) {
         self.stdin = None;
+    }
+
+    /// The same, and waits for its end.
+    pub fn dismiss(mut self) -> Result<()> {
+        self.let_go();
         let status = self.child.wait()?;
         ensure!(status.success(), "process {:?}: {status}", self.part.comm);
         Ok(())
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Ended already or not: either way there is nothing left to do about it.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A `sleep` that knows nothing of what it has for its standard input. Killed when dropped.
-#[derive(Debug)]
-pub struct Sleeper(Child);
-
-impl Sleeper {
-    /// Starts it.
-    pub fn start(mut sleep: Command, stdin: OwnedFd) -> Result<Self> {
-        sleep.arg("1000").stdin(stdin);
-        Ok(Self(sleep.spawn()?))
-    }
-
-    /// Its pid.
-    pub fn pid(&self) -> u32 {
-        self.0.id()
-    }
-}
-
-impl Drop for Sleeper {
-    fn drop(&mut self) {
-        // Ended already or not: either way there is nothing left to do about it.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Starts a `sleep` that knows nothing of what it has for its standard input.
+pub fn sleeper(mut sleep: Command, stdin: OwnedFd) -> Result<Killed> {
+    Ok(Killed(sleep.arg("1000").stdin(stdin).spawn()?))
 }
 
 /// In a process that was given a part: plays it.
@@ -186,39 +198,66 @@ fn play(part: &str) -> Result<()> {
         mounts::enter_new()?;
         netns::enter_new()?;
     }
-    let mut actors = part
+    let mut scripted = part
         .plays
         .iter()
         .flat_map(|name| Path::ALL.map(|path| (name, path)))
         .map(|(name, path)| Ok(ScriptedConnection::new(scenario(name)?, path)?))
         .collect::<Result<Vec<_>>>()?;
-    let load = part.holds.map(hold).transpose()?;
+    let load = part.holds.as_ref().map(hold).transpose()?;
     let held = load.iter().flat_map(Load::pairs);
     let held = held.map(|pair| ("held".into(), pair.local, pair.remote));
-    let acted = actors
+    let played = scripted
         .iter()
-        .map(|actor| (actor.scenario.name.into(), actor.local, actor.remote));
-    let cast = Cast {
+        .map(|it| (it.scenario.name.into(), it.local, it.remote));
+    let told = Addresses {
         netns: netns::inode()?,
-        connections: acted.chain(held).collect(),
+        connections: played.chain(held).collect(),
     };
-    println!("{}", serde_json::to_string(&cast)?);
+    println!("{}", serde_json::to_string(&told)?);
     let mut lines = io::stdin().lines();
     lines.next().context("dismissed before it began")??;
-    play::play_out(&mut actors)?;
+    play::play_out(&mut scripted)?;
     println!("played");
     // Until dismissed.
-    lines.for_each(drop);
-    Ok(())
+    for line in lines {
+        let (act, held) = (serde_json::from_str(&line?)?, part.holds.as_ref());
+        let keepalive = held.context("it holds nothing")?.keepalive();
+        let mut pairs = load.iter().flat_map(Load::pairs);
+        pairs.try_for_each(|pair| act_on(pair, act, keepalive))?;
+        println!("done");
+    }
+    Ok(load.map_or(Ok(()), Load::end)?)
 }
 
-fn hold((address, count): (IpAddr, u32)) -> Result<Load> {
-    allow_open_files(count.into())?;
+fn act_on(pair: &Pair, act: Act, keepalive: Keepalive) -> io::Result<()> {
+    match act {
+        Act::Talk => {
+            pair.send()?;
+            pair.far_sends()
+        }
+        Act::Arm => {
+            near_asks(pair, keepalive)?;
+            far_asks(pair, keepalive)
+        }
+    }
+}
+
+impl Held {
+    fn keepalive(&self) -> Keepalive {
+        let every = |seconds| Keepalive::new(seconds, seconds, 9);
+        self.seconds.map_or(Keepalive::SYSCTL, every)
+    }
+}
+
+fn hold(held: &Held) -> Result<Load> {
+    allow_open_files(held.count.into())?;
     let member = Member {
-        keepalive: Keepalive::SYSCTL,
+        keepalive: held.keepalive(),
         answered: true,
     };
-    Ok(Load::open(Path::V4, address, (0..count).map(|_| member))?)
+    let members = (0..held.count).map(|_| member);
+    Ok(Load::open(Path::V4, held.address, members)?)
 }
 
 fn scenario(name: &str) -> Result<Scenario> {

@@ -5,10 +5,10 @@ use std::fs;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt as _;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Error, Result, ensure};
 use serde_json::Value;
 
-use crate::command;
+use crate::{command, schema};
 
 const SCHEMA: &str = include_str!("../../schema/kaprobe-sockets.schema.json");
 
@@ -27,18 +27,8 @@ pub fn take(arguments: &[&str]) -> Result<Vec<Value>> {
 
 /// Rows, each held to the schema.
 pub fn parse(lines: &str) -> Result<Vec<Value>> {
-    let schema = serde_json::from_str(SCHEMA)?;
-    let validator =
-        jsonschema::draft202012::new(&schema).map_err(|why| anyhow::anyhow!("{why}"))?;
-    let row = |line| {
-        let row: Value = serde_json::from_str(line)?;
-        let wrong: Vec<_> = validator
-            .iter_errors(&row)
-            .map(|it| it.to_string())
-            .collect();
-        ensure!(wrong.is_empty(), "{wrong:?} in {line}");
-        Ok(row)
-    };
+    let validator = schema::validator(SCHEMA).map_err(Error::msg)?;
+    let row = |line| schema::check(&validator, line).map_err(Error::msg);
     lines.lines().map(row).collect()
 }
 

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::fs;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
+use crate::clock::monotonic_ns;
 use crate::package::Root;
 
 /// By how much the times of two of them may differ: ticks of 10 ms, rounded, ms.
@@ -127,8 +127,7 @@ fn since(before: u64, mut seen: Sightings) -> Sightings {
 }
 
 fn now_ms() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
+    monotonic_ns() / 1_000_000
 }
 
 /// `get_tcp4_sock`, net/ipv4/tcp_ipv4.c.

@@ -3,12 +3,13 @@
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::mem;
-use std::process::{Child, ChildStdout, ExitStatus, Stdio};
+use std::process::{ChildStdout, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use tempfile::TempDir;
 
+use crate::child::Killed;
 use crate::command;
 use crate::doctor;
 use crate::log::Log;
@@ -29,7 +30,7 @@ enum Out {
 /// A kaprobe that is running. Killed when dropped.
 #[derive(Debug)]
 pub struct Kaprobe {
-    child: Child,
+    child: Killed,
     arguments: Vec<OsString>,
     out: Out,
     err: Option<JoinHandle<Result<String>>>,
@@ -80,7 +81,7 @@ impl Kaprobe {
         });
         Ok(Self {
             arguments: command.get_args().map(Into::into).collect(),
-            child,
+            child: Killed(child),
             out,
             err: Some(err),
             dir,
@@ -152,14 +153,6 @@ impl Kaprobe {
             Some(Ok(Ok(text))) => text,
             _ => "(nothing readable on stderr)".into(),
         }
-    }
-}
-
-impl Drop for Kaprobe {
-    fn drop(&mut self) {
-        // Ended already or not: either way there is nothing left to do about it.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -7,13 +7,14 @@ use std::io::{ErrorKind, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Error, Result, bail, ensure};
 use kaprobe::traffic::sockopt;
 use kaprobe_testkit::command;
 use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::ipvs::{self, Network};
 use kaprobe_testkit::netns;
 use kaprobe_testkit::package::Root;
+use kaprobe_testkit::schema;
 use kaprobe_testkit::snapshot::inode;
 use kaprobe_testkit::tracer::Kaprobe;
 use kaprobe_testkit::wait::{HANG, wait_until};
@@ -408,16 +409,8 @@ fn audit(arguments: &[&str]) -> Result<(Option<i32>, Vec<Told>)> {
 }
 
 fn check(line: &str) -> Result<Value> {
-    let schema = serde_json::from_str(SCHEMA)?;
-    let validator =
-        jsonschema::draft202012::new(&schema).map_err(|why| anyhow::anyhow!("{why}"))?;
-    let value: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
-    let wrong: Vec<_> = validator
-        .iter_errors(&value)
-        .map(|it| it.to_string())
-        .collect();
-    ensure!(wrong.is_empty(), "{wrong:?} in {line}");
-    Ok(value)
+    let validator = schema::validator(SCHEMA).map_err(Error::msg)?;
+    schema::check(&validator, line).map_err(Error::msg)
 }
 
 /// Does what is advised, word for word and in that order.

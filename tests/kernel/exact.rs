@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use kaprobe::traffic::pair::{Keepalive, Path};
+use kaprobe_testkit::clock::monotonic_ns;
 use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::netns::{self, Counters};
 use kaprobe_testkit::tracer::one_for_each_way;
@@ -94,7 +95,7 @@ pub fn counts_what_it_loses() -> Result<()> {
     for (_, kaprobe) in &kaprobes {
         kaprobe.signal(libc::SIGCONT)?;
     }
-    let (resumed, resumed_ns) = (Counters::read()?, monotonic_ns()?);
+    let (resumed, resumed_ns) = (Counters::read()?, monotonic_ns());
     wait_until("some more were sent", || {
         Ok(Counters::read()?.keepalive - resumed.keepalive > 200)
     })?;
@@ -125,10 +126,4 @@ pub fn counts_what_it_loses() -> Result<()> {
         ensure!(delivered_again, "{way}: it did not recover");
     }
     Ok(())
-}
-
-/// Now, on the clock of the records' `mono_ns`.
-pub fn monotonic_ns() -> Result<u64> {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    Ok(u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec)?)
 }

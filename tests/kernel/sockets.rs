@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use kaprobe_testkit::process::{Part, Process};
+use kaprobe_testkit::process::{Held, Part, Process};
 use kaprobe_testkit::snapshot::{self, by_inode, inode, parse};
 use kaprobe_testkit::unprivileged::Reachable;
 use kaprobe_testkit::{command, netns, timers};
@@ -182,7 +182,11 @@ pub fn are_all_there_in_little_memory() -> Result<()> {
     for n in 1..=processes {
         let mut holder = Process::start(Part {
             comm: "holder".into(),
-            holds: Some((Ipv4Addr::new(127, 0, n, 1).into(), each)),
+            holds: Some(Held {
+                address: Ipv4Addr::new(127, 0, n, 1).into(),
+                count: each,
+                seconds: None,
+            }),
             ..Part::default()
         })?;
         holder.go()?;

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use kaprobe_testkit::process::Sleeper;
+use kaprobe_testkit::process::sleeper;
 use kaprobe_testkit::unprivileged::{self, NOBODY, Reachable};
 use kaprobe_testkit::wait::wait_until;
 use kaprobe_testkit::{command, mounts, netns, snapshot};
@@ -166,12 +166,12 @@ pub fn say_what_proc_hides() -> Result<()> {
     let mut sleep = Command::new("sleep");
     sleep.uid(NOBODY).gid(NOBODY);
     let inode = snapshot::inode(&far)?;
-    let nobodys = Sleeper::start(sleep, OwnedFd::from(far))?;
+    let nobodys = sleeper(sleep, OwnedFd::from(far))?;
     mounts::enter_new()?;
     mount("proc", "/proc", "proc", MountFlags::empty(), c"hidepid=2")?;
 
     let copy = Reachable::make()?;
-    let own = json!([{ "pid": nobodys.pid(), "comm": "sleep", "fd": 0 }]);
+    let own = json!([{ "pid": nobodys.id(), "comm": "sleep", "fd": 0 }]);
     for (by, source, owners) in [
         (copy.by_nobody(), "sock_diag", own),
         (unprivileged::without_ptrace()?, "iter/tcp", json!([])),

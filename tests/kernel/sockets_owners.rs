@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use kaprobe::kernel::{SocketIterator, TracerConfig};
 use kaprobe::traffic::pair::deafen;
 use kaprobe_testkit::holder::{self, Holder};
-use kaprobe_testkit::process::Sleeper;
+use kaprobe_testkit::process::sleeper;
 use kaprobe_testkit::wait::wait_until;
 use kaprobe_testkit::{command, doctor, netns, snapshot, unprivileged};
 use procfs::process::{FDTarget, Process};
@@ -32,7 +32,7 @@ pub fn have_the_descriptors_that_proc_lists() -> Result<()> {
         .open(&path)?;
     let udp = UdpSocket::bind("127.0.0.1:0")?;
     let shared = TcpListener::bind("127.0.0.1:0")?;
-    let child = Sleeper::start(Command::new("sleep"), shared.try_clone()?.into())?;
+    let child = sleeper(Command::new("sleep"), shared.try_clone()?.into())?;
     let ours: [&dyn AsRawFd; 5] = [&bound, &again, &file, &udp, &shared];
     let ours = ours.map(|it| it.as_raw_fd().unsigned_abs());
     // Another test of this process opens and closes descriptors meanwhile.
@@ -50,7 +50,7 @@ pub fn have_the_descriptors_that_proc_lists() -> Result<()> {
         told.is_sorted_by_key(|&(pid, fd, _)| (pid, fd)),
         "not in order: {told:?}"
     );
-    for pid in [std::process::id(), child.pid()] {
+    for pid in [std::process::id(), child.id()] {
         let mut listed = Vec::new();
         for fd in Process::new(pid.cast_signed())?.fd()? {
             let fd = fd?;
@@ -99,8 +99,8 @@ pub fn are_all_told() -> Result<()> {
         vec![mine(&twice), mine(&again)],
     ));
     let (shared, _far) = connect()?;
-    let child = Sleeper::start(Command::new("sleep"), shared.try_clone()?.into())?;
-    let over_exec = vec![mine(&shared), (child.pid(), 0)];
+    let child = sleeper(Command::new("sleep"), shared.try_clone()?.into())?;
+    let over_exec = vec![mine(&shared), (child.id(), 0)];
     expected.push(("inherited over exec", port(&shared)?, over_exec));
 
     let mut holder = Holder::start()?;
