@@ -207,7 +207,7 @@ fn cells(key: &Key, group: &Group) -> [String; 7] {
     };
     let to = match key.place {
         Peers::Clients(port) => format!("clients of :{port}"),
-        Peers::Server(address, port) => endpoint(Some(address), Some(port)),
+        Peers::Server(address, port) => endpoint((address, port)),
     };
     let silence = match (group.silence_ms, key.why) {
         (Some(range), _) => span(range),

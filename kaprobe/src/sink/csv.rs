@@ -62,7 +62,7 @@ impl FieldVisitor<'_> for Fields<'_> {
         let line = &mut *self.line;
         line.push(',');
         match value {
-            Value::Time(time) => self.times.put(line, time),
+            Value::Time(time) => self.times.put(line, time.0),
             Value::Escaped(text) if is_plain(text.as_str()) => line.push_str(text.as_str()),
             other => {
                 if let Some(text) = put_plain(line, other) {

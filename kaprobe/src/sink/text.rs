@@ -161,12 +161,12 @@ impl Clock {
         let first_ns = *self.first_ns.get_or_insert(now_ns);
         match self.format {
             TimeFormat::Clock => {
-                let (second, ns) = self.of_day.of(record.time);
+                let (second, ns) = self.of_day.of(record.time.0);
                 line.push_str(second);
                 line.push('.');
                 digits::digits(line, ns / 1_000_000, 3);
             }
-            TimeFormat::Rfc3339 => self.moments.put(line, record.time),
+            TimeFormat::Rfc3339 => self.moments.put(line, record.time.0),
             TimeFormat::Unix => line.push_str(&seconds_of(record.time.0.into(), 9)),
             TimeFormat::Mono => line.push_str(&seconds_of(record.mono_ns.into(), 9)),
             TimeFormat::Relative => line.push_str(&seconds_of(now_ns - first_ns, 6)),
@@ -211,16 +211,16 @@ impl<W: Write> Text<W> {
             None => line.push_str(NOTHING),
         });
         columns.comm.put_word(line, record.process.comm.as_ref());
-        let local = (
-            record.endpoints.map(|it| it.laddr),
-            record.endpoints.map(|it| it.lport),
-        );
-        columns.local.put(line, |line| put_endpoint(line, local));
-        let remote = (
-            record.endpoints.map(|it| it.raddr),
-            record.endpoints.map(|it| it.rport),
-        );
-        columns.remote.put(line, |line| put_endpoint(line, remote));
+        let ends = [
+            (&mut columns.local, record.endpoints.map(|it| it.local())),
+            (&mut columns.remote, record.endpoints.map(|it| it.remote())),
+        ];
+        for (column, end) in ends {
+            column.put(line, |line| match end {
+                Some(end) => put_endpoint(line, end),
+                None => line.push_str(NOTHING),
+            });
+        }
     }
 }
 

@@ -187,12 +187,12 @@ const STANDARD: [Column; 11] = [
     Column {
         heading: "LADDR:LPORT",
         width: 21,
-        cell: |row| endpoint(Some(row.endpoints.laddr), Some(row.endpoints.lport)).into(),
+        cell: |row| endpoint(row.endpoints.local()).into(),
     },
     Column {
         heading: "RADDR:RPORT",
         width: 21,
-        cell: |row| endpoint(Some(row.endpoints.raddr), Some(row.endpoints.rport)).into(),
+        cell: |row| endpoint(row.endpoints.remote()).into(),
     },
     Column {
         heading: "TIMER",

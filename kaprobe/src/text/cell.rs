@@ -1,17 +1,14 @@
-//! What stands in a cell of a table.
+//! What a cell of a table holds.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 
 use crate::text::digits;
 
-/// What stands where there is nothing to tell.
+/// The cell of a value that does not apply, or is not known.
 pub const NOTHING: &str = "-";
-/// What stands where there is something, and it can't be seen.
+/// The cell of a value that there is, but kaprobe may not see.
 pub const UNSEEN: &str = "?";
-
-/// An address and a port, as far as they are known.
-pub type End = (Option<IpAddr>, Option<u16>);
 
 /// Escaped text as one word that is not empty.
 pub fn word(text: &str) -> Cow<'_, str> {
@@ -23,21 +20,21 @@ pub fn word(text: &str) -> Cow<'_, str> {
 }
 
 /// An address and a port, as people write them.
-pub fn endpoint(address: Option<IpAddr>, port: Option<u16>) -> String {
+pub fn endpoint(end: (IpAddr, u16)) -> String {
     let mut text = String::new();
-    put_endpoint(&mut text, (address, port));
+    put_endpoint(&mut text, end);
     text
 }
 
 /// Appends an address and a port.
-pub fn put_endpoint(line: &mut String, end: End) {
-    let (Some(address), Some(port)) = end else {
-        return line.push_str(NOTHING);
+pub fn put_endpoint(line: &mut String, (address, port): (IpAddr, u16)) {
+    let (open, close) = if address.is_ipv6() {
+        ("[", "]:")
+    } else {
+        ("", ":")
     };
-    if address.is_ipv6() {
-        line.push('[');
-    }
+    line.push_str(open);
     digits::address(line, address);
-    line.push_str(if address.is_ipv6() { "]:" } else { ":" });
+    line.push_str(close);
     digits::number(line, port);
 }

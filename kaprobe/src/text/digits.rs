@@ -1,12 +1,10 @@
-//! Numbers, addresses and moments as text, without what `Display` spends on widths and
+//! Numbers, addresses and times as text, without what `Display` spends on widths and
 //! signs: a line has some forty of them.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-
-use crate::model::time::WallTime;
 
 /// Appends a number.
 pub fn number(text: &mut String, number: impl itoa::Integer) {
@@ -40,8 +38,8 @@ pub fn address(text: &mut String, address: IpAddr) {
     }
 }
 
-/// Seconds as text. Most moments are of the same second as the one before; or an answer
-/// is told after the next probe, a second before that.
+/// Seconds of the wall clock as text, each made once. Most times are in the same second
+/// as the one before; or an answer is reported after the next probe, a second earlier.
 pub struct Seconds<F> {
     make: F,
     /// By the lowest bit of the second.
@@ -49,7 +47,7 @@ pub struct Seconds<F> {
 }
 
 impl<F: Fn(Timestamp) -> String> Seconds<F> {
-    /// Seconds as `make` has them.
+    /// Seconds as `make` writes them.
     pub fn new(make: F) -> Self {
         let text = |second| make(Timestamp::from_second(second).unwrap_or_default());
         Self {
@@ -58,21 +56,21 @@ impl<F: Fn(Timestamp) -> String> Seconds<F> {
         }
     }
 
-    /// The second of a moment, and the ns that have passed in it.
-    pub fn of(&mut self, time: WallTime) -> (&str, u32) {
+    /// The second of a time, ns since 1970, and the ns that have passed in it.
+    pub fn of(&mut self, ns: i64) -> (&str, u32) {
         const SECOND_NS: i64 = 1_000_000_000;
-        let second = time.0.div_euclid(SECOND_NS);
+        let second = ns.div_euclid(SECOND_NS);
         let (last, text) = &mut self.last[usize::from(second & 1 != 0)];
         if second != *last {
             *last = second;
             // It holds every i64 of nanoseconds.
             *text = (self.make)(Timestamp::from_second(second).unwrap_or_default());
         }
-        (text, time.0.rem_euclid(SECOND_NS) as u32)
+        (text, ns.rem_euclid(SECOND_NS) as u32)
     }
 }
 
-/// Moments in RFC 3339, as [`WallTime`] is displayed.
+/// Times in RFC 3339, in UTC, with nine digits after the second.
 pub struct Rfc3339(Seconds<fn(Timestamp) -> String>);
 
 impl Default for Rfc3339 {
@@ -82,9 +80,9 @@ impl Default for Rfc3339 {
 }
 
 impl Rfc3339 {
-    /// Appends a moment.
-    pub fn put(&mut self, text: &mut String, time: WallTime) {
-        let (second, ns) = self.0.of(time);
+    /// Appends a time, ns since 1970.
+    pub fn put(&mut self, text: &mut String, ns: i64) {
+        let (second, ns) = self.0.of(ns);
         text.push_str(second.trim_end_matches('Z'));
         text.push('.');
         digits(text, ns, 9);
@@ -110,10 +108,11 @@ mod tests {
             prop_assert_eq!(text(|to| number(to, n)), n.to_string());
             prop_assert_eq!(text(|to| digits(to, ns, 9)), format!("{ns:09}"));
             prop_assert_eq!(text(|to| address(to, it)), it.to_string());
-            let mut moments = Rfc3339::default();
+            let mut written = Rfc3339::default();
             for ns in times.into_iter().chain([0, -1, i64::MIN, i64::MAX]) {
-                let time = WallTime(ns);
-                prop_assert_eq!(text(|to| moments.put(to, time)), time.to_string());
+                let time = Timestamp::from_nanosecond(ns.into());
+                let displayed = time.map(|it| format!("{it:.9}")).unwrap_or_default();
+                prop_assert_eq!(text(|to| written.put(to, ns)), displayed);
             }
         }
     }

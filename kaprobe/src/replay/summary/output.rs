@@ -116,7 +116,7 @@ fn name(place: &Place<'_>) -> String {
     let remote = match (place.raddr, place.rport) {
         (None, _) => "all others".to_owned(),
         (Some(address), None) => format!("{address} (any port)"),
-        (address, port) => endpoint(address, port),
+        (Some(address), Some(port)) => endpoint((address, port)),
     };
     match place.host {
         Some(host) => format!("{host} > {remote}"),
