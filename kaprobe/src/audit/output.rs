@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use serde::Serialize;
-use unicode_width::UnicodeWidthStr as _;
 
 use crate::audit::assessment::Assessment;
 use crate::audit::group::{Group, Groups, Key, Peers};
@@ -14,8 +13,8 @@ use crate::model::named::Named as _;
 use crate::model::remedy::SetIn;
 use crate::sink::field_text;
 use crate::sink::options::Format;
-use crate::text::cell::{NOTHING, UNSEEN};
-use crate::text::cell::{endpoint, word};
+use crate::text::cell::{NOTHING, UNSEEN, endpoint, word};
+use crate::text::columns::{Column, end_line};
 use crate::text::histogram::{Bars, Histogram};
 use crate::text::units::Ms;
 use crate::timeout::middlebox::Answer;
@@ -154,19 +153,13 @@ fn text(groups: &Groups, timeouts: &Timeouts, heading: bool, bars: Bars) -> Stri
             "where the logs show an idle timeout, that is taken instead",
         );
     }
-    let mut rows = Vec::new();
-    if heading {
-        rows.push((HEADINGS.map(str::to_owned), None));
-    }
     let sorted = groups.sorted();
-    rows.extend(
-        sorted
-            .iter()
-            .map(|(key, group)| (cells(key, group), remedy(key, group))),
-    );
+    let rows = sorted
+        .iter()
+        .map(|(key, group)| (cells(key, group), remedy(key, group)));
     if !sorted.is_empty() {
         text.push('\n');
-        table(&mut text, &rows);
+        table(&mut text, heading, &rows.collect::<Vec<_>>());
     }
     picture(
         &mut text,
@@ -302,20 +295,29 @@ fn settings(key: &Key, group: &Group, set: &str, program: &str) -> String {
 }
 
 /// Cells in columns, each as wide as its widest; under a row what is to be done.
-fn table(text: &mut String, rows: &[([String; 7], Option<String>)]) {
-    let mut widths = [0; 7];
-    for (cells, _) in rows {
-        for (width, cell) in widths.iter_mut().zip(cells) {
-            *width = cell.width().max(*width);
+fn table(text: &mut String, heading: bool, rows: &[([String; 7], Option<String>)]) {
+    let mut columns = HEADINGS.map(|heading| Column::new(heading, 0).growing(usize::MAX));
+    if heading {
+        for column in &mut columns {
+            column.fit(column.heading);
         }
     }
-    for (cells, remedy) in rows {
-        let mut line = String::new();
-        for (cell, width) in cells.iter().zip(widths) {
-            line.push_str(cell);
-            line.extend(std::iter::repeat_n(' ', width - cell.width() + 1));
+    for (cells, _) in rows {
+        for (column, cell) in columns.iter_mut().zip(cells) {
+            column.fit(cell);
         }
-        push(text, line.trim_end());
+    }
+    if heading {
+        for column in &mut columns {
+            column.put_heading(text);
+        }
+        end_line(text);
+    }
+    for (cells, remedy) in rows {
+        for (column, cell) in columns.iter_mut().zip(cells) {
+            column.put(text, |text| text.push_str(cell));
+        }
+        end_line(text);
         if let Some(remedy) = remedy {
             push(text, &format!("    {remedy}"));
         }

@@ -10,6 +10,7 @@ use crate::model::record::{EventName, Record};
 use crate::model::time::WallTime;
 use crate::model::values::Cause;
 use crate::model::values::{Direction, Errno};
+use crate::text::units::Tenths;
 use crate::text::wrap::wrapped;
 
 /// How wide the story is.
@@ -100,7 +101,8 @@ impl Narrator {
 
     fn paragraph(&self, record: &Record, letter: char, words: &str) -> String {
         let ms = record.time.0.saturating_sub(self.started.0) / 1_000_000;
-        let head = format!("{:>6}  {letter}  ", seconds(ms.unsigned_abs()));
+        let at = Tenths(ms.unsigned_abs()).to_string();
+        let head = format!("{at:>6}  {letter}  ");
         wrapped(&head, words, WIDTH)
     }
 }
@@ -133,8 +135,8 @@ fn words(record: &Record) -> (String, String) {
         EventName::Early => (
             format!(
                 "asks nothing: the peer was heard {} ago, looks again in {}",
-                seconds(record.ages.idle_ms.unwrap_or_default()),
-                seconds(record.next_ms.unwrap_or_default())
+                Tenths(record.ages.idle_ms.unwrap_or_default()),
+                Tenths(record.next_ms.unwrap_or_default())
             ),
             "Traffic is as good as an answer.".into(),
         ),
@@ -154,7 +156,7 @@ fn verdict(record: &Record) -> String {
 fn probe(record: &Record) -> (String, String) {
     let n = record.probe.unwrap_or_default();
     let of = record.settings.keepalive_probes.unwrap_or_default();
-    let idle = seconds(record.ages.idle_ms.unwrap_or_default());
+    let idle = Tenths(record.ages.idle_ms.unwrap_or_default());
     if n > 1 {
         return (
             format!("probe {n} of {of}: no answer for {idle}, asks again"),
@@ -170,7 +172,7 @@ fn probe(record: &Record) -> (String, String) {
 fn answered(record: &Record) -> (String, String) {
     let what = match record.answered_after_ms {
         None | Some(0) => "answered at once".into(),
-        Some(ms) => format!("answered within {}", seconds(ms)),
+        Some(ms) => format!("answered within {}", Tenths(ms)),
     };
     let why = "The peer's kernel replied; no application noticed. (Told late: it shows only \
                when the timer fires again.)";
@@ -186,11 +188,11 @@ fn segments(record: &Record) -> String {
 }
 
 fn timeout(record: &Record) -> (String, String) {
-    let idle = seconds(record.ages.idle_ms.unwrap_or_default());
+    let idle = Tenths(record.ages.idle_ms.unwrap_or_default());
     let why = match record.cause {
         Some(Cause::UserTimeout) => format!(
             "gives up after {idle}: TCP_USER_TIMEOUT of {} has passed",
-            seconds(record.settings.user_timeout_ms.unwrap_or_default().into())
+            Tenths(record.settings.user_timeout_ms.unwrap_or_default().into())
         ),
         Some(Cause::ProbeCount) | None => format!(
             "gives up after {idle}: {} probes, no answer",
@@ -236,15 +238,6 @@ fn tally(seen: &BTreeMap<EventName, u32>) -> String {
         .iter()
         .map(|(event, n)| format!("{n}× {}", event.name()));
     each.collect::<Vec<_>>().join(", ")
-}
-
-/// Seconds with a digit after the point; below that, ms.
-fn seconds(ms: u64) -> String {
-    if ms < 100 {
-        return format!("{ms}ms");
-    }
-    let tenths = (ms + 50) / 100;
-    format!("{}.{}s", tenths / 10, tenths % 10)
 }
 
 #[cfg(test)]

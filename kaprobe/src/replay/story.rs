@@ -13,6 +13,7 @@ use crate::lru::LruMap;
 use crate::model::record::{EventName, Record};
 use crate::model::values::{Evidence, VerdictName};
 use crate::text::escape::Escaped;
+use crate::text::units::seconds_of;
 
 /// How many connections are kept in mind.
 const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(16_384).expect("it is not zero");
@@ -129,7 +130,7 @@ impl Part {
 
     fn told(&self) -> String {
         let Self { host, idle_ms, .. } = self;
-        let idle = format!("{}.{} s", idle_ms / 1_000, idle_ms % 1_000 / 100);
+        let idle = format!("{} s", seconds_of(i128::from(*idle_ms) * 1_000_000, 1));
         match self.verdict {
             VerdictName::IdleEviction => {
                 format!("{host} sent after {idle} of silence and was reset")

@@ -5,29 +5,23 @@
 //! Columns grow with what they hold, so that short addresses leave the line within 80
 //! columns. Every field is one word: a space in a command is written `\x20`.
 
-use crate::text::cell::NOTHING;
-use crate::text::cell::put_endpoint;
-use crate::text::cell::word;
-use crate::text::units::Ms;
-use crate::text::units::Put;
-use crate::text::units::Shown;
-use crate::text::units::Us;
-use crate::text::units::seconds_of;
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use unicode_width::UnicodeWidthStr as _;
 
 use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
 use crate::model::values::{Direction, Errno};
 use crate::sink::options::{TextStyle, TimeFormat};
 use crate::sink::{Head, Sink};
+use crate::text::cell::{NOTHING, put_endpoint, word};
+use crate::text::columns::Column;
 use crate::text::digits::{self, Rfc3339, Seconds};
 use crate::text::escape::Escaped;
+use crate::text::units::{Ms, Put, Shown, Us, seconds_of};
 
 pub(super) struct Text<W> {
     out: W,
@@ -40,9 +34,6 @@ pub(super) struct Text<W> {
     line: String,
 }
 
-/// What is appended of padding at once: as much as the columns of today need.
-const SPACES: &str = "                                                                ";
-
 /// The columns before the event.
 struct Columns {
     time: Column,
@@ -51,58 +42,6 @@ struct Columns {
     comm: Column,
     local: Column,
     remote: Column,
-}
-
-/// A column, padded to the widest it has held.
-struct Column {
-    heading: &'static str,
-    width: usize,
-    /// Wider than this it does not grow: what is wider stands out of line alone.
-    most: usize,
-}
-
-impl Column {
-    const fn new(heading: &'static str, width: usize, most: usize) -> Self {
-        Self {
-            heading,
-            width,
-            most,
-        }
-    }
-
-    /// Appends what `write` does, padding, and the space before the next column.
-    fn put(&mut self, line: &mut String, write: impl FnOnce(&mut String)) {
-        let start = line.len();
-        write(line);
-        let text = &line[start..];
-        let width = if text.is_ascii() {
-            text.len()
-        } else {
-            text.width()
-        };
-        if width <= self.most {
-            self.width = self.width.max(width);
-        }
-        let mut padding = self.width.saturating_sub(width) + 1;
-        while padding > 0 {
-            let spaces = &SPACES[..padding.min(SPACES.len())];
-            line.push_str(spaces);
-            padding -= spaces.len();
-        }
-    }
-
-    fn put_heading(&mut self, line: &mut String) {
-        let heading = self.heading;
-        self.put(line, |line| line.push_str(heading));
-    }
-
-    /// Appends a text as one word, or what stands for none.
-    fn put_word(&mut self, line: &mut String, text: Option<&Escaped>) {
-        self.put(line, |line| match text {
-            Some(text) => line.push_str(&word(text.as_str())),
-            None => line.push_str(NOTHING),
-        });
-    }
 }
 
 impl Columns {
@@ -118,12 +57,12 @@ impl Columns {
             TimeFormat::Relative => 10,
         };
         Self {
-            time: Column::new("TIME", time, 30),
-            host: Column::new("HOST", 8, 20),
-            pid: Column::new("PID", 6, 10),
-            comm: Column::new("COMM", 8, 15),
-            local: Column::new("LADDR:LPORT", width, most),
-            remote: Column::new("RADDR:RPORT", width, most),
+            time: Column::new("TIME", time).growing(30),
+            host: Column::new("HOST", 8).growing(20),
+            pid: Column::new("PID", 6).growing(10),
+            comm: Column::new("COMM", 8).growing(15),
+            local: Column::new("LADDR:LPORT", width).growing(most),
+            remote: Column::new("RADDR:RPORT", width).growing(most),
         }
     }
 }
@@ -204,13 +143,18 @@ impl<W: Write> Text<W> {
             .time
             .put(line, |line| clock.put(line, record, hosts));
         if hosts {
-            columns.host.put_word(line, record.host.as_ref());
+            columns
+                .host
+                .put(line, |line| put_word(line, record.host.as_ref()));
         }
-        columns.pid.put(line, |line| match record.process.pid {
+        let process = &record.process;
+        columns.pid.put(line, |line| match process.pid {
             Some(pid) => digits::number(line, pid),
             None => line.push_str(NOTHING),
         });
-        columns.comm.put_word(line, record.process.comm.as_ref());
+        columns
+            .comm
+            .put(line, |line| put_word(line, process.comm.as_ref()));
         let ends = [
             (&mut columns.local, record.endpoints.map(|it| it.local())),
             (&mut columns.remote, record.endpoints.map(|it| it.remote())),
@@ -221,6 +165,14 @@ impl<W: Write> Text<W> {
                 None => line.push_str(NOTHING),
             });
         }
+    }
+}
+
+/// Appends a text as one word, or what stands for none.
+fn put_word(line: &mut String, text: Option<&Escaped>) {
+    match text {
+        Some(text) => line.push_str(&word(text.as_str())),
+        None => line.push_str(NOTHING),
     }
 }
 
@@ -494,18 +446,4 @@ const GRAIN_MS: u64 = 10;
 /// The kernel's name of a reason, less what all of them start with.
 fn reset_reason(name: &str) -> &str {
     name.strip_prefix("SK_RST_REASON_").unwrap_or(name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn padding_is_as_wide_as_the_column() {
-        for width in [0, 1, 47, 63, 64, 65, 200] {
-            let mut line = String::new();
-            Column::new("", width, width).put(&mut line, |line| line.push('a'));
-            assert_eq!(line, format!("{:width$} ", "a"));
-        }
-    }
 }

@@ -1,24 +1,22 @@
 //! Rows as text, JSON lines and CSV, under the same names.
 
-use crate::model::field::Fields as _;
-use crate::text::cell::NOTHING;
-use crate::text::cell::UNSEEN;
-use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write};
 
 use terminal_size::{Height, Width, terminal_size};
-use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+use unicode_width::UnicodeWidthChar as _;
 
+use crate::model::field::Fields as _;
 use crate::model::named::Named as _;
 use crate::model::row::{Row, Source, Timer};
-use crate::model::values::State;
+use crate::model::values::{Origin, State};
 use crate::sink::field_text;
 use crate::sink::options::Format;
 use crate::sockets::plan::SocketsPlan;
 use crate::sockets::snapshot::Notes;
-use crate::text::cell::{endpoint, word};
-use crate::text::units::Ms;
+use crate::text::cell::{NOTHING, UNSEEN, put_endpoint, word};
+use crate::text::columns::{Column, end_line};
+use crate::text::escape::{self, Escaped};
+use crate::text::units::{Ms, Put};
 
 /// Somewhere to write to, in one of the formats.
 pub(super) struct Output<W: Write> {
@@ -40,7 +38,11 @@ impl<W: Write> Output<W> {
         match self.format {
             Format::Json => Ok(()),
             Format::Csv => writeln!(self.out, "{}", Row::NAMES.join(",")),
-            Format::Text => writeln!(self.out, "{}", self.columns.heading()),
+            Format::Text => {
+                let mut line = String::new();
+                self.columns.put_heading(&mut line);
+                self.out.write_all(line.as_bytes())
+            }
         }
     }
 
@@ -51,7 +53,11 @@ impl<W: Write> Output<W> {
 
     fn row(&mut self, row: &Row) -> io::Result<()> {
         match self.format {
-            Format::Text => writeln!(self.out, "{}", self.columns.line(row)),
+            Format::Text => {
+                let mut line = String::new();
+                self.columns.put(&mut line, row);
+                self.out.write_all(line.as_bytes())
+            }
             Format::Json => {
                 serde_json::to_writer(&mut self.out, row)?;
                 self.out.write_all(b"\n")
@@ -114,17 +120,17 @@ impl Picture {
 
     /// Draws these sockets of so many.
     pub(super) fn draw(&mut self, rows: &[Row], count: usize, notes: &Notes) -> io::Result<()> {
+        let mut lines = String::new();
         if self.heading {
-            let heading = self.columns.heading();
-            self.line(&heading)?;
+            self.columns.put_heading(&mut lines);
         }
         for row in rows {
-            let line = self.columns.line(row);
-            self.line(&line)?;
+            self.columns.put(&mut lines, row);
         }
+        lines.lines().try_for_each(|line| self.line(line))?;
         let notes = match notes.told.len() {
             0 => String::new(),
-            _ => format!("; {}", crate::text::escape::message(&notes.told.join("; "))),
+            _ => format!("; {}", escape::message(&notes.told.join("; "))),
         };
         self.line(&format!("{} of {count} sockets{notes}", rows.len()))?;
         self.text.write_all(END)
@@ -149,105 +155,57 @@ impl Picture {
     }
 }
 
-/// The columns of text: what heads each, how wide it is at least, what it shows.
-pub(super) struct Columns(Vec<Column>);
+/// The columns of text.
+pub(super) struct Columns(Vec<RowColumn>);
 
-struct Column {
-    heading: &'static str,
-    width: usize,
-    cell: fn(&Row) -> Cow<'_, str>,
+/// A column, and what appends its cell.
+#[derive(Clone, Copy)]
+struct RowColumn {
+    column: Column,
+    put: fn(&mut String, &Row),
 }
 
-const STANDARD: [Column; 11] = [
-    Column {
-        heading: "STATE",
-        width: 11,
-        cell: |row| row.state.name().into(),
-    },
-    Column {
-        heading: "RECVQ",
-        width: 5,
-        cell: |row| row.recvq.to_string().into(),
-    },
-    Column {
-        heading: "SENDQ",
-        width: 5,
-        cell: |row| row.sendq.to_string().into(),
-    },
-    Column {
-        heading: "PID",
-        width: 7,
-        cell: |row| held(row, row.process.pid),
-    },
-    Column {
-        heading: "COMM",
-        width: 12,
-        cell: |row| comm(row),
-    },
-    Column {
-        heading: "LADDR:LPORT",
-        width: 21,
-        cell: |row| endpoint(row.endpoints.local()).into(),
-    },
-    Column {
-        heading: "RADDR:RPORT",
-        width: 21,
-        cell: |row| endpoint(row.endpoints.remote()).into(),
-    },
-    Column {
-        heading: "TIMER",
-        width: 18,
-        cell: |row| timer(row).into(),
-    },
-    Column {
-        heading: "KEEPALIVE",
-        width: 20,
-        cell: |row| keepalive(row).into(),
-    },
-    Column {
-        heading: "IDLE",
-        width: 7,
-        cell: |row| ms(row.ages.idle_ms),
-    },
-    Column {
-        heading: "DEAD-IN",
-        width: 7,
-        cell: |row| dead(row),
-    },
+const fn column(heading: &'static str, width: usize, put: fn(&mut String, &Row)) -> RowColumn {
+    RowColumn {
+        column: Column::new(heading, width),
+        put,
+    }
+}
+
+const STANDARD: [RowColumn; 11] = [
+    column("STATE", 11, |line, row| line.push_str(row.state.name())),
+    column("RECVQ", 5, |line, row| row.recvq.put(line)),
+    column("SENDQ", 5, |line, row| row.sendq.put(line)),
+    column("PID", 7, |line, row| put_held(line, row, row.process.pid)),
+    column("COMM", 12, put_comm),
+    column("LADDR:LPORT", 21, |line, row| {
+        put_endpoint(line, row.endpoints.local())
+    }),
+    column("RADDR:RPORT", 21, |line, row| {
+        put_endpoint(line, row.endpoints.remote())
+    }),
+    column("TIMER", 18, put_timer),
+    column("KEEPALIVE", 20, put_keepalive),
+    column("IDLE", 7, |line, row| {
+        put_some(line, row.ages.idle_ms.map(Ms))
+    }),
+    column("DEAD-IN", 7, put_dead_in),
 ];
 
-const NETNS: Column = Column {
-    heading: "NETNS",
-    width: 12,
-    cell: netns,
-};
+const NETNS: RowColumn = column("NETNS", 12, put_netns);
 
-const MORE: [Column; 5] = [
-    Column {
-        heading: "LASTRCV",
-        width: 7,
-        cell: |row| ms(row.ages.lastrcv_ms),
-    },
-    Column {
-        heading: "LASTACK",
-        width: 7,
-        cell: |row| ms(row.ages.lastack_ms),
-    },
-    Column {
-        heading: "LASTSND",
-        width: 7,
-        cell: |row| ms(row.ages.lastsnd_ms),
-    },
-    Column {
-        heading: "UID",
-        width: 5,
-        cell: |row| number(row.identity.uid.map(u64::from)),
-    },
-    Column {
-        heading: "CGROUP",
-        width: 0,
-        cell: cgroup,
-    },
+const MORE: [RowColumn; 5] = [
+    column("LASTRCV", 7, |line, row| {
+        put_some(line, row.ages.lastrcv_ms.map(Ms))
+    }),
+    column("LASTACK", 7, |line, row| {
+        put_some(line, row.ages.lastack_ms.map(Ms))
+    }),
+    column("LASTSND", 7, |line, row| {
+        put_some(line, row.ages.lastsnd_ms.map(Ms))
+    }),
+    column("UID", 5, |line, row| put_some(line, row.identity.uid)),
+    column("CGROUP", 0, put_cgroup),
 ];
 
 impl Columns {
@@ -263,69 +221,73 @@ impl Columns {
         Self(columns)
     }
 
-    fn heading(&self) -> String {
-        self.join(|column| column.heading.into())
-    }
-
-    fn line(&self, row: &Row) -> String {
-        self.join(|column| (column.cell)(row))
-    }
-
-    fn join<'a>(&self, cell: impl Fn(&Column) -> Cow<'a, str>) -> String {
-        let mut line = String::with_capacity(160);
-        for column in &self.0 {
-            let cell = cell(column);
-            let padding = column.width.saturating_sub(cell.width()) + 1;
-            line.push_str(&cell);
-            line.extend(std::iter::repeat_n(' ', padding));
+    /// Appends the heading, as a line.
+    fn put_heading(&mut self, text: &mut String) {
+        for it in &mut self.0 {
+            it.column.put_heading(text);
         }
-        line.truncate(line.trim_end().len());
-        line
+        end_line(text);
+    }
+
+    /// Appends a row, as a line.
+    fn put(&mut self, text: &mut String, row: &Row) {
+        for it in &mut self.0 {
+            it.column.put(text, |line| (it.put)(line, row));
+        }
+        end_line(text);
     }
 }
 
-fn ms(ms: Option<u64>) -> Cow<'static, str> {
-    ms.map_or(NOTHING.into(), |ms| Ms(ms).to_string().into())
+/// Appends a value, or what stands for none.
+fn put_some(line: &mut String, value: Option<impl Put>) {
+    match value {
+        Some(value) => value.put(line),
+        None => line.push_str(NOTHING),
+    }
 }
 
-fn number(number: Option<u64>) -> Cow<'static, str> {
-    number.map_or(NOTHING.into(), |it| it.to_string().into())
+/// Appends a name as one word; where there is none, a number.
+fn put_name(line: &mut String, name: Option<&Escaped>, number: Option<u64>) {
+    match name {
+        Some(name) => line.push_str(&word(name.as_str())),
+        None => put_some(line, number),
+    }
 }
 
-/// What is known of whoever holds the socket.
-fn held(row: &Row, pid: Option<u32>) -> Cow<'static, str> {
+/// Appends what is known of the process that holds the socket.
+fn put_held(line: &mut String, row: &Row, pid: Option<u32>) {
     if row.is_ownerless() {
-        return UNSEEN.into();
+        line.push_str(UNSEEN);
+    } else {
+        put_some(line, pid);
     }
-    number(pid.map(u64::from))
 }
 
-fn comm(row: &Row) -> Cow<'_, str> {
+fn put_comm(line: &mut String, row: &Row) {
     match &row.process.comm {
-        Some(comm) => word(comm.as_str()),
-        None => held(row, None),
+        Some(comm) => line.push_str(&word(comm.as_str())),
+        None => put_held(line, row, None),
     }
 }
 
-fn dead(row: &Row) -> Cow<'static, str> {
+fn put_dead_in(line: &mut String, row: &Row) {
     if row.source == Source::SockDiag && row.settings.keepalive != Some(false) && is_open(row) {
-        return UNSEEN.into();
-    }
-    ms(row.dead_in_ms)
-}
-
-fn netns(row: &Row) -> Cow<'_, str> {
-    match &row.netns_name {
-        Some(name) => word(name.as_str()),
-        None => row.endpoints.netns.to_string().into(),
+        line.push_str(UNSEEN);
+    } else {
+        put_some(line, row.dead_in_ms.map(Ms));
     }
 }
 
-fn cgroup(row: &Row) -> Cow<'_, str> {
-    match &row.cgroup_path {
-        Some(path) => word(path.as_str()),
-        None => number(row.identity.cgroup),
-    }
+fn put_netns(line: &mut String, row: &Row) {
+    put_name(
+        line,
+        row.netns_name.as_ref(),
+        Some(row.endpoints.netns.into()),
+    );
+}
+
+fn put_cgroup(line: &mut String, row: &Row) {
+    put_name(line, row.cgroup_path.as_ref(), row.identity.cgroup);
 }
 
 /// Whether keepalive has something to watch.
@@ -336,65 +298,68 @@ fn is_open(row: &Row) -> bool {
     )
 }
 
-/// As `netstat -o`: the timer, and how long it has; then retransmits and probes.
-fn timer(row: &Row) -> String {
-    match (row.timer, row.timer_ms) {
-        (Timer::Off, _) | (_, None) => row.timer.name().to_owned(),
-        (timer, Some(left)) => format!(
-            "{} {} {}/{}",
-            timer.name(),
-            Ms(left),
-            row.retransmits.unwrap_or(0),
-            row.probes_out.unwrap_or(0)
-        ),
+/// Appends the timer and how long it has, as `netstat -o` does; then retransmits and
+/// probes.
+fn put_timer(line: &mut String, row: &Row) {
+    line.push_str(row.timer.name());
+    if row.timer == Timer::Off {
+        return;
+    }
+    if let Some(left) = row.timer_ms {
+        line.push(' ');
+        Ms(left).put(line);
+        line.push(' ');
+        row.retransmits.unwrap_or(0).put(line);
+        line.push('/');
+        row.probes_out.unwrap_or(0).put(line);
     }
 }
 
-/// The settings in force; those that the socket has set itself carry a star.
-fn keepalive(row: &Row) -> String {
-    use crate::model::values::Origin;
-    let star = |from: Option<Origin>| {
-        if from == Some(Origin::Socket) {
-            "*"
-        } else {
-            ""
+/// Appends the settings in force. A star marks one that the socket has set itself.
+fn put_keepalive(line: &mut String, row: &Row) {
+    let set = &row.settings;
+    match set.keepalive {
+        Some(true) if row.source == Source::SockDiag => {
+            line.push_str("on ");
+            line.push_str(UNSEEN);
         }
-    };
-    match row.settings.keepalive {
-        Some(true) if row.source == Source::SockDiag => format!("on {UNSEEN}"),
-        None if row.source == Source::SockDiag && row.identity.uid.is_some() => UNSEEN.to_owned(),
-        None => NOTHING.to_owned(),
-        Some(false) => "off".to_owned(),
+        None if row.source == Source::SockDiag && row.identity.uid.is_some() => {
+            line.push_str(UNSEEN);
+        }
+        None => line.push_str(NOTHING),
+        Some(false) => line.push_str("off"),
         Some(true) => {
-            let mut text = format!(
-                "{}{}/{}{}/{}{}",
-                Ms(row.settings.keepalive_time_ms.unwrap_or(0)),
-                star(row.settings.keepalive_time_from),
-                Ms(row.settings.keepalive_intvl_ms.unwrap_or(0)),
-                star(row.settings.keepalive_intvl_from),
-                row.settings.keepalive_probes.unwrap_or(0),
-                star(row.settings.keepalive_probes_from),
-            );
-            if let Some(timeout) = row.settings.user_timeout_ms {
-                // Writing to a String cannot fail.
-                let _ = write!(text, " ut {}", Ms(timeout.into()));
+            let star = |line: &mut String, from| {
+                if from == Some(Origin::Socket) {
+                    line.push('*');
+                }
+            };
+            Ms(set.keepalive_time_ms.unwrap_or(0)).put(line);
+            star(line, set.keepalive_time_from);
+            line.push('/');
+            Ms(set.keepalive_intvl_ms.unwrap_or(0)).put(line);
+            star(line, set.keepalive_intvl_from);
+            line.push('/');
+            set.keepalive_probes.unwrap_or(0).put(line);
+            star(line, set.keepalive_probes_from);
+            if let Some(timeout) = set.user_timeout_ms {
+                line.push_str(" ut ");
+                Ms(timeout.into()).put(line);
             }
-            text
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::sample::with;
     use std::net::IpAddr;
 
     use insta::assert_snapshot;
+    use unicode_width::UnicodeWidthStr as _;
 
     use super::*;
     use crate::model::socket::Endpoints;
-    use crate::sample::golden;
-    use crate::text::escape::Escaped;
+    use crate::sample::{golden, with};
 
     fn row(comm: &str) -> Row {
         let here = IpAddr::from([127, 0, 0, 1]);

@@ -1,6 +1,7 @@
 //! Text for people: escaped, in units, in columns, wrapped, drawn.
 
 pub mod cell;
+pub mod columns;
 pub mod digits;
 pub mod escape;
 pub mod histogram;

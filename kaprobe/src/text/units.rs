@@ -1,13 +1,13 @@
-//! Times and sizes, as people read them.
+//! Spans of time, as people read them.
 
 use std::fmt::Write as _;
 use std::fmt::{self, Display};
 
 use crate::text::digits;
 
-/// What can be appended to a line, without what `Display` spends on the way.
+/// A value that is appended to a line without what `Display` spends on the way.
 pub trait Put {
-    /// Appends it.
+    /// Appends the value.
     fn put(&self, line: &mut String);
 }
 
@@ -29,7 +29,7 @@ impl Put for u64 {
     }
 }
 
-/// What is told too seldom for that.
+/// A value that is appended by its `Display`: one that few lines have.
 pub struct Shown<T>(pub T);
 
 impl<T: Display> Put for Shown<T> {
@@ -39,14 +39,16 @@ impl<T: Display> Put for Shown<T> {
     }
 }
 
-/// A time span for people: `40ms`, `3s`, `5.1s`, `7200s`. Whole seconds from 100 s on.
+/// A span of ms: `40ms`, `3s`, `5.1s`, `7200s`. Whole seconds from 100 s on. In prose,
+/// as `{:#}`, a space stands before the unit: `40 ms`, `5.1 s`.
 pub struct Ms(pub u64);
 
-impl Put for Ms {
-    fn put(&self, line: &mut String) {
+impl Ms {
+    fn put_with(&self, line: &mut String, space: &str) {
         let Self(ms) = *self;
         if ms < 1_000 {
             digits::number(line, ms);
+            line.push_str(space);
             return line.push_str("ms");
         }
         digits::number(line, ms / 1_000);
@@ -54,19 +56,39 @@ impl Put for Ms {
             line.push('.');
             digits::number(line, ms % 1_000 / 100);
         }
+        line.push_str(space);
         line.push('s');
+    }
+}
+
+impl Put for Ms {
+    fn put(&self, line: &mut String) {
+        self.put_with(line, "");
     }
 }
 
 impl Display for Ms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = String::new();
-        self.put(&mut text);
+        self.put_with(&mut text, if f.alternate() { " " } else { "" });
         f.write_str(&text)
     }
 }
 
-/// A duration of microseconds, for people.
+/// A span of ms to the nearest tenth of a second: `0.5s`, `12.0s`; below 100 ms, `40ms`.
+pub struct Tenths(pub u64);
+
+impl Display for Tenths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(ms) = *self;
+        if ms < 100 {
+            return Ms(ms).fmt(f);
+        }
+        write!(f, "{}s", seconds_of((i128::from(ms) + 50) * 1_000_000, 1))
+    }
+}
+
+/// A span of us: `431us`, `1.5ms`, `3s`.
 pub struct Us(pub u64);
 
 impl Put for Us {
@@ -88,7 +110,7 @@ impl Put for Us {
     }
 }
 
-/// Nanoseconds as seconds, with so many digits after the point.
+/// Nanoseconds as seconds, cut off after so many digits of the fraction.
 pub fn seconds_of(ns: i128, digits: usize) -> String {
     let sign = if ns < 0 { "-" } else { "" };
     let (seconds, rest) = (
@@ -97,4 +119,40 @@ pub fn seconds_of(ns: i128, digits: usize) -> String {
     );
     let fraction = format!("{rest:09}");
     format!("{sign}{seconds}.{}", &fraction[..digits.min(9)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_short() {
+        for (ms, short, prose, tenths) in [
+            (0, "0ms", "0 ms", "0ms"),
+            (99, "99ms", "99 ms", "99ms"),
+            (950, "950ms", "950 ms", "1.0s"),
+            (1_000, "1s", "1 s", "1.0s"),
+            (3_004, "3.0s", "3.0 s", "3.0s"),
+            (5_190, "5.1s", "5.1 s", "5.2s"),
+            (99_999, "99.9s", "99.9 s", "100.0s"),
+            (100_500, "100s", "100 s", "100.5s"),
+            (350_000, "350s", "350 s", "350.0s"),
+        ] {
+            assert_eq!(Ms(ms).to_string(), short);
+            assert_eq!(format!("{:#}", Ms(ms)), prose);
+            assert_eq!(Tenths(ms).to_string(), tenths);
+        }
+        for (us, text) in [(999, "999us"), (1_500, "1.5ms"), (3_000_000, "3s")] {
+            let mut line = String::new();
+            Us(us).put(&mut line);
+            assert_eq!(line, text);
+        }
+        for (ns, digits, text) in [
+            (12_960_000_000, 1, "12.9"),
+            (-1_500_000_000, 6, "-1.500000"),
+            (7, 9, "0.000000007"),
+        ] {
+            assert_eq!(seconds_of(ns, digits), text);
+        }
+    }
 }

@@ -10,6 +10,8 @@ use crate::model::record::EventName;
 use crate::model::values::{LearnedOf, VerdictName};
 use crate::replay::summary::{Place, Row, Summary, Timeout, Totals, Verdict};
 use crate::text::cell::endpoint;
+use crate::text::columns::{Column, end_line};
+use crate::text::digits;
 use crate::text::escape::Escaped;
 use crate::text::histogram::{Bars, Histogram};
 use crate::text::units::Ms;
@@ -17,8 +19,24 @@ use crate::text::wrap::wrapped;
 
 /// How wide the text is.
 const WIDTH: usize = 80;
-/// How wide its first column is.
-const REMOTE: usize = 26;
+/// The columns: of the endpoint, of its connections, of each event of [`COUNTED`].
+const COLUMNS: [Column; 7] = [
+    Column::new("REMOTE", 26),
+    Column::new("CONNS", 8).right(),
+    Column::new("PROBES", 8).right(),
+    Column::new("ANSWERED", 8).right(),
+    Column::new("TIMEOUTS", 8).right(),
+    Column::new("RST-SENT", 8).right(),
+    Column::new("RST-RCVD", 8).right(),
+];
+/// The events that have a column.
+const COUNTED: [EventName; 5] = [
+    EventName::Probe,
+    EventName::Answered,
+    EventName::Timeout,
+    EventName::RstSent,
+    EventName::RstReceived,
+];
 const INDENT: &str = "    ";
 
 /// How a summary looks.
@@ -64,22 +82,15 @@ pub(in crate::replay) fn write(
 fn text(summary: &Summary, heading: bool, bars: Bars) -> String {
     let mut text = String::new();
     if heading {
-        let names = [
-            "CONNS", "PROBES", "ANSWERED", "TIMEOUTS", "RST-SENT", "RST-RCVD",
-        ];
-        cells(&mut text, "REMOTE", names);
+        for mut column in COLUMNS {
+            column.put_heading(&mut text);
+        }
+        end_line(&mut text);
     }
     for place in summary.places() {
         let row = place.row;
-        let numbers = [
-            row.connections,
-            row.of(EventName::Probe),
-            row.of(EventName::Answered),
-            row.of(EventName::Timeout),
-            row.of(EventName::RstSent),
-            row.of(EventName::RstReceived),
-        ];
-        cells(&mut text, &name(&place), numbers.map(|it| it.to_string()));
+        let counted = COUNTED.map(|event| row.of(event));
+        put_row(&mut text, &name(&place), row.connections, counted);
         details(&mut text, row, bars);
     }
     let Totals {
@@ -100,16 +111,21 @@ fn text(summary: &Summary, heading: bool, bars: Bars) -> String {
     text
 }
 
-/// A line of a remote end and six numbers; a long name has a line of its own.
-fn cells(text: &mut String, name: &str, numbers: [impl AsRef<str>; 6]) {
-    let _ = write!(text, "{name:REMOTE$}");
-    if name.chars().count() > REMOTE {
-        let _ = write!(text, "\n{:REMOTE$}", "");
+/// A line of an endpoint and numbers; a long name has a line of its own.
+fn put_row(text: &mut String, name: &str, connections: u64, counted: [u64; COUNTED.len()]) {
+    let [mut first, mut second, rest @ ..] = COLUMNS;
+    if first.fit(name) > first.width() {
+        text.push_str(name);
+        text.push('\n');
+        first.put(text, |_| ());
+    } else {
+        first.put(text, |text| text.push_str(name));
     }
-    for number in numbers {
-        let _ = write!(text, " {:>8}", number.as_ref());
+    second.put(text, |text| digits::number(text, connections));
+    for (mut column, count) in rest.into_iter().zip(counted) {
+        column.put(text, |text| digits::number(text, count));
     }
-    text.push('\n');
+    end_line(text);
 }
 
 fn name(place: &Place<'_>) -> String {
