@@ -17,7 +17,7 @@ use anyhow::Result;
 
 use crate::audit::assessment::Assessment;
 use crate::audit::group::Groups;
-use crate::audit::output::Output;
+use crate::audit::output::AuditWriter;
 use crate::audit::plan::AuditPlan;
 use crate::model::row::Row;
 use crate::model::values::State;
@@ -40,12 +40,12 @@ pub fn run(plan: &AuditPlan) -> Result<exit::Code> {
         listening: HashSet::new(),
         groups: Groups::default(),
         is_complete: false,
-        output: Output {
-            out: BufWriter::new(io::stdout()),
-            format: plan.format,
-            heading: plan.heading,
-            bars: sink::bars(),
-        },
+        output: AuditWriter::new(
+            BufWriter::new(io::stdout()),
+            plan.format,
+            plan.heading,
+            sink::bars(),
+        ),
     };
     match audit.run() {
         Err(why) if !sockets::is_closed_pipe(&why) => return Err(why),
@@ -85,7 +85,7 @@ struct Audit<'a> {
     groups: Groups,
     /// Every connection that was asked for has been looked at.
     is_complete: bool,
-    output: Output<BufWriter<io::Stdout>>,
+    output: AuditWriter<BufWriter<io::Stdout>>,
 }
 
 impl Audit<'_> {

@@ -1,6 +1,5 @@
 //! The audit as text for people; and as JSON lines and CSV, a line a connection.
 
-use crate::model::field::Fields as _;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
@@ -11,8 +10,8 @@ use crate::audit::group::{Group, Groups, Key, Peers};
 use crate::model::fate::{Fate, Why};
 use crate::model::named::Named as _;
 use crate::model::remedy::SetIn;
-use crate::sink::field_text;
 use crate::sink::options::Format;
+use crate::sink::{CsvLines, JsonLines};
 use crate::text::cell::{NOTHING, UNSEEN, endpoint, word};
 use crate::text::columns::{Column, end_line};
 use crate::text::histogram::{Bars, Histogram};
@@ -23,22 +22,21 @@ use crate::timeout::timeouts::Timeouts;
 /// How wide pictures are.
 const WIDTH: usize = 72;
 
-/// Where the audit goes, in one of the formats.
-pub(super) struct Output<W: Write> {
-    pub(super) out: W,
-    pub(super) format: Format,
-    pub(super) heading: bool,
-    pub(super) bars: Bars,
+/// Writes an audit in one of the formats.
+pub(super) enum AuditWriter<W: Write> {
+    Text { out: W, heading: bool, bars: Bars },
+    Json(JsonLines<W>),
+    Csv(CsvLines<W>),
 }
 
 /// The last line of JSON.
 #[derive(Serialize)]
 struct SummaryLine<'a> {
-    summary: Summary<'a>,
+    summary: AuditSummary<'a>,
 }
 
 #[derive(Serialize)]
-struct Summary<'a> {
+struct AuditSummary<'a> {
     connections: u64,
     zombie: u64,
     unprotected: u64,
@@ -62,51 +60,45 @@ struct TimeoutLine<'a> {
     about: &'a str,
 }
 
-impl<W: Write> Output<W> {
-    /// What comes before the connections.
+impl<W: Write> AuditWriter<W> {
+    pub(super) fn new(out: W, format: Format, heading: bool, bars: Bars) -> Self {
+        match format {
+            Format::Text => Self::Text { out, heading, bars },
+            Format::Json => Self::Json(JsonLines::new(out)),
+            Format::Csv => Self::Csv(CsvLines::new(out, heading)),
+        }
+    }
+
+    /// Writes what comes before the connections.
     pub(super) fn head(&mut self) -> io::Result<()> {
-        if self.format == Format::Csv && self.heading {
-            writeln!(self.out, "{}", Assessment::NAMES.join(","))?;
+        match self {
+            Self::Text { .. } | Self::Json(_) => Ok(()),
+            Self::Csv(lines) => lines.put_heading::<Assessment>(),
         }
-        Ok(())
     }
 
-    /// A connection, where the format has a line for each.
+    /// Writes a connection, where the format has a line for each.
     pub(super) fn finding(&mut self, it: &Assessment) -> io::Result<()> {
-        match self.format {
-            Format::Text => Ok(()),
-            Format::Json => {
-                serde_json::to_writer(&mut self.out, it)?;
-                self.out.write_all(b"\n")
-            }
-            Format::Csv => {
-                let mut line = csv::Writer::from_writer(&mut self.out);
-                it.visit(|_, value| {
-                    let mut text = String::new();
-                    field_text(&mut text, value);
-                    // The record is ended below, which fails where this did.
-                    let _kept = line.write_field(text);
-                });
-                line.write_record(None::<&[u8]>)?;
-                line.flush()
-            }
+        match self {
+            Self::Text { .. } => Ok(()),
+            Self::Json(lines) => lines.put(it),
+            Self::Csv(lines) => lines.put(it),
         }
     }
 
-    /// What comes after them.
+    /// Writes what comes after the connections.
     pub(super) fn end(&mut self, groups: &Groups, timeouts: &Timeouts) -> io::Result<()> {
-        match self.format {
-            Format::Csv => {}
-            Format::Json => {
-                serde_json::to_writer(&mut self.out, &summary(groups, timeouts))?;
-                self.out.write_all(b"\n")?;
+        match self {
+            Self::Text { out, heading, bars } => {
+                out.write_all(text(groups, timeouts, *heading, *bars).as_bytes())?;
+                out.flush()
             }
-            Format::Text => {
-                let text = text(groups, timeouts, self.heading, self.bars);
-                self.out.write_all(text.as_bytes())?;
+            Self::Json(lines) => {
+                lines.put_value(&summary(groups, timeouts))?;
+                lines.flush()
             }
+            Self::Csv(lines) => lines.flush(),
         }
-        self.out.flush()
     }
 }
 
@@ -122,7 +114,7 @@ fn summary<'a>(groups: &'a Groups, timeouts: &'a Timeouts) -> SummaryLine<'a> {
         about: &it.about,
     });
     SummaryLine {
-        summary: Summary {
+        summary: AuditSummary {
             connections: groups.connections(),
             zombie: groups.count(Fate::Zombie),
             unprotected: groups.count(Fate::Unprotected),
@@ -365,7 +357,6 @@ fn in_short(groups: &Groups) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::sample::with;
     use std::net::IpAddr;
 
     use insta::assert_snapshot;
@@ -373,7 +364,7 @@ mod tests {
     use super::*;
     use crate::model::socket::Endpoints;
     use crate::model::values::State;
-    use crate::sample::golden;
+    use crate::sample::{golden, with};
     use crate::text::escape::Escaped;
     use crate::timeout::timeouts::Timeout;
 
@@ -427,12 +418,7 @@ mod tests {
                 ("csv", Format::Csv),
             ] {
                 let mut out = Vec::new();
-                let mut output = Output {
-                    out: &mut out,
-                    format,
-                    heading: true,
-                    bars: Bars::Unicode,
-                };
+                let mut output = AuditWriter::new(&mut out, format, true, Bars::Unicode);
                 let mut groups = Groups::default();
                 let mut write = || {
                     output.head()?;

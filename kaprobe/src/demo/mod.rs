@@ -54,7 +54,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         narrator: Arc::clone(&narrator),
         colored: sink::is_colored(args.color),
     };
-    let mut sinks = Sinks::one("standard output", story);
+    let mut sinks = Sinks::one("standard output", Box::new(story));
     unless_nobody_reads(prologue(&lock(&narrator), &left_out))?;
 
     // The scripts end the trace; or the trace ends, and with it the scripts.

@@ -1,23 +1,22 @@
-//! CSV: every field of the record, one column each; the host only where there are
-//! several.
+//! CSV: every field of a record, one column each. The host has a column only where there
+//! are several.
 //!
 //! A command may be named `=1+1`, which a spreadsheet would take for a formula. The
 //! first character of such text is escaped as hostile ones are anywhere: `\x3d1+1`.
 //!
-//! A record is written here rather than by the csv crate, which takes several times as
-//! long: it looks for what is to be quoted in numbers and words that can hold no such
-//! thing. What comes out is the same.
+//! kaprobe writes a record by itself, since the csv crate takes several times as long: it
+//! looks for characters to quote in numbers and words that cannot hold any. The result is
+//! the same.
 
-use crate::model::field::Fields as _;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use crate::model::field::{FieldVisitor, Name, Value, name};
+use crate::model::field::{FieldVisitor, Fields, Name, Value, name};
 use crate::model::record::Record;
-use crate::sink::{Head, Sink};
-use crate::text::digits;
+use crate::sink::interface::{Head, Sink};
+use crate::text::digits::{self, Rfc3339};
 
-/// The field that is there only where there are several hosts.
+/// The field that has a column only where there are several hosts.
 const HOST: Name = name!(host);
 
 /// What a spreadsheet takes for the beginning of a formula.
@@ -25,35 +24,64 @@ const FORMULA: [char; 4] = ['=', '+', '-', '@'];
 /// What a field has to be quoted for (RFC 4180).
 const SPECIAL: [char; 4] = ['"', ',', '\n', '\r'];
 
-pub(super) struct Csv<W> {
+/// Writes records as CSV lines.
+pub(crate) struct CsvLines<W> {
     out: W,
     heading: bool,
     hosts: bool,
-    /// The line at hand, kept for its memory.
+    /// The current line, kept for its memory.
     line: String,
-    times: digits::Rfc3339,
+    times: Rfc3339,
 }
 
-impl<W: Write> Csv<W> {
-    pub(super) fn new(out: W, heading: bool) -> Self {
+impl<W: Write> CsvLines<W> {
+    pub(crate) fn new(out: W, heading: bool) -> Self {
         Self {
             out,
             heading,
             hosts: false,
             line: String::new(),
-            times: digits::Rfc3339::default(),
+            times: Rfc3339::default(),
         }
+    }
+
+    /// Writes the names of a record's fields, where a heading is wanted.
+    pub(crate) fn put_heading<F: Fields>(&mut self) -> io::Result<()> {
+        if !self.heading {
+            return Ok(());
+        }
+        let names = F::NAMES.iter().copied();
+        let names = names.filter(|name| self.hosts || *name != HOST.as_str());
+        let names: Vec<_> = names.collect();
+        writeln!(self.out, "{}", names.join(","))
+    }
+
+    /// Writes a record as a line.
+    pub(crate) fn put(&mut self, record: &impl Fields) -> io::Result<()> {
+        self.line.clear();
+        record.visit(CsvFields {
+            line: &mut self.line,
+            times: &mut self.times,
+            hosts: self.hosts,
+        });
+        self.line.push('\n');
+        // The first field has no comma before it.
+        self.out.write_all(&self.line.as_bytes()[1..])
+    }
+
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
 
 /// Appends the fields, with a comma before each.
-struct Fields<'a> {
+struct CsvFields<'a> {
     line: &'a mut String,
-    times: &'a mut digits::Rfc3339,
+    times: &'a mut Rfc3339,
     hosts: bool,
 }
 
-impl FieldVisitor<'_> for Fields<'_> {
+impl FieldVisitor<'_> for CsvFields<'_> {
     #[inline(always)]
     fn see(&mut self, name: Name, value: Value<'_>) {
         if name == HOST && !self.hosts {
@@ -73,13 +101,13 @@ impl FieldVisitor<'_> for Fields<'_> {
     }
 }
 
-/// Whether a text is a field as it is.
+/// Whether a text needs neither quotes nor escapes in CSV.
 fn is_plain(text: &str) -> bool {
     !text.starts_with(FORMULA) && !text.contains(SPECIAL)
 }
 
-/// Appends a value that is a field as it is, of whatever kind that never needs more;
-/// gives back one of another kind.
+/// Appends a value of a kind that never needs quotes or escapes; gives back one of
+/// another kind.
 #[inline(always)]
 fn put_plain<'a>(line: &mut String, value: Value<'a>) -> Option<Value<'a>> {
     match value {
@@ -93,22 +121,10 @@ fn put_plain<'a>(line: &mut String, value: Value<'a>) -> Option<Value<'a>> {
     None
 }
 
-/// Appends text that may have to be quoted.
+/// Appends a value that may need quotes.
 #[inline(never)]
 fn put_text(line: &mut String, value: Value<'_>) {
     let mut text = String::new();
-    field_text(&mut text, value);
-    if text.contains(SPECIAL) {
-        line.push('"');
-        line.push_str(&text.replace('"', "\"\""));
-        line.push('"');
-    } else {
-        line.push_str(&text);
-    }
-}
-
-/// Appends a field to an empty text.
-pub(crate) fn field_text(text: &mut String, value: Value<'_>) {
     match value {
         Value::Numbers(numbers) => {
             let words: Vec<_> = numbers.iter().map(u64::to_string).collect();
@@ -125,39 +141,32 @@ pub(crate) fn field_text(text: &mut String, value: Value<'_>) {
         // Writing to a String cannot fail.
         Value::Time(time) => drop(write!(text, "{time}")),
         Value::Text(shown) => drop(write!(text, "{shown}")),
-        plain => drop(put_plain(text, plain)),
+        plain => drop(put_plain(&mut text, plain)),
     }
     if text.starts_with(FORMULA) {
         let first = text.remove(0);
         text.insert_str(0, &format!("\\x{:02x}", u32::from(first)));
     }
+    if text.contains(SPECIAL) {
+        line.push('"');
+        line.push_str(&text.replace('"', "\"\""));
+        line.push('"');
+    } else {
+        line.push_str(&text);
+    }
 }
 
-impl<W: Write + Send> Sink for Csv<W> {
+impl<W: Write + Send> Sink for CsvLines<W> {
     fn head(&mut self, head: &Head<'_>) -> io::Result<()> {
         self.hosts = head.hosts;
-        if self.heading {
-            let names = Record::NAMES.iter();
-            let names = names.filter(|name| self.hosts || **name != HOST.as_str());
-            let names: Vec<_> = names.copied().collect();
-            writeln!(self.out, "{}", names.join(","))?;
-        }
-        Ok(())
+        self.put_heading::<Record>()
     }
 
     fn record(&mut self, record: &Record) -> io::Result<()> {
-        self.line.clear();
-        record.visit(Fields {
-            line: &mut self.line,
-            times: &mut self.times,
-            hosts: self.hosts,
-        });
-        self.line.push('\n');
-        // The first field has no comma before it.
-        self.out.write_all(&self.line.as_bytes()[1..])
+        self.put(record)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+        self.flush()
     }
 }

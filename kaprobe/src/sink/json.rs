@@ -1,48 +1,71 @@
 //! JSON lines: the log format, described by `schema/kaprobe-log.schema.json`.
 //!
-//! A record is written here rather than by serde_json, which takes several times as long:
-//! it looks for what is to be escaped in names and words that can hold no such thing.
-//! What comes out is the same.
+//! kaprobe writes a record by itself, since serde_json takes several times as long: it
+//! looks for characters to escape in names and words that cannot hold any. The result is
+//! the same.
 
-use crate::model::field::Fields as _;
 use std::io::{self, Write};
 
-use crate::model::field::{FieldVisitor, Name, Value};
+use serde::Serialize;
+
+use crate::model::field::{FieldVisitor, Fields, Name, Value};
 use crate::model::header::{Header, HeaderLine};
 use crate::model::record::Record;
-use crate::sink::{Head, Sink};
-use crate::text::digits;
+use crate::sink::interface::{Head, Sink};
+use crate::text::digits::{self, Rfc3339};
 
-pub(super) struct Json<W> {
+/// Writes records as JSON lines.
+pub(crate) struct JsonLines<W> {
     out: W,
-    /// The line at hand, kept for its memory.
+    /// The current line, kept for its memory.
     line: String,
-    times: digits::Rfc3339,
+    times: Rfc3339,
 }
 
-impl<W: Write> Json<W> {
-    pub(super) fn new(out: W) -> Self {
+impl<W: Write> JsonLines<W> {
+    pub(crate) fn new(out: W) -> Self {
         Self {
             out,
             line: String::new(),
-            times: digits::Rfc3339::default(),
+            times: Rfc3339::default(),
         }
     }
 
-    fn header(&mut self, header: &Header) -> io::Result<()> {
-        serde_json::to_writer(&mut self.out, &HeaderLine { header })?;
+    /// Writes a record as a line.
+    pub(crate) fn put(&mut self, record: &impl Fields) -> io::Result<()> {
+        self.line.clear();
+        let mut fields = JsonFields {
+            line: &mut self.line,
+            times: &mut self.times,
+            outcome: Ok(()),
+        };
+        record.visit(&mut fields);
+        fields.outcome?;
+        // The first field has its comma in place of this.
+        self.line.replace_range(..1, "{");
+        self.line.push_str("}\n");
+        self.out.write_all(self.line.as_bytes())
+    }
+
+    /// Writes any other value as a line.
+    pub(crate) fn put_value(&mut self, value: &impl Serialize) -> io::Result<()> {
+        serde_json::to_writer(&mut self.out, value)?;
         self.out.write_all(b"\n")
+    }
+
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
 
-/// Appends the fields that are there, with a comma before each.
-struct Fields<'a> {
+/// Appends the fields that are present, with a comma before each.
+struct JsonFields<'a> {
     line: &'a mut String,
-    times: &'a mut digits::Rfc3339,
+    times: &'a mut Rfc3339,
     outcome: serde_json::Result<()>,
 }
 
-impl FieldVisitor<'_> for &mut Fields<'_> {
+impl FieldVisitor<'_> for &mut JsonFields<'_> {
     #[inline(always)]
     fn see(&mut self, name: Name, value: Value<'_>) {
         let line = &mut *self.line;
@@ -64,7 +87,7 @@ impl FieldVisitor<'_> for &mut Fields<'_> {
     }
 }
 
-impl Fields<'_> {
+impl JsonFields<'_> {
     #[inline(never)]
     fn put(&mut self, value: &Value<'_>) {
         match serde_json::to_string(value) {
@@ -80,37 +103,26 @@ fn quoted(line: &mut String, put: impl FnOnce(&mut String)) {
     line.push('"');
 }
 
-/// Whether JSON has the text as it is.
+/// Whether a text needs no escapes in JSON.
 fn is_plain(text: &str) -> bool {
     text.bytes()
         .all(|it| it >= b' ' && it != b'"' && it != b'\\')
 }
 
-impl<W: Write + Send> Sink for Json<W> {
+impl<W: Write + Send> Sink for JsonLines<W> {
     fn head(&mut self, head: &Head<'_>) -> io::Result<()> {
-        head.headers.iter().try_for_each(|it| self.header(it))
+        head.headers.iter().try_for_each(|it| self.next_trace(it))
     }
 
     fn next_trace(&mut self, header: &Header) -> io::Result<()> {
-        self.header(header)
+        self.put_value(&HeaderLine { header })
     }
 
     fn record(&mut self, record: &Record) -> io::Result<()> {
-        self.line.clear();
-        let mut fields = Fields {
-            line: &mut self.line,
-            times: &mut self.times,
-            outcome: Ok(()),
-        };
-        record.visit(&mut fields);
-        fields.outcome?;
-        // The first field has its comma in place of this.
-        self.line.replace_range(..1, "{");
-        self.line.push_str("}\n");
-        self.out.write_all(self.line.as_bytes())
+        self.put(record)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+        self.flush()
     }
 }

@@ -1,21 +1,22 @@
 //! What every kind of record looks like in every format.
 
-use crate::model::field::Fields as _;
-use crate::model::field::Name;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::path::Path;
 
 use insta::assert_snapshot;
 use jiff::tz::TimeZone;
 
 use super::*;
-use crate::model::field::Value;
-use crate::model::header::{HeaderLine, HostTimeout};
+use crate::model::field::{Fields as _, Name, Value};
+use crate::model::header::{Header, HeaderLine, HostTimeout};
 use crate::model::named::Named as _;
-use crate::model::record::EventName;
+use crate::model::record::{EventName, Record};
 use crate::model::time::WallTime;
 use crate::sample;
-use crate::sink::options::TimeFormat;
+use crate::sink::options::{ColorWhen, Format, LogFile, TextStyle, TimeFormat};
+use crate::sink::sinks::{create, why};
+use crate::text::escape::Escaped;
 
 const NARROW: TextStyle = TextStyle {
     time: TimeFormat::Clock,
@@ -58,7 +59,7 @@ fn written<'a>(
 
 fn text_of(style: TextStyle, colored: bool, records: &[Record]) -> String {
     let mut out = Vec::new();
-    let make = |out| Box::new(text::Text::new(out, style, colored, TimeZone::UTC)) as Box<_>;
+    let make = |out| Box::new(text::TextLines::new(out, style, colored, TimeZone::UTC)) as Box<_>;
     let done = written(make, &mut out, records);
     assert!(done.is_ok(), "{done:?}");
     String::from_utf8_lossy(&out).into_owned()
@@ -66,14 +67,14 @@ fn text_of(style: TextStyle, colored: bool, records: &[Record]) -> String {
 
 fn json_of(records: &[Record]) -> String {
     let mut out = Vec::new();
-    let done = written(|out| Box::new(json::Json::new(out)), &mut out, records);
+    let done = written(|out| Box::new(JsonLines::new(out)), &mut out, records);
     assert!(done.is_ok(), "{done:?}");
     String::from_utf8_lossy(&out).into_owned()
 }
 
 fn csv_of(records: &[Record]) -> String {
     let mut out = Vec::new();
-    let done = written(|out| Box::new(csv::Csv::new(out, true)), &mut out, records);
+    let done = written(|out| Box::new(CsvLines::new(out, true)), &mut out, records);
     assert!(done.is_ok(), "{done:?}");
     String::from_utf8_lossy(&out).into_owned()
 }
@@ -123,7 +124,7 @@ fn json_is_what_serde_json_makes() {
     assert_eq!(lines.lines().count(), 1 + records.len());
 }
 
-/// The sink writes records by itself: as the csv crate would.
+/// The sink quotes by itself: as the csv crate would.
 #[test]
 fn csv_is_what_the_csv_crate_makes() -> Result<(), ::csv::Error> {
     let mut records = everything();
@@ -133,19 +134,11 @@ fn csv_is_what_the_csv_crate_makes() -> Result<(), ::csv::Error> {
         records.push(record);
     }
     let lines = csv_of(&records);
+    let mut reader = ::csv::Reader::from_reader(lines.as_bytes());
     let mut writer = ::csv::Writer::from_writer(Vec::new());
-    let has_column = |name: &str| name != "host";
-    writer.write_record(Record::NAMES.iter().filter(|it| has_column(it)))?;
-    for record in &records {
-        let mut fields = Vec::new();
-        record.visit(|name: Name, value: Value<'_>| {
-            if has_column(name.as_str()) {
-                let mut text = String::new();
-                field_text(&mut text, value);
-                fields.push(text);
-            }
-        });
-        writer.write_record(fields)?;
+    writer.write_record(reader.headers()?)?;
+    for record in reader.records() {
+        writer.write_record(&record?)?;
     }
     writer.flush()?;
     assert_eq!(writer.get_ref().as_slice(), lines.as_bytes());
@@ -348,13 +341,13 @@ fn records_of_several_hosts_name_them() -> io::Result<()> {
     };
     let formats: [(Make, usize, &str); 3] = [
         (
-            |out| Box::new(text::Text::new(out, NARROW, false, TimeZone::UTC)),
+            |out| Box::new(text::TextLines::new(out, NARROW, false, TimeZone::UTC)),
             1,
             "07:08:09.010 web2     4242 ",
         ),
-        (|out| Box::new(json::Json::new(out)), 2, r#""host":"web2""#),
+        (|out| Box::new(JsonLines::new(out)), 2, r#""host":"web2""#),
         (
-            |out| Box::new(csv::Csv::new(out, true)),
+            |out| Box::new(CsvLines::new(out, true)),
             1,
             "2,answered,web2,1,4242,",
         ),
@@ -477,10 +470,7 @@ fn a_closed_pipe_is_no_failure() {
             (io::ErrorKind::StorageFull, false),
         ] {
             let sink = to(Gone(kind), format, NARROW, false);
-            let mut sinks = Sinks(vec![Output {
-                name: "log".to_owned(),
-                sink,
-            }]);
+            let mut sinks = Sinks::one("log", sink);
             let written = everything()
                 .iter()
                 .try_for_each(|record| sinks.record(record));
@@ -575,10 +565,7 @@ fn export(path: &Path, overwrite: bool) -> Result<Sinks, String> {
     };
     let file = create(&log).map_err(|error| why(&error, path))?;
     let sink = to(file, log.format, NARROW, false);
-    let mut sinks = Sinks(vec![Output {
-        name: "log".to_owned(),
-        sink,
-    }]);
+    let mut sinks = Sinks::one("log", sink);
     sinks
         .head(&Head::from(&header()))
         .map_err(|error| format!("{error:?}"))?;

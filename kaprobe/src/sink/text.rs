@@ -1,36 +1,37 @@
 //! Text for people: one line a record, `TIME PID COMM LADDR:LPORT RADDR:RPORT EVENT`
-//! and what there is to say, in the words of the records. Where records are of several
-//! hosts, a column after the time names them.
+//! and its details, by the names that the fields have. Where there are several hosts, a
+//! column after the time names them.
 //!
-//! Columns grow with what they hold, so that short addresses leave the line within 80
+//! Columns grow with what they hold, so that a line with short addresses fits in 80
 //! columns. Every field is one word: a space in a command is written `\x20`.
 
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
 
-use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
 use crate::model::values::{Direction, Errno};
+use crate::sink::interface::{Head, Sink};
 use crate::sink::options::{TextStyle, TimeFormat};
-use crate::sink::{Head, Sink};
+use crate::sink::terminal::style;
 use crate::text::cell::{NOTHING, put_endpoint, word};
 use crate::text::columns::Column;
 use crate::text::digits::{self, Rfc3339, Seconds};
 use crate::text::escape::Escaped;
 use crate::text::units::{Ms, Put, Shown, Us, seconds_of};
 
-pub(super) struct Text<W> {
+/// Writes records as text.
+pub(super) struct TextLines<W> {
     out: W,
     style: TextStyle,
     colored: bool,
     clock: Clock,
     columns: Columns,
     hosts: bool,
-    /// The line at hand, kept for its memory.
+    /// The current line, kept for its memory.
     line: String,
 }
 
@@ -67,12 +68,12 @@ impl Columns {
     }
 }
 
-/// What tells the time in the first column.
+/// Writes the time in the first column.
 struct Clock {
     format: TimeFormat,
     of_day: Seconds<Box<dyn Fn(Timestamp) -> String + Send>>,
-    moments: Rfc3339,
-    /// When the first line happened, by the clock of [`Clock::since`].
+    rfc3339: Rfc3339,
+    /// The time of the first line, by the clock of [`Clock::since`].
     first_ns: Option<i128>,
 }
 
@@ -90,7 +91,7 @@ impl Clock {
         Self {
             format,
             of_day: Seconds::new(Box::new(of_day)),
-            moments: Rfc3339::default(),
+            rfc3339: Rfc3339::default(),
             first_ns: None,
         }
     }
@@ -105,14 +106,14 @@ impl Clock {
                 line.push('.');
                 digits::digits(line, ns / 1_000_000, 3);
             }
-            TimeFormat::Rfc3339 => self.moments.put(line, record.time.0),
+            TimeFormat::Rfc3339 => self.rfc3339.put(line, record.time.0),
             TimeFormat::Unix => line.push_str(&seconds_of(record.time.0.into(), 9)),
             TimeFormat::Mono => line.push_str(&seconds_of(record.mono_ns.into(), 9)),
             TimeFormat::Relative => line.push_str(&seconds_of(now_ns - first_ns, 6)),
         }
     }
 
-    /// The clock that tells how far lines are apart: hosts share none but the wall's.
+    /// The time that lines are compared by: hosts share no clock but the wall clock.
     fn since(record: &Record, hosts: bool) -> i128 {
         if hosts {
             record.time.0.into()
@@ -122,8 +123,8 @@ impl Clock {
     }
 }
 
-impl<W: Write> Text<W> {
-    /// Writes to `out`, telling the time of day in `zone`.
+impl<W: Write> TextLines<W> {
+    /// A writer to `out` that shows the time of day in `zone`.
     pub(super) fn new(out: W, style: TextStyle, colored: bool, zone: TimeZone) -> Self {
         Self {
             out,
@@ -168,7 +169,7 @@ impl<W: Write> Text<W> {
     }
 }
 
-/// Appends a text as one word, or what stands for none.
+/// Appends a text as one word, or [`NOTHING`].
 fn put_word(line: &mut String, text: Option<&Escaped>) {
     match text {
         Some(text) => line.push_str(&word(text.as_str())),
@@ -176,7 +177,7 @@ fn put_word(line: &mut String, text: Option<&Escaped>) {
     }
 }
 
-impl<W: Write + Send> Sink for Text<W> {
+impl<W: Write + Send> Sink for TextLines<W> {
     fn head(&mut self, head: &Head<'_>) -> io::Result<()> {
         self.hosts = head.hosts;
         if !self.style.heading {
@@ -225,25 +226,6 @@ impl<W: Write + Send> Sink for Text<W> {
     }
 }
 
-/// How an event looks on a colored screen.
-pub(crate) fn style(event: EventName) -> Style {
-    match event {
-        EventName::Answered => AnsiColor::Green.on_default(),
-        EventName::Timeout | EventName::Zombie => AnsiColor::Red.on_default().bold(),
-        EventName::RstSent | EventName::RstReceived => AnsiColor::Red.on_default(),
-        EventName::Verdict => AnsiColor::Magenta.on_default().bold(),
-        EventName::Lost => AnsiColor::Yellow.on_default().bold(),
-        EventName::ProbeCongested | EventName::Unclassified => AnsiColor::Yellow.on_default(),
-        EventName::Probe => AnsiColor::Cyan.on_default(),
-        EventName::Early
-        | EventName::DataPending
-        | EventName::Busy
-        | EventName::FinWait2
-        | EventName::NotRearmed
-        | EventName::Closed => Style::new().dimmed(),
-    }
-}
-
 /// Appends words, with a space before each.
 struct Words<'a>(&'a mut String);
 
@@ -268,7 +250,7 @@ impl Words<'_> {
         }
     }
 
-    /// Appends a number, and of how many it is one.
+    /// Appends a number, and the number that it counts towards.
     fn of(&mut self, number: u32, all: u64) {
         self.add(number);
         self.0.push('/');
@@ -276,7 +258,7 @@ impl Words<'_> {
     }
 }
 
-/// What this record tells, as short as can be.
+/// Appends the details of a record, as short as possible.
 fn detail(words: &mut Words<'_>, record: &Record) {
     let idle = record.ages.idle_ms.map(Ms);
     match record.event {
@@ -350,7 +332,7 @@ fn detail(words: &mut Words<'_>, record: &Record) {
     }
 }
 
-/// What is told of a reset that this host sent.
+/// Appends the details of a reset that this host sent.
 fn sent(words: &mut Words<'_>, record: &Record) {
     words.some(record.direction.map(|direction| direction.name()));
     if record.direction == Some(Direction::Passive) {
@@ -365,7 +347,7 @@ fn sent(words: &mut Words<'_>, record: &Record) {
     }
 }
 
-/// What follows from other records, and what to do.
+/// Appends a verdict, and what to do.
 fn verdict(words: &mut Words<'_>, record: &Record) {
     words.some(record.verdict.map(|verdict| verdict.name()));
     words.pair("idle", record.ages.idle_ms.map(Ms));
@@ -381,7 +363,7 @@ fn verdict(words: &mut Words<'_>, record: &Record) {
     }
 }
 
-/// All else that is known of the socket.
+/// Appends all else that is known of the socket.
 fn more(words: &mut Words<'_>, record: &Record) {
     if record.event != EventName::Early {
         words.pair("next", record.next_ms.map(Ms));
@@ -439,11 +421,11 @@ impl Display for Settings {
     }
 }
 
-/// The coarsest tick, HZ = 100: an answer came no later than one after the time shown
-/// by the last acknowledgement, and possibly long before.
+/// The coarsest tick, HZ = 100. An answer came at most one tick after the time of the
+/// last acknowledgement, and possibly long before.
 const GRAIN_MS: u64 = 10;
 
-/// The kernel's name of a reason, less what all of them start with.
+/// The kernel's name of a reason, without the prefix that all of them have.
 fn reset_reason(name: &str) -> &str {
     name.strip_prefix("SK_RST_REASON_").unwrap_or(name)
 }

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 use crate::cli::args::Sort;
 use crate::model::row::Row;
 use crate::sink::options::Format;
-use crate::sockets::output::{Columns, Output, Picture};
+use crate::sockets::output::{Columns, Picture, RowWriter};
 use crate::sockets::plan::SocketsPlan;
 use crate::sockets::snapshot::{Notes, Snapshots};
 use crate::stop::Stop;
@@ -68,7 +68,7 @@ fn watch(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>, pause: Duration) -> 
 
 /// Writes the sockets as they are read, or once all are sorted.
 fn append(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>, heading: bool) -> Result<Notes> {
-    let mut output = Output::new(io::stdout(), plan.format, Columns::of(plan));
+    let mut output = RowWriter::new(io::stdout(), plan.format, Columns::of(plan));
     if heading {
         output.head()?;
     }

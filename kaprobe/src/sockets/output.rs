@@ -5,12 +5,11 @@ use std::io::{self, BufWriter, Write};
 use terminal_size::{Height, Width, terminal_size};
 use unicode_width::UnicodeWidthChar as _;
 
-use crate::model::field::Fields as _;
 use crate::model::named::Named as _;
 use crate::model::row::{Row, Source, Timer};
 use crate::model::values::{Origin, State};
-use crate::sink::field_text;
 use crate::sink::options::Format;
+use crate::sink::{CsvLines, JsonLines};
 use crate::sockets::plan::SocketsPlan;
 use crate::sockets::snapshot::Notes;
 use crate::text::cell::{NOTHING, UNSEEN, put_endpoint, word};
@@ -18,60 +17,53 @@ use crate::text::columns::{Column, end_line};
 use crate::text::escape::{self, Escaped};
 use crate::text::units::{Ms, Put};
 
-/// Somewhere to write to, in one of the formats.
-pub(super) struct Output<W: Write> {
-    out: BufWriter<W>,
-    format: Format,
-    columns: Columns,
+/// Writes rows in one of the formats.
+pub(super) enum RowWriter<W: Write> {
+    Text(BufWriter<W>, Columns),
+    Json(JsonLines<BufWriter<W>>),
+    Csv(CsvLines<BufWriter<W>>),
 }
 
-impl<W: Write> Output<W> {
+impl<W: Write> RowWriter<W> {
     pub(super) fn new(out: W, format: Format, columns: Columns) -> Self {
-        Self {
-            out: BufWriter::new(out),
-            format,
-            columns,
+        let out = BufWriter::new(out);
+        match format {
+            Format::Text => Self::Text(out, columns),
+            Format::Json => Self::Json(JsonLines::new(out)),
+            Format::Csv => Self::Csv(CsvLines::new(out, true)),
         }
     }
 
     pub(super) fn head(&mut self) -> io::Result<()> {
-        match self.format {
-            Format::Json => Ok(()),
-            Format::Csv => writeln!(self.out, "{}", Row::NAMES.join(",")),
-            Format::Text => {
+        match self {
+            Self::Text(out, columns) => {
                 let mut line = String::new();
-                self.columns.put_heading(&mut line);
-                self.out.write_all(line.as_bytes())
+                columns.put_heading(&mut line);
+                out.write_all(line.as_bytes())
             }
+            Self::Json(_) => Ok(()),
+            Self::Csv(lines) => lines.put_heading::<Row>(),
         }
     }
 
     pub(super) fn rows(&mut self, rows: &[Row]) -> io::Result<()> {
-        rows.iter().try_for_each(|row| self.row(row))?;
-        self.out.flush()
-    }
-
-    fn row(&mut self, row: &Row) -> io::Result<()> {
-        match self.format {
-            Format::Text => {
+        match self {
+            Self::Text(out, columns) => {
                 let mut line = String::new();
-                self.columns.put(&mut line, row);
-                self.out.write_all(line.as_bytes())
+                for row in rows {
+                    line.clear();
+                    columns.put(&mut line, row);
+                    out.write_all(line.as_bytes())?;
+                }
+                out.flush()
             }
-            Format::Json => {
-                serde_json::to_writer(&mut self.out, row)?;
-                self.out.write_all(b"\n")
+            Self::Json(lines) => {
+                rows.iter().try_for_each(|row| lines.put(row))?;
+                lines.flush()
             }
-            Format::Csv => {
-                let mut fields = Vec::with_capacity(Row::NAMES.len());
-                row.visit(|_, value| {
-                    let mut text = String::new();
-                    field_text(&mut text, value);
-                    fields.push(text);
-                });
-                let mut line = csv::Writer::from_writer(&mut self.out);
-                line.write_record(&fields).map_err(io::Error::from)?;
-                line.flush()
+            Self::Csv(lines) => {
+                rows.iter().try_for_each(|row| lines.put(row))?;
+                lines.flush()
             }
         }
     }
@@ -390,7 +382,7 @@ mod tests {
                 columns.extend(MORE);
             }
             let mut text = Vec::new();
-            let mut output = Output::new(&mut text, format, Columns(columns));
+            let mut output = RowWriter::new(&mut text, format, Columns(columns));
             let done = output.head().and_then(|()| output.rows(&rows));
             assert!(done.is_ok(), "{done:?}");
             drop(output);

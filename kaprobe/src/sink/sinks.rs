@@ -1,0 +1,166 @@
+//! The outputs of a command: the screen, and a log.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+
+use jiff::tz::TimeZone;
+
+use crate::exit;
+use crate::model::header::Header;
+use crate::model::record::Record;
+use crate::sink::csv::CsvLines;
+use crate::sink::interface::{Head, Sink};
+use crate::sink::json::JsonLines;
+use crate::sink::lines::Lines;
+use crate::sink::options::{Format, LogFile, Outputs, TextStyle};
+use crate::sink::terminal::is_colored;
+use crate::sink::text::TextLines;
+use crate::text::escape::Escaped;
+
+/// Why a sink can take no more records.
+#[derive(Debug)]
+pub enum SinkError {
+    /// The reader has gone: the end of the work, not a failure.
+    Closed,
+    /// Writing failed.
+    Failed(exit::Error),
+}
+
+/// The screen, and the log where there is one.
+pub struct Sinks(Vec<NamedSink>);
+
+/// A sink, and what errors call it.
+struct NamedSink {
+    name: String,
+    sink: Box<dyn Sink>,
+}
+
+/// Opens the outputs of a plan. This creates the log: open them last, when nothing else
+/// can fail.
+///
+/// # Errors
+/// When the log cannot be created, or exists and may not be overwritten.
+pub fn open(outputs: &Outputs) -> Result<Sinks, exit::Error> {
+    let mut open = Vec::new();
+    if let Some(log) = &outputs.file {
+        let name = Escaped::from_bytes(log.path.as_os_str().as_encoded_bytes()).to_string();
+        let file = create(log).map_err(|error| {
+            exit::Error::failure(format!("cannot write {name}: {}", why(&error, &log.path)))
+        })?;
+        open.push(NamedSink {
+            name,
+            sink: to(file, log.format, outputs.text, false),
+        });
+    }
+    let colored = is_colored(outputs.text.color);
+    let screen = to(io::stdout(), outputs.screen, outputs.text, colored);
+    open.push(NamedSink {
+        name: "standard output".to_owned(),
+        sink: screen,
+    });
+    Ok(Sinks(open))
+}
+
+impl Sinks {
+    /// A single sink, and what errors call it.
+    #[must_use]
+    pub fn one(name: &str, sink: Box<dyn Sink>) -> Self {
+        Self(vec![NamedSink {
+            name: name.to_owned(),
+            sink,
+        }])
+    }
+
+    /// Writes what heads the output to each.
+    ///
+    /// # Errors
+    /// When one of them can take no more.
+    pub fn head(&mut self, head: &Head<'_>) -> Result<(), SinkError> {
+        self.each(|sink| sink.head(head))
+    }
+
+    /// Writes the header of a trace that follows on another to each that has headers.
+    ///
+    /// # Errors
+    /// When one of them can take no more.
+    pub fn next_trace(&mut self, header: &Header) -> Result<(), SinkError> {
+        self.each(|sink| sink.next_trace(header))
+    }
+
+    /// Writes a record to each.
+    ///
+    /// # Errors
+    /// When one of them can take no more.
+    pub fn record(&mut self, record: &Record) -> Result<(), SinkError> {
+        self.each(|sink| sink.record(record))
+    }
+
+    /// Writes out what waits. Call it whenever no more records are at hand.
+    ///
+    /// # Errors
+    /// When one of them can take no more.
+    pub fn flush(&mut self) -> Result<(), SinkError> {
+        self.each(|sink| sink.flush())
+    }
+
+    /// Calls `act` with each, even when one fails: the log shall hold what the screen can
+    /// no longer show.
+    fn each(
+        &mut self,
+        mut act: impl FnMut(&mut dyn Sink) -> io::Result<()>,
+    ) -> Result<(), SinkError> {
+        let mut outcome = Ok(());
+        for output in &mut self.0 {
+            if let Err(error) = act(output.sink.as_mut()) {
+                outcome = outcome.and(Err(match error.kind() {
+                    io::ErrorKind::BrokenPipe => SinkError::Closed,
+                    _ => SinkError::Failed(exit::Error::failure(format!(
+                        "cannot write {}: {error}",
+                        output.name
+                    ))),
+                }));
+            }
+        }
+        outcome
+    }
+}
+
+/// Makes a sink that writes this format to `out`.
+pub fn to(
+    out: impl Write + Send + 'static,
+    format: Format,
+    style: TextStyle,
+    colored: bool,
+) -> Box<dyn Sink> {
+    let out = Lines::new(out);
+    match format {
+        Format::Text => Box::new(TextLines::new(out, style, colored, TimeZone::system())),
+        Format::Json => Box::new(JsonLines::new(out)),
+        Format::Csv => Box::new(CsvLines::new(out, style.heading)),
+    }
+}
+
+/// Creates the log with the permissions that the umask leaves: it holds no more than
+/// /proc and `ss` show to everyone. Without `overwrite` it opens nothing that exists, a
+/// link included.
+pub(super) fn create(log: &LogFile) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    if log.overwrite {
+        options.create(true).truncate(true);
+    } else {
+        options.create_new(true);
+    }
+    options.open(&log.path)
+}
+
+pub(super) fn why(error: &io::Error, path: &Path) -> String {
+    match error.kind() {
+        io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory if path.is_dir() => {
+            "it is a directory".to_owned()
+        }
+        io::ErrorKind::AlreadyExists => "it exists; --force overwrites it".to_owned(),
+        _ => error.to_string(),
+    }
+}

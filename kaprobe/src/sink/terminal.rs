@@ -1,0 +1,52 @@
+//! What standard output can show.
+
+use std::io::{self, IsTerminal as _};
+
+use anstyle::{AnsiColor, Style};
+
+use crate::model::record::EventName;
+use crate::sink::options::ColorWhen;
+use crate::text::histogram::Bars;
+
+/// Whether standard output is to be colored.
+pub(crate) fn is_colored(when: ColorWhen) -> bool {
+    match when {
+        ColorWhen::Always => true,
+        ColorWhen::Never => false,
+        // On a terminal, and neither NO_COLOR nor TERM=dumb says otherwise.
+        ColorWhen::Auto => {
+            io::stdout().is_terminal()
+                && anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never
+        }
+    }
+}
+
+/// What bars are drawn with on standard output: blocks on a terminal that shows UTF-8,
+/// since what a pipe or a file holds may be read anywhere.
+#[must_use]
+pub fn bars() -> Bars {
+    if io::stdout().is_terminal() && supports_unicode::supports_unicode() {
+        Bars::Unicode
+    } else {
+        Bars::Ascii
+    }
+}
+
+/// How an event looks on a colored screen.
+pub(crate) fn style(event: EventName) -> Style {
+    match event {
+        EventName::Answered => AnsiColor::Green.on_default(),
+        EventName::Timeout | EventName::Zombie => AnsiColor::Red.on_default().bold(),
+        EventName::RstSent | EventName::RstReceived => AnsiColor::Red.on_default(),
+        EventName::Verdict => AnsiColor::Magenta.on_default().bold(),
+        EventName::Lost => AnsiColor::Yellow.on_default().bold(),
+        EventName::ProbeCongested | EventName::Unclassified => AnsiColor::Yellow.on_default(),
+        EventName::Probe => AnsiColor::Cyan.on_default(),
+        EventName::Early
+        | EventName::DataPending
+        | EventName::Busy
+        | EventName::FinWait2
+        | EventName::NotRearmed
+        | EventName::Closed => Style::new().dimmed(),
+    }
+}
