@@ -2,8 +2,6 @@
 
 use std::fmt::{self, Display};
 
-use crate::text::escape;
-
 /// What the shell sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
@@ -92,12 +90,6 @@ pub fn code_of(error: &anyhow::Error) -> Code {
         .map_or(Code::Failure, Error::code)
 }
 
-/// The one line for stderr, without its line end: `kaprobe: what: why`.
-#[must_use]
-pub fn line(error: &anyhow::Error) -> String {
-    format!("kaprobe: {}", escape::message(&format!("{error:#}")))
-}
-
 #[cfg(test)]
 mod tests {
     use anyhow::{Context as _, anyhow};
@@ -105,32 +97,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_one_line_and_one_code() {
+    fn an_error_is_a_message_and_one_code() {
         let plain = anyhow!("deep\nreason");
         let rows = [
             (
                 plain.context("on top"),
                 Code::Failure,
-                "kaprobe: on top: deep\\nreason",
+                "on top: deep\nreason",
             ),
-            (
-                Error::usage("bad port").into(),
-                Code::Usage,
-                "kaprobe: bad port",
-            ),
+            (Error::usage("bad port").into(), Code::Usage, "bad port"),
             (
                 anyhow!("EPERM").context(Error::privilege("cannot load")),
                 Code::Privilege,
-                "kaprobe: cannot load: EPERM",
+                "cannot load: EPERM",
             ),
             (
                 anyhow::Error::from(Error::kernel("no BTF")).context("tracing"),
                 Code::Kernel,
-                "kaprobe: tracing: no BTF",
+                "tracing: no BTF",
             ),
         ];
         for (error, code, text) in rows {
-            assert_eq!((code_of(&error), line(&error).as_str()), (code, text));
+            let message = format!("{error:#}");
+            assert_eq!((code_of(&error), message.as_str()), (code, text));
         }
         let through: anyhow::Result<()> = Err(Error::kernel("x")).context("y");
         assert_eq!(through.map_err(|e| code_of(&e)), Err(Code::Kernel));

@@ -25,6 +25,7 @@ mod sample;
 pub mod shutdown;
 pub mod sink;
 pub mod sockets;
+pub mod stderr;
 pub mod stop;
 pub mod text;
 pub mod timeout;

@@ -1,7 +1,6 @@
 //! Parses, plans, runs, exits.
 
 use std::env;
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use kaprobe::audit::plan::AuditPlan;
@@ -9,15 +8,14 @@ use kaprobe::cli::{self, Asked, Command};
 use kaprobe::replay::plan::ReplayPlan;
 use kaprobe::sockets::plan::SocketsPlan;
 use kaprobe::trace::plan::TracePlan;
-use kaprobe::{audit, demo, doctor, exit, memory, replay, sockets, trace};
+use kaprobe::{audit, demo, doctor, exit, memory, replay, sockets, stderr, trace};
 
 fn main() -> ExitCode {
     memory::use_little();
     match run() {
         Ok(code) => code.into(),
         Err(why) => {
-            // Nobody may be there to read it, which is no reason to panic.
-            let _unread = writeln!(io::stderr(), "{}", exit::line(&why));
+            stderr::line(format_args!("{why:#}"));
             exit::code_of(&why).into()
         }
     }

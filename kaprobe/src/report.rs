@@ -1,21 +1,18 @@
-//! What is told on stderr besides the records: how each hook was attached, and at the
-//! end what was seen and what was lost.
-
-use std::fmt::{self, Display};
-use std::io::Write as _;
+//! Reports on standard error how each hook was attached, and at the end what was seen
+//! and what was lost.
 
 use crate::filter::Counts;
 use crate::kernel::Attached;
 use crate::model::named::Named as _;
 use crate::model::values::Hook;
-use crate::text::escape;
+use crate::stderr;
 
-/// What is left to tell when a trace has ended.
+/// What a trace or a replay showed and lost.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// What was shown and what was lost.
     pub counts: Counts,
-    /// How many sockets were spoken of, shown or not.
+    /// How many sockets were seen, shown or not.
     pub sockets: u64,
     /// How many of them were forgotten for want of room.
     pub evicted: u64,
@@ -29,135 +26,100 @@ pub struct Outcome {
     pub unfinished: Option<u64>,
 }
 
-/// Tells on stderr how each hook was attached, and what is done without.
+/// Reports how each hook was attached, and what the trace does without.
 pub fn banner(attached: &[Attached], without: &[String]) {
-    tell(&Banner { attached, without });
+    stderr::lines(banner_lines(attached, without));
 }
 
-/// Tells on stderr what the snapshot saw that a trace starts from, and why not more.
+/// Reports what the snapshot saw that a trace starts from, and why it broke off.
 pub fn snapshot(sockets: u64, zombies: u64, outcome: &anyhow::Result<()>) {
-    tell(&Snapshot {
-        sockets,
-        zombies,
-        outcome,
-    });
+    stderr::line(snapshot_line(sockets, zombies, outcome));
 }
 
-/// Tells on stderr how a trace went.
+/// Reports what a trace or a replay showed and lost.
 pub fn summary(outcome: &Outcome) {
-    tell(&Summary(outcome));
+    stderr::lines(summary_lines(outcome));
 }
 
-/// Nobody may be there to read it, which is no reason to fail.
-fn tell(what: &dyn Display) {
-    let _unread = std::io::stderr().write_all(what.to_string().as_bytes());
-}
-
-struct Banner<'a> {
-    attached: &'a [Attached],
-    without: &'a [String],
-}
-
-impl Display for Banner<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Attached {
-            hook,
-            mode,
-            refused,
-        } in self.attached
-        {
-            write!(f, "kaprobe: {hook} by {mode}")?;
-            if !refused.is_empty() {
-                let refused: Vec<_> = refused.iter().map(|(mode, _)| mode.name()).collect();
-                let refused = refused.join(", ");
-                write!(f, " ({refused} refused: see kaprobe doctor)")?;
-            }
-            writeln!(f)?;
+fn banner_lines(attached: &[Attached], without: &[String]) -> Vec<String> {
+    let mut lines = Vec::with_capacity(attached.len() + without.len());
+    for Attached {
+        hook,
+        mode,
+        refused,
+    } in attached
+    {
+        let mut line = format!("{hook} by {mode}");
+        if !refused.is_empty() {
+            let refused: Vec<_> = refused.iter().map(|(mode, _)| mode.name()).collect();
+            let refused = refused.join(", ");
+            line.push_str(&format!(" ({refused} refused: see kaprobe doctor)"));
         }
-        for missing in self.without {
-            writeln!(f, "kaprobe: without {}", escape::message(missing))?;
-        }
-        Ok(())
+        lines.push(line);
+    }
+    lines.extend(without.iter().map(|missing| format!("without {missing}")));
+    lines
+}
+
+fn snapshot_line(sockets: u64, zombies: u64, outcome: &anyhow::Result<()>) -> String {
+    let sockets = plural(sockets, "socket", "sockets");
+    let zombies = plural(zombies, "zombie", "zombies");
+    match outcome {
+        Ok(()) => format!("snapshot: {sockets}, {zombies}"),
+        Err(why) => format!("snapshot: {sockets}, {zombies}, and no more: {why:#}"),
     }
 }
 
-struct Snapshot<'a> {
-    sockets: u64,
-    zombies: u64,
-    outcome: &'a anyhow::Result<()>,
-}
-
-impl Display for Snapshot<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sockets = plural(self.sockets, "socket", "sockets");
-        let zombies = plural(self.zombies, "zombie", "zombies");
-        write!(f, "kaprobe: snapshot: {sockets}, {zombies}")?;
-        match self.outcome {
-            Ok(()) => writeln!(f),
-            Err(why) => writeln!(f, ", and no more: {}", escape::message(&format!("{why:#}"))),
-        }
+fn summary_lines(outcome: &Outcome) -> Vec<String> {
+    let counts = &outcome.counts;
+    let events = counts.events.iter();
+    let events: Vec<_> = events
+        .map(|(event, count)| format!("{count} {}", event.name()))
+        .collect();
+    let mut records = plural(counts.records, "record", "records");
+    if !events.is_empty() {
+        records = format!("{records}: {}", events.join(", "));
     }
-}
-
-struct Summary<'a>(&'a Outcome);
-
-impl Display for Summary<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let outcome = self.0;
-        let counts = &outcome.counts;
-        write!(
-            f,
-            "kaprobe: {}",
-            plural(counts.records, "record", "records")
-        )?;
-        let mut before = ": ";
-        for (event, count) in &counts.events {
-            write!(f, "{before}{count} {}", event.name())?;
-            before = ", ";
-        }
-        let sockets = plural(outcome.sockets, "socket", "sockets");
-        writeln!(f, "\nkaprobe: {sockets} seen")?;
-        let mut before = "kaprobe: events lost: ";
-        for &hook in Hook::ALL {
-            let lost = counts.lost.get(&hook).copied().unwrap_or_default();
-            if hook == Hook::Probe && lost == 0 {
-                continue; // Seldom hooked at all: see --rtt.
-            }
-            write!(f, "{before}{lost} by {hook}")?;
-            before = ", ";
-        }
-        writeln!(f)?;
-        if outcome.evicted > 0 {
-            let sockets = plural(outcome.evicted, "socket", "sockets");
-            writeln!(f, "kaprobe: {sockets} forgotten for want of room")?;
-        }
-        if outcome.untracked > 0 {
-            let events = plural(outcome.untracked, "event", "events");
-            writeln!(
-                f,
-                "kaprobe: {events} of sockets beyond what the kernel's table holds"
-            )?;
-        }
-        if outcome.unreadable > 0 {
-            let processes = plural(outcome.unreadable as u64, "process", "processes");
-            writeln!(
-                f,
-                "kaprobe: {processes} not searched for sockets: owners may be missing"
-            )?;
-        }
-        if outcome.unlearned > 0 {
-            let sockets = plural(outcome.unlearned, "socket", "sockets");
-            writeln!(f, "kaprobe: snapshot: no room for the owners of {sockets}")?;
-        }
-        if let Some(sockets) = outcome.unfinished {
-            let sockets = plural(sockets, "socket", "sockets");
-            writeln!(
-                f,
-                "kaprobe: snapshot: {sockets}, when the trace ended before it"
-            )?;
-        }
-        Ok(())
+    let lost = |hook: &Hook| counts.lost.get(hook).copied().unwrap_or_default();
+    let hooks = Hook::ALL.iter();
+    let lost: Vec<_> = hooks
+        .map(|hook| (hook, lost(hook)))
+        // Hooked with --rtt alone.
+        .filter(|&(hook, lost)| *hook != Hook::Probe || lost > 0)
+        .map(|(hook, lost)| format!("{lost} by {hook}"))
+        .collect();
+    let mut lines = vec![
+        records,
+        format!("{} seen", plural(outcome.sockets, "socket", "sockets")),
+        format!("events lost: {}", lost.join(", ")),
+    ];
+    if outcome.evicted > 0 {
+        let sockets = plural(outcome.evicted, "socket", "sockets");
+        lines.push(format!("{sockets} forgotten for want of room"));
     }
+    if outcome.untracked > 0 {
+        let events = plural(outcome.untracked, "event", "events");
+        lines.push(format!(
+            "{events} of sockets beyond what the kernel's table holds"
+        ));
+    }
+    if outcome.unreadable > 0 {
+        let processes = plural(outcome.unreadable as u64, "process", "processes");
+        lines.push(format!(
+            "{processes} not searched for sockets: owners may be missing"
+        ));
+    }
+    if outcome.unlearned > 0 {
+        let sockets = plural(outcome.unlearned, "socket", "sockets");
+        lines.push(format!("snapshot: no room for the owners of {sockets}"));
+    }
+    if let Some(sockets) = outcome.unfinished {
+        let sockets = plural(sockets, "socket", "sockets");
+        lines.push(format!(
+            "snapshot: {sockets}, when the trace ended before it"
+        ));
+    }
+    lines
 }
 
 fn plural(count: u64, one: &str, many: &str) -> String {
@@ -190,35 +152,26 @@ mod tests {
             },
         ];
         let without = ["tcp_destroy_sock: no such tracepoint".to_owned()];
-        assert_snapshot!(Banner { attached: &attached, without: &without }, @r"
-        kaprobe: tcp_keepalive_timer by fentry
-        kaprobe: tcp_send_active_reset by tracepoint (fentry, kprobe refused: see kaprobe doctor)
-        kaprobe: without tcp_destroy_sock: no such tracepoint
+        assert_snapshot!(banner_lines(&attached, &without).join("\n"), @r"
+        tcp_keepalive_timer by fentry
+        tcp_send_active_reset by tracepoint (fentry, kprobe refused: see kaprobe doctor)
+        without tcp_destroy_sock: no such tracepoint
         ");
     }
 
     #[test]
     fn a_snapshot_that_broke_off_says_so() {
-        let told = |sockets, zombies, outcome| {
-            let outcome = &outcome;
-            Snapshot {
-                sockets,
-                zombies,
-                outcome,
-            }
-            .to_string()
-        };
-        assert_snapshot!(told(1_234, 1, Ok(())), @"kaprobe: snapshot: 1234 sockets, 1 zombie");
+        assert_snapshot!(snapshot_line(1_234, 1, &Ok(())), @"snapshot: 1234 sockets, 1 zombie");
         let why = anyhow::anyhow!("exit status: 4");
-        assert_snapshot!(told(1, 0, Err(why)), @"kaprobe: snapshot: 1 socket, 0 zombies, and no more: exit status: 4");
+        assert_snapshot!(snapshot_line(1, 0, &Err(why)), @"snapshot: 1 socket, 0 zombies, and no more: exit status: 4");
     }
 
     #[test]
     fn the_summary_hides_no_loss() {
-        assert_snapshot!(Summary(&Outcome::default()), @"
-        kaprobe: 0 records
-        kaprobe: 0 sockets seen
-        kaprobe: events lost: 0 by tcp_keepalive_timer, 0 by tcp_send_active_reset, 0 by tcp_v4_send_reset, 0 by tcp_receive_reset, 0 by tcp_destroy_sock
+        assert_snapshot!(summary_lines(&Outcome::default()).join("\n"), @"
+        0 records
+        0 sockets seen
+        events lost: 0 by tcp_keepalive_timer, 0 by tcp_send_active_reset, 0 by tcp_v4_send_reset, 0 by tcp_receive_reset, 0 by tcp_destroy_sock
         ");
         let counts = Counts {
             records: 12,
@@ -239,15 +192,15 @@ mod tests {
             unlearned: 2,
             unfinished: Some(1),
         };
-        assert_snapshot!(Summary(&outcome), @"
-        kaprobe: 12 records: 8 probe, 3 timeout, 1 lost
-        kaprobe: 1 socket seen
-        kaprobe: events lost: 40 by tcp_keepalive_timer, 0 by tcp_send_active_reset, 0 by tcp_v4_send_reset, 0 by tcp_receive_reset, 0 by tcp_destroy_sock
-        kaprobe: 2 sockets forgotten for want of room
-        kaprobe: 1 event of sockets beyond what the kernel's table holds
-        kaprobe: 3 processes not searched for sockets: owners may be missing
-        kaprobe: snapshot: no room for the owners of 2 sockets
-        kaprobe: snapshot: 1 socket, when the trace ended before it
+        assert_snapshot!(summary_lines(&outcome).join("\n"), @"
+        12 records: 8 probe, 3 timeout, 1 lost
+        1 socket seen
+        events lost: 40 by tcp_keepalive_timer, 0 by tcp_send_active_reset, 0 by tcp_v4_send_reset, 0 by tcp_receive_reset, 0 by tcp_destroy_sock
+        2 sockets forgotten for want of room
+        1 event of sockets beyond what the kernel's table holds
+        3 processes not searched for sockets: owners may be missing
+        snapshot: no room for the owners of 2 sockets
+        snapshot: 1 socket, when the trace ended before it
         ");
     }
 }

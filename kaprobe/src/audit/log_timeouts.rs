@@ -1,6 +1,5 @@
 //! Reads logs for what they show of idle timeouts.
 
-use std::io::{self, Write as _};
 use std::mem;
 
 use anyhow::{Context as _, Result};
@@ -8,11 +7,12 @@ use anyhow::{Context as _, Result};
 use crate::correlate::MAX_SOCKETS;
 use crate::replay::input::Input;
 use crate::replay::{Item, Log};
+use crate::stderr;
 use crate::timeout::estimate::TimeoutEstimator;
 use crate::verdict::judge::Judge;
 
-/// What each trace in these logs shows. A line that is no record is reported on standard
-/// error, and left out.
+/// Reads what each trace in these logs shows. A line that is not a record is reported on
+/// standard error, and skipped.
 ///
 /// # Errors
 /// When a log can't be read.
@@ -22,10 +22,7 @@ pub fn read(logs: &[Input]) -> Result<Vec<TimeoutEstimator>> {
         let name = log.name();
         let mut log = Log::new(log.open()?);
         let mut judge = Judge::new(MAX_SOCKETS, &[]);
-        let mut tell = |remark| {
-            // Nobody may be there to read it, which is no reason to fail.
-            let _unread = writeln!(io::stderr(), "kaprobe: {name}:{remark}");
-        };
+        let mut tell = |remark| stderr::line(format_args!("{name}:{remark}"));
         loop {
             let next = log.next(&mut tell);
             match next.with_context(|| format!("cannot read {name}"))? {

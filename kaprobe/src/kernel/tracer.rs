@@ -21,6 +21,7 @@ use crate::model::attach_mode::AttachMode;
 use crate::model::event::Event;
 use crate::model::time::Instant;
 use crate::model::values::Hook;
+use crate::stderr;
 use crate::stop::Stop;
 
 /// How many events one batch holds at most. Several batches wait to be written where that
@@ -247,7 +248,7 @@ impl log::Log for DebugLog {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        eprintln!("kaprobe: debug: {}", record.args());
+        stderr::line(format_args!("debug: {}", record.args()));
     }
 
     fn flush(&self) {}

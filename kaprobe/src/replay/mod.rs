@@ -14,7 +14,7 @@ mod stream;
 mod summary;
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::Result;
@@ -31,6 +31,7 @@ use crate::replay::plan::ReplayPlan;
 use crate::report;
 use crate::sink::options::{Format, Outputs};
 use crate::sink::{self, SinkError};
+use crate::stderr;
 
 /// Runs `kaprobe replay`.
 ///
@@ -38,11 +39,7 @@ use crate::sink::{self, SinkError};
 /// When a log can't be read, or holds lines that are no records; when it can't write.
 pub fn run(plan: &ReplayPlan) -> Result<()> {
     let names: Vec<_> = plan.logs.iter().map(Input::name).collect();
-    let mut tell = |from: From, remark| {
-        let said = format!("kaprobe: {}:{remark}\n", names[from]);
-        // Nobody may be there to read it, which is no reason to fail.
-        let _unread = io::stderr().write_all(said.as_bytes());
-    };
+    let mut tell = |from: From, remark| stderr::line(format_args!("{}:{remark}", names[from]));
     let failed = |(from, why)| failure(&names, from, &why);
     let files = open(plan, &names)?;
     let mut merge = Merge::new(files.into_iter().map(Log::new).collect());

@@ -20,6 +20,7 @@ use crate::owners::batch::Holders;
 use crate::owners::descriptors::Descriptors;
 use crate::sockets::plan::Selection;
 use crate::sockets::sock_diag;
+use crate::stderr;
 use crate::text::escape::Escaped;
 
 /// Rows whose owners are looked up together, by one walk through all descriptors. It is
@@ -51,11 +52,9 @@ pub struct Notes {
 }
 
 impl Notes {
-    /// Tells them on stderr.
+    /// Writes them to standard error.
     pub fn tell(&self) {
-        for note in &self.told {
-            eprintln!("kaprobe: {}", crate::text::escape::message(note));
-        }
+        stderr::lines(&self.told);
     }
 }
 

@@ -16,6 +16,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::model::event::Event;
 use crate::model::row::Row;
+use crate::stderr;
 use crate::trace::Arrival;
 
 /// This very program, also where its file was replaced meanwhile.
@@ -27,7 +28,7 @@ const BATCH: usize = 64;
 pub(super) struct Snapshot {
     child: Child,
     /// Passes on what it has to say.
-    notes: Option<JoinHandle<io::Result<u64>>>,
+    notes: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Snapshot {
@@ -52,11 +53,10 @@ impl Snapshot {
             .context("cannot start a process for it")?;
         let rows = child.stdout.take().context("its output is closed")?;
         let mut snapshot = Self { child, notes: None };
-        if let Some(mut notes) = snapshot.child.stderr.take() {
-            let pass_on = move || io::copy(&mut notes, &mut io::stderr());
+        if let Some(notes) = snapshot.child.stderr.take() {
             snapshot.notes = thread::Builder::new()
                 .name("notes".to_owned())
-                .spawn(pass_on)
+                .spawn(|| stderr::pass_on(notes))
                 .map(Some)
                 .context("cannot start the thread that reads its notes")?;
         }
@@ -79,8 +79,8 @@ impl Snapshot {
         // It closes its output by ending.
         let status = self.child.wait().context("cannot wait for it")?;
         if let Some(notes) = self.notes.take() {
-            // Nobody may be there to read them, which is no reason to fail.
-            let _unread = notes.join();
+            // Notes that can't be read are not a reason to fail.
+            let _lost = notes.join();
         }
         ensure!(status.success(), "{status}");
         Ok(())
