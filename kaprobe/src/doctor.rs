@@ -17,6 +17,7 @@ use crate::model::named::Named as _;
 use crate::model::row::Source;
 use crate::model::values::Hook;
 use crate::owners::descriptors;
+use crate::sink::SinkError;
 use crate::text::escape;
 
 /// Runs `kaprobe doctor`: tries everything, takes it back, and tells on stdout what
@@ -50,12 +51,11 @@ pub fn run(json: bool) -> Result<exit::Code> {
     } else {
         report.to_string()
     };
-    match io::stdout().write_all(told.as_bytes()) {
-        Err(why) if why.kind() != io::ErrorKind::BrokenPipe => {
-            Err(why).context("cannot write to standard output")
-        }
-        _ => Ok(report.code),
-    }
+    let mut out = io::stdout().lock();
+    out.write_all(told.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|why| exit::unread(SinkError::stdout(why).into(), report.code))?;
+    Ok(report.code)
 }
 
 /// What doctor found. As JSON, what is not known is left out.

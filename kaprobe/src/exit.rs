@@ -85,9 +85,47 @@ impl std::error::Error for Error {}
 /// [`Code::Failure`].
 #[must_use]
 pub fn code_of(error: &anyhow::Error) -> Code {
+    match error.downcast_ref::<Unread>() {
+        Some(unread) => code_of(&unread.error),
+        None => error
+            .downcast_ref::<Error>()
+            .map_or(Code::Failure, Error::code),
+    }
+}
+
+/// An error of a command whose exit code is known.
+#[derive(Debug)]
+struct Unread {
+    error: anyhow::Error,
+    code: Code,
+}
+
+impl Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for Unread {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+/// Adds to an error the exit code that the command has where the error only shows that
+/// nobody reads its output to the end. Else the error decides, as it does without.
+#[must_use]
+pub fn unread(error: anyhow::Error, code: Code) -> anyhow::Error {
+    Unread { error, code }.into()
+}
+
+/// The exit code of a command whose output nobody reads to the end: that of [`unread`],
+/// else [`Code::Ok`].
+#[must_use]
+pub fn code_if_unread(error: &anyhow::Error) -> Code {
     error
-        .downcast_ref::<Error>()
-        .map_or(Code::Failure, Error::code)
+        .downcast_ref::<Unread>()
+        .map_or(Code::Ok, |unread| unread.code)
 }
 
 #[cfg(test)]
@@ -121,6 +159,11 @@ mod tests {
             let message = format!("{error:#}");
             assert_eq!((code_of(&error), message.as_str()), (code, text));
         }
+        let at_end = unread(anyhow!("EPIPE").context(Error::kernel("x")), Code::NotSafe);
+        assert_eq!(format!("{at_end:#}"), "x: EPIPE");
+        assert_eq!(code_of(&at_end), Code::Kernel);
+        assert_eq!(code_if_unread(&at_end), Code::NotSafe);
+        assert_eq!(code_if_unread(&anyhow!("EPIPE")), Code::Ok);
         let through: anyhow::Result<()> = Err(Error::kernel("x")).context("y");
         assert_eq!(through.map_err(|e| code_of(&e)), Err(Code::Kernel));
     }

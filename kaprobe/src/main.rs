@@ -1,29 +1,32 @@
-//! Parses, plans, runs, exits.
+//! Reads the command line, runs the command, and exits with its code.
 
-use std::env;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::{env, fmt};
 
 use kaprobe::audit::plan::AuditPlan;
 use kaprobe::cli::{self, Asked, Command};
 use kaprobe::replay::plan::ReplayPlan;
+use kaprobe::sink::SinkError;
 use kaprobe::sockets::plan::SocketsPlan;
 use kaprobe::trace::plan::TracePlan;
 use kaprobe::{audit, demo, doctor, exit, memory, replay, sockets, stderr, trace};
 
 fn main() -> ExitCode {
     memory::use_little();
-    match run() {
-        Ok(code) => code.into(),
-        Err(why) => {
-            stderr::line(format_args!("{why:#}"));
-            exit::code_of(&why).into()
+    let code = run().unwrap_or_else(|why| {
+        if has_no_reader(&why) {
+            return exit::code_if_unread(&why);
         }
-    }
+        stderr::line(format_args!("{why:#}"));
+        exit::code_of(&why)
+    });
+    code.into()
 }
 
 fn run() -> anyhow::Result<exit::Code> {
     match cli::parse(env::args_os())? {
-        Asked::Print(text) => anstream::print!("{}", text.ansi()),
+        Asked::Print(text) => print(text.ansi())?,
         Asked::Run(Command::Trace(args)) => trace::run(&TracePlan::new(*args)?)?,
         Asked::Run(Command::Replay(args)) => replay::run(&ReplayPlan::new(*args)?)?,
         Asked::Run(Command::Sockets(args)) => sockets::run(&SocketsPlan::new(*args)?)?,
@@ -32,4 +35,19 @@ fn run() -> anyhow::Result<exit::Code> {
         Asked::Run(Command::Demo(args)) => demo::run(&args)?,
     }
     Ok(exit::Code::Ok)
+}
+
+/// Prints text with colors, where standard output is a terminal that shows them.
+fn print(text: impl fmt::Display) -> Result<(), SinkError> {
+    let mut out = anstream::stdout();
+    write!(out, "{text}")
+        .and_then(|()| out.flush())
+        .map_err(SinkError::stdout)
+}
+
+/// Whether a command has failed only since the reader of its output has gone: the end of
+/// its work, not a failure.
+fn has_no_reader(why: &anyhow::Error) -> bool {
+    let mut errors = why.chain().filter_map(|it| it.downcast_ref::<io::Error>());
+    errors.any(|it| it.kind() == io::ErrorKind::BrokenPipe)
 }

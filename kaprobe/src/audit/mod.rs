@@ -21,7 +21,7 @@ use crate::audit::output::AuditWriter;
 use crate::audit::plan::AuditPlan;
 use crate::model::row::Row;
 use crate::model::values::State;
-use crate::sockets;
+use crate::sink::SinkError;
 use crate::sockets::snapshot::Snapshots;
 use crate::timeout::timeouts::{Timeout, Timeouts};
 use crate::{exit, host, sink};
@@ -31,7 +31,7 @@ use crate::{exit, host, sink};
 ///
 /// # Errors
 /// When no idle timeout is known, the sockets or a log can't be read, or the report not
-/// written. A closed pipe is no failure.
+/// written.
 pub fn run(plan: &AuditPlan) -> Result<exit::Code> {
     let timeouts = timeouts(plan)?;
     let mut audit = Audit {
@@ -47,15 +47,14 @@ pub fn run(plan: &AuditPlan) -> Result<exit::Code> {
             sink::bars(),
         ),
     };
-    match audit.run() {
-        Err(why) if !sockets::is_closed_pipe(&why) => return Err(why),
-        _ => {}
-    }
-    Ok(if audit.is_complete && audit.groups.is_safe() {
+    let done = audit.run();
+    let code = if audit.is_complete && audit.groups.is_safe() {
         exit::Code::Ok
     } else {
         exit::Code::NotSafe
-    })
+    };
+    done.map_err(|why| exit::unread(why, code))?;
+    Ok(code)
 }
 
 /// The timeouts asked for; this host's own where none are.
@@ -90,16 +89,18 @@ struct Audit<'a> {
 
 impl Audit<'_> {
     fn run(&mut self) -> Result<()> {
-        self.output.head()?;
+        self.output.head().map_err(SinkError::stdout)?;
         let plan = self.plan;
         let mut snapshots = Snapshots::with_settings(&plan.sockets)?;
         let notes = snapshots.take(&mut |rows| {
-            rows.iter().try_for_each(|row| self.row(row))?;
-            Ok(())
+            let mut rows = rows.iter();
+            let shown = rows.try_for_each(|row| self.row(row));
+            Ok(shown.map_err(SinkError::stdout)?)
         })?;
         notes.tell();
         self.is_complete = !notes.incomplete;
-        Ok(self.output.end(&self.groups, self.timeouts)?)
+        let ended = self.output.end(&self.groups, self.timeouts);
+        Ok(ended.map_err(SinkError::stdout)?)
     }
 
     fn row(&mut self, row: &Row) -> io::Result<()> {

@@ -18,7 +18,7 @@ use crate::cli::args::DemoArgs;
 use crate::cli::{self, Asked, Command};
 use crate::model::record::Record;
 use crate::shutdown;
-use crate::sink::{self, Head, Sink, Sinks};
+use crate::sink::{self, Head, Sink, SinkError, Sinks};
 use crate::trace::Session;
 use crate::trace::plan::TracePlan;
 use crate::traffic::pair::{Path, can_vanish};
@@ -55,7 +55,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         colored: sink::is_colored(args.color),
     };
     let mut sinks = Sinks::one("standard output", Box::new(story));
-    unless_nobody_reads(prologue(&lock(&narrator), &left_out))?;
+    prologue(&lock(&narrator), &left_out).map_err(SinkError::stdout)?;
 
     // The scripts end the trace; or the trace ends, and with it the scripts.
     let over = Arc::new(AtomicBool::new(false));
@@ -77,7 +77,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     traced?;
     played?;
     stopped?;
-    unless_nobody_reads(epilogue(&lock(&narrator)))
+    Ok(epilogue(&lock(&narrator)).map_err(SinkError::stdout)?)
 }
 
 /// The plan of the trace, by the flags that a user would type: every event, of these
@@ -135,16 +135,6 @@ fn epilogue(narrator: &Narrator) -> io::Result<()> {
     writeln!(out, "{}", narrator.epilogue())?;
     writeln!(out, "This was `kaprobe trace --events all`, in words.")?;
     writeln!(out, "For the connections of this host: kaprobe trace")
-}
-
-/// A reader who has gone is the end of the work, not a failure.
-fn unless_nobody_reads(written: io::Result<()>) -> Result<()> {
-    match written {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            Err(e).context("cannot write to standard output")
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Shows the story on the screen as the records come.

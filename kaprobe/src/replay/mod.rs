@@ -54,18 +54,23 @@ pub fn run(plan: &ReplayPlan) -> Result<()> {
         // Opened last: what fails before leaves no file behind.
         let mut sinks = sink::open(&plan.outputs)?;
         let shown = stream.run(&mut merge, &mut sinks, &mut tell);
-        // What one sink can't take any more, another may still have waiting.
+        // Where one sink has failed, records may still wait in another.
         (shown, sinks.flush())
     };
     if !plan.quiet {
         report::summary(&stream.outcome());
     }
-    match shown.and(flushed.map_err(Stop::Sink)) {
-        Err(Stop::Log(from, why)) => return Err(failure(&names, from, &why).into()),
-        Err(Stop::Sink(SinkError::Failed(why))) => return Err(why.into()),
-        Ok(()) | Err(Stop::Sink(SinkError::Closed)) => {}
-    }
-    Ok(complete(&merge)?)
+    let complete = complete(&merge);
+    let written = match (flushed, shown) {
+        (_, Err(Stop::Log(from, why))) => return Err(failure(&names, from, &why).into()),
+        (Err(why), _) | (Ok(()), Err(Stop::Sink(why))) => Err(why),
+        (Ok(()), Ok(())) => Ok(()),
+    };
+    let code = complete
+        .as_ref()
+        .map_or_else(exit::Error::code, |()| exit::Code::Ok);
+    written.map_err(|why| exit::unread(why.into(), code))?;
+    Ok(complete?)
 }
 
 /// Shows a summary on standard output.
@@ -78,12 +83,7 @@ fn print(summary: &Summary, outputs: &Outputs) -> Result<(), SinkError> {
         },
     };
     let mut out = io::BufWriter::new(io::stdout().lock());
-    summary::write(&mut out, summary, look).map_err(|why| match why.kind() {
-        io::ErrorKind::BrokenPipe => SinkError::Closed,
-        _ => SinkError::Failed(exit::Error::failure(format!(
-            "cannot write standard output: {why}"
-        ))),
-    })
+    summary::write(&mut out, summary, look).map_err(SinkError::stdout)
 }
 
 /// Opens the logs, and sees to it that none of them is what is to be written.

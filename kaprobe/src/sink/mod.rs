@@ -1,6 +1,7 @@
 //! Writes records as text, JSON lines and CSV. A sink knows records and nothing else.
 
 mod csv;
+mod error;
 mod interface;
 mod json;
 mod lines;
@@ -10,9 +11,10 @@ mod terminal;
 mod text;
 
 pub(crate) use crate::sink::csv::CsvLines;
+pub use crate::sink::error::SinkError;
 pub use crate::sink::interface::{Head, Sink};
 pub(crate) use crate::sink::json::JsonLines;
-pub use crate::sink::sinks::{SinkError, Sinks, open, to};
+pub use crate::sink::sinks::{Sinks, open, to};
 pub use crate::sink::terminal::bars;
 pub(crate) use crate::sink::terminal::{is_colored, style};
 

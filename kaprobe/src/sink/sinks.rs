@@ -10,6 +10,7 @@ use crate::exit;
 use crate::model::header::Header;
 use crate::model::record::Record;
 use crate::sink::csv::CsvLines;
+use crate::sink::error::SinkError;
 use crate::sink::interface::{Head, Sink};
 use crate::sink::json::JsonLines;
 use crate::sink::lines::Lines;
@@ -17,15 +18,6 @@ use crate::sink::options::{Format, LogFile, Outputs, TextStyle};
 use crate::sink::terminal::is_colored;
 use crate::sink::text::TextLines;
 use crate::text::escape::Escaped;
-
-/// Why a sink can take no more records.
-#[derive(Debug)]
-pub enum SinkError {
-    /// The reader has gone: the end of the work, not a failure.
-    Closed,
-    /// Writing failed.
-    Failed(exit::Error),
-}
 
 /// The screen, and the log where there is one.
 pub struct Sinks(Vec<NamedSink>);
@@ -113,13 +105,7 @@ impl Sinks {
         let mut outcome = Ok(());
         for output in &mut self.0 {
             if let Err(error) = act(output.sink.as_mut()) {
-                outcome = outcome.and(Err(match error.kind() {
-                    io::ErrorKind::BrokenPipe => SinkError::Closed,
-                    _ => SinkError::Failed(exit::Error::failure(format!(
-                        "cannot write {}: {error}",
-                        output.name
-                    ))),
-                }));
+                outcome = outcome.and(Err(SinkError::new(&output.name, error)));
             }
         }
         outcome

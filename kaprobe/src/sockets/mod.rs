@@ -8,37 +8,28 @@ mod sock_diag;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::cli::args::Sort;
 use crate::model::row::Row;
+use crate::shutdown;
+use crate::sink::SinkError;
 use crate::sink::options::Format;
 use crate::sockets::output::{Columns, Picture, RowWriter};
 use crate::sockets::plan::SocketsPlan;
 use crate::sockets::snapshot::{Notes, Snapshots};
 use crate::stop::Stop;
-use crate::{exit, shutdown};
 
 /// Runs `kaprobe sockets`.
 ///
 /// # Errors
-/// When the sockets can't be read, or not written. A closed pipe is no failure.
+/// When the sockets can't be read, or not written.
 pub fn run(plan: &SocketsPlan) -> Result<()> {
     let mut snapshots = Snapshots::open(&plan.selection)?;
-    let shown = match plan.watch {
+    match plan.watch {
         None => append(plan, &mut snapshots, plan.heading).map(|notes| notes.tell()),
         Some(pause) => watch(plan, &mut snapshots, pause),
-    };
-    match shown {
-        Err(why) if is_closed_pipe(&why) => Ok(()),
-        other => other.context(exit::Error::kernel("cannot show the TCP sockets")),
     }
-}
-
-/// Whether nobody reads the output any more.
-pub(crate) fn is_closed_pipe(why: &anyhow::Error) -> bool {
-    let io = why.downcast_ref::<io::Error>();
-    io.is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Shows the sockets again and again until told to end: a picture in place of the last on
@@ -70,7 +61,7 @@ fn watch(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>, pause: Duration) -> 
 fn append(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>, heading: bool) -> Result<Notes> {
     let mut output = RowWriter::new(io::stdout(), plan.format, Columns::of(plan));
     if heading {
-        output.head()?;
+        output.head().map_err(SinkError::stdout)?;
     }
     let mut held = Vec::new();
     let notes = snapshots.take(&mut |rows| {
@@ -78,11 +69,11 @@ fn append(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>, heading: bool) -> R
             held.extend(rows);
             return Ok(());
         }
-        Ok(output.rows(&rows)?)
+        Ok(output.rows(&rows).map_err(SinkError::stdout)?)
     })?;
     if let Some(sort) = plan.sort {
         order(&mut held, sort);
-        output.rows(&held)?;
+        output.rows(&held).map_err(SinkError::stdout)?;
     }
     Ok(notes)
 }
@@ -103,8 +94,9 @@ fn redraw(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>) -> Result<Notes> {
     })?;
     picture.draw(&held, count, &notes)?;
     let mut out = io::stdout().lock();
-    out.write_all(picture.text())?;
-    out.flush()?;
+    out.write_all(picture.text())
+        .and_then(|()| out.flush())
+        .map_err(SinkError::stdout)?;
     Ok(notes)
 }
 

@@ -125,11 +125,23 @@ impl<'a> Snapshots<'a> {
     /// Takes one, and shows it batch by batch.
     ///
     /// # Errors
-    /// When the sockets can't be read, or `see` fails.
+    /// Of [`exit::Code::Kernel`] when the sockets can't be read. An error of `see` is
+    /// returned as it is.
     pub fn take(&mut self, see: &mut See<'_>) -> Result<Notes> {
+        let mut failed = None;
+        let mut see = |rows| {
+            see(rows).map_err(|why| {
+                failed = Some(why);
+                anyhow!("nobody takes them")
+            })
+        };
         // A thread of its own, as it goes from one namespace to the next.
-        let taken = thread::scope(|scope| scope.spawn(|| self.take_here(see)).join());
-        taken.map_err(|_| anyhow!("the thread that reads the sockets has died"))?
+        let taken = thread::scope(|scope| scope.spawn(|| self.take_here(&mut see)).join());
+        let taken = taken.map_err(|_| anyhow!("the thread that reads the sockets has died"))?;
+        match failed {
+            Some(why) => Err(why),
+            None => taken.context(exit::Error::kernel("cannot show the TCP sockets")),
+        }
     }
 
     fn take_here(&mut self, see: &mut See<'_>) -> Result<Notes> {

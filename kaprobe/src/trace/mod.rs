@@ -33,6 +33,7 @@ use crate::model::record::EventName;
 use crate::model::time::WallTime;
 use crate::owners::cache::Owners;
 use crate::report::{self, Outcome};
+use crate::shutdown;
 use crate::sink::{self, SinkError, Sinks};
 use crate::stop::Stop;
 use crate::text::escape::Escaped;
@@ -41,7 +42,6 @@ use crate::trace::plan::TracePlan;
 use crate::trace::snapshot::Snapshot;
 use crate::verdict::judge::Judge;
 use crate::verdict::pipeline::Pipeline;
-use crate::{exit, shutdown};
 
 /// How many batches may wait between reading and writing.
 const QUEUE: usize = 4;
@@ -87,7 +87,7 @@ impl Session {
     /// Follows the trace to its end: shows the banner, the records and the summary.
     ///
     /// # Errors
-    /// When a sink or the kernel fails on the way. A closed pipe is no failure.
+    /// When a sink or the kernel fails on the way.
     pub fn follow(mut self, plan: &TracePlan, sinks: &mut Sinks) -> Result<()> {
         if !plan.quiet {
             report::banner(self.tracer.attached(), self.tracer.without());
@@ -103,11 +103,13 @@ impl Session {
             .context("cannot start the thread that reads the ring buffer")?;
         let mut stream = Stream::new(plan, &self.header, owners);
         let shown = stream.start(sinks, &self.header, plan.ready_file.as_deref());
-        stream.look_back(plan, rows);
-        let shown = shown.and_then(|()| stream.run(&arrivals, &emptied, sinks));
-        // What one sink can't take any more, another may still have waiting.
-        let flushed = sinks.flush();
-        let shown = shown.and(flushed);
+        let shown = shown.and_then(|()| {
+            stream.look_back(plan, rows);
+            stream.run(&arrivals, &emptied, sinks)
+        });
+        // Where one sink has failed, records may still wait in another. A failure to write
+        // those is reported first.
+        let shown = sinks.flush().and(shown);
         // An eventfd takes a write until it has had 2^64 of them.
         let _cannot_fail = stop.stop();
         drop(arrivals);
@@ -118,10 +120,7 @@ impl Session {
             report::summary(&stream.outcome(&tracer));
         }
         drop(tracer);
-        match shown {
-            Ok(()) | Err(SinkError::Closed) => Ok(()),
-            Err(SinkError::Failed(why)) => Err(why.into()),
-        }
+        Ok(shown?)
     }
 }
 
@@ -232,8 +231,8 @@ impl Stream {
         sinks.flush()?;
         match ready_file {
             Some(path) => fs::write(path, "").map_err(|why| {
-                let path = path.display();
-                SinkError::Failed(exit::Error::failure(format!("cannot write {path}: {why}")))
+                let path = Escaped::from_bytes(path.as_os_str().as_encoded_bytes());
+                SinkError::new(path.as_str(), why)
             }),
             None => Ok(()),
         }
