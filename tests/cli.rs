@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::error::Error;
 use std::process::{Command, Output};
 
+use kaprobe_testkit::streams;
+
 type Outcome = Result<(), Box<dyn Error>>;
 
 /// Runs kaprobe in a folder of its own, which must be empty afterwards.
@@ -151,6 +153,40 @@ fn bad_input_is_one_line_and_exit_code_2() -> Outcome {
             "{args:?}: {stderr}"
         );
         assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
+    }
+    Ok(())
+}
+
+/// Commands as far as they go without privilege; tests/kernel/manners.rs has them all.
+#[test]
+fn streams_that_are_closed_or_full_do_not_change_the_exit_code() -> Outcome {
+    let log = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/records.jsonl");
+    // What a command whose code depends on the host ends with.
+    let code = |args: &[&str]| Ok::<_, Box<dyn Error>>(kaprobe(args)?.status.code());
+    let doctor = code(&["doctor"])?.ok_or("doctor was killed")?;
+    let sockets = code(&["sockets"])?.ok_or("sockets was killed")?;
+    let rows: &[(&[&str], i32, bool)] = &[
+        (&["--help"], 0, true),
+        (&["--version"], 0, true),
+        (&["trace", "--help"], 0, true),
+        (&["nonsense"], 2, false),
+        (&["trace", "--port", "0"], 2, false),
+        (&["demo", "--attach", "x"], 2, false),
+        (&["audit", "--log", "/nonexistent.jsonl"], 1, false),
+        (&["replay", "/nonexistent.jsonl"], 1, false),
+        (&["replay", log], 0, true),
+        (&["replay", "--json", "--quiet", log], 0, true),
+        (&["replay", "--summary", log], 0, true),
+        (&["doctor", "--json"], doctor, true),
+        (&["sockets"], sockets, sockets == 0),
+    ];
+    for &(args, code, writes) in rows {
+        let command = || {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_kaprobe"));
+            command.args(args);
+            command
+        };
+        streams::check(command, code, writes)?;
     }
     Ok(())
 }

@@ -23,6 +23,7 @@ pub mod package;
 pub mod process;
 pub mod schema;
 pub mod snapshot;
+pub mod streams;
 pub mod timers;
 pub mod tracer;
 pub mod traffic;

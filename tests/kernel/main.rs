@@ -95,6 +95,7 @@ fn main() -> ExitCode {
         ("story_cured", story::does_not_happen_with_keepalive),
         ("stops", manners::stops_cleanly),
         ("stops_closed_pipe", manners::ends_quietly_with_its_reader),
+        ("stops_streams", manners::ends_well_with_streams_that_fail),
         ("stops_killed", manners::leaves_whole_lines_when_killed),
         ("refuses", manners::refuses_what_it_cannot_do),
         ("refuses_way", manners::refuses_a_way_this_kernel_lacks),

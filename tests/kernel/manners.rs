@@ -2,6 +2,7 @@
 //! when told to, and takes everything with it.
 
 use std::fs;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path as FilePath;
@@ -16,6 +17,7 @@ use kaprobe_testkit::harness::Skip;
 use kaprobe_testkit::log::Log;
 use kaprobe_testkit::mounts;
 use kaprobe_testkit::netns::{self, Counters};
+use kaprobe_testkit::streams;
 use kaprobe_testkit::tracer::Kaprobe;
 use kaprobe_testkit::traffic::load::{Load, Member};
 use kaprobe_testkit::wait::wait_until;
@@ -78,18 +80,61 @@ pub fn stops_cleanly() -> Result<()> {
     Ok(load.end()?)
 }
 
-/// Nobody reads its output any more: it ends, quietly.
+/// Nobody reads its output any more: it ends quietly, with a summary and a whole log.
 pub fn ends_quietly_with_its_reader() -> Result<()> {
     netns::enter_new()?;
-    let mut kaprobe = Kaprobe::trace_unread(&["--netns", "/proc/self/ns/net"])?.ready()?;
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("log.jsonl");
+    let output = file.to_str().context("a strange path")?;
+    let arguments = ["--netns", "/proc/self/ns/net", "-o", output];
+    let mut kaprobe = Kaprobe::trace_unread(&arguments)?.ready()?;
     let held = bpf::held_by(kaprobe.pid())?;
     let load = some_probes()?;
     wait_for_probes(20)?;
     kaprobe.hang_up();
     let finished = kaprobe.finish()?;
     ensure!(finished.status.success(), "{finished:?}");
+    ensure!(
+        finished.stderr.contains(" seen\n"),
+        "no summary: {finished:?}"
+    );
+    let text = fs::read_to_string(&file)?;
+    let log = Log::parse(&text.lines().collect::<Vec<_>>())?;
+    ensure!(text.ends_with('\n'), "its log breaks off in a line");
+    ensure!(log.count(&["probe"]) > 0, "its log has no records");
     gone("closed pipe", &held)?;
     Ok(load.end()?)
+}
+
+/// With standard output or error closed or full, each command ends as it would have
+/// ended, or says that there is no room.
+pub fn ends_well_with_streams_that_fail() -> Result<()> {
+    const NOT_SAFE: i32 = 5;
+    netns::enter_new()?;
+    // Without keepalive: not safe.
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let connected = TcpStream::connect(listener.local_addr()?)?;
+    let rows: &[(&[&str], i32)] = &[
+        (&["trace", "--duration", "1s"], 0),
+        (&["trace", "--duration", "1s", "--json", "--quiet"], 0),
+        (&["sockets"], 0),
+        (&["sockets", "--json", "--all-netns"], 0),
+        (&["audit", "--idle-timeout", "350s"], 0),
+        (&["audit", "--idle-timeout", "350s", "--loopback"], NOT_SAFE),
+        (&["doctor"], 0),
+        (&["demo"], 0),
+    ];
+    let binary = binary()?;
+    for &(arguments, code) in rows {
+        let command = || {
+            let mut command = Command::new(&binary);
+            command.args(arguments);
+            command
+        };
+        streams::check(command, code, true)?;
+    }
+    drop(connected);
+    Ok(())
 }
 
 fn gone(name: &str, held: &[Object]) -> Result<()> {
