@@ -1,6 +1,7 @@
-//! What each stage between the ring buffer and the file takes for an event or a record,
-//! without root: `cargo bench -p kaprobe`. Divan, for it is small and runs in seconds;
-//! what a change does to the whole is for `cargo xtask bench` to say.
+//! Times each stage between the ring buffer and the output, per event or record.
+//!
+//! Needs no root: `cargo bench -p kaprobe`. Divan because it is small and runs in
+//! seconds. `cargo xtask bench` measures the effect of a change on the whole program.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -21,28 +22,28 @@ use kaprobe::verdict::judge::Judge;
 use kaprobe::verdict::pipeline::Pipeline;
 use kaprobe_ebpf::wire::{self, flag, kind};
 
-/// Firings of one pass.
+/// Timer firings per pass.
 const FIRINGS: u32 = 10_000;
-/// How many sockets they are of.
+/// Numbers of sockets that the firings are spread over.
 const SOCKETS: [u32; 2] = [1_000, 10_000];
 
 fn main() {
     divan::main();
 }
 
-/// From the wire to events.
+/// Decodes wire events.
 #[divan::bench]
 fn decode(bencher: Bencher<'_, '_>) {
-    let (decoder, wire) = (decoder(), wire(1_000));
+    let (decoder, wire) = (decoder(), wire_events(1_000));
     bencher.counter(items(&wire)).bench_local(|| {
         for raw in &wire {
-            // A failure would be told by the other benches.
+            // The other benches report a failure.
             let _ = black_box(decoder.decode(bytes(raw)));
         }
     });
 }
 
-/// From events to records.
+/// Correlates events into records.
 #[divan::bench(args = SOCKETS)]
 fn correlate(bencher: Bencher<'_, '_>, sockets: u32) {
     let events = events(sockets);
@@ -56,7 +57,7 @@ fn correlate(bencher: Bencher<'_, '_>, sockets: u32) {
     });
 }
 
-/// From records to verdicts; there are none to be told.
+/// Judges records. These records lead to no verdict.
 #[divan::bench(args = SOCKETS)]
 fn judge(bencher: Bencher<'_, '_>, sockets: u32) {
     let records = records(sockets);
@@ -73,7 +74,7 @@ fn judge(bencher: Bencher<'_, '_>, sockets: u32) {
         });
 }
 
-/// From records to bytes, in each format.
+/// Writes records in each format.
 #[divan::bench(args = [Format::Text, Format::Json, Format::Csv])]
 fn write(bencher: Bencher<'_, '_>, format: Format) {
     let records = records(1_000);
@@ -86,14 +87,14 @@ fn write(bencher: Bencher<'_, '_>, format: Format) {
     bencher.counter(items(&records)).bench_local(|| {
         let mut sink = sink::to(io::sink(), format, style, false);
         for record in &records {
-            // Writing to nowhere cannot fail.
+            // Writing to `io::sink` cannot fail.
             let _ = sink.record(black_box(record));
         }
     });
 }
 
-fn items<T>(of: &[T]) -> ItemsCount {
-    ItemsCount::new(of.len())
+fn items<T>(items: &[T]) -> ItemsCount {
+    ItemsCount::new(items.len())
 }
 
 fn decoder() -> Decoder {
@@ -104,8 +105,8 @@ fn decoder() -> Decoder {
     }
 }
 
-/// Probes of so many sockets in turn, a second apart; each was answered.
-fn wire(sockets: u32) -> Vec<wire::Event> {
+/// Answered probes of `sockets` sockets in turn; each socket sends one a second.
+fn wire_events(sockets: u32) -> Vec<wire::Event> {
     (0..FIRINGS)
         .map(|n| probe(n % sockets, n / sockets))
         .collect()
@@ -147,20 +148,18 @@ fn probe(socket: u32, round: u32) -> wire::Event {
 }
 
 fn bytes(raw: &wire::Event) -> &[u8] {
-    // SAFETY: integers only, without padding: every byte is initialized.
+    // SAFETY: integers only, no padding: every byte is initialized.
     unsafe { std::slice::from_raw_parts(std::ptr::from_ref(raw).cast(), wire::EVENT_SIZE) }
 }
 
-/// The same as events. None has an owner: those are /proc's to tell.
+/// [`wire_events`], decoded. No event has an owner: owners come from /proc.
 fn events(sockets: u32) -> Vec<Event> {
-    let (decoder, wire) = (decoder(), wire(sockets));
+    let (decoder, wire) = (decoder(), wire_events(sockets));
     let events = wire.iter().map(|raw| decoder.decode(bytes(raw)));
-    events
-        .collect::<Result<_, _>>()
-        .expect("they are as the contract has it")
+    events.collect::<Result<_, _>>().expect("valid wire events")
 }
 
-/// The same as numbered records: probes, and their answers.
+/// [`events`], correlated and numbered: probes and their answers.
 fn records(sockets: u32) -> Vec<Record> {
     let mut correlator = Correlator::new(NonZeroUsize::MIN.max(MAX_SOCKETS));
     let mut filter = filter();
