@@ -1,5 +1,6 @@
-//! Debian's archive, through apt configurations of our own: the system's
-//! sources and packages stay as they are, and what we fetch is only unpacked.
+//! Downloads and unpacks Debian packages with xtask's own apt configurations.
+//!
+//! The host's package sources and installed packages do not change.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,32 +14,33 @@ use anyhow::{Context, Result, bail};
 use crate::process::{CommandExt, say};
 use crate::workspace;
 
-/// Signs every suite, and comes with Debian.
+/// The keys that sign every suite; part of Debian.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// The release that tools and guest packages come from, whatever this host runs.
+/// The Debian release of tools and guest packages, independent of the host.
 const RELEASE: &str = "trixie";
 
-/// Where a tree has its dynamic loader.
+/// The dynamic loader in an unpacked package.
 const LOADER: &str = "usr/lib64/ld-linux-x86-64.so.2";
 
-/// How long an index is good for.
-const FRESH: Duration = Duration::from_secs(3600);
+/// How long a downloaded package index is used.
+const MAX_INDEX_AGE: Duration = Duration::from_secs(3600);
 
-/// One or more suites of Debian, such as `bookworm` and `bookworm-backports`.
+/// Debian suites, such as `bookworm` and `bookworm-backports`.
 pub struct Suites {
     config: PathBuf,
 }
 
-/// Whether an index need not be read again.
+/// Whether a package index is recent enough to use.
 fn is_fresh(stamp: &Path) -> bool {
     let written = fs::metadata(stamp).and_then(|stamp| stamp.modified());
-    written.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < FRESH))
+    written.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < MAX_INDEX_AGE))
 }
 
 impl Suites {
-    /// Fetches the index of the suites, each from the first of the machine's
-    /// mirrors that has it; not all need be there, but one.
+    /// Downloads the index of each suite, from the first of the host's mirrors with it.
+    ///
+    /// Fails if no mirror has any of the suites.
     pub fn open(names: &[&str]) -> Result<Self> {
         if !Path::new(KEYRING).is_file() {
             bail!("packages come from Debian's archive, and this host lacks apt or {KEYRING}");
@@ -93,7 +95,7 @@ impl Suites {
         }
         workspace::write(&home.join("status"), "")?;
         let dir = home.display();
-        // A folder under a home is closed to apt's own user, so root stays root.
+        // apt's own user cannot read below a home directory, so root stays root.
         let config = format!(
             r#"Dir::Etc::SourceList "{dir}/sources.list";
 Dir::Etc::SourceParts "/dev/null";
@@ -117,7 +119,7 @@ APT::Update::Error-Mode "any";
         apt
     }
 
-    /// The names of all packages that begin like this.
+    /// All package names that begin with `prefix`.
     pub fn names(&self, prefix: &str) -> Result<BTreeSet<String>> {
         let names = self.apt("apt-cache").args(["pkgnames", prefix]).read()?;
         Ok(names.lines().map(str::to_owned).collect())
@@ -137,7 +139,7 @@ APT::Update::Error-Mode "any";
             .to_owned())
     }
 
-    /// A package and all that it depends on.
+    /// The names of a package and of all its dependencies.
     fn closure(&self, package: &str) -> Result<Vec<String>> {
         let plan = self
             .apt("apt-get")
@@ -149,10 +151,10 @@ APT::Update::Error-Mode "any";
         Ok(installed.map(str::to_owned).collect())
     }
 
-    /// Downloads packages, each a name or `name=version`, and unpacks them into a folder.
+    /// Downloads packages (`name` or `name=version`) and unpacks them into a folder.
     pub fn unpack(&self, packages: &[String], into: &Path) -> Result<()> {
         let scratch = workspace::scratch()?;
-        // Progress is for a person; a log is better off without a line a package.
+        // Progress is for a terminal. A log needs no line per package.
         let quiet = if io::stderr().is_terminal() {
             "--quiet=0"
         } else {
@@ -162,26 +164,27 @@ APT::Update::Error-Mode "any";
             .args(["download", quiet])
             .args(packages)
             .current_dir(scratch.path())
-            .check_aside()?;
+            .check_to_stderr()?;
         for deb in fs::read_dir(scratch.path())? {
             Command::new("dpkg-deb")
                 .arg("--extract")
                 .arg(deb?.path())
                 .arg(into)
-                .check_aside()?;
+                .check_to_stderr()?;
         }
         Ok(())
     }
 }
 
-/// A package of [`RELEASE`] with all that it depends on, unpacked and kept.
+/// The folder of a package of [`RELEASE`], unpacked once with all its dependencies.
 pub fn tree(package: &str) -> Result<PathBuf> {
-    kept(package, |suites| suites.closure(package))
+    unpack_once(package, |suites| suites.closure(package))
 }
 
-/// A program of a package, by its path in there: itself and the libraries that it loads,
-/// each with the path that it is found by. Asked of the loader that comes with it, as
-/// this host may have another or none.
+/// The files that a program of a package needs: itself, its loader and its libraries.
+///
+/// `path` is relative to the package. Each file comes with its path in the package. The
+/// package's own loader lists the libraries: this host may have another loader or none.
 pub fn program(package: &str, path: &str) -> Result<Vec<(PathBuf, PathBuf)>> {
     let tree = tree(package)?;
     let listed = loader(&tree).arg("--list").arg(tree.join(path)).read()?;
@@ -193,16 +196,16 @@ pub fn program(package: &str, path: &str) -> Result<Vec<(PathBuf, PathBuf)>> {
         .into_iter()
         .chain(libraries)
     {
-        // A library is known by a name that links to that of its version.
-        let there = fs::canonicalize(file)
+        // A library's name may be a link to a versioned file.
+        let source = fs::canonicalize(file)
             .with_context(|| format!("{package} lacks {}", file.display()))?;
-        files.push((there, file.strip_prefix(&tree)?.to_owned()));
+        files.push((source, file.strip_prefix(&tree)?.to_owned()));
     }
     Ok(files)
 }
 
-/// The command line of a program of an unpacked package, run by the loader that it
-/// came with, whatever libraries this host has.
+/// A command that starts a program of an unpacked package with the package's own loader
+/// and libraries. The caller appends the program and its arguments.
 pub fn loader(tree: &Path) -> Command {
     let mut loader = Command::new(tree.join(LOADER));
     loader
@@ -211,19 +214,22 @@ pub fn loader(tree: &Path) -> Command {
     loader
 }
 
-/// A package whose programs are linked statically, unpacked and kept: it needs no other.
+/// The folder of a package of static programs, unpacked once without dependencies.
 pub fn static_package(package: &str) -> Result<PathBuf> {
-    kept(package, |_| Ok(vec![package.to_owned()]))
+    unpack_once(package, |_| Ok(vec![package.to_owned()]))
 }
 
-/// Where the unpacked packages are, by name.
+/// The folder of all unpacked packages, one folder per name.
 pub fn trees() -> PathBuf {
     workspace::cache("packages")
 }
 
-fn kept(name: &str, packages: impl FnOnce(&Suites) -> Result<Vec<String>>) -> Result<PathBuf> {
+fn unpack_once(
+    name: &str,
+    packages: impl FnOnce(&Suites) -> Result<Vec<String>>,
+) -> Result<PathBuf> {
     let tree = trees().join(name);
-    workspace::kept(&tree, |into| {
+    workspace::make_once(&tree, |into| {
         let suites = Suites::open(&[RELEASE])?;
         let packages = packages(&suites)?;
         say(format_args!(
@@ -235,7 +241,7 @@ fn kept(name: &str, packages: impl FnOnce(&Suites) -> Result<Vec<String>>) -> Re
     Ok(tree)
 }
 
-/// The archives that this machine's own apt is told to use.
+/// The mirrors that the host's apt is configured to use.
 fn mirrors() -> Result<BTreeSet<String>> {
     let targets = Command::new("apt-get")
         .args([

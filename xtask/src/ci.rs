@@ -1,4 +1,4 @@
-//! Everything that has to pass before a change lands.
+//! Everything that must pass before a change is merged: `cargo xtask ci`.
 
 use std::process::ExitCode;
 
@@ -7,12 +7,12 @@ use anyhow::Result;
 use crate::process::{CommandExt, say};
 use crate::{ebpf, test, workspace};
 
-/// Format, lints for both targets, then all that `cargo xtask test` does.
+/// Checks the format, lints both targets, then does what `cargo xtask test` does.
 pub fn run(args: &test::Args) -> Result<ExitCode> {
     say("checking the format");
     workspace::cargo()
         .args(["fmt", "--all", "--check"])
-        .check_aside()?;
+        .check_to_stderr()?;
     say("linting user space");
     let clippy = [
         "clippy",
@@ -23,7 +23,7 @@ pub fn run(args: &test::Args) -> Result<ExitCode> {
         "-D",
         "warnings",
     ];
-    workspace::cargo().args(clippy).check_aside()?;
+    workspace::cargo().args(clippy).check_to_stderr()?;
     say("linting the BPF programs");
     ebpf::lint()?;
     test::run(args)

@@ -1,4 +1,4 @@
-//! What a developer of kaprobe, or its CI, runs: `cargo xtask --help`.
+//! Tasks for developers of kaprobe and for CI: `cargo xtask --help`.
 
 mod apt;
 mod bench;
@@ -26,24 +26,24 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Build the BPF programs and keep the object, with a digest of what made it
+    /// Build the BPF programs, and write the object and a digest of its inputs
     Ebpf(ebpf::Args),
-    /// Build kaprobe and run it, through sudo unless root
+    /// Build kaprobe and run it, with sudo unless you are root
     Run(run::Args),
-    /// Pass every test: invariants, units, this host's kernel, and those of the matrix
+    /// Run all tests: invariants, units, and on this host's and the matrix's kernels
     Test(test::Args),
     /// Check the invariants of the repository
     Tidy(tidy::Args),
-    /// Check the format, lint both targets, and do all that `test` does
+    /// Check the format, lint both targets, and run all tests
     Ci(test::Args),
-    /// Measure what kaprobe costs, beside bpftrace and programs that do nothing
+    /// Measure kaprobe's cost next to bpftrace and to BPF programs that do nothing
     Bench(bench::Args),
     /// Run a command on a kernel of the matrix, in QEMU
     Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().task {
+    let result = match Cli::parse().task {
         Task::Ebpf(args) => ebpf::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Run(args) => run::run(&args),
         Task::Test(args) => test::run(&args),
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::run(&args),
         Task::Vm(args) => vm::run(&args),
     };
-    match done {
+    match result {
         Ok(code) => code,
         Err(error) => {
             process::say(format_args!("{error:#}"));

@@ -1,26 +1,26 @@
-//! Child processes: what ran, and how it failed.
+//! Runs child processes and reports how they failed.
 
 use std::io::{self, Write};
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// Tells the person who waits what happens now.
+/// Prints a progress message to stderr.
 pub fn say(message: impl std::fmt::Display) {
-    // A closed stderr is no reason to stop the work.
+    // A closed stderr must not stop the work.
     let _ = writeln!(io::stderr(), "xtask: {message}");
 }
 
-/// Ways to run a command to its end.
+/// Runs a command to its end.
 pub trait CommandExt {
-    /// Runs it on our standard streams; a failure is an error.
+    /// Runs the command on our standard streams; fails if it fails.
     fn check(&mut self) -> Result<()>;
 
-    /// Runs it with its standard output on our standard error, so that ours
-    /// stays free for what the user asked for.
-    fn check_aside(&mut self) -> Result<()>;
+    /// Runs the command with its stdout on our stderr, so that our stdout holds only
+    /// what the user asked for.
+    fn check_to_stderr(&mut self) -> Result<()>;
 
-    /// Runs it and returns what it printed.
+    /// Runs the command and returns its stdout.
     fn read(&mut self) -> Result<String>;
 }
 
@@ -35,7 +35,7 @@ impl CommandExt for Command {
         Ok(())
     }
 
-    fn check_aside(&mut self) -> Result<()> {
+    fn check_to_stderr(&mut self) -> Result<()> {
         self.stdout(io::stderr()).check()
     }
 
@@ -51,7 +51,7 @@ impl CommandExt for Command {
     }
 }
 
-/// A command as a person would type it.
+/// The program and its arguments, as typed in a shell but unquoted.
 pub fn line(command: &Command) -> String {
     let words = [command.get_program()]
         .into_iter()

@@ -1,4 +1,4 @@
-//! Builds programs with cargo, and tells where they are.
+//! Builds programs with cargo and returns their paths.
 
 use std::io::BufReader;
 use std::path::PathBuf;
@@ -14,13 +14,13 @@ use crate::workspace;
 pub struct Program {
     /// The name of its target.
     pub name: String,
-    /// Whether it holds tests.
+    /// Whether the program is a test harness.
     pub is_test: bool,
-    /// Where it lies.
+    /// Its path.
     pub path: PathBuf,
 }
 
-/// Runs a cargo that builds programs, and returns those.
+/// Runs a cargo command and returns the programs that it built.
 pub fn build(cargo: &mut Command) -> Result<Vec<Program>> {
     cargo.arg("--message-format=json-render-diagnostics");
     let mut child = cargo
@@ -42,7 +42,7 @@ pub fn build(cargo: &mut Command) -> Result<Vec<Program>> {
     Ok(programs)
 }
 
-/// A cargo that links kaprobe statically: a guest has no libraries.
+/// A cargo command that links kaprobe statically: a guest has no libraries.
 pub fn static_cargo(subcommand: &str) -> Command {
     let mut cargo = workspace::cargo();
     cargo
@@ -57,13 +57,13 @@ pub fn static_cargo(subcommand: &str) -> Command {
     cargo
 }
 
-/// Builds with a cargo that makes kaprobe, and returns where that is.
+/// Builds kaprobe with this cargo command and returns its path.
 pub fn kaprobe(cargo: &mut Command) -> Result<PathBuf> {
-    only_kaprobe(&build(cargo.args(["--bin", "kaprobe"]))?)
+    find_kaprobe(&build(cargo.args(["--bin", "kaprobe"]))?)
 }
 
-/// Where kaprobe itself is, among these.
-pub fn only_kaprobe(programs: &[Program]) -> Result<PathBuf> {
+/// The path of kaprobe among built programs.
+pub fn find_kaprobe(programs: &[Program]) -> Result<PathBuf> {
     let kaprobe = programs
         .iter()
         .find(|program| !program.is_test && program.name == "kaprobe");

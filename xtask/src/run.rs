@@ -1,4 +1,4 @@
-//! Runs kaprobe from its sources, with the privileges that it needs.
+//! Builds kaprobe and runs it as root: `cargo xtask run`.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -12,12 +12,12 @@ use crate::{programs, workspace};
 /// Options of `cargo xtask run`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// What kaprobe is told
+    /// Arguments for kaprobe
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }
 
-/// Builds kaprobe and becomes it, so that signals and the exit code are its own.
+/// Builds kaprobe and execs it, so that it gets the signals and sets the exit code.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let kaprobe =
         programs::kaprobe(workspace::cargo().args(["build", "--package", "kaprobe", "--release"]))?;

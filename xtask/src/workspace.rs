@@ -1,4 +1,4 @@
-//! Where things lie in the checkout.
+//! Paths in the checkout, and file helpers.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -13,16 +13,15 @@ pub fn root() -> &'static Path {
     manifest.parent().unwrap_or(manifest)
 }
 
-/// Where everything that xtask downloads or builds for itself stays.
+/// A path in the cache of everything that xtask downloads or builds for itself.
 ///
-/// Under the checkout even when `CARGO_TARGET_DIR` points elsewhere: cargo
-/// hashes the place of `core`, relative to the sysroot we keep here, into
-/// symbol names.
+/// In the checkout even if `CARGO_TARGET_DIR` points elsewhere: cargo hashes the path of
+/// `core`, relative to the sysroot in this cache, into symbol names.
 pub fn cache(name: &str) -> PathBuf {
     root().join("target/xtask").join(name)
 }
 
-/// An empty folder on the file system of the cache, gone when dropped.
+/// An empty folder on the file system of the cache, deleted on drop.
 pub fn scratch() -> Result<TempDir> {
     let parent = cache("tmp");
     fs::create_dir_all(&parent).with_context(|| format!("cannot create {}", parent.display()))?;
@@ -30,8 +29,7 @@ pub fn scratch() -> Result<TempDir> {
         .with_context(|| format!("cannot create a folder in {}", parent.display()))
 }
 
-/// Waits for whoever works on `path` in this checkout; until what it returns is dropped,
-/// others wait for us.
+/// Waits for the lock of `path`, and holds it until the returned file is dropped.
 pub fn lock(path: &Path) -> Result<File> {
     let path = path.with_added_extension("lock");
     create_parent(&path)?;
@@ -39,8 +37,8 @@ pub fn lock(path: &Path) -> Result<File> {
     locked.with_context(|| format!("cannot lock {}", path.display()))
 }
 
-/// A folder that is made once, in a scratch one, and kept: it is there once it is whole.
-pub fn kept(folder: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+/// Makes a folder unless it exists. It is made elsewhere, then moved: never partial.
+pub fn make_once(folder: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let _held = lock(folder)?;
     if folder.is_dir() {
         return Ok(());
@@ -50,30 +48,30 @@ pub fn kept(folder: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()>
     rename(scratch.path(), folder)
 }
 
-/// A cargo that works on this checkout.
+/// A cargo command that runs in this checkout.
 pub fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root());
     cargo
 }
 
-/// Reads a file of the checkout, named by its path from the root.
+/// Reads a file of the checkout; `path` is relative to the root.
 pub fn read(path: impl AsRef<Path>) -> Result<String> {
     let path = root().join(path);
     fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// Writes a file and the folders it lies in, unless it holds these bytes already.
+/// Writes a file and creates its folders, unless the file holds these bytes already.
 pub fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<()> {
     let bytes = bytes.as_ref();
-    if fs::read(path).is_ok_and(|kept| kept == bytes) {
+    if fs::read(path).is_ok_and(|current| current == bytes) {
         return Ok(());
     }
     create_parent(path)?;
     fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Puts a symbolic link at `link`, in place of an older one.
+/// Creates a symbolic link at `link`; replaces an existing link.
 pub fn link(target: &Path, link: &Path) -> Result<()> {
     create_parent(link)?;
     if link.is_symlink() {
@@ -83,7 +81,7 @@ pub fn link(target: &Path, link: &Path) -> Result<()> {
         .with_context(|| format!("cannot link {} to {}", link.display(), target.display()))
 }
 
-/// Moves a file or folder to a place whose own folder need not be there yet.
+/// Moves a file or folder; creates the parent folder of `to`.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
     create_parent(to)?;
     fs::rename(from, to)
@@ -106,12 +104,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_many_who_want_a_folder_one_makes_it_and_all_see_it_whole() -> Result<()> {
+    fn one_of_many_threads_makes_the_folder_and_all_see_it_complete() -> Result<()> {
         let home = scratch()?;
         let folder = home.path().join("folder");
-        let half = kept(&folder, |into| {
+        let half = make_once(&folder, |into| {
             fs::write(into.join("first"), "")?;
-            bail!("there is no second")
+            bail!("no second file")
         });
         assert!(half.is_err() && !folder.exists());
 
@@ -124,19 +122,19 @@ mod tests {
             }
             Ok(())
         };
-        let want = || {
+        let work = || {
             begin.wait();
-            kept(&folder, make)?;
+            make_once(&folder, make)?;
             Ok(folder.join("first").exists() && folder.join("second").exists())
         };
         let seen: Vec<Result<bool>> = thread::scope(|scope| {
-            let wanting: Vec<_> = (0..8).map(|_| scope.spawn(want)).collect();
-            let seen = wanting.into_iter().map(|it| it.join());
-            seen.map(|it| it.unwrap_or_else(|_| bail!("it died")))
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(work)).collect();
+            let seen = threads.into_iter().map(|it| it.join());
+            seen.map(|it| it.unwrap_or_else(|_| bail!("a thread panicked")))
                 .collect()
         });
-        for whole in seen {
-            assert!(whole?);
+        for is_complete in seen {
+            assert!(is_complete?);
         }
         assert_eq!(made.into_inner(), 1);
         Ok(())

@@ -1,25 +1,25 @@
-//! What the figures should be, as ratios to others of the same run.
+//! Limits for the figures, most of them ratios to other figures of the same run.
 
 use crate::bench::samples::{FLOOR, PEER, Run};
 
-/// What a subject's median should be.
+/// A limit for the median of a subject.
 pub struct Bar {
-    /// What is measured: a name, or where it ends in a dot all names that begin so.
+    /// The name of a measure. If it ends in a dot, a prefix of names.
     measure: &'static str,
     subject: &'static str,
     limit: Limit,
 }
 
-/// See [`Bar`].
+/// The limit of a [`Bar`].
 enum Limit {
-    /// At most so many times the median of another subject.
-    Of(f64, &'static str),
-    /// At least so many times it.
-    AtLeast(f64, &'static str),
-    /// At most this.
+    /// At most this many times the median of another subject.
+    AtMostTimes(f64, &'static str),
+    /// At least this many times the median of another subject.
+    AtLeastTimes(f64, &'static str),
+    /// At most this value.
     AtMost(f64),
-    /// Where the middle half of two others lies, which are the same: a difference no
-    /// larger than theirs tells nothing.
+    /// Within the middle half of the samples of two other subjects, which are identical.
+    /// A smaller difference than theirs is noise.
     Like([&'static str; 2]),
 }
 
@@ -33,17 +33,22 @@ impl Bar {
     }
 }
 
-const fn of(measure: &'static str, subject: &'static str, times: f64, other: &'static str) -> Bar {
-    Bar::new(measure, subject, Limit::Of(times, other))
-}
-
-const fn at_least(
+const fn at_most_times(
     measure: &'static str,
     subject: &'static str,
     times: f64,
     other: &'static str,
 ) -> Bar {
-    Bar::new(measure, subject, Limit::AtLeast(times, other))
+    Bar::new(measure, subject, Limit::AtMostTimes(times, other))
+}
+
+const fn at_least_times(
+    measure: &'static str,
+    subject: &'static str,
+    times: f64,
+    other: &'static str,
+) -> Bar {
+    Bar::new(measure, subject, Limit::AtLeastTimes(times, other))
 }
 
 const fn at_most(measure: &'static str, subject: &'static str, most: f64) -> Bar {
@@ -55,15 +60,15 @@ const fn like_off(measure: &'static str, subject: &'static str) -> Bar {
 }
 
 const BARS: &[Bar] = &[
-    of("in_kernel.", "kaprobe", 0.5, PEER),
-    of("in_kernel.", "kaprobe", 3.0, FLOOR),
-    of("in_kernel.", "kaprobe, filtered out", 1.5, FLOOR),
-    of("user_space.cpu.text", "kaprobe", 0.1, PEER),
-    of("user_space.cpu.json", "kaprobe", 1.0 / 7.0, PEER),
-    of("start.elapsed", "kaprobe", 0.25, PEER),
-    at_least("replay.bytes", "kaprobe to text", 3.0, "jq"),
-    at_least("replay.bytes", "kaprobe to json", 3.0, "jq"),
-    at_least("replay.bytes", "kaprobe to csv", 3.0, "jq"),
+    at_most_times("in_kernel.", "kaprobe", 0.5, PEER),
+    at_most_times("in_kernel.", "kaprobe", 3.0, FLOOR),
+    at_most_times("in_kernel.", "kaprobe, filtered out", 1.5, FLOOR),
+    at_most_times("user_space.cpu.text", "kaprobe", 0.1, PEER),
+    at_most_times("user_space.cpu.json", "kaprobe", 1.0 / 7.0, PEER),
+    at_most_times("start.elapsed", "kaprobe", 0.25, PEER),
+    at_least_times("replay.bytes", "kaprobe to text", 3.0, "jq"),
+    at_least_times("replay.bytes", "kaprobe to json", 3.0, "jq"),
+    at_least_times("replay.bytes", "kaprobe to csv", 3.0, "jq"),
     at_most("memory.50000", "kaprobe", 24.0),
     at_most("memory.50000", "kaprobe --json", 24.0),
     at_most("loss.54000.lost", "kaprobe", 0.0),
@@ -71,27 +76,27 @@ const BARS: &[Bar] = &[
 ];
 
 impl Bar {
-    fn is_of(&self, measure: &str, subject: &str) -> bool {
-        let measured = match self.measure.strip_suffix('.') {
+    fn applies_to(&self, measure: &str, subject: &str) -> bool {
+        let is_measure = match self.measure.strip_suffix('.') {
             Some(_) => measure.starts_with(self.measure),
             None => measure == self.measure,
         };
-        measured && subject == self.subject
+        is_measure && subject == self.subject
     }
 }
 
-/// What was to be reached by a subject in this run, and whether it was.
-pub fn told(run: &Run, measure: &str, subject: &str) -> String {
-    let bars = BARS.iter().filter(|bar| bar.is_of(measure, subject));
-    let told = bars.map(|bar| {
+/// The limits of a subject in this run, each with met, missed or unknown.
+pub fn describe(run: &Run, measure: &str, subject: &str) -> String {
+    let bars = BARS.iter().filter(|bar| bar.applies_to(measure, subject));
+    let texts = bars.map(|bar| {
         let median = run.median(measure, subject);
         let ratio = |other| run.ratio(measure, subject, other);
-        let (is_met, what) = match bar.limit {
-            Limit::Of(limit, other) => (
+        let (is_met, text) = match bar.limit {
+            Limit::AtMostTimes(limit, other) => (
                 ratio(other).map(|ratio| ratio <= limit),
                 format!("≤ {limit:.2} of {other}"),
             ),
-            Limit::AtLeast(limit, other) => (
+            Limit::AtLeastTimes(limit, other) => (
                 ratio(other).map(|ratio| ratio >= limit),
                 format!("≥ {limit:.2} of {other}"),
             ),
@@ -102,14 +107,14 @@ pub fn told(run: &Run, measure: &str, subject: &str) -> String {
                 (is_met, format!("as {}", others.join(", ")))
             }
         };
-        let so = match is_met {
+        let result = match is_met {
             Some(true) => "met",
             Some(false) => "missed",
             None => "unknown",
         };
-        format!("{what}: {so}")
+        format!("{text}: {result}")
     });
-    told.collect::<Vec<_>>().join("; ")
+    texts.collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
@@ -147,12 +152,12 @@ mod tests {
             ("in_kernel.fentry", FLOOR, ""),
             ("in_kernel_too", "kaprobe", ""),
         ] {
-            assert_eq!(told(&run, measure, subject), expected);
+            assert_eq!(describe(&run, measure, subject), expected);
         }
     }
 
     #[test]
-    fn noise_is_told_from_a_difference() {
+    fn noise_is_not_a_difference() {
         let off = [15.0, 14.0, 13.0, 16.0, 40.0];
         let again = [14.5, 15.5, 17.0, 16.5, 41.0];
         for (value, expected) in [
@@ -165,7 +170,8 @@ mod tests {
             let samples = samples.chain(again.map(|it| ("off again", Some(it))));
             let samples: Vec<_> = samples.chain([("kaprobe", Some(value))]).collect();
             let run = run_of("response.p99", &samples);
-            assert_eq!(told(&run, "response.p99", "kaprobe"), expected, "{value}");
+            let found = describe(&run, "response.p99", "kaprobe");
+            assert_eq!(found, expected, "{value}");
         }
     }
 }

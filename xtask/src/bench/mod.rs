@@ -1,9 +1,8 @@
-//! Measures what kaprobe costs beside what the same person would use instead:
-//! `cargo xtask bench`.
+//! Compares the cost of kaprobe with other tools: `cargo xtask bench`.
 //!
-//! The measuring is done by `benches/cost`, on this host and in virtual machines; here
-//! its samples become a table of medians and ranges, and a file that a later run can be
-//! compared with. Only ratios within one run mean anything: a machine is never idle.
+//! `benches/cost` measures, on this host or in virtual machines. This module turns its
+//! samples into a table of medians and ranges, and into a file for later comparison.
+//! Only ratios within one run mean anything, because a machine is never idle.
 
 mod bars;
 mod samples;
@@ -23,13 +22,13 @@ use crate::programs::Program;
 use crate::vm::{Guest, Machine, Verdict, kernel};
 use crate::{apt, programs, workspace};
 
-/// A program to measure beside.
+/// A program to compare kaprobe with.
 struct Peer {
-    /// Debian's package of it.
+    /// The Debian package of the program.
     package: &'static str,
-    /// Where it is, once that is installed.
+    /// The path of the program in the installed package.
     program: &'static str,
-    /// The variable that tells `benches/cost` how to run it.
+    /// The environment variable that tells `benches/cost` how to run the program.
     variable: &'static str,
 }
 
@@ -51,55 +50,55 @@ const PEERS: [Peer; 3] = [
     },
 ];
 
-/// What can be measured; `benches/cost` has a module of each name.
+/// A measurement; `benches/cost` has a module with its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 #[value(rename_all = "snake_case")]
 enum Measurement {
-    /// What a firing costs in the kernel, by each way to attach
+    /// Cost of a firing in the kernel, for each way to attach
     InKernel,
-    /// CPU time and wake-ups for each event, by each format
+    /// CPU time and wake-ups per event, for each format
     UserSpace,
     /// Resident memory, with 1,000 and with 50,000 sockets
     Memory,
-    /// Losses, CPU time and memory as sockets and their rate grow
+    /// Losses, CPU time and memory, as the number of sockets and their rate grow
     Loss,
-    /// What 100,000 firings within a second do
+    /// Effect of 100,000 firings within a second
     Burst,
-    /// Time from exec to the first event, and to the end
+    /// Time from exec to the first event, and to exit
     Start,
     /// Throughput and latency of requests over loopback, with and without a tracer
     Response,
-    /// Records and bytes a second of replay, beside jq
+    /// Records and bytes per second of replay, next to jq
     Replay,
-    /// A snapshot of 50,000 sockets, beside ss; what it does to their timers
+    /// Snapshot of 50,000 sockets, next to ss; its effect on their timers
     Sockets,
 }
 
-/// Options of `cargo xtask bench`; with no kernel chosen, this host's is measured.
+/// Options of `cargo xtask bench`. The default kernel is this host's.
 #[derive(clap::Args)]
 pub struct Args {
-    /// What to measure [default: all; on other kernels in_kernel]
+    /// What to measure [default: all; with --kernel, in_kernel]
     #[arg(value_name = "NAME")]
     measurements: Vec<Measurement>,
     #[command(flatten)]
     kernels: kernel::Choice,
     #[command(flatten)]
     machine: Machine,
-    /// Connections with a keepalive timer that fires each second
+    /// Number of connections whose keepalive timer fires each second
     #[arg(long, default_value_t = 8_000, value_name = "N")]
     connections: u32,
-    /// How often each subject is measured, in turn with the others
+    /// Number of rounds; each measures every subject once
     #[arg(long, default_value_t = 3, value_name = "N")]
     rounds: u32,
-    /// Where the figures go, as JSON [default: target/xtask/bench.json]
+    /// Write the figures here, as JSON [default: target/xtask/bench.json]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Show beside each ratio what it was in an earlier run
+    /// Show each ratio of this earlier run next to the new one
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
 }
 
-/// Measures, prints the table, and keeps the figures.
+/// Measures, prints the tables, and writes the figures to a file.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let earlier = args.compare.as_deref().map(read).transpose()?;
     let runs = if args.kernels.is_given() {
@@ -131,8 +130,10 @@ fn read(path: &Path) -> Result<Vec<Run>> {
         .with_context(|| format!("{} holds no figures of a bench", path.display()))
 }
 
-/// What `benches/cost` is told. Guests are emulated: unless told to, they measure
-/// nothing but what the host's kernel may not have.
+/// The arguments of `benches/cost`.
+///
+/// Guests are emulated. By default they measure only `in_kernel`, because this host's
+/// kernel may lack a way to attach.
 fn arguments(args: &Args) -> Vec<String> {
     let names = match args.measurements.as_slice() {
         [] if args.kernels.is_given() => &[Measurement::InKernel],
@@ -214,27 +215,27 @@ fn guests(args: &Args) -> Result<Vec<Run>> {
 }
 
 fn collect(kernel: String, args: &Args, output: &[u8]) -> Result<Run> {
-    let text = std::str::from_utf8(output).context("the bench says no text")?;
+    let text = std::str::from_utf8(output).context("the output of the bench is not UTF-8")?;
     let samples: Vec<Sample> = text
         .lines()
         .map(serde_json::from_str)
         .collect::<Result<_, _>>()
-        .context("the bench says no JSON")?;
+        .context("the output of the bench is not JSON")?;
     Ok(Run::new(kernel, args.connections, &samples))
 }
 
-/// Where kaprobe and the measuring program are, built: the same here and in guests.
+/// Builds kaprobe and `benches/cost`, for this host and guests; returns their paths.
 fn build() -> Result<(PathBuf, PathBuf)> {
     say("building kaprobe and the bench");
     let mut cargo = programs::static_cargo("build");
     let built = programs::build(cargo.args(["--bin", "kaprobe", "--bench", "cost"]))?;
     let cost = built.iter().find(|Program { name, .. }| name == "cost");
     let cost = cost.context("cargo built no bench")?.path.clone();
-    Ok((programs::only_kaprobe(&built)?, cost))
+    Ok((programs::find_kaprobe(&built)?, cost))
 }
 
 impl Peer {
-    /// Debian's, unpacked, run by the loader it came with.
+    /// The command line of the unpacked program, run by its own loader.
     fn unpacked(&self) -> Result<Vec<PathBuf>> {
         let tree = apt::tree(self.package)?;
         Ok(vec![
@@ -246,7 +247,7 @@ impl Peer {
     }
 }
 
-/// Words in one variable, told apart by a character that no path has.
+/// Joins words with a character that no path contains.
 fn words(words: &[PathBuf]) -> String {
     let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
     words.join("\x1f")

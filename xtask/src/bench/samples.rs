@@ -1,26 +1,26 @@
-//! Samples of a run, and what they come to.
+//! The samples of a run, and the figures computed from them.
 
 use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-/// Programs that do nothing.
+/// The subject name of BPF programs that do nothing.
 pub const FLOOR: &str = "floor";
-/// What the same person would use instead.
+/// The subject name of the main alternative to kaprobe.
 pub const PEER: &str = "bpftrace";
-/// The subjects that others are compared with, where they were measured.
+/// The subjects that others are compared with, if they were measured.
 pub const REFERENCES: [&str; 5] = [FLOOR, PEER, "jq", "ss", "off"];
 
 /// One measurement, as `benches/cost` prints it.
 #[derive(Deserialize)]
 pub struct Sample {
-    /// What was measured.
+    /// The name of the measure.
     pub measure: String,
-    /// Who was measured.
+    /// The program or setup that was measured.
     pub subject: String,
-    /// What `value` counts.
+    /// The unit of `value`.
     pub unit: String,
-    /// The number, or nothing where the subject can't do it.
+    /// The number; `None` if the subject can't do it.
     pub value: Option<f64>,
     /// Why there is no number.
     pub why: Option<String>,
@@ -33,47 +33,47 @@ pub struct Run {
     pub kernel: String,
     /// Connections of the load.
     pub connections: u32,
-    /// In the order of measuring.
+    /// The figures, in the order of measuring.
     pub figures: Vec<Figure>,
 }
 
-/// What the samples of one subject come to.
+/// The samples of one measure and subject, summarized.
 #[derive(Serialize, Deserialize)]
 pub struct Figure {
-    /// What was measured.
+    /// The name of the measure.
     pub measure: String,
-    /// Who was measured.
+    /// The program or setup that was measured.
     pub subject: String,
-    /// What the numbers count.
+    /// The unit of the numbers.
     pub unit: String,
-    /// How many samples there are.
+    /// The number of samples.
     pub samples: usize,
-    /// Median, least and greatest; nothing where the subject can't do it.
+    /// Median, range and quartiles; `None` if the subject can't do it.
     pub spread: Option<Spread>,
     /// Why there is no number.
     pub why: Option<String>,
 }
 
-/// The middle of some numbers, and their range.
+/// The median, range and quartiles of some numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
-    /// The middle one, or the mean of the two in the middle.
+    /// The median: the middle number, or the mean of the two in the middle.
     pub median: f64,
-    /// The least.
+    /// The least number.
     pub min: f64,
-    /// The greatest.
+    /// The greatest number.
     pub max: f64,
-    /// Between these lies the middle half.
+    /// The bounds of the middle half.
     pub quartiles: [f64; 2],
 }
 
 impl Spread {
-    /// Of any numbers; `None` of none.
+    /// The spread of these numbers; `None` if there are none.
     pub fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
         let last = values.len() - 1;
-        // Of as many on one side as on the other.
+        // As many numbers lie below `low` as above `high`.
         let (low, high) = (last / 4, last - last / 4);
         Some(Self {
             median: f64::midpoint(values[last / 2], values[last - last / 2]),
@@ -85,7 +85,7 @@ impl Spread {
 }
 
 impl Run {
-    /// Gathers samples, by what and who was measured.
+    /// Groups samples by measure and subject.
     pub fn new(kernel: String, connections: u32, samples: &[Sample]) -> Self {
         let mut figures: Vec<Figure> = Vec::new();
         for sample in samples {
@@ -103,8 +103,9 @@ impl Run {
         }
     }
 
-    /// The median of a subject over that of another, of the same measure; `None` where
-    /// that is 0.
+    /// The median of a subject divided by the median of `to`, of the same measure.
+    ///
+    /// `None` if one is missing or the divisor is 0.
     pub fn ratio(&self, measure: &str, subject: &str, to: &str) -> Option<f64> {
         let ratio = self.median(measure, subject)? / self.median(measure, to)?;
         ratio.is_finite().then_some(ratio)
@@ -115,7 +116,7 @@ impl Run {
         Some(self.spread(measure, subject)?.median)
     }
 
-    /// Where the middle half of the samples of two subjects lie.
+    /// The range that covers the middle halves of the samples of two subjects.
     pub fn middle(&self, measure: &str, subjects: [&str; 2]) -> Option<RangeInclusive<f64>> {
         let [one, other] = subjects.map(|subject| self.spread(measure, subject));
         let ([low, high], [other_low, other_high]) = (one?.quartiles, other?.quartiles);
@@ -170,7 +171,7 @@ pub mod tests {
     }
 
     #[test]
-    fn a_spread_has_the_middle_and_the_ends() {
+    fn a_spread_has_median_range_and_quartiles() {
         for (values, spread) in [
             (vec![], None),
             (vec![3.0], Some((3.0, 3.0, 3.0, [3.0, 3.0]))),

@@ -1,11 +1,11 @@
-//! Figures as a table in Markdown.
+//! Renders figures as a Markdown table.
 
 use std::fmt::Write;
 
 use crate::bench::bars;
 use crate::bench::samples::{Figure, REFERENCES, Run};
 
-/// The figures of a run; with an earlier run, what its ratios were.
+/// The figures of a run, with the ratios of an earlier run if there is one.
 pub fn render(run: &Run, earlier: Option<&Run>) -> String {
     let mut text = format!("{}, {} connections\n\n", run.kernel, run.connections);
     text += "| measured | subject | median | range | beside | should be |\n";
@@ -28,15 +28,15 @@ pub fn render(run: &Run, earlier: Option<&Run>) -> String {
         let _ = writeln!(
             text,
             "| {measure} | {subject} | {median} | {range} | {} | {} |",
-            beside(run, earlier, measure, subject),
-            bars::told(run, measure, subject)
+            ratios(run, earlier, measure, subject),
+            bars::describe(run, measure, subject)
         );
     }
     text
 }
 
-/// How the subject compares with those that it is to be compared with.
-fn beside(run: &Run, earlier: Option<&Run>, measure: &str, subject: &str) -> String {
+/// The ratios of the subject to the reference subjects.
+fn ratios(run: &Run, earlier: Option<&Run>, measure: &str, subject: &str) -> String {
     let others = REFERENCES.into_iter().filter(|&other| other != subject);
     let ratios = others.filter_map(|other| {
         let now = run.ratio(measure, subject, other)?;
@@ -47,7 +47,7 @@ fn beside(run: &Run, earlier: Option<&Run>, measure: &str, subject: &str) -> Str
     ratios.collect::<Vec<_>>().join(", ")
 }
 
-/// Three digits are as many as a figure is good for.
+/// Rounds to three digits; more would not be reliable.
 fn short(value: f64) -> String {
     match value.abs() {
         100.0.. => format!("{value:.0}"),
@@ -63,7 +63,7 @@ mod tests {
     use crate::bench::samples::{FLOOR, PEER};
 
     #[test]
-    fn a_row_shows_its_ratios_and_what_they_were() {
+    fn a_row_shows_its_ratios_and_the_earlier_ones() {
         let now = run(&[(FLOOR, Some(10.0)), ("kaprobe", Some(2.5)), (PEER, None)]);
         let before = run(&[(FLOOR, Some(10.0)), ("kaprobe", Some(50.0))]);
         let table = render(&now, Some(&before));

@@ -1,7 +1,7 @@
-//! A readable list of everything that decides the bytes of the BPF object.
+//! Lists everything that determines the bytes of the BPF object.
 //!
-//! It is computed from files alone, so that a stale object is noticed at once
-//! and without the tools that build one.
+//! The list is computed from files alone. A stale object is found at once, without the
+//! tools that build one.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -15,15 +15,15 @@ use toml::{Table, Value};
 use crate::ebpf::toolchain::{BPF_LINKER, LINK_ARGS, pinned_rustc};
 use crate::workspace;
 
-/// The object that the repository keeps.
+/// The path of the committed BPF object.
 pub const OBJECT: &str = "kaprobe/bpf/kaprobe.bpf.o";
 
-/// The list of what made it.
+/// The path of the committed digest: the inputs of the object.
 pub const DIGEST: &str = "kaprobe/bpf/kaprobe.bpf.digest";
 
 const CRATE: &str = "kaprobe-ebpf";
 
-/// How the kept digest departs from the tree: a line each, none when all is well.
+/// The differences between the committed digest and the source tree, one per line.
 pub fn stale() -> Result<Vec<String>> {
     let object = fs::read(workspace::root().join(OBJECT)).unwrap_or_default();
     let kept = fs::read_to_string(workspace::root().join(DIGEST)).unwrap_or_default();
@@ -38,7 +38,7 @@ pub fn stale() -> Result<Vec<String>> {
     Ok(gone.chain(new).collect())
 }
 
-/// The digest of an object built from the tree as it is.
+/// The digest of an object built from the current source tree.
 pub fn compute(object: &[u8]) -> Result<String> {
     let manifest: Table = parse("Cargo.toml")?;
     let mut text =
@@ -69,7 +69,7 @@ pub fn compute(object: &[u8]) -> Result<String> {
 fn parse(path: &str) -> Result<Table> {
     workspace::read(path)?
         .parse()
-        .with_context(|| format!("{path} is no TOML"))
+        .with_context(|| format!("{path} is not TOML"))
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -82,7 +82,7 @@ fn sha256(bytes: &[u8]) -> String {
         })
 }
 
-/// The profile of the object, and those that it inherits from.
+/// The build profile of the object and the profiles that it inherits from.
 fn profiles(manifest: &Table) -> Vec<(&str, &Value)> {
     let mut found = Vec::new();
     let mut name = Some("bpf");
@@ -95,7 +95,7 @@ fn profiles(manifest: &Table) -> Vec<(&str, &Value)> {
     found
 }
 
-/// The manifest and sources of the BPF crate, in order, named from the root.
+/// The sorted paths of the manifest and sources of the BPF crate, from the root.
 fn sources() -> Result<Vec<PathBuf>> {
     let mut found = vec![Path::new(CRATE).join("Cargo.toml")];
     let mut folders = vec![Path::new(CRATE).join("src")];
@@ -116,10 +116,10 @@ fn sources() -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The crates of aya that the BPF crate depends on, as Cargo.lock pins them.
+/// The aya crates that the BPF crate depends on, as Cargo.lock pins them.
 ///
-/// What those need in turn helps them build and leaves the object alone; were
-/// that ever untrue, the rebuild of `--check` would tell.
+/// Their other dependencies are only needed at build time and do not change the object.
+/// If one ever does, the rebuild of `--check` finds it.
 fn dependencies(lock: &Table) -> BTreeSet<String> {
     let packages: &[Value] = lock
         .get("package")
@@ -134,8 +134,8 @@ fn dependencies(lock: &Table) -> BTreeSet<String> {
     };
 
     let mut locked = BTreeSet::new();
-    let mut open = vec![CRATE.to_owned()];
-    while let Some(name) = open.pop() {
+    let mut to_visit = vec![CRATE.to_owned()];
+    while let Some(name) = to_visit.pop() {
         for package in packages
             .iter()
             .filter(|package| text(package, "name") == name)
@@ -146,7 +146,7 @@ fn dependencies(lock: &Table) -> BTreeSet<String> {
             if name == CRATE || locked.insert(line) {
                 let needs = package.get("dependencies").and_then(Value::as_array);
                 let needs = needs.into_iter().flatten().filter_map(Value::as_str);
-                open.extend(
+                to_visit.extend(
                     needs
                         .filter(|name| name.starts_with("aya-"))
                         .map(str::to_owned),
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn crates_of_aya_are_followed_and_others_are_not() -> Result<()> {
+    fn only_aya_crates_are_listed() -> Result<()> {
         let lock = r#"
             [[package]]
             name = "kaprobe-ebpf"

@@ -1,8 +1,8 @@
-//! The BPF object that the repository keeps.
+//! Builds and checks the committed BPF object: `cargo xtask ebpf`.
 //!
-//! A plain `cargo build` embeds `kaprobe/bpf/kaprobe.bpf.o` and so needs neither
-//! bpf-linker nor the source of `core`. What made the object stands beside it in
-//! `kaprobe.bpf.digest`; the same inputs give the same bytes in any checkout.
+//! A plain `cargo build` embeds `kaprobe/bpf/kaprobe.bpf.o`, so it needs neither
+//! bpf-linker nor the source of `core`. `kaprobe.bpf.digest` lists the inputs of the
+//! object. The same inputs give the same bytes in any checkout.
 
 mod digest;
 mod strip;
@@ -21,25 +21,25 @@ use crate::workspace;
 /// Options of `cargo xtask ebpf`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Write nothing; fail when a rebuild differs from the kept object or digest
+    /// Write nothing; fail if a rebuild differs from the committed object or digest
     #[arg(long)]
     check: bool,
 }
 
-/// Builds the object, then keeps it or compares it with the one kept.
+/// Builds the object, then writes it or compares it with the committed one.
 pub fn run(args: &Args) -> Result<()> {
-    if args.check { check() } else { keep() }
+    if args.check { check() } else { update() }
 }
 
-/// Lints the BPF programs as they are compiled.
+/// Runs clippy on the BPF programs, for the BPF target.
 pub fn lint() -> Result<()> {
     Toolchain::ready()?
         .cargo("clippy")
         .args(["--quiet", "--", "-D", "warnings"])
-        .check_aside()
+        .check_to_stderr()
 }
 
-/// Fails when a rebuild differs from what the repository keeps.
+/// Fails if a rebuild differs from the committed object or digest.
 pub fn check() -> Result<()> {
     let built = build()?;
     let mut differences = digest::stale()?;
@@ -51,7 +51,7 @@ pub fn check() -> Result<()> {
             .take_while(|(kept, built)| kept == built)
             .count();
         differences.push(format!(
-            "{OBJECT}: {} bytes, a rebuild gives {}; they part at byte {at}",
+            "{OBJECT}: {} bytes, a rebuild gives {}; first difference at byte {at}",
             kept.len(),
             built.len(),
         ));
@@ -68,7 +68,7 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
-fn keep() -> Result<()> {
+fn update() -> Result<()> {
     let built = build()?;
     let digest = digest::compute(&built)?;
     workspace::write(&workspace::root().join(OBJECT), &built)?;
@@ -80,7 +80,7 @@ fn keep() -> Result<()> {
 fn build() -> Result<Vec<u8>> {
     let toolchain = Toolchain::ready()?;
     say("building the BPF programs");
-    toolchain.cargo("build").check_aside()?;
+    toolchain.cargo("build").check_to_stderr()?;
 
     let object = workspace::cache(TARGET_DIR)
         .join(TARGET)

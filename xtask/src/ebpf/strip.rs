@@ -1,21 +1,22 @@
-//! Leaves out of a BPF object what no loader reads.
+//! Removes the sections of a BPF object that no loader reads.
 
 use anyhow::Result;
 use object::build::elf::{Builder, SectionData};
 use object::elf::SHT_STRTAB;
 
-/// DWARF is only the raw material of BTF and most of the object's bytes. The
-/// relocations of the BTF sections go with it: offsets there are stored in
-/// place, and loaders ask the sections themselves.
+/// Prefixes of the sections to remove: DWARF, and the relocations of DWARF and BTF.
+///
+/// DWARF is only the input for BTF, and most of the object's bytes. The BTF sections
+/// store their offsets in place, so loaders do not need the relocations.
 const UNREAD: [&[u8]; 3] = [b".debug_", b".rel.debug_", b".rel.BTF"];
 
-/// Returns the object without its DWARF: programs, maps, their relocations and BTF stay.
+/// The object without DWARF. Programs, maps, their relocations and BTF stay.
 pub fn dwarf(object: &[u8]) -> Result<Vec<u8>> {
     let mut elf = Builder::read(object)?;
     for section in &mut elf.sections {
         section.delete = UNREAD.iter().any(|prefix| section.name.starts_with(prefix));
     }
-    // LLVM keeps all names in one table; this writer wants one for sections alone.
+    // LLVM puts all names in one table; this writer needs a separate one for sections.
     let names = elf.sections.add();
     names.name = ".shstrtab".into();
     names.sh_type = SHT_STRTAB;
@@ -36,9 +37,9 @@ mod tests {
     use crate::workspace;
 
     #[test]
-    fn the_kept_object_has_what_loaders_read_and_no_more() -> Result<()> {
-        let kept = std::fs::read(workspace::root().join(OBJECT))?;
-        let elf = object::File::parse(&*kept)?;
+    fn the_committed_object_has_btf_and_no_dwarf() -> Result<()> {
+        let bytes = std::fs::read(workspace::root().join(OBJECT))?;
+        let elf = object::File::parse(&*bytes)?;
         for section in [
             ".BTF",
             ".BTF.ext",

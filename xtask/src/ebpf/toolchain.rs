@@ -1,10 +1,10 @@
-//! What builds BPF with a stable compiler: the source of `core`, and bpf-linker.
+//! Sets up a stable compiler to build BPF: the source of `core`, and bpf-linker.
 //!
-//! Stable rustc has a BPF backend but no precompiled `core` for it, so cargo
-//! builds that from source (`-Z build-std`, which `RUSTC_BOOTSTRAP` unlocks).
-//! Cargo looks for the source in the compiler's sysroot, and hashes its place
-//! within the sysroot into symbol names. A sysroot of our own, made of links,
-//! satisfies both and leaves the real one untouched.
+//! Stable rustc has a BPF backend but no precompiled `core` for it, so cargo builds
+//! `core` from source (`-Z build-std`, unlocked by `RUSTC_BOOTSTRAP`). Cargo looks for
+//! the source in the compiler's sysroot, and hashes its path within the sysroot into
+//! symbol names. xtask's own sysroot, made of links, satisfies both and does not change
+//! the real one.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -19,19 +19,19 @@ use crate::apt::Suites;
 use crate::process::{CommandExt, say};
 use crate::workspace;
 
-/// The target of the BPF programs: little-endian, as every host we support is.
+/// The target of the BPF programs: little-endian, like every supported host.
 pub const TARGET: &str = "bpfel-unknown-none";
 
-/// The cargo target folder of the BPF programs, in our cache.
+/// The cargo target folder of the BPF programs, in the cache.
 pub const TARGET_DIR: &str = "bpf";
 
 /// The version of bpf-linker that links the object.
 pub const BPF_LINKER: &str = "0.13.0";
 
-/// What the linker is told; `--btf` makes BTF from DWARF.
+/// The arguments of the linker. `--btf` makes BTF from DWARF.
 pub const LINK_ARGS: [&str; 1] = ["--btf"];
 
-/// Where a sysroot keeps the source of the standard library.
+/// The path of the standard library's source in a sysroot.
 const LIBRARY: &str = "lib/rustlib/src/rust/library";
 
 /// The compiler that `rust-toolchain.toml` pins.
@@ -43,7 +43,7 @@ pub fn pinned_rustc() -> Result<String> {
         .to_owned())
 }
 
-/// Everything that a build for [`TARGET`] needs, in place.
+/// The installed tools for a build for [`TARGET`].
 pub struct Toolchain {
     sysroot: PathBuf,
     linker: PathBuf,
@@ -51,7 +51,7 @@ pub struct Toolchain {
 }
 
 impl Toolchain {
-    /// Finds what there is, and downloads or builds the rest.
+    /// Finds the installed tools, and downloads or builds the missing ones.
     pub fn ready() -> Result<Self> {
         let rustc = Rustc::installed()?;
         Ok(Self {
@@ -61,7 +61,7 @@ impl Toolchain {
         })
     }
 
-    /// A cargo that runs `subcommand` on the BPF programs.
+    /// A cargo command that runs `subcommand` on the BPF programs.
     pub fn cargo(&self, subcommand: &str) -> Command {
         let mut cargo = workspace::cargo();
         cargo
@@ -72,7 +72,7 @@ impl Toolchain {
             .arg("--target-dir")
             .arg(workspace::cache(TARGET_DIR))
             .env("RUSTC_BOOTSTRAP", "1")
-            .env("SYSROOT", &self.sysroot) // asked for by clippy, which runs without the wrapper
+            .env("SYSROOT", &self.sysroot) // for clippy, which bypasses the wrapper
             .env("RUSTC", self.sysroot.join("bin/rustc"))
             .env("PATH", self.path())
             .env("CARGO_ENCODED_RUSTFLAGS", self.rustflags())
@@ -85,9 +85,11 @@ impl Toolchain {
         [self.linker.as_os_str(), &path].join(OsStr::new(":"))
     }
 
-    /// No path of this machine may reach the object. The checkout becomes the
-    /// empty path: the linker, which runs there, then finds our sources and puts
-    /// their lines in the BTF, where the verifier quotes them when it complains.
+    /// Compiler flags that keep the paths of this machine out of the object.
+    ///
+    /// The checkout becomes the empty path. The linker runs in the checkout, so it still
+    /// finds the sources and copies their lines into BTF. The verifier quotes these lines
+    /// in its errors.
     fn rustflags(&self) -> OsString {
         let remap = |from: &Path, to: &str| {
             let mut flag = OsString::from("--remap-path-prefix=");
@@ -106,7 +108,7 @@ impl Toolchain {
     }
 }
 
-/// What the installed compiler says of itself.
+/// The sysroot and versions of the installed compiler.
 struct Rustc {
     sysroot: PathBuf,
     host: String,
@@ -127,7 +129,7 @@ impl Rustc {
             let value = fields
                 .find(|(key, _)| *key == name)
                 .map(|(_, value)| value.to_owned());
-            value.with_context(|| format!("`rustc -vV` does not tell its {name}"))
+            value.with_context(|| format!("`rustc -vV` does not print its {name}"))
         };
         let (release, pinned) = (field("release")?, pinned_rustc()?);
         if release != pinned {
@@ -148,7 +150,7 @@ impl Rustc {
     }
 }
 
-/// A sysroot that differs from the compiler's in one thing: it has the source of `core`.
+/// Makes a sysroot that is the compiler's plus the source of `core`.
 fn sysroot(rustc: &Rustc) -> Result<PathBuf> {
     let sysroot = workspace::cache("sysroot");
     workspace::link(&core_source(rustc)?, &sysroot.join(LIBRARY))?;
@@ -173,8 +175,9 @@ fn make_executable(path: &Path) -> Result<()> {
         .with_context(|| format!("cannot make {} executable", path.display()))
 }
 
-/// The source of `core`: the toolchain's component, else the package that Debian
-/// makes of the same release; both hold the same files for `core`.
+/// The source of `core`: rustup's rust-src, else Debian's package of the same release.
+///
+/// Both hold the same files of `core`.
 fn core_source(rustc: &Rustc) -> Result<PathBuf> {
     let component = rustc.sysroot.join(LIBRARY);
     let package = workspace::cache(&format!("core-{}", rustc.release));
@@ -187,12 +190,12 @@ fn core_source(rustc: &Rustc) -> Result<PathBuf> {
     say("installing the source of core");
     let rustup = Command::new("rustup")
         .args(["component", "add", "rust-src"])
-        .check_aside();
+        .check_to_stderr();
     match rustup {
         Ok(()) if component.is_dir() => Ok(component),
         _ => {
             let make = |into: &Path| debian_core_source(&rustc.release, into);
-            workspace::kept(&package, make).with_context(|| {
+            workspace::make_once(&package, make).with_context(|| {
                 format!(
                     "no source of core {}: try `rustup component add rust-src`",
                     rustc.release
@@ -214,12 +217,13 @@ fn debian_core_source(release: &str, library: &Path) -> Result<()> {
     workspace::rename(&unpacked, library)
 }
 
-/// bpf-linker, linked to the very LLVM that rustc brings: it reads rustc's
-/// bitcode, and no LLVM need be installed.
+/// The folder of a bpf-linker that is linked with rustc's own LLVM.
+///
+/// That LLVM can read rustc's bitcode, and no other one needs to be installed.
 fn bpf_linker(rustc: &Rustc) -> Result<PathBuf> {
     let home = workspace::cache(&format!("bpf-linker-{BPF_LINKER}-rustc-{}", rustc.release));
     let bin = home.join("bin");
-    // A linker copied from elsewhere looks for its LLVM there: it counts only if it starts.
+    // A copied linker may not find its LLVM, so check that it starts.
     let starts = Command::new(bin.join("bpf-linker"))
         .arg("--version")
         .stdout(Stdio::null())
@@ -255,13 +259,13 @@ fn bpf_linker(rustc: &Rustc) -> Result<PathBuf> {
         .env("LLVM_PREFIX", home.join("llvm"))
         .env("CARGO_ENCODED_RUSTFLAGS", flags)
         .env("CARGO_TARGET_DIR", home.join("build"))
-        .check_aside()?;
+        .check_to_stderr()?;
     fs::remove_dir_all(home.join("build"))
         .context("cannot remove the build folder of bpf-linker")?;
     Ok(bin)
 }
 
-/// The shared LLVM among rustc's own libraries.
+/// The path of the shared libLLVM among rustc's own libraries.
 fn llvm(lib: &Path) -> Result<PathBuf> {
     let entries = fs::read_dir(lib).with_context(|| format!("cannot list {}", lib.display()))?;
     entries
@@ -278,7 +282,7 @@ fn llvm(lib: &Path) -> Result<PathBuf> {
         })
 }
 
-/// The folder that cargo unpacks crates into; its name holds that of a host.
+/// The folder that cargo unpacks crates into. Its name contains the registry's host.
 fn registry() -> Result<PathBuf> {
     let metadata = MetadataCommand::new()
         .current_dir(workspace::root())

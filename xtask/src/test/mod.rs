@@ -1,7 +1,7 @@
-//! Passes every test there is: `cargo xtask test`.
+//! Runs all tests: `cargo xtask test`.
 //!
-//! In the order of what fails fastest: the invariants, the kept object, units,
-//! the kernel of this host, and the kernels of the matrix.
+//! The fastest come first: the invariants, the committed BPF object, unit tests, this
+//! host's kernel, and the kernels of the matrix.
 
 mod tally;
 
@@ -19,14 +19,14 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::process::say;
-use crate::test::tally::{Filter, Tally};
-use crate::vm::{Guest, Machine, Prepared, Verdict, kernel};
+use crate::test::tally::{OutputFilter, Tally};
+use crate::vm::{Guest, Machine, PreparedGuest, Verdict, kernel};
 use crate::{apt, ebpf, programs, tidy, workspace};
 
-/// Options of `cargo xtask test`; with no part chosen, all are run.
+/// Options of `cargo xtask test`. Without options, every part runs.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Run the tests that need a kernel on that of this host
+    /// Run the integration tests on this host's kernel
     #[arg(long)]
     host: bool,
     #[command(flatten)]
@@ -36,13 +36,14 @@ pub struct Args {
     no_vm: bool,
     #[command(flatten)]
     machine: Machine,
-    /// What the tests' programs are told, such as a part of a test's name
+    /// Arguments for the test programs, such as a part of a test's name
     #[arg(last = true)]
     arguments: Vec<String>,
 }
 
-/// What the tests run beside kaprobe: programs of Debian's packages, by their paths in
-/// there. Guests have these alone, this host's tests the unpacked packages.
+/// Programs that the tests run besides kaprobe: a Debian package, and a path in it.
+///
+/// Guests get only these files; tests on this host get the unpacked packages.
 const PROGRAMS: [(&str, &str); 9] = [
     ("iproute2", "usr/bin/ip"),
     ("iproute2", "usr/bin/ss"),
@@ -55,27 +56,27 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("openssh-server", "usr/lib/openssh/sshd-auth"),
 ];
 
-/// What came of one part.
+/// The result of one part.
 enum Outcome {
     Ran(Tally),
     Skipped(String),
     Failed(String),
 }
 
-/// A line of the table at the end.
+/// A line of the final table.
 struct Row {
-    what: String,
+    name: String,
     outcome: Outcome,
     seconds: f64,
 }
 
-/// Runs what is chosen; fails when a test fails, or when none ran.
+/// Runs the chosen parts. Fails if a test fails or if none ran.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let all = !args.host && !args.kernels.is_given();
     let mut rows = Vec::new();
     if all {
-        rows.push(row("invariants", || one(tidy::check())));
-        rows.push(row("kept BPF object", || one(ebpf::check())));
+        rows.push(row("invariants", || one_test(tidy::check())));
+        rows.push(row("kept BPF object", || one_test(ebpf::check())));
         rows.push(row("units", || {
             cargo_test(&["--workspace", "--lib", "--bins"], args)
         }));
@@ -96,22 +97,22 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(report(&rows))
 }
 
-fn row(what: &str, part: impl FnOnce() -> Result<Outcome>) -> Row {
-    say(format_args!("testing {what}"));
+fn row(name: &str, part: impl FnOnce() -> Result<Outcome>) -> Row {
+    say(format_args!("testing {name}"));
     let start = Instant::now();
     let outcome = part().unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
     if let Outcome::Failed(why) = &outcome {
-        say(format_args!("{what}: {why}"));
+        say(format_args!("{name}: {why}"));
     }
     Row {
-        what: what.to_owned(),
+        name: name.to_owned(),
         outcome,
         seconds: start.elapsed().as_secs_f64(),
     }
 }
 
-/// A check counts as one test.
-fn one(check: Result<()>) -> Result<Outcome> {
+/// Counts a check as one test.
+fn one_test(check: Result<()>) -> Result<Outcome> {
     check.map(|()| {
         Outcome::Ran(Tally {
             passed: 1,
@@ -120,7 +121,7 @@ fn one(check: Result<()>) -> Result<Outcome> {
     })
 }
 
-/// The integration tests, as root, since they trace.
+/// Runs the integration tests on this host, as root because they trace.
 fn host(args: &Args) -> Result<Outcome> {
     let packages: BTreeSet<_> = PROGRAMS.iter().map(|(package, _)| *package).collect();
     for package in packages {
@@ -137,19 +138,19 @@ fn host(args: &Args) -> Result<Outcome> {
     cargo_test(&cargo, args)
 }
 
-fn cargo_test(what: &[&str], args: &Args) -> Result<Outcome> {
+fn cargo_test(targets: &[&str], args: &Args) -> Result<Outcome> {
     let mut cargo = workspace::cargo();
     cargo
         .env("KAPROBE_PACKAGES", apt::trees())
         .args(["test", "--no-fail-fast"])
-        .args(what)
+        .args(targets)
         .arg("--")
         .args(&args.arguments);
     let mut child = cargo
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot run cargo")?;
-    let mut output = Filter::new(io::stdout(), "");
+    let mut output = OutputFilter::new(io::stdout(), "");
     let mut stdout = child.stdout.take().context("cargo has no output")?;
     io::copy(&mut stdout, &mut output).context("cannot read the tests' output")?;
     let status = child.wait().context("cannot wait for cargo")?;
@@ -158,7 +159,7 @@ fn cargo_test(what: &[&str], args: &Args) -> Result<Outcome> {
     })
 }
 
-/// A program may fail without a failed test, when it does not build or dies.
+/// Fails if no test failed but the program did: it did not build, or it crashed.
 fn judge(tally: Tally, success: bool, why: impl FnOnce() -> String) -> Result<Outcome> {
     if !success && tally.failed == 0 {
         bail!(why());
@@ -166,13 +167,13 @@ fn judge(tally: Tally, success: bool, why: impl FnOnce() -> String) -> Result<Ou
     Ok(Outcome::Ran(tally))
 }
 
-/// A guest that runs the tests whose names begin with `kernel`.
+/// A guest that runs the integration tests whose file names begin with `kernel`.
 fn guest(args: &Args) -> Result<Guest> {
     say("building the tests for the guests");
     let mut cargo = programs::static_cargo("test");
     let programs = programs::build(cargo.args(["--no-run", "--test", "kernel*"]))?;
 
-    let mut files = vec![(programs::only_kaprobe(&programs)?, "/bin/kaprobe".into())];
+    let mut files = vec![(programs::find_kaprobe(&programs)?, "/bin/kaprobe".into())];
     let tests = programs.into_iter().filter(|program| program.is_test);
     files.extend(tests.map(|test| (test.path, format!("/tests/{}", test.name).into())));
 
@@ -180,8 +181,8 @@ fn guest(args: &Args) -> Result<Guest> {
     let words = ["sh", "-c", each, "sh"].map(str::to_owned);
     Ok(Guest {
         files,
-        // What `ss` asks, and kaprobe where it may not load BPF programs; and a network
-        // with a balancer in it.
+        // tcp_diag: for `ss`, and for kaprobe if it may not load BPF programs. The
+        // others: for a network with a load balancer.
         modules: ["tcp_diag", "ip_vs_rr", "bridge", "veth"]
             .map(str::to_owned)
             .into(),
@@ -195,18 +196,19 @@ fn guest(args: &Args) -> Result<Guest> {
     })
 }
 
-/// Runs the guest on each kernel, as many at once as there are processors: each takes
-/// one, and its clock does not feel the others.
+/// Runs the guest on each kernel, one guest per host processor at a time.
+///
+/// A guest's clock does not depend on the load of the host.
 fn boot_all(args: &Args, guest: &Guest) -> Vec<Row> {
     let at_once = thread::available_parallelism().map_or(1, NonZero::get);
-    // Of tests chosen by name a part may have none.
-    let in_parts = if args.arguments.is_empty() {
+    // If tests are chosen by name, a part may have none of them.
+    let max_parts = if args.arguments.is_empty() {
         at_once
     } else {
         1
     };
     let kernels: Vec<_> = args.kernels.series().collect();
-    let prepared: Vec<_> = shares(&kernels, in_parts)
+    let prepared: Vec<_> = shares(&kernels, max_parts)
         .into_iter()
         .map(|share| (share.to_string(), prepare(&share, guest, &args.machine)))
         .collect();
@@ -214,75 +216,86 @@ fn boot_all(args: &Args, guest: &Guest) -> Vec<Row> {
     let take = || next.lock().unwrap_or_else(PoisonError::into_inner).next();
     let work = || -> Vec<(usize, Row)> {
         iter::from_fn(take)
-            .map(|(place, (share, prepared))| (place, boot(&share, prepared)))
+            .map(|(index, (share, prepared))| (index, boot(&share, prepared)))
             .collect()
     };
     let mut rows: Vec<_> = thread::scope(|scope| {
         let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(work)).collect();
-        let done = workers.into_iter().map(ScopedJoinHandle::join);
-        done.flat_map(|rows| rows.unwrap_or_else(|why| panic::resume_unwind(why)))
+        let joined = workers.into_iter().map(ScopedJoinHandle::join);
+        joined
+            .flat_map(|rows| rows.unwrap_or_else(|why| panic::resume_unwind(why)))
             .collect()
     });
-    rows.sort_by_key(|&(place, _)| place);
+    rows.sort_by_key(|&(index, _)| index);
     rows.into_iter().map(|(_, row)| row).collect()
 }
 
-/// What one guest runs: the tests on a kernel, or every `of`-th of them, from `part`.
+/// The tests that one guest runs: every `parts`-th one, starting at number `part`.
 struct Share {
     series: &'static kernel::Series,
     part: usize,
-    of: usize,
+    parts: usize,
 }
 
 impl fmt::Display for Share {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.series.name)?;
-        if self.of > 1 {
-            write!(f, ", part {} of {}", self.part + 1, self.of)?;
+        if self.parts > 1 {
+            write!(f, ", part {} of {}", self.part + 1, self.parts)?;
         }
         Ok(())
     }
 }
 
-/// The most parts that a kernel's tests are run in: with fewer in each, all of one could
-/// be such as that kernel skips.
-const PARTS: usize = 4;
+/// The most parts that a kernel's tests are split into.
+///
+/// With more parts, a kernel might skip every test of one part.
+const MAX_PARTS: usize = 4;
 
-/// The last kernel, when it would run alone, is run in parts, one to a processor.
+/// One share per kernel. If the last kernel would run alone, its tests are split.
 fn shares(kernels: &[&'static kernel::Series], at_once: usize) -> Vec<Share> {
     let whole = |&series| Share {
         series,
         part: 0,
-        of: 1,
+        parts: 1,
     };
     match kernels.split_last() {
         Some((&series, others)) if kernels.len() % at_once == 1 => {
-            let of = at_once.min(PARTS);
-            let parts = (0..of).map(|part| Share { series, part, of });
-            others.iter().map(whole).chain(parts).collect()
+            let parts = at_once.min(MAX_PARTS);
+            let split = (0..parts).map(|part| Share {
+                series,
+                part,
+                parts,
+            });
+            others.iter().map(whole).chain(split).collect()
         }
         _ => kernels.iter().map(whole).collect(),
     }
 }
 
-/// The kernel's full name, and the guest ready to boot on it; nothing when the archive
-/// has no such kernel.
-fn prepare(share: &Share, guest: &Guest, machine: &Machine) -> Result<Option<(String, Prepared)>> {
+/// Prepares the guest for a kernel, and returns the kernel's full name with it.
+///
+/// `None` if Debian's archive no longer has the kernel.
+fn prepare(
+    share: &Share,
+    guest: &Guest,
+    machine: &Machine,
+) -> Result<Option<(String, PreparedGuest)>> {
     let Some(kernel) = share.series.kernel()? else {
         return Ok(None);
     };
     let mut guest = guest.clone();
-    let variable = format!("KAPROBE_SHARE={}/{}", share.part, share.of);
+    let variable = format!("KAPROBE_SHARE={}/{}", share.part, share.parts);
     guest.command.splice(0..0, ["env".to_owned(), variable]);
     let prepared = guest.prepare(&kernel, &share.to_string(), machine)?;
     Ok(Some((kernel.to_string(), prepared)))
 }
 
-/// Runs a guest.
-fn boot(share: &str, prepared: Result<Option<(String, Prepared)>>) -> Row {
+/// Runs a prepared guest, and counts its tests.
+fn boot(share: &str, prepared: Result<Option<(String, PreparedGuest)>>) -> Row {
     match prepared {
         Ok(Some((kernel, guest))) => row(&format!("{share}: {kernel}"), || {
-            let mut output = Filter::new(io::stdout(), &format!("{share}: "));
+            let mut output = OutputFilter::new(io::stdout(), &format!("{share}: "));
             let verdict = guest.boot(&mut output, &mut io::stderr())?;
             judge(output.finish()?, verdict == Verdict::Exited(0), || {
                 verdict.to_string()
@@ -295,7 +308,7 @@ fn boot(share: &str, prepared: Result<Option<(String, Prepared)>>) -> Row {
     }
 }
 
-/// Prints the table and the closing line.
+/// Prints the table and the totals.
 fn report(rows: &[Row]) -> ExitCode {
     let mut total = Tally::default();
     let mut table = format!(
@@ -303,7 +316,7 @@ fn report(rows: &[Row]) -> ExitCode {
         "passed", "failed", "skipped", "seconds"
     );
     for Row {
-        what,
+        name,
         outcome,
         seconds,
     } in rows
@@ -331,9 +344,9 @@ fn report(rows: &[Row]) -> ExitCode {
             failed,
             skipped,
         } = tally;
-        table += &format!("{passed:6} {failed:6} {skipped:7} {seconds:8.1}  {what}{why}\n");
+        table += &format!("{passed:6} {failed:6} {skipped:7} {seconds:8.1}  {name}{why}\n");
     }
-    // A closed stdout is no reason to hide the result.
+    // A closed stdout must not change the exit code.
     let _ = writeln!(io::stdout(), "{table}\n{total}");
     if total.failed == 0 && total.passed > 0 {
         ExitCode::SUCCESS
@@ -347,9 +360,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_kernel_that_would_run_alone_is_run_in_parts() {
+    fn only_a_kernel_that_would_run_alone_is_split() {
         let [a, b, c, ..] = &kernel::MATRIX;
-        for (kernels, at_once, shares_of_them) in [
+        for (kernels, at_once, expected) in [
             (&[][..], 2, ""),
             (&[a], 1, "5.10"),
             (&[a], 2, "5.10, part 1 of 2 + 5.10, part 2 of 2"),
@@ -366,7 +379,7 @@ mod tests {
                 .iter()
                 .map(Share::to_string)
                 .collect();
-            assert_eq!(shares.join(" + "), shares_of_them, "{at_once}");
+            assert_eq!(shares.join(" + "), expected, "{at_once}");
         }
     }
 }

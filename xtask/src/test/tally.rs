@@ -1,4 +1,4 @@
-//! Counts tests by what their programs print.
+//! Counts tests from the output of test programs.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -6,7 +6,7 @@ use std::ops::AddAssign;
 
 use anyhow::{Context, Result};
 
-/// How many tests ended how.
+/// The numbers of passed, failed and skipped tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Tally {
     pub passed: u32,
@@ -33,17 +33,16 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Takes the output of tests, counts them, and passes on all but the lines of
-/// those that passed: what is left is short and worth reading.
-pub struct Filter<W> {
+/// Counts the tests in their output, and drops the lines of passed tests.
+pub struct OutputFilter<W> {
     to: W,
     prefix: String,
     line: Vec<u8>,
     tally: Tally,
 }
 
-impl<W: Write> Filter<W> {
-    /// A filter that writes to `to`, with this before each line.
+impl<W: Write> OutputFilter<W> {
+    /// A filter that writes each line to `to`, after `prefix`.
     pub fn new(to: W, prefix: &str) -> Self {
         Self {
             to,
@@ -53,7 +52,7 @@ impl<W: Write> Filter<W> {
         }
     }
 
-    /// Ends the last line, and tells the count.
+    /// Ends the last line, and returns the counts.
     pub fn finish(mut self) -> Result<Tally> {
         if !self.line.is_empty() {
             self.end_line()
@@ -66,7 +65,7 @@ impl<W: Write> Filter<W> {
         let line = String::from_utf8_lossy(&self.line);
         self.tally += summary(&line).unwrap_or_default();
         if !(line.starts_with("test ") && line.trim_end().ends_with(" ok")) {
-            // At once: others may write there too.
+            // One write per line: other guests may write there too.
             let line = [self.prefix.as_bytes(), &self.line].concat();
             self.to.write_all(&line)?;
         }
@@ -75,7 +74,7 @@ impl<W: Write> Filter<W> {
     }
 }
 
-impl<W: Write> Write for Filter<W> {
+impl<W: Write> Write for OutputFilter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.line.extend_from_slice(part);
@@ -91,7 +90,7 @@ impl<W: Write> Write for Filter<W> {
     }
 }
 
-/// The count in `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
+/// The counts in `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
 fn summary(line: &str) -> Option<Tally> {
     let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
     let mut tally = Tally::default();
@@ -111,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn summaries_are_counted_and_passed_tests_are_quiet() -> Result<()> {
+    fn summaries_are_counted_and_passed_tests_are_dropped() -> Result<()> {
         let output = "running 3 tests\n\
                       test a ... ok\n\
                       test b ... ignored, no kprobes here\n\
@@ -121,7 +120,7 @@ mod tests {
                       test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 2 filtered out\n\
                       the end";
         let mut kept = Vec::new();
-        let mut filter = Filter::new(&mut kept, "");
+        let mut filter = OutputFilter::new(&mut kept, "");
         for byte in output.as_bytes() {
             filter.write_all(&[*byte])?;
         }

@@ -1,4 +1,4 @@
-//! No files of a crate refer to each other in a circle.
+//! Finds files of a crate that refer to each other in a circle.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -6,15 +6,17 @@ use crate::tidy::crates::Crate;
 use crate::tidy::file::Finding;
 use crate::tidy::references::Reference;
 
-/// For each source those that it refers to, and by which references.
+/// For each source, the sources that it refers to, with the references.
 type Graph<'a> = Vec<BTreeMap<usize, Vec<&'a Reference<'a>>>>;
 
-/// Finds files that refer to each other in a circle: one circle of each such set.
+/// Finds the shortest circle of each set of files that refer to each other.
 pub fn find(krate: &Crate<'_>) -> Vec<Finding> {
     let graph = graph(krate);
-    let tied = tied(&graph).into_iter();
-    tied.filter_map(|files| {
-        let circles = files.iter().filter_map(|start| circle(&graph, *start));
+    let sets = connected_sets(&graph).into_iter();
+    sets.filter_map(|files| {
+        let circles = files
+            .iter()
+            .filter_map(|start| shortest_circle(&graph, *start));
         let shortest = circles.min_by_key(Vec::len)?;
         Some(describe(krate, &graph, &shortest, files.len()))
     })
@@ -36,52 +38,52 @@ fn graph<'a>(krate: &'a Crate<'a>) -> Graph<'a> {
     graph
 }
 
-/// The sets of more than one file where each leads to each: the strongly connected ones.
-fn tied(graph: &Graph<'_>) -> BTreeSet<Vec<usize>> {
-    let reach: Vec<_> = (0..graph.len()).map(|from| reach(graph, from)).collect();
-    let around = |at: usize| {
-        let back = reach[at].iter().filter(|to| reach[**to].contains(&at));
-        back.copied().collect::<Vec<_>>()
+/// The strongly connected sets of more than one file.
+fn connected_sets(graph: &Graph<'_>) -> BTreeSet<Vec<usize>> {
+    let reached: Vec<_> = (0..graph.len()).map(|from| reach(graph, from)).collect();
+    let set_of = |at: usize| {
+        let mutual = reached[at].iter().filter(|to| reached[**to].contains(&at));
+        mutual.copied().collect::<Vec<_>>()
     };
-    let sets = (0..graph.len()).map(around);
+    let sets = (0..graph.len()).map(set_of);
     sets.filter(|files| files.len() > 1).collect()
 }
 
-/// All that can be reached from a file in one step or more.
+/// The files that can be reached from a file in one or more steps.
 fn reach(graph: &Graph<'_>, from: usize) -> BTreeSet<usize> {
     let mut reached = BTreeSet::new();
-    let mut open = vec![from];
-    while let Some(at) = open.pop() {
-        open.extend(graph[at].keys().filter(|to| reached.insert(**to)));
+    let mut to_visit = vec![from];
+    while let Some(at) = to_visit.pop() {
+        to_visit.extend(graph[at].keys().filter(|to| reached.insert(**to)));
     }
     reached
 }
 
-/// The shortest way from a file back to it, which is left out at the end.
-fn circle(graph: &Graph<'_>, start: usize) -> Option<Vec<usize>> {
+/// The shortest circle through a file: `start` first, and not repeated at the end.
+fn shortest_circle(graph: &Graph<'_>, start: usize) -> Option<Vec<usize>> {
     let mut came_from = BTreeMap::new();
-    let mut open = VecDeque::from([start]);
-    while let Some(at) = open.pop_front() {
+    let mut to_visit = VecDeque::from([start]);
+    while let Some(at) = to_visit.pop_front() {
         for to in graph[at].keys() {
             if *to == start {
-                let mut way = vec![at];
-                while let Some(before) = came_from.get(&way[way.len() - 1]) {
-                    way.push(*before);
+                let mut path = vec![at];
+                while let Some(before) = came_from.get(&path[path.len() - 1]) {
+                    path.push(*before);
                 }
-                way.reverse();
-                return Some(way);
+                path.reverse();
+                return Some(path);
             }
             if !came_from.contains_key(to) {
                 came_from.insert(*to, at);
-                open.push_back(*to);
+                to_visit.push_back(*to);
             }
         }
     }
     None
 }
 
-/// Spells a circle out, from where it is easiest to break.
-fn describe(krate: &Crate<'_>, graph: &Graph<'_>, circle: &[usize], tied: usize) -> Finding {
+/// Describes a circle. It starts at a detour, if there is one: the easiest place to fix.
+fn describe(krate: &Crate<'_>, graph: &Graph<'_>, circle: &[usize], set_size: usize) -> Finding {
     let name = |at: usize| &krate.sources[at].file.path[krate.folder.len()..];
     let mut circle = circle.to_vec();
     let detour = (0..circle.len()).find_map(|_| {
@@ -95,14 +97,14 @@ fn describe(krate: &Crate<'_>, graph: &Graph<'_>, circle: &[usize], tied: usize)
     let line = detour.as_ref().map(|it| it.reference).or(first.copied());
     let line = line.map_or(1, |it| it.line);
 
-    let round: Vec<_> = circle
+    let names: Vec<_> = circle
         .iter()
         .chain(&circle[..1])
         .map(|at| name(*at))
         .collect();
-    let mut what = format!("a circle: {}", round.join(" -> "));
-    if tied > circle.len() {
-        what += &format!(", one of several among {tied} files");
+    let mut what = format!("a circle: {}", names.join(" -> "));
+    if set_size > circle.len() {
+        what += &format!(", one of several among {set_size} files");
     }
     if let Some(Detour { item, definer, .. }) = detour {
         let definer = name(definer);
@@ -111,22 +113,22 @@ fn describe(krate: &Crate<'_>, graph: &Graph<'_>, circle: &[usize], tied: usize)
     Finding::new(&krate.sources[circle[0]].file.path, line, what)
 }
 
-/// A reference that takes something by way of a file that only imports it.
+/// A reference to an item through a file that only imports the item.
 struct Detour<'a> {
     reference: &'a Reference<'a>,
     item: &'a str,
-    /// The source that has it.
+    /// The source that defines the item.
     definer: usize,
 }
 
 /// The first detour among the references from one file to another.
 fn detour<'a>(krate: &Crate<'_>, graph: &Graph<'a>, from: usize, to: usize) -> Option<Detour<'a>> {
-    let by_way_of = &krate.sources[to];
+    let importer = &krate.sources[to];
     graph[from][&to].iter().find_map(|reference| {
-        let item = *reference.path.get(by_way_of.module.len())?;
-        let mut imports = by_way_of.references.iter();
+        let item = *reference.path.get(importer.module.len())?;
+        let mut imports = importer.references.iter();
         let import = imports.find(|it| it.name == Some(item))?;
-        let definer = krate.holder(by_way_of, &import.path)?;
+        let definer = krate.holder(importer, &import.path)?;
         (definer != to).then_some(Detour {
             reference,
             item,
@@ -153,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_refer_one_way_are_no_circle() {
+    fn one_way_references_are_not_a_circle() {
         for (a, b) in [
             ("use crate::b::X;", ""),
             (
@@ -179,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_is_spelled_out() {
+    fn a_circle_is_found() {
         for (a, b) in [
             ("use crate::b::X;", "use crate::a;"),
             ("use crate::b::X;", "use super::a;"),
@@ -187,8 +189,8 @@ mod tests {
             ("crate::b::m!();", "fn f() { super::a::g() }"),
             ("use crate::b;", "fn f() -> crate::a::X {}"),
         ] {
-            let said = "a.rs:1: a circle: a.rs -> b.rs -> a.rs";
-            assert_eq!(found(&[("a.rs", a), ("b.rs", b)]), [said], "{a} {b}");
+            let expected = "a.rs:1: a circle: a.rs -> b.rs -> a.rs";
+            assert_eq!(found(&[("a.rs", a), ("b.rs", b)]), [expected], "{a} {b}");
         }
         for (parent, child) in [
             ("mod b; b::f();", "use super::X;"),
@@ -197,19 +199,19 @@ mod tests {
             ("use crate::a; a::b::f();", "use crate::a::X;"),
         ] {
             let tree = [("a/b.rs", child), ("a/mod.rs", parent)];
-            let said = "a/b.rs:1: a circle: a/b.rs -> a/mod.rs -> a/b.rs";
-            assert_eq!(found(&tree), [said], "{parent} {child}");
+            let expected = "a/b.rs:1: a circle: a/b.rs -> a/mod.rs -> a/b.rs";
+            assert_eq!(found(&tree), [expected], "{parent} {child}");
         }
         let root = [
             ("b.rs", "crate::y()"),
             ("main.rs", "mod b; use crate::b::X;"),
         ];
-        let said = "b.rs:1: a circle: b.rs -> main.rs -> b.rs";
-        assert_eq!(found(&root), [said]);
+        let expected = "b.rs:1: a circle: b.rs -> main.rs -> b.rs";
+        assert_eq!(found(&root), [expected]);
     }
 
     #[test]
-    fn each_set_is_told_by_its_shortest_circle() {
+    fn the_shortest_circle_of_each_set_is_reported() {
         let tree = [
             ("a.rs", "use crate::b;"),
             ("b.rs", "use crate::c;"),
@@ -228,15 +230,15 @@ mod tests {
     }
 
     #[test]
-    fn a_way_round_by_an_export_is_told() {
+    fn a_detour_by_a_reexport_is_reported() {
         let exports = "mod a; mod b; pub use crate::k::a::X; pub use crate::k::b::Y;";
         let tree = [
             ("k/a.rs", "pub struct X;"),
             ("k/b.rs", "\nuse crate::k::X;"),
             ("k/mod.rs", exports),
         ];
-        let said = "k/b.rs:2: a circle: k/b.rs -> k/mod.rs -> k/b.rs; \
+        let expected = "k/b.rs:2: a circle: k/b.rs -> k/mod.rs -> k/b.rs; \
                     take `X` from the file that defines it, k/a.rs";
-        assert_eq!(found(&tree), [said]);
+        assert_eq!(found(&tree), [expected]);
     }
 }

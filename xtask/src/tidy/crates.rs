@@ -1,4 +1,4 @@
-//! The files of a crate, and what each refers to.
+//! Reads the source files of a crate and their references.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,8 @@ use crate::tidy::file::File;
 use crate::tidy::imports;
 use crate::tidy::references::{self, Reference};
 
-/// Roots that only declare and tie modules together: nothing is asked of them.
-const ROOTS: [&str; 4] = [
+/// Crate roots that only declare and combine modules; they are not checked.
+const UNCHECKED_ROOTS: [&str; 4] = [
     "kaprobe/src/lib.rs",
     "kaprobe/src/main.rs",
     "testkit/src/lib.rs",
@@ -16,11 +16,11 @@ const ROOTS: [&str; 4] = [
 
 /// The sources of a crate.
 pub struct Crate<'a> {
-    /// The folder that the sources lie in, with a slash at its end.
+    /// The folder of the sources, with a slash at the end.
     pub folder: &'static str,
-    /// The sources, in the order of the files.
+    /// The sources, in the order of the listed files.
     pub sources: Vec<Source<'a>>,
-    /// Where each module that is a file lies among the sources.
+    /// The index in `sources` of each module that is a file.
     by_module: BTreeMap<Vec<&'a str>, usize>,
 }
 
@@ -28,20 +28,20 @@ pub struct Crate<'a> {
 pub struct Source<'a> {
     /// The file itself.
     pub file: &'a File,
-    /// The module from the root of the crate; nothing for a root.
+    /// The path of the module from the crate root; empty for a root.
     pub module: Vec<&'a str>,
-    /// What its code refers to in the crate; tests are left out.
+    /// The references of its code within the crate, without tests.
     pub references: Vec<Reference<'a>>,
-    /// The modules that it declares at its top.
+    /// The modules that it declares at its top level.
     declares: Vec<&'a str>,
 }
 
 impl<'a> Crate<'a> {
-    /// The crate whose sources lie in this folder.
+    /// The crate with its sources in this folder.
     pub fn new(folder: &'static str, files: &'a [File]) -> Self {
         let ours = files.iter().filter_map(|file| {
             let path = file.path.strip_prefix(folder)?.strip_suffix(".rs")?;
-            let is_ours = !file.live.is_empty() && !ROOTS.contains(&file.path.as_str());
+            let is_ours = !file.live.is_empty() && !UNCHECKED_ROOTS.contains(&file.path.as_str());
             is_ours.then(|| Source::new(file, path))
         });
         let sources: Vec<_> = ours.collect();
@@ -54,7 +54,7 @@ impl<'a> Crate<'a> {
         }
     }
 
-    /// The source that holds what is named there: that of the longest path to a file.
+    /// The index of the source that holds an item: the one with the longest module path.
     pub fn holder(&self, from: &Source<'_>, path: &[&str]) -> Option<usize> {
         let mut lengths = (1..=path.len()).rev();
         lengths
@@ -62,7 +62,7 @@ impl<'a> Crate<'a> {
             .or_else(|| self.root(from.module.first()?))
     }
 
-    /// The root that declares this module. A crate of two roots has two of them.
+    /// The index of the root that declares this module; a crate can have two roots.
     fn root(&self, module: &str) -> Option<usize> {
         let mut sources = self.sources.iter();
         sources.position(|it| it.module.is_empty() && it.declares.contains(&module))
@@ -84,7 +84,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// The module that a file holds, by its path in the folder of sources.
+/// The module path of a file, from its path in the source folder without `.rs`.
 fn module(path: &str) -> Vec<&str> {
     let mut module: Vec<_> = path.split('/').collect();
     let is_root = ["lib", "main"].contains(&path);
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_path_to_a_file_counts() {
+    fn the_holder_is_the_longest_path_to_a_file() {
         let tree = [
             "a.rs",
             "b/mod.rs",

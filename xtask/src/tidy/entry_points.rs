@@ -1,8 +1,8 @@
-//! The entry points of the BPF programs say which prototype they rely on.
+//! Checks that each BPF entry point documents the kernel prototype that it relies on.
 
 use crate::tidy::file::{File, Finding};
 
-/// The attributes that make a function an entry point of the kernel's.
+/// The attributes that make a function a BPF entry point.
 const ENTRY_POINTS: [&str; 8] = [
     "#[fentry",
     "#[fexit",
@@ -14,10 +14,10 @@ const ENTRY_POINTS: [&str; 8] = [
     "#[iter",
 ];
 
-/// The prototype that an entry point relies on, in its documentation.
+/// The start of the doc line that names the prototype.
 const PROTOTYPE: &str = "/// match-proto: ";
 
-/// Finds entry points whose documentation names no prototype.
+/// Finds entry points without a documented prototype.
 pub fn find(file: &File) -> Vec<Finding> {
     if !file.path.starts_with("kaprobe-ebpf/src/") {
         return Vec::new();
@@ -45,7 +45,7 @@ mod tests {
     const DOCUMENTED: &str = "/// match-proto: fn f(sk)\n#[fentry]\npub fn f() {}";
 
     #[test]
-    fn each_entry_point_without_a_prototype_is_found() {
+    fn entry_points_without_a_prototype_are_found() {
         let second = format!("{DOCUMENTED}\n\n#[kprobe]\npub fn g() {{}}");
         for (path, text, found) in [
             ("kaprobe-ebpf/src/main.rs", DOCUMENTED, 0),

@@ -1,4 +1,4 @@
-//! A file that is checked, and what is found in it.
+//! Types for a checked file and for a finding.
 
 use std::fmt;
 
@@ -8,16 +8,16 @@ use crate::tidy::lex;
 pub struct File {
     /// The path from the root of the repository.
     pub path: String,
-    /// The text as people wrote it.
+    /// The unchanged text.
     pub text: String,
-    /// The text of a Rust file, with blanks for comments and literals.
+    /// The text of a Rust file with comments and literals blanked; else empty.
     pub code: String,
-    /// The code, with blanks for the tests as well.
+    /// The code with test modules blanked too; empty for a test file.
     pub live: String,
 }
 
 impl File {
-    /// Reads the text as what the path says it is.
+    /// A file with this text; the path decides whether it is Rust or a test.
     pub fn new(path: &str, text: &str) -> Self {
         let code = if path.ends_with(".rs") {
             lex::blank(text)
@@ -38,13 +38,13 @@ impl File {
     }
 }
 
-/// The whole file is a test, or serves tests alone.
+/// Whether the whole file is only for tests.
 fn is_test(path: &str) -> bool {
     let mut parts = path.split('/');
     path == "kaprobe/src/sample.rs" || parts.any(|part| part == "tests" || part == "tests.rs")
 }
 
-/// A departure from the invariants.
+/// A violation of an invariant.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
     path: String,
@@ -53,7 +53,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Something at a line of a file; lines count from 1.
+    /// A finding at a line of a file; lines count from 1.
     pub fn new(path: &str, line: usize, what: impl Into<String>) -> Self {
         Self {
             path: path.to_owned(),
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tests_are_told_by_their_path() {
+    fn test_files_are_recognized_by_path() {
         for (path, test) in [
             ("kaprobe/src/trace.rs", false),
             ("kaprobe/src/sink/tests.rs", true),

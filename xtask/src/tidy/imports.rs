@@ -1,60 +1,60 @@
-//! The paths that a file writes: in its `use` items, and in the rest of its code.
+//! Reads the paths in a file: in its `use` items, and in the rest of its code.
 
 use crate::tidy::lex::{self, Token, is_word};
 
-/// The modules around a place in a file, which has them inline; outermost first.
+/// The inline modules around an item in a file, outermost first.
 pub type Scope<'a> = Vec<&'a str>;
 
-/// What a file's code declares and names.
+/// The imports, paths and modules that are written in a file.
 #[derive(Default)]
 pub struct Written<'a> {
-    /// Its `use` items.
+    /// The `use` items.
     pub uses: Vec<Use<'a>>,
-    /// The paths in the rest of it that have more than one segment.
-    pub paths: Vec<Path<'a>>,
-    /// The modules that it declares, each with the scope that it lies in.
+    /// The paths elsewhere in the code that have more than one segment.
+    pub paths: Vec<CodePath<'a>>,
+    /// The modules that the file declares, each with its scope.
     pub modules: Vec<(Scope<'a>, &'a str)>,
 }
 
 /// A `use` item.
 pub struct Use<'a> {
-    /// The line where it begins.
+    /// The first line of the item.
     pub line: usize,
-    /// Where it stands.
+    /// The inline modules around the item.
     pub scope: Scope<'a>,
-    /// What it names.
-    pub tree: Tree<'a>,
+    /// The paths that the item imports.
+    pub tree: UseTree<'a>,
 }
 
-/// A path in the code.
-pub struct Path<'a> {
-    /// The line where it begins.
+/// A path in the code, outside `use` items.
+pub struct CodePath<'a> {
+    /// The first line of the path.
     pub line: usize,
-    /// Where it stands.
+    /// The inline modules around the path.
     pub scope: Scope<'a>,
-    /// Its segments; the first is empty when it begins with `::`.
+    /// The segments; the first is empty when the path begins with `::`.
     pub segments: Vec<&'a str>,
 }
 
-/// A path of a `use` item, and what follows it.
-pub struct Tree<'a> {
-    /// Its segments; the first is empty when it begins with `::`.
+/// A path of a `use` item and how it ends.
+pub struct UseTree<'a> {
+    /// The segments; the first is empty when the path begins with `::`.
     pub segments: Vec<&'a str>,
-    /// What follows.
-    pub end: End<'a>,
+    /// The end of the path.
+    pub end: PathEnd<'a>,
 }
 
-/// What a path of a `use` item ends with.
-pub enum End<'a> {
-    /// Its last segment, and the other name that is given to that.
+/// The end of a path in a `use` item: a name, a star, or a group.
+pub enum PathEnd<'a> {
+    /// The last segment is the name, or `as` gives this other name.
     Name(Option<&'a str>),
     /// A star.
     All,
-    /// Braces.
-    Group(Vec<Tree<'a>>),
+    /// A group in braces.
+    Group(Vec<UseTree<'a>>),
 }
 
-/// Reads code, with blanks in the place of comments and literals.
+/// Reads code in which comments and literals are blanked.
 pub fn read(code: &str) -> Written<'_> {
     let tokens = lex::tokens(code);
     let mut reader = Reader {
@@ -77,8 +77,8 @@ pub fn read(code: &str) -> Written<'_> {
     reader.written
 }
 
-impl<'a> Tree<'a> {
-    /// Every path that the item names, with the name that it gives to it.
+impl<'a> UseTree<'a> {
+    /// Every path that the item imports, with the imported name; `None` for a star.
     pub fn leaves(&self) -> Vec<(Vec<&'a str>, Option<&'a str>)> {
         self.leaves_below(&[])
     }
@@ -86,12 +86,12 @@ impl<'a> Tree<'a> {
     fn leaves_below(&self, above: &[&'a str]) -> Vec<(Vec<&'a str>, Option<&'a str>)> {
         let mut path = [above, &self.segments].concat();
         match &self.end {
-            End::All => vec![(path, None)],
-            End::Group(trees) => {
+            PathEnd::All => vec![(path, None)],
+            PathEnd::Group(trees) => {
                 let below = trees.iter().map(|tree| tree.leaves_below(&path));
                 below.flatten().collect()
             }
-            End::Name(other) => {
+            PathEnd::Name(other) => {
                 if !above.is_empty() && self.segments == ["self"] {
                     path.pop();
                 }
@@ -106,9 +106,9 @@ impl<'a> Tree<'a> {
 struct Reader<'t, 'a> {
     tokens: &'t [Token<'a>],
     at: usize,
-    /// How many braces are open.
+    /// The number of open braces.
     depth: usize,
-    /// The inline modules that are open, each with the depth inside it.
+    /// The open inline modules, each with the brace depth inside it.
     open: Vec<(&'a str, usize)>,
     written: Written<'a>,
 }
@@ -120,14 +120,14 @@ impl<'a> Reader<'_, 'a> {
         token
     }
 
-    /// Steps over the next token if it is this one.
+    /// Consumes the next token if it is `text`.
     fn eat(&mut self, text: &str) -> bool {
         let is_next = self.tokens.get(self.at).is_some_and(|it| it.text == text);
         self.at += usize::from(is_next);
         is_next
     }
 
-    /// Steps over the next token if it is a word.
+    /// Consumes the next token if it is a word.
     fn eat_word(&mut self) -> Option<&'a str> {
         let text = self.tokens.get(self.at)?.text;
         let word = text.starts_with(is_word).then_some(text)?;
@@ -144,7 +144,7 @@ impl<'a> Reader<'_, 'a> {
         self.depth = self.depth.saturating_sub(1);
     }
 
-    /// Reads on from `mod`.
+    /// Reads a module after `mod`.
     fn module(&mut self) {
         let Some(name) = self.eat_word() else {
             return;
@@ -157,7 +157,7 @@ impl<'a> Reader<'_, 'a> {
         }
     }
 
-    /// Reads on from `use`. What is no item, as `use<'a>`, is left alone.
+    /// Reads an item after `use`. Ignores `use<'a>`, which is not an item.
     fn use_item(&mut self, line: usize) {
         let start = self.at;
         match self.tree() {
@@ -169,21 +169,21 @@ impl<'a> Reader<'_, 'a> {
         }
     }
 
-    fn tree(&mut self) -> Option<Tree<'a>> {
+    fn tree(&mut self) -> Option<UseTree<'a>> {
         let mut segments = Vec::new();
         if self.eat("::") {
             segments.push("");
         }
         loop {
             if self.eat("{") {
-                let end = End::Group(self.group()?);
-                return Some(Tree { segments, end });
+                let end = PathEnd::Group(self.group()?);
+                return Some(UseTree { segments, end });
             }
             if self.eat("*") {
-                let end = End::All;
-                return Some(Tree { segments, end });
+                let end = PathEnd::All;
+                return Some(UseTree { segments, end });
             }
-            // A macro writes `$crate`.
+            // Macros use `$crate`.
             self.eat("$");
             segments.push(self.eat_word()?);
             if !self.eat("::") {
@@ -195,12 +195,12 @@ impl<'a> Reader<'_, 'a> {
         } else {
             None
         };
-        let end = End::Name(other);
-        Some(Tree { segments, end })
+        let end = PathEnd::Name(other);
+        Some(UseTree { segments, end })
     }
 
-    /// Reads on from an opening brace.
-    fn group(&mut self) -> Option<Vec<Tree<'a>>> {
+    /// Reads a group after its opening brace.
+    fn group(&mut self) -> Option<Vec<UseTree<'a>>> {
         let mut trees = Vec::new();
         while !self.eat("}") {
             trees.push(self.tree()?);
@@ -211,7 +211,7 @@ impl<'a> Reader<'_, 'a> {
         Some(trees)
     }
 
-    /// Reads on from a word, which begins a path if `::` follows.
+    /// Reads a path after its first word.
     fn path(&mut self, first: Token<'a>) {
         let before = self.tokens[..self.at - 1].iter().rev();
         let mut before = before.map(|it| it.text);
@@ -223,13 +223,13 @@ impl<'a> Reader<'_, 'a> {
                 None => break,
             }
         }
-        // Whom `pub(in …)` makes something visible to, it does not depend on.
+        // The path in `pub(in …)` is not a dependency.
         let is_rest = before[0] == Some("::");
         let is_visibility = before == [Some("in"), Some("(")];
         if segments.len() > 1 && !is_rest && !is_visibility {
             let scope = self.scope();
             let line = first.line;
-            self.written.paths.push(Path {
+            self.written.paths.push(CodePath {
                 line,
                 scope,
                 segments,
@@ -243,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_use_names_each_of_its_leaves() {
+    fn a_use_imports_each_of_its_leaves() {
         for (code, leaves) in [
             ("use a::b;", vec!["a::b as b"]),
             ("use a::b as c;", vec!["a::b as c"]),
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_found_wherever_they_stand() {
+    fn paths_are_found_everywhere_in_the_code() {
         for (code, paths) in [
             ("let x = a::b::<c::d>::e(f);", vec!["a::b", "c::d"]),
             (
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scope_is_that_of_the_modules_around() {
+    fn the_scope_is_the_modules_around() {
         let code = "mod a; mod b { fn f() { x::one } mod c { x::two } x::three } x::four";
         let written = read(code);
         let found = |scope: &Scope<'_>, name| format!("{} / {name}", scope.join("::"));

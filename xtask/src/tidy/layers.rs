@@ -1,7 +1,7 @@
-//! The layers of kaprobe: a module refers to those below it, and to no other.
+//! Checks the layers of kaprobe: a module refers only to modules of lower layers.
 //!
-//! A new module is a row of [`LAYERS`], and `cargo xtask tidy --write` takes it into the
-//! map that CONTRIBUTING.md shows.
+//! A new module needs a row in [`LAYERS`]. `cargo xtask tidy --write` then writes it to
+//! the map in CONTRIBUTING.md.
 
 use std::collections::BTreeMap;
 
@@ -10,63 +10,63 @@ use crate::tidy::file::Finding;
 use crate::tidy::lines::words;
 use crate::tidy::references::Reference;
 
-/// A module at the top of kaprobe.
+/// A top-level module of kaprobe.
 pub struct Module {
     /// Its name.
     pub name: &'static str,
-    /// It has no clock and does no I/O: what it returns follows from what it is given.
+    /// Whether it uses no clock and no I/O, so that its output depends only on its input.
     pub pure: bool,
-    /// What it does, in a line.
+    /// A line that says what it does.
     pub what: &'static str,
 }
 
-/// Layers with their modules, top layer first.
+/// The modules of each layer, top layer first.
 pub type Layers = [&'static [Module]];
 
 /// The layers of kaprobe/src.
-#[rustfmt::skip] // Each module is a line.
+#[rustfmt::skip] // One line per module.
 pub const LAYERS: &Layers = &[
     &[
-        module("demo", "makes connections that fall silent and vanish, and tells what comes of it"),
+        module("demo", "opens connections that go silent or vanish, and shows what keepalive does"),
     ],
     &[
-        module("trace", "shows what keepalive does on this host, as it happens"),
-        module("audit", "tells which connections an idle timeout would kill, and what saves each"),
+        module("trace", "shows what keepalive does on this host, live"),
+        module("audit", "lists the connections that an idle timeout would kill, and what saves each"),
     ],
     &[
-        module("sockets", "shows every TCP socket as it is now"),
-        module("replay", "shows logs as a trace would, merges them and sums them up"),
-        module("doctor", "tells what this kernel and these privileges allow, by trying"),
+        module("sockets", "lists the current TCP sockets"),
+        module("replay", "shows logs like a live trace, merges and summarizes them"),
+        module("doctor", "tests what this kernel and these privileges allow"),
     ],
     &[
         module("owners", "finds the processes that hold a socket"),
-        module("report", "words what a trace tells besides its records: hooks, counts, losses"),
+        module("report", "writes the messages of a trace: hooks, counts, losses"),
     ],
     &[
-        module("kernel", "loads the BPF programs and decodes what they send; no other uses aya"),
-        module("cli", "reads the command line and makes a checked plan of it"),
-        pure("verdict", "makes verdicts of records: why a connection ended, and what to set"),
-        pure("correlate", "makes records of events: which socket it was, and what follows"),
+        module("kernel", "loads the BPF programs and decodes their events; only it uses aya"),
+        module("cli", "parses the command line into a checked plan"),
+        pure("verdict", "turns records into verdicts: why a connection ended, and what to set"),
+        pure("correlate", "turns events into records: which socket it was, and what follows"),
     ],
     &[
-        module("host", "reads what the host's files say: processes, namespaces, privileges"),
+        module("host", "reads files of the host: processes, namespaces, privileges"),
         module("sink", "writes records as text, JSON lines and CSV"),
-        pure("filter", "picks the records to show, and counts them"),
-        pure("keepalive", "foretells when keepalive gives up on a connection"),
-        pure("timeout", "holds the idle timeouts that connections are judged by"),
+        pure("filter", "selects the records to show, and counts them"),
+        pure("keepalive", "predicts when keepalive gives up on a connection"),
+        pure("timeout", "defines the idle timeouts that connections are checked against"),
     ],
     &[
-        pure("model", "holds what the others speak of: events, records, sockets"),
-        module("exit", "holds the exit codes, and the errors that carry one"),
-        module("shutdown", "waits for a reason to end: a signal, the clock, a closed pipe"),
-        module("stderr", "writes to standard error; no other does"),
+        pure("model", "defines the shared types: events, records, sockets"),
+        module("exit", "defines the exit codes, and the errors that carry one"),
+        module("shutdown", "stops a trace on a signal, at a deadline, or when stdout is closed"),
+        module("stderr", "writes to standard error; only it does"),
     ],
     &[
-        pure("text", "shapes text: escapes, units, columns, histograms, line breaks"),
-        pure("lru", "maps keys to values up to a bound, and forgets what was used least lately"),
-        module("stop", "tells threads to end"),
-        module("traffic", "makes connections that do each thing a keepalive timer can do"),
-        module("memory", "tells the allocator how to treat blocks"),
+        pure("text", "formats text: escapes, units, columns, histograms, line breaks"),
+        pure("lru", "is a bounded map that evicts the least recently used entry"),
+        module("stop", "stops threads"),
+        module("traffic", "opens connections for everything that a keepalive timer can do"),
+        module("memory", "configures the allocator"),
     ],
 ];
 
@@ -86,10 +86,10 @@ const fn pure(name: &'static str, what: &'static str) -> Module {
     }
 }
 
-/// The file of the table.
+/// The path of this file, which holds the table.
 const TABLE: &str = "xtask/src/tidy/layers.rs";
 
-/// What the code of a pure module does not name.
+/// Names that the code of a pure module may not use.
 const IMPURE: [&str; 13] = [
     "aya",
     "tokio",
@@ -106,24 +106,24 @@ const IMPURE: [&str; 13] = [
     "eprintln!",
 ];
 
-/// Each module with the number of its layer, top layer first; the lowest is 1.
+/// Each module with its layer number, top layer first. The lowest layer is 1.
 pub fn rows(layers: &Layers) -> impl Iterator<Item = (usize, &'static Module)> {
     let numbers = (1..=layers.len()).rev();
     let numbered = numbers.zip(layers);
     numbered.flat_map(|(number, modules)| modules.iter().map(move |it| (number, it)))
 }
 
-/// Finds what the table does not allow, and where it is not that of the tree.
+/// Finds references that the table forbids, and rows that do not match the source tree.
 pub fn find(kaprobe: &Crate<'_>, layers: &Layers) -> Vec<Finding> {
-    let mut findings = absent(kaprobe, layers);
+    let mut findings = rows_without_module(kaprobe, layers);
     for source in &kaprobe.sources {
         let path = &source.file.path;
-        match place(layers, source.module.first()) {
+        match row(layers, source.module.first()) {
             Some(from) => {
                 findings.extend(forbidden(source, from, layers));
                 findings.extend(impure(source, from.1));
             }
-            // Once a module, at its own file.
+            // Report each module once, at its own file.
             None if source.module.len() == 1 => {
                 let what = format!("`{}` has no row in {TABLE}", source.module[0]);
                 findings.push(Finding::new(path, 1, what));
@@ -134,34 +134,34 @@ pub fn find(kaprobe: &Crate<'_>, layers: &Layers) -> Vec<Finding> {
     findings
 }
 
-/// Rows of the table that no module has.
-fn absent(kaprobe: &Crate<'_>, layers: &Layers) -> Vec<Finding> {
-    let is_there = |name| {
+/// Finds rows of the table without a module.
+fn rows_without_module(kaprobe: &Crate<'_>, layers: &Layers) -> Vec<Finding> {
+    let exists = |name| {
         kaprobe
             .sources
             .iter()
             .any(|it| it.module.first() == Some(&name))
     };
-    let gone = rows(layers).filter(|(_, module)| !is_there(module.name));
+    let gone = rows(layers).filter(|(_, module)| !exists(module.name));
     gone.map(|(_, module)| {
-        let what = format!("a row for `{}`, and no such module", module.name);
+        let what = format!("a row for `{}`, but no such module", module.name);
         Finding::new(TABLE, line(module.name), what)
     })
     .collect()
 }
 
-/// The line of the table that a module has.
+/// The line number of a module's row in this file.
 fn line(name: &str) -> usize {
-    let row = format!("(\"{name}\", ");
+    let start = format!("(\"{name}\", ");
     let table = include_str!("layers.rs").lines();
-    table.take_while(|line| !line.contains(&row)).count() + 1
+    table.take_while(|line| !line.contains(&start)).count() + 1
 }
 
-fn place(layers: &Layers, name: Option<&&str>) -> Option<(usize, &'static Module)> {
+fn row(layers: &Layers, name: Option<&&str>) -> Option<(usize, &'static Module)> {
     rows(layers).find(|(_, module)| Some(&module.name) == name)
 }
 
-/// What a file refers to and must not, each once: where it is named first.
+/// Finds the forbidden references of a file, each at its first line.
 fn forbidden(source: &Source<'_>, from: (usize, &Module), layers: &Layers) -> Vec<Finding> {
     let mut lines = BTreeMap::new();
     for reference in &source.references {
@@ -176,7 +176,7 @@ fn forbidden(source: &Source<'_>, from: (usize, &Module), layers: &Layers) -> Ve
         .collect()
 }
 
-/// What is wrong with one reference.
+/// The rules that a reference breaks.
 fn faults(reference: &Reference<'_>, from: (usize, &Module), layers: &Layers) -> Vec<String> {
     let (number, module) = from;
     let Some(name) = reference.path.first() else {
@@ -185,7 +185,7 @@ fn faults(reference: &Reference<'_>, from: (usize, &Module), layers: &Layers) ->
     if *name == module.name {
         return Vec::new();
     }
-    let Some((below, other)) = place(layers, Some(name)) else {
+    let Some((below, other)) = row(layers, Some(name)) else {
         return vec![format!("`{name}` has no row in {TABLE}")];
     };
     let mut faults = Vec::new();
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_refers_to_those_below_it() {
+    fn a_module_refers_only_to_lower_layers() {
         let mid = "kaprobe/src/mid/mod.rs";
         for (path, text, count) in [
             (mid, "use crate::low::X;", 0),
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pure_module_is_pure_all_the_way() {
+    fn a_pure_module_uses_nothing_impure() {
         let sure = "kaprobe/src/sure.rs";
         for (text, count) in [
             ("use crate::low::X;", 0),
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_that_of_the_tree() {
+    fn the_table_matches_the_source_tree() {
         let new = "kaprobe/src/new/mod.rs";
         assert_eq!(
             found(new, "use crate::top;"),

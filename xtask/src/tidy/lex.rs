@@ -1,25 +1,25 @@
-//! Rust source without comments and literals, and as tokens.
+//! Blanks comments and literals in Rust source, and splits code into tokens.
 //!
-//! The checks need no more of the language than that.
+//! The checks need no more of the Rust grammar.
 
-/// The attribute of what is compiled for tests only.
-const FOR_TESTS: &str = "#[cfg(test)]";
+/// The attribute of test-only items.
+const TEST_ONLY: &str = "#[cfg(test)]";
 
 /// A word, `::`, or any other single character.
 #[derive(Clone, Copy, Debug)]
 pub struct Token<'a> {
-    /// The token as it is written.
+    /// The text of the token.
     pub text: &'a str,
-    /// The line it stands in; lines count from 1.
+    /// The line of the token; lines count from 1.
     pub line: usize,
 }
 
-/// A character can be part of a word.
+/// Whether a character can be part of a word.
 pub fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || (!c.is_ascii() && c.is_alphanumeric())
 }
 
-/// Puts blanks in the place of comments and literals. Every line keeps its number.
+/// Replaces comments and literals with blanks. Line numbers do not change.
 pub fn blank(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
     let mut rest = text;
@@ -36,10 +36,10 @@ pub fn blank(text: &str) -> String {
     code
 }
 
-/// Puts blanks in the place of the modules for tests. Every line keeps its number.
+/// Replaces test modules with blanks. Line numbers do not change.
 ///
-/// Such a module is a line `#[cfg(test)]` without indentation, and the module that begins
-/// in the next line.
+/// A test module is an unindented line `#[cfg(test)]` and a module that begins in the
+/// next line.
 pub fn without_tests(code: &str) -> String {
     let mut live = String::with_capacity(code.len());
     let mut rest = code;
@@ -53,7 +53,7 @@ pub fn without_tests(code: &str) -> String {
     live
 }
 
-/// Splits code into tokens. White space only parts them.
+/// Splits code into tokens; white space is no token.
 pub fn tokens(code: &str) -> Vec<Token<'_>> {
     let mut tokens = Vec::new();
     for (line, text) in (1..).zip(code.lines()) {
@@ -95,12 +95,12 @@ fn piece(rest: &str) -> (usize, bool) {
     };
     match literal {
         Some(length) => (word + length, false),
-        None if word == 0 => (marks(rest), true),
+        None if word == 0 => (punctuation(rest), true),
         None => (word, true),
     }
 }
 
-/// The length of the word at the start, 0 for none. `r#type` is one word.
+/// The length of the word at the start, 0 if there is none. `r#type` is one word.
 fn word(rest: &str) -> usize {
     let length = |text: &str| text.len() - text.trim_start_matches(is_word).len();
     match rest.strip_prefix("r#").map(length) {
@@ -109,8 +109,8 @@ fn word(rest: &str) -> usize {
     }
 }
 
-/// The length of what is neither a word nor a literal: one character at least.
-fn marks(rest: &str) -> usize {
+/// The length of text that is neither a word nor a literal: at least one character.
+fn punctuation(rest: &str) -> usize {
     let mut chars = rest.char_indices().skip(1);
     let end = chars.find(|(_, c)| is_word(*c) || matches!(c, '"' | '\'' | '/'));
     end.map_or(rest.len(), |(at, _)| at)
@@ -139,7 +139,7 @@ fn comment(rest: &str) -> Option<usize> {
     Some(at)
 }
 
-/// The length of the string at the start, its prefix left aside.
+/// The length of the string at the start, after its prefix.
 fn string(rest: &str) -> Option<usize> {
     let mut at = rest.starts_with('"').then_some(1)?;
     while let Some(next) = rest.get(at..).and_then(|rest| rest.find(['"', '\\'])) {
@@ -147,13 +147,13 @@ fn string(rest: &str) -> Option<usize> {
         if rest[..at].ends_with('"') {
             return Some(at);
         }
-        // What is escaped ends nothing, were it a quote.
+        // Skip the escaped character: it does not end the string, even if it is a quote.
         at += rest[at..].chars().next().map_or(0, char::len_utf8);
     }
     Some(rest.len())
 }
 
-/// The length of the raw string at the start, its prefix left aside.
+/// The length of the raw string at the start, after its prefix.
 fn raw_string(rest: &str) -> Option<usize> {
     let body = rest.trim_start_matches('#');
     let hashes = &rest[..rest.len() - body.len()];
@@ -164,7 +164,7 @@ fn raw_string(rest: &str) -> Option<usize> {
     Some(end.unwrap_or(rest.len()))
 }
 
-/// The length of the character at the start. A lifetime is none.
+/// The length of the character literal at the start; `None` for a lifetime.
 fn character(rest: &str) -> Option<usize> {
     let body = rest.strip_prefix('\'')?;
     let first = body.chars().next()?;
@@ -178,12 +178,12 @@ fn character(rest: &str) -> Option<usize> {
     Some(1 + shortest + end + 1)
 }
 
-/// Where the next module for tests begins: at its attribute.
+/// The offset of the next test module, at its attribute.
 fn start_of_tests(code: &str) -> Option<usize> {
     let mut at = 0;
     let mut lines = code.split_inclusive('\n').peekable();
     while let Some(line) = lines.next() {
-        let is_attribute = line.trim_end() == FOR_TESTS;
+        let is_attribute = line.trim_end() == TEST_ONLY;
         if is_attribute && lines.peek().is_some_and(|next| is_module(next)) {
             return Some(at);
         }
@@ -196,7 +196,7 @@ fn is_module(line: &str) -> bool {
     line.starts_with("mod ") || (line.starts_with("pub") && line.contains(" mod "))
 }
 
-/// The length of the item at the start: to its semicolon, or to its closing brace.
+/// The length of the item at the start, up to its semicolon or closing brace.
 fn length_of_item(code: &str) -> usize {
     let mut depth = 0;
     for (at, c) in code.char_indices() {
@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn comments_and_literals_are_blank() {
+    fn comments_and_literals_are_blanked() {
         for (text, code) in [
             ("a // b", "a     "),
             ("a /* b /* c */ d */ e", "a                   e"),
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn tests_are_blank() {
+    fn test_modules_are_blanked() {
         let keeps = |code: &str| without_tests(code).split_whitespace().collect::<String>();
         for (code, live) in [
             ("a;\n#[cfg(test)]\nmod tests { x }\n", "a;"),
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_words_and_marks() {
+    fn tokens_are_words_and_punctuation() {
         let code = "use a::{b_1,\n  r#c};\nx!(::y)";
         let found: Vec<_> = tokens(code).iter().map(|it| (it.text, it.line)).collect();
         let (first, rest) = found.split_at(6);

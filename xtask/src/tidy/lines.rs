@@ -1,9 +1,9 @@
-//! What must not stand in a line: white space that nobody sees, and words.
+//! Finds tabs, trailing spaces and forbidden words.
 
 use crate::tidy::file::{File, Finding};
 use crate::tidy::lex::is_word;
 
-/// Words that must not stand in some files.
+/// Words that are forbidden in some files.
 struct Rule {
     applies: fn(&str) -> bool,
     part: Part,
@@ -11,13 +11,13 @@ struct Rule {
     why: &'static str,
 }
 
-/// The part of a file that a rule is about.
+/// The part of a file that a rule checks.
 enum Part {
-    /// All that is written there, comments too.
+    /// The whole text, with comments.
     Text,
-    /// The code, tests too.
+    /// The code, with tests.
     Code,
-    /// The code that is no test.
+    /// The code, without tests.
     Live,
 }
 
@@ -28,13 +28,13 @@ const RULES: &[Rule] = &[
         },
         part: Part::Code,
         words: &["aya", "aya_obj", "aya_log"],
-        why: "only kaprobe/src/kernel speaks to aya",
+        why: "only kaprobe/src/kernel uses aya",
     },
     Rule {
         applies: |path| path.starts_with("kaprobe/src/sink"),
         part: Part::Code,
         words: &["correlate"],
-        why: "a sink writes records and knows nothing else",
+        why: "a sink only writes records",
     },
     Rule {
         applies: |path| path.starts_with("kaprobe/src/") && path != "kaprobe/src/stderr.rs",
@@ -57,7 +57,7 @@ const RULES: &[Rule] = &[
     Rule {
         applies: |path| path.ends_with(".rs"),
         part: Part::Text,
-        // In pieces, since this file is checked too.
+        // In pieces, because this file is checked too.
         words: &[
             concat!("TO", "DO"),
             concat!("FIX", "ME"),
@@ -67,7 +67,7 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// Finds tabs, trailing spaces, and words that must not stand in this file.
+/// Finds tabs, trailing spaces and the words that are forbidden in this file.
 pub fn find(file: &File) -> Vec<Finding> {
     let mut findings = white_space(file);
     for rule in RULES.iter().filter(|rule| (rule.applies)(&file.path)) {
@@ -85,7 +85,7 @@ pub fn find(file: &File) -> Vec<Finding> {
     findings
 }
 
-/// Finds whole words, each once a line.
+/// Finds whole words, with their line numbers; each word at most once per line.
 pub fn words(text: &str, words: &[&'static str]) -> Vec<(usize, &'static str)> {
     let mut found = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_departure_is_found_once() {
+    fn each_violation_is_found_once() {
         let trace = "kaprobe/src/trace.rs";
         for (path, text, found) in [
             (trace, "use aya::Ebpf;", 1),

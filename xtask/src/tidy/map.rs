@@ -1,9 +1,9 @@
-//! The map of kaprobe's modules that CONTRIBUTING.md shows, made from the layers.
+//! Writes and checks the map of kaprobe's modules in CONTRIBUTING.md.
 
 use crate::tidy::file::{File, Finding};
 use crate::tidy::layers::{Layers, rows};
 
-/// The file that shows the map.
+/// The file that contains the map.
 pub const FILE: &str = "CONTRIBUTING.md";
 
 /// The line before the map.
@@ -12,14 +12,14 @@ const BEGIN: &str = "<!-- layers -->\n";
 /// The line after the map.
 const END: &str = "<!-- /layers -->\n";
 
-/// Puts the map of these layers in its place. `None` when the text has no such place.
+/// Replaces the map in a text. `None` if the text has no lines that mark a map.
 pub fn put(text: &str, layers: &Layers) -> Option<String> {
     let (before, rest) = split_at_line(text, BEGIN)?;
     let (_, after) = split_at_line(rest, END)?;
     Some([before, BEGIN, &map(layers), END, after].concat())
 }
 
-/// Finds that the map is not that of the layers.
+/// Finds a map that is missing or does not match the layers.
 pub fn find(files: &[File], layers: &Layers) -> Option<Finding> {
     let file = files.iter().find(|it| it.path == FILE);
     let text = file.map_or("", |it| &it.text);
@@ -32,17 +32,17 @@ pub fn find(files: &[File], layers: &Layers) -> Option<Finding> {
         Some(new) if new != text => {
             let before = split_at_line(text, BEGIN).map_or("", |(before, _)| before);
             let line = before.lines().count() + 1;
-            let what = "the map is not that of the layers: run `cargo xtask tidy --write`";
+            let what = "the map does not match the layers: run `cargo xtask tidy --write`";
             Some(Finding::new(FILE, line, what))
         }
         Some(_) => None,
     }
 }
 
-/// What stands before a line, and what after it.
+/// Splits a text at a line: the text before it, and the text after it.
 fn split_at_line<'a>(text: &'a str, line: &str) -> Option<(&'a str, &'a str)> {
-    let mut places = text.match_indices(line).map(|(at, _)| at);
-    let at = places.find(|at| *at == 0 || text[..*at].ends_with('\n'))?;
+    let mut matches = text.match_indices(line).map(|(at, _)| at);
+    let at = matches.find(|at| *at == 0 || text[..*at].ends_with('\n'))?;
     Some((&text[..at], &text[at + line.len()..]))
 }
 
@@ -82,8 +82,8 @@ mod tests {
         <!-- /layers -->\nb\n";
 
     #[test]
-    fn the_map_is_put_between_its_lines() {
-        for (text, put_there) in [
+    fn the_map_is_written_between_its_marks() {
+        for (text, expected) in [
             ("a\n<!-- layers -->\nold\n<!-- /layers -->\nb\n", Some(MAP)),
             (MAP, Some(MAP)),
             ("a\nb\n", None),
@@ -91,12 +91,12 @@ mod tests {
             ("a\n<!-- /layers -->\n<!-- layers -->\nb\n", None),
             ("a <!-- layers -->\n<!-- /layers -->\n", None),
         ] {
-            assert_eq!(put(text, SMALL).as_deref(), put_there, "{text}");
+            assert_eq!(put(text, SMALL).as_deref(), expected, "{text}");
         }
     }
 
     #[test]
-    fn a_map_that_is_old_or_absent_is_found() {
+    fn an_old_or_missing_map_is_found() {
         for (text, line) in [
             (MAP, None),
             (
@@ -106,11 +106,11 @@ mod tests {
             ("a\n", Some("CONTRIBUTING.md:1:")),
         ] {
             let found = find(&[File::new(FILE, text)], SMALL).map(|it| it.to_string());
-            let is_so = match (&found, line) {
+            let is_expected = match (&found, line) {
                 (Some(found), Some(line)) => found.starts_with(line),
                 (found, line) => found.is_none() && line.is_none(),
             };
-            assert!(is_so, "{text}: {found:?}");
+            assert!(is_expected, "{text}: {found:?}");
         }
         assert!(find(&[], SMALL).is_some());
     }

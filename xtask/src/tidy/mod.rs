@@ -1,6 +1,6 @@
-//! The invariants of the repository that a machine can check: `cargo xtask tidy`.
+//! Checks the invariants of the repository: `cargo xtask tidy`.
 //!
-//! Each kind has a file, whose `find` looks at one file's text or at the whole tree.
+//! Each kind of check is a module. Its `find` checks one file or the whole source tree.
 
 mod circles;
 mod crates;
@@ -25,21 +25,21 @@ use crate::tidy::file::{File, Finding};
 use crate::tidy::layers::{LAYERS, Layers};
 use crate::{ebpf, workspace};
 
-/// Where kaprobe's sources lie, whose modules have layers.
+/// The folder of kaprobe's sources; only this crate has layers.
 const KAPROBE: &str = "kaprobe/src/";
 
-/// Where the sources of each crate lie.
+/// The source folders of all crates.
 const CRATES: [&str; 4] = [KAPROBE, "kaprobe-ebpf/src/", "testkit/src/", "xtask/src/"];
 
 /// Options of `cargo xtask tidy`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Write the map of the modules in CONTRIBUTING.md anew, then check
+    /// Rewrite the map of modules in CONTRIBUTING.md, then check
     #[arg(long)]
     write: bool,
 }
 
-/// Writes what is to be written, then checks.
+/// Writes the map if `--write` is given, then checks.
 pub fn run(args: &Args) -> Result<()> {
     if args.write {
         let text = workspace::read(map::FILE)?;
@@ -50,14 +50,14 @@ pub fn run(args: &Args) -> Result<()> {
     check()
 }
 
-/// Fails with every departure from the invariants, as `file:line: what`.
+/// Fails if an invariant is violated; lists all findings as `file:line: what`.
 pub fn check() -> Result<()> {
     let listing = Command::new("git")
         .args(["ls-files", "--cached", "--others", "--exclude-standard"])
         .current_dir(workspace::root())
         .read()?;
-    let ours = listing.lines().filter(|path| is_ours(path));
-    let files = ours.map(|path| Ok(File::new(path, &workspace::read(path)?)));
+    let checked = listing.lines().filter(|path| is_checked(path));
+    let files = checked.map(|path| Ok(File::new(path, &workspace::read(path)?)));
     let files = files.collect::<Result<Vec<_>>>()?;
 
     let mut findings = ebpf::stale()?;
@@ -69,13 +69,13 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
-/// Text that people write. A file deleted but not yet committed is listed, and is none.
-fn is_ours(path: &str) -> bool {
+/// Whether to check a file: it is text, and it exists. Git also lists deleted files.
+fn is_checked(path: &str) -> bool {
     let kinds = [".rs", ".toml", ".md", ".sh", ".json"];
     kinds.iter().any(|kind| path.ends_with(kind)) && workspace::root().join(path).is_file()
 }
 
-/// All findings, in the order of files and lines.
+/// All findings, sorted by file and line.
 fn find(files: &[File], layers: &Layers) -> Vec<Finding> {
     let mut findings = names::find(files);
     findings.extend(map::find(files, layers));
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_of_finding_is_told_in_order() {
+    fn all_kinds_of_findings_are_sorted() {
         let tree = [
             ("kaprobe-ebpf/src/main.rs", "#[fentry]\npub fn f() {}"),
             ("kaprobe/src/a.rs", "use crate::b::X;\npub struct Y;"),
@@ -108,8 +108,8 @@ mod tests {
         ];
         let files = tree.map(|(path, text)| File::new(path, text));
         let places = find(&files, &[]).into_iter().map(|it| {
-            let said = it.to_string();
-            said.split_inclusive(' ')
+            let text = it.to_string();
+            text.split_inclusive(' ')
                 .next()
                 .unwrap_or_default()
                 .trim_end()

@@ -1,14 +1,14 @@
-//! No two public types of kaprobe have one name.
+//! Finds public types of kaprobe that share a name.
 
 use std::collections::BTreeMap;
 
 use crate::tidy::file::{File, Finding};
 use crate::tidy::lex::is_word;
 
-/// The words that begin a type.
+/// The keywords that declare a type.
 const KINDS: [&str; 5] = ["struct", "enum", "type", "trait", "union"];
 
-/// Finds public types whose name an earlier one has.
+/// Finds public types that have the name of an earlier one.
 pub fn find(files: &[File]) -> Vec<Finding> {
     let mut first = BTreeMap::new();
     let mut findings = Vec::new();
@@ -21,9 +21,9 @@ pub fn find(files: &[File]) -> Vec<Finding> {
                 continue;
             };
             let place = format!("{}:{number}", file.path);
-            let holder = first.entry(name).or_insert_with(|| place.clone());
-            if *holder != place {
-                let what = format!("`{name}` is the name of a public type of {holder} already");
+            let earlier = first.entry(name).or_insert_with(|| place.clone());
+            if *earlier != place {
+                let what = format!("`{name}` is already a public type at {earlier}");
                 findings.push(Finding::new(&file.path, number, what));
             }
         }
@@ -31,9 +31,9 @@ pub fn find(files: &[File]) -> Vec<Finding> {
     findings
 }
 
-/// The name of the public type that is declared in this line, without indentation.
+/// The name of the public type that an unindented line declares.
 ///
-/// What is indented lies in a block: a function, or the `impl` of an associated type.
+/// An indented type is in a block: a function, or the `impl` of an associated type.
 fn public_type(line: &str) -> Option<&str> {
     let rest = line.strip_prefix("pub")?;
     let rest = match rest.strip_prefix('(') {
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn public_types_are_told_by_their_line() {
+    fn public_types_are_recognized_by_line() {
         for (line, name) in [
             ("pub struct Row {", Some("Row")),
             ("pub struct Row(u8);", Some("Row")),
@@ -75,10 +75,10 @@ mod tests {
     }
 
     #[test]
-    fn the_second_type_of_a_name_is_found() {
+    fn a_second_type_with_the_same_name_is_found() {
         let (a, b) = ("kaprobe/src/a.rs", "kaprobe/src/b.rs");
         let test = "#[cfg(test)]\nmod tests {\npub struct Row;\n}";
-        for (tree, found) in [
+        for (tree, expected) in [
             ([(a, "pub struct Row;"), (b, "pub struct Line;")], vec![]),
             ([(a, "pub struct Row;"), (b, "struct Row;")], vec![]),
             ([(a, "pub struct Row;"), (b, "// pub struct Row;")], vec![]),
@@ -92,14 +92,12 @@ mod tests {
             ),
             (
                 [(a, "pub struct Row;"), (b, "\npub(super) enum Row {}")],
-                vec![
-                    "kaprobe/src/b.rs:2: `Row` is the name of a public type of kaprobe/src/a.rs:1 already",
-                ],
+                vec!["kaprobe/src/b.rs:2: `Row` is already a public type at kaprobe/src/a.rs:1"],
             ),
         ] {
             let files = tree.map(|(path, text)| File::new(path, text));
-            let said: Vec<_> = find(&files).iter().map(ToString::to_string).collect();
-            assert_eq!(said, found);
+            let found: Vec<_> = find(&files).iter().map(ToString::to_string).collect();
+            assert_eq!(found, expected);
         }
     }
 }

@@ -1,22 +1,22 @@
-//! What a file refers to in its own crate.
+//! Finds what a file refers to in its own crate.
 
 use crate::tidy::imports::{Scope, Written};
 
-/// Something of the same crate that a file names.
+/// A reference from a file to an item of the same crate.
 #[derive(Debug)]
 pub struct Reference<'a> {
-    /// The line where it is named.
+    /// The line of the reference.
     pub line: usize,
-    /// Its path from the root of the crate.
+    /// The path of the item from the root of the crate.
     pub path: Vec<&'a str>,
-    /// The name that a `use` gives to it.
+    /// The name that a `use` item gives it.
     pub name: Option<&'a str>,
 }
 
-/// Resolves the paths that the file of this module writes.
+/// Resolves the paths that are written in the file of this module.
 ///
-/// A path of the crate begins with `crate`, `self` or `super`, with a module that the
-/// file declares, or with a name that a `use` of the file gives. Others leave the crate.
+/// A path into the crate begins with `crate`, `self`, `super`, a module that the file
+/// declares, or a name that the file imports. All other paths leave the crate.
 pub fn resolve<'a>(module: &[&'a str], written: &Written<'a>) -> Vec<Reference<'a>> {
     let imports = imports(written);
     let resolver = Resolver {
@@ -72,33 +72,38 @@ struct Resolver<'r, 'a> {
 }
 
 impl<'a> Resolver<'_, 'a> {
-    /// The path from the root of the crate; `None` when it leaves the crate.
+    /// The path from the root of the crate; `None` if it leaves the crate.
     ///
-    /// A name can be an import whose path begins with another import: `hops` ends what
-    /// would go in a circle.
-    fn absolute(&self, scope: &[&'a str], path: &[&'a str], hops: usize) -> Option<Vec<&'a str>> {
+    /// The path of an import can begin with the name of another import. `max_hops` stops
+    /// the search if they form a circle.
+    fn absolute(
+        &self,
+        scope: &[&'a str],
+        path: &[&'a str],
+        max_hops: usize,
+    ) -> Option<Vec<&'a str>> {
         let (first, rest) = path.split_first()?;
         let here = [self.module, scope].concat();
         if *first == "crate" {
             return Some(rest.to_vec());
         }
         if ["self", "super"].contains(first) {
-            return climb(here, path);
+            return resolve_relative(here, path);
         }
         let mut modules = self.written.modules.iter();
-        if modules.any(|(around, name)| around == scope && name == first) {
+        if modules.any(|(outer, name)| outer == scope && name == first) {
             return Some([&here, path].concat());
         }
         let mut imports = self.imports.iter();
         let import =
             imports.find(|it| it.name == Some(first) && it.scope == scope && it.path != path)?;
-        let base = self.absolute(scope, &import.path, hops.checked_sub(1)?)?;
+        let base = self.absolute(scope, &import.path, max_hops.checked_sub(1)?)?;
         Some([&base, rest].concat())
     }
 }
 
-/// Goes from a module along a path that begins with `self` or `super`.
-fn climb<'a>(mut module: Vec<&'a str>, path: &[&'a str]) -> Option<Vec<&'a str>> {
+/// Resolves a path that begins with `self` or `super`, from this module.
+fn resolve_relative<'a>(mut module: Vec<&'a str>, path: &[&'a str]) -> Option<Vec<&'a str>> {
     let mut path = path.iter().peekable();
     while let Some(step) = path.next_if(|it| ["self", "super"].contains(*it)) {
         if *step == "super" {
@@ -116,8 +121,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_lead_to_their_place_in_the_crate() {
-        for (code, found) in [
+    fn paths_are_resolved_from_the_crate_root() {
+        for (code, expected) in [
             ("use crate::a::B; crate::c::d()", vec!["a::B", "c::d"]),
             ("use self::a::B; super::c()", vec!["x::y::a::B", "x::c"]),
             ("use super::super::a; super::super::super::b()", vec!["a"]),
@@ -146,7 +151,7 @@ mod tests {
             let written = imports::read(code);
             let paths = resolve(&["x", "y"], &written).into_iter();
             let paths: Vec<_> = paths.map(|it| it.path.join("::")).collect();
-            assert_eq!(paths, found, "{code}");
+            assert_eq!(paths, expected, "{code}");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! How a `use` item is written: one module each, and our own from `crate::`.
+//! Checks `use` items: one module per item, and own modules from `crate::`.
 
 use crate::tidy::file::{File, Finding};
-use crate::tidy::imports::{self, End, Tree, Use, Written};
+use crate::tidy::imports::{self, PathEnd, Use, UseTree, Written};
 
-/// Finds `use` items that name more than one module, or ours from elsewhere.
+/// Finds `use` items that name several modules, or own modules by a relative path.
 pub fn find(file: &File) -> Vec<Finding> {
     let written = imports::read(&file.code);
     let mut findings = Vec::new();
@@ -16,42 +16,42 @@ pub fn find(file: &File) -> Vec<Finding> {
     findings
 }
 
-/// The path as it is written, with dots for what stands in braces.
-fn short(tree: &Tree<'_>) -> String {
+/// The written path, with `{…}` for a group.
+fn short(tree: &UseTree<'_>) -> String {
     let mut segments = tree.segments.clone();
     match tree.end {
-        End::Name(_) => {}
-        End::All => segments.push("*"),
-        End::Group(_) => segments.push("{…}"),
+        PathEnd::Name(_) => {}
+        PathEnd::All => segments.push("*"),
+        PathEnd::Group(_) => segments.push("{…}"),
     }
     segments.join("::")
 }
 
 fn fault(item: &Use<'_>, written: &Written<'_>) -> Option<&'static str> {
     if is_relative(item, written) {
-        return Some("items of the own crate are named from `crate::`");
+        return Some("name items of this crate from `crate::`");
     }
-    let End::Group(trees) = &item.tree.end else {
+    let PathEnd::Group(trees) = &item.tree.end else {
         return None;
     };
     let plain = trees.iter().all(is_plain);
     (!plain).then_some("it names more than one module: write a `use` for each")
 }
 
-/// A name, or the star.
-fn is_plain(tree: &Tree<'_>) -> bool {
+/// Whether a group member is a single name or a star.
+fn is_plain(tree: &UseTree<'_>) -> bool {
     match tree.end {
-        End::Name(_) => tree.segments.len() == 1,
-        End::All => tree.segments.is_empty(),
-        End::Group(_) => false,
+        PathEnd::Name(_) => tree.segments.len() == 1,
+        PathEnd::All => tree.segments.is_empty(),
+        PathEnd::Group(_) => false,
     }
 }
 
-/// It begins at the module where it stands, and is not the `use super::*;` of tests.
+/// Whether a path starts at the current module. `use super::*;` is allowed, for tests.
 fn is_relative(item: &Use<'_>, written: &Written<'_>) -> bool {
     let firsts = match (&item.tree.segments[..], &item.tree.end) {
-        (["super"], End::All) => return false,
-        ([], End::Group(trees)) => trees.iter().filter_map(|it| it.segments.first()).collect(),
+        (["super"], PathEnd::All) => return false,
+        ([], PathEnd::Group(trees)) => trees.iter().filter_map(|it| it.segments.first()).collect(),
         (segments, _) => Vec::from_iter(segments.first()),
     };
     let is_module = |name| {
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_use_that_is_no_plain_one_is_found() {
+    fn bad_use_items_are_found() {
         for (text, found) in [
             ("use std::fs;", 0),
             ("use std::fmt::{self, Display, Write as _, Debug as D};", 0),

@@ -1,7 +1,7 @@
 #!/bin/bash
-# The first process of a virtual machine: makes the kernel look like a small
-# host, runs the command, and tells how it ended. The console is ttyS0, the
-# command writes to ttyS1 and ttyS2, and the verdict goes to ttyS3.
+# The first process of a virtual machine: mounts file systems, runs the command,
+# and reports its exit code. The console is ttyS0, the command's stdout and stderr
+# are ttyS1 and ttyS2, and the verdict goes to ttyS3.
 export PATH=/usr/bin:/usr/sbin:/usr/lib/busybox HOME=/root TERM=dumb
 
 /bin/busybox mkdir -p /proc /sys /dev /tmp /run /root /usr/lib/busybox
@@ -23,17 +23,17 @@ finish() {
     reboot -f
 }
 
-# Bytes pass as they are: no echo, and no carriage return before a newline.
+# Pass bytes unchanged: no echo, and no carriage return before a newline.
 for port in 1 2 3; do stty -F /dev/ttyS$port raw -echo; done
 hostname kaprobe-vm
-# Reading makes the kernel gather entropy. Programs linked statically only poll for
-# it, and in here that would be for ever.
+# A read makes the kernel gather entropy. Static programs only poll for it, which
+# would take forever in this guest.
 head -c 1 /dev/random >/dev/null
 ifconfig lo up
 ulimit -n 1048576
 [ ! -s /etc/modules ] || modprobe -a $(cat /etc/modules) || finish "broken: a module does not load"
 
-# Through pipes, so that no program takes its output for a terminal.
+# Pipes, so that no program sees its output as a terminal.
 {
     /etc/command </dev/null 2>&3 | cat >/dev/ttyS1
     exit "${PIPESTATUS[0]}"

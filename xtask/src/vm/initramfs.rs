@@ -1,5 +1,6 @@
-//! Writes an initramfs: a cpio archive in the "newc" format, uncompressed, since
-//! an emulated machine would take longer to inflate it than to copy it.
+//! Writes an initramfs: an uncompressed cpio archive in the "newc" format.
+//!
+//! An emulated machine copies it faster than it could inflate it.
 //!
 //! The format is described in the kernel's
 //! Documentation/driver-api/early-userspace/buffer-format.rst.
@@ -18,11 +19,12 @@ const FOLDER: u32 = 0o040_755;
 const REGULAR: u32 = 0o100_000;
 const SYMLINK: u32 = 0o120_777;
 
-/// Parts of a package that no command needs to run.
-const IDLE: [&str; 3] = ["share", "include", "gconv"];
+/// Folders of a package that no command needs at run time.
+const SKIPPED: [&str; 3] = ["share", "include", "gconv"];
 
-/// An initramfs in the making. Folders that entries lie in come by themselves,
-/// and `/bin`, `/sbin`, `/lib` and `/lib64` lead to `/usr`.
+/// A writer of an initramfs, which adds parent folders by itself.
+///
+/// `/bin`, `/sbin`, `/lib` and `/lib64` are links into `/usr`.
 pub struct Initramfs {
     file: BufWriter<File>,
     entries: u32,
@@ -30,7 +32,7 @@ pub struct Initramfs {
 }
 
 impl Initramfs {
-    /// Starts one in a new file.
+    /// Starts an archive in a new file.
     pub fn create(path: &Path) -> Result<Self> {
         let file =
             File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
@@ -64,12 +66,12 @@ impl Initramfs {
         }
     }
 
-    /// Adds what an unpacked package, with its dependencies, needs to run.
+    /// Adds the run-time files of an unpacked package and its dependencies.
     pub fn add_package(&mut self, tree: &Path) -> Result<()> {
-        self.add_running(&tree.join("usr"), Path::new("usr"))
+        self.add_run_time_files(&tree.join("usr"), Path::new("usr"))
     }
 
-    fn add_running(&mut self, folder: &Path, path: &Path) -> Result<()> {
+    fn add_run_time_files(&mut self, folder: &Path, path: &Path) -> Result<()> {
         for entry in
             fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?
         {
@@ -77,11 +79,11 @@ impl Initramfs {
             let (source, path) = (entry.path(), path.join(entry.file_name()));
             if !entry.file_type()?.is_dir() {
                 self.add(&source, &path)?;
-            } else if !IDLE
+            } else if !SKIPPED
                 .iter()
-                .any(|idle| entry.file_name() == OsStr::new(idle))
+                .any(|skipped| entry.file_name() == OsStr::new(skipped))
             {
-                self.add_running(&source, &path)?;
+                self.add_run_time_files(&source, &path)?;
             }
         }
         Ok(())
@@ -120,7 +122,9 @@ impl Initramfs {
 
     fn entry(&mut self, path: &Path, mode: u32, data: &[u8]) -> Result<()> {
         let name = path.as_os_str().as_bytes();
-        let size = |bytes: &[u8]| u32::try_from(bytes.len()).context("the format ends at 4 GiB");
+        let size = |bytes: &[u8]| {
+            u32::try_from(bytes.len()).context("a file exceeds 4 GiB, the limit of the format")
+        };
         self.entries += 1;
         // ino, mode, uid, gid, nlink, mtime, filesize, two device numbers, namesize, check
         let fields = [
@@ -157,7 +161,7 @@ impl Initramfs {
     }
 }
 
-/// A path from the guest's root, through the links at its top.
+/// A path relative to the root, with the top-level links resolved.
 fn resolve(path: &Path) -> PathBuf {
     let plain: PathBuf = path
         .components()
@@ -178,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_go_through_the_links_at_the_top() {
+    fn top_level_links_are_resolved() {
         for (path, resolved) in [
             ("/bin/kaprobe", "usr/bin/kaprobe"),
             (

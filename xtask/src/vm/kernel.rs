@@ -1,4 +1,4 @@
-//! The kernels that kaprobe is tested on: one of each Debian release, and newer.
+//! The kernels that kaprobe is tested on: one per Debian release, and newer ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,15 +13,17 @@ use crate::apt::{self, Suites};
 use crate::process::{CommandExt, say};
 use crate::workspace;
 
-/// A line of kernels that Debian keeps up to date.
+/// A kernel series that Debian updates.
 pub struct Series {
-    /// How its versions begin.
+    /// The prefix of its versions.
     pub name: &'static str,
     suites: &'static [&'static str],
 }
 
-/// What the matrix covers. 5.10 is the oldest with all that kaprobe needs; each
-/// of the others changed something that it reads.
+/// The kernels of the matrix, oldest first.
+///
+/// 5.10 is the oldest with everything that kaprobe needs. Each later one changed
+/// something that kaprobe reads.
 pub const MATRIX: [Series; 5] = [
     Series {
         name: "5.10",
@@ -45,13 +47,13 @@ pub const MATRIX: [Series; 5] = [
     },
 ];
 
-/// The build for virtual machines: small, and with all that kaprobe looks at.
+/// Debian's build for virtual machines: small, with everything that kaprobe reads.
 const FLAVOUR: &str = "-cloud-amd64";
 
-/// Which kernels of the matrix to use.
+/// The kernels of the matrix to use.
 #[derive(clap::Args)]
 pub struct Choice {
-    /// A kernel of the matrix, more than one, or all [default: all]
+    /// A kernel of the matrix, or all; may be repeated [default: all]
     #[arg(long = "kernel", value_name = "KERNEL", value_parser = names())]
     names: Vec<String>,
 }
@@ -65,12 +67,12 @@ fn names() -> PossibleValuesParser {
 }
 
 impl Choice {
-    /// Whether there is a choice at all.
+    /// Whether `--kernel` was given.
     pub fn is_given(&self) -> bool {
         !self.names.is_empty()
     }
 
-    /// The series chosen, in the order of the matrix.
+    /// The chosen series, in the order of the matrix.
     pub fn series(&self) -> impl Iterator<Item = &'static Series> {
         let all = !self.is_given() || self.names.iter().any(|name| name == "all");
         MATRIX
@@ -79,13 +81,13 @@ impl Choice {
     }
 }
 
-/// A kernel, unpacked.
+/// An unpacked kernel.
 pub struct Kernel {
     /// The series it belongs to.
     pub series: &'static str,
-    /// What `uname -r` prints.
+    /// The release, as `uname -r` prints it.
     pub release: String,
-    /// The version of Debian's package, which names the upstream one.
+    /// The version of Debian's package, which contains the upstream version.
     pub version: String,
 }
 
@@ -96,8 +98,9 @@ impl fmt::Display for Kernel {
 }
 
 impl Series {
-    /// The kernel kept from an earlier run, else the newest that the archive
-    /// has; `None` when it has none any more.
+    /// The kernel from an earlier run, else the newest in Debian's archive.
+    ///
+    /// `None` if the archive no longer has one.
     pub fn kernel(&self) -> Result<Option<Kernel>> {
         let home = home(self.name);
         if !home.is_dir() {
@@ -105,13 +108,13 @@ impl Series {
             let Some((release, version)) = self.newest(&suites)? else {
                 return Ok(None);
             };
-            workspace::kept(&home, |into| install(&suites, &release, &version, into))
+            workspace::make_once(&home, |into| install(&suites, &release, &version, into))
                 .with_context(|| format!("cannot unpack Linux {release}"))?;
         }
-        let named = home.join("version");
-        let name = fs::read_to_string(&named)
-            .with_context(|| format!("cannot read {}", named.display()))?;
-        let (release, version) = name
+        let file = home.join("version");
+        let text =
+            fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let (release, version) = text
             .trim_end()
             .split_once(' ')
             .context("a kernel without a version")?;
@@ -136,7 +139,7 @@ impl Series {
     }
 }
 
-/// The numbers in a version, by which those of one series are ordered.
+/// The numbers in a version; they order the versions of one series.
 fn numbers(version: &str) -> Vec<u64> {
     version
         .split(|c: char| !c.is_ascii_digit())
@@ -148,12 +151,12 @@ fn home(series: &str) -> PathBuf {
     workspace::cache("kernels").join(series)
 }
 
-/// Downloads a kernel, and puts its image, modules and version into a folder.
+/// Downloads a kernel and puts its image, modules and version into a folder.
 fn install(suites: &Suites, release: &str, version: &str, home: &Path) -> Result<()> {
     say(format_args!(
         "downloading Linux {release} (Debian {version})"
     ));
-    // Until 6.18 one package holds a kernel; later ones are split.
+    // Up to 6.18 a kernel is one package; later kernels are split.
     let all = suites.names("linux-")?;
     let parts =
         ["image", "base", "binary", "modules"].map(|part| format!("linux-{part}-{release}"));
@@ -185,22 +188,22 @@ fn install(suites: &Suites, release: &str, version: &str, home: &Path) -> Result
         .arg("-b")
         .arg(home)
         .arg(release)
-        .check_aside()?;
+        .check_to_stderr()?;
     workspace::write(&home.join("version"), format!("{release} {version}\n"))
 }
 
 impl Kernel {
-    /// The folder of its files, laid out as from a root.
+    /// The folder of its files, laid out like a root file system.
     pub fn home(&self) -> PathBuf {
         home(self.series)
     }
 
-    /// The image that boots.
+    /// The kernel image.
     pub fn image(&self) -> PathBuf {
         self.home().join("vmlinuz")
     }
 
-    /// Those of the modules that are files of their own; says which are neither that nor built in.
+    /// The modules that are separate files. Reports those that the kernel lacks.
     pub fn loadable<'a>(&self, modules: &'a [String]) -> Result<Vec<&'a str>> {
         let known = self.dependencies()?;
         let built_in = self.table("modules.builtin")?;
@@ -220,23 +223,24 @@ impl Kernel {
         Ok(loadable)
     }
 
-    /// The files of the modules and of those they depend on, with the tables
-    /// that modprobe reads, as paths from [`Self::home`].
+    /// The files of the modules and their dependencies, and modprobe's tables.
+    ///
+    /// Paths are relative to [`Self::home`].
     pub fn module_files(&self, modules: &[String]) -> Result<BTreeSet<PathBuf>> {
         let known = self.dependencies()?;
         let folder = Path::new("lib/modules").join(&self.release);
         let mut files = BTreeSet::new();
-        let mut open: Vec<String> = modules
+        let mut to_visit: Vec<String> = modules
             .iter()
             .map(|module| module.replace('-', "_"))
             .collect();
-        while let Some(name) = open.pop() {
-            // Unknown is built in, or `loadable` has said so.
+        while let Some(name) = to_visit.pop() {
+            // An unknown module is built in, or `loadable` reports it.
             let Some((file, needs)) = known.get(&name) else {
                 continue;
             };
             if files.insert(folder.join(file)) {
-                open.extend(needs.iter().map(|need| module_name(need)));
+                to_visit.extend(needs.iter().map(|need| module_name(need)));
             }
         }
         files.extend(
@@ -246,7 +250,7 @@ impl Kernel {
         Ok(files)
     }
 
-    /// Of each module, its file and those of the modules that it needs.
+    /// The file of each module, and the files of the modules that it needs.
     fn dependencies(&self) -> Result<BTreeMap<String, (String, Vec<String>)>> {
         let table = self.table("modules.dep")?;
         let lines = table.lines().filter_map(|line| line.split_once(':'));
@@ -268,7 +272,7 @@ impl Kernel {
     }
 }
 
-/// The name of a module in a file such as `kernel/net/sched/sch-netem.ko.xz`.
+/// The module name of a file such as `kernel/net/sched/sch-netem.ko.xz`.
 fn module_name(file: &str) -> String {
     let name = file.rsplit('/').next().unwrap_or(file);
     name.split('.').next().unwrap_or(name).replace('-', "_")
@@ -290,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_is_named_by_its_file() {
+    fn a_module_is_named_after_its_file() {
         for (file, name) in [
             ("kernel/drivers/net/veth.ko", "veth"),
             ("kernel/net/netfilter/nf-thing.ko.xz", "nf_thing"),

@@ -1,8 +1,8 @@
 //! Runs a command on another kernel: `cargo xtask vm --kernel 6.1 -- COMMAND…`.
 //!
-//! A kernel of Debian's boots in QEMU with an initramfs that holds busybox,
-//! kaprobe and whatever else is asked for, and nothing beside it: no disk, no
-//! network. Four seconds from nothing to the command, under plain emulation.
+//! A Debian kernel boots in QEMU with an initramfs of busybox, kaprobe and the files
+//! that the options name. There is no disk and no network. Under emulation the command
+//! starts after about four seconds.
 
 mod initramfs;
 pub mod kernel;
@@ -30,50 +30,49 @@ use crate::{apt, programs, workspace};
 pub struct Args {
     #[command(flatten)]
     kernels: kernel::Choice,
-    /// Put a file or folder into the guest, at DST or else in /root
+    /// Put a file or folder into the guest, at DST or by default in /root
     #[arg(long = "file", value_name = "SRC[:DST]")]
     files: Vec<String>,
-    /// Load a module, with those it depends on
+    /// Load a kernel module and its dependencies
     #[arg(long = "module", value_name = "NAME")]
     modules: Vec<String>,
-    /// Put a package of Debian into the guest, with what it depends on
+    /// Put a Debian package and its dependencies into the guest
     #[arg(long = "package", value_name = "NAME")]
     packages: Vec<String>,
     #[command(flatten)]
     machine: Machine,
-    /// What to run, as root; kaprobe and busybox are there
+    /// The command to run, as root; the guest has kaprobe and busybox
     #[arg(last = true, required = true)]
     command: Vec<String>,
 }
 
-/// What the guest holds and runs, whichever kernel it boots.
+/// The files and the command of a guest, for any kernel.
 #[derive(Clone, Default)]
 pub struct Guest {
-    /// Pairs of a path here and a path there.
+    /// Pairs of a path on this host and a path in the guest.
     pub files: Vec<(PathBuf, PathBuf)>,
-    /// Modules to load; those that a kernel has built in are no error.
+    /// Modules to load; a built-in module is not an error.
     pub modules: Vec<String>,
-    /// Packages of Debian to unpack.
+    /// Debian packages to unpack, with their dependencies.
     pub packages: Vec<String>,
-    /// Programs of packages, each with its path in there, of which the guest gets what
-    /// they load and nothing else.
+    /// Programs: a Debian package, and a path in it. The guest gets only the files that
+    /// they load.
     pub programs: Vec<(&'static str, &'static str)>,
-    /// Environment of the command.
+    /// Environment variables of the command.
     pub environment: Vec<(&'static str, &'static str)>,
     /// The command and its arguments.
     pub command: Vec<String>,
 }
 
-/// A guest with all that it needs to boot on one kernel: from here on nothing is shared
-/// with another.
-pub struct Prepared {
-    machine: qemu::Ready,
+/// A guest that is ready to boot on one kernel; it shares no file with another guest.
+pub struct PreparedGuest {
+    machine: qemu::ReadyMachine,
     console: PathBuf,
-    /// Holds the initramfs.
+    /// The folder of the initramfs, deleted on drop.
     _image: TempDir,
 }
 
-/// Runs the command on each kernel asked for; our exit code is the last one that is not 0.
+/// Runs the command on each chosen kernel; returns the last exit code other than 0.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let mut guest = Guest {
         files: args.files.iter().map(|file| destination(file)).collect(),
@@ -103,8 +102,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 impl Guest {
-    /// Gets ready to boot the guest; what its console says is kept under this name.
-    pub fn prepare(&self, kernel: &Kernel, name: &str, machine: &Machine) -> Result<Prepared> {
+    /// Prepares the guest for a kernel; its console log is named `name`.
+    pub fn prepare(&self, kernel: &Kernel, name: &str, machine: &Machine) -> Result<PreparedGuest> {
         let scratch = workspace::scratch()?;
         let image = scratch.path().join("initramfs");
         self.pack(kernel, &image)
@@ -112,8 +111,8 @@ impl Guest {
 
         let console = workspace::cache(&format!("console/{name}.log"));
         workspace::write(&console, "")?;
-        Ok(Prepared {
-            machine: qemu::Ready::new(machine, &kernel.image(), &image, &console)?,
+        Ok(PreparedGuest {
+            machine: qemu::ReadyMachine::new(machine, &kernel.image(), &image, &console)?,
             console,
             _image: scratch,
         })
@@ -121,7 +120,7 @@ impl Guest {
 
     fn pack(&self, kernel: &Kernel, image: &std::path::Path) -> Result<()> {
         let mut initramfs = Initramfs::create(image)?;
-        // Not busybox's shell: that prefers its own `ip` to any other.
+        // Not busybox's shell: it prefers busybox's `ip` to the one on PATH.
         let shell = apt::static_package("bash-static")?.join("usr/bin/bash-static");
         let busybox = apt::static_package("busybox-static")?.join("usr/bin/busybox");
         initramfs.add(&shell, "bin/bash".as_ref())?;
@@ -149,7 +148,7 @@ impl Guest {
         initramfs.finish()
     }
 
-    /// The command as a script that the guest's shell runs.
+    /// A shell script that runs the command.
     fn script(&self) -> String {
         let exports = self
             .environment
@@ -164,8 +163,8 @@ impl Guest {
     }
 }
 
-impl Prepared {
-    /// Boots the guest, with its output going to `out` and `err`, and waits for its end.
+impl PreparedGuest {
+    /// Boots the guest and waits until it ends; its output goes to `out` and `err`.
     pub fn boot(
         self,
         out: &mut (impl Write + Send),
@@ -176,12 +175,12 @@ impl Prepared {
     }
 }
 
-/// One word of a shell, whatever it holds.
+/// Quotes a word for a shell.
 fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// Splits `SRC[:DST]`.
+/// Splits `SRC[:DST]` into a host path and a guest path.
 fn destination(file: &str) -> (PathBuf, PathBuf) {
     match file.split_once(':') {
         Some((source, destination)) => (source.into(), destination.into()),
@@ -194,7 +193,7 @@ fn destination(file: &str) -> (PathBuf, PathBuf) {
     }
 }
 
-/// A stream without the line buffer of the standard ones: the guest's bytes pass as they come.
+/// A standard stream without its line buffer: the guest's bytes pass immediately.
 fn unbuffered(stream: impl AsFd) -> Result<fs::File> {
     let fd = stream
         .as_fd()
@@ -208,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_reaches_the_guest_as_it_is() {
+    fn a_word_reaches_the_guest_unchanged() {
         for (word, quoted) in [
             ("a", "'a'"),
             ("", "''"),
@@ -220,12 +219,12 @@ mod tests {
     }
 
     #[test]
-    fn a_file_goes_to_root_unless_told_otherwise() {
-        for (file, source, there) in [
+    fn a_file_goes_to_root_by_default() {
+        for (file, source, guest_path) in [
             ("target/x", "target/x", "/root/x"),
             ("x:/tmp/y", "x", "/tmp/y"),
         ] {
-            assert_eq!(destination(file), (source.into(), there.into()));
+            assert_eq!(destination(file), (source.into(), guest_path.into()));
         }
     }
 }

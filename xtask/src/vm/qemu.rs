@@ -1,4 +1,4 @@
-//! One run of QEMU.
+//! Runs a virtual machine in QEMU.
 
 use std::fs::OpenOptions;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -19,7 +19,7 @@ use crate::vm::verdict::Report;
 
 const PROGRAM: &str = "qemu-system-x86_64";
 
-/// Older ones were seen to crash a guest in one boot of four.
+/// The oldest usable major version of QEMU: older ones crash a guest in one boot of four.
 const OLDEST: u32 = 8;
 
 /// The machine to emulate.
@@ -31,7 +31,7 @@ pub struct Machine {
     /// Processors of the guest
     #[arg(long, default_value_t = 2, value_name = "N")]
     smp: u32,
-    /// Seconds after which the guest is given up
+    /// Seconds after which the guest is stopped
     #[arg(long, default_value = "1800", value_name = "SECONDS", value_parser = seconds)]
     timeout: Duration,
     /// How QEMU runs the guest
@@ -42,16 +42,18 @@ pub struct Machine {
 /// How QEMU runs the guest's instructions.
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Accel {
-    /// Emulated, on a clock that counts instructions: the guest's timers don't feel
-    /// how busy this host is
+    /// Emulated, on a clock that counts instructions: the load of this host does not
+    /// affect the guest's timers
     Tcg,
-    /// By this host's processor, on this host's clock; faster where it can be used
+    /// On this host's processor and clock; faster, but not every host can
     Kvm,
 }
 
 impl Accel {
-    /// An emulated instruction takes 8 ns of the guest's time, and the time in which
-    /// the guest has nothing to do passes at once.
+    /// QEMU's arguments for this accelerator.
+    ///
+    /// `shift=3`: an emulated instruction takes 8 ns of guest time. `sleep=off`: the
+    /// clock jumps ahead while the guest is idle.
     const fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Tcg => &[
@@ -66,7 +68,7 @@ impl Accel {
 }
 
 impl Machine {
-    /// QEMU with this machine, and no device that is not asked for.
+    /// A QEMU command for this machine, without default devices.
     fn command(&self) -> Result<Command> {
         let mut qemu = program()?;
         qemu.args(["-nodefaults", "-no-user-config", "-no-reboot"]);
@@ -81,18 +83,19 @@ fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
     text.parse().map(Duration::from_secs)
 }
 
-/// Held from the first pipe that QEMU is to inherit until it has: what is open to one
-/// QEMU is to any other that starts just then, and the pipe ends with the last of them.
+/// Held from the creation of a QEMU's pipes until that QEMU runs and our ends are closed.
+///
+/// Another QEMU that starts in between would inherit the pipes and keep them open.
 static STARTING: Mutex<()> = Mutex::new(());
 
-/// A machine with all that it needs to boot.
-pub struct Ready {
+/// A machine that is ready to boot.
+pub struct ReadyMachine {
     qemu: Command,
     timeout: Duration,
 }
 
-impl Ready {
-    /// A machine that boots this kernel, with its console going to a file.
+impl ReadyMachine {
+    /// A machine that boots `kernel` and appends its console output to a file.
     pub fn new(machine: &Machine, kernel: &Path, initramfs: &Path, console: &Path) -> Result<Self> {
         let log = OpenOptions::new()
             .append(true)
@@ -112,8 +115,9 @@ impl Ready {
         })
     }
 
-    /// Boots it and waits until the machine is gone. The second and third serial port
-    /// go to `out` and `err`, and the fourth into the report.
+    /// Boots the machine and waits until it ends.
+    ///
+    /// Serial port 2 goes to `out`, port 3 to `err` and port 4 to the report.
     pub fn run(
         mut self,
         out: &mut (impl Write + Send),
@@ -125,7 +129,7 @@ impl Ready {
         let (verdict_reader, verdict_writer) = pipe(&mut self.qemu)?;
 
         let mut child = self.qemu.spawn().context("cannot run QEMU")?;
-        // With QEMU the only writer left, its end is the end of each pipe.
+        // QEMU is now the only writer: each pipe ends when QEMU ends.
         drop((out_writer, err_writer, verdict_writer, starting));
 
         thread::scope(|scope| {
@@ -135,7 +139,7 @@ impl Ready {
             scope.spawn(move || pass_on(err_reader, err, &from_err));
             scope.spawn(move || {
                 let mut said = String::new();
-                // What is no text is no verdict either.
+                // Output that is not UTF-8 is not a verdict either.
                 let _ = { verdict_reader }.read_to_string(&mut said);
                 reports.send(Report::Said(said))
             });
@@ -151,7 +155,7 @@ impl Ready {
     }
 }
 
-/// A pipe whose writing end is the guest's next serial port.
+/// A pipe whose write end is the guest's next serial port.
 fn pipe(qemu: &mut Command) -> Result<(PipeReader, PipeWriter)> {
     let (reader, writer) = io::pipe().context("cannot create a pipe")?;
     rustix::io::fcntl_setfd(&writer, FdFlags::empty()).context("cannot hand a pipe to QEMU")?;
@@ -171,12 +175,12 @@ fn add_port(qemu: &mut Command, path: &str) {
 
 fn pass_on(mut from: PipeReader, to: &mut impl Write, reports: &Sender<Report>) {
     if io::copy(&mut from, to).is_err() {
-        // The machine may be gone, and its report with it.
-        let _ = reports.send(Report::Unread);
+        // If the machine has ended, there is no receiver.
+        let _ = reports.send(Report::OutputClosed);
     }
 }
 
-/// The QEMU on PATH when it is new enough, else Debian's, unpacked.
+/// The QEMU on PATH if it is new enough, else Debian's, unpacked.
 fn program() -> Result<Command> {
     let installed = Command::new(PROGRAM)
         .arg("--version")
@@ -186,7 +190,9 @@ fn program() -> Result<Command> {
         return Ok(Command::new(PROGRAM));
     }
     let tree = apt::tree("qemu-system-x86").with_context(|| {
-        format!("no {PROGRAM} of version {OLDEST} or newer on PATH, and none to be had")
+        format!(
+            "no {PROGRAM} of version {OLDEST} or newer on PATH, and Debian's cannot be unpacked"
+        )
     })?;
     let mut qemu = apt::loader(&tree);
     qemu.arg(tree.join("usr/bin").join(PROGRAM));

@@ -1,21 +1,21 @@
-//! How a guest ended.
+//! Why a guest ended: its exit code, or the failure.
 
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Lines of the console that an error shows.
+/// The number of last console lines that an error shows.
 const TAIL: usize = 40;
 
-/// What is known of a machine that is gone.
+/// How the machine ended, without its console.
 pub enum Report {
-    /// What its init wrote to the verdict's port.
+    /// The text that its init wrote to the verdict port.
     Said(String),
-    /// It was stopped, since the time was up.
+    /// xtask stopped the machine at the time limit.
     TimedOut(Duration),
-    /// It was stopped, since nobody reads its output any more.
-    Unread,
+    /// xtask stopped the machine because its output can no longer be written.
+    OutputClosed,
 }
 
 /// How the command, or the machine under it, ended.
@@ -23,7 +23,7 @@ pub enum Report {
 pub enum Verdict {
     /// The command ended with this code.
     Exited(u8),
-    /// There is no exit code; why, and where the console's log lies.
+    /// There is no exit code; the reason, and the path of the console log.
     Failed(Failure, PathBuf),
 }
 
@@ -32,31 +32,32 @@ pub enum Verdict {
 pub enum Failure {
     /// The kernel panicked.
     Panicked,
-    /// The time was up.
+    /// The guest reached the time limit.
     TimedOut(Duration),
-    /// Nobody read its output.
-    Unread,
+    /// The output could no longer be written.
+    OutputClosed,
     /// The guest could not be set up.
     Broken(String),
-    /// The machine ended without a word.
+    /// The machine ended without a verdict.
     Died,
 }
 
-/// Judges a machine by its report and its console.
+/// Finds the verdict from the report and the console log.
 pub fn judge(report: Report, console: &Path) -> Verdict {
     let text = fs::read(console).unwrap_or_default();
-    match weigh(report, &String::from_utf8_lossy(&text)) {
+    match exit_code(report, &String::from_utf8_lossy(&text)) {
         Ok(code) => Verdict::Exited(code),
         Err(failure) => Verdict::Failed(failure, console.to_owned()),
     }
 }
 
-/// Only a report of exactly one line counts: whatever the command itself wrote
-/// to that port would make it two.
-fn weigh(report: Report, console: &str) -> Result<u8, Failure> {
+/// The exit code in a report of exactly one line.
+///
+/// If the command wrote to the verdict port too, there is more than one line.
+fn exit_code(report: Report, console: &str) -> Result<u8, Failure> {
     let said = match report {
         Report::TimedOut(limit) => return Err(Failure::TimedOut(limit)),
-        Report::Unread => return Err(Failure::Unread),
+        Report::OutputClosed => return Err(Failure::OutputClosed),
         Report::Said(said) => said,
     };
     if console.contains("Kernel panic - not syncing") {
@@ -81,7 +82,9 @@ impl fmt::Display for Verdict {
                     Failure::TimedOut(limit) => {
                         write!(f, "the guest was not done after {} s", limit.as_secs())?;
                     }
-                    Failure::Unread => write!(f, "nobody reads the guest's output")?,
+                    Failure::OutputClosed => {
+                        write!(f, "the guest's output can no longer be written")?
+                    }
                     Failure::Broken(why) => write!(f, "the guest could not be set up: {why}")?,
                     Failure::Died => write!(f, "the guest ended without a verdict")?,
                 }
@@ -118,7 +121,7 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                weigh(Report::Said(said.into()), console),
+                exit_code(Report::Said(said.into()), console),
                 verdict,
                 "{said:?}"
             );
@@ -126,10 +129,10 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_wins() {
+    fn a_timeout_has_no_exit_code() {
         let limit = Duration::from_secs(5);
         assert_eq!(
-            weigh(Report::TimedOut(limit), ""),
+            exit_code(Report::TimedOut(limit), ""),
             Err(Failure::TimedOut(limit))
         );
     }
