@@ -13,7 +13,7 @@ use kaprobe::trace::plan::TracePlan;
 use kaprobe::{audit, demo, doctor, exit, memory, replay, sockets, stderr, trace};
 
 fn main() -> ExitCode {
-    memory::use_little();
+    memory::tune_allocator();
     let code = run().unwrap_or_else(|why| {
         if has_no_reader(&why) {
             return exit::code_if_unread(&why);

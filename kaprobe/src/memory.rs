@@ -1,23 +1,26 @@
-//! How the allocator treats blocks: glibc's, where it is that one.
+//! Tunes the glibc allocator. Other allocators are left alone.
 
-/// From how many bytes on a block has pages of its own: glibc's default.
+/// The block size, in bytes, from which malloc uses mmap. This is glibc's default.
 #[cfg(target_env = "gnu")]
 const LARGE: libc::c_int = 128 * 1024;
 
-/// Lets every large block have pages of its own, which go back to the kernel when it is
-/// freed, and are moved, not copied, when it grows.
+/// Tells glibc to map every large block separately and to use one heap for small blocks.
 ///
-/// Left to itself, glibc takes what is no larger than the largest block freed so far
-/// from the heap (`M_MMAP_THRESHOLD`, mallopt(3)). The kernel's types, 10 MB, are the
-/// first to go; after them every table that grew would leave a hole there.
+/// The kernel gets the pages of a mapped block back when the block is freed. A block that
+/// grows is remapped, not copied.
 ///
-/// Small ones all come from one heap, so that what one thread frees is another's next.
-/// With a heap for each thread, that of the snapshot stays after its end; and little is
-/// won by them here, where one thread frees what another allocates.
-pub fn use_little() {
+/// By default, each mapped block that is freed raises the threshold to its size, and
+/// smaller blocks then come from the heap (`M_MMAP_THRESHOLD`, mallopt(3)). The kernel's
+/// types, 10 MB, are freed first; after that, every table that grows would leave a hole
+/// in the heap.
+///
+/// With one heap, a thread reuses the small blocks that another thread freed. With a heap
+/// per thread, the heap of the snapshot thread would outlive the thread. More heaps gain
+/// little here because one thread frees what another allocates.
+pub fn tune_allocator() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it sets numbers, before any other thread runs. A refusal leaves the
-    // default, which is no harm.
+    // SAFETY: mallopt only sets numbers, and no other thread runs yet. If it fails, the
+    // default stays, which is harmless.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
         libc::mallopt(libc::M_ARENA_MAX, 1);

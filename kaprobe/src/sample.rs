@@ -1,4 +1,4 @@
-//! Events for tests: one of every kind, and sockets of every sort.
+//! Test events: every kind of event, on ordinary and unusual sockets.
 
 use crate::keepalive::forecast;
 use crate::model::socket::Ages;
@@ -25,7 +25,7 @@ use crate::text::escape::Escaped;
 #[path = "../../testkit/src/golden.rs"]
 pub mod golden;
 
-/// The fixed set of sockets that `sockets` and `audit` are shown by.
+/// The fixed socket rows for the golden output of `sockets` and `audit`.
 pub fn golden_rows() -> Result<Vec<Row>, String> {
     let rows = include_str!("../../tests/golden/sockets.jsonl").lines();
     let read = |line| serde_json::from_str(line).map_err(|why| format!("{why}: {line}"));
@@ -35,7 +35,7 @@ pub fn golden_rows() -> Result<Vec<Row>, String> {
 /// 2024-05-06T07:08:09Z.
 const WALL_NS: i64 = 1_714_979_289_000_000_000;
 
-/// So many ms into the sample's time.
+/// The time `ms` after the start of the sample.
 pub fn at(ms: u64) -> Instant {
     let ns = ms * 1_000_000;
     Instant {
@@ -44,7 +44,7 @@ pub fn at(ms: u64) -> Instant {
     }
 }
 
-/// An event of an idle socket that has settings of its own but for the count.
+/// An event of an idle socket that sets its own keepalive times; the count is a sysctl.
 pub fn event(at_ms: u64, kind: Kind) -> SocketEvent {
     let firing = !matches!(
         kind,
@@ -99,19 +99,20 @@ pub fn event(at_ms: u64, kind: Kind) -> SocketEvent {
     }
 }
 
-/// A connection to a client of this port.
+/// The endpoints of a connection to a client with this remote port.
 fn endpoints(rport: u16) -> Endpoints {
-    let [here, there] = [1, 2].map(|host| IpAddr::from([10, 0, 0, host]));
-    Endpoints::new((here, 5672), (there, rport), 4_026_531_840)
+    let [local, remote] = [1, 2].map(|host| IpAddr::from([10, 0, 0, host]));
+    Endpoints::new((local, 5672), (remote, rport), 4_026_531_840)
 }
 
-/// A value with something changed.
+/// Returns the value after `change`.
 pub fn with<T>(mut it: T, change: impl FnOnce(&mut T)) -> T {
     change(&mut it);
     it
 }
 
-/// A probe, so many being out before it, and so long after the last acknowledgement.
+/// A probe event. `probes_out` probes were already unanswered, and the last ACK arrived
+/// `lastack_ms` ago.
 pub fn probe(at_ms: u64, probes_out: u8, lastack_ms: u64) -> SocketEvent {
     SocketEvent {
         probes_out,
@@ -121,7 +122,7 @@ pub fn probe(at_ms: u64, probes_out: u8, lastack_ms: u64) -> SocketEvent {
     }
 }
 
-/// Lost probes, noticed then.
+/// Twelve lost events, reported at `at_ms`.
 pub fn lost(at_ms: u64, kind: Option<Kind>) -> Event {
     Event::Lost(Lost {
         at: at(at_ms),
@@ -132,12 +133,12 @@ pub fn lost(at_ms: u64, kind: Option<Kind>) -> Event {
     })
 }
 
-/// An event in the form in which a source yields it.
+/// Wraps a socket event as an event source returns it.
 pub fn of(event: SocketEvent) -> Event {
     Event::Socket(event)
 }
 
-/// A reset in answer to a segment in mid-stream that has no socket here.
+/// A reset sent in answer to a mid-stream segment that matches no socket on this host.
 pub fn passive_reset(at_ms: u64) -> PassiveReset {
     PassiveReset {
         at: at(at_ms),
@@ -151,8 +152,9 @@ pub fn passive_reset(at_ms: u64) -> PassiveReset {
     }
 }
 
-/// A row of a snapshot: a connection of that file, heard two hours ago, with two probes
-/// out that were not answered for 75 s. Nobody is known to hold it.
+/// A snapshot row for the socket `inode`, with no known owner.
+///
+/// The peer was last heard two hours ago. Two probes are out, with no answer for 75 s.
 pub fn row(at_ms: u64, inode: u64) -> Row {
     let endpoints = Endpoints {
         raddr: IpAddr::from([10, 0, 0, 9]),
@@ -185,7 +187,7 @@ pub fn row(at_ms: u64, inode: u64) -> Row {
     forecast::with_end(row)
 }
 
-/// A verdict on the last of these records, every field being set.
+/// A verdict on the last of these records, with every field set.
 pub fn verdict(records: &[Record]) -> Option<Record> {
     let last = records.last()?;
     let mut verdict = Record {
@@ -210,7 +212,7 @@ pub fn verdict(records: &[Record]) -> Option<Record> {
     Some(verdict)
 }
 
-/// The records that these events make, numbered, none left out.
+/// All records that the correlator makes from these events, numbered.
 pub fn records(events: &[Event]) -> Vec<Record> {
     let correlator = Correlator::new(NonZeroUsize::MIN.saturating_add(63));
     let mut correlator = correlator.with_snapshot(432_000_000);
@@ -229,9 +231,8 @@ pub fn records(events: &[Event]) -> Vec<Record> {
     records
 }
 
-/// Sockets that are unlike the usual one: IPv6, IPv4 over IPv6, a hostile command,
-/// one that nobody holds.
-fn others() -> [SocketEvent; 4] {
+/// Events of unusual sockets: IPv6, IPv4-mapped IPv6, a hostile command name, an orphan.
+fn unusual_sockets() -> [SocketEvent; 4] {
     let v6 = with(probe(700, 1, 6_000), |it| {
         it.id = SocketId { sk: 2, born_ns: 2 };
         it.endpoints.family = Family::Inet6;
@@ -269,7 +270,7 @@ fn others() -> [SocketEvent; 4] {
     [v6, mapped, hostile, orphan]
 }
 
-/// Events that make a record of every kind, each field being set in one of them.
+/// Events that produce every kind of record. Each field is set in at least one.
 pub fn everything() -> Vec<Event> {
     let answered = SocketEvent {
         lastack_ms: 990,
@@ -328,7 +329,11 @@ pub fn everything() -> Vec<Event> {
         event(1_650, Kind::FinWait2(None)),
         event(1_700, Kind::Closed),
     ];
-    let mut all: Vec<_> = events.into_iter().chain(others()).map(of).collect();
+    let mut all: Vec<_> = events
+        .into_iter()
+        .chain(unusual_sockets())
+        .map(of)
+        .collect();
     all.push(of(SocketEvent {
         lastsnd_ms: 4,
         unacked: 1,
