@@ -184,7 +184,7 @@ pub fn row(at_ms: u64, inode: u64) -> Row {
         keepalive_next_ms: Some(50_000),
         ..Row::new(at(at_ms), endpoints, State::Established, Source::IterTcp)
     };
-    forecast::with_end(row)
+    forecast::with_give_up(row)
 }
 
 /// A verdict on the last of these records, with every field set.

@@ -1,7 +1,7 @@
 //! What would save a connection: the fewest settings, and where they are made. Pure.
 
 use crate::audit::judge::Judgement;
-use crate::keepalive::connection::{Connection, Set, latest};
+use crate::keepalive::connection::{Connection, Setting, latest_firing_ms};
 use crate::model::fate::{Fate, Why};
 use crate::model::remedy::{Remedy, SetIn};
 use crate::model::values::Origin;
@@ -24,7 +24,8 @@ pub fn advise(it: &Connection, judgement: &Judgement, timeout: &Timeout) -> Opti
         return Some(Remedy::first_probe(SetIn::Program, time_s));
     }
     let (intvl_s, time_s) = early_enough(it, timeout.ms)?;
-    let is_own = |set: Set, changed: Option<u64>| changed.is_some() && set.from == Origin::Socket;
+    let is_own =
+        |set: Setting, changed: Option<u64>| changed.is_some() && set.from == Origin::Socket;
     let in_program = !it.keepalive || is_own(it.time, time_s) || is_own(it.intvl, intvl_s);
     Some(Remedy {
         set_in: if in_program {
@@ -45,14 +46,14 @@ pub fn advise(it: &Connection, judgement: &Judgement, timeout: &Timeout) -> Opti
 fn early_enough(it: &Connection, timeout_ms: u64) -> Option<(Option<u64>, Option<u64>)> {
     let half_s = (timeout_ms / 2_000).clamp(1, LONGEST_S);
     let has_room = |time_ms: u64, intvl_ms: u64| {
-        latest(time_ms.max(intvl_ms).saturating_add(intvl_ms)) < timeout_ms
+        latest_firing_ms(time_ms.max(intvl_ms).saturating_add(intvl_ms)) < timeout_ms
     };
     let intvl_fits = has_room(half_s * 1_000, it.intvl.ms);
     let intvl_s = (!intvl_fits).then_some((timeout_ms / 4_000).clamp(1, LONGEST_S));
     let intvl_ms = intvl_s.map_or(it.intvl.ms, |s| s * 1_000);
     let time_s = (!has_room(it.time.ms, intvl_ms)).then_some(half_s);
     let time_ms = time_s.map_or(it.time.ms, |s| s * 1_000);
-    (latest(time_ms.max(intvl_ms)) < timeout_ms).then_some((intvl_s, time_s))
+    (latest_firing_ms(time_ms.max(intvl_ms)) < timeout_ms).then_some((intvl_s, time_s))
 }
 
 #[cfg(test)]
@@ -75,13 +76,13 @@ mod tests {
             it.next_ms = Some(it.time.ms);
         }
         if let Some(s) = advice.intvl_s {
-            it.intvl = Set {
+            it.intvl = Setting {
                 ms: s * 1_000,
                 from,
             };
         }
         if let Some(s) = advice.time_s {
-            it.time = Set {
+            it.time = Setting {
                 ms: s * 1_000,
                 from,
             };
@@ -127,11 +128,11 @@ mod tests {
                 )| {
                     Connection {
                         keepalive,
-                        time: Set {
+                        time: Setting {
                             ms: time * 1_000,
                             from: time_from,
                         },
-                        intvl: Set {
+                        intvl: Setting {
                             ms: intvl * 1_000,
                             from: intvl_from,
                         },
@@ -176,7 +177,7 @@ mod tests {
 
     #[test]
     fn as_little_is_set_as_saves() {
-        let set = |s: u64, from| Set {
+        let set = |s: u64, from| Setting {
             ms: s * 1_000,
             from,
         };

@@ -109,7 +109,7 @@ impl Assessment {
     /// Judges a row.
     #[must_use]
     pub fn of(row: &Row, accepted: bool, timeouts: &Timeouts) -> Self {
-        let connection = Connection::of(row);
+        let connection = Connection::from_row(row);
         let timeout = timeouts.towards(row.endpoints.remote());
         let judgement = judge(connection.as_ref(), timeout.as_ref());
         let advice = connection

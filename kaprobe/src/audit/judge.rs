@@ -7,8 +7,8 @@
 //! the sysctls say by then.
 
 use crate::keepalive::connection::Connection;
-use crate::keepalive::connection::latest;
-use crate::keepalive::zombie::OnTheWay;
+use crate::keepalive::connection::latest_firing_ms;
+use crate::keepalive::zombie::PathTimeout;
 use crate::keepalive::zombie::zombie;
 use crate::model::fate::Fate;
 use crate::model::fate::Why;
@@ -51,7 +51,7 @@ pub fn judge(connection: Option<&Connection>, timeout: Option<&Timeout>) -> Judg
     if timeout.refreshed == Answer::No {
         return Judgement::bad(Fate::Unprotected, Why::NotRefreshed);
     }
-    match zombie(it, OnTheWay::Timeout(timeout.ms)) {
+    match zombie(it, PathTimeout::Known(timeout.ms)) {
         Some(why) => Judgement::bad(Fate::Zombie, why),
         None if it.keepalive => probed(it, timeout),
         None => Judgement::bad(Fate::Unprotected, Why::KeepaliveOff),
@@ -60,12 +60,12 @@ pub fn judge(connection: Option<&Connection>, timeout: Option<&Timeout>) -> Judg
 
 /// Judges a connection whose keepalive is on.
 fn probed(it: &Connection, timeout: &Timeout) -> Judgement {
-    let armed = it.silence_now_ms().filter(|_| it.probes_out == 0);
+    let armed = it.current_silence_ms().filter(|_| it.probes_out == 0);
     let silence_ms = it.silence_ms().max(armed.unwrap_or(0));
     let in_time = probes_in_time(silence_ms, it.intvl.ms, timeout.ms);
-    let why = if latest(it.time.ms) >= timeout.ms {
+    let why = if latest_firing_ms(it.time.ms) >= timeout.ms {
         Some(Why::LateProbe)
-    } else if latest(it.intvl.ms) >= timeout.ms {
+    } else if latest_firing_ms(it.intvl.ms) >= timeout.ms {
         Some(Why::LateInterval)
     } else if in_time == 0 {
         Some(Why::LateTimer)
@@ -80,7 +80,7 @@ fn probed(it: &Connection, timeout: &Timeout) -> Judgement {
         },
         why,
         in_time: Some(in_time),
-        spare: Some(in_time.saturating_sub(1).min(it.may_lose())),
+        spare: Some(in_time.saturating_sub(1).min(it.spare_probes())),
     }
 }
 
@@ -89,7 +89,7 @@ pub(super) fn probes_in_time(silence_ms: u64, intvl_ms: u64, timeout_ms: u64) ->
     let mut sent = 0;
     let mut at = silence_ms;
     // No more than the eight bits that the kernel counts in.
-    while sent < 255 && latest(at) < timeout_ms {
+    while sent < 255 && latest_firing_ms(at) < timeout_ms {
         sent += 1;
         at = at.saturating_add(intvl_ms);
     }
@@ -99,11 +99,11 @@ pub(super) fn probes_in_time(silence_ms: u64, intvl_ms: u64, timeout_ms: u64) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keepalive::connection::{HEARD, Set};
+    use crate::keepalive::connection::{HEARD, Setting};
     use crate::model::values::Origin;
 
-    fn sysctl(ms: u64) -> Set {
-        Set {
+    fn sysctl(ms: u64) -> Setting {
+        Setting {
             ms,
             from: Origin::Sysctl,
         }

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 
 use crate::correlate::ns;
 use crate::keepalive::connection::Connection;
-use crate::keepalive::zombie::{OnTheWay, zombie};
+use crate::keepalive::zombie::{PathTimeout, zombie};
 use crate::lru::LruMap;
 use crate::model::event::{Kind, SocketEvent};
 use crate::model::fate::Why;
@@ -112,8 +112,8 @@ impl Snapshot {
     /// Whether a row tells of a zombie that nothing was said of yet. What an event has
     /// told since is newer than the row.
     pub(super) fn look(&mut self, row: &Row) -> Option<Found> {
-        let connection = Connection::of(row)?;
-        let why = zombie(&connection, OnTheWay::NoneLongerThan(self.longest_ms))?;
+        let connection = Connection::from_row(row)?;
+        let why = zombie(&connection, PathTimeout::NoneLongerThan(self.longest_ms))?;
         let spoken_of = row.identity.inode.zip(self.spoken_of.as_mut());
         if let Some(spoken) = spoken_of.and_then(|(inode, it)| it.get_mut(&inode)) {
             // The iterator may show a socket again when its table changes meanwhile.

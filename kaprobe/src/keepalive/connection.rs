@@ -1,60 +1,59 @@
-//! What keepalive makes of a connection's silence.
+//! How long keepalive lets a connection stay silent.
 //!
-//! What counts is the longest silence that keepalive lets pass. That is the keepalive
-//! time, or the interval where that is longer: after an answered probe the timer is set
-//! to the interval, and is not asked before it (`tcp_keepalive_timer`,
-//! net/ipv4/tcp_timer.c). A timer that is set keeps its expiry until it fires, whatever
-//! the sysctls say by then.
+//! The longest silence is the keepalive time or the interval, whichever is longer: after
+//! an answered probe, the kernel sets the timer to the interval (`tcp_keepalive_timer`,
+//! net/ipv4/tcp_timer.c). A timer that is set keeps its expiry until it fires, even if
+//! the sysctls change.
 
-use crate::keepalive::forecast::Watch;
+use crate::keepalive::forecast::TimerState;
 use crate::model::row::Row;
 use crate::model::time::TICK_MS;
 use crate::model::values::Origin;
 use crate::model::values::State;
 
-/// A setting and who set it.
+/// A keepalive time or interval, and where its value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Set {
-    /// ms.
+pub struct Setting {
+    /// The value, ms.
     pub ms: u64,
-    /// Who.
+    /// The origin: the socket or a sysctl.
     pub from: Origin,
 }
 
-/// What the fate of a connection rests on, times in ms.
+/// The keepalive settings and state that decide a connection's fate; times in ms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
-    /// SO_KEEPALIVE is on.
+    /// True if SO_KEEPALIVE is on.
     pub keepalive: bool,
-    /// Idle time before the first probe.
-    pub time: Set,
-    /// Time between probes.
-    pub intvl: Set,
-    /// Unanswered probes after which the kernel gives up.
+    /// The idle time before the first probe.
+    pub time: Setting,
+    /// The time between probes.
+    pub intvl: Setting,
+    /// The number of unanswered probes after which the kernel gives up.
     pub probes: u64,
-    /// TCP_USER_TIMEOUT, 0 for none.
+    /// TCP_USER_TIMEOUT; 0 if unset.
     pub user_timeout_ms: u64,
-    /// Since anything came from the peer.
+    /// The time since the last segment from the peer.
     pub idle_ms: u64,
-    /// Since data went out.
+    /// The time since data was last sent.
     pub lastsnd_ms: u64,
-    /// Until the keepalive timer fires.
+    /// The time until the keepalive timer fires.
     pub next_ms: Option<u64>,
-    /// Unanswered probes.
+    /// The number of unanswered probes.
     pub probes_out: u64,
-    /// Data waits for an acknowledgement: retransmission is in charge.
+    /// True if data is queued or unacknowledged. Retransmission then replaces keepalive.
     pub sending: bool,
 }
 
 impl Connection {
-    /// What a row tells, where it tells enough.
+    /// Reads a connection from a row. `None` if the row lacks a setting.
     #[must_use]
-    pub fn of(row: &Row) -> Option<Self> {
+    pub fn from_row(row: &Row) -> Option<Self> {
         if row.state != State::Established {
             return None;
         }
         let set = |ms: Option<u64>, from: Option<Origin>| {
-            Some(Set {
+            Some(Setting {
                 ms: ms?,
                 from: from?,
             })
@@ -79,16 +78,16 @@ impl Connection {
         })
     }
 
-    /// The longest silence that the settings let pass while the peer answers.
+    /// The longest silence that the settings allow while the peer answers.
     #[must_use]
     pub fn silence_ms(&self) -> u64 {
         self.time.ms.max(self.intvl.ms)
     }
 
-    /// How long the silence at hand lasts until a probe, by the timer as it is set.
+    /// The length of the current silence when the timer sends the next probe.
     #[must_use]
-    pub fn silence_now_ms(&self) -> Option<u64> {
-        let watch = Watch {
+    pub fn current_silence_ms(&self) -> Option<u64> {
+        let timer = TimerState {
             next_ms: self.next_ms?,
             idle_ms: self.idle_ms,
             probes_out: self.probes_out,
@@ -98,10 +97,10 @@ impl Connection {
             user_timeout_ms: self.user_timeout_ms,
         };
         let quiet_ms = self.idle_ms.min(self.lastsnd_ms);
-        Some(quiet_ms.saturating_add(watch.next_probe_ms()))
+        Some(quiet_ms.saturating_add(timer.next_probe_ms()))
     }
 
-    /// For how long the first unanswered probe has been out, where one is.
+    /// The time since the first unanswered probe. `None` if all probes are answered.
     #[must_use]
     pub fn unanswered_ms(&self) -> Option<u64> {
         let more = self.probes_out.checked_sub(1)?;
@@ -112,36 +111,37 @@ impl Connection {
         )
     }
 
-    /// How many probes in a row may be lost until keepalive itself gives up.
+    /// The number of successive probes that can be lost before keepalive gives up.
     #[must_use]
-    pub fn may_lose(&self) -> u64 {
+    pub fn spare_probes(&self) -> u64 {
         if self.user_timeout_ms == 0 {
             return self.probes.saturating_sub(1);
         }
-        // The count is not asked then: the end comes at the first firing past that time.
+        // A user timeout replaces the count: the first firing after it gives up.
         let room = self.user_timeout_ms.saturating_sub(self.silence_ms());
         room.saturating_sub(1) / self.intvl.ms.max(1)
     }
 }
 
-/// The latest at which a timer set to so many ms fires: the wheel rounds up to the
-/// granularity of a level, 8^n ticks from 63 * 8^(n-1) on (`calc_index` and `LVL_START`,
-/// kernel/time/timer.c).
+/// The latest time, ms, at which a timer set to `ms` fires.
+///
+/// The timer wheel rounds up to the granularity of a level: 8^n ticks from 63 * 8^(n-1)
+/// ticks on (`calc_index` and `LVL_START`, kernel/time/timer.c).
 #[must_use]
-pub fn latest(ms: u64) -> u64 {
+pub fn latest_firing_ms(ms: u64) -> u64 {
     ms.saturating_add(ms / 63 * 8 + ms % 63 * 8 / 63)
         .saturating_add(TICK_MS)
 }
 
-/// Just heard, by the kernel's defaults.
+/// A connection with the kernel's default settings whose peer was heard just now.
 #[cfg(test)]
 pub(crate) const HEARD: Connection = Connection {
     keepalive: true,
-    time: Set {
+    time: Setting {
         ms: 7_200_000,
         from: Origin::Sysctl,
     },
-    intvl: Set {
+    intvl: Setting {
         ms: 75_000,
         from: Origin::Sysctl,
     },
@@ -159,15 +159,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_wheel_is_late_by_an_eighth() {
+    fn timer_fires_at_most_an_eighth_late() {
         for (ms, latest_ms) in [
             (0, 10),
             (63_000, 71_010),
             (350_000, 394_454),
             (7_200_000, 8_114_295),
         ] {
-            assert_eq!(latest(ms), latest_ms, "{ms}");
+            assert_eq!(latest_firing_ms(ms), latest_ms, "{ms}");
         }
-        assert_eq!(latest(u64::MAX), u64::MAX);
+        assert_eq!(latest_firing_ms(u64::MAX), u64::MAX);
     }
 }

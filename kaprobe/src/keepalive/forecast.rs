@@ -1,47 +1,49 @@
-//! When keepalive would give up, if the peer were gone from now on: the arithmetic of
-//! `tcp_keepalive_timer` (net/ipv4/tcp_timer.c), the same since 5.10. Pure.
+//! Predicts when keepalive gives up on a peer that never answers again. Pure.
+//!
+//! The arithmetic is that of `tcp_keepalive_timer` (net/ipv4/tcp_timer.c), unchanged
+//! since 5.10.
 
 use crate::model::row::Row;
 use crate::model::values::Cause;
 use crate::model::values::State;
 
-/// What the prediction rests on, times in ms.
+/// The state of a keepalive timer and its settings; times in ms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Watch {
-    /// Until the keepalive timer fires.
+pub struct TimerState {
+    /// The time until the keepalive timer fires.
     pub next_ms: u64,
-    /// Since anything came from the peer.
+    /// The time since the last segment from the peer.
     pub idle_ms: u64,
-    /// Unanswered probes.
+    /// The number of unanswered probes.
     pub probes_out: u64,
-    /// Idle time before the first probe.
+    /// The idle time before the first probe.
     pub time_ms: u64,
-    /// Time between probes.
+    /// The time between probes.
     pub intvl_ms: u64,
-    /// Probes after which it gives up.
+    /// The number of unanswered probes after which the kernel gives up.
     pub probes: u64,
-    /// TCP_USER_TIMEOUT; 0 where there is none.
+    /// TCP_USER_TIMEOUT; 0 if unset.
     pub user_timeout_ms: u64,
 }
 
-/// The end that keepalive would make.
+/// The time until keepalive gives up, and the rule that ends the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct End {
-    /// In how long, ms.
+pub struct GiveUp {
+    /// The time from now, ms.
     pub in_ms: u64,
-    /// By which rule.
+    /// The rule: the probe count or the user timeout.
     pub cause: Cause,
 }
 
-impl Watch {
-    /// What keepalive does on a socket; `None` where it does nothing: it is off, or data
-    /// is out and retransmission is in charge, or the state has none.
+impl TimerState {
+    /// Reads the timer from a row. `None` if a value is missing or keepalive is inactive:
+    /// it is off, retransmission has replaced it, or the socket is a FIN_WAIT2 orphan.
     #[must_use]
-    pub fn of(row: &Row) -> Option<Self> {
-        let stands_back = row.unacked? > 0 || row.sendq > 0;
-        // An orphan's timer in FIN_WAIT2 is not keepalive's.
-        let other = row.state == State::FinWait2 && row.identity.orphan == Some(true);
-        if row.settings.keepalive != Some(true) || stands_back || other {
+    pub fn from_row(row: &Row) -> Option<Self> {
+        let retransmits = row.unacked? > 0 || row.sendq > 0;
+        // In FIN_WAIT2, an orphan's timer is not a keepalive timer.
+        let orphan_timer = row.state == State::FinWait2 && row.identity.orphan == Some(true);
+        if row.settings.keepalive != Some(true) || retransmits || orphan_timer {
             return None;
         }
         Some(Self {
@@ -55,9 +57,8 @@ impl Watch {
         })
     }
 
-    /// In how long the next probe is sent, ms: the timer may fire before, find that
-    /// the peer was heard, and sleep on. No such probe is sent where the timer gives up
-    /// instead.
+    /// The time until the next probe, ms. The timer may fire earlier, see that the peer
+    /// was heard, and be set again. If the timer gives up first, no probe is sent.
     #[must_use]
     pub fn next_probe_ms(&self) -> u64 {
         let idle_then = self.idle_ms.saturating_add(self.next_ms);
@@ -65,12 +66,13 @@ impl Watch {
         self.next_ms.saturating_add(rest)
     }
 
-    /// In how long it gives up, and why. The timer wheel may be late: not before that.
+    /// The time until keepalive gives up, and why. The timer wheel may be late, so the
+    /// time is a lower bound.
     ///
-    /// With a user timeout the count is not asked: the end comes at the first firing
-    /// with that time passed and at least one probe out.
+    /// A user timeout replaces the count: the kernel gives up at the first firing after
+    /// that time, if at least one probe is out.
     #[must_use]
-    pub fn end(&self) -> End {
+    pub fn give_up(&self) -> GiveUp {
         let first_ms = self.next_probe_ms();
         let (more, cause) = if self.user_timeout_ms == 0 {
             (
@@ -81,23 +83,23 @@ impl Watch {
             let idle_then = self.idle_ms.saturating_add(first_ms);
             let rest = self.user_timeout_ms.saturating_sub(idle_then);
             let unprobed = u64::from(self.probes_out == 0);
-            // An interval of 0 is a timer that fires at the next tick.
+            // With an interval of 0, the timer fires at the next tick.
             let more = rest.div_ceil(self.intvl_ms.max(1)).max(unprobed);
             (more, Cause::UserTimeout)
         };
-        End {
+        GiveUp {
             in_ms: first_ms.saturating_add(more.saturating_mul(self.intvl_ms)),
             cause,
         }
     }
 }
 
-/// Adds to a row when keepalive would give up.
+/// Returns the row with the time and cause of keepalive giving up.
 #[must_use]
-pub fn with_end(mut row: Row) -> Row {
-    let end = Watch::of(&row).map(|watch| watch.end());
-    row.dead_in_ms = end.map(|end| end.in_ms);
-    row.dead_by = end.map(|end| end.cause);
+pub fn with_give_up(mut row: Row) -> Row {
+    let give_up = TimerState::from_row(&row).map(|timer| timer.give_up());
+    row.dead_in_ms = give_up.map(|it| it.in_ms);
+    row.dead_by = give_up.map(|it| it.cause);
     row
 }
 
@@ -107,7 +109,7 @@ mod tests {
 
     use super::*;
 
-    const IDLE: Watch = Watch {
+    const IDLE: TimerState = TimerState {
         next_ms: 7_200_000,
         idle_ms: 0,
         probes_out: 0,
@@ -118,63 +120,63 @@ mod tests {
     };
 
     #[test]
-    fn the_end_is_where_the_kernel_makes_it() {
-        let by_count = |in_ms| End {
+    fn prediction_matches_the_kernel() {
+        let by_count = |in_ms| GiveUp {
             in_ms,
             cause: Cause::ProbeCount,
         };
-        let by_time = |in_ms| End {
+        let by_time = |in_ms| GiveUp {
             in_ms,
             cause: Cause::UserTimeout,
         };
         #[rustfmt::skip]
         let rows = [
-            ("the defaults", IDLE, by_count(7_200_000 + 9 * 75_000)),
-            ("heard since the timer was set", Watch { next_ms: 5_000, idle_ms: 1_000, ..IDLE }, by_count(7_199_000 + 9 * 75_000)),
-            ("probes are out", Watch { next_ms: 10_000, idle_ms: 7_300_000, probes_out: 8, ..IDLE }, by_count(85_000)),
-            ("all are out", Watch { next_ms: 10_000, idle_ms: 9_000_000, probes_out: 9, ..IDLE }, by_count(10_000)),
-            ("a user timeout in between", Watch { user_timeout_ms: 7_300_000, ..IDLE }, by_time(7_200_000 + 150_000)),
-            ("a short one waits for a probe", Watch { user_timeout_ms: 1_000, ..IDLE }, by_time(7_275_000)),
-            ("a long one outlasts the count", Watch { user_timeout_ms: 10_000_000, ..IDLE }, by_time(7_200_000 + 38 * 75_000)),
-            ("one that has passed", Watch { next_ms: 10_000, idle_ms: 7_300_000, probes_out: 2, user_timeout_ms: 1, ..IDLE }, by_time(10_000)),
+            ("kernel defaults", IDLE, by_count(7_200_000 + 9 * 75_000)),
+            ("heard since the timer was set", TimerState { next_ms: 5_000, idle_ms: 1_000, ..IDLE }, by_count(7_199_000 + 9 * 75_000)),
+            ("eight of nine probes out", TimerState { next_ms: 10_000, idle_ms: 7_300_000, probes_out: 8, ..IDLE }, by_count(85_000)),
+            ("all probes out", TimerState { next_ms: 10_000, idle_ms: 9_000_000, probes_out: 9, ..IDLE }, by_count(10_000)),
+            ("user timeout passes between probes", TimerState { user_timeout_ms: 7_300_000, ..IDLE }, by_time(7_200_000 + 150_000)),
+            ("short user timeout waits for a probe", TimerState { user_timeout_ms: 1_000, ..IDLE }, by_time(7_275_000)),
+            ("long user timeout outlasts the count", TimerState { user_timeout_ms: 10_000_000, ..IDLE }, by_time(7_200_000 + 38 * 75_000)),
+            ("user timeout already passed", TimerState { next_ms: 10_000, idle_ms: 7_300_000, probes_out: 2, user_timeout_ms: 1, ..IDLE }, by_time(10_000)),
         ];
-        for (what, watch, expected) in rows {
-            assert_eq!(watch.end(), expected, "{what}");
+        for (name, timer, expected) in rows {
+            assert_eq!(timer.give_up(), expected, "{name}");
         }
     }
 
-    /// The kernel's own steps, one firing after the other.
-    fn stepped(watch: Watch) -> End {
-        let Watch {
+    /// Simulates the kernel firing by firing.
+    fn simulate(timer: TimerState) -> GiveUp {
+        let TimerState {
             mut next_ms,
             mut probes_out,
             ..
-        } = watch;
+        } = timer;
         loop {
-            let elapsed = watch.idle_ms + next_ms;
-            if elapsed < watch.time_ms {
-                next_ms += watch.time_ms - elapsed;
+            let elapsed = timer.idle_ms + next_ms;
+            if elapsed < timer.time_ms {
+                next_ms += timer.time_ms - elapsed;
                 continue;
             }
-            let cause = match watch.user_timeout_ms {
-                0 if probes_out >= watch.probes => Some(Cause::ProbeCount),
+            let cause = match timer.user_timeout_ms {
+                0 if probes_out >= timer.probes => Some(Cause::ProbeCount),
                 ut if ut != 0 && elapsed >= ut && probes_out > 0 => Some(Cause::UserTimeout),
                 _ => None,
             };
             if let Some(cause) = cause {
-                return End {
+                return GiveUp {
                     in_ms: next_ms,
                     cause,
                 };
             }
             probes_out += 1;
-            next_ms += watch.intvl_ms;
+            next_ms += timer.intvl_ms;
         }
     }
 
     proptest! {
         #[test]
-        fn it_is_what_the_kernels_steps_lead_to(
+        fn prediction_matches_a_simulated_kernel(
             next_ms in 0..20_000_u64,
             idle_ms in 0..20_000_u64,
             probes_out in 0..12_u64,
@@ -183,10 +185,10 @@ mod tests {
             probes in 1..12_u64,
             user_timeout_ms in prop_oneof![Just(0), 1..40_000_u64],
         ) {
-            let watch = Watch {
+            let timer = TimerState {
                 next_ms, idle_ms, probes_out, time_ms, intvl_ms, probes, user_timeout_ms,
             };
-            prop_assert_eq!(watch.end(), stepped(watch));
+            prop_assert_eq!(timer.give_up(), simulate(timer));
         }
     }
 }

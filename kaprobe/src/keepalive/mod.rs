@@ -1,4 +1,4 @@
-//! The rules of the keepalive timer, as the kernel has them. Pure.
+//! The kernel's rules for the keepalive timer. Pure.
 
 pub mod connection;
 pub mod forecast;

@@ -1,38 +1,40 @@
-//! Which connections are zombies: dead, and their end does not know.
+//! Finds zombies: dead connections whose local socket is still open.
 
 use crate::keepalive::connection::Connection;
 use crate::model::fate::Why;
 
-/// What is known of the idle timeouts that a connection may meet, ms.
+/// The idle timeout on the path of a connection, ms, as far as known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnTheWay {
-    /// This one is on its way.
-    Timeout(u64),
-    /// None is known to be. The longest that there is anywhere.
+pub enum PathTimeout {
+    /// A timeout that is on the path.
+    Known(u64),
+    /// No timeout is known; this is the longest of any known middlebox or host.
     NoneLongerThan(u64),
 }
 
-/// After how many times the timeout a silent connection is held for dead.
-pub const FAR: u64 = 2;
+/// A connection counts as dead after a silence of this many idle timeouts.
+pub const DEAD_AFTER_TIMEOUTS: u64 = 2;
 
-/// For how long a probe may be on its way without being called unanswered, ms.
-const ON_ITS_WAY_MS: u64 = 1_000;
+/// The time that an answer to a probe may take, ms. After that, it is unanswered.
+const ANSWER_WAIT_MS: u64 = 1_000;
 
-/// Why a connection is a zombie, where it is one: dead, and its end does not know.
-/// Silent for [`FAR`] times the timeout on its way, it is, with probes unanswered or none
-/// to come. Where no timeout is known to be there, silence shows no more than that
-/// nobody had anything to say, until it is longer than any timeout; but probes that were
-/// not answered for an interval show it at once.
+/// Why a connection is a zombie; `None` if it is not.
+///
+/// With keepalive off, it is one after a silence of [`DEAD_AFTER_TIMEOUTS`] timeouts; if
+/// no timeout is known, after as many times the longest one. With keepalive on and a
+/// known timeout, it also needs an unanswered probe. With keepalive on and no known
+/// timeout, a probe unanswered for an interval is enough, whatever the silence. A
+/// connection that is sending is never a zombie.
 #[must_use]
-pub fn zombie(it: &Connection, on_the_way: OnTheWay) -> Option<Why> {
-    let (OnTheWay::Timeout(timeout_ms) | OnTheWay::NoneLongerThan(timeout_ms)) = on_the_way;
-    let is_far = it.idle_ms >= timeout_ms.saturating_mul(FAR);
+pub fn zombie(it: &Connection, path: PathTimeout) -> Option<Why> {
+    let (PathTimeout::Known(timeout_ms) | PathTimeout::NoneLongerThan(timeout_ms)) = path;
+    let is_long_silent = it.idle_ms >= timeout_ms.saturating_mul(DEAD_AFTER_TIMEOUTS);
     let unanswered = |for_ms| it.unanswered_ms().is_some_and(|ms| ms >= for_ms);
-    let is_dead = match on_the_way {
+    let is_dead = match path {
         _ if it.sending => false,
-        _ if !it.keepalive => is_far,
-        OnTheWay::Timeout(_) => is_far && unanswered(ON_ITS_WAY_MS),
-        OnTheWay::NoneLongerThan(_) => unanswered(it.intvl.ms),
+        _ if !it.keepalive => is_long_silent,
+        PathTimeout::Known(_) => is_long_silent && unanswered(ANSWER_WAIT_MS),
+        PathTimeout::NoneLongerThan(_) => unanswered(it.intvl.ms),
     };
     is_dead.then_some(if it.keepalive {
         Why::ProbesUnanswered
@@ -47,7 +49,7 @@ mod tests {
     use crate::keepalive::connection::HEARD;
 
     #[test]
-    fn with_no_timeout_known_unanswered_probes_or_the_longest_silence_show_a_zombie() {
+    fn without_a_known_timeout_unanswered_probes_or_long_silence_mean_zombie() {
         let day_ms = 86_400_000;
         let out = |n, next_ms| Connection {
             idle_ms: 7_200_000,
@@ -62,19 +64,19 @@ mod tests {
         };
         #[rustfmt::skip]
         let rows = [
-            ("just heard", HEARD, None),
-            ("a first probe", out(1, 75_000), None),
-            ("it may still be answered", out(1, 1), None),
-            ("it was not", out(2, 75_000), Some(Why::ProbesUnanswered)),
-            ("the timer is late to find out", out(1, 0), Some(Why::ProbesUnanswered)),
-            ("data is out: probes of a closed window", Connection { sending: true, ..out(3, 0) }, None),
-            ("off, and silent", off(9 * day_ms), None),
-            ("off, for longer than any timeout", off(10 * day_ms), Some(Why::NoProbes)),
-            ("on, and probes to come", Connection { idle_ms: 10 * day_ms, ..HEARD }, None),
+            ("peer just heard", HEARD, None),
+            ("first probe just sent", out(1, 75_000), None),
+            ("first probe may still be answered", out(1, 1), None),
+            ("first probe unanswered, second sent", out(2, 75_000), Some(Why::ProbesUnanswered)),
+            ("first probe unanswered, timer due", out(1, 0), Some(Why::ProbesUnanswered)),
+            ("data is queued: window probes, not keepalive", Connection { sending: true, ..out(3, 0) }, None),
+            ("keepalive off, silent", off(9 * day_ms), None),
+            ("keepalive off, silent for longer than any timeout", off(10 * day_ms), Some(Why::NoProbes)),
+            ("keepalive on, no probe sent yet", Connection { idle_ms: 10 * day_ms, ..HEARD }, None),
         ];
-        for (what, connection, why) in rows {
-            let found = zombie(&connection, OnTheWay::NoneLongerThan(5 * day_ms));
-            assert_eq!(found, why, "{what}");
+        for (name, connection, why) in rows {
+            let found = zombie(&connection, PathTimeout::NoneLongerThan(5 * day_ms));
+            assert_eq!(found, why, "{name}");
         }
     }
 }

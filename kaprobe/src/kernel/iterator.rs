@@ -90,7 +90,7 @@ impl Decoder {
         let row = Row::new(at, endpoints, state, Source::IterTcp);
         match state {
             State::TimeWait | State::NewSynRecv => self.minisock(row, &raw),
-            _ => Ok(forecast::with_end(self.full(row, &raw))),
+            _ => Ok(forecast::with_give_up(self.full(row, &raw))),
         }
     }
 
