@@ -1,20 +1,19 @@
-//! What idle timeout the connections to one place show: the longest idle time that
-//! was survived, and the shortest that was not.
+//! Estimates the idle timeout towards a remote address from the connections to it.
 //!
-//! An age that was survived is a lower bound of what the middlebox saw, one that
-//! killed an upper bound, so that the timeout lies between the two. Not everything
-//! that dies after an idle time died of it: a server that was restarted answers with
-//! resets as well. One restart explains all deaths of connections that were quiet at
-//! one moment; so what is believed is not the shortest age but the shortest by which
-//! [`ENOUGH`] deaths came about that no single moment explains.
+//! The timeout lies between the longest idle age that a connection survived and the
+//! shortest idle age that killed one. A death after an idle age can have another cause: a
+//! restarted server also answers with resets. One restart explains every death of a
+//! connection that was idle at that moment. The upper bound is therefore not the shortest
+//! fatal age, but the shortest age by which [`MIN_DEATHS`] independent deaths occurred:
+//! deaths that no single moment explains.
 //!
-//! That one box with one timeout is on the way is assumed, and said. Two boxes, or
-//! [`ENOUGH`] restarts, whose effects would all fit one timeout between them leave no
-//! trace by which to tell: only where they don't fit does it show, as a contradiction.
+//! The estimate assumes one middlebox with one timeout, and the output says so. Two
+//! middleboxes, or [`MIN_DEATHS`] restarts, can look like one timeout, and then nothing
+//! reveals them. If the evidence does not fit one timeout, it is marked contradictory.
 //!
-//! What the peer's own probes refresh is not seen: the kernel does not stamp them. A
-//! peer that probes makes ages look survived that were none; where others die of
-//! less, that shows as a contradiction.
+//! Probes from the peer refresh the middlebox, but the kernel records no time for them.
+//! If the peer probes, a connection can appear to survive an age that the middlebox never
+//! saw. If other connections die at a lower age, the evidence is contradictory.
 
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
@@ -24,88 +23,87 @@ use ipnet::IpNet;
 use crate::lru::LruMap;
 use crate::model::values::LearnedOf;
 
-/// How many remote addresses and ports are remembered, and how many networks.
-const PLACES: NonZeroUsize = NonZeroUsize::new(4_096).expect("it is not zero");
+/// The capacity of each map: remote endpoints, and networks.
+const MAX_REMOTES: NonZeroUsize = NonZeroUsize::new(4_096).expect("it is not zero");
 
-/// How many deaths that no single moment explains are needed to believe in a timeout.
-pub const ENOUGH: usize = 2;
+/// The number of independent deaths that make a timeout credible.
+pub const MIN_DEATHS: usize = 2;
 
-/// How many deaths of a place are remembered: those of the shortest ages.
-const DEATHS: usize = 16;
+/// The number of deaths kept per endpoint or network. Deaths at the shortest ages stay.
+const MAX_DEATHS: usize = 16;
 
-/// Survived ages are remembered by classes, eight to the octave: the longest of each,
-/// up to 49 days. So many classes there are.
+/// The number of buckets for survived ages: eight per octave, up to 49 days. Only the
+/// longest age of a bucket is kept.
 #[cfg(test)]
-const CLASSES: usize = 8 * 32;
+const BUCKETS: usize = 8 * 32;
 
-/// What has been learned of all places.
+/// Learns the idle timeout towards each remote endpoint and network.
 #[derive(Debug)]
 pub struct TimeoutEstimator {
     endpoints: LruMap<(IpAddr, u16), History>,
     networks: LruMap<IpNet, History>,
 }
 
-/// A connection that died by a reset when it was used after an idle time.
+/// A connection that was reset when it was used after an idle time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Death {
-    /// No packet can have passed for longer than this, ms.
+    /// An upper bound for the time without a packet, ms.
     pub age_ms: u64,
-    /// When the peer was last heard, CLOCK_MONOTONIC ns.
+    /// The time at which the peer was last heard, CLOCK_MONOTONIC ns.
     pub heard_ns: u64,
-    /// When the reset came.
+    /// The time at which the reset arrived, CLOCK_MONOTONIC ns.
     pub died_ns: u64,
 }
 
-/// What is known of the idle timeout towards a place.
+/// Bounds for the idle timeout towards an endpoint or network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeoutBounds {
-    /// What it was learned of.
+    /// The evidence used: the endpoint's, or its network's.
     pub of: LearnedOf,
-    /// It is longer than this, ms.
+    /// The lower bound, ms: the longest idle age survived.
     pub survived_ms: Option<u64>,
-    /// It is no longer than this, ms.
+    /// The upper bound, ms: the shortest credible idle age that killed.
     pub died_ms: Option<u64>,
-    /// How many deaths were seen that no single moment explains.
+    /// The number of independent deaths.
     pub deaths: usize,
-    /// A longer age was survived than one that was not; the two bounds above are
-    /// then as wide as what contradicts itself.
+    /// True if a connection survived an age at which another died. The bounds are then
+    /// wide enough to span the contradiction.
     pub contradictory: bool,
 }
 
 impl TimeoutBounds {
-    /// Whether there is enough to tell people of it.
+    /// True if there are enough deaths to report the timeout.
     #[must_use]
     pub const fn is_believed(&self) -> bool {
-        self.deaths >= ENOUGH
+        self.deaths >= MIN_DEATHS
     }
 }
 
 #[derive(Clone, Debug, Default)]
 struct History {
-    /// The longest age of each class, ms, ascending.
+    /// The longest survived age of each bucket, ms, ascending.
     survived: Vec<u32>,
-    /// The shortest, ascending.
+    /// The deaths at the shortest ages, ascending.
     deaths: Vec<Death>,
 }
 
 impl Default for TimeoutEstimator {
     fn default() -> Self {
         Self {
-            endpoints: LruMap::with_capacity(PLACES),
-            networks: LruMap::with_capacity(PLACES),
+            endpoints: LruMap::with_capacity(MAX_REMOTES),
+            networks: LruMap::with_capacity(MAX_REMOTES),
         }
     }
 }
 
 impl TimeoutEstimator {
-    /// A connection to there carried on after no packet had passed for at least
-    /// this long.
+    /// Records that a connection to `remote` survived at least `age_ms` without a packet.
     pub fn survived(&mut self, remote: (IpAddr, u16), age_ms: u64) {
-        self.each(remote, |history| {
+        self.update(remote, |history| {
             let age_ms = u32::try_from(age_ms).unwrap_or(u32::MAX);
             let found = history
                 .survived
-                .binary_search_by_key(&class(age_ms), |&it| class(it));
+                .binary_search_by_key(&bucket(age_ms), |&it| bucket(it));
             match found {
                 Ok(at) => history.survived[at] = age_ms.max(history.survived[at]),
                 Err(at) => history.survived.insert(at, age_ms),
@@ -113,30 +111,30 @@ impl TimeoutEstimator {
         });
     }
 
-    /// A connection to there died.
+    /// Records that a connection to `remote` died.
     pub fn died(&mut self, remote: (IpAddr, u16), death: Death) {
-        self.each(remote, |history| {
-            let place = history
+        self.update(remote, |history| {
+            let at = history
                 .deaths
                 .partition_point(|it| it.age_ms <= death.age_ms);
-            history.deaths.insert(place, death);
-            history.deaths.truncate(DEATHS);
+            history.deaths.insert(at, death);
+            history.deaths.truncate(MAX_DEATHS);
         });
     }
 
-    /// What is known of the way to there: by its address and port, or by its network
-    /// where that is too little.
+    /// The bounds for the idle timeout towards `remote`. The evidence of its network
+    /// replaces that of its endpoint if only the network has enough.
     #[must_use]
     pub fn bounds(&self, remote: (IpAddr, u16)) -> Option<TimeoutBounds> {
-        let of = |history: &History, of| history.bounds(of);
+        let bounds = |history: &History, of| history.bounds(of);
         let endpoint = self
             .endpoints
             .peek(&endpoint(remote))
-            .map(|it| of(it, LearnedOf::Endpoint));
+            .map(|it| bounds(it, LearnedOf::Endpoint));
         let network = self
             .networks
             .peek(&network(remote))
-            .map(|it| of(it, LearnedOf::Network));
+            .map(|it| bounds(it, LearnedOf::Network));
         match (endpoint, network) {
             (Some(endpoint), Some(network)) if !endpoint.is_believed() && network.is_believed() => {
                 Some(network)
@@ -145,7 +143,7 @@ impl TimeoutEstimator {
         }
     }
 
-    fn each(&mut self, remote: (IpAddr, u16), learn: impl Fn(&mut History)) {
+    fn update(&mut self, remote: (IpAddr, u16), learn: impl Fn(&mut History)) {
         learn(
             self.endpoints
                 .get_or_insert_with(endpoint(remote), History::default),
@@ -157,11 +155,12 @@ impl TimeoutEstimator {
     }
 }
 
-/// IPv4 is itself, over whichever socket it comes.
+/// The endpoint as a map key. An IPv4-mapped IPv6 address counts as IPv4.
 fn endpoint((address, port): (IpAddr, u16)) -> (IpAddr, u16) {
     (address.to_canonical(), port)
 }
 
+/// The network of an endpoint: /24 for IPv4, /64 for IPv6.
 fn network((address, _): (IpAddr, u16)) -> IpNet {
     let address = address.to_canonical();
     let length = if address.is_ipv4() { 24 } else { 64 };
@@ -170,8 +169,8 @@ fn network((address, _): (IpAddr, u16)) -> IpNet {
         .trunc()
 }
 
-/// Which class an age is of: its octave, and the three bits below its highest.
-fn class(age_ms: u32) -> usize {
+/// The bucket of an age: its octave and the three bits below its highest bit.
+fn bucket(age_ms: u32) -> usize {
     let octave = age_ms.max(1).ilog2();
     let eighth = (u64::from(age_ms) << 3 >> octave) & 7;
     octave as usize * 8 + eighth as usize
@@ -191,7 +190,8 @@ impl History {
                 above.map(|it| it.age_ms),
             )
         } else {
-            let believed = (1..=self.deaths.len()).find(|&n| apart(&self.deaths[..n]) >= ENOUGH);
+            let believed =
+                (1..=self.deaths.len()).find(|&n| independent(&self.deaths[..n]) >= MIN_DEATHS);
             let believed = believed.map(|n| self.deaths[n - 1].age_ms);
             (longest, believed.or(shortest))
         };
@@ -199,21 +199,21 @@ impl History {
             of,
             survived_ms,
             died_ms,
-            deaths: apart(&self.deaths),
+            deaths: independent(&self.deaths),
             contradictory,
         }
     }
 
-    /// The longest survived age below `limit_ms`, as far as remembered.
+    /// The longest survived age below `limit_ms`, to the precision of the buckets.
     fn longest_survived(&self, limit_ms: u64) -> Option<u64> {
         let mut ages = self.survived.iter().map(|&age| u64::from(age)).rev();
         ages.find(|&age| age < limit_ms)
     }
 }
 
-/// How many of these deaths no single moment explains: the most of them whose times,
-/// from the last sign of life to the reset, don't meet.
-fn apart(deaths: &[Death]) -> usize {
+/// The number of independent deaths: the largest subset whose intervals, from the last
+/// segment heard to the reset, do not overlap. One restart explains at most one of them.
+fn independent(deaths: &[Death]) -> usize {
     let mut by_end: Vec<_> = deaths.iter().collect();
     by_end.sort_by_key(|it| it.died_ns);
     let mut count = 0;
@@ -242,7 +242,7 @@ mod tests {
         (IpAddr::from([10, 9, 0, host]), port)
     }
 
-    /// A death `s` seconds after the start, the peer having been heard `age` before.
+    /// A death `s` seconds after the start, with the peer last heard `age` seconds before.
     fn death(s: u64, age: u64) -> Death {
         Death {
             age_ms: age * 1000,
@@ -252,45 +252,50 @@ mod tests {
     }
 
     #[test]
-    fn rows() {
-        /// The bounds in seconds, deaths apart, contradictory.
-        type Told = (Option<u64>, Option<u64>, usize, bool);
-        /// What it shows, ages survived, when and at which age something died.
-        type Row = (&'static str, &'static [u64], &'static [(u64, u64)], Told);
+    fn bounds_follow_from_survived_ages_and_deaths() {
+        /// The bounds in seconds, the independent deaths, contradictory.
+        type Expected = (Option<u64>, Option<u64>, usize, bool);
+        /// The name, the ages survived, the time and age of each death, the bounds.
+        type Row = (
+            &'static str,
+            &'static [u64],
+            &'static [(u64, u64)],
+            Expected,
+        );
         let rows: &[Row] = &[
             ("one death", &[], &[(500, 352)], (None, Some(352), 1, false)),
             (
-                "two that one restart explains",
+                "two deaths that one restart explains",
                 &[301],
                 &[(500, 352), (600, 400)],
                 (Some(301), Some(352), 1, false),
             ),
             (
-                "two that none explains",
+                "two independent deaths",
                 &[301, 200],
                 &[(500, 352), (1_000, 400)],
                 (Some(301), Some(400), 2, false),
             ),
             (
-                "the shortest two that none explains",
+                "three independent deaths: the shortest two count",
                 &[301],
                 &[(500, 352), (510, 360), (1_000, 370), (2_000, 380)],
                 (Some(301), Some(370), 3, false),
             ),
             (
-                "a contradiction: as wide as what it spans",
+                "a contradiction with bounds on both sides",
                 &[100, 400],
                 &[(500, 200), (1_000, 350), (2_000, 500)],
                 (Some(100), Some(500), 3, true),
             ),
             (
-                "a contradiction without end",
+                "a contradiction without bounds",
                 &[400],
                 &[(500, 200), (1_000, 350)],
                 (None, None, 2, true),
             ),
         ];
-        for (what, survived, deaths, expected) in rows {
+        for (name, survived, deaths, expected) in rows {
             let mut learned = TimeoutEstimator::default();
             for age in *survived {
                 learned.survived(remote(1, 80), age * 1000);
@@ -298,17 +303,17 @@ mod tests {
             for &(s, age) in *deaths {
                 learned.died(remote(1, 80), death(s, age));
             }
-            let told = learned.bounds(remote(1, 80)).map(|it| {
+            let bounds = learned.bounds(remote(1, 80)).map(|it| {
                 let seconds = |ms: Option<u64>| ms.map(|ms| ms / 1000);
                 let (low, high) = (seconds(it.survived_ms), seconds(it.died_ms));
                 (low, high, it.deaths, it.contradictory)
             });
-            assert_eq!(told, Some(*expected), "{what}");
+            assert_eq!(bounds, Some(*expected), "{name}");
         }
     }
 
     #[test]
-    fn where_an_endpoint_tells_too_little_its_network_does() {
+    fn network_is_used_when_the_endpoint_has_too_few_deaths() {
         let mut learned = TimeoutEstimator::default();
         assert_eq!(learned.bounds(remote(1, 80)), None);
         learned.died(remote(1, 80), death(500, 352));
@@ -329,42 +334,42 @@ mod tests {
     }
 
     #[test]
-    fn classes_grow_and_never_end() {
+    fn buckets_grow_with_age_and_cover_all_ages() {
         let ages = (3..32).flat_map(|bit| (8..16).map(move |eighths| eighths << (bit - 3)));
-        let classes: Vec<_> = ages.map(class).collect();
-        assert!(classes.is_sorted_by(|a, b| a < b), "{classes:?}");
-        assert_eq!(classes.last(), Some(&(CLASSES - 1)));
-        assert_eq!((class(0), class(u32::MAX)), (0, CLASSES - 1));
+        let buckets: Vec<_> = ages.map(bucket).collect();
+        assert!(buckets.is_sorted_by(|a, b| a < b), "{buckets:?}");
+        assert_eq!(buckets.last(), Some(&(BUCKETS - 1)));
+        assert_eq!((bucket(0), bucket(u32::MAX)), (0, BUCKETS - 1));
     }
 
     #[test]
     fn memory_is_bounded() {
         let mut learned = TimeoutEstimator::default();
         for n in 0..10_000_u32 {
-            let there = (IpAddr::from(n.to_be_bytes()), 80);
-            learned.survived(there, 1_000);
-            (0..20).for_each(|s| learned.died(there, death(100 + s, 50)));
+            let remote = (IpAddr::from(n.to_be_bytes()), 80);
+            learned.survived(remote, 1_000);
+            (0..20).for_each(|s| learned.died(remote, death(100 + s, 50)));
         }
-        assert_eq!(learned.endpoints.len(), PLACES.get());
+        assert_eq!(learned.endpoints.len(), MAX_REMOTES.get());
         assert!(
             learned
                 .endpoints
                 .iter()
-                .all(|(_, it)| it.deaths.len() <= DEATHS && it.survived.len() <= CLASSES)
+                .all(|(_, it)| it.deaths.len() <= MAX_DEATHS && it.survived.len() <= BUCKETS)
         );
     }
 
     /// Traffic through middleboxes behind one address, in ms.
     #[derive(Clone, Debug)]
     struct World {
-        /// The true timeouts, each of a box.
+        /// The true timeout of each middlebox.
         timeouts: Vec<u64>,
-        /// How much later than that a box forgets at most, parts of a thousand.
+        /// The maximum delay of an expiry, thousandths of the timeout.
         jitter: u64,
-        /// When all servers were restarted.
+        /// The times at which all servers restart.
         restarts: Vec<u64>,
-        /// Of each connection: its box, and how long it is quiet each time, with what
-        /// part of the jitter its box had.
+        /// Each connection: its middlebox, its idle ages, and the part of the jitter,
+        /// in thousandths, that applies to each age.
         connections: Vec<(prop::sample::Index, Vec<(u64, u64)>)>,
     }
 
@@ -394,20 +399,20 @@ mod tests {
     }
 
     impl World {
-        /// What is seen of it, in the order in which it is: when the peer was last
-        /// heard and when it was spoken to, how long after, and whether that killed.
+        /// The observations in order of time: a use after an idle age, and whether the
+        /// connection died of it.
         fn seen(&self) -> Vec<(Death, bool)> {
             let mut seen = BTreeMap::new();
-            for (number, (place, quiets)) in self.connections.iter().enumerate() {
-                let timeout = *place.get(&self.timeouts);
+            for (number, (middlebox, quiets)) in self.connections.iter().enumerate() {
+                let timeout = *middlebox.get(&self.timeouts);
                 let mut now = 1_000 * number as u64;
                 for &(age, part) in quiets {
                     let (heard, used) = (now, now + age);
-                    let forgets = timeout + timeout * self.jitter * part / 1_000_000;
+                    let expiry = timeout + timeout * self.jitter * part / 1_000_000;
                     let restarted = self.restarts.iter().any(|at| (heard..used).contains(at));
-                    let died = age > forgets || restarted;
+                    let died = age > expiry || restarted;
                     seen.insert((used, number), (heard, age, died));
-                    // What died connects anew.
+                    // A dead connection is opened again.
                     now = used + u64::from(died);
                 }
             }
@@ -434,9 +439,9 @@ mod tests {
             learned
         }
 
-        /// Whether one box with a timeout within this bounds, and fewer restarts than
-        /// [`ENOUGH`], would have shown the very same.
-        fn is_as_of_one_box(&self, bounds: &TimeoutBounds) -> bool {
+        /// True if one middlebox with a timeout within the bounds, and fewer restarts than
+        /// [`MIN_DEATHS`], explains the same observations.
+        fn fits_one_middlebox(&self, bounds: &TimeoutBounds) -> bool {
             let seen = self.seen();
             let longest = seen
                 .iter()
@@ -447,11 +452,11 @@ mod tests {
                 .iter()
                 .filter(|(it, died)| *died && it.age_ms <= timeout_ms);
             let below: Vec<_> = below.map(|(it, _)| *it).collect();
-            apart(&below) < ENOUGH && bounds.died_ms.is_none_or(|high| timeout_ms <= high)
+            independent(&below) < MIN_DEATHS && bounds.died_ms.is_none_or(|high| timeout_ms <= high)
         }
 
-        /// Whether this bounds holds what one of the boxes does.
-        fn lies_in(&self, bounds: &TimeoutBounds) -> bool {
+        /// True if the timeout of a middlebox lies within the bounds.
+        fn is_within(&self, bounds: &TimeoutBounds) -> bool {
             self.timeouts.iter().any(|&timeout| {
                 let latest = timeout + timeout * self.jitter / 1_000;
                 bounds.survived_ms.is_none_or(|low| low <= latest)
@@ -460,12 +465,11 @@ mod tests {
         }
     }
 
-    /// The true timeout lies in the bounds that is told, or the evidence is said to
-    /// contradict itself: always where one box and fewer restarts than deaths asked
-    /// for are behind it. With more of either it can be told wrong, and then only where
-    /// one box within the bounds would have shown the very same: nobody could tell.
+    /// With one middlebox and fewer than [`MIN_DEATHS`] restarts, the true timeout lies
+    /// within the reported bounds, or the evidence is contradictory. With more, the bounds
+    /// may be wrong, but only if one middlebox explains the same observations.
     #[test]
-    fn the_true_timeout_lies_in_the_bracket() {
+    fn the_true_timeout_lies_within_the_bounds() {
         const WORLDS: u32 = 1_000;
         let shares = RefCell::new(BTreeMap::<_, u32>::new());
         let mut runner = TestRunner::new(Config {
@@ -474,30 +478,30 @@ mod tests {
             ..Config::default()
         });
         let outcome = runner.run(&any_world(), |world| {
-            let told = world.observe().bounds(remote(100, 5672));
-            let believed = told.filter(TimeoutBounds::is_believed);
+            let bounds = world.observe().bounds(remote(100, 5672));
+            let believed = bounds.filter(TimeoutBounds::is_believed);
             let share = match believed {
-                None => "too little to tell",
-                Some(bounds) if bounds.contradictory => "contradicts itself",
-                Some(bounds) if world.lies_in(&bounds) => "in the bounds",
+                None => "not enough deaths",
+                Some(bounds) if bounds.contradictory => "contradictory",
+                Some(bounds) if world.is_within(&bounds) => "within the bounds",
                 Some(_) => "wrong",
             };
             let (boxes, restarts) = (world.timeouts.len(), world.restarts.len());
             let mut shares = shares.borrow_mut();
             *shares.entry((boxes, restarts, share)).or_default() += 1;
-            let can_deceive = boxes > 1 || restarts >= ENOUGH;
-            let is_undecidable = |it: &TimeoutBounds| can_deceive && world.is_as_of_one_box(it);
-            let is_told_right = share != "wrong" || believed.as_ref().is_some_and(is_undecidable);
-            prop_assert!(is_told_right, "{:?}", believed);
+            let is_ambiguous = boxes > 1 || restarts >= MIN_DEATHS;
+            let is_undecidable = |it: &TimeoutBounds| is_ambiguous && world.fits_one_middlebox(it);
+            let is_accepted = share != "wrong" || believed.as_ref().is_some_and(is_undecidable);
+            prop_assert!(is_accepted, "{:?}", believed);
             Ok(())
         });
         let shares = shares.into_inner();
         for ((boxes, restarts, share), count) in &shares {
-            println!("{boxes} boxes, {restarts} restarts: {share}: {count} of {WORLDS}");
+            println!("{boxes} middleboxes, {restarts} restarts: {share}: {count} of {WORLDS}");
         }
         assert!(outcome.is_ok(), "{outcome:?}");
         let wrong = shares.iter().filter(|((.., share), _)| *share == "wrong");
         let wrong: u32 = wrong.map(|(_, count)| count).sum();
-        assert!(wrong * 50 < WORLDS, "{wrong} of {WORLDS} deceived");
+        assert!(wrong * 50 < WORLDS, "{wrong} of {WORLDS} wrong");
     }
 }

@@ -1,8 +1,8 @@
-//! Idle timeouts that are known: the defaults of common middleboxes, and what this
-//! host itself applies.
+//! Known idle timeouts: the defaults of common middleboxes, and the timeouts of this
+//! host.
 //!
-//! A default is a hint: operators change it. What the host applies is read, and is a
-//! fact; whether a connection passes there is not.
+//! A default is a hint because operators change it. The timeouts of the host are read
+//! from it and are facts. Neither shows that a connection passes there.
 
 use std::fmt::Write as _;
 
@@ -10,70 +10,70 @@ use serde::Deserialize;
 
 use crate::model::header::HostTimeout;
 
-/// The defaults, with their sources.
+/// The table of defaults and their sources.
 const TABLE: &str = include_str!("../../data/idle-timeouts.csv");
 
-/// A middlebox of the table.
+/// A row of the table: a middlebox and its idle timeout.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Middlebox {
-    /// What `kaprobe audit --behind` calls it.
+    /// The name that `kaprobe audit --behind` accepts.
     pub id: String,
-    /// Its name.
+    /// The name for people.
     pub name: String,
-    /// Its idle timeout, unless someone changed it, s.
+    /// The default idle timeout, s.
     pub default_s: u64,
-    /// The least it can be set to, s.
+    /// The minimum idle timeout, s.
     pub min_s: Option<u64>,
-    /// The most it can be set to, s.
+    /// The maximum idle timeout, s.
     pub max_s: Option<u64>,
-    /// What it does then.
+    /// What the middlebox does when the timeout expires.
     pub on_expiry: String,
-    /// Whether the first segment after that may draw a reset.
+    /// Whether the first segment after expiry may draw a reset.
     pub draws_reset: Answer,
     /// Whether a keepalive probe counts as traffic. Layer-7 proxies count bytes.
     pub refreshed_by_keepalive: Answer,
-    /// Where all this is said.
+    /// The document that says so.
     pub source: String,
 }
 
-/// Yes, no, or not said by the source.
+/// A yes-or-no property of a middlebox; `Unknown` if the source does not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "each is what it says")]
+#[expect(missing_docs, reason = "the names say it")]
 pub enum Answer {
     Yes,
     No,
     Unknown,
 }
 
-/// The table.
+/// Reads the table of middleboxes.
 #[must_use]
 pub fn middleboxes() -> Vec<Middlebox> {
     let mut table = csv::Reader::from_reader(TABLE.as_bytes());
-    // That every row can be read is a test's business.
+    // A test checks that every row can be read.
     table.deserialize().filter_map(Result::ok).collect()
 }
 
-/// What is known.
+/// All known idle timeouts: the table and this host's own.
 #[derive(Clone, Debug)]
 pub struct MiddleboxTable {
     middleboxes: Vec<Middlebox>,
     host: Vec<HostTimeout>,
 }
 
-/// Idle timeouts that fit what was seen.
+/// A known idle timeout that explains an observation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fit {
-    /// Who has such a timeout, for people.
+    /// The names of those who apply the timeout, separated by ", ".
     pub names: String,
     /// The timeout, s.
     pub seconds: u64,
-    /// This host applies it.
+    /// True if this host applies the timeout.
     pub is_host: bool,
 }
 
 impl Fit {
-    /// The first of its names.
+    /// The first name.
     #[must_use]
     pub fn first_name(&self) -> &str {
         self.names.split(", ").next().unwrap_or(&self.names)
@@ -81,7 +81,7 @@ impl Fit {
 }
 
 impl MiddleboxTable {
-    /// The table, and what the host applies.
+    /// Joins the table with the timeouts that this host applies.
     #[must_use]
     pub fn new(host: &[HostTimeout]) -> Self {
         Self {
@@ -90,13 +90,12 @@ impl MiddleboxTable {
         }
     }
 
-    /// The timeouts that fit a connection's death by a reset after so long, where
-    /// others are known to have survived `survived_ms`; the host's own first.
+    /// The timeouts that explain a reset after `died_ms` of idle time, the host's first.
     ///
-    /// The timeout must lie between the two, give or take [`slack_ms`]. A default
-    /// must besides be near: the same idle time fits every shorter timeout, and a
-    /// name that fits anything says nothing. What the host applies is there, near or
-    /// not.
+    /// Other connections survived `survived_ms`. The timeout must lie between the two,
+    /// within [`slack_ms`]. A default must also be close: every shorter timeout would
+    /// fit, and a name that always fits is no information. A timeout of the host need not
+    /// be close.
     #[must_use]
     pub fn fits(&self, survived_ms: Option<u64>, died_ms: u64) -> Vec<Fit> {
         let lies_between = |seconds: u64| {
@@ -112,7 +111,7 @@ impl MiddleboxTable {
                 is_host: true,
             })
             .collect();
-        // Of two that fit, the longer needs less of a coincidence.
+        // Of two that fit, the longer one is closer to the idle time, so more likely.
         fits.sort_by_key(|it| std::cmp::Reverse(it.seconds));
         let near = |it: &&Middlebox| {
             let ms = it.default_s.saturating_mul(1000);
@@ -125,7 +124,7 @@ impl MiddleboxTable {
         fits
     }
 
-    /// What the host itself applies.
+    /// The timeouts that this host applies.
     pub fn host(&self) -> impl Iterator<Item = &HostTimeout> {
         self.host.iter()
     }
@@ -138,7 +137,7 @@ impl MiddleboxTable {
         refreshed.map(|it| it.default_s).min().unwrap_or(240)
     }
 
-    /// The longest timeout there is, ms.
+    /// The longest known timeout, ms.
     #[must_use]
     pub fn longest_ms(&self) -> u64 {
         let defaults = self.middleboxes.iter().map(|it| it.default_s);
@@ -146,8 +145,8 @@ impl MiddleboxTable {
         all.max().unwrap_or(0).saturating_mul(1_000)
     }
 
-    /// Layer-7 proxies that close a connection after about this idle time, which no
-    /// probe keeps from it.
+    /// Layer-7 proxies that close a connection after about `idle_ms`. Probes do not
+    /// prevent that.
     #[must_use]
     pub fn proxies(&self, idle_ms: u64) -> Vec<Fit> {
         grouped(self.middleboxes.iter().filter(|it| {
@@ -157,18 +156,17 @@ impl MiddleboxTable {
     }
 }
 
-/// An idle age is off by less than this, ms: two ticks and a way through the network
-/// and back.
+/// The maximum error of an idle age, ms: two ticks and a round trip.
 const SLACK_MS: u64 = 1_000;
 
-/// How far an idle age may be off a timeout that it shows, ms: middleboxes look at
-/// their tables now and then, not at the moment.
+/// The tolerance when an idle age is compared with a timeout, ms. Middleboxes scan their
+/// tables at intervals, so they expire entries late.
 #[must_use]
 pub const fn slack_ms(ms: u64) -> u64 {
     SLACK_MS + ms / 50
 }
 
-/// Those of one timeout in one, in the order of the table.
+/// Merges the middleboxes that have one timeout, in the order of the table.
 fn grouped<'a>(middleboxes: impl Iterator<Item = &'a Middlebox>) -> Vec<Fit> {
     let mut fits: Vec<Fit> = Vec::new();
     for it in middleboxes {
@@ -211,7 +209,8 @@ mod tests {
             assert!(it.id.chars().all(in_id), "{it:?}");
             let (min, max) = (it.min_s.unwrap_or(0), it.max_s.unwrap_or(u64::MAX));
             assert!((min..=max).contains(&it.default_s), "{it:?}");
-            // What only counts bytes closes by itself: it leaves no one to send a reset.
+            // A proxy that counts only bytes closes the connection itself: no later
+            // segment draws a reset.
             if it.refreshed_by_keepalive == Answer::No {
                 assert_eq!(it.draws_reset, Answer::No, "{it:?}");
             }
@@ -219,24 +218,24 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_is_named() {
+    fn matching_timeouts_are_named() {
         let own = [host("ipvs", 4), host("conntrack", 432_000)];
         let nlb = "350 AWS NLB, AWS GWLB, AWS NAT gateway, EC2 connection tracking (Nitro v6)";
         for (own, survived_s, died_ms, expected) in [
             (&[][..], None, 903_000, &["900 Linux IPVS"][..]),
             (&[], None, 352_000, &[nlb]),
-            // Off by less than the slack, and by more.
+            // Within the tolerance, and outside it.
             (&[], None, 343_000, &[nlb]),
             (&[], None, 340_000, &[]),
-            // It fits every shorter one: none is named, unless the bounds is tight.
+            // Every shorter timeout fits: none is named unless the bounds are tight.
             (&[], None, 500_000, &[]),
             (&[], Some(301), 500_000, &[nlb]),
             (&[], Some(358), 500_000, &[nlb]),
             (&[], Some(359), 500_000, &[]),
-            // What never draws a reset is not named.
+            // A middlebox that never draws a reset is not named.
             (&[], None, 601_000, &[]),
             (&[], None, 60_500, &[]),
-            // The host's own need not be near, but must fit.
+            // A timeout of the host need not be close, but must fit.
             (&own, None, 12_000, &["4 this host's ipvs in netns 7"]),
             (&own, Some(6), 12_000, &[]),
             (&own, None, 2_000, &[]),
@@ -249,19 +248,19 @@ mod tests {
         ] {
             let survived_ms = survived_s.map(|s: u64| s * 1000);
             let fits = MiddleboxTable::new(own).fits(survived_ms, died_ms);
-            let told: Vec<_> = fits
+            let names: Vec<_> = fits
                 .iter()
                 .map(|fit| format!("{} {}", fit.seconds, fit.names))
                 .collect();
-            assert_eq!(told, expected, "{survived_s:?} {died_ms}");
+            assert_eq!(names, expected, "{survived_s:?} {died_ms}");
         }
     }
 
     #[test]
-    fn proxies_are_told_apart() {
-        let known = MiddleboxTable::new(&[]);
+    fn proxies_with_about_this_timeout_are_found() {
+        let table = MiddleboxTable::new(&[]);
         let names = |ms| {
-            known
+            table
                 .proxies(ms)
                 .into_iter()
                 .map(|fit| fit.names)

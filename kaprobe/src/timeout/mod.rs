@@ -1,4 +1,4 @@
-//! Idle timeouts of what is between two hosts: known, learned, and on a path. Pure.
+//! Idle timeouts of middleboxes: published, read from this host, or learned. Pure.
 
 pub mod estimate;
 pub mod middlebox;

@@ -1,4 +1,4 @@
-//! The idle timeouts that connections are judged by. Pure.
+//! Chooses the idle timeout that a connection is judged by. Pure.
 
 use std::net::IpAddr;
 
@@ -7,21 +7,21 @@ use crate::text::escape::Escaped;
 use crate::timeout::estimate::{TimeoutBounds, TimeoutEstimator};
 use crate::timeout::middlebox::{Answer, Middlebox};
 
-/// An idle timeout on the way of a connection.
+/// An idle timeout on the path of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeout {
-    /// After how long without a packet, ms.
+    /// The time without a packet after which it expires, ms.
     pub ms: u64,
-    /// Who has it.
+    /// Its origin: a middlebox id, a host component, a flag or a log.
     pub of: Escaped,
     /// Whether a keepalive probe counts as traffic.
     pub refreshed: Answer,
-    /// What else there is to know of it, for people.
+    /// Further details for people.
     pub about: String,
 }
 
 impl Timeout {
-    /// A timeout that was given, and nothing else.
+    /// A timeout from `--idle-timeout`, with no middlebox named.
     #[must_use]
     pub fn given(ms: u64) -> Self {
         Self {
@@ -32,7 +32,7 @@ impl Timeout {
         }
     }
 
-    /// That of a middlebox of the table, set to `ms` where the default was changed.
+    /// The timeout of a middlebox from the table. `ms` replaces the default.
     #[must_use]
     pub fn of_middlebox(it: &Middlebox, ms: Option<u64>) -> Self {
         let mut about = format!(
@@ -50,8 +50,8 @@ impl Timeout {
         }
         about.push_str(match it.refreshed_by_keepalive {
             Answer::Yes => "",
-            Answer::No => "; keepalive can't help, it does not count probes",
-            Answer::Unknown => "; its source does not say whether probes count: taken to",
+            Answer::No => "; keepalive can't help: probes do not count",
+            Answer::Unknown => "; its source does not say whether probes count: assumed to",
         });
         if it.id == "ipvs" {
             about.push_str(DIRECT_ROUTING);
@@ -64,7 +64,7 @@ impl Timeout {
         }
     }
 
-    /// One that this host applies itself.
+    /// A timeout that this host applies.
     #[must_use]
     pub fn of_host(it: &HostTimeout) -> Self {
         let note = if it.what.as_str() == "ipvs" {
@@ -80,10 +80,11 @@ impl Timeout {
         }
     }
 
-    /// What a log shows: the longest age that was survived is known to be safe. Where
-    /// that is less than half of the shortest that killed, half of that is taken, as
-    /// `verdict` advises.
-    fn of_bracket(it: TimeoutBounds) -> Option<Self> {
+    /// The timeout learned from a log. `None` if it is not credible or has no upper bound.
+    ///
+    /// The longest survived age is safe. Half of the shortest fatal age is used if that is
+    /// longer, as in the advice of `verdict`.
+    fn of_bounds(it: TimeoutBounds) -> Option<Self> {
         let died_ms = it.died_ms.filter(|_| it.is_believed())?;
         Some(Self {
             ms: it.survived_ms.unwrap_or(0).max(died_ms / 2),
@@ -102,23 +103,23 @@ impl Timeout {
     }
 }
 
-/// With direct routing the balancer does not see what servers send.
+/// With direct routing, the load balancer does not see the segments of the servers.
 const DIRECT_ROUTING: &str =
     "; in direct routing a server's probe bypasses it, and the client's answer refreshes it";
 
-/// What is known of the way to each place.
+/// The known idle timeouts, for all remote addresses and for single ones.
 pub struct Timeouts {
-    /// Those on every way, the one that counts first.
+    /// The timeouts on every path. The first one applies.
     everywhere: Vec<Timeout>,
-    /// What logs show of a remote address and port.
+    /// The timeouts learned from logs, per remote address and port.
     learned: Vec<TimeoutEstimator>,
 }
 
 impl Timeouts {
-    /// Timeouts on every way, and what logs show of some.
+    /// Joins timeouts on every path with timeouts learned from logs.
     #[must_use]
     pub fn new(mut everywhere: Vec<Timeout>, learned: Vec<TimeoutEstimator>) -> Self {
-        // A box that counts no probes can't be helped by the others.
+        // If a middlebox ignores probes, no other timeout matters.
         everywhere.sort_by_key(|it| (it.refreshed != Answer::No, it.ms));
         Self {
             everywhere,
@@ -126,24 +127,24 @@ impl Timeouts {
         }
     }
 
-    /// Those on every way, the one that counts first.
+    /// The timeouts on every path. The first one applies.
     #[must_use]
     pub fn everywhere(&self) -> &[Timeout] {
         &self.everywhere
     }
 
-    /// Whether logs were read.
+    /// True if logs were read.
     #[must_use]
     pub fn is_learned(&self) -> bool {
         !self.learned.is_empty()
     }
 
-    /// The one that a connection to there is judged by.
+    /// The timeout that a connection to `remote` is judged by.
     #[must_use]
     pub fn towards(&self, remote: (IpAddr, u16)) -> Option<Timeout> {
         let learned = self.learned.iter().filter_map(|it| it.bounds(remote));
         let learned = learned
-            .filter_map(Timeout::of_bracket)
+            .filter_map(Timeout::of_bounds)
             .min_by_key(|it| it.ms);
         learned.or_else(|| self.everywhere.first().cloned())
     }
@@ -156,28 +157,32 @@ mod tests {
     use crate::timeout::middlebox::middleboxes;
 
     #[test]
-    fn the_shortest_counts_and_a_proxy_before_all() {
+    fn the_shortest_timeout_applies_unless_a_proxy_ignores_probes() {
         let of = |id: &str| middleboxes().into_iter().find(|it| it.id == id);
         let of = |id: &str| of(id).map(|it| Timeout::of_middlebox(&it, None));
         let both = |a, b| of(a).into_iter().chain(of(b)).collect::<Vec<_>>();
-        let there = (IpAddr::from([10, 0, 0, 1]), 2);
+        let remote = (IpAddr::from([10, 0, 0, 1]), 2);
         for (a, b, ms) in [
             ("aws-nlb", "ipvs", 350_000),
             ("ipvs", "aws-nlb", 350_000),
             ("azure-lb", "envoy-tcp-proxy", 3_600_000),
         ] {
             let timeouts = Timeouts::new(both(a, b), Vec::new());
-            assert_eq!(timeouts.towards(there).map(|it| it.ms), Some(ms), "{a} {b}");
+            assert_eq!(
+                timeouts.towards(remote).map(|it| it.ms),
+                Some(ms),
+                "{a} {b}"
+            );
         }
     }
 
     #[test]
-    fn what_a_log_shows_comes_first_where_it_shows_anything() {
-        let there = (IpAddr::from([10, 0, 0, 1]), 1);
+    fn a_learned_timeout_replaces_a_given_one() {
+        let remote = (IpAddr::from([10, 0, 0, 1]), 1);
         let learned = |survived_ms: Option<u64>, died_ms: u64, deaths: u64| {
             let mut estimator = TimeoutEstimator::default();
             if let Some(ms) = survived_ms {
-                estimator.survived(there, ms);
+                estimator.survived(remote, ms);
             }
             for n in 1..=deaths {
                 let died_ns = n * 2 * died_ms * 1_000_000;
@@ -186,16 +191,16 @@ mod tests {
                     heard_ns: died_ns - died_ms * 1_000_000,
                     died_ns,
                 };
-                estimator.died(there, death);
+                estimator.died(remote, death);
             }
             estimator
         };
         let elsewhere = (IpAddr::from([10, 0, 1, 1]), 1);
         for (learned, to, ms) in [
-            (learned(Some(301_000), 352_000, 2), there, 301_000),
-            (learned(Some(10_000), 352_000, 2), there, 176_000),
-            (learned(None, 352_000, 2), there, 176_000),
-            (learned(Some(301_000), 352_000, 1), there, 900_000),
+            (learned(Some(301_000), 352_000, 2), remote, 301_000),
+            (learned(Some(10_000), 352_000, 2), remote, 176_000),
+            (learned(None, 352_000, 2), remote, 176_000),
+            (learned(Some(301_000), 352_000, 1), remote, 900_000),
             (learned(Some(301_000), 352_000, 2), elsewhere, 900_000),
         ] {
             let timeouts = Timeouts::new(vec![Timeout::given(900_000)], vec![learned]);
