@@ -1,27 +1,26 @@
-//! A finding: what a rule concludes from a record, as data. Its words are made once, at
-//! the end (`words.rs`).
+//! Findings: the conclusions of the rules, as data. `words.rs` turns them into text.
 
 use crate::model::remedy::Remedy;
 use crate::model::values::{Confidence, VerdictName};
 use crate::timeout::estimate::TimeoutBounds;
 use crate::timeout::middlebox::Fit;
 
-/// What follows from a record.
+/// The conclusion that a rule draws from a record.
 #[derive(Debug)]
 pub(super) struct Finding {
     pub(super) verdict: VerdictName,
     pub(super) confidence: Confidence,
-    /// The idle age that matters, ms.
+    /// The idle age that the verdict reports, ms.
     pub(super) idle_ms: Option<u64>,
-    /// Other records that it rests on.
+    /// The numbers of other records that support the conclusion.
     pub(super) evidence: Vec<u64>,
-    /// The timeouts that fit.
+    /// The known timeouts that explain the end.
     pub(super) fits: Vec<Fit>,
-    /// What was learned of the timeout on the way.
+    /// The learned bounds for the idle timeout on the path.
     pub(super) bounds: Option<TimeoutBounds>,
     /// Why the connection ended.
-    pub(super) because: Because,
-    /// What would have kept it.
+    pub(super) explanation: Explanation,
+    /// The setting that would have kept the connection.
     pub(super) remedy: Option<Remedy>,
 }
 
@@ -29,7 +28,7 @@ impl Finding {
     pub(super) const fn new(
         verdict: VerdictName,
         confidence: Confidence,
-        because: Because,
+        explanation: Explanation,
     ) -> Self {
         Self {
             verdict,
@@ -38,7 +37,7 @@ impl Finding {
             evidence: Vec::new(),
             fits: Vec::new(),
             bounds: None,
-            because,
+            explanation,
             remedy: None,
         }
     }
@@ -46,73 +45,74 @@ impl Finding {
 
 /// Why a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Because {
-    /// It was forgotten while it was idle: a first probe after half of that time would
-    /// have come before.
+pub(super) enum Explanation {
+    /// The other end forgot the idle connection. A first probe after half of this time
+    /// would have prevented that.
     Forgotten(HalfOf),
-    /// It was forgotten after less time than a first probe can come, ms.
-    ForgottenAtOnce(u64),
-    /// A probe reached a peer that had closed before.
+    /// The other end forgot the connection after this idle age, ms, which is too short
+    /// for any TCP_KEEPIDLE.
+    ForgottenTooSoon(u64),
+    /// The peer had already closed when the probe or segment reached it.
     PeerHadClosed,
-    /// A probe reached a peer that was back and had forgotten the connection.
+    /// The peer was reachable but no longer knew the connection.
     PeerRestarted,
-    /// The peer, or a layer-7 proxy that closes after about this idle time, reset it
-    /// unasked.
-    Unasked(Option<Fit>),
-    /// The peer had closed, and the program still sent.
+    /// The peer, or a layer-7 proxy with about this idle timeout, reset the connection
+    /// while this host sent nothing.
+    Unsolicited(Option<Fit>),
+    /// The program sent data after the peer had closed.
     SentAfterPeerClosed,
-    /// The peer reset it while it was in use.
+    /// The peer reset the connection while it was in use.
     InUse,
-    /// The peer, or the way to it, is gone.
+    /// The peer's host or the path to it is down.
     Unreachable,
     /// TCP_USER_TIMEOUT passed before all probes were sent.
     UserTimeout,
-    /// The peer never closed a connection that the program had closed.
+    /// The program closed the connection and the peer never did.
     FinWait2,
-    /// This host reset it.
+    /// This host reset the connection.
     Aborted(Abort),
-    /// Data came for what the program had closed.
+    /// Data arrived after the program had closed the connection.
     DataAfterClose,
-    /// A segment came for a connection that this host does not have.
+    /// A segment arrived for a connection that this host does not have.
     Stray(HalfOf),
 }
 
-/// A time of which half is advised.
+/// The time whose half is the advised TCP_KEEPIDLE.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum HalfOf {
-    /// A timeout that fits what was seen.
+    /// A known timeout that explains the end.
     Fit(Fit),
-    /// The shortest idle age, ms, that one did not survive.
+    /// The shortest fatal idle age, ms.
     Death(u64),
-    /// The timeout of this host that is applied by this.
+    /// A timeout of this host, by the component that applies it.
     Host(String),
-    /// The shortest default that is common.
+    /// The shortest common default of a middlebox.
     Common,
 }
 
 /// Why this host reset a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Abort {
-    /// Data was unread at close.
+    /// The program closed it with data unread.
     DataUnread,
-    /// TCP_LINGER2 below 0.
+    /// TCP_LINGER2 was below 0.
     NoFinWait2,
-    /// The same, known from the answer to a segment.
-    NoFinWait2Left,
-    /// Too many orphans, or too much memory.
+    /// TCP_LINGER2 was below 0, inferred from the answer to a late segment.
+    NoFinWait2Late,
+    /// There were too many orphans, or TCP used too much memory.
     Memory,
-    /// A disconnect with data unsent.
+    /// The program disconnected it with data unsent.
     DisconnectWithData,
-    /// Its listener was closed before a program accepted it.
+    /// The listener was closed before a program accepted the connection.
     NeverAccepted,
-    /// SO_LINGER 0, or a disconnect.
+    /// The program set SO_LINGER 0, or disconnected it.
     LingerOrDisconnect,
-    /// An orphan: TCP_LINGER2 below 0, or too many orphans.
+    /// An orphan: TCP_LINGER2 was below 0, or there were too many orphans.
     OrphanLinger2OrMemory,
-    /// Data unread, SO_LINGER 0 or a disconnect: the kernel reports no more.
+    /// Data unread, SO_LINGER 0 or a disconnect. The kernel does not report which.
     UnreadLingerOrDisconnect,
-    /// An orphan: too many of them, or somebody destroyed it.
+    /// An orphan: there were too many, or an administrator destroyed it.
     OrphanMemoryOrDestroyed,
-    /// Somebody destroyed it.
+    /// An administrator destroyed the socket.
     Destroyed,
 }

@@ -1,5 +1,5 @@
-//! The judge: from records to verdicts. It takes records as they are shown and
-//! replayed, so that both give the same verdicts.
+//! The judge makes verdicts from records. A trace and its replay pass the same records, so
+//! both give the same verdicts.
 
 use std::mem;
 use std::num::NonZeroUsize;
@@ -19,8 +19,7 @@ use crate::timeout::middlebox::MiddleboxTable;
 use crate::verdict::finding::Finding;
 use crate::verdict::{rules, words};
 
-/// The records that verdicts rest on. Where some of them were left out, fewer
-/// verdicts can be had.
+/// The events that verdicts need. If a log lacks some of them, there are fewer verdicts.
 pub const EVIDENCE: [EventName; 7] = [
     EventName::Probe,
     EventName::Answered,
@@ -31,63 +30,64 @@ pub const EVIDENCE: [EventName; 7] = [
     EventName::Closed,
 ];
 
-/// Longest wait before the kernel acknowledges data, ms: `TCP_DELACK_MAX`
-/// (include/net/tcp.h). That acknowledgement is a packet too, and stamped nowhere.
+/// The longest delay of an acknowledgement, ms: `TCP_DELACK_MAX` (include/net/tcp.h). The
+/// acknowledgement is a packet too, but the kernel records no time for it.
 const DELAYED_ACK_MS: u64 = 200;
 
-/// How many probes a verdict names at most, the last ones.
+/// The maximum number of probes that a verdict names. The last ones are kept.
 pub(super) const MAX_PROBES: usize = 16;
 
-/// Makes verdicts of records.
+/// Makes verdicts from the records of one host.
 #[derive(Debug)]
 pub struct Judge {
-    /// Each connection seen.
+    /// The connections seen, up to a bound.
     connections: LruMap<FlowKey, Tracked>,
     estimator: TimeoutEstimator,
-    known: MiddleboxTable,
-    /// Since when nothing is missing, CLOCK_MONOTONIC ns.
+    middleboxes: MiddleboxTable,
+    /// The time since which no record is missing, CLOCK_MONOTONIC ns.
     since_ns: Option<u64>,
-    /// Something was lost: it may have contradicted what was estimator.
+    /// True if an event was lost. It may have contradicted the estimate.
     is_lossy: bool,
 }
 
-/// What is remembered of a connection.
+/// The state that the judge keeps for a connection.
 #[derive(Debug, Default)]
 struct Tracked {
-    /// Number of the socket, 0 where segments met none. Another one between the same ends
-    /// is another connection.
+    /// The number of the socket; 0 if segments met none. Another number between the same
+    /// endpoints means another connection.
     sock: u64,
-    /// Numbers of the probes since the last answer.
+    /// The record numbers of the probes since the last answer.
     probes: Probes,
-    /// A moment, CLOCK_MONOTONIC ns.
+    /// The time at which `quiet_ms` was measured, CLOCK_MONOTONIC ns.
     quiet_at_ns: u64,
-    /// For how long at least no packet had passed then, ms; 0 where there is no such
-    /// moment.
+    /// A lower bound for the time without a packet at `quiet_at_ns`, ms; 0 if none was
+    /// measured.
     quiet_ms: u32,
-    /// Its end has its verdict.
+    /// True if the end of the connection has a verdict.
     is_judged: bool,
 }
 
-/// There are tens of thousands of these, and few are of more than three probes: a host
-/// drops some of those that fire together (`net.core.netdev_max_backlog`).
+/// Record numbers of probes. There are tens of thousands of lists, and few have more than
+/// three probes: if many probes are sent together, the host drops some of them
+/// (`net.core.netdev_max_backlog`).
 type Probes = SmallVec<[u64; 3]>;
 
 impl Judge {
-    /// A judge that keeps at most so many connections in mind, on a host that applies
-    /// these timeouts itself.
+    /// A judge that tracks at most `max_sockets` connections. `host` has the timeouts that
+    /// the host itself applies.
     #[must_use]
     pub fn new(max_sockets: NonZeroUsize, host: &[HostTimeout]) -> Self {
         Self {
             connections: LruMap::with_capacity(max_sockets),
             estimator: TimeoutEstimator::default(),
-            known: MiddleboxTable::new(host),
+            middleboxes: MiddleboxTable::new(host),
             since_ns: None,
             is_lossy: false,
         }
     }
 
-    /// Takes the next record, with its number, or 0 where it is not shown; gives the
-    /// verdict that follows, if any, with number 0.
+    /// Takes the next record. Its number is 0 if it is not shown. Returns the verdict that
+    /// follows from it, with number 0.
     pub fn push(&mut self, record: &Record) -> Option<Record> {
         match (record.event, &mut self.since_ns) {
             (EventName::Lost, since_ns) => {
@@ -98,52 +98,52 @@ impl Judge {
                 since_ns.get_or_insert(record.mono_ns);
             }
         }
-        // A verdict is no evidence.
+        // A verdict is not evidence.
         if record.event == EventName::Verdict {
             return None;
         }
-        let ends = FlowKey::from(record.endpoints.as_ref()?);
+        let flow = FlowKey::from(record.endpoints.as_ref()?);
         let finding = match record.direction {
-            Some(Direction::Passive) => self.passive(record, ends),
-            _ => self.socket(record, ends),
+            Some(Direction::Passive) => self.passive(record, flow),
+            _ => self.socket(record, flow),
         };
         finding.map(|finding| verdict_record(record, finding))
     }
 
-    /// What the records so far show of idle timeouts.
+    /// The idle timeouts learned from the records so far.
     #[must_use]
     pub fn estimator(&self) -> &TimeoutEstimator {
         &self.estimator
     }
 
-    /// The same, to be owned.
+    /// Returns the idle timeouts learned, and drops the rest of the judge.
     #[must_use]
     pub fn into_estimator(self) -> TimeoutEstimator {
         self.estimator
     }
 
-    /// How many connections are kept, and the most probes of one of them.
+    /// The number of tracked connections, and the most probes of one connection.
     #[cfg(test)]
     pub(super) fn kept(&self) -> (usize, usize) {
         let probes = self.connections.iter().map(|(_, it)| it.probes.len());
         (self.connections.len(), probes.max().unwrap_or_default())
     }
 
-    fn passive(&mut self, record: &Record, ends: FlowKey) -> Option<Finding> {
-        let was_seen = self.connections.get_mut(&ends).is_some();
+    fn passive(&mut self, record: &Record, flow: FlowKey) -> Option<Finding> {
+        let was_seen = self.connections.get_mut(&flow).is_some();
         if !was_seen {
-            self.connections.push(ends, Tracked::default());
+            self.connections.push(flow, Tracked::default());
         }
         let since_ns = record.mono_ns.saturating_sub(self.since_ns?);
-        rules::passive(record, was_seen, since_ns, &self.known)
+        rules::passive(record, was_seen, since_ns, &self.middleboxes)
     }
 
-    fn socket(&mut self, record: &Record, ends: FlowKey) -> Option<Finding> {
-        let (sock, remote) = (record.sock?, ends.remote());
-        let tracked = self.connections.get_or_insert_with(ends, Tracked::default);
+    fn socket(&mut self, record: &Record, flow: FlowKey) -> Option<Finding> {
+        let (sock, remote) = (record.sock?, flow.remote());
+        let tracked = self.connections.get_or_insert_with(flow, Tracked::default);
         if tracked.sock != sock {
             if record.event == EventName::Closed {
-                // The one before; its end can be told late.
+                // The end of the previous connection can be reported late.
                 return None;
             }
             *tracked = Tracked {
@@ -151,7 +151,7 @@ impl Judge {
                 ..Tracked::default()
             };
         }
-        // On the way from a host to itself is no middlebox.
+        // There is no middlebox between a host and itself.
         let is_remote = !remote.0.is_loopback();
         if let Some(age_ms) = tracked.survived(record).filter(|_| is_remote) {
             self.estimator.survived(remote, age_ms);
@@ -165,7 +165,7 @@ impl Judge {
                 tracked.probes = Probes::new();
                 None
             }
-            EventName::Timeout => rules::gave_up(record, &self.known),
+            EventName::Timeout => rules::gave_up(record, &self.middleboxes),
             EventName::FinWait2 => Some(rules::fin_wait2()),
             EventName::RstSent => rules::sent(record),
             EventName::RstReceived => {
@@ -180,13 +180,13 @@ impl Judge {
                     reset,
                     bounds,
                     self.is_lossy,
-                    &self.known,
+                    &self.middleboxes,
                 ))
             }
             _ => None,
         };
         let mut finding = finding.filter(|_| !tracked.is_judged)?;
-        // One end has one verdict.
+        // A connection ends once, so it has one verdict.
         tracked.is_judged = true;
         finding.evidence.extend(tracked.probes.iter());
         Some(finding)
@@ -194,17 +194,18 @@ impl Judge {
 }
 
 impl Tracked {
-    /// Remembers a probe, and no more before it than were out: their answer may have
-    /// gone unseen.
+    /// Adds a probe. Drops earlier probes that the kernel no longer counts as unanswered:
+    /// the record of their answer may be missing.
     fn probe(&mut self, record: &Record) {
-        let before = record.probe.unwrap_or(1).saturating_sub(1) as usize;
-        let kept = before.min(MAX_PROBES - 1);
+        let earlier = record.probe.unwrap_or(1).saturating_sub(1) as usize;
+        let kept = earlier.min(MAX_PROBES - 1);
         self.probes.drain(..self.probes.len().saturating_sub(kept));
         self.probes.push(record.seq);
     }
 
-    /// An age that this record shows to have been survived, ms: the peer was heard
-    /// again after a moment up to which nothing had passed for so long.
+    /// The idle age that the connection survived, ms. `None` if this record shows none.
+    ///
+    /// The age is survived if the peer was heard after the age was measured.
     fn survived(&mut self, record: &Record) -> Option<u64> {
         let tick_ns = TICK_MS * 1_000_000;
         let ages = (
@@ -220,7 +221,7 @@ impl Tracked {
             .saturating_sub(lastrcv.min(lastack).saturating_mul(1_000_000));
         let is_heard = heard_ns > self.quiet_at_ns.saturating_add(tick_ns);
         let survived = (is_heard && self.quiet_ms > 0).then(|| mem::take(&mut self.quiet_ms));
-        // A probe that is out passed the middlebox too, unstamped.
+        // An unanswered probe passed the middlebox too, but the kernel recorded no time.
         let is_first = match record.event {
             EventName::Probe => record.probe == Some(1),
             EventName::Early | EventName::RstReceived => record.probes_out == Some(0),
@@ -236,12 +237,12 @@ impl Tracked {
     }
 }
 
-/// The record of a verdict: at the record that it follows from, on the same socket.
+/// The record of a verdict, at the time and on the socket of the record judged.
 fn verdict_record(record: &Record, finding: Finding) -> Record {
     let advice = words::advice(record, &finding);
     let mut evidence = finding.evidence;
     evidence.push(record.seq);
-    // What is not shown has no number.
+    // A record that is not shown has no number.
     evidence.retain(|&seq| seq > 0);
     let (bounds, remedy) = (finding.bounds, finding.remedy);
     Record {

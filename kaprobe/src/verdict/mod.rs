@@ -1,7 +1,8 @@
-//! From records to verdicts: why a connection ended, how sure that is, what it rests
-//! on, and what to set.
+//! Turns records into verdicts: why a connection ended, with what confidence, on which
+//! evidence, and which setting to change.
 //!
-//! No clock, no I/O, no randomness, bounded memory; what was lost makes no verdict surer.
+//! No clock, no I/O, no randomness; memory is bounded. A lost event never raises the
+//! confidence of a verdict.
 
 mod finding;
 pub mod judge;

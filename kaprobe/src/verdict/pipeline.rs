@@ -1,32 +1,32 @@
-//! The pipeline between the correlator, or logs, and the sinks: filters, numbers, judges.
+//! Filters, numbers and judges records on their way from the correlator or logs to sinks.
 //!
-//! Verdicts are made from the numbered records, so that a log gives the same again when
-//! it is read. A record that only its event's name kept out is judged too, and has no
-//! number to be named by; records of other sockets are not.
+//! Verdicts are made from numbered records, so a replayed log gives the same verdicts. A
+//! record that is left out only because of its event name is judged too, but has no
+//! number. A record of another socket is not judged.
 
 use crate::filter::{Counts, Filter};
 use crate::model::record::{EventName, Record};
 use crate::model::values::Evidence;
 use crate::verdict::judge::{EVIDENCE, Judge};
 
-/// Takes records to one filter, and each to the judge of its source.
+/// Passes records through one filter, and through the judge of their source.
 #[derive(Debug)]
 pub struct Pipeline {
     filter: Filter,
-    sources: Vec<Source>,
+    sources: Vec<RecordStream>,
 }
 
-/// A stream of records of one host.
+/// A stream of records from one host.
 #[derive(Debug, Default)]
-struct Source {
-    /// Makes verdicts; `None` takes those of the stream.
+struct RecordStream {
+    /// The judge that makes verdicts. With `None`, the verdicts of the stream are kept.
     judge: Option<Judge>,
-    /// Records have other numbers here than in their stream.
+    /// True once a record has another number in the output than in its stream.
     renumbered: bool,
 }
 
 impl Pipeline {
-    /// A pipeline of one source.
+    /// A pipeline with one source.
     #[must_use]
     pub fn new(filter: Filter, judge: Judge) -> Self {
         let mut pipeline = Self::of(filter, 1);
@@ -34,16 +34,16 @@ impl Pipeline {
         pipeline
     }
 
-    /// A pipeline of several sources, none with a judge yet.
+    /// A pipeline with several sources, all without a judge.
     #[must_use]
     pub fn of(filter: Filter, sources: usize) -> Self {
         Self {
             filter,
-            sources: (0..sources).map(|_| Source::default()).collect(),
+            sources: (0..sources).map(|_| RecordStream::default()).collect(),
         }
     }
 
-    /// Sets what judges a source from here on: `None` takes the verdicts of its records.
+    /// Sets the judge of a source from now on. With `None`, its own verdicts are kept.
     pub fn set_judge(&mut self, source: usize, judge: Option<Judge>) {
         self.sources[source].judge = judge;
     }
@@ -54,21 +54,21 @@ impl Pipeline {
         self.sources[source].judge.as_ref()
     }
 
-    /// Whether as many records as were asked for have passed; no more will.
+    /// True once the requested number of records has passed; no more will pass.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.filter.is_done()
     }
 
-    /// What has passed.
+    /// The counts of the records that passed.
     #[must_use]
     pub fn counts(&self) -> &Counts {
         self.filter.counts()
     }
 
-    /// Takes the next record of a source; shows it where it is asked for, and then what
-    /// follows from it. A judged source's own verdicts are left out: they are made anew,
-    /// as their evidence has other numbers here.
+    /// Takes the next record of a source. Shows the record if the filter passes it, then
+    /// the verdict that follows from it. If the source has a judge, its own verdicts are
+    /// dropped and made again, because their evidence has other numbers here.
     pub fn push(&mut self, source: usize, record: &mut Record, mut show: impl FnMut(&mut Record)) {
         let Self { filter, sources } = self;
         let source = &mut sources[source];
@@ -101,8 +101,8 @@ impl Pipeline {
     }
 }
 
-impl Source {
-    /// Whether a record is shown as its stream has it; then it has its number.
+impl RecordStream {
+    /// Filters and numbers a record of a stream without a judge. True if it is shown.
     fn pass(&mut self, filter: &mut Filter, record: &mut Record) -> bool {
         let number = record.seq;
         if !filter.pass(record) {
@@ -110,7 +110,7 @@ impl Source {
         }
         self.renumbered |= record.seq != number;
         if self.renumbered && record.evidence.is_some() {
-            // The numbers of other records now.
+            // These numbers now belong to other records.
             record.evidence = Some(Evidence(Vec::new()));
         }
         true

@@ -1,15 +1,15 @@
-//! Which setting would have kept a connection.
+//! Chooses the setting that would have kept a connection alive.
 //!
-//! A first probe at half of the timeout leaves room for one that is lost, and for a
-//! timer that fires late (by an eighth at most). A probe refreshes what counts
-//! packets; a proxy that counts bytes it does not.
+//! A first probe at half of the timeout leaves time for one lost probe and for a timer
+//! that fires late, by an eighth at most. A probe refreshes a middlebox that counts
+//! packets, but not a proxy that counts bytes.
 
 use crate::model::remedy::{Remedy, SetIn};
 use crate::model::socket::Settings;
 use crate::model::values::Origin;
 
-/// The setting that makes the first probe go out after so many seconds; `None` where it
-/// does by then already.
+/// The setting that sends the first probe after `seconds`. `None` if the first probe is
+/// already that early.
 pub(super) fn first_probe(settings: &Settings, seconds: u64) -> Option<Remedy> {
     let time_s = settings.keepalive_time_ms.unwrap_or_default() / 1000;
     match (settings.keepalive, settings.keepalive_time_from) {
@@ -23,7 +23,7 @@ pub(super) fn first_probe(settings: &Settings, seconds: u64) -> Option<Remedy> {
     }
 }
 
-/// The TCP_USER_TIMEOUT that lets keepalive send all its probes.
+/// The TCP_USER_TIMEOUT that allows keepalive to send all its probes.
 pub(super) fn all_probes(settings: &Settings) -> Remedy {
     let time = settings.keepalive_time_ms.unwrap_or_default();
     let intvl = settings.keepalive_intvl_ms.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Rows of events and the verdicts on them; then what must hold for any events.
+//! Verdicts on fixed events, then properties of verdicts on any events.
 
 use crate::model::header::HostTimeout;
 use crate::model::record::EventName;
@@ -22,17 +22,17 @@ use crate::model::named::Named as _;
 use crate::model::values::{Cause, FinWait2, Met, Origin};
 use crate::sample::{event, lost, of, passive_reset, probe};
 
-const ROOM: NonZeroUsize = NonZeroUsize::new(64).expect("it is not zero");
+const MAX_SOCKETS: NonZeroUsize = NonZeroUsize::new(64).expect("it is not zero");
 
-/// What is shown of these events on a host with these timeouts, `events` being asked
-/// for.
-fn run(events: &[Event], host: &[HostTimeout], asked: &[EventName]) -> Vec<Record> {
-    let mut correlator = Correlator::new(ROOM);
+/// The records shown for these events if only the `shown` events are requested. `host` has
+/// the timeouts that the host applies.
+fn run(events: &[Event], host: &[HostTimeout], shown: &[EventName]) -> Vec<Record> {
+    let mut correlator = Correlator::new(MAX_SOCKETS);
     let filter = Filter::new(RecordFilter {
-        events: asked.iter().copied().collect(),
+        events: shown.iter().copied().collect(),
         ..RecordFilter::default()
     });
-    let mut pipeline = Pipeline::new(filter, Judge::new(ROOM, host));
+    let mut pipeline = Pipeline::new(filter, Judge::new(MAX_SOCKETS, host));
     let mut records = Vec::new();
     for event in events {
         correlator.push(event, &mut |record| {
@@ -42,6 +42,7 @@ fn run(events: &[Event], host: &[HostTimeout], asked: &[EventName]) -> Vec<Recor
     records
 }
 
+/// The verdicts on these events.
 fn verdicts(events: &[Event]) -> Vec<Record> {
     let records = run(events, &[], EventName::ALL);
     records
@@ -50,8 +51,8 @@ fn verdicts(events: &[Event]) -> Vec<Record> {
         .collect()
 }
 
-/// A verdict in short: `verdict confidence idle_ms [evidence]`.
-fn told(record: &Record) -> String {
+/// The short form of a verdict: `verdict confidence idle_ms [evidence]`.
+fn brief(record: &Record) -> String {
     let verdict = record.verdict.map_or("", |it| it.name());
     let confidence = record.confidence.map_or("", |it| it.name());
     let idle = record
@@ -64,7 +65,7 @@ fn told(record: &Record) -> String {
     format!("{verdict} {confidence}{idle} {evidence:?}")
 }
 
-/// A reset that came in after nothing was heard for `idle_ms`, data having been sent
+/// A received reset. The peer was last heard `idle_ms` ago, and data was last sent
 /// `lastsnd_ms` ago.
 fn received(at_ms: u64, idle_ms: u64, lastsnd_ms: u64) -> SocketEvent {
     SocketEvent {
@@ -76,6 +77,7 @@ fn received(at_ms: u64, idle_ms: u64, lastsnd_ms: u64) -> SocketEvent {
     }
 }
 
+/// A received reset with `out` probes unanswered.
 fn on_probe(at_ms: u64, out: u8) -> SocketEvent {
     SocketEvent {
         unacked: 0,
@@ -85,6 +87,7 @@ fn on_probe(at_ms: u64, out: u8) -> SocketEvent {
     }
 }
 
+/// A sent reset with the kernel's reason.
 fn sent(reason: Option<&str>) -> SocketEvent {
     SocketEvent {
         state: 7,
@@ -93,6 +96,7 @@ fn sent(reason: Option<&str>) -> SocketEvent {
     }
 }
 
+/// The event of a passive reset.
 fn passive(reset: PassiveReset) -> Event {
     Event::PassiveReset(Box::new(reset))
 }
@@ -120,7 +124,7 @@ fn events_have_these_verdicts() {
     use crate::model::values::Cause::{ProbeCount, UserTimeout};
     let rows: &[(&str, &[Event], &[&str])] = &[
         (
-            "gave up: the probes are the evidence",
+            "keepalive gave up: the probes are the evidence",
             &[
                 of(probe(0, 0, 3_000)),
                 of(probe(1_000, 1, 4_000)),
@@ -129,7 +133,7 @@ fn events_have_these_verdicts() {
             &["peer_unreachable high 5000 [1, 2, 3]"],
         ),
         (
-            "what was answered before is none",
+            "an answered probe is not evidence",
             &[
                 of(probe(0, 0, 3_000)),
                 of(probe(3_000, 0, 2_900)),
@@ -138,7 +142,7 @@ fn events_have_these_verdicts() {
             &["peer_unreachable high 5000 [3, 4]"],
         ),
         (
-            "the reset of a firing has no verdict of its own, and one end has one",
+            "a firing, its reset and the close have one verdict",
             &[
                 of(SocketEvent {
                     firing_ns: Some(5),
@@ -156,7 +160,7 @@ fn events_have_these_verdicts() {
             &["probe_reset high 3008 [1, 2]"],
         ),
         (
-            "a probe that is not on record, by the socket itself",
+            "a probe drew a reset, but its record is missing",
             &[of(on_probe(4, 1))],
             &["probe_reset medium 3008 [1]"],
         ),
@@ -166,12 +170,12 @@ fn events_have_these_verdicts() {
             &["idle_eviction medium 902996 [1]"],
         ),
         (
-            "after a short one it may be chance",
+            "after a short idle time it may be coincidence",
             &[of(received(0, 4_004, 4))],
             &["idle_eviction low 4000 [1]"],
         ),
         (
-            "a FIN after an idle time is not stamped",
+            "a FIN after an idle time, which has no send time",
             &[of(SocketEvent {
                 state: 4,
                 ..received(0, 903_000, 910_000)
@@ -179,7 +183,7 @@ fn events_have_these_verdicts() {
             &["idle_eviction medium 903000 [1]"],
         ),
         (
-            "sent again and again, it says less",
+            "retransmissions lower the confidence",
             &[
                 of(SocketEvent {
                     retransmits: 3,
@@ -197,12 +201,12 @@ fn events_have_these_verdicts() {
             ],
         ),
         (
-            "in the middle of traffic",
+            "a reset during traffic",
             &[of(received(0, 40, 20))],
             &["aborted_by_peer medium 40 [1]"],
         ),
         (
-            "quiet, and unasked",
+            "a reset while idle, with nothing sent",
             &[of(SocketEvent {
                 unacked: 0,
                 ..received(0, 60_000, 60_000)
@@ -210,7 +214,7 @@ fn events_have_these_verdicts() {
             &["aborted_by_peer low 60000 [1]"],
         ),
         (
-            "the peer had closed: nobody has forgotten anything",
+            "the peer had closed: not an eviction",
             &[of(SocketEvent {
                 state: 8,
                 ..received(0, 903_000, 4)
@@ -218,7 +222,7 @@ fn events_have_these_verdicts() {
             &["aborted_by_peer medium 903000 [1]"],
         ),
         (
-            "a connection that was refused",
+            "a refused connection",
             &[of(SocketEvent {
                 state: 2,
                 ..received(0, 10, 10)
@@ -226,7 +230,7 @@ fn events_have_these_verdicts() {
             &[],
         ),
         (
-            "data for an orphan passes the hook of received resets, and is answered",
+            "data for an orphan looks like a received reset, then is answered",
             &[
                 of(orphan(5, received(0, 0, 500))),
                 passive(PassiveReset {
@@ -238,12 +242,12 @@ fn events_have_these_verdicts() {
             &["aborted_locally medium [2]"],
         ),
         (
-            "a reset for an orphan",
+            "a received reset on an orphan",
             &[of(orphan(5, received(0, 30_000, 30_000)))],
             &["aborted_by_peer medium 30000 [1]"],
         ),
         (
-            "an orphan's timer",
+            "an orphan's FIN_WAIT2 timer",
             &[of(orphan(
                 5,
                 event(0, Kind::FinWait2(Some(FinWait2::Reset))),
@@ -273,7 +277,7 @@ fn events_have_these_verdicts() {
             ],
         ),
         (
-            "a stray segment after a loss may be of a connection that was closed in it",
+            "a stray segment after a loss: the close may be lost",
             &[
                 of(event(0, Kind::Busy)),
                 lost(499_000, None),
@@ -285,12 +289,12 @@ fn events_have_these_verdicts() {
             &["stray_segment low [3]"],
         ),
         (
-            "no stray: it is of a connection that was here",
+            "not a stray segment: the connection was seen here",
             &[of(event(0, Kind::Closed)), passive(stray())],
             &[],
         ),
         (
-            "data for what was closed, and for its TIME_WAIT; TCP_LINGER2 below 0",
+            "data after close, data in TIME_WAIT, TCP_LINGER2 below 0",
             &[
                 passive(PassiveReset {
                     met: Met::Socket,
@@ -316,7 +320,7 @@ fn events_have_these_verdicts() {
             ],
         ),
         (
-            "no stray: a closed port, an old duplicate, a handshake",
+            "not a stray segment: closed port, no ACK, TIME_WAIT, handshake",
             &[
                 passive(PassiveReset {
                     flags: 2,
@@ -341,14 +345,14 @@ fn events_have_these_verdicts() {
             &[],
         ),
     ];
-    for (what, events, expected) in rows {
-        let told: Vec<_> = verdicts(events).iter().map(told).collect();
-        assert_eq!(told, *expected, "{what}");
+    for (name, events, expected) in rows {
+        let found: Vec<_> = verdicts(events).iter().map(brief).collect();
+        assert_eq!(found, *expected, "{name}");
     }
 }
 
 #[test]
-fn every_cause_of_an_active_reset_is_told_with_and_without_reasons() {
+fn active_resets_are_explained_with_and_without_kernel_reasons() {
     let state = |state, event: SocketEvent| SocketEvent { state, ..event };
     let orphan = |event: SocketEvent| {
         with(event, |it| {
@@ -376,7 +380,7 @@ fn every_cause_of_an_active_reset_is_told_with_and_without_reasons() {
         ),
         (state(1, sent(Some("STATE"))), "`ss -K`"),
         (sent(None), "data unread or SO_LINGER 0, or disconnected"),
-        (orphan(sent(None)), "TCP_LINGER2 below 0, or beyond"),
+        (orphan(sent(None)), "TCP_LINGER2 below 0, or over"),
         (state(1, sent(None)), "`ss -K`"),
         (
             orphan(state(4, sent(None))),
@@ -392,18 +396,18 @@ fn every_cause_of_an_active_reset_is_told_with_and_without_reasons() {
         (fileless(sent(None)), "before a program accepted"),
     ] {
         let verdicts = verdicts(&[of(event.clone())]);
-        let told: Vec<_> = verdicts.iter().map(told).collect();
-        assert_eq!(told, ["aborted_locally high 3004 [1]"], "{event:?}");
+        let found: Vec<_> = verdicts.iter().map(brief).collect();
+        assert_eq!(found, ["aborted_locally high 3004 [1]"], "{event:?}");
         let advice = verdicts.first().and_then(|it| it.advice.as_ref());
         let advice = advice.map_or("", |it| it.as_str());
         assert!(advice.contains(words), "{advice}");
     }
 }
 
-/// A connection to 10.9.0.100:5672 that survives `quiet_s` of silence, shown by a
-/// probe that is answered, and dies of `last_s`; what is seen of it from `at_s` on.
+/// The events of a connection to 10.9.0.100:5672, from `at_s` on. It survives `quiet_s` of
+/// silence, shown by an answered probe, and dies after `last_s` of silence.
 fn life(sk: u64, at_s: u64, quiet_s: Option<u64>, last_s: u64) -> Vec<Event> {
-    let to = |event: SocketEvent| {
+    let on_socket = |event: SocketEvent| {
         of(with(event, |it| {
             it.id = SocketId { sk, born_ns: 1 };
             it.endpoints.raddr = IpAddr::from([10, 9, 0, 100]);
@@ -418,10 +422,10 @@ fn life(sk: u64, at_s: u64, quiet_s: Option<u64>, last_s: u64) -> Vec<Event> {
             lastsnd_ms: quiet_s * 1000,
             ..probe(now_ms, 0, quiet_s * 1000)
         };
-        events.push(to(quiet));
+        events.push(on_socket(quiet));
         now_ms += last_s * 1000;
     }
-    events.push(to(received(now_ms + 24, last_s * 1000, 20)));
+    events.push(on_socket(received(now_ms + 24, last_s * 1000, 20)));
     events
 }
 
@@ -430,13 +434,13 @@ fn advice(record: &Record) -> &str {
 }
 
 #[test]
-fn an_unknown_timeout_is_learned_and_told() {
+fn an_unknown_timeout_is_learned_and_reported() {
     let once = life(1, 1_000, Some(301), 351);
     let twice = [once.clone(), life(2, 5_000, None, 400)].concat();
     let three = [twice.clone(), life(3, 9_000, None, 352)].concat();
     let contradicted = [three.clone(), life(4, 20_000, Some(380), 410)].concat();
-    type Told = (&'static str, Option<u64>, Option<u64>, Option<bool>);
-    let rows: &[(&[Event], Told, &str)] = &[
+    type Expected = (&'static str, Option<u64>, Option<u64>, Option<bool>);
+    let rows: &[(&[Event], Expected, &str)] = &[
         (&once, ("medium", None, None, None), "keepalive"),
         (
             &twice,
@@ -454,23 +458,23 @@ fn an_unknown_timeout_is_learned_and_told() {
         let verdicts = verdicts(events);
         let last = verdicts.last().expect("a verdict on each death");
         let seconds = |ms: Option<u64>| ms.map(|ms| (ms + 300) / 1000);
-        let told = (
+        let found = (
             last.confidence.map_or("", |it| it.name()),
             seconds(last.survived_ms).map(|s| s - 1),
             seconds(last.died_ms),
             last.contradictory,
         );
-        assert_eq!(told, *expected, "{last:?}");
+        assert_eq!(found, *expected, "{last:?}");
         assert!(advice(last).contains(words), "{}", advice(last));
     }
-    // A loss may have hidden what contradicts it.
+    // A lost event may have contradicted the timeout.
     let lossy = [vec![lost(0, None)], twice].concat();
     let last = verdicts(&lossy).pop().expect("a verdict on each death");
     assert_eq!(last.confidence, Some(Confidence::Medium));
 }
 
 #[test]
-fn advice_names_the_setting_its_place_and_why() {
+fn advice_names_the_setting_its_scope_and_the_reason() {
     let dead = || received(0, 903_000, 4);
     let time = |ms, from| {
         with(dead(), |it| {
@@ -492,13 +496,13 @@ fn advice_names_the_setting_its_place_and_why() {
         (
             sysctl,
             format!(
-                "set net.ipv4.tcp_keepalive_time=450 in netns 4026531840, not 7200, or \
+                "set net.ipv4.tcp_keepalive_time=450 (now 7200) in netns 4026531840, or \
                  TCP_KEEPIDLE=450 in beam.smp[4242] {why}"
             ),
         ),
         (
             own,
-            format!("in beam.smp[4242] set TCP_KEEPIDLE to 450, not 1200 {why}"),
+            format!("in beam.smp[4242] lower TCP_KEEPIDLE from 1200 to 450 {why}"),
         ),
         (
             off,
@@ -506,14 +510,14 @@ fn advice_names_the_setting_its_place_and_why() {
         ),
         (
             received(0, 1_500, 10),
-            "after 1.4 s of silence the other end had already forgotten it, as after a restart: no \
-             setting of keepalive is sooner"
+            "after 1.4 s of silence the other end no longer knew the connection, as after a \
+             restart: keepalive cannot probe early enough"
                 .to_owned(),
         ),
         (
             unnamed,
-            "keepalive is on in the program, first probe after 3 s, which should do (half of the \
-             11.9 s that it did not survive)"
+            "keepalive is on in the program; its first probe after 3 s should be early enough \
+             (within half of 11.9 s, the shortest fatal idle time)"
                 .to_owned(),
         ),
     ] {
@@ -533,7 +537,7 @@ fn advice_names_the_setting_its_place_and_why() {
 }
 
 #[test]
-fn verdicts_alone_are_the_same_but_name_no_records() {
+fn verdicts_shown_alone_are_the_same_without_evidence() {
     let events = life(1, 1_000, Some(301), 351);
     let all = verdicts(&events);
     let alone = run(&events, &[], &[EventName::Verdict]);
@@ -551,7 +555,7 @@ fn verdicts_alone_are_the_same_but_name_no_records() {
     );
 }
 
-/// Any event at all, in an order that no kernel has.
+/// Any event, even one that no kernel sends.
 fn any_event() -> impl Strategy<Value = Event> {
     let kind = prop_oneof![
         4 => Just(Kind::Probe),
@@ -624,16 +628,16 @@ fn any_event() -> impl Strategy<Value = Event> {
 
 proptest! {
     #[test]
-    fn any_events_have_verdicts_that_rest_on_what_was_shown(
+    fn evidence_of_any_verdict_is_a_shown_record(
         events in prop::collection::vec(any_event(), 0..60),
     ) {
         let records = run(&events, &[], EventName::ALL);
         prop_assert_eq!(&records, &run(&events, &[], EventName::ALL));
-        for (place, record) in records.iter().enumerate() {
-            prop_assert_eq!(record.seq, place as u64 + 1);
+        for (index, record) in records.iter().enumerate() {
+            prop_assert_eq!(record.seq, index as u64 + 1);
             let Some(Evidence(evidence)) = &record.evidence else { continue };
             prop_assert!(evidence.is_sorted_by(|a, b| a < b));
-            // The last is the record that the verdict follows at once.
+            // The last number is of the record right before the verdict.
             prop_assert_eq!(evidence.last(), Some(&(record.seq - 1)));
             for seq in evidence {
                 let named = records.get(*seq as usize - 1);
@@ -644,12 +648,12 @@ proptest! {
     }
 
     #[test]
-    fn a_loss_makes_no_verdict_surer(
+    fn a_loss_never_raises_confidence(
         events in prop::collection::vec(any_event(), 0..60),
-        place in any::<prop::sample::Index>(),
+        at in any::<prop::sample::Index>(),
     ) {
         let mut lossy = events.clone();
-        lossy.insert(place.index(events.len() + 1), lost(0, None));
+        lossy.insert(at.index(events.len() + 1), lost(0, None));
         let (before, after) = (verdicts(&events), verdicts(&lossy));
         prop_assert_eq!(before.len(), after.len());
         for (before, after) in before.iter().zip(&after) {
@@ -658,28 +662,29 @@ proptest! {
         }
     }
 
-    /// A log that begins later, or ends sooner, has no verdict that the whole has
-    /// otherwise; where the whole has none, it is not sure, or the end was judged before.
+    /// A part of a log never has a verdict that differs from the verdict of the whole log.
+    /// If the whole log has no verdict there, the part's verdict does not have high
+    /// confidence, or the whole log judged the connection earlier.
     #[test]
-    fn a_cut_log_contradicts_the_whole_only_where_it_is_not_sure(
+    fn a_part_of_a_log_does_not_contradict_the_whole(
         events in prop::collection::vec(any_event(), 1..60),
         cut in (any::<prop::sample::Index>(), any::<prop::sample::Index>()),
     ) {
         let records = run(&events, &[], EventName::ALL);
         let records: Vec<_> = records.into_iter().filter(|it| it.verdict.is_none()).collect();
         let judged = |records: &[Record]| -> Vec<Option<Record>> {
-            let mut judge = Judge::new(ROOM, &[]);
+            let mut judge = Judge::new(MAX_SOCKETS, &[]);
             records.iter().map(|it| judge.push(it)).collect()
         };
         let (from, to) = (cut.0.index(records.len()), cut.1.index(records.len()) + 1);
         let part = from.min(to)..to;
         let (whole, cut) = (judged(&records), judged(&records[part.clone()]));
-        for (place, cut) in part.zip(&cut) {
+        for (index, cut) in part.zip(&cut) {
             let Some(cut) = cut else { continue };
-            match &whole[place] {
+            match &whole[index] {
                 Some(whole) => prop_assert_eq!(whole.verdict, cut.verdict),
                 None => {
-                    let before = whole[..place].iter().flatten();
+                    let before = whole[..index].iter().flatten();
                     let was_judged = before.filter(|it| it.sock.is_some()).any(|it| it.sock == cut.sock);
                     let is_sure = cut.confidence == Some(Confidence::High);
                     prop_assert!(was_judged || !is_sure, "{:?}", cut);
@@ -692,9 +697,9 @@ proptest! {
     fn memory_is_bounded(
         events in prop::collection::vec(any_event(), 0..200),
     ) {
-        let mut correlator = Correlator::new(ROOM);
-        let room = NonZeroUsize::MIN.saturating_add(1);
-        let mut judge = Judge::new(room, &[]);
+        let mut correlator = Correlator::new(MAX_SOCKETS);
+        let max_sockets = NonZeroUsize::MIN.saturating_add(1);
+        let mut judge = Judge::new(max_sockets, &[]);
         for event in &events {
             correlator.push(event, &mut |record| {
                 judge.push(record);

@@ -1,4 +1,4 @@
-//! A finding in words: one line with concrete values.
+//! Writes a finding as one line of text with concrete values.
 
 use std::net::SocketAddr;
 
@@ -9,9 +9,9 @@ use crate::model::values::{Errno, LearnedOf, Origin};
 use crate::text::escape::Escaped;
 use crate::timeout::estimate::TimeoutBounds;
 use crate::timeout::middlebox::Fit;
-use crate::verdict::finding::{Abort, Because, Finding, HalfOf};
+use crate::verdict::finding::{Abort, Explanation, Finding, HalfOf};
 
-/// Whose timeouts fit.
+/// The names of the timeouts that explain the end.
 pub(super) fn names(fits: &[Fit]) -> Escaped {
     let names = fits.iter().map(|fit| {
         let default = if fit.is_host { "" } else { " by default" };
@@ -20,72 +20,80 @@ pub(super) fn names(fits: &[Fit]) -> Escaped {
     Escaped::from_escaped(&names.collect::<Vec<_>>().join("; "))
 }
 
-/// What happened, and what to do about it.
+/// The advice: what happened and what to do about it.
 pub(super) fn advice(record: &Record, finding: &Finding) -> String {
     let program = program(record);
     let idle = || span(record.ages.idle_ms.unwrap_or_default());
-    let said = match &finding.because {
-        Because::Forgotten(half_of) => format!(
-            "{} ({})",
+    let text = match &finding.explanation {
+        Explanation::Forgotten(half_of) => format!(
+            "{} ({}{})",
             first_probe(record, finding.remedy),
+            if finding.remedy.is_some() {
+                ""
+            } else {
+                "within "
+            },
             half(half_of)
         ),
-        Because::ForgottenAtOnce(died_ms) => format!(
-            "after {} of silence the other end had already forgotten it, as after a restart: \
-             no setting of keepalive is sooner",
+        Explanation::ForgottenTooSoon(died_ms) => format!(
+            "after {} of silence the other end no longer knew the connection, as after a \
+             restart: keepalive cannot probe early enough",
             span(*died_ms)
         ),
-        Because::PeerHadClosed => {
-            format!("the peer had closed before: {program} should close too when it reads the end")
+        Explanation::PeerHadClosed => {
+            format!("the peer had already closed: {program} should close too when it reads EOF")
         }
-        Because::PeerRestarted => "the peer is back and knows the connection no more, as after a \
-                                   restart: keepalive did its work"
-            .to_owned(),
-        Because::Unasked(Some(proxy)) => format!(
-            "after {} of silence, unasked; {} closes after {} s by default, which keepalive does \
-             not prevent: raise that timeout, or send data sooner",
+        Explanation::PeerRestarted => {
+            "the peer is reachable but no longer knows the connection, as after a restart: \
+             keepalive worked as intended"
+                .to_owned()
+        }
+        Explanation::Unsolicited(Some(proxy)) => format!(
+            "reset after {} of silence, while this host sent nothing; the default idle timeout of \
+             {} is {} s, and probes do not count: raise that timeout, or send data more often",
             idle(),
             proxy.names,
             proxy.seconds
         ),
-        Because::Unasked(None) => format!(
-            "after {} of silence, unasked: the peer's program ended it, or a box between; see the \
-             peer's log",
+        Explanation::Unsolicited(None) => format!(
+            "reset after {} of silence, while this host sent nothing: the peer's program or a \
+             middlebox ended the connection; see the peer's log",
             idle()
         ),
-        Because::SentAfterPeerClosed => format!(
-            "the peer had closed, and {program} still sent: no setting of this host's keepalive \
-             prevents it"
+        Explanation::SentAfterPeerClosed => format!(
+            "{program} sent data after the peer had closed: no keepalive setting on this host \
+             prevents that"
         ),
-        Because::InUse => {
-            "it was in use: see the peer's log; keepalive has no part in it".to_owned()
+        Explanation::InUse => {
+            "the connection was in use: see the peer's log; keepalive is not involved".to_owned()
         }
-        Because::Unreachable => unreachable(record, finding.remedy),
-        Because::UserTimeout => user_timeout(record, finding.remedy),
-        Because::FinWait2 => format!(
-            "not keepalive: the program had closed, the peer never did; net.ipv4.tcp_fin_timeout \
-             in netns {} or TCP_LINGER2 sets how long to wait",
+        Explanation::Unreachable => unreachable(record, finding.remedy),
+        Explanation::UserTimeout => user_timeout(record, finding.remedy),
+        Explanation::FinWait2 => format!(
+            "not keepalive: the program had closed, but the peer never did; \
+             net.ipv4.tcp_fin_timeout in netns {} or TCP_LINGER2 sets the wait",
             netns(record)
         ),
-        Because::Aborted(abort) => aborted(*abort, &program),
-        Because::DataAfterClose => format!(
-            "{} bytes came after the program had closed: let it shut down and read to the end first",
+        Explanation::Aborted(abort) => aborted(*abort, &program),
+        Explanation::DataAfterClose => format!(
+            "{} bytes came after the program had closed: it should call shutdown and read to EOF \
+             before close",
             record.len.unwrap_or_default()
         ),
-        Because::Stray(half_of) => stray(record, finding.remedy, half_of),
+        Explanation::Stray(half_of) => stray(record, finding.remedy, half_of),
     };
     match finding.bounds {
-        Some(bounds) => format!("{}; {said}", learned(record, bounds, &finding.fits)),
-        None => said,
+        Some(bounds) => format!("{}; {text}", learned(record, bounds, &finding.fits)),
+        None => text,
     }
 }
 
-/// What was learned of the timeout on the way, as a sentence.
+/// The learned bounds for the idle timeout, as a clause.
 fn learned(record: &Record, bounds: TimeoutBounds, fits: &[Fit]) -> String {
     let Some(Endpoints { raddr, rport, .. }) = record.endpoints else {
         return String::new();
     };
-    let place = match bounds.of {
+    let remote = match bounds.of {
         LearnedOf::Endpoint => SocketAddr::new(raddr, rport).to_string(),
         LearnedOf::Network => format!("the network of {raddr}"),
     };
@@ -104,109 +112,116 @@ fn learned(record: &Record, bounds: TimeoutBounds, fits: &[Fit]) -> String {
         let default = if fit.is_host { "" } else { " default" };
         format!("; {}'s{default} is {} s", fit.first_name(), fit.seconds)
     });
-    format!("idle timeout towards {place} {between}{doubt}{named}")
+    format!("idle timeout towards {remote} {between}{doubt}{named}")
 }
 
+/// The time whose half is advised, as a phrase.
 fn half(of: &HalfOf) -> String {
     match of {
         HalfOf::Fit(fit) => format!("half of {}'s {} s", fit.first_name(), fit.seconds),
-        HalfOf::Death(ms) => format!("half of the {} that it did not survive", span(*ms)),
+        HalfOf::Death(ms) => format!("half of {}, the shortest fatal idle time", span(*ms)),
         HalfOf::Host(what) => format!("half of this host's {what} timeout"),
         HalfOf::Common => "half of the shortest common default".to_owned(),
     }
 }
 
-/// How to make the first probe go out earlier.
+/// The change that sends the first probe earlier, or a note that it is early enough.
 fn first_probe(record: &Record, remedy: Option<Remedy>) -> String {
     let program = program(record);
     let time_s = record.settings.keepalive_time_ms.unwrap_or_default() / 1000;
     let Some(remedy) = remedy else {
         return format!(
-            "keepalive is on in {program}, first probe after {time_s} s, which should do"
+            "keepalive is on in {program}; its first probe after {time_s} s should be early enough"
         );
     };
     let seconds = remedy.time_s.unwrap_or_default();
     match remedy.set_in {
         SetIn::Sysctl => format!(
-            "set {remedy} in netns {}, not {time_s}, or TCP_KEEPIDLE={seconds} in {program}",
+            "set {remedy} (now {time_s}) in netns {}, or TCP_KEEPIDLE={seconds} in {program}",
             netns(record)
         ),
         _ if remedy.keepalive => {
             format!("in {program} turn on SO_KEEPALIVE with TCP_KEEPIDLE={seconds}")
         }
-        _ => format!("in {program} set TCP_KEEPIDLE to {seconds}, not {time_s}"),
+        _ => format!("in {program} lower TCP_KEEPIDLE from {time_s} to {seconds}"),
     }
 }
 
+/// The advice for a peer that answered no probe.
 fn unreachable(record: &Record, remedy: Option<Remedy>) -> String {
     let settings = &record.settings;
     let probes = record.probes_out.unwrap_or_default();
     let idle = span(record.ages.idle_ms.unwrap_or_default());
     let icmp = match record.err {
-        Some(err) if err != Errno::TIMED_OUT => format!(", and the network said {err}"),
+        Some(err) if err != Errno::TIMED_OUT => format!(", and the network reported {err}"),
         _ => String::new(),
     };
-    // A box that drops in silence makes a late probe look like this too.
+    // If a middlebox drops silently, a late probe has the same effect.
     let late = remedy.map_or(String::new(), |remedy| {
         let time_s = settings.keepalive_time_ms.unwrap_or_default() / 1000;
         format!(
-            "; the first probe came after {time_s} s only: if a box forgot it before, {}",
+            "; the first probe came only after {time_s} s: if a middlebox dropped the connection \
+             before that, {}",
             first_probe(record, Some(remedy))
         )
     });
     let sooner = match (settings.keepalive_intvl_ms, settings.keepalive_intvl_from) {
         (Some(ms), Some(Origin::Socket)) => {
-            format!("TCP_KEEPINTVL of {} in {}", span(ms), program(record))
+            format!("TCP_KEEPINTVL (now {}) in {}", span(ms), program(record))
         }
         (Some(ms), _) => format!(
-            "net.ipv4.tcp_keepalive_intvl of {} in netns {}",
+            "net.ipv4.tcp_keepalive_intvl (now {}) in netns {}",
             span(ms),
             netns(record)
         ),
         (None, _) => "the interval".to_owned(),
     };
     format!(
-        "{probes} probes unanswered, silent for {idle}{icmp}: the host or the way to it is gone; \
-         to know sooner lower {sooner}{late}"
+        "{probes} probes unanswered, silent for {idle}{icmp}: the peer's host or the path to it \
+         is down; to detect this sooner, lower {sooner}{late}"
     )
 }
 
+/// The advice for a TCP_USER_TIMEOUT that passed before all probes were sent.
 fn user_timeout(record: &Record, remedy: Option<Remedy>) -> String {
     let all = remedy.and_then(|it| it.user_timeout_ms).unwrap_or_default();
     format!(
-        "TCP_USER_TIMEOUT of {} overrides the probe count: for all {} probes set it to {all} ms in {}",
+        "TCP_USER_TIMEOUT of {} overrides the probe count: to allow all {} probes, set it to {all} ms in {}",
         span(record.settings.user_timeout_ms.unwrap_or_default().into()),
         record.settings.keepalive_probes.unwrap_or_default(),
         program(record)
     )
 }
 
+/// The advice for a connection that this host reset.
 fn aborted(abort: Abort, program: &str) -> String {
     let what = match abort {
         Abort::DataUnread => "closed it with data unread: read to the end before close",
-        Abort::NoFinWait2 => "set TCP_LINGER2 below 0: there is no FIN_WAIT2 then",
+        Abort::NoFinWait2 => "closed it with TCP_LINGER2 below 0, which skips FIN_WAIT2",
         Abort::Memory => {
-            "left an orphan beyond net.ipv4.tcp_max_orphans or tcp_mem: raise them, or leave fewer"
+            "left an orphan over the limit net.ipv4.tcp_max_orphans or tcp_mem: raise the limit, or \
+             leave fewer orphans"
         }
         Abort::DisconnectWithData => "disconnected it with data unsent",
         Abort::LingerOrDisconnect => {
-            "closed it with SO_LINGER 0, or disconnected it: leave SO_LINGER alone to end with FIN"
+            "closed it with SO_LINGER 0, or disconnected it: leave SO_LINGER unset to close with FIN"
         }
         Abort::OrphanLinger2OrMemory => {
-            "left an orphan with TCP_LINGER2 below 0, or beyond net.ipv4.tcp_max_orphans or tcp_mem"
+            "left an orphan with TCP_LINGER2 below 0, or over the limit net.ipv4.tcp_max_orphans or \
+             tcp_mem"
         }
         Abort::UnreadLingerOrDisconnect => {
-            "closed it with data unread or SO_LINGER 0, or disconnected it (this kernel tells no more)"
+            "closed it with data unread or SO_LINGER 0, or disconnected it (this kernel reports no more)"
         }
         Abort::OrphanMemoryOrDestroyed => {
-            "left an orphan beyond net.ipv4.tcp_max_orphans or tcp_mem, or someone destroyed it, as \
-             `ss -K` does"
+            "left an orphan over the limit net.ipv4.tcp_max_orphans or tcp_mem, or someone \
+             destroyed it, as `ss -K` does"
         }
         Abort::NeverAccepted => {
             return "its listener was closed before a program accepted it".to_owned();
         }
-        Abort::NoFinWait2Left => {
-            return "the program had closed it with TCP_LINGER2 below 0: there is no FIN_WAIT2 then"
+        Abort::NoFinWait2Late => {
+            return "the program had closed it with TCP_LINGER2 below 0, which skips FIN_WAIT2"
                 .to_owned();
         }
         Abort::Destroyed => {
@@ -216,20 +231,21 @@ fn aborted(abort: Abort, program: &str) -> String {
     format!("{program} {what}")
 }
 
+/// The advice for a segment that belongs to no connection of this host.
 fn stray(record: &Record, remedy: Option<Remedy>, half_of: &HalfOf) -> String {
     let peer = record.endpoints.map_or("the peer".to_owned(), |it| {
         SocketAddr::from(it.remote()).to_string()
     });
     let seconds = remedy.and_then(|it| it.time_s).unwrap_or_default();
     format!(
-        "no such connection here: where a balancer sends {peer} here, it may have forgotten an idle \
-         connection to another server; on {peer} set TCP_KEEPIDLE to at most half of its idle \
-         timeout: {seconds} is {}",
+        "no such connection here: if a load balancer sends {peer} here, it may have forgotten an \
+         idle connection to another server; on {peer} set TCP_KEEPIDLE to at most half of the \
+         balancer's idle timeout: {seconds} is {}",
         half(half_of)
     )
 }
 
-/// The program that holds the socket.
+/// The name and PID of the program that holds the socket.
 fn program(record: &Record) -> String {
     match (&record.process.comm, record.process.pid) {
         (Some(comm), Some(pid)) => format!("{comm}[{pid}]"),
@@ -241,7 +257,7 @@ fn netns(record: &Record) -> u32 {
     record.endpoints.map_or(0, |it| it.netns)
 }
 
-/// A time span for people, in seconds.
+/// A time span for people, in ms or s.
 fn span(ms: u64) -> String {
     match ms {
         0..1_000 => format!("{ms} ms"),
