@@ -1,19 +1,18 @@
-//! Which process holds a socket, found by the socket's inode number.
+//! The process that owns a socket, found by the socket's inode number and remembered.
 //!
-//! A softirq knows the socket and not the process, so the answer comes from a walk
-//! through the descriptors of all processes, and is remembered. What is remembered can
-//! become wrong in three ways, and each is looked after:
-//! - the descriptor is closed or handed on, or the process ends: an answer older
-//!   than `RECHECK` is asked for again, by one readlink or, where that is cheaper, by
-//!   another walk;
-//! - the process changes its name, by exec or prctl: read again as often;
-//! - the inode number goes to another socket: the link that is read again names
-//!   whoever holds the number *now*. It takes four billion new files for that, since
-//!   the numbers come from a 32-bit counter (`get_next_ino`, fs/inode.c).
+//! A softirq knows the socket but not the process, so kaprobe walks through the descriptors
+//! of all processes and remembers what it finds. A remembered owner can become wrong in
+//! three ways:
+//! - The descriptor is closed or passed on, or the process ends. An owner older than
+//!   `RECHECK` is checked again, by one readlink or, if that is cheaper, by another walk.
+//! - The process changes its name, by exec or prctl. The name is read again as often.
+//! - The inode number goes to another socket. The link that is read again names the *new*
+//!   socket's owner. It takes four billion new files for that, since the numbers come from a
+//!   32-bit counter (`get_next_ino`, fs/inode.c).
 //!
-//! An event that tells the number happened while somebody held the socket. Where nobody
-//! does any more when it is read, the only one who did is named: a process that ends
-//! takes its sockets with it, and resets those that it had not read.
+//! An event that tells the inode number happened while some process owned the socket. If no
+//! process owns it any more when the event is read, its only owner is still named: a process
+//! that ends takes its sockets with it, and resets those that it had not read.
 
 use std::sync::Arc;
 use std::thread;
@@ -27,92 +26,91 @@ use crate::model::owner::Owner;
 use crate::model::row::Row;
 use crate::owners::descriptors::{self, Descriptors, SocketFd};
 
-/// For how long an answer is taken as it is. A hundred thousand sockets that all fire
-/// within that time then cost a fiftieth of one CPU to ask again, by the iterator.
+/// How long an owner is taken as current. If a hundred thousand sockets all fire within this
+/// time, checking them again by the iterator costs a fiftieth of one CPU.
 const RECHECK: Duration = Duration::from_secs(5);
 
-/// For how long after it was missed the last holder of a socket is still named: longer
-/// than an event waits to be read.
-const PARTING: Duration = Duration::from_secs(2);
+/// How long the last owner of a socket is still named after it was found gone: longer than
+/// an event waits to be read.
+const LINGER: Duration = Duration::from_secs(2);
 
-/// How many sockets are remembered, of those that somebody holds and of those that
-/// nobody does. A socket costs about 30 bytes.
+/// Maximum number of sockets to remember: this many with an owner, and as many without. A
+/// socket takes about 30 bytes.
 const CAPACITY: usize = 1 << 18;
 
-/// A socket that nobody was found to hold is looked for again after this time, and
-/// after four times as long each time that is in vain.
+/// Time until the owner of a socket without one is looked for again. Each failure makes it
+/// four times as long.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 
-/// The longest of these times.
+/// Maximum of that time.
 const LAST_RETRY: Duration = Duration::from_secs(60);
 
-/// After a walk there is none for this many times as long as it took: new sockets
-/// without end cost at most a quarter of one CPU.
+/// Length of the pause after a walk, in multiples of the time that the walk took. With it,
+/// an endless stream of new sockets costs at most a quarter of one CPU.
 const PAUSE: u32 = 3;
 
-/// How often a walk that has proved cheaper than asking one by one is repeated before that
-/// is tried again.
+/// How often a walk that was cheaper than checking sockets one by one is repeated before
+/// those checks are tried again.
 const REPEATS: u8 = 3;
 
-/// A pause with no more than this left is waited for, rather than leave the owner
-/// unknown. Only hosts with some thousand descriptors have longer ones.
+/// A pause with at most this much left is waited for; otherwise the owner stays unknown.
+/// Only hosts with thousands of descriptors have longer pauses.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// The number of a socket's inode. Others are wider; sockfs takes it from a 32-bit counter
-/// (`sock_alloc`, net/socket.c).
+/// Inode number of a socket. Other file systems have wider ones; sockfs takes it from a
+/// 32-bit counter (`sock_alloc`, net/socket.c).
 type Inode = u32;
 
-/// Who holds which socket.
+/// Remembers the owner of each socket.
 ///
-/// The first socket asked for costs a walk, and that answers for all others there are. On
-/// a virtual machine of two cores it took 5 µs a descriptor through /proc, as much as
-/// asking again for one socket, and half a microsecond by the iterator.
+/// The first lookup costs a walk, which finds the owners of all other sockets too. On a
+/// virtual machine with two cores a walk took 5 µs per descriptor through /proc, as much as
+/// checking one socket again, and half a microsecond by the iterator.
 #[derive(Debug)]
-pub struct Owners {
+pub struct OwnerCache {
     descriptors: Descriptors,
     capacity: usize,
-    /// What times are counted from.
+    /// Start of the times that are counted in seconds.
     epoch: Instant,
-    /// How many walks there were; wraps.
+    /// Number of walks so far; wraps.
     walks: u8,
-    held: HashMap<Inode, Held>,
-    nobody: HashMap<Inode, Retry>,
+    owned: HashMap<Inode, Owned>,
+    ownerless: HashMap<Inode, Retry>,
     processes: HashMap<u32, Process>,
     next_walk: Option<Instant>,
     /// How long the last walk took.
     walked: Duration,
-    /// When it was; seconds since [`Owners::epoch`].
+    /// When the last walk was, in seconds since [`OwnerCache::epoch`].
     walked_s: u32,
-    /// How often it is to be repeated.
+    /// How often the walk is still to be repeated.
     repeats: u8,
-    /// For how long was asked again since then, one socket at a time.
+    /// Time spent since the last walk on checking sockets one by one.
     asked: Duration,
     unreadable: usize,
-    unlearned: u64,
+    left_out: u64,
 }
 
-/// A socket with an owner: who held it, under which descriptor, at that time. There are
-/// many: hence so small.
+/// A socket with an owner. There are many, so this is small.
 #[derive(Clone, Copy, Debug)]
-struct Held {
+struct Owned {
     pid: u32,
     fd: u32,
-    /// When that was so; once it has gone, when that was seen. Seconds since
-    /// [`Owners::epoch`].
+    /// When this was last seen, or, once the owner is gone, when that was noticed. In seconds
+    /// since [`OwnerCache::epoch`].
     checked_s: u32,
     /// The last walk that saw it.
     walk: u8,
-    /// Another process held it too.
+    /// Another process owned the socket too.
     shared: bool,
-    /// Nobody holds it any more.
+    /// The owner is gone.
     gone: bool,
 }
 
-/// A socket without one: when to look again, and how long to wait once that too is
-/// in vain.
+/// When to look again for the owner of a socket that has none.
 #[derive(Clone, Copy, Debug)]
 struct Retry {
     at: Instant,
+    /// How long to wait if that fails too.
     then: Duration,
 }
 
@@ -122,11 +120,11 @@ struct Process {
     checked: Instant,
 }
 
-impl Owners {
-    /// Knows nobody yet.
+impl OwnerCache {
+    /// Makes an empty cache.
     ///
     /// # Errors
-    /// Where there is no /proc.
+    /// When /proc can't be opened.
     pub fn new(iterator: Option<DescriptorIterator>) -> rustix::io::Result<Self> {
         Ok(Self::with_capacity(CAPACITY, Descriptors::open(iterator)?))
     }
@@ -137,8 +135,8 @@ impl Owners {
             capacity,
             epoch: Instant::now(),
             walks: 0,
-            held: HashMap::new(),
-            nobody: HashMap::new(),
+            owned: HashMap::new(),
+            ownerless: HashMap::new(),
             processes: HashMap::new(),
             next_walk: None,
             walked: Duration::ZERO,
@@ -146,16 +144,16 @@ impl Owners {
             repeats: 0,
             asked: Duration::ZERO,
             unreadable: 0,
-            unlearned: 0,
+            left_out: 0,
         }
     }
 
-    /// Fills in the owner of each event's socket where it is known, looking them up
-    /// together.
+    /// Fills in the owners of the events' sockets as far as they can be found, looking them
+    /// up together.
     pub fn fill(&mut self, events: &mut [Event], now: Instant) {
         for event in &*events {
             if let Event::Snapshot(row) = event {
-                self.learn(row, now);
+                self.remember(row, now);
             }
         }
         let number = |socket: &SocketEvent| Inode::try_from(socket.identity.inode?).ok();
@@ -171,7 +169,7 @@ impl Owners {
         }
     }
 
-    /// Makes what is known of these sockets fresh, with at most one walk.
+    /// Brings what is known about these sockets up to date, with at most one walk.
     fn find(&mut self, inodes: impl IntoIterator<Item = Inode>, now: Instant) {
         let wanted = inodes.into_iter().filter(|&inode| self.is_due(inode, now));
         let mut wanted: HashSet<Inode> = wanted.collect();
@@ -180,8 +178,8 @@ impl Owners {
             self.repeats -= 1;
             return self.walk(wanted, now);
         }
-        wanted.retain(|&inode| !self.is_still_held(inode, now));
-        // Once asking one by one has cost as much as a walk, a walk answers for all.
+        wanted.retain(|&inode| !self.is_still_owned(inode, now));
+        // Once single checks have cost as much as a walk, a walk checks all.
         let is_cheaper = self.asked > self.walked && self.may_walk_for_all(now);
         if is_cheaper {
             self.repeats = REPEATS;
@@ -191,8 +189,8 @@ impl Owners {
         }
     }
 
-    /// Takes from a snapshot who holds a socket. What was found here is newer.
-    fn learn(&mut self, row: &Row, now: Instant) {
+    /// Remembers the owner that a snapshot tells. An owner that is known already is newer.
+    fn remember(&mut self, row: &Row, now: Instant) {
         let owners = row.owners.iter().flat_map(|owners| &owners.0);
         let inode = row
             .identity
@@ -201,14 +199,14 @@ impl Owners {
         let (Some(inode), Some(first)) = (inode, owners.clone().next()) else {
             return;
         };
-        if self.held.contains_key(&inode) {
+        if self.owned.contains_key(&inode) {
             return;
         }
-        if self.held.len() >= self.capacity {
-            self.unlearned += 1;
+        if self.owned.len() >= self.capacity {
+            self.left_out += 1;
             return;
         }
-        let held = Held {
+        let owned = Owned {
             pid: first.pid,
             fd: first.fd,
             checked_s: self.seconds(now),
@@ -216,7 +214,7 @@ impl Owners {
             shared: owners.clone().any(|it| it.pid != first.pid),
             gone: false,
         };
-        self.held.insert(inode, held);
+        self.owned.insert(inode, owned);
         self.processes.entry(first.pid).or_insert_with(|| Process {
             owner: Arc::new(Owner {
                 pid: first.pid,
@@ -226,27 +224,27 @@ impl Owners {
         });
     }
 
-    /// Who holds this socket, by what is known of it: [`Self::find`] looks it up.
+    /// The owner of a socket, as far as it is known: [`Self::find`] looks it up.
     ///
-    /// Where several processes do, as after a fork, it is the one with the lowest
-    /// pid, which mostly is the parent.
+    /// If there are several, as after a fork, it is the process with the lowest pid, which is
+    /// mostly the parent.
     fn owner(&mut self, inode: Inode, now: Instant) -> Option<Arc<Owner>> {
-        let held = *self.held.get(&inode)?;
-        let pid = held.pid;
-        if !held.gone {
+        let owned = *self.owned.get(&inode)?;
+        let pid = owned.pid;
+        if !owned.gone {
             return self.process(pid, now);
         }
-        if held.shared || self.since(held.checked_s, now) > PARTING {
+        if owned.shared || self.since(owned.checked_s, now) > LINGER {
             return None;
         }
-        // Not to be read again: the number may be another process's by now.
+        // Its name is not read again: the pid may be another process's by now.
         Some(Arc::clone(&self.processes.get(&pid)?.owner))
     }
 
-    /// How many sockets of a snapshot there was no room for.
+    /// How many sockets of a snapshot the cache had no room for.
     #[must_use]
-    pub fn unlearned(&self) -> u64 {
-        self.unlearned
+    pub fn left_out(&self) -> u64 {
+        self.left_out
     }
 
     fn seconds(&self, now: Instant) -> u32 {
@@ -254,48 +252,50 @@ impl Owners {
         u32::try_from(since).unwrap_or(u32::MAX)
     }
 
-    /// How long ago that was, to a second.
+    /// Time since `then_s`, to a second.
     fn since(&self, then_s: u32, now: Instant) -> Duration {
         let seconds = self.seconds(now).saturating_sub(then_s);
         Duration::from_secs(seconds.into())
     }
 
-    /// How many processes did not let their descriptors be read in the last walk:
-    /// owners may be missing for want of CAP_SYS_PTRACE.
+    /// How many processes did not let their descriptors be read in the last walk. Owners may
+    /// be missing because kaprobe lacks CAP_SYS_PTRACE.
     #[must_use]
     pub fn unreadable(&self) -> usize {
         self.unreadable
     }
 
-    /// Whether nothing is known of a socket, or nothing that is still to be relied on.
+    /// Whether a socket's owner is to be looked up: it is unknown, or was not checked lately.
     fn is_due(&self, inode: Inode, now: Instant) -> bool {
-        match self.held.get(&inode).filter(|it| !it.gone) {
-            Some(held) => self.since(held.checked_s, now) >= RECHECK,
-            None => self.nobody.get(&inode).is_none_or(|retry| retry.at <= now),
+        match self.owned.get(&inode).filter(|it| !it.gone) {
+            Some(owned) => self.since(owned.checked_s, now) >= RECHECK,
+            None => self
+                .ownerless
+                .get(&inode)
+                .is_none_or(|retry| retry.at <= now),
         }
     }
 
-    /// Asks whether whoever was known to hold a socket still does; nobody is known to do
-    /// so where that is not.
-    fn is_still_held(&mut self, inode: Inode, now: Instant) -> bool {
+    /// Checks whether the known owner of a socket still owns it, and notes it if not.
+    fn is_still_owned(&mut self, inode: Inode, now: Instant) -> bool {
         let checked_s = self.seconds(now);
-        let Some(held) = self.held.get_mut(&inode).filter(|it| !it.gone) else {
+        let Some(owned) = self.owned.get_mut(&inode).filter(|it| !it.gone) else {
             return false;
         };
-        let Held { pid, fd, .. } = *held;
+        let Owned { pid, fd, .. } = *owned;
         let began = Instant::now();
-        held.gone = !descriptors::still_held(self.descriptors.proc(), SocketFd { pid, fd, inode });
-        held.checked_s = checked_s;
+        owned.gone = !descriptors::is_open(self.descriptors.proc(), SocketFd { pid, fd, inode });
+        owned.checked_s = checked_s;
         self.asked += began.elapsed();
-        !held.gone
+        !owned.gone
     }
 
-    /// Whether a walk may begin without waiting, and finds room for all that is known.
+    /// Whether a walk may begin at once, and has room for all that is known.
     fn may_walk_for_all(&self, now: Instant) -> bool {
-        self.held.len() <= self.capacity && self.next_walk.is_none_or(|at| at <= now)
+        self.owned.len() <= self.capacity && self.next_walk.is_none_or(|at| at <= now)
     }
 
-    /// Whether a walk may begin; a short pause is waited for.
+    /// Whether a walk may begin. Waits for the end of a short pause.
     fn may_walk(&self, now: Instant) -> bool {
         let pause = self
             .next_walk
@@ -307,19 +307,19 @@ impl Owners {
         true
     }
 
-    /// Walks. What it finds replaces what was known: all sockets with an owner, or as many
-    /// as fit and the wanted ones.
+    /// Walks through all descriptors, and remembers the owners of all sockets, or of the
+    /// wanted ones and as many others as fit.
     fn walk(&mut self, mut wanted: HashSet<Inode>, now: Instant) {
         let began = Instant::now();
-        if self.held.len() > self.capacity {
-            // Others may have a place instead.
-            self.held.clear();
+        if self.owned.len() > self.capacity {
+            // Make room for others.
+            self.owned.clear();
         }
         let (walk, checked_s) = (self.walks.wrapping_add(1), self.seconds(now));
-        let (held, capacity) = (&mut self.held, self.capacity);
+        let (owned, capacity) = (&mut self.owned, self.capacity);
         let mut pids = Vec::new();
         let walked = self.descriptors.walk(|SocketFd { pid, fd, inode }| {
-            let found = Held {
+            let found = Owned {
                 pid,
                 fd,
                 checked_s,
@@ -330,25 +330,25 @@ impl Owners {
             if pids.last() != Some(&pid) {
                 pids.push(pid);
             }
-            let has_room = wanted.remove(&inode) || held.len() < capacity;
-            match held.get_mut(&inode) {
+            let has_room = wanted.remove(&inode) || owned.len() < capacity;
+            match owned.get_mut(&inode) {
                 Some(known) if known.walk == walk && !known.gone => {
                     known.shared |= known.pid != pid
                 }
                 Some(known) => *known = found,
                 None if has_room => {
-                    held.insert(inode, found);
+                    owned.insert(inode, found);
                 }
                 None => {}
             }
         });
-        // A /proc that cannot be read finds nobody, like one that hides everything.
+        // A /proc that can't be read shows no owner, like one that hides everything.
         if let Ok(unreadable) = walked {
             self.walks = walk;
             self.unreadable = unreadable;
             self.forget_older(checked_s, &pids);
         }
-        // While they can be read: one that ends is named by what it was.
+        // Names are read while the processes live, for those that end later.
         for &pid in &pids {
             self.process(pid, now);
         }
@@ -358,59 +358,60 @@ impl Owners {
         self.next_walk = Some(now + self.walked * (1 + PAUSE));
     }
 
-    /// Notes what the last walk did not see any more, and forgets what was gone before
-    /// that for longer than an event waits to be read; then the processes that neither
-    /// hold a socket, by their numbers in order, nor held one of those last.
-    fn forget_older(&mut self, now_s: u32, holders: &[u32]) {
+    /// Notes which owners the last walk did not see any more, and forgets those that have
+    /// been gone for longer than an event waits to be read. Then it forgets all processes but
+    /// `owners`, which are in ascending order, and the last owners of those sockets.
+    fn forget_older(&mut self, now_s: u32, owners: &[u32]) {
         let last = self.walks;
-        let mut last_holders = HashSet::new();
-        self.held.retain(|_, held| {
-            if held.walk != last && !held.gone {
-                held.gone = true;
-                held.checked_s = now_s;
+        let mut last_owners = HashSet::new();
+        self.owned.retain(|_, owned| {
+            if owned.walk != last && !owned.gone {
+                owned.gone = true;
+                owned.checked_s = now_s;
             }
-            let gone_s = u64::from(now_s.saturating_sub(held.checked_s));
-            let is_kept = !held.gone || gone_s <= PARTING.as_secs();
-            if held.gone && is_kept {
-                last_holders.insert(held.pid);
+            let gone_s = u64::from(now_s.saturating_sub(owned.checked_s));
+            let is_kept = !owned.gone || gone_s <= LINGER.as_secs();
+            if owned.gone && is_kept {
+                last_owners.insert(owned.pid);
             }
             is_kept
         });
         self.processes
-            .retain(|pid, _| holders.binary_search(pid).is_ok() || last_holders.contains(pid));
+            .retain(|pid, _| owners.binary_search(pid).is_ok() || last_owners.contains(pid));
     }
 
-    /// Notes which sockets nobody holds. One that was not asked for in a long time
-    /// is dropped.
+    /// Notes which sockets have no owner, and forgets those that were not looked up for a long
+    /// time.
     fn note_missing(&mut self, missing: &HashSet<Inode>, now: Instant) {
-        self.nobody.retain(|_, retry| now < retry.at + LAST_RETRY);
+        self.ownerless
+            .retain(|_, retry| now < retry.at + LAST_RETRY);
         for &inode in missing {
             let wait = self
-                .nobody
+                .ownerless
                 .get(&inode)
                 .map_or(FIRST_RETRY, |retry| retry.then);
             let retry = Retry {
                 at: now + wait,
                 then: LAST_RETRY.min(wait * 4),
             };
-            if self.nobody.len() < self.capacity || self.nobody.contains_key(&inode) {
-                self.nobody.insert(inode, retry);
+            if self.ownerless.len() < self.capacity || self.ownerless.contains_key(&inode) {
+                self.ownerless.insert(inode, retry);
             }
         }
     }
 
-    /// A process, as it is or lately was.
+    /// A process, by its name now, or its last known name if it has ended.
     fn process(&mut self, pid: u32, now: Instant) -> Option<Arc<Owner>> {
         let known = self.processes.get(&pid);
         if let Some(process) = known.filter(|it| now < it.checked + RECHECK) {
             return Some(Arc::clone(&process.owner));
         }
         let Ok(comm) = descriptors::comm(self.descriptors.proc(), pid) else {
-            // It has ended since it was seen to hold the socket.
+            // The process has ended since it was seen to own the socket.
             return known.map(|it| Arc::clone(&it.owner));
         };
         let owner = Owner { pid, comm };
-        // What many sockets share stays shared.
+        // Sockets of one process share its name.
         let known = known.filter(|it| *it.owner == owner);
         let owner = known.map_or_else(|| Arc::new(owner), |it| Arc::clone(&it.owner));
         let process = Process {
@@ -424,7 +425,6 @@ impl Owners {
 
 #[cfg(test)]
 mod tests {
-    use crate::sample::with;
     use std::ffi::OsStr;
     use std::io::Write as _;
     use std::net::TcpListener;
@@ -436,15 +436,15 @@ mod tests {
 
     use super::*;
     use crate::model::owner::{OwnerFd, OwnerFds};
-    use crate::sample;
+    use crate::sample::{self, with};
     use crate::text::escape::Escaped;
 
-    /// A process that holds a socket, and ends with the test.
-    struct Holder(Child);
+    /// A process that owns a socket, and ends with the test.
+    struct OwnerProcess(Child);
 
-    impl Holder {
-        /// Returns once the process runs the program: `Command::spawn` waits for
-        /// exec. The command is taken, since it keeps the socket open.
+    impl OwnerProcess {
+        /// Starts the process. It runs the program on return: `Command::spawn` waits for
+        /// exec. The command is consumed, since it keeps the socket open.
         fn spawn(mut command: Command, socket: impl Into<OwnedFd>) -> Result<Self> {
             Ok(Self(command.stdout(Stdio::from(socket.into())).spawn()?))
         }
@@ -469,9 +469,9 @@ mod tests {
         }
     }
 
-    impl Drop for Holder {
+    impl Drop for OwnerProcess {
         fn drop(&mut self) {
-            // It may have ended already.
+            // The process may have ended already.
             let _ = self.end();
         }
     }
@@ -482,7 +482,7 @@ mod tests {
         Ok((socket, inode))
     }
 
-    fn find(owners: &mut Owners, inode: Inode, now: Instant) -> Option<Arc<Owner>> {
+    fn find(owners: &mut OwnerCache, inode: Inode, now: Instant) -> Option<Arc<Owner>> {
         owners.find([inode], now);
         owners.owner(inode, now)
     }
@@ -491,7 +491,7 @@ mod tests {
     fn own_sockets_of_any_age_are_found_in_one_walk() -> Result<()> {
         let (_old, first) = socket()?;
         let (_older, second) = socket()?;
-        let mut owners = Owners::new(None)?;
+        let mut owners = OwnerCache::new(None)?;
         let now = Instant::now();
         owners.find([first], now);
         let pids = [first, second].map(|inode| owners.owner(inode, now).map(|owner| owner.pid));
@@ -503,11 +503,11 @@ mod tests {
     fn of_several_owners_it_is_the_lowest_pid_then_the_next() -> Result<()> {
         let (socket, inode) = socket()?;
         let children = [
-            Holder::sleep(socket.try_clone()?)?,
-            Holder::sleep(socket.try_clone()?)?,
+            OwnerProcess::sleep(socket.try_clone()?)?,
+            OwnerProcess::sleep(socket.try_clone()?)?,
         ];
         let lowest = children.iter().min_by_key(|child| child.0.id());
-        let mut owners = Owners::new(None)?;
+        let mut owners = OwnerCache::new(None)?;
         let now = Instant::now();
         let pid = find(&mut owners, inode, now).map(|owner| owner.pid);
         assert_eq!(
@@ -531,17 +531,23 @@ mod tests {
     }
 
     #[test]
-    fn asking_one_by_one_costs_no_more_than_a_walk() -> Result<()> {
+    fn checking_one_by_one_costs_at_most_a_walk() -> Result<()> {
         let (_socket, inode) = socket()?;
-        let mut owners = Owners::new(None)?;
+        let mut owners = OwnerCache::new(None)?;
         let now = Instant::now();
         let me = Some(id());
         let pid = |owner: Option<Arc<Owner>>| owner.map(|owner| owner.pid);
         assert_eq!(pid(find(&mut owners, inode, now)), me);
-        let (dear, cheap) = (Duration::MAX, Duration::ZERO);
-        // Repeated three times before its price counts again.
-        let later = [(dear, 1), (cheap, 2), (dear, 3), (dear, 4), (dear, 5)];
-        for (after, (walked, walks)) in (1..).zip(later.into_iter().chain([(dear, 5); 2])) {
+        let (costly, cheap) = (Duration::MAX, Duration::ZERO);
+        // Repeated three times before its cost counts again.
+        let later = [
+            (costly, 1),
+            (cheap, 2),
+            (costly, 3),
+            (costly, 4),
+            (costly, 5),
+        ];
+        for (after, (walked, walks)) in (1..).zip(later.into_iter().chain([(costly, 5); 2])) {
             (owners.walked, owners.next_walk) = (walked, None);
             let now = now + RECHECK * after;
             assert_eq!(pid(find(&mut owners, inode, now)), me);
@@ -551,9 +557,9 @@ mod tests {
     }
 
     #[test]
-    fn a_walk_that_is_due_takes_along_what_is_new() -> Result<()> {
+    fn a_walk_that_is_due_finds_new_sockets_too() -> Result<()> {
         let (_known, known) = socket()?;
-        let mut owners = Owners::new(None)?;
+        let mut owners = OwnerCache::new(None)?;
         let mut now = Instant::now();
         owners.find([known], now);
         let (_new, new) = socket()?;
@@ -570,18 +576,18 @@ mod tests {
     #[test]
     fn an_owner_that_has_ended_is_named_until_its_last_event_was_read() -> Result<()> {
         let (socket, inode) = socket()?;
-        let mut child = Holder::sleep(socket)?;
-        let mut owners = Owners::new(None)?;
+        let mut child = OwnerProcess::sleep(socket)?;
+        let mut owners = OwnerCache::new(None)?;
         let mut now = Instant::now();
         assert_eq!(find(&mut owners, inode, now), child.is(b"sleep"));
         child.end()?;
-        // However long nothing was heard of it.
+        // However long no event came from it.
         now += RECHECK * 20;
-        // What another test forked meanwhile may hold it, until its exec.
+        // A process that another test has just forked may own it until its exec.
         let last = find(&mut owners, inode, now);
-        assert!(last.is_some(), "the last who held it is not named");
+        assert!(last.is_some(), "its last owner is not named");
         now += RECHECK;
-        // What another test forked meanwhile holds all there was, until its exec.
+        // A process that another test has just forked owns every socket until its exec.
         while let Some(owner) = find(&mut owners, inode, now) {
             assert_ne!(owner.pid, child.0.id());
             now += RECHECK;
@@ -590,10 +596,10 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_that_has_ended_is_named_while_its_socket_was_seen_lately() -> Result<()> {
+    fn an_owner_that_has_ended_is_named_if_its_socket_was_seen_lately() -> Result<()> {
         let (socket, inode) = socket()?;
-        let mut child = Holder::sleep(socket)?;
-        let mut owners = Owners::new(None)?;
+        let mut child = OwnerProcess::sleep(socket)?;
+        let mut owners = OwnerCache::new(None)?;
         let now = Instant::now();
         assert_eq!(find(&mut owners, inode, now), child.is(b"sleep"));
         // A walk for another socket sees this one too; commands are read less often.
@@ -604,7 +610,7 @@ mod tests {
         Ok(())
     }
 
-    /// An event of a socket of that inode number, and a row that names its owners.
+    /// An event of a socket with this inode number.
     fn of(inode: Inode) -> Event {
         sample::of(with(sample::probe(0, 0, 1), |it| {
             it.identity.inode = Some(inode.into());
@@ -612,6 +618,7 @@ mod tests {
         }))
     }
 
+    /// A row of a snapshot that names a socket's owners.
     fn row(inode: Inode, owners: &[(u32, &str)]) -> Event {
         let owners = owners.iter().map(|&(pid, comm)| OwnerFd {
             pid,
@@ -624,8 +631,8 @@ mod tests {
         }))
     }
 
-    /// Whose each event is, by pid.
-    fn owned(owners: &mut Owners, mut events: Vec<Event>, now: Instant) -> Vec<Option<u32>> {
+    /// The owner of each event, by pid.
+    fn owned(owners: &mut OwnerCache, mut events: Vec<Event>, now: Instant) -> Vec<Option<u32>> {
         owners.fill(&mut events, now);
         let owners = events.iter().filter_map(|event| match event {
             Event::Socket(event) => Some(event.owner.as_ref().map(|owner| owner.pid)),
@@ -638,7 +645,7 @@ mod tests {
     fn owners_that_a_snapshot_found_are_known_when_they_have_ended() -> Result<()> {
         // No process has such a number.
         let ended = u32::MAX;
-        let mut owners = Owners::new(None)?;
+        let mut owners = OwnerCache::new(None)?;
         let now = Instant::now();
         let snapshot = vec![
             row(Inode::MAX, &[(ended, "a"), (ended, "a")]),
@@ -648,10 +655,10 @@ mod tests {
         assert_eq!(owned(&mut owners, snapshot, now), []);
         let events = || (0..3).map(|n| of(Inode::MAX - n)).collect();
         let later = now + RECHECK;
-        // Of two it is not known which held it last.
+        // Of two owners it is unknown which was the last.
         let last = [Some(ended), None, None];
         assert_eq!(owned(&mut owners, events(), later), last);
-        let later = later + PARTING + Duration::from_secs(1);
+        let later = later + LINGER + Duration::from_secs(1);
         assert_eq!(owned(&mut owners, events(), later), [None; 3]);
         Ok(())
     }
@@ -659,7 +666,7 @@ mod tests {
     #[test]
     fn what_a_walk_found_is_newer_than_a_snapshot() -> Result<()> {
         let (_socket, inode) = socket()?;
-        let mut owners = Owners::new(None)?;
+        let mut owners = OwnerCache::new(None)?;
         let now = Instant::now();
         assert_eq!(owned(&mut owners, vec![of(inode)], now), [Some(id())]);
         let events = vec![row(inode, &[(1, "init")]), of(inode)];
@@ -679,8 +686,8 @@ mod tests {
             .args(["-c", r#"read go; exec "$0" 60"#])
             .arg(&program)
             .stdin(Stdio::piped());
-        let mut child = Holder::spawn(shell, socket)?;
-        let mut owners = Owners::new(None)?;
+        let mut child = OwnerProcess::spawn(shell, socket)?;
+        let mut owners = OwnerCache::new(None)?;
         let now = Instant::now();
         assert_eq!(find(&mut owners, inode, now), child.is(b"sh"));
 
@@ -704,16 +711,16 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_nobody_holds_is_looked_for_less_and_less() -> Result<()> {
+    fn a_socket_without_owner_is_looked_for_less_and_less() -> Result<()> {
         let inode = Inode::MAX;
-        let mut owners = Owners::new(None)?;
+        let mut owners = OwnerCache::new(None)?;
         let mut now = Instant::now();
         let mut waits = Vec::new();
         for _ in 0..6 {
             // However long the walk before it took.
             owners.next_walk = None;
             assert_eq!(find(&mut owners, inode, now), None);
-            let retry = owners.nobody.get(&inode).map_or(now, |retry| retry.at);
+            let retry = owners.ownerless.get(&inode).map_or(now, |retry| retry.at);
             assert!(!owners.is_due(inode, retry - Duration::from_nanos(1)));
             waits.push((retry - now).as_millis());
             now = retry;
@@ -725,13 +732,13 @@ mod tests {
     #[test]
     fn what_is_remembered_is_bounded() -> Result<()> {
         let sockets = (0..20).map(|_| socket()).collect::<Result<Vec<_>>>()?;
-        let mut owners = Owners::with_capacity(4, Descriptors::open(None)?);
+        let mut owners = OwnerCache::with_capacity(4, Descriptors::open(None)?);
         let now = Instant::now();
         for (_, inode) in &sockets {
             let now = owners.next_walk.unwrap_or(now);
             let owner = find(&mut owners, *inode, now);
             assert_eq!(owner.map(|owner| owner.pid), Some(id()));
-            assert!(owners.held.len() <= 4 + 1);
+            assert!(owners.owned.len() <= 4 + 1);
         }
         // However long the walk before took.
         owners.next_walk = None;
@@ -739,11 +746,11 @@ mod tests {
         // However long the walk before it took.
         owners.next_walk = None;
         owners.find(gone, now + LAST_RETRY);
-        assert_eq!(owners.nobody.len(), 4);
-        let before = (owners.held.len(), owners.unlearned());
+        assert_eq!(owners.ownerless.len(), 4);
+        let before = (owners.owned.len(), owners.left_out());
         owners.fill(&mut [row(1, &[(1, "init")])], now);
         assert_eq!(
-            (owners.held.len(), owners.unlearned()),
+            (owners.owned.len(), owners.left_out()),
             (before.0, before.1 + 1)
         );
         Ok(())
@@ -752,7 +759,7 @@ mod tests {
     #[test]
     fn a_long_pause_between_walks_is_kept() -> Result<()> {
         let (_socket, inode) = socket()?;
-        let mut owners = Owners::new(None)?;
+        let mut owners = OwnerCache::new(None)?;
         let now = Instant::now();
         let next = now + PATIENCE + Duration::from_millis(1);
         owners.next_walk = Some(next);

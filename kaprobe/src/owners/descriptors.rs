@@ -1,12 +1,10 @@
-//! Every socket that a process holds, as `/proc/*/fd` has them: read from there, or by a
-//! BPF iterator, for a ninth of the price.
+//! Every descriptor that refers to a socket: read from `/proc/*/fd`, or by a BPF iterator at
+//! a ninth of the cost.
 //!
-//! One pass over the host's /proc sees all network, mount and pid namespaces below
-//! it, and inode numbers of sockets are the same in all of them: there is a single
-//! sockfs (`sock_mnt`, net/socket.c).
+//! One walk through the host's /proc sees all network, mount and pid namespaces below it.
+//! Inode numbers of sockets are the same in all of them, as there is a single sockfs
+//! (`sock_mnt`, net/socket.c).
 
-use crate::host::proc::open_dir;
-use crate::host::proc::open_proc;
 use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
@@ -17,41 +15,42 @@ use rustix::fs::{Mode, OFlags, RawDir};
 use rustix::io::{Errno, Result};
 
 use crate::host::privilege::Privileges;
+use crate::host::proc::{open_dir, open_proc};
 use crate::kernel::DescriptorIterator;
 use crate::text::escape::Escaped;
 
 /// A descriptor that refers to a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketFd {
-    /// The process, as the pid namespace of this /proc numbers it.
+    /// Pid of the process, in the pid namespace of this /proc.
     pub pid: u32,
-    /// The descriptor in that process.
+    /// Number of the descriptor in that process.
     pub fd: u32,
-    /// The socket's inode number in sockfs, which takes it from a 32-bit counter
-    /// (`sock_alloc`, net/socket.c).
+    /// Inode number of the socket. sockfs takes it from a 32-bit counter (`sock_alloc`,
+    /// net/socket.c).
     pub inode: u32,
 }
 
-/// Where descriptors of processes are looked up.
+/// Reads the descriptors of all processes.
 #[derive(Debug)]
 pub struct Descriptors {
     proc: OwnedFd,
-    /// Tells what /proc would.
+    /// The faster source, if it tells what /proc does.
     iterator: Option<DescriptorIterator>,
 }
 
 impl Descriptors {
-    /// Opens /proc, and makes use of the iterator where that tells the same.
+    /// Opens /proc. The iterator is used if it tells what /proc does.
     ///
     /// # Errors
-    /// Where there is no /proc.
+    /// When /proc can't be opened.
     pub fn open(iterator: Option<DescriptorIterator>) -> Result<Self> {
         let proc = open_proc()?;
         let iterator = iterator.filter(|_| tells_the_same(proc.as_fd()).is_ok());
         Ok(Self { proc, iterator })
     }
 
-    /// /proc.
+    /// The open directory /proc.
     #[must_use]
     pub fn proc(&self) -> BorrowedFd<'_> {
         self.proc.as_fd()
@@ -60,15 +59,15 @@ impl Descriptors {
     /// Calls `visit` for every socket of every process, in ascending order of pid and
     /// then of descriptor.
     ///
-    /// Returns how many processes did not let their descriptors be read, for want of
-    /// CAP_SYS_PTRACE. Those that `hidepid` hides cannot even be counted.
+    /// Returns how many processes did not let their descriptors be read, because kaprobe
+    /// lacks CAP_SYS_PTRACE. Processes that `hidepid` hides are not counted.
     ///
-    /// Threads are not visited one by one: they share the descriptors of their process.
-    /// One that was cloned without CLONE_FILES, or outlives its main thread, is missed.
+    /// Threads are not visited one by one: they share the descriptors of their process. A
+    /// thread that was cloned without CLONE_FILES, or outlives its main thread, is missed.
     ///
     /// # Errors
-    /// When a directory can't be read though it is there and allowed, as when kaprobe
-    /// itself is out of descriptors.
+    /// When a directory that exists and is allowed can't be read, for example because
+    /// kaprobe itself is out of descriptors.
     pub fn walk(&self, mut visit: impl FnMut(SocketFd)) -> Result<usize> {
         let Some(iterator) = &self.iterator else {
             return walk(self.proc(), visit);
@@ -85,14 +84,14 @@ impl Descriptors {
     }
 }
 
-/// Whether the iterator tells what this /proc does: it hides nothing, and numbers
-/// processes by kaprobe's own pid namespace.
+/// Checks that the iterator tells what this /proc does: /proc hides nothing from kaprobe,
+/// and numbers processes by kaprobe's own pid namespace.
 ///
 /// # Errors
-/// With why not.
+/// Says why the iterator tells something else.
 pub fn tells_the_same(proc: BorrowedFd<'_>) -> std::result::Result<(), &'static str> {
     if !Privileges::read().is_ok_and(Privileges::may_ptrace) {
-        return Err("it shows what /proc hides from those without CAP_SYS_PTRACE");
+        return Err("it shows what /proc hides from a process without CAP_SYS_PTRACE");
     }
     if !is_of_own_namespace(proc) {
         return Err("/proc shows another pid namespace than its own");
@@ -110,14 +109,14 @@ fn is_of_own_namespace(proc: BorrowedFd<'_>) -> bool {
 /// Walks through /proc, which lists processes and descriptors in ascending order
 /// (`proc_pid_readdir`, fs/proc/base.c, and `proc_readfd_common`, fs/proc/fd.c).
 ///
-/// The `procfs` crate would do this too; it allocates a path and a string for each
-/// descriptor, which costs twice the time.
+/// The crate `procfs` takes twice the time: it allocates a path and a string for each
+/// descriptor.
 fn walk(proc: BorrowedFd<'_>, mut visit: impl FnMut(SocketFd)) -> Result<usize> {
     let mut unreadable = 0;
     for_each_number(&open_dir(proc, c".")?, |pid, _| {
         match walk_process(proc, pid, &mut visit) {
             Err(Errno::ACCESS | Errno::PERM) => unreadable += 1,
-            // It ended meanwhile.
+            // The process ended meanwhile.
             Err(Errno::NOENT | Errno::SRCH) => {}
             other => other?,
         }
@@ -139,15 +138,15 @@ fn walk_process(proc: BorrowedFd<'_>, pid: u32, visit: &mut impl FnMut(SocketFd)
     })
 }
 
-/// Whether that process still holds that socket under that descriptor. An error is
-/// a no: a process that has gone holds nothing.
+/// Whether a process still has this descriptor of this socket. An error means no: a process
+/// that has ended has no descriptors.
 #[must_use]
-pub fn still_held(proc: BorrowedFd<'_>, held: SocketFd) -> bool {
-    let link = format!("{}/fd/{}", held.pid, held.fd);
-    socket_inode(proc, link) == Ok(Some(held.inode))
+pub fn is_open(proc: BorrowedFd<'_>, socket: SocketFd) -> bool {
+    let link = format!("{}/fd/{}", socket.pid, socket.fd);
+    socket_inode(proc, link) == Ok(Some(socket.inode))
 }
 
-/// The command of a process: 15 bytes at most, any but NUL.
+/// Reads the command of a process: at most 15 bytes, any but NUL.
 ///
 /// # Errors
 /// When the process has ended, or is hidden.
@@ -155,8 +154,8 @@ pub fn comm(proc: BorrowedFd<'_>, pid: u32) -> Result<Escaped> {
     let file = rustix::fs::openat(proc, format!("{pid}/comm"), OFlags::RDONLY, Mode::empty())?;
     let mut bytes = Vec::with_capacity(64);
     rustix::io::read(&file, rustix::buffer::spare_capacity(&mut bytes))?;
-    // Exactly one line end is the file's; any other is the name's own
-    // (`comm_show`, fs/proc/base.c: nothing is escaped).
+    // The file ends with one line end; any other is part of the name (`comm_show`,
+    // fs/proc/base.c: nothing is escaped).
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
     }
@@ -176,8 +175,8 @@ fn for_each_number(dir: &OwnedFd, mut each: impl FnMut(u32, &CStr) -> Result<()>
     Ok(())
 }
 
-/// The inode number behind a link that reads `socket:[12345]` (`sockfs_dname`,
-/// net/socket.c); `None` for any other.
+/// The inode number in a link that reads `socket:[12345]` (`sockfs_dname`, net/socket.c);
+/// `None` for any other link.
 fn socket_inode(at: BorrowedFd<'_>, link: impl rustix::path::Arg) -> Result<Option<u32>> {
     let mut buffer = [MaybeUninit::uninit(); 40];
     let (target, _) = rustix::fs::readlinkat_raw(at, link, &mut buffer)?;

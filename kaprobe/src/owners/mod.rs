@@ -1,4 +1,4 @@
-//! Which processes hold a socket.
+//! Finds the processes that own a socket: that have a descriptor of it.
 
 pub mod batch;
 pub mod cache;

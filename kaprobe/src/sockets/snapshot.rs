@@ -16,7 +16,7 @@ use crate::host::netns::{self, Netns};
 use crate::host::privilege::{Privileges, raise_memlock};
 use crate::kernel::{SocketIterator, TracerConfig, now};
 use crate::model::row::{Row, Source};
-use crate::owners::batch::Holders;
+use crate::owners::batch::OwnerBatch;
 use crate::owners::descriptors::Descriptors;
 use crate::sockets::plan::Selection;
 use crate::sockets::sock_diag;
@@ -314,12 +314,12 @@ impl Taking<'_, '_> {
         // Before 5.15 the iterator goes on by counting, and tells of one again where others
         // have come before it meanwhile (`tcp_seq_start`, net/ipv4/tcp_ipv4.c; seen on 5.10).
         rows.retain(|row| row.identity.inode.is_none_or(|inode| wanted.insert(inode)));
-        let mut holders =
-            Holders::find(self.descriptors, &wanted).context("cannot read who holds them")?;
-        self.hidden = self.hidden.or(holders.hidden());
+        let owners = OwnerBatch::find(self.descriptors, &wanted);
+        let mut batch = owners.context("cannot read their owners")?;
+        self.hidden = self.hidden.or(batch.hidden());
         for row in &mut rows {
             if let Some(inode) = row.identity.inode {
-                let owners = holders.of(inode);
+                let owners = batch.of(inode);
                 row.process.pid = owners.0.first().map(|owner| owner.pid);
                 row.process.comm = owners.0.first().map(|owner| owner.comm.clone());
                 row.owners = Some(owners);

@@ -31,7 +31,7 @@ use crate::model::event::Event;
 use crate::model::header::Header;
 use crate::model::record::EventName;
 use crate::model::time::WallTime;
-use crate::owners::cache::Owners;
+use crate::owners::cache::OwnerCache;
 use crate::report::{self, Outcome};
 use crate::shutdown;
 use crate::sink::{self, SinkError, Sinks};
@@ -93,7 +93,8 @@ impl Session {
             report::banner(self.tracer.attached(), self.tracer.without());
         }
         let stop = self.stopper();
-        let owners = Owners::new(self.tracer.take_descriptors()).context("cannot read /proc")?;
+        let owners =
+            OwnerCache::new(self.tracer.take_descriptors()).context("cannot read /proc")?;
         let (queue, arrivals) = sync_channel(QUEUE);
         let (emptied, empty) = sync_channel(QUEUE);
         let rows = queue.clone();
@@ -165,7 +166,7 @@ fn read(
 
 /// What happens to events between the ring buffer and the sinks.
 struct Stream {
-    owners: Owners,
+    owners: OwnerCache,
     correlator: Correlator,
     pipeline: Pipeline,
     snapshot: Option<Snapshot>,
@@ -175,7 +176,7 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(plan: &TracePlan, header: &Header, owners: Owners) -> Self {
+    fn new(plan: &TracePlan, header: &Header, owners: OwnerCache) -> Self {
         let mut correlator = Correlator::new(MAX_SOCKETS);
         if plan.snapshot.is_some() {
             correlator =
@@ -292,7 +293,7 @@ impl Stream {
             evicted: self.correlator.evicted(),
             untracked: tracer.untracked(),
             unreadable: self.owners.unreadable(),
-            unlearned: self.owners.unlearned(),
+            unlearned: self.owners.left_out(),
             // It would have been taken out at its end.
             unfinished: self.snapshot.as_ref().map(|_| self.seen),
         }
