@@ -1,6 +1,5 @@
-//! `kaprobe doctor`: what this kernel and these privileges allow, found by trying.
+//! `kaprobe doctor`: reports what this kernel and these privileges allow, found by trying.
 
-use crate::host::proc;
 use std::fmt::{self, Display};
 use std::fs;
 use std::io::{self, Write as _};
@@ -11,6 +10,7 @@ use serde::{Serialize, Serializer};
 
 use crate::exit;
 use crate::host::privilege::{Privilege, Privileges, raise_memlock};
+use crate::host::proc;
 use crate::kernel::{self, AttachProbe, Capabilities};
 use crate::model::attach_mode::AttachMode;
 use crate::model::named::Named as _;
@@ -20,11 +20,11 @@ use crate::owners::descriptors;
 use crate::sink::SinkError;
 use crate::text::escape;
 
-/// Runs `kaprobe doctor`: tries everything, takes it back, and tells on stdout what
-/// came of it. The exit code says whether tracing is possible, and if not, why.
+/// Runs `kaprobe doctor`: tries everything, leaves nothing attached, and reports the results
+/// on stdout. The exit code says whether tracing is possible, and if not, why.
 ///
 /// # Errors
-/// When nothing can be told.
+/// When the privileges or /proc can't be read, or stdout can't be written.
 pub fn run(json: bool) -> Result<exit::Code> {
     let privileges = Privileges::read().context("cannot read this process's privileges")?;
     let tried = match privileges.check_trace() {
@@ -58,7 +58,7 @@ pub fn run(json: bool) -> Result<exit::Code> {
     Ok(report.code)
 }
 
-/// What doctor found. As JSON, what is not known is left out.
+/// The report. As JSON, it leaves out what is unknown.
 #[derive(Debug, Serialize)]
 struct Report {
     kaprobe: &'static str,
@@ -68,20 +68,19 @@ struct Report {
     hz: Option<u32>,
     /// Whether `kaprobe trace` can work.
     possible: bool,
-    /// Why not.
+    /// The reason if not.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
     #[serde(skip)]
     code: exit::Code,
     btf: Btf,
     privileges: Vec<Privilege>,
-    /// None where nothing could be tried.
+    /// The hooks; none if nothing could be tried.
     hooks: Vec<HookReport>,
-    /// How the sockets that there are already are read; absent where nothing could be
-    /// tried.
+    /// How existing sockets are read; absent if nothing could be tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     sockets: Option<SourceReport>,
-    /// How their owners are found; likewise.
+    /// How the owners of sockets are found; absent if nothing could be tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     owners: Option<SourceReport>,
 }
@@ -90,58 +89,58 @@ struct Report {
 #[derive(Debug, Serialize)]
 struct Btf {
     readable: bool,
-    /// Why not.
+    /// The reason if not.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
 }
 
-/// What tells of something.
+/// Where kaprobe reads some facts.
 #[derive(Debug, Serialize)]
 struct SourceReport {
-    /// Of what.
+    /// The facts.
     #[serde(skip)]
     of: &'static str,
     source: &'static str,
-    /// The best there is.
+    /// The best source.
     #[serde(skip)]
     best: &'static str,
-    /// Why not that one.
+    /// The reason why the best source is not used.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
-    /// What is lost by that.
+    /// What is lost with this source.
     #[serde(skip_serializing_if = "Option::is_none")]
     loses: Option<&'static str>,
 }
 
-/// A hook, and the ways to it.
+/// A hook, and the modes that were tried.
 #[derive(Debug, Serialize)]
 struct HookReport {
     #[serde(serialize_with = "by_name")]
     hook: Hook,
-    /// The way that `trace` takes unless told otherwise.
+    /// The mode that `trace` takes by default.
     #[serde(skip_serializing_if = "Option::is_none", rename = "way")]
     mode: Option<ModeName>,
-    /// What is lost by that, or by there being none.
+    /// What is lost with this mode, or without any.
     #[serde(skip_serializing_if = "Option::is_none")]
     loses: Option<&'static str>,
     tried: Vec<Trial>,
 }
 
-/// A way to a hook.
+/// A mode of a hook, tried.
 #[derive(Debug, Serialize)]
 struct Trial {
     #[serde(rename = "way")]
     mode: ModeName,
     works: bool,
-    /// Why not.
+    /// The reason if not.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
-    /// What it does not show on this kernel, though it works.
+    /// What this mode does not show on this kernel, though it works.
     #[serde(skip_serializing_if = "Option::is_none")]
     misses: Option<&'static str>,
 }
 
-/// A way, serialized by its name.
+/// A mode, serialized by its name.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct ModeName(#[serde(serialize_with = "by_name")] AttachMode);
 
@@ -150,7 +149,7 @@ fn by_name<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error
 }
 
 impl Report {
-    /// Sums up what was tried, or why nothing could be.
+    /// Sums up what was tried, or says why nothing could be.
     fn new(
         kernel: String,
         unreadable: Option<io::Error>,
@@ -188,7 +187,7 @@ impl Report {
             why: failure.as_ref().map(|why| format!("{why:#}")),
             code: match failure.as_ref().map(exit::code_of) {
                 None => exit::Code::Ok,
-                // What fails with all privileges fails for want of something.
+                // With all privileges, it fails because the kernel lacks something.
                 Some(exit::Code::Failure) => exit::Code::Kernel,
                 Some(code) => code,
             },
@@ -222,7 +221,7 @@ impl SourceReport {
         Self::new("owners of sockets", "iter/task_file", iterator.err(), other)
     }
 
-    /// The best, unless there is a reason why not; else the other, and what that loses.
+    /// The best source, or the other one if there is a reason why not.
     fn new(
         of: &'static str,
         best: &'static str,
@@ -262,7 +261,7 @@ impl HookReport {
         }
     }
 
-    /// Why there is no tracing, where it is for want of this hook.
+    /// Why tracing is impossible, if it is because this hook is missing.
     fn failure(&self) -> Option<anyhow::Error> {
         let vital = matches!(self.hook, Hook::KeepaliveTimer | Hook::DestroySock);
         (vital && self.mode.is_none()).then(|| {
@@ -272,10 +271,10 @@ impl HookReport {
     }
 }
 
-/// What is lost with a hook attached in this way, or not at all.
+/// What is lost with a hook attached in this mode, or not at all.
 fn loses(hook: Hook, mode: Option<AttachMode>) -> Option<&'static str> {
     match (hook, mode) {
-        // It is skipped: `kprobes_inc_nmissed_count`, kernel/kprobes.c, and
+        // The kernel skips it: `kprobes_inc_nmissed_count`, kernel/kprobes.c, and
         // `trace_call_bpf`, kernel/trace/bpf_trace.c.
         (_, Some(AttachMode::Kprobe)) => {
             Some("what happens while its CPU is in another probe, counted where the kernel does")
@@ -620,7 +619,7 @@ mod tests {
     }
 
     #[test]
-    fn a_way_that_works_may_miss_some() -> Result<()> {
+    fn a_mode_that_works_may_miss_some() -> Result<()> {
         let mut found = tried([Ok(()), Ok(()), Ok(())], Ok(()), 250);
         for trial in &mut found.hooks {
             if (trial.hook, trial.mode) == (Hook::SendActiveReset, AttachMode::Tracepoint) {

@@ -1,7 +1,7 @@
-//! What the running kernel's BTF says: where members lie, what functions take.
+//! The running kernel's types, by its BTF: offsets of members, parameters of functions.
 //!
-//! Members are found by name and by whether they exist, never by kernel version:
-//! stable kernels carry moves that a version number does not tell.
+//! Members are found by name and by whether they exist, never by kernel version: stable
+//! kernels have moves that their version number does not tell.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -22,23 +22,23 @@ pub const PATH: &str = "/sys/kernel/btf/vmlinux";
 /// The running kernel's types.
 pub struct KernelTypes {
     btf: Btf,
-    /// The numbers of what was looked up, by name: a look passes over all types there are.
+    /// Numbers of the types that were looked up, by name. A lookup goes through all types.
     seen: RefCell<BTreeMap<String, Vec<u32>>>,
 }
 
-/// A member: where it lies and what it is.
+/// A member of a structure.
 struct Member {
-    /// From the start of the outermost structure, bytes.
+    /// Offset from the start of the outermost structure, bytes.
     offset: u32,
-    holder: Type,
+    ty: Type,
 }
 
 impl KernelTypes {
-    /// Reads [`PATH`].
+    /// Reads the kernel's types from [`PATH`].
     ///
     /// # Errors
-    /// When it is not there (a kernel without CONFIG_DEBUG_INFO_BTF), can't be read,
-    /// or is no BTF.
+    /// When the file does not exist (a kernel without CONFIG_DEBUG_INFO_BTF), can't be read,
+    /// or is not BTF.
     pub fn read() -> Result<Self> {
         let unreadable = || {
             exit::Error::kernel(format!(
@@ -46,8 +46,9 @@ impl KernelTypes {
                  kaprobe needs a kernel built with CONFIG_DEBUG_INFO_BTF"
             ))
         };
-        // Looked up where it lies, not parsed into a tree: of some 150,000 types fifteen are
-        // asked for. sysfs lets nobody map the file before Linux 6.16: then a copy is.
+        // Types are looked up in the mapped file and not parsed into a tree: kaprobe needs
+        // fifteen of some 150,000. Before Linux 6.16 sysfs does not let the file be mapped;
+        // then a copy is.
         let mapped = |path: &str| Btf::from_file_with_backend(path, Backend::Mmap);
         let btf = match mapped(PATH) {
             Ok(btf) => btf,
@@ -66,13 +67,13 @@ impl KernelTypes {
         })
     }
 
-    /// A function's number among the types.
+    /// Number of a function among the types.
     #[must_use]
     pub fn function(&self, name: &str) -> Option<u32> {
         self.number(name, |found| matches!(found, Type::Func(_)))
     }
 
-    /// A structure's number among the types.
+    /// Number of a structure among the types.
     #[must_use]
     pub fn structure(&self, name: &str) -> Option<u32> {
         self.number(name, |found| matches!(found, Type::Struct(_)))
@@ -91,8 +92,8 @@ impl KernelTypes {
             .position(|p| self.btf.resolve_name(p).is_ok_and(|n| n == name))
     }
 
-    /// How many arguments a tracepoint passes. Its `btf_trace_` type is a pointer to
-    /// a function that takes one more, the tracepoint's own data.
+    /// Number of arguments that a tracepoint passes. Its `btf_trace_` type is a pointer to a
+    /// function that takes one more, the tracepoint's own data.
     #[must_use]
     pub fn tracepoint_arguments(&self, tracepoint: &str) -> Option<usize> {
         let typedef = self
@@ -105,8 +106,8 @@ impl KernelTypes {
         })
     }
 
-    /// The kernel's names of the reset reasons, by number, without their common
-    /// prefix, as the tracepoint prints them. Empty where resets have no reason.
+    /// The kernel's names of the reset reasons, by number. They lack their common prefix, as
+    /// the tracepoint prints them. Empty if this kernel's resets do not have a reason.
     #[must_use]
     pub fn reset_reasons(&self) -> BTreeMap<u32, String> {
         let Some(Type::Enum(reasons)) = self
@@ -129,7 +130,7 @@ impl KernelTypes {
     /// The offsets that the BPF programs need.
     ///
     /// # Errors
-    /// Names the member that this kernel lacks and kaprobe can't do without.
+    /// Names a member that kaprobe needs and this kernel does not have.
     pub fn offsets(&self) -> Result<Offsets> {
         let at = |structure, path| self.offset(structure, path);
         let maybe = |structure, path| self.offset(structure, path).unwrap_or(ABSENT);
@@ -139,7 +140,7 @@ impl KernelTypes {
         let moved = maybe(icsk, "icsk_keepalive_timer");
         let tagged = maybe("sock", "sk_cgrp_data.val");
         Ok(Offsets {
-            // 6.19 (08dfe370239e) moved the timer, and left sk_timer another's name.
+            // 6.19 (08dfe370239e) moved the timer; sk_timer is now another timer's name.
             timer: if moved == ABSENT {
                 at("sock", "sk_timer")?
             } else {
@@ -181,7 +182,7 @@ impl KernelTypes {
             keepalive_intvl: at("tcp_sock", "keepalive_intvl")?,
             keepalive_probes: at("tcp_sock", "keepalive_probes")?,
             icsk_pending: at(icsk, "icsk_pending")?,
-            // 6.19 dropped `icsk_timeout`, which repeated its timer's own expiry.
+            // 6.19 removed `icsk_timeout`, which repeated its timer's own expiry.
             rto_expires: at(icsk, "icsk_timeout")
                 .or_else(|_| at("sock", "tcp_retransmit_timer.expires"))
                 .or_else(|_| at(icsk, "icsk_retransmit_timer.expires"))?,
@@ -248,38 +249,38 @@ impl KernelTypes {
     }
 
     fn size(&self, structure: &str, path: &str) -> Result<u32> {
-        let size = match self.member(structure, path)?.holder {
+        let size = match self.member(structure, path)?.ty {
             Type::Int(int) => int.size(),
             other => bail!("{structure}.{path} is a {}, not an integer", other.name()),
         };
         Ok(u32::try_from(size)?)
     }
 
-    /// Follows a path as C has it from a structure to a member. Past an arrow the member is
-    /// of what a pointer leads to, and its offset is from the start of that: a structure
-    /// that another leads to needs no look over all types.
+    /// Follows a path from a structure to a member, as C writes it. After an arrow, the member
+    /// is in the structure that the pointer leads to, and its offset is from the start of
+    /// that one. Such a structure takes no lookup by name.
     fn member(&self, structure: &str, path: &str) -> Result<Member> {
         let missing =
             || exit::Error::kernel(format!("this kernel's BTF has no {structure}.{path}"));
-        let holder = self
+        let ty = self
             .named(structure)
             .find(|t| matches!(t, Type::Struct(_)))
             .with_context(missing)?;
-        let start = Member { offset: 0, holder };
+        let start = Member { offset: 0, ty };
         let mut steps = path.split("->");
         let first = steps.next().and_then(|path| self.within(start, path));
         steps
             .try_fold(first.with_context(missing)?, |at, path| {
-                let holder = self.pointee(&at.holder)?;
-                self.within(Member { offset: 0, holder }, path)
+                let ty = self.pointee(&at.ty)?;
+                self.within(Member { offset: 0, ty }, path)
             })
             .with_context(missing)
     }
 
-    /// Follows a dotted path to a member that lies within another.
+    /// Follows a dotted path to a member inside another.
     fn within(&self, start: Member, path: &str) -> Option<Member> {
         path.split('.').try_fold(start, |at, name| {
-            let inner = self.child(&at.holder, name)?;
+            let inner = self.child(&at.ty, name)?;
             Some(Member {
                 offset: at.offset + inner.offset,
                 ..inner
@@ -293,7 +294,7 @@ impl KernelTypes {
             return None;
         };
         match self.bare_type(pointer)? {
-            // Only declared where the pointer is.
+            // The pointer's type is only declared.
             Type::Fwd(declared) => {
                 let name = self.btf.resolve_name(&declared).ok()?;
                 self.named(&name).find(|t| matches!(t, Type::Struct(_)))
@@ -303,8 +304,8 @@ impl KernelTypes {
     }
 
     /// A direct member by name, looking through anonymous structures and unions.
-    fn child(&self, holder: &Type, name: &str) -> Option<Member> {
-        let (Type::Struct(fields) | Type::Union(fields)) = holder else {
+    fn child(&self, ty: &Type, name: &str) -> Option<Member> {
+        let (Type::Struct(fields) | Type::Union(fields)) = ty else {
             return None;
         };
         fields.members.iter().find_map(|field| {
@@ -312,7 +313,7 @@ impl KernelTypes {
             let found = match self.btf.resolve_name(field).ok()?.as_str() {
                 this if this == name => Member {
                     offset: 0,
-                    holder: self.bare_type(field)?,
+                    ty: self.bare_type(field)?,
                 },
                 "" => self.child(&self.bare_type(field)?, name)?,
                 _ => return None,
@@ -343,7 +344,7 @@ impl KernelTypes {
         self.numbered(name).map(|(_, found)| found)
     }
 
-    /// All of that name, with their numbers.
+    /// All types of this name, with their numbers.
     fn numbered(&self, name: &str) -> impl Iterator<Item = (u32, Type)> {
         let look = || self.btf.resolve_ids_by_name(name).unwrap_or_default();
         let mut seen = self.seen.borrow_mut();

@@ -4,7 +4,7 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use crate::model::time::Instant;
 
-/// Now, on both clocks.
+/// The current time on both clocks.
 pub fn now() -> Instant {
     let mono = clock_gettime(ClockId::Monotonic);
     let mono_ns = ns(mono);
@@ -14,8 +14,8 @@ pub fn now() -> Instant {
     }
 }
 
-/// CLOCK_REALTIME less CLOCK_MONOTONIC, ns. Read anew for each batch, as the
-/// difference changes when the clock is set or the host sleeps.
+/// CLOCK_REALTIME less CLOCK_MONOTONIC, ns. It is read again for each batch, as it changes
+/// when the clock is set or the host sleeps.
 pub fn offset_ns() -> i64 {
     ns(clock_gettime(ClockId::Realtime)) - ns(clock_gettime(ClockId::Monotonic))
 }

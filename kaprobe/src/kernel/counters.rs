@@ -1,4 +1,5 @@
-//! What could not be delivered, hook by hook, as the programs and the kernel count it.
+//! Counts the events that could not be delivered, for each hook. The programs count some,
+//! and the kernel the others.
 
 use std::io;
 use std::mem::size_of;
@@ -17,15 +18,15 @@ use crate::kernel::{clock, object, programs};
 use crate::model::event::{Kind, Lost};
 use crate::model::values::{Cause, Hook, LostWhy};
 
-/// Reads the counters, and tells what is new in them.
+/// Reads the counters, and reports what is new in them.
 pub struct Counters {
     shared: Shared,
     watched: Vec<(Hook, Vec<Watched>)>,
-    /// The totals that have been told already, in the order of [`Counters::totals`].
-    told: Vec<u64>,
+    /// Totals that are reported already, in the order of [`Counters::totals`].
+    reported: Vec<u64>,
 }
 
-/// One thing that is counted.
+/// One counter.
 struct Total {
     hook: Hook,
     kind: Option<Kind>,
@@ -34,10 +35,10 @@ struct Total {
 }
 
 impl Counters {
-    /// Counts for these hooks, which are attached.
+    /// Counts the losses of these hooks, which are attached.
     ///
     /// # Errors
-    /// When the map or a program's descriptor is not to be had.
+    /// When the map or a program's descriptor is not available.
     pub fn new(ebpf: &mut Ebpf, attached: &[Attached]) -> Result<Self> {
         let watch = |attached: &Attached| {
             let programs = programs::loaded(ebpf, attached.hook, attached.mode);
@@ -50,20 +51,20 @@ impl Counters {
         Ok(Self {
             shared,
             watched,
-            told: Vec::new(),
+            reported: Vec::new(),
         })
     }
 
-    /// What was lost since the last call. It is stamped once it has been read: all of
-    /// it lies before.
+    /// Losses since the last call. Their time is taken after the counters are read, so all of
+    /// them happened before it.
     pub fn new_losses(&mut self) -> Vec<Lost> {
         let totals = self.totals();
         let at = clock::now();
-        self.told.resize(totals.len(), 0);
+        self.reported.resize(totals.len(), 0);
         let mut losses = Vec::new();
-        for (total, told) in totals.into_iter().zip(&mut self.told) {
-            let count = total.count.saturating_sub(*told);
-            *told = total.count;
+        for (total, reported) in totals.into_iter().zip(&mut self.reported) {
+            let count = total.count.saturating_sub(*reported);
+            *reported = total.count;
             if count > 0 {
                 losses.push(Lost {
                     at,
@@ -77,7 +78,7 @@ impl Counters {
         losses
     }
 
-    /// How many events came from sockets that the full table could not follow.
+    /// How many events came from sockets that had no room in the table of known sockets.
     #[must_use]
     pub fn untracked(&self) -> u64 {
         self.shared.get(counter::SOCKET_UNTRACKED)
@@ -103,7 +104,7 @@ impl Counters {
             self.shared.get(counter::EXIT_MISSED) + self.shared.get(counter::ENTRY_MISSED);
         for (hook, programs) in &self.watched {
             let skipped: u64 = programs.iter().map(Watched::missed).sum();
-            // A firing whose one end was skipped is found by its other end as well.
+            // The programs themselves also count a firing whose entry or exit was skipped.
             let count = if *hook == Hook::KeepaliveTimer {
                 skipped.max(unpaired)
             } else {
@@ -120,8 +121,8 @@ impl Counters {
     }
 }
 
-/// What the counters count, as [`kind`] numbers them. A timeout that was lost has lost
-/// its cause too: it is counted under the first.
+/// Hook and kind of each counter, in the order of [`kind`]. A lost timeout's cause is lost
+/// too: it is counted as the first cause.
 const COUNTED: [(Hook, Kind); kind::COUNT as usize] = [
     (Hook::KeepaliveTimer, Kind::Probe),
     (Hook::KeepaliveTimer, Kind::ProbeCongested),
@@ -139,8 +140,8 @@ const COUNTED: [(Hook, Kind); kind::COUNT as usize] = [
     (Hook::Probe, Kind::Answered),
 ];
 
-/// The counters of each CPU, in memory that the programs share. Reading them takes no system call,
-/// and so keeps no kprobe program from running.
+/// The counters of each CPU, in memory that the programs share. Reading them takes no system
+/// call, which could keep a kprobe program from running.
 struct Shared {
     memory: Mapping,
     cpus: usize,
@@ -158,7 +159,7 @@ impl Shared {
         Ok(Self { memory, cpus })
     }
 
-    /// The sum over all CPUs.
+    /// Sum of a counter over all CPUs.
     fn get(&self, counter: u32) -> u64 {
         let of = |cpu| {
             let slot = cpu * counter::COUNT as usize + counter as usize;

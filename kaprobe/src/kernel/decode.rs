@@ -1,14 +1,12 @@
-//! From the wire to an event: every value checked, every unit made explicit.
+//! Decodes what the programs send. Every value is checked, and every unit made explicit.
 
-use crate::model::socket::Endpoints;
-use crate::model::socket::Identity;
-use crate::model::socket::Settings;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use kaprobe_ebpf::wire::{self, cause, flag, kind};
 
 use crate::model::event::{Event, Kind, PassiveReset, SocketEvent, SocketId};
+use crate::model::socket::{Endpoints, Identity, Settings};
 use crate::model::time::Instant;
 use crate::model::values::{Cause, FinWait2, Met, Origin};
 
@@ -27,25 +25,25 @@ pub struct Decoder {
     pub clock_offset_ns: i64,
 }
 
-/// Why a record of the ring buffer is no event.
+/// Why a record of the ring buffer is not an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// Its length is not that of an event.
-    #[error("a record of {0} bytes is no event: the BPF object is not this binary's")]
+    /// The record does not have the length of an event.
+    #[error("a record of {0} bytes is not an event: the BPF object does not belong to this binary")]
     Length(usize),
-    /// It was written by another version of the programs.
-    #[error("wire version {0}: the BPF object is not this binary's")]
+    /// Another version of the programs wrote it.
+    #[error("wire version {0}: the BPF object does not belong to this binary")]
     Version(u16),
-    /// Its kind is none that this binary knows.
+    /// This binary does not know its kind.
     #[error("unknown kind {0}")]
     Kind(u16),
-    /// Its cause is none that this binary knows.
+    /// This binary does not know its cause.
     #[error("unknown cause {0}")]
     Cause(u8),
     /// Its address family is neither IPv4 nor IPv6.
     #[error("unknown address family {0}")]
     Family(u16),
-    /// Its TCP state is none that this binary knows.
+    /// This binary does not know its TCP state.
     #[error("unknown TCP state {0}")]
     State(u8),
 }
@@ -54,7 +52,7 @@ impl Decoder {
     /// Decodes one record of the ring buffer.
     ///
     /// # Errors
-    /// Says what is not as the contract has it; never panics, whatever the bytes.
+    /// Says what does not follow the wire format. Never panics, whatever the bytes.
     pub fn decode(&self, bytes: &[u8]) -> Result<Event, DecodeError> {
         let raw = wire::Event::from_bytes(bytes).ok_or(DecodeError::Length(bytes.len()))?;
         if raw.version != wire::VERSION {
@@ -126,8 +124,8 @@ impl Decoder {
         u64::from(jiffies) * 1000 / u64::from(self.hz.max(1))
     }
 
-    /// The settings in force: `tp->value ? : sysctl`, as `keepalive_time_when` and its
-    /// like resolve them (include/net/tcp.h).
+    /// The settings in force: the socket's own, or else the sysctl's, as `keepalive_time_when`
+    /// and similar functions resolve them (include/net/tcp.h).
     pub(super) fn settings(&self, raw: &wire::Event) -> Settings {
         let set = |own: u32, sysctl: u32| match own {
             0 => (sysctl, Origin::Sysctl),
@@ -157,9 +155,9 @@ impl Decoder {
     }
 }
 
-/// `TCP_TIME_WAIT` and `TCP_NEW_SYN_RECV`, include/net/tcp_states.h: the states of
-/// minisocks, and of nothing else.
+/// The state of a minisock after a connection: include/net/tcp_states.h.
 const TCP_TIME_WAIT: u8 = 6;
+/// The state of a minisock during a handshake: include/net/tcp_states.h.
 const TCP_NEW_SYN_RECV: u8 = 12;
 
 const fn met(state: u8) -> Met {
@@ -171,14 +169,14 @@ const fn met(state: u8) -> Met {
     }
 }
 
-/// Jiffies from `now` to `then`; 0 where that is past. The clock wraps: what is
-/// more than half of it ahead is behind (`time_after`, include/linux/jiffies.h).
+/// Jiffies from `now` to `then`; 0 if `then` is past. The clock wraps, so a time that is
+/// ahead by more than half of its range is past (`time_after`, include/linux/jiffies.h).
 pub(super) fn ticks_until(then: u32, now: u32) -> u32 {
     let ahead = then.wrapping_sub(now);
     if ahead > u32::MAX / 2 { 0 } else { ahead }
 }
 
-/// Which socket it is. What is 0 there is not.
+/// The facts that identify a socket. 0 means that it does not have the fact.
 pub(super) fn identity(raw: &wire::Event) -> Identity {
     let known = |number: u64| (number != 0).then_some(number);
     Identity {
@@ -213,7 +211,8 @@ fn kind_of(raw: &wire::Event) -> Result<Kind, DecodeError> {
     })
 }
 
-/// A firing that sent no reset proves TIME_WAIT only where resets are hooked.
+/// How a firing of a FIN_WAIT2 timer ended. A firing that sent no reset proves TIME_WAIT only
+/// if resets are hooked.
 fn fin_wait2(flags: u16) -> Option<FinWait2> {
     if flags & flag::RESET_IN_TIMER != 0 {
         Some(FinWait2::Reset)
@@ -224,7 +223,7 @@ fn fin_wait2(flags: u16) -> Option<FinWait2> {
     }
 }
 
-/// Who a socket is between.
+/// The two ends of a socket's connection, and its network namespace.
 pub(super) fn endpoints(raw: &wire::Socket) -> Result<Endpoints, DecodeError> {
     let address = |bytes: [u8; 16]| match raw.family {
         AF_INET => {

@@ -1,4 +1,4 @@
-//! Every TCP socket there is, by the BPF iterator iter/tcp.
+//! Reads all TCP sockets, by the BPF iterator iter/tcp.
 //!
 //! An iterator sees the network namespace of the thread that opens it
 //! (`bpf_iter_init_seq_net`, fs/proc/proc_net.c).
@@ -19,10 +19,10 @@ use crate::model::row::{Row, Source, Timer};
 use crate::model::socket::Ages;
 use crate::model::values::{Hook, State};
 
-/// The object's program.
+/// Name of the program in the object.
 const PROGRAM: &str = "sockets";
 
-/// The iterator, in the kernel.
+/// The iterator over TCP sockets, in the kernel.
 pub struct SocketIterator {
     ebpf: Ebpf,
     decoder: Decoder,
@@ -46,7 +46,7 @@ impl SocketIterator {
         })
     }
 
-    /// What the sockets of this thread's network namespace are read from.
+    /// Opens the file that lists the sockets of this thread's network namespace.
     ///
     /// # Errors
     /// When the kernel refuses to attach or to open it.
@@ -57,7 +57,8 @@ impl SocketIterator {
         link.into_file().context("cannot open iter/tcp")
     }
 
-    /// Shows every socket of this thread's network namespace that passes the filters.
+    /// Calls `see` for every socket of this thread's network namespace that passes the
+    /// filters.
     ///
     /// # Errors
     /// When the kernel can't be read, or `see` fails.
@@ -69,14 +70,14 @@ impl SocketIterator {
         .context("cannot read iter/tcp")
     }
 
-    /// The iterator over descriptors, which the same object has, to be owned.
+    /// Takes the iterator over descriptors, if the kernel has it.
     pub fn take_descriptors(&mut self) -> Option<DescriptorIterator> {
         self.descriptors.take()
     }
 }
 
 impl Decoder {
-    /// Decodes one snapshot.
+    /// Decodes one socket.
     fn row(&self, bytes: &[u8]) -> Result<Row, DecodeError> {
         let raw = wire::Snapshot::from_bytes(bytes).ok_or(DecodeError::Length(bytes.len()))?;
         if raw.event.version != wire::VERSION {
@@ -94,8 +95,8 @@ impl Decoder {
         }
     }
 
-    /// A minisock, told as /proc/net/tcp does (`get_timewait4_sock`, `get_openreq4`,
-    /// net/ipv4/tcp_ipv4.c).
+    /// The row of a minisock, with the values that /proc/net/tcp shows
+    /// (`get_timewait4_sock`, `get_openreq4`, net/ipv4/tcp_ipv4.c).
     fn minisock(&self, row: Row, raw: &wire::Snapshot) -> Result<Row, DecodeError> {
         let timer_ms = Some(self.until(raw.rto_expires, raw));
         if row.state == State::NewSynRecv {
@@ -116,17 +117,18 @@ impl Decoder {
         })
     }
 
+    /// The row of a full socket.
     fn full(&self, row: Row, raw: &wire::Snapshot) -> Row {
         let event = &raw.event;
         let has = |bit| event.flags & bit != 0;
         let pending = has(flag::PENDING_AFTER);
         let timer = Timer::pending(raw.pending, pending);
         let keepalive_next_ms = pending.then(|| self.until(event.expires_after, raw));
-        // Without the lock a count may be caught between two writes: none is below 0.
+        // Without the lock, this may fall between two writes and give less than 0.
         let queue = |to: u32, from: u32| {
             u64::from(to.wrapping_sub(from).cast_signed().max(0).cast_unsigned())
         };
-        // The stamps that ages are made from are set when the handshake is over
+        // The end of the handshake sets the stamps that ages count from
         // (`tcp_finish_connect`, net/ipv4/tcp_input.c).
         let connected = !matches!(row.state, State::Listen | State::SynSent | State::Close);
         let age = |stamp: u32| self.ms(event.jiffies.wrapping_sub(stamp));
@@ -157,6 +159,7 @@ impl Decoder {
         }
     }
 
+    /// Time until a timer expires, ms.
     fn until(&self, expires: u32, raw: &wire::Snapshot) -> u64 {
         self.ms(ticks_until(expires, raw.event.jiffies_after))
     }

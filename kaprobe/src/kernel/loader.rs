@@ -1,5 +1,5 @@
-//! What aya is spared: it would parse all of the kernel's types, some 150,000, into a
-//! tree, to look at none of them or at one number.
+//! Keeps aya from parsing the kernel's types. There are some 150,000, and aya needs none of
+//! them, or the number of one.
 
 use aya::{Btf, EbpfLoader};
 use aya_obj::btf::{BtfType, Func, FuncLinkage, Ptr};
@@ -7,32 +7,32 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::kernel::btf::KernelTypes;
 
-/// A loader that has not read the kernel's types.
+/// Makes a loader that has not read the kernel's types.
 ///
-/// `EbpfLoader::new` of aya 0.14 reads them whether they are wanted or not, and goes
-/// on without where it cannot; only an object with CO-RE relocations needs them, and
-/// rustc emits none. So it is made while no file can be opened. From aya 0.15 on it
-/// reads them when they are needed: then this can go.
+/// `EbpfLoader::new` of aya 0.14 always reads them, and continues without them if it can't.
+/// Only an object with CO-RE relocations needs them, and rustc emits none. So the loader is
+/// made while no file can be opened. aya 0.15 reads the types when it needs them; this can
+/// go then.
 ///
-/// To be called while no other thread opens files.
+/// No other thread may open files meanwhile.
 pub fn without_types<'a>() -> EbpfLoader<'a> {
     let limit = getrlimit(Resource::Nofile);
     let none = Rlimit {
         current: Some(0),
         ..limit
     };
-    // Where it is refused, the types are read in vain, and no more than that.
+    // If this is refused, the types are read in vain, which does no other harm.
     let lowered = setrlimit(Resource::Nofile, none).is_ok();
     let loader = EbpfLoader::new();
     if lowered {
-        // A limit below the hard one may always be set (`do_prlimit`, kernel/sys.c).
+        // A limit up to the hard one may always be set (`do_prlimit`, kernel/sys.c).
         let _cannot_fail = setrlimit(Resource::Nofile, limit);
     }
     loader
 }
 
-/// Types that hold those of these functions that the kernel has, under its numbers, and
-/// nothing else: all that aya looks for to attach to a kernel function.
+/// Makes types that contain only those of these functions that the kernel has, under the
+/// kernel's numbers. aya needs no others to attach to a kernel function.
 pub fn functions<'a>(types: &KernelTypes, names: impl IntoIterator<Item = &'a str>) -> Btf {
     let numbered = |name| Some((types.function(name)?, name));
     numbered_functions(names.into_iter().filter_map(numbered).collect())
@@ -44,8 +44,8 @@ fn numbered_functions(mut numbered: Vec<(u32, &str)>) -> Btf {
     let mut next = 1;
     for (number, name) in numbered {
         let name = types.add_string(name);
-        // Numbers are places. On the others is what aya passes over without a look at its
-        // name.
+        // A type's number is its position. The other positions have types that aya skips
+        // without looking at their names.
         while next < number {
             next = types.add_type(BtfType::Ptr(Ptr::new(0, 0))) + 1;
         }

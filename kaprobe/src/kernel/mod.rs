@@ -1,4 +1,5 @@
-//! Everything that speaks to the kernel through BPF: the only module that uses aya.
+//! Loads the BPF programs, attaches them, and decodes what they send. Only this module uses
+//! aya.
 
 mod attach;
 mod bpf;

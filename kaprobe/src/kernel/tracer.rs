@@ -1,4 +1,4 @@
-//! Loads the programs, attaches them, and yields what they see.
+//! Attaches the programs of a trace, and yields the events that they send.
 
 use std::time::Duration;
 
@@ -24,22 +24,21 @@ use crate::model::values::Hook;
 use crate::stderr;
 use crate::stop::Stop;
 
-/// How many events one batch holds at most. Several batches wait to be written where that
-/// can't keep up, some 250 bytes for each event; the ring buffer has room for more of them
-/// in less.
+/// Maximum number of events in a batch. Several batches wait if writing can't keep up, and
+/// an event takes some 250 bytes there. The ring buffer stores more events in less memory.
 const BATCH: usize = 256;
-/// How long events may gather in the ring buffer before they are read, while a batch is all
-/// there is. Each waking costs more than reading what has come, and whoever runs there has
-/// to make way for it. The default buffer fills no faster than in 50 ms, at the most that
-/// two processors were seen to make (a burst in docs/cost.md); a person sees nothing of it.
+/// How long events may gather in the ring buffer before they are read, unless a batch was
+/// full. Waking up costs more than reading what has come, and interrupts what runs on that
+/// CPU. The default buffer takes at least 50 ms to fill, at the highest rate that was seen
+/// on two CPUs (a burst in docs/cost.md). A person does not notice the delay.
 const GATHER: Duration = Duration::from_millis(40);
-/// How often losses are looked for while nothing happens.
+/// Time between two looks for losses while no event comes.
 const LOOK_FOR_LOSSES: Timespec = Timespec {
     tv_sec: 1,
     tv_nsec: 0,
 };
 
-/// The programs at work. Dropping it detaches them and frees their maps.
+/// The attached programs of a trace. Dropping this detaches them and frees their maps.
 pub struct Tracer {
     ebpf: Ebpf,
     ring: Ring,
@@ -51,13 +50,13 @@ pub struct Tracer {
     started: Instant,
     stop: Stop,
     logger: Option<EbpfLogger<DebugLog>>,
-    /// The last batch was full: more may wait.
+    /// The last batch was full, so more events may wait.
     more: bool,
     ended: bool,
 }
 
 impl Tracer {
-    /// Loads and attaches what `config` asks for. Events count from its return.
+    /// Loads and attaches what `config` asks for. Events count from the return of this.
     ///
     /// # Errors
     /// When the kernel lacks what kaprobe needs, or refuses it.
@@ -118,13 +117,13 @@ impl Tracer {
         })
     }
 
-    /// How each hook was attached.
+    /// The attached hooks, and how each was attached.
     #[must_use]
     pub fn attached(&self) -> &[Attached] {
         &self.attached
     }
 
-    /// The hooks that could not be attached and are done without, and why.
+    /// The hooks that could not be attached, and why. The trace runs without them.
     #[must_use]
     pub fn without(&self) -> &[String] {
         &self.without
@@ -142,13 +141,13 @@ impl Tracer {
         self.decoder.clock_offset_ns
     }
 
-    /// Since when events count.
+    /// The time from which events count.
     #[must_use]
     pub const fn started(&self) -> Instant {
         self.started
     }
 
-    /// The iterator over descriptors, where the kernel has it, to be owned.
+    /// Takes the iterator over descriptors, if the kernel has it.
     pub fn take_descriptors(&mut self) -> Option<DescriptorIterator> {
         self.descriptors.take()
     }
@@ -159,7 +158,7 @@ impl Tracer {
         self.counters.untracked()
     }
 
-    /// What ends the stream.
+    /// Stops the trace from any thread.
     #[must_use]
     pub fn stopper(&self) -> Stop {
         self.stop.clone()
@@ -170,7 +169,7 @@ impl Tracer {
     /// at the end.
     ///
     /// # Errors
-    /// When the ring buffer can't be read, or holds what is not an event.
+    /// When the ring buffer can't be read, or a record in it is not an event.
     pub fn next_batch(&mut self, batch: &mut Vec<Event>) -> Result<bool> {
         batch.clear();
         if self.ended {
@@ -190,19 +189,20 @@ impl Tracer {
             logger.flush();
         }
         if self.stop.wait(pause)? {
-            // No event after this one; those in the buffer follow, then the losses.
+            // From here on the programs send nothing. Events in the buffer still follow,
+            // then the losses.
             object::set_state(&mut self.ebpf, State::EMPTY)?;
             self.ended = true;
         }
         self.drain(batch)?;
-        // Looked for last, so that none is missed, and told first: it may lie before
-        // any of these.
+        // Read last, so that none is missed, but reported first: a loss may lie before any
+        // of these events.
         let losses = self.counters.new_losses();
         batch.splice(0..0, losses.into_iter().map(Event::Lost));
         Ok(true)
     }
 
-    /// Waits until there is something to read, a stop, or a second has passed.
+    /// Waits for an event, a stop, or the next look for losses.
     fn wait(&self) -> Result<()> {
         let mut fds = [
             PollFd::new(&self.ring, PollFlags::IN),
@@ -214,7 +214,7 @@ impl Tracer {
         }
     }
 
-    /// Moves what the ring buffer holds into `batch`, until that is full.
+    /// Moves events from the ring buffer into `batch`, until that is full.
     fn drain(&mut self, batch: &mut Vec<Event>) -> Result<()> {
         self.decoder.clock_offset_ns = clock::offset_ns();
         while batch.len() < BATCH {
@@ -229,7 +229,8 @@ impl Tracer {
     }
 }
 
-/// A kretprobe knows no argument: entry and exit then meet by CPU and task.
+/// How the exit of a firing finds its entry. A kretprobe does not see the timer: with it,
+/// CPU and task are the key.
 fn key_for(attached: &[Attached]) -> u32 {
     let by_kprobe = |a: &Attached| a.hook == Hook::KeepaliveTimer && a.mode == AttachMode::Kprobe;
     if attached.iter().any(by_kprobe) {
@@ -239,7 +240,7 @@ fn key_for(attached: &[Attached]) -> u32 {
     }
 }
 
-/// Writes what the programs log to stderr.
+/// Writes the programs' log to stderr.
 struct DebugLog;
 
 impl log::Log for DebugLog {
