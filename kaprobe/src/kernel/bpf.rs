@@ -1,4 +1,5 @@
-//! The system call bpf(2), for what aya does not do.
+//! The system call bpf(2), for what aya does not do. Each function fails if the kernel
+//! refuses the command.
 
 use std::io;
 use std::mem::{size_of, zeroed};
@@ -12,12 +13,9 @@ use aya_obj::generated::{
 pub type Instruction = [u8; 8];
 
 /// Loads a program for raw tracepoints.
-///
-/// # Errors
-/// When the kernel refuses it.
 pub fn load_raw_tracepoint(program: &[Instruction]) -> io::Result<OwnedFd> {
     let mut attr = empty();
-    // SAFETY: integers, for which zero is a value; the member of BPF_PROG_LOAD.
+    // SAFETY: integers, all zero.
     let load = unsafe { &mut attr.__bindgen_anon_3 };
     load.prog_type = bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT as u32;
     load.insn_cnt = u32::try_from(program.len()).map_err(io::Error::other)?;
@@ -29,9 +27,6 @@ pub fn load_raw_tracepoint(program: &[Instruction]) -> io::Result<OwnedFd> {
 }
 
 /// Attaches a loaded program of an iterator.
-///
-/// # Errors
-/// When the kernel refuses.
 pub fn link_iterator(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let mut attr = empty();
     attr.link_create.__bindgen_anon_1.prog_fd = number(program)?;
@@ -41,9 +36,6 @@ pub fn link_iterator(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 }
 
 /// Opens an attached iterator, to be read from its start.
-///
-/// # Errors
-/// When the kernel refuses.
 pub fn open_iterator(link: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let mut attr = empty();
     attr.iter_create.link_fd = number(link)?;
@@ -52,9 +44,6 @@ pub fn open_iterator(link: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 }
 
 /// Opens a link by its id.
-///
-/// # Errors
-/// When there is none, or the kernel refuses.
 pub fn open_link(id: u32) -> io::Result<OwnedFd> {
     let mut attr = empty();
     attr.__bindgen_anon_6.__bindgen_anon_1.link_id = id;
@@ -63,18 +52,12 @@ pub fn open_link(id: u32) -> io::Result<OwnedFd> {
 }
 
 /// What the kernel says of a program.
-///
-/// # Errors
-/// When the kernel refuses.
 pub fn program_info(program: BorrowedFd<'_>) -> io::Result<bpf_prog_info> {
     // SAFETY: integers only.
     unsafe { info(program) }
 }
 
 /// What the kernel says of a link.
-///
-/// # Errors
-/// When the kernel refuses.
 pub fn link_info(link: BorrowedFd<'_>) -> io::Result<bpf_link_info> {
     // SAFETY: integers only.
     unsafe { info(link) }

@@ -13,12 +13,12 @@ use rustix::net::{AddressFamily, SocketType, socket, sockopt};
 
 use crate::kernel::object::{self, LoadedObject};
 
-/// What a socket of its own told kaprobe about the kernel.
+/// The facts that calibration finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Calibration {
     /// Timer ticks a second.
     pub hz: u32,
-    /// Address of `tcp_keepalive_timer`, as timers hold it.
+    /// Address of `tcp_keepalive_timer`, as in `timer.function`.
     pub timer_function: u64,
 }
 

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
 use aya::maps::Map;
 use kaprobe_ebpf::wire::{counter, kind};
+use rustix::mm::ProtFlags;
 use rustix::param::page_size;
 
 use crate::kernel::attach::Attached;
@@ -155,7 +156,7 @@ impl Shared {
         let cpus = object::cpus()?;
         let counters = counter::COUNT as usize * cpus;
         let bytes = (counters * size_of::<u64>()).next_multiple_of(page_size());
-        let memory = Mapping::readable(map.fd().as_fd(), 0, bytes)?;
+        let memory = Mapping::new(map.fd().as_fd(), 0, bytes, ProtFlags::READ)?;
         Ok(Self { memory, cpus })
     }
 

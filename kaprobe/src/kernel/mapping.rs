@@ -21,34 +21,24 @@ pub struct Mapping {
 unsafe impl Send for Mapping {}
 
 impl Mapping {
-    /// Maps `bytes` bytes of a map, from `offset` on, to be read.
+    /// Maps `bytes` bytes of a map from `offset` on.
     ///
     /// # Errors
     /// When the kernel refuses: the map is of another type or size.
-    pub fn readable(map: BorrowedFd<'_>, offset: usize, bytes: usize) -> io::Result<Self> {
-        Self::new(map, offset, bytes, false)
-    }
-
-    /// Maps `bytes` bytes of a map, from its start on, to be read and written.
-    ///
-    /// # Errors
-    /// When the kernel refuses: the map is of another type or size.
-    pub fn writable(map: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
-        Self::new(map, 0, bytes, true)
-    }
-
-    fn new(map: BorrowedFd<'_>, offset: usize, bytes: usize, writable: bool) -> io::Result<Self> {
-        let mut protection = ProtFlags::READ;
-        protection.set(ProtFlags::WRITE, writable);
-        let offset = offset as u64;
-        let shared = MapFlags::SHARED;
+    pub fn new(
+        map: BorrowedFd<'_>,
+        offset: usize,
+        bytes: usize,
+        protection: ProtFlags,
+    ) -> io::Result<Self> {
+        let (shared, offset) = (MapFlags::SHARED, offset as u64);
         // SAFETY: a new mapping; the kernel picks the place and checks the size.
         let first = unsafe { mmap(ptr::null_mut(), bytes, protection, shared, map, offset) }?;
         let first = NonNull::new(first).ok_or(io::ErrorKind::AddrNotAvailable)?;
         Ok(Self {
             first,
             bytes,
-            writable,
+            writable: protection.contains(ProtFlags::WRITE),
         })
     }
 
@@ -102,5 +92,40 @@ impl Drop for Mapping {
         // SAFETY: the mapping that `new` made, and nothing refers to it any more.
         // Unmapping one that exists can't fail.
         let _cannot_fail = unsafe { munmap(self.first.as_ptr(), self.bytes) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+    use rustix::param::page_size;
+
+    use super::*;
+
+    #[test]
+    fn an_access_is_inside_aligned_and_allowed() -> io::Result<()> {
+        let (file, page) = (memfd_create("pages", MemfdFlags::CLOEXEC)?, page_size());
+        ftruncate(&file, page as u64)?;
+        let map = |protection| Mapping::new(file.as_fd(), 0, page, protection);
+        let (readable, writable) = (
+            map(ProtFlags::READ)?,
+            map(ProtFlags::READ | ProtFlags::WRITE)?,
+        );
+        let panics = |access: &dyn Fn()| catch_unwind(AssertUnwindSafe(access)).is_err();
+        writable.store_u64(page - 8, 7);
+        assert_eq!(readable.load_u64(page - 8), 7);
+        assert!(panics(&|| readable.store_u64(0, 7)));
+        for byte in [4, page, page - 4, usize::MAX - 7] {
+            assert!(
+                panics(&|| {
+                    let _value = readable.load_u64(byte);
+                }),
+                "{byte}"
+            );
+        }
+        Ok(())
     }
 }

@@ -131,19 +131,13 @@ fn fill_networks(ebpf: &mut Ebpf, networks: &[IpNet]) -> Result<()> {
 }
 
 /// Tells the programs what to do from now on.
-///
-/// # Errors
-/// When the kernel refuses the write.
 pub fn set_state(ebpf: &mut Ebpf, state: State) -> Result<()> {
     Array::<_, Plain<State>>::try_from(map_mut(ebpf, ".bss")?)?
         .set(0, Plain(state), 0)
         .context("cannot set the programs' state")
 }
 
-/// What the programs read from the socket that they were told to calibrate by.
-///
-/// # Errors
-/// When the kernel refuses the read.
+/// What the programs read from the socket whose cookie is `learn_cookie` in their state.
 pub fn calibration(ebpf: &mut Ebpf) -> Result<Learned> {
     let map = Array::<_, Plain<Learned>>::try_from(map_mut(ebpf, "LEARNED")?)?;
     Ok(map.get(&0, 0)?.0)
@@ -151,9 +145,6 @@ pub fn calibration(ebpf: &mut Ebpf) -> Result<Learned> {
 
 /// Takes a map out of the object. Only once all programs are loaded: they refer to maps by
 /// descriptor.
-///
-/// # Errors
-/// When the object does not have the map.
 pub fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
     let map = ebpf.take_map(name);
     map.with_context(|| format!("the BPF object has no map {name}"))
@@ -165,9 +156,6 @@ fn map_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Map> {
 }
 
 /// An iterator of the object.
-///
-/// # Errors
-/// When the object does not have it.
 pub fn iterator<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut Iter> {
     let program = ebpf.program_mut(program);
     Ok(program
@@ -176,9 +164,6 @@ pub fn iterator<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut Iter> {
 }
 
 /// How many CPUs there can be.
-///
-/// # Errors
-/// When the kernel's list of them can't be read.
 pub fn cpus() -> Result<usize> {
     nr_cpus().map_err(|(file, why)| anyhow!("cannot read {file}: {why}"))
 }

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Map, MapData};
+use rustix::mm::ProtFlags;
 use rustix::param::page_size;
 
 use crate::kernel::mapping::Mapping;
@@ -44,8 +45,8 @@ impl Ring {
         };
         let (page, size) = (page_size(), map.info()?.max_entries() as usize);
         let fd = map.fd().as_fd();
-        let consumer = Mapping::writable(fd, page);
-        let producer = Mapping::readable(fd, page, page + size);
+        let consumer = Mapping::new(fd, 0, page, ProtFlags::READ | ProtFlags::WRITE);
+        let producer = Mapping::new(fd, page, page + size, ProtFlags::READ);
         Ok(Self {
             consumer: consumer.context("cannot map its reading position")?,
             producer: producer.context("cannot map it")?,

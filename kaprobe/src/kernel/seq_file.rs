@@ -9,9 +9,6 @@ use anyhow::{Result, ensure};
 const AT_ONCE: usize = 256;
 
 /// Reads what an iterator writes to its end, and calls `see` for each item of `size` bytes.
-///
-/// # Errors
-/// When the file can't be read, or `see` fails.
 pub fn read(mut file: File, size: usize, see: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
     let mut buffer = vec![0; size * AT_ONCE];
     let mut filled = 0;
