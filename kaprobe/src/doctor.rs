@@ -14,7 +14,7 @@ use crate::host::proc;
 use crate::kernel::{self, AttachProbe, Capabilities};
 use crate::model::attach_mode::AttachMode;
 use crate::model::named::Named as _;
-use crate::model::row::Source;
+use crate::model::row::RowSource;
 use crate::model::values::Hook;
 use crate::owners::descriptors;
 use crate::sink::SinkError;
@@ -206,7 +206,7 @@ impl Report {
 impl SourceReport {
     fn of_sockets(iterator: Result<(), String>) -> Self {
         let loses = "keepalive settings in sockets, all of audit, and what trace starts from";
-        let [best, other] = [Source::IterTcp, Source::SockDiag].map(Source::name);
+        let [best, other] = [RowSource::IterTcp, RowSource::SockDiag].map(RowSource::name);
         Self::new(
             "sockets that are there already",
             best,

@@ -16,7 +16,7 @@ use crate::model::named::Named as _;
 use crate::model::owner::Owner;
 use crate::model::record::{EventName, Record};
 use crate::model::remedy::SetIn;
-use crate::model::row::{Row, Source, Timer};
+use crate::model::row::{Row, RowSource, Timer};
 use crate::model::time::Instant;
 use crate::model::values::{Cause, FinWait2, Hook, LostWhy, Met, Origin};
 use crate::model::values::{Confidence, Evidence, Family, LearnedOf, State, VerdictName};
@@ -182,7 +182,7 @@ pub fn row(at_ms: u64, inode: u64) -> Row {
         },
         ages: Ages::new(7_300_000, 7_300_000, 7_300_000),
         keepalive_next_ms: Some(50_000),
-        ..Row::new(at(at_ms), endpoints, State::Established, Source::IterTcp)
+        ..Row::new(at(at_ms), endpoints, State::Established, RowSource::IterTcp)
     };
     forecast::with_give_up(row)
 }

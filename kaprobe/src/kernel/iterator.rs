@@ -15,7 +15,7 @@ use crate::kernel::decode::{self, DecodeError, Decoder, ticks_until};
 use crate::kernel::descriptors::DescriptorIterator;
 use crate::kernel::object::{self, LoadedObject};
 use crate::kernel::seq_file;
-use crate::model::row::{Row, Source, Timer};
+use crate::model::row::{Row, RowSource, Timer};
 use crate::model::socket::Ages;
 use crate::model::values::{Hook, State};
 
@@ -88,7 +88,7 @@ impl Decoder {
         let state =
             State::from_number(raw.event.state).ok_or(DecodeError::State(raw.event.state))?;
         let endpoints = decode::endpoints(socket)?;
-        let row = Row::new(at, endpoints, state, Source::IterTcp);
+        let row = Row::new(at, endpoints, state, RowSource::IterTcp);
         match state {
             State::TimeWait | State::NewSynRecv => self.minisock(row, &raw),
             _ => Ok(forecast::with_give_up(self.full(row, &raw))),

@@ -1,14 +1,13 @@
-//! The ways to attach to a hook.
+//! How a BPF program is attached to a hook.
 
 use crate::model::named::named_enum;
 
 named_enum! {
-    /// How a BPF program can be attached; in the order in which `auto` tries them,
-    /// cheapest first.
+    /// How a BPF program is attached. `auto` tries these in order, cheapest first.
     AttachMode {
-        /// BPF trampolines at a function's entry and exit.
+        /// BPF trampolines at the entry and the exit of a function.
         Fentry = "fentry",
-        /// A kprobe at a function's entry, a kretprobe at its exit.
+        /// A kprobe at the entry of a function, a kretprobe at its exit.
         Kprobe = "kprobe",
         /// Raw tracepoints.
         Tracepoint = "tracepoint",

@@ -1,5 +1,4 @@
-//! What a source yields: the kernel's facts, decoded and checked, with no meaning
-//! added yet.
+//! Events: facts from the kernel, decoded and checked, not yet interpreted.
 
 use std::sync::Arc;
 
@@ -9,163 +8,163 @@ use crate::model::socket::{Ages, Endpoints, Identity, Settings};
 use crate::model::time::Instant;
 use crate::model::values::{Cause, FinWait2, Hook, LostWhy, Met};
 
-/// One thing that a source saw.
+/// An event that a source reports.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(
     clippy::large_enum_variant,
-    reason = "nearly all are of the largest, and lie side by side in a batch"
+    reason = "nearly all events are of the largest variant, and a batch is one array"
 )]
 pub enum Event {
-    /// A socket did something.
+    /// Something happened to a socket.
     Socket(SocketEvent),
     /// A reset was sent in answer to a segment.
     PassiveReset(Box<PassiveReset>),
-    /// Events that the kernel could not deliver since the last such notice.
+    /// The kernel could not deliver some events.
     Lost(Lost),
-    /// A socket as it was shortly after the trace began: one of a snapshot.
+    /// A socket of the snapshot taken when the trace began.
     Snapshot(Box<Row>),
-    /// The snapshot has ended: no more sockets of it follow.
+    /// The end of the snapshot: no more of its sockets follow.
     SnapshotEnd,
 }
 
-/// Events that were not delivered.
+/// A count of events that were not delivered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
-    /// When the loss was noticed; it happened since the previous notice.
+    /// The time when the loss was noticed. It happened after the previous notice.
     pub at: Instant,
-    /// The hook whose events are missing.
+    /// The hook whose events were lost.
     pub hook: Hook,
-    /// What kind they were, where the kernel could still tell. Passive resets count
-    /// as [`Kind::RstSent`] of [`Hook::SendReset`].
+    /// The kind of the lost events, if the kernel knew it. Passive resets count as
+    /// [`Kind::RstSent`] of [`Hook::SendReset`].
     pub kind: Option<Kind>,
-    /// Why.
+    /// Why the events were lost.
     pub why: LostWhy,
-    /// How many.
+    /// How many events were lost.
     pub count: u64,
 }
 
-/// What happened; the names are those of the records.
+/// The kind of an event. Records use the same names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// A keepalive probe was sent.
     Probe,
-    /// A probe met local congestion.
+    /// A probe failed because of local congestion.
     ProbeCongested,
-    /// The timer fired early: traffic was seen since it was armed.
+    /// The timer fired, but traffic was seen after it was armed.
     Early,
     /// The timer fired while data was outstanding.
     DataPending,
-    /// The timer fired while user context owned the socket.
+    /// The timer fired while a process owned the socket lock.
     Busy,
     /// Keepalive gave up.
     Timeout(Cause),
-    /// The FIN_WAIT2 timer of an orphan. `None`: not known which way it went.
+    /// The FIN_WAIT2 timer of an orphan fired. `None`: the outcome is unknown.
     FinWait2(Option<FinWait2>),
-    /// The timer fired and had nothing to watch.
+    /// The timer fired, but keepalive is off or does not apply in this state.
     NotRearmed,
-    /// The timer fired and what it did fits no known outcome.
+    /// The timer fired, and the outcome matches no known one.
     Unclassified,
     /// An active reset was sent.
     RstSent,
-    /// A reset was received. The ages are those before it, probes and data those out
-    /// then: the kernel has not acted on it yet.
+    /// A reset was received. Ages, probes and data are from before it: the kernel has
+    /// not processed it yet.
     RstReceived,
-    /// A probe was answered: seen as the answer came in. Probes and ages are those
-    /// before it.
+    /// The answer to a probe was received. Probes and ages are from before it.
     Answered,
-    /// A socket seen before was destroyed.
+    /// A socket that had an event before was destroyed.
     Closed,
 }
 
-/// A reset that this host sent in answer to a segment. A segment that is itself a
-/// reset is never answered (RFC 9293, 3.5.2), and makes no such event.
+/// A reset that this host sent in answer to a segment. A reset is never answered
+/// (RFC 9293, 3.5.2), so the segment is not a reset.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PassiveReset {
-    /// When.
+    /// When the reset was sent.
     pub at: Instant,
-    /// Where the segment was bound for, which is this host's side, and where it came
-    /// from; the network namespace that it was received in.
+    /// The segment's destination (local) and source (remote), and the network namespace
+    /// that received it.
     pub endpoints: Endpoints,
     /// The segment's flags: the 14th byte of its TCP header, FIN in the lowest bit.
     pub flags: u8,
-    /// Bytes of data in the segment.
+    /// Length of the segment's data in bytes.
     pub len: u32,
-    /// TTL or hop limit that was left in it.
+    /// TTL or hop limit of the segment as received.
     pub ttl: u8,
-    /// The kernel's name of the reset's reason, as in its BTF.
+    /// The kernel's name for the reset reason, from its BTF.
     pub reason: Option<String>,
-    /// What the segment met.
+    /// What the segment matched on this host.
     pub met: Met,
-    /// The TCP state of what it met, the kernel's number; 0 of nothing.
+    /// TCP state of the matched socket, the kernel's number; 0 if there is none.
     pub state: u8,
 }
 
-/// Identity of a socket: an address in the kernel, and since when it is this one.
+/// The identity of a socket: its address, and a time, because addresses are reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId {
-    /// The socket's address.
+    /// Address of the socket in the kernel.
     pub sk: u64,
-    /// When it was first spoken of, CLOCK_MONOTONIC ns; 0 where not tracked.
+    /// Time of the socket's first event, CLOCK_MONOTONIC ns; 0 if it is not tracked.
     pub born_ns: u64,
 }
 
-/// A socket, and what happened to it. Ages and delays are in ms, made from jiffies:
-/// their grain is 1000 / HZ ms.
+/// An event of a socket. Ages and delays are in ms, converted from jiffies: their
+/// resolution is 1000 / HZ ms.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SocketEvent {
-    /// When; for a firing, when it began.
+    /// Time of the event; for a timer firing, its start.
     pub at: Instant,
-    /// What.
+    /// What happened.
     pub kind: Kind,
-    /// The socket.
+    /// Identity of the socket.
     pub id: SocketId,
-    /// Who holds it, where known; never the interrupted task. Shared by all events and
-    /// sockets of the process.
+    /// The process that holds the socket, if known; never the interrupted task. All
+    /// events and sockets of the process share this value.
     pub owner: Option<Arc<Owner>>,
-    /// Who it is between.
+    /// Local and remote address and port.
     pub endpoints: Endpoints,
-    /// Which socket it is.
+    /// Inode, cookie, uid and cgroup.
     pub identity: Identity,
-    /// TCP state before and after, kernel numbers (`include/net/tcp_states.h`).
+    /// TCP state before the event, kernel number (`include/net/tcp_states.h`).
     pub state: u8,
-    /// See `state`.
+    /// TCP state after the event.
     pub state_after: u8,
-    /// Its keepalive settings.
+    /// Keepalive settings of the socket.
     pub settings: Settings,
-    /// Unanswered probes before.
+    /// Unanswered probes before the event.
     pub probes_out: u8,
-    /// Unanswered probes after.
+    /// Unanswered probes after the event.
     pub probes_out_after: u8,
-    /// Since data last came (ss: lastrcv), ms.
+    /// Time since data was last received (ss: lastrcv), ms.
     pub lastrcv_ms: u64,
-    /// Since an acknowledgement last came (ss: lastack), ms.
+    /// Time since an acknowledgement was last received (ss: lastack), ms.
     pub lastack_ms: u64,
-    /// Since data was last sent (ss: lastsnd), ms.
+    /// Time since data was last sent (ss: lastsnd), ms.
     pub lastsnd_ms: u64,
-    /// Until the timer fires again, ms; `None` when it is not armed, or not a firing.
+    /// Time until the timer fires again, ms. `None` if it is not armed, or if this event
+    /// is not a firing.
     pub next_ms: Option<u64>,
-    /// How long after its due time the timer fired, ms; `None` when not a firing.
+    /// How late the timer fired, ms. `None` if this event is not a firing.
     pub late_ms: Option<u64>,
     /// Segments sent and not acknowledged (ss: unacked).
     pub unacked: u32,
-    /// How often in a row the oldest of them was sent again.
+    /// Consecutive retransmissions of the oldest unacknowledged segment.
     pub retransmits: u8,
-    /// Data waited in the write queue.
+    /// The write queue was not empty.
     pub write_queue: bool,
-    /// `sk_err` after, a positive errno; `None` when 0.
+    /// `sk_err` after the event, a positive errno; `None` if 0.
     pub err: Option<u32>,
-    /// The kernel's name of the reset's reason, as in its BTF.
+    /// The kernel's name for the reset reason, from its BTF.
     pub reason: Option<String>,
-    /// A reset sent during a firing: `at.mono_ns` of that firing. On a firing: its
-    /// own, when it sent a reset.
+    /// For a reset sent during a firing: `at.mono_ns` of the firing. For a firing that
+    /// sent a reset: its own `at.mono_ns`.
     pub firing_ns: Option<u64>,
-    /// The event mask did not ask for this event; it came because it shows an
-    /// earlier probe answered.
+    /// The event mask excludes this event, but the kernel sent it because it shows that
+    /// an earlier probe was answered.
     pub news: bool,
 }
 
 impl SocketEvent {
-    /// How long ago anything passed.
+    /// Ages of the last traffic.
     #[must_use]
     pub fn ages(&self) -> Ages {
         Ages::new(self.lastrcv_ms, self.lastack_ms, self.lastsnd_ms)

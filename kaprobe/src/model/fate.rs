@@ -1,43 +1,45 @@
-//! What becomes of a connection that an idle timeout lies in wait for.
+//! The fate of a connection whose path has an idle timeout.
 
 use crate::model::named::named_enum;
 
 named_enum! {
-    /// What becomes of a connection.
+    /// The fate of a connection.
     Fate {
-        /// It is dead, and its end does not know: silent for some times the timeout.
+        /// The connection is dead, but the local socket is still open: it has been idle
+        /// for a multiple of the timeout.
         Zombie = "zombie",
-        /// Nothing refreshes it while it is idle.
+        /// Nothing refreshes the connection while it is idle.
         Unprotected = "unprotected",
-        /// Keepalive is on, and comes too late.
+        /// Keepalive is on, but its probe is sent too late.
         AtRisk = "at_risk",
         /// Not enough is known.
         Unknown = "unknown",
-        /// A probe comes in time.
+        /// A probe is sent in time.
         Safe = "safe",
     }
 }
 
 named_enum! {
-    /// Why it is no better.
+    /// The reason for a fate that is not `Safe`.
     Why {
-        /// Probes are out, unanswered.
+        /// Probes were sent and not answered.
         ProbesUnanswered = "probes_unanswered",
-        /// Keepalive is off, and the silence is long.
+        /// Keepalive is off, and the connection has been idle for long.
         NoProbes = "no_probes",
         /// Keepalive is off.
         KeepaliveOff = "keepalive_off",
-        /// What has the timeout does not count probes.
+        /// Probes do not restart the timeout.
         NotRefreshed = "not_refreshed",
         /// The keepalive time is too long.
         LateProbe = "late_probe",
-        /// The interval is: it is the time from an answered probe to the next.
+        /// The keepalive interval is too long. The next probe follows an answered probe
+        /// after this time.
         LateInterval = "late_interval",
-        /// The settings would do, but the timer was set before them.
+        /// The settings are good, but the timer was armed before they were made.
         LateTimer = "late_timer",
-        /// No idle timeout is known on the way to there.
+        /// No idle timeout is known on the path to the remote address.
         NoTimeout = "no_timeout",
-        /// The settings of this socket are not known.
+        /// The settings of the socket are not known.
         NoSettings = "no_settings",
     }
 }

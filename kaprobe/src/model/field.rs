@@ -1,9 +1,9 @@
-//! Fields of records: what each can hold, and how a record declares which it has.
+//! Fields of records: their types, and the macros that declare them.
 //!
-//! A record is nested in memory and flat outside. Facts that several records have stand
-//! in groups, declared once by [`group!`]; [`record!`] declares a record's own fields,
-//! the groups that it embeds, and the order in which all of them are written. Names, the
-//! walk over the fields, and reading a record back follow from that.
+//! A record is nested in memory and flat in the output. [`group!`] declares a group of
+//! fields that several records share. [`record!`] declares a record: its own fields, its
+//! groups, and the output order of all fields. The macro generates the field names, the
+//! visitor, and the deserializer.
 
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ use crate::text::escape::Escaped;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name(&'static str);
 
-/// A [`Name`], of an identifier.
+/// Makes a [`Name`] from an identifier.
 macro_rules! name {
     ($name:ident) => {
         $crate::model::field::Name::of_key(concat!(",\"", stringify!($name), "\":"))
@@ -28,18 +28,18 @@ macro_rules! name {
 pub(crate) use name;
 
 impl Name {
-    /// The name in its [`Name::key`].
+    /// Makes a name from its [`Name::key`].
     pub(crate) const fn of_key(key: &'static str) -> Self {
         Self(key)
     }
 
-    /// The name.
+    /// The name as text.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         self.0.trim_matches([',', ':', '"'])
     }
 
-    /// As JSON has it before the value of a field that is not the first: `,"name":`.
+    /// The JSON key, with the separators for a field that is not the first: `,"name":`.
     #[must_use]
     pub const fn key(self) -> &'static str {
         self.0
@@ -48,17 +48,17 @@ impl Name {
 
 /// A record: named fields in a fixed order.
 pub trait Fields {
-    /// The names of the fields, in their order.
+    /// The names of the fields, in output order.
     const NAMES: &'static [&'static str];
 
-    /// Shows each field to a visitor, in their order, absent ones too.
+    /// Passes each field to a visitor, in output order. Absent fields are passed too.
     fn visit<'a>(&'a self, to: impl FieldVisitor<'a>);
 }
 
 /// A visitor of the fields of a record.
 pub trait FieldVisitor<'a> {
-    /// Takes a field. An implementation that is `#[inline(always)]` knows of each field
-    /// what its name is, and of what kind its value, before it runs.
+    /// Receives a field. In an `#[inline(always)]` implementation, each field's name and
+    /// value type are compile-time constants.
     fn see(&mut self, name: Name, value: Value<'a>);
 }
 
@@ -71,25 +71,25 @@ impl<'a, F: FnMut(Name, Value<'a>)> FieldVisitor<'a> for F {
 /// The value of a field.
 #[derive(Clone, Copy)]
 pub enum Value<'a> {
-    /// Does not apply, or is not known.
+    /// Not applicable, or not known.
     Absent,
     /// A number.
     Number(u64),
-    /// Yes or no.
+    /// A boolean.
     Bool(bool),
-    /// One of a few names.
+    /// A name of an enum value.
     Word(&'static str),
     /// A list of numbers.
     Numbers(&'a [u64]),
-    /// The owners of a socket.
+    /// A list of a socket's owners.
     Owners(&'a [OwnerFd]),
-    /// A moment.
+    /// A point in time.
     Time(WallTime),
     /// An address.
     Address(IpAddr),
-    /// Text that kaprobe did not make.
+    /// Text from outside kaprobe, escaped.
     Escaped(&'a Escaped),
-    /// Any other text, printable and on one line.
+    /// Any other text, printable, on one line.
     Text(&'a dyn Display),
 }
 
@@ -110,12 +110,12 @@ impl Serialize for Value<'_> {
     }
 }
 
-/// What a field of a record can hold.
+/// A type that a field of a record can have.
 pub trait Field {
-    /// A record is one without this field too.
+    /// A record is valid without this field.
     const OPTIONAL: bool = false;
 
-    /// Its value.
+    /// The value of the field.
     fn value(&self) -> Value<'_>;
 }
 
@@ -127,12 +127,12 @@ impl<F: Field> Field for Option<F> {
     }
 }
 
-/// Whether a record is one without this field too.
+/// Whether a record is valid without this field.
 pub(crate) const fn is_optional<F: Field>(_: &F) -> bool {
     F::OPTIONAL
 }
 
-/// Makes values of types that need nothing more.
+/// Implements [`Field`] for types, each with a function that returns the value.
 macro_rules! fields {
     ($($type:ty: $value:expr),+ $(,)?) => {
         $(impl $crate::model::field::Field for $type {
@@ -157,7 +157,7 @@ fields! {
     OwnerFds: |it| Value::Owners(&it.0),
 }
 
-/// Declares a group: facts of a socket that several records have.
+/// Declares a group of fields that several records share.
 macro_rules! group {
     (
         $(#[$outer:meta])* $group:ident {
@@ -170,7 +170,7 @@ macro_rules! group {
         }
 
         impl $group {
-            /// The names of the fields.
+            /// The names of the group's fields.
             pub const NAMES: &'static [&'static str] = &[$(stringify!($field)),+];
         }
     };
@@ -178,9 +178,9 @@ macro_rules! group {
 
 pub(crate) use group;
 
-/// Declares a record: its own fields and its groups, then the order in which they are
-/// written. `group.field` is a field of a group, `group?.field` of one that may be
-/// absent as a whole. A field that is no `Option` is required.
+/// Declares a record: its own fields and its groups, then the output order.
+/// `group.field` is a field of a group; `group?.field` is a field of an optional group.
+/// A field that is not an `Option` is required.
 macro_rules! record {
     (
         $(#[$outer:meta])* $record:ident {
@@ -240,11 +240,11 @@ macro_rules! record {
                     fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<$record, A::Error> {
                         use serde::de::Error as _;
                         let mut record = $record::default();
-                        // One bit a field.
+                        // One bit for each field.
                         let mut seen = 0_u128;
-                        while let Some(key) = map.next_key::<Key>()? {
+                        while let Some(key) = map.next_key::<FieldKey>()? {
                             let bit = 1 << key as u32;
-                            if seen & bit != 0 && !matches!(key, Key::Unknown) {
+                            if seen & bit != 0 && !matches!(key, FieldKey::Unknown) {
                                 return Err(A::Error::duplicate_field(<$record as $crate::model::field::Fields>::NAMES[key as usize]));
                             }
                             seen |= bit;
@@ -252,7 +252,7 @@ macro_rules! record {
                                 $($crate::model::field::record!(@key $own $(. $inner)? $(?. $maybe)?) => {
                                     $crate::model::field::record!(@read record, map, $own $(. $inner)? $(?. $maybe)?);
                                 })+
-                                Key::Unknown => {
+                                FieldKey::Unknown => {
                                     map.next_value::<serde::de::IgnoredAny>()?;
                                 }
                             }
@@ -297,20 +297,20 @@ macro_rules! record {
         $crate::model::field::record!(@enum [$($name)* $inner] $($rest)*);
     };
     (@enum [$($name:ident)*]) => {
-        /// The fields, numbered in their order.
+        /// A field of the record, numbered in output order.
         #[derive(Clone, Copy, serde::Deserialize)]
         #[serde(field_identifier)]
-        #[expect(non_camel_case_types, reason = "they are the names of fields")]
-        enum Key {
+        #[expect(non_camel_case_types, reason = "field names")]
+        enum FieldKey {
             $($name,)*
             #[serde(other)]
             Unknown,
         }
     };
 
-    (@key $own:ident) => { Key::$own };
-    (@key $own:ident . $inner:ident) => { Key::$inner };
-    (@key $own:ident ?. $inner:ident) => { Key::$inner };
+    (@key $own:ident) => { FieldKey::$own };
+    (@key $own:ident . $inner:ident) => { FieldKey::$inner };
+    (@key $own:ident ?. $inner:ident) => { FieldKey::$inner };
 
     (@read $it:ident, $map:ident, $own:ident) => { $it.$own = $map.next_value()?; };
     (@read $it:ident, $map:ident, $own:ident . $inner:ident) => { $it.$own.$inner = $map.next_value()?; };

@@ -1,21 +1,21 @@
-//! A connection as a packet names it.
+//! The address and port pair that identifies a connection.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::model::socket::Endpoints;
 
-/// Local and remote address and port. They are kept of every socket, and mostly are
-/// IPv4: so that is small.
+/// Local and remote address and port. Every tracked socket has a flow, and most are IPv4,
+/// so the IPv4 variant is small.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Flow {
-    /// Of IPv4 both.
+    /// Local and remote IPv4 addresses.
     V4(Ipv4Addr, Ipv4Addr, u16, u16),
-    /// Of IPv6 both, or as IPv6 writes them.
+    /// Local and remote IPv6 addresses; IPv4 ones are IPv4-mapped.
     V6(Box<(Ipv6Addr, Ipv6Addr, u16, u16)>),
 }
 
 impl Flow {
-    /// From the local to the remote address and port.
+    /// Makes a flow from the local and the remote address and port.
     #[must_use]
     pub fn new((laddr, lport): (IpAddr, u16), (raddr, rport): (IpAddr, u16)) -> Self {
         let v6 = |it| match it {
@@ -48,14 +48,14 @@ impl Flow {
 }
 
 impl From<&Endpoints> for Flow {
-    /// As the socket has its addresses: an IPv4-mapped one stays as it is.
+    /// Keeps an IPv4-mapped address as it is.
     fn from(endpoints: &Endpoints) -> Self {
         Self::new(endpoints.local(), endpoints.remote())
     }
 }
 
-/// A flow and its network namespace: what tells connections apart. IPv4 over an IPv6
-/// socket is the same as without.
+/// A key that identifies a connection: a flow and its network namespace. An IPv4-mapped
+/// address equals its IPv4 address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FlowKey {
     flow: Flow,
@@ -86,9 +86,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ends_are_given_back_and_mapped_ones_are_the_same() {
-        let end = |text: &str| (text.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), 7);
-        let (v4, mapped, v6) = (end("10.0.0.1"), end("::ffff:10.0.0.1"), end("fd00::1"));
+    fn addresses_are_kept_and_mapped_ones_are_equal_in_the_key() {
+        let address = |text: &str| (text.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), 7);
+        let (v4, mapped, v6) = (
+            address("10.0.0.1"),
+            address("::ffff:10.0.0.1"),
+            address("fd00::1"),
+        );
         for (local, remote) in [(v4, v4), (mapped, mapped), (v6, mapped), (v6, v6)] {
             let flow = Flow::new(local, remote);
             assert_eq!((flow.local(), flow.remote()), (local, remote));

@@ -1,4 +1,4 @@
-//! The first line of a log: what the records are made from.
+//! The header: the first line of a log.
 
 use std::collections::BTreeMap;
 
@@ -7,38 +7,38 @@ use serde::{Deserialize, Serialize};
 use crate::model::time::WallTime;
 use crate::text::escape::Escaped;
 
-/// Version of the log format. The first number changes when a reader of the old
-/// format would read the new one wrong.
+/// Version of the log format. The major number changes when a reader of the old format
+/// would misread the new one.
 pub const VERSION: &str = "1.3";
 
-/// Filters as they were given, by the name of their flag.
+/// Filter values from the command line, by flag name.
 pub type Filters = BTreeMap<String, Vec<String>>;
 
-/// The first line of a log: what the records were made of.
+/// The header of a log: the host, the trace and its filters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
-    /// [`VERSION`].
+    /// Version of the log format, see [`VERSION`].
     pub version: String,
-    /// Name of the host.
+    /// Host name.
     pub host: Escaped,
-    /// Its kernel, as `uname -r`.
+    /// Kernel release of the host, as in `uname -r`.
     pub kernel: Escaped,
     /// Version of kaprobe.
     pub kaprobe: String,
     /// When the trace began.
     pub started: WallTime,
-    /// Wall clock less CLOCK_MONOTONIC when the trace began, ns.
+    /// Wall clock minus CLOCK_MONOTONIC when the trace began, ns.
     pub clock_offset_ns: i64,
-    /// Timer ticks a second.
+    /// Kernel timer ticks per second (HZ).
     pub hz: u32,
-    /// The hooks, and how each was attached.
+    /// The attach mode of each hook.
     pub hooks: BTreeMap<String, String>,
-    /// The filters, as they were given, by the name of their flag.
+    /// Filters of the trace.
     pub filters: Filters,
-    /// The filters of each replay since, likewise.
+    /// Filters of each later replay that rewrote the log.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub narrowed: Vec<Filters>,
-    /// Idle timeouts that this host applies to connections through it.
+    /// Idle timeouts that this host applies to connections that pass through it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timeouts: Vec<HostTimeout>,
 }
@@ -46,17 +46,17 @@ pub struct Header {
 /// An idle timeout that the host itself applies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostTimeout {
-    /// What applies it: `ipvs` or `conntrack`.
+    /// What applies the timeout: `ipvs` or `conntrack`.
     pub what: Escaped,
-    /// The network namespace in which it does, inode number.
+    /// Network namespace of the timeout, inode number.
     pub netns: u32,
-    /// After how many seconds without a packet.
+    /// The timeout in seconds without a packet.
     pub seconds: u64,
 }
 
-/// The first line of a log, whole: it has one key, which no record has.
+/// The first line of a log. Its only key is `header`, which no record has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeaderLine<H = Header> {
-    /// The header.
+    /// The header of the log.
     pub header: H,
 }

@@ -1,5 +1,4 @@
-//! What kaprobe speaks of: events, records, sockets, and the names of their values. It
-//! knows no rule.
+//! Data types: events, records, sockets, and the names of their values. No logic.
 
 pub mod attach_mode;
 pub mod event;

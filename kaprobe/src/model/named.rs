@@ -1,20 +1,19 @@
-//! Enums whose values have names: what is printed is what is read back.
+//! Enums with a name for each value. The same name is written and read.
 
 use std::fmt;
 
-/// A fieldless enum whose every value has a name: one lower-case word, or a name that
-/// the kernel gave.
+/// A fieldless enum with a name for each value: one lower-case word, or a kernel name.
 pub trait Named: Copy + PartialEq + 'static {
-    /// Every value, in the order of the declaration.
+    /// All values, in declaration order.
     const ALL: &'static [Self];
 
-    /// The name of this one.
+    /// The name of this value.
     fn name(self) -> &'static str;
 
-    /// The value of that name.
+    /// The value with this name.
     ///
     /// # Errors
-    /// With the names that there are.
+    /// If no value has this name. The error lists the known names.
     fn from_name(name: &str) -> Result<Self, UnknownName> {
         let named = Self::ALL.iter().copied().find(|it| it.name() == name);
         named.ok_or_else(|| UnknownName {
@@ -23,10 +22,10 @@ pub trait Named: Copy + PartialEq + 'static {
     }
 }
 
-/// A name that no value has.
+/// The error for a name that no value has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownName {
-    /// The names that there are.
+    /// All known names.
     pub known: Vec<&'static str>,
 }
 
@@ -38,8 +37,8 @@ impl fmt::Display for UnknownName {
 
 impl std::error::Error for UnknownName {}
 
-/// Declares an enum and the names of its values, which makes it a [`Named`] that records
-/// can hold. Its default is its first value.
+/// Declares an enum with a name for each value. It implements [`Named`] and can be a
+/// field of a record. The default is the first value.
 macro_rules! named_enum {
     (
         $(#[$outer:meta])* $type:ident {

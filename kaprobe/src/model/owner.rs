@@ -7,23 +7,23 @@ use crate::text::escape::Escaped;
 /// A process that holds a socket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Owner {
-    /// Its pid, as kaprobe's own pid namespace numbers it.
+    /// The process ID in kaprobe's own pid namespace.
     pub pid: u32,
-    /// Its command: the kernel's 15 bytes, any bytes but NUL, escaped.
+    /// The command name: up to 15 bytes from the kernel, any but NUL, escaped.
     pub comm: Escaped,
 }
 
-/// A descriptor that a process holds a socket by.
+/// A file descriptor of a process that refers to a socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnerFd {
-    /// The process, as kaprobe's own pid namespace numbers it.
+    /// The process ID in kaprobe's own pid namespace.
     pub pid: u32,
-    /// Its command.
+    /// The command name.
     pub comm: Escaped,
-    /// The descriptor.
+    /// The file descriptor.
     pub fd: u32,
 }
 
-/// Every descriptor that refers to a socket, by process and then by number.
+/// All file descriptors that refer to a socket, sorted by process, then by number.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct OwnerFds(pub Vec<OwnerFd>);

@@ -1,7 +1,7 @@
-//! The record: what every sink writes, one line each, under the same names.
+//! The record: one line of output. All sinks use the same field names.
 //!
-//! The meaning of the fields is also in `schema/kaprobe-log.schema.json`, which a test
-//! holds to the same names.
+//! `schema/kaprobe-log.schema.json` documents the fields too. A test checks that the
+//! names are the same.
 
 use crate::model::event::Kind;
 use crate::model::fate::Why;
@@ -17,39 +17,39 @@ use crate::model::values::{
 use crate::text::escape::Escaped;
 
 record! {
-    /// One thing that happened. A field that does not apply, or is not known, is
-    /// absent. Times in ms are made from the kernel's ticks; their grain is a tick,
-    /// 1 to 10 ms.
+    /// A record: one event or verdict. A field that does not apply, or is not known, is
+    /// absent. Times in ms are converted from kernel ticks; their resolution is one
+    /// tick, 1 to 10 ms.
     Record {
-        /// When, by the wall clock.
+        /// Time of the event, wall clock.
         time: WallTime,
-        /// When, CLOCK_MONOTONIC, ns.
+        /// Time of the event, CLOCK_MONOTONIC, ns.
         mono_ns: u64,
         /// Number of the record in this output, from 1.
         seq: u64,
-        /// What.
+        /// What the record reports.
         event: EventName,
-        /// The host that it happened on, where the output is of several.
+        /// Host of the event, if the output is from several hosts.
         host: Option<Escaped>,
         /// Number of the socket in this trace, from 1.
         sock: Option<u64>,
-        /// Who holds the socket.
+        /// The process that holds the socket.
         process: Process,
-        /// Who the socket is between, where the record is about one.
+        /// Local and remote address and port, if the record is about a socket.
         endpoints: Option<Endpoints>,
-        /// Which socket it is.
+        /// Inode, cookie, uid and cgroup.
         identity: Identity,
-        /// TCP state when it happened.
+        /// TCP state at the time of the event.
         state: Option<State>,
-        /// Its keepalive settings.
+        /// Keepalive settings of the socket.
         settings: Settings,
-        /// Which probe this is about, from 1.
+        /// Number of the probe, from 1.
         probe: Option<u32>,
-        /// Unanswered probes, after.
+        /// Unanswered probes after the event.
         probes_out: Option<u32>,
-        /// How long ago anything passed.
+        /// Ages of the last traffic.
         ages: Ages,
-        /// Until the timer fires again, ms.
+        /// Time until the timer fires again, ms.
         next_ms: Option<u64>,
         /// How late the timer fired, ms.
         late_ms: Option<u64>,
@@ -57,71 +57,71 @@ record! {
         unacked: Option<u32>,
         /// Why keepalive gave up.
         cause: Option<Cause>,
-        /// What became of an orphan in FIN_WAIT2.
+        /// Outcome of an orphan's FIN_WAIT2 timer.
         to: Option<FinWait2>,
         /// The socket's error.
         err: Option<Errno>,
-        /// Who asked for the reset.
+        /// Whether the reset is active or passive.
         direction: Option<Direction>,
         /// The kernel's reason for the reset.
         reason: Option<Escaped>,
-        /// `mono_ns` of the firing that this reset, or this firing's reset, is part of.
+        /// `mono_ns` of the firing: on a reset that a firing sent, and on that firing.
         firing_ns: Option<u64>,
-        /// From the probe to the last acknowledgement seen, ms: the answer came no
-        /// later than that.
+        /// Time from the probe to the last acknowledgement seen, ms: an upper bound for
+        /// the answer.
         answered_after_ms: Option<u64>,
         /// The hook whose events were lost.
         hook: Option<Hook>,
-        /// What was lost, where known.
+        /// Kind of the lost events, if known.
         lost_kind: Option<EventName>,
-        /// Why it was lost.
+        /// Why the events were lost.
         lost_why: Option<LostWhy>,
-        /// How many were lost.
+        /// How many events were lost.
         lost: Option<u64>,
-        /// Data waited to be sent.
+        /// The write queue was not empty.
         unsent: Option<bool>,
-        /// How often in a row the oldest unacknowledged segment was sent again.
+        /// Consecutive retransmissions of the oldest unacknowledged segment.
         retransmits: Option<u32>,
-        /// Flags of the segment that a reset answers.
+        /// TCP flags of the segment that a reset answers.
         flags: Option<TcpFlags>,
-        /// Bytes of data in it.
+        /// Length of that segment's data in bytes.
         len: Option<u32>,
-        /// TTL or hop limit that was left in it.
+        /// TTL or hop limit of that segment as received.
         ttl: Option<u32>,
-        /// What it met.
+        /// What that segment matched on this host.
         met: Option<Met>,
-        /// What the records named in `evidence` say together.
+        /// Conclusion from the records in `evidence`.
         verdict: Option<VerdictName>,
-        /// How sure that is.
+        /// Confidence in the verdict.
         confidence: Option<Confidence>,
-        /// Numbers (`seq`) of the records that it rests on.
+        /// Numbers (`seq`) of the records behind the verdict.
         evidence: Option<Evidence>,
-        /// Middleboxes whose idle timeout fits, and that timeout.
+        /// Middleboxes whose idle timeout matches, and that timeout.
         middlebox: Option<Escaped>,
-        /// Longest idle time, ms, that connections to there are known to have survived.
+        /// Longest idle time that a connection survived, ms; see `learned_of`.
         survived_ms: Option<u64>,
-        /// Shortest idle time, ms, that one is known to have died of.
+        /// Shortest idle time that killed a connection, ms; see `learned_of`.
         died_ms: Option<u64>,
-        /// What `survived_ms` and `died_ms` were learned of.
+        /// The set of connections behind `survived_ms` and `died_ms`.
         learned_of: Option<LearnedOf>,
-        /// These two contradict each other: one was survived that is longer than one
-        /// that was not.
+        /// `survived_ms` and `died_ms` contradict each other: a connection survived a
+        /// longer idle time than one that killed another.
         contradictory: Option<bool>,
-        /// What to set, where and to what.
+        /// Advice: which setting to change, where, and the value.
         advice: Option<Escaped>,
-        /// From the firing that sent the probe to its answer, us.
+        /// Time from the firing that sent the probe to the answer, us.
         rtt_us: Option<u64>,
-        /// What the verdicts of several hosts on this connection say together.
+        /// Conclusion from the verdicts of several hosts on this connection.
         story: Option<Escaped>,
         /// Why a connection is a zombie.
         why: Option<Why>,
-        /// In how long keepalive would give up, ms, if the peer were gone.
+        /// Time until keepalive gives up if the peer is gone, ms.
         dead_in_ms: Option<u64>,
-        /// By which rule.
+        /// The rule by which keepalive gives up then.
         dead_by: Option<Cause>,
-        /// Where a setting would have kept the connection.
+        /// Where to change a setting that would have saved the connection.
         set_in: Option<SetIn>,
-        /// That setting, or those in this order, as `NAME=VALUE`.
+        /// The settings to change, in this order, as `NAME=VALUE`.
         set: Option<Escaped>,
     }
     order {
@@ -200,7 +200,7 @@ record! {
 }
 
 impl Record {
-    /// A record that says no more than what happened, and when.
+    /// Makes a record with only a time and an event.
     #[must_use]
     #[inline]
     pub fn new(at: Instant, event: EventName) -> Self {
@@ -214,10 +214,10 @@ impl Record {
 }
 
 named_enum! {
-    /// What a record reports.
+    /// The name of the event that a record reports.
     #[expect(
         missing_docs,
-        reason = "see the kinds of the same names in `event::Kind`"
+        reason = "documented in `event::Kind`, under the same names"
     )]
     EventName {
         Probe = "probe",
@@ -234,13 +234,11 @@ named_enum! {
         Closed = "closed",
         /// Events that could not be delivered.
         Lost = "lost",
-        /// A probe was answered: seen as the answer came in, or else derived from the events
-        /// that follow.
+        /// A probe was answered: the answer was seen, or inferred from later events.
         Answered = "answered",
-        /// What earlier records say together.
+        /// A conclusion from earlier records.
         Verdict = "verdict",
-        /// A connection that was dead already when the trace began, and whose end does not
-        /// know: of the snapshot that it starts from.
+        /// A connection of the snapshot that was already dead when the trace began.
         Zombie = "zombie",
     }
 }

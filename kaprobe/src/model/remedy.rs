@@ -1,4 +1,4 @@
-//! A remedy: the settings that would have kept a connection, and where they are made.
+//! A remedy: the settings that save a connection, and where to change them.
 
 use std::fmt;
 use std::fmt::Display;
@@ -6,35 +6,35 @@ use std::fmt::Display;
 use crate::model::named::named_enum;
 
 named_enum! {
-    /// Where a setting is made.
+    /// Where a setting is changed.
     SetIn {
         /// In the program, by setsockopt.
         Program = "program",
         /// In the sysctls of the network namespace.
         Sysctl = "sysctl",
-        /// In the program at the other end.
+        /// In the program at the remote end.
         Peer = "peer",
     }
 }
 
-/// Settings to make, in this order: TCP_KEEPIDLE sets the timer of a socket whose
-/// keepalive is on (`tcp_sock_set_keepidle_locked`, net/ipv4/tcp.c).
+/// Settings to change, in this order: TCP_KEEPIDLE arms the timer only if keepalive is
+/// already on (`tcp_sock_set_keepidle_locked`, net/ipv4/tcp.c).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Remedy {
-    /// Where.
+    /// Where to change the settings.
     pub set_in: SetIn,
-    /// SO_KEEPALIVE is to be turned on.
+    /// Turn SO_KEEPALIVE on.
     pub keepalive: bool,
-    /// The time between probes, s.
+    /// Time between probes, s.
     pub intvl_s: Option<u64>,
-    /// The idle time before the first probe, s.
+    /// Idle time before the first probe, s.
     pub time_s: Option<u64>,
     /// TCP_USER_TIMEOUT, ms.
     pub user_timeout_ms: Option<u64>,
 }
 
 impl Remedy {
-    /// A first probe after so many seconds.
+    /// A remedy that sets only the idle time before the first probe, s.
     #[must_use]
     pub const fn first_probe(set_in: SetIn, time_s: u64) -> Self {
         Self {
@@ -47,7 +47,7 @@ impl Remedy {
     }
 }
 
-/// `NAME=VALUE`, several separated by a space.
+/// Written as `NAME=VALUE`, separated by spaces.
 impl Display for Remedy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (intvl, time) = match self.set_in {

@@ -1,7 +1,7 @@
-//! The row: a socket as it was, one of a snapshot.
+//! The row: one socket of a snapshot.
 //!
-//! The meaning of the fields is also in `schema/kaprobe-sockets.schema.json`, which a test
-//! holds to the same names.
+//! `schema/kaprobe-sockets.schema.json` documents the fields too. A test checks that the
+//! names are the same.
 
 use crate::model::field::record;
 use crate::model::named::named_enum;
@@ -12,55 +12,56 @@ use crate::model::values::{Cause, State};
 use crate::text::escape::Escaped;
 
 record! {
-    /// A socket as it was. A field that does not apply, or is not known, is absent.
-    /// Times in ms are made from the kernel's ticks; their grain is a tick, 1 to 10 ms.
+    /// A socket of a snapshot. A field that does not apply, or is not known, is absent.
+    /// Times in ms are converted from kernel ticks; their resolution is one tick, 1 to
+    /// 10 ms.
     Row {
-        /// When, by the wall clock.
+        /// Time of reading, wall clock.
         time: WallTime,
-        /// When, CLOCK_MONOTONIC, ns.
+        /// Time of reading, CLOCK_MONOTONIC, ns.
         mono_ns: u64,
-        /// Who the socket is between.
+        /// Local and remote address and port.
         endpoints: Endpoints,
-        /// TCP state, as /proc/net/tcp tells it.
+        /// TCP state, as in /proc/net/tcp.
         state: State,
-        /// Bytes received and not read; of a listener, connections not accepted.
+        /// Bytes received and not read; for a listener, connections not accepted.
         recvq: u64,
-        /// Bytes sent or to be sent, and not acknowledged.
+        /// Bytes in the send queue and not acknowledged.
         sendq: u64,
-        /// The timer that is pending, as netstat names it.
+        /// The pending timer, as netstat names it.
         timer: Timer,
-        /// What told of the socket.
-        source: Source,
-        /// Name of the network namespace: as `ip netns` lists it, or else the host name
-        /// that the processes in it have, where that is not this host's own: what a
-        /// container calls itself.
+        /// Where the row was read from.
+        source: RowSource,
+        /// Name of the network namespace, from `ip netns`. Without one, the host name of
+        /// its processes (for a container, the container's name), if that differs from
+        /// this host's.
         netns_name: Option<Escaped>,
-        /// Who holds the socket.
+        /// The process that holds the socket.
         process: Process,
-        /// Every descriptor that refers to the socket. Empty where it has a file, and
-        /// nobody who may be looked at holds it.
+        /// All file descriptors that refer to the socket. Empty if the socket has a file
+        /// but no readable process holds it.
         owners: Option<OwnerFds>,
-        /// Which socket it is.
+        /// Inode, cookie, uid and cgroup.
         identity: Identity,
-        /// Path of that cgroup in its hierarchy, as `ss --cgroup` shows it.
+        /// Path of the cgroup in its hierarchy, as in `ss --cgroup`.
         cgroup_path: Option<Escaped>,
-        /// Until that timer fires, ms.
+        /// Time until the pending timer fires, ms.
         timer_ms: Option<u64>,
-        /// How often in a row the oldest unacknowledged segment was sent again.
+        /// Consecutive retransmissions of the oldest unacknowledged segment.
         retransmits: Option<u32>,
-        /// Unanswered probes, of keepalive or of a closed window.
+        /// Unanswered keepalive or zero-window probes.
         probes_out: Option<u32>,
         /// Segments sent and not acknowledged.
         unacked: Option<u32>,
-        /// Its keepalive settings.
+        /// Keepalive settings of the socket.
         settings: Settings,
-        /// How long ago anything passed.
+        /// Ages of the last traffic.
         ages: Ages,
-        /// Until the keepalive timer fires, ms, whatever other timer is pending.
+        /// Time until the keepalive timer fires, ms, even if another timer is pending.
         keepalive_next_ms: Option<u64>,
-        /// In how long keepalive would give up, ms, if the peer were gone.
+        /// Time until keepalive gives up if the peer is gone, ms.
         dead_in_ms: Option<u64>,
-        /// By which rule.
+        /// The rule by which keepalive gives up then.
         dead_by: Option<Cause>,
     }
     order {
@@ -111,9 +112,9 @@ record! {
 }
 
 impl Row {
-    /// A row that says no more than which socket it is, and what told of it.
+    /// Makes a row with only a time, endpoints, a state and a source.
     #[must_use]
-    pub fn new(at: Instant, endpoints: Endpoints, state: State, source: Source) -> Self {
+    pub fn new(at: Instant, endpoints: Endpoints, state: State, source: RowSource) -> Self {
         Self {
             time: WallTime(at.wall_ns),
             mono_ns: at.mono_ns,
@@ -124,7 +125,7 @@ impl Row {
         }
     }
 
-    /// Whether it has a file, and nobody who may be looked at holds it.
+    /// Whether the socket has a file but no readable process holds it.
     #[must_use]
     pub fn is_ownerless(&self) -> bool {
         self.owners
@@ -134,13 +135,14 @@ impl Row {
 }
 
 named_enum! {
-    /// What told of a socket.
-    Source {
-        /// The BPF iterator: everything.
+    /// Where a row was read from.
+    RowSource {
+        /// The BPF iterator: has every field.
         IterTcp = "iter/tcp",
-        /// Netlink's sock_diag, which `ss` asks: neither the keepalive settings, nor
-        /// TCP_USER_TIMEOUT, nor a keepalive timer that another timer hides. SO_KEEPALIVE
-        /// follows from the timer, where a connection is open and no other is pending.
+        /// Netlink sock_diag, as `ss` uses. It has no keepalive settings, no
+        /// TCP_USER_TIMEOUT, and no keepalive timer that another timer hides.
+        /// SO_KEEPALIVE is inferred from the timer of an open connection, unless another
+        /// timer is pending.
         SockDiag = "sock_diag",
     }
 }
@@ -148,26 +150,27 @@ named_enum! {
 named_enum! {
     /// A timer, as `netstat -o` names it.
     Timer {
-        /// None.
+        /// No timer.
         Off = "off",
-        /// Retransmission, of data or of a SYN, and the loss probe.
+        /// Retransmission of data or of a SYN, or the loss probe.
         On = "on",
-        /// Keepalive; FIN_WAIT2 of an orphan, which shares the timer.
+        /// Keepalive, or FIN_WAIT2 of an orphan, which shares the timer.
         Keepalive = "keepalive",
-        /// The end of TIME_WAIT.
+        /// TIME_WAIT.
         TimeWait = "timewait",
-        /// The probe of a closed window.
+        /// Zero-window probe.
         Probe = "probe",
     }
 }
 
-/// `icsk_pending`: `ICSK_TIME_DACK` and `ICSK_TIME_PROBE0`, include/net/inet_connection_sock.h.
+/// `ICSK_TIME_DACK`, a value of `icsk_pending` (include/net/inet_connection_sock.h).
 const DACK: u8 = 2;
+/// `ICSK_TIME_PROBE0`.
 const PROBE0: u8 = 3;
 
 impl Timer {
-    /// The timer that /proc/net/tcp tells of (`get_tcp4_sock`, net/ipv4/tcp_ipv4.c):
-    /// any other hides keepalive's.
+    /// The timer in /proc/net/tcp (`get_tcp4_sock`, net/ipv4/tcp_ipv4.c). Any other timer
+    /// hides the keepalive timer.
     #[must_use]
     pub const fn pending(icsk_pending: u8, keepalive: bool) -> Self {
         match icsk_pending {
@@ -198,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn other_timers_hide_keepalives() {
+    fn other_timers_hide_the_keepalive_timer() {
         for (pending, keepalive, timer) in [
             (0, false, Timer::Off),
             (0, true, Timer::Keepalive),

@@ -1,4 +1,4 @@
-//! The facts of a socket, in the groups that events and records share.
+//! Groups of socket fields that events and records share.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -7,11 +7,11 @@ use crate::model::values::{Family, Origin};
 use crate::text::escape::Escaped;
 
 group! {
-    /// Who a socket is between, and where. An IPv4-mapped address stays as it is: the
-    /// socket is AF_INET6.
+    /// Addresses, ports and network namespace of a socket. An IPv4-mapped address stays
+    /// mapped, because the socket is AF_INET6.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     Endpoints {
-        /// Address family of the socket; inet6 also where it carries IPv4.
+        /// Address family of the socket; inet6 also if it carries IPv4.
         family: Family,
         /// Local address.
         laddr: IpAddr,
@@ -34,7 +34,7 @@ impl Default for Endpoints {
 }
 
 impl Endpoints {
-    /// Those of a socket whose addresses are of its own family.
+    /// Makes endpoints whose family is that of the local address.
     #[must_use]
     pub fn new((laddr, lport): (IpAddr, u16), (raddr, rport): (IpAddr, u16), netns: u32) -> Self {
         let family = if laddr.is_ipv4() {
@@ -66,12 +66,12 @@ impl Endpoints {
 }
 
 group! {
-    /// Which socket it is, and whose.
+    /// Inode, cookie, owner and cgroup of a socket.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     Identity {
         /// Inode number in sockfs; absent for an orphan.
         inode: Option<u64>,
-        /// Socket cookie, where the kernel has made one.
+        /// Socket cookie, if the kernel has assigned one.
         cookie: Option<u64>,
         /// uid of the socket's owner, in the initial user namespace.
         uid: Option<u32>,
@@ -83,59 +83,59 @@ group! {
 }
 
 group! {
-    /// The process that holds a socket, as far as it is known.
+    /// The process that holds a socket, if known.
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
     Process {
-        /// A process that holds the socket.
+        /// Process ID.
         pid: Option<u32>,
-        /// Its command.
+        /// Command name.
         comm: Option<Escaped>,
     }
 }
 
 group! {
-    /// The keepalive settings in force, and where each comes from.
+    /// The keepalive settings in force, and the origin of each.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     Settings {
         /// SO_KEEPALIVE is on.
         keepalive: Option<bool>,
         /// Idle time before the first probe, ms.
         keepalive_time_ms: Option<u64>,
-        /// Who set it.
+        /// Origin of the idle time.
         keepalive_time_from: Option<Origin>,
         /// Time between probes, ms.
         keepalive_intvl_ms: Option<u64>,
-        /// Who set it.
+        /// Origin of the interval.
         keepalive_intvl_from: Option<Origin>,
         /// Unanswered probes after which the kernel gives up.
         keepalive_probes: Option<u64>,
-        /// Who set it.
+        /// Origin of the probe count.
         keepalive_probes_from: Option<Origin>,
         /// TCP_USER_TIMEOUT, ms.
         user_timeout_ms: Option<u32>,
-        /// Who set it: only the socket can.
+        /// Origin of TCP_USER_TIMEOUT: always the socket, there is no sysctl.
         user_timeout_from: Option<Origin>,
     }
 }
 
 group! {
-    /// How long ago anything passed, ms.
+    /// Ages of the last traffic, ms.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     Ages {
-        /// Since anything came from the peer, ms: what the kernel weighs against the
+        /// Time since anything was received, ms. The kernel compares it with the
         /// keepalive time (`keepalive_time_elapsed`, include/net/tcp.h).
         idle_ms: Option<u64>,
-        /// Since data came, ms (ss: lastrcv).
+        /// Time since data was received, ms (ss: lastrcv).
         lastrcv_ms: Option<u64>,
-        /// Since an acknowledgement came, ms (ss: lastack).
+        /// Time since an acknowledgement was received, ms (ss: lastack).
         lastack_ms: Option<u64>,
-        /// Since data was sent, ms (ss: lastsnd).
+        /// Time since data was sent, ms (ss: lastsnd).
         lastsnd_ms: Option<u64>,
     }
 }
 
 impl Ages {
-    /// The ages of a socket that has been connected.
+    /// Makes the ages of a socket that has been connected.
     #[must_use]
     pub fn new(lastrcv_ms: u64, lastack_ms: u64, lastsnd_ms: u64) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! Moments, on the two clocks that matter.
+//! Points in time, on the monotonic clock and the wall clock.
 
 use std::fmt;
 use std::fmt::Display;
@@ -7,28 +7,28 @@ use serde::de;
 use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
 
-/// The coarsest tick of a kernel, HZ = 100, ms: ages made from ticks are off by less.
+/// The longest kernel tick (HZ = 100), ms. The error of an age is smaller than this.
 pub const TICK_MS: u64 = 10;
 
-/// One moment on both clocks.
+/// A point in time on both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant {
-    /// CLOCK_MONOTONIC, ns: what the kernel stamps, the same for all of a host.
+    /// CLOCK_MONOTONIC, ns: the kernel's timestamp, the same for the whole host.
     pub mono_ns: u64,
-    /// CLOCK_REALTIME, ns since the epoch: what a person reads.
+    /// CLOCK_REALTIME, ns since the epoch: the time shown to users.
     pub wall_ns: i64,
 }
 
-/// A moment of the wall clock: ns since 1970 in UTC. Written in RFC 3339, in UTC, with
-/// nine digits after the second.
+/// A wall clock time: ns since 1970, UTC. Written as RFC 3339 in UTC, with nine digits
+/// after the second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WallTime(pub i64);
 
 impl WallTime {
-    /// The same moment in the type that knows calendars.
+    /// Converts to a calendar timestamp.
     #[must_use]
     pub fn timestamp(self) -> jiff::Timestamp {
-        // It holds every i64 of nanoseconds: the years 1677 to 2262.
+        // The type holds every i64 of nanoseconds: the years 1677 to 2262.
         jiff::Timestamp::from_nanosecond(i128::from(self.0)).unwrap_or_default()
     }
 }

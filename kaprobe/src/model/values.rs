@@ -1,4 +1,4 @@
-//! The values that fields of records can have.
+//! Types of record fields.
 
 use std::fmt;
 use std::fmt::Display;
@@ -14,13 +14,13 @@ named_enum! {
     Family {
         /// AF_INET.
         Inet = "inet",
-        /// AF_INET6, which can carry IPv4 as well.
+        /// AF_INET6, which can also carry IPv4.
         Inet6 = "inet6",
     }
 }
 
 impl Family {
-    /// Its number on Linux: AF_INET or AF_INET6.
+    /// The number on Linux: AF_INET or AF_INET6.
     #[must_use]
     pub const fn number(self) -> u32 {
         match self {
@@ -33,7 +33,7 @@ impl Family {
 named_enum! {
     /// The origin of a setting.
     Origin {
-        /// A socket option, on this socket or the listener it was accepted from.
+        /// A socket option, of the socket or of the listener that accepted it.
         Socket = "socket",
         /// The sysctl of the socket's network namespace.
         Sysctl = "sysctl",
@@ -51,52 +51,52 @@ named_enum! {
 }
 
 named_enum! {
-    /// What became of an orphan in FIN_WAIT2.
+    /// Outcome of an orphan's FIN_WAIT2 timer.
     FinWait2 {
-        /// It went on as a TIME_WAIT minisock.
+        /// The socket became a TIME_WAIT minisock.
         TimeWait = "time_wait",
-        /// It was reset.
+        /// The connection was reset.
         Reset = "reset",
     }
 }
 
 named_enum! {
-    /// What a segment met that was answered with a reset.
+    /// What a segment matched on this host before it was answered with a reset.
     Met {
-        /// No socket at all.
+        /// No socket.
         Nothing = "nothing",
-        /// The minisock that a closed connection leaves behind.
+        /// The TIME_WAIT minisock of a closed connection.
         TimeWait = "time_wait",
-        /// The minisock of a handshake that is under way.
+        /// The minisock of a handshake in progress.
         Request = "request",
-        /// A socket.
+        /// A full socket.
         Socket = "socket",
     }
 }
 
 named_enum! {
-    /// Who asked for a reset.
+    /// Why this host sent a reset.
     Direction {
-        /// This host, of its own accord.
+        /// On its own initiative.
         Active = "active",
-        /// This host, in answer to a segment.
+        /// In answer to a segment.
         Passive = "passive",
     }
 }
 
 named_enum! {
-    /// A hook, by the kernel function or tracepoint that it follows; first the one without
-    /// which there is nothing to trace.
+    /// A hook, named after its kernel function or tracepoint. Tracing requires the first
+    /// one.
     Hook {
         /// `tcp_keepalive_timer`, entry and exit.
         KeepaliveTimer = "tcp_keepalive_timer",
         /// `tcp_send_active_reset`.
         SendActiveReset = "tcp_send_active_reset",
-        /// `tcp_v4_send_reset` and `tcp_v6_send_reset`: both, or neither.
+        /// `tcp_v4_send_reset` and `tcp_v6_send_reset`, always attached together.
         SendReset = "tcp_v4_send_reset",
         /// `tcp_receive_reset`.
         ReceiveReset = "tcp_receive_reset",
-        /// `tcp_probe`, the tracepoint that every segment of a connection passes.
+        /// `tcp_probe`, a tracepoint for every segment that a connection receives.
         Probe = "tcp_probe",
         /// `tcp_destroy_sock`.
         DestroySock = "tcp_destroy_sock",
@@ -104,13 +104,13 @@ named_enum! {
 }
 
 named_enum! {
-    /// Why events are missing.
+    /// Why events were lost.
     LostWhy {
         /// The ring buffer was full.
         RingBuffer = "ring_buffer",
-        /// The table of running firings was full.
+        /// The BPF map of running firings was full.
         FiringTable = "firing_table",
-        /// The kernel skipped the program: a probe missed, or one end of a firing.
+        /// The kernel skipped the program at a hook, or at one end of a firing.
         Missed = "missed",
     }
 }
@@ -126,14 +126,14 @@ named_enum! {
         ProbeReset = "probe_reset",
         /// The first segment after an idle time was answered with a reset.
         IdleEviction = "idle_eviction",
-        /// This host answered a segment in mid-stream with a reset: it has no such
+        /// This host answered a mid-stream segment with a reset: it does not have the
         /// connection.
         StraySegment = "stray_segment",
         /// The peer reset a connection that was not idle.
         AbortedByPeer = "aborted_by_peer",
         /// This host reset the connection.
         AbortedLocally = "aborted_locally",
-        /// The FIN_WAIT2 timer of an orphan ended it; not keepalive.
+        /// The FIN_WAIT2 timer of an orphan ended the connection; not keepalive.
         FinWait2 = "fin_wait2",
     }
 }
@@ -141,11 +141,11 @@ named_enum! {
 named_enum! {
     /// How sure a verdict is.
     Confidence {
-        /// It fits; so do other explanations.
+        /// The verdict fits, but so do other explanations.
         Low = "low",
         /// Other explanations are unlikely.
         Medium = "medium",
-        /// The records leave no other.
+        /// The records exclude other explanations.
         High = "high",
     }
 }
@@ -155,12 +155,12 @@ named_enum! {
     LearnedOf {
         /// Connections to one remote address and port.
         Endpoint = "endpoint",
-        /// Connections to its network: /24, or /64 of IPv6.
+        /// Connections to one remote network: /24, or /64 for IPv6.
         Network = "network",
     }
 }
 
-/// Numbers of records, ascending.
+/// Record numbers, ascending.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 pub struct Evidence(pub Vec<u64>);
 
@@ -170,22 +170,22 @@ fields! {
     TcpFlags: |it| Value::Text(it),
 }
 
-/// The flags of a TCP segment: the 14th byte of its header. Written as tcpdump's
-/// expressions name them, `SYN|ACK`.
+/// The flags of a TCP segment: the 14th byte of its header. Written with tcpdump's
+/// names, `SYN|ACK`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpFlags(pub u8);
 
 impl TcpFlags {
-    /// Their names, from the lowest bit.
+    /// The flag names, from the lowest bit.
     const NAMES: [&str; 8] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"];
 
-    /// Whether the sender opens a connection with it.
+    /// Whether the segment opens a connection (SYN).
     #[must_use]
     pub const fn opens(self) -> bool {
         self.0 & 0b10 != 0
     }
 
-    /// Whether it acknowledges something, as all but the first segment do.
+    /// Whether the segment has ACK, as all but the first segment do.
     #[must_use]
     pub const fn acknowledges(self) -> bool {
         self.0 & 0b1_0000 != 0
@@ -220,8 +220,8 @@ impl<'de> Deserialize<'de> for TcpFlags {
 }
 
 named_enum! {
-    /// TCP state, as the kernel names it (include/net/tcp_states.h) less `TCP_`; in the
-    /// order of its numbers.
+    /// TCP state. The names and their order are the kernel's (include/net/tcp_states.h),
+    /// without `TCP_`.
     #[expect(missing_docs, reason = "the kernel's names")]
     State {
         Established = "ESTABLISHED",
@@ -241,26 +241,25 @@ named_enum! {
 }
 
 impl State {
-    /// The state of that number, where it is one; they count from 1.
+    /// The state with this kernel number, counted from 1. `None` if there is none.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.get(usize::from(number).checked_sub(1)?).copied()
     }
 }
 
-/// A positive errno. Its name, where it is one that a TCP socket can have; else
-/// its number.
+/// A positive errno. Written as a name if a TCP socket can have it, else as a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Errno(pub u32);
 
 impl Errno {
-    /// What a timeout sets, unless an ICMP error was there before.
+    /// The error of a timeout, unless an ICMP error came before it.
     pub const TIMED_OUT: Self = Self(libc::ETIMEDOUT.cast_unsigned());
 }
 
 macro_rules! errnos {
     ($($name:ident),+ $(,)?) => {
-        /// What TCP itself raises, and what an ICMP error becomes (`icmp_err_convert`,
+        /// Errors of TCP itself, and errors from ICMP (`icmp_err_convert`,
         /// net/ipv4/icmp.c; `tab_unreach`, net/ipv6/icmp.c).
         const ERRNOS: &[(u32, &str)] = &[$((libc::$name.cast_unsigned(), stringify!($name))),+];
     };
@@ -313,7 +312,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_are_read_back() {
+    fn tcp_flags_round_trip() {
         for bits in 0..=u8::MAX {
             let text = serde_json::Value::from(TcpFlags(bits).to_string());
             let read = TcpFlags::deserialize(text.clone()).map_err(|why| why.to_string());

@@ -6,7 +6,7 @@ use terminal_size::{Height, Width, terminal_size};
 use unicode_width::UnicodeWidthChar as _;
 
 use crate::model::named::Named as _;
-use crate::model::row::{Row, Source, Timer};
+use crate::model::row::{Row, RowSource, Timer};
 use crate::model::values::{Origin, State};
 use crate::sink::options::Format;
 use crate::sink::{CsvLines, JsonLines};
@@ -263,7 +263,7 @@ fn put_comm(line: &mut String, row: &Row) {
 }
 
 fn put_dead_in(line: &mut String, row: &Row) {
-    if row.source == Source::SockDiag && row.settings.keepalive != Some(false) && is_open(row) {
+    if row.source == RowSource::SockDiag && row.settings.keepalive != Some(false) && is_open(row) {
         line.push_str(UNSEEN);
     } else {
         put_some(line, row.dead_in_ms.map(Ms));
@@ -311,11 +311,11 @@ fn put_timer(line: &mut String, row: &Row) {
 fn put_keepalive(line: &mut String, row: &Row) {
     let set = &row.settings;
     match set.keepalive {
-        Some(true) if row.source == Source::SockDiag => {
+        Some(true) if row.source == RowSource::SockDiag => {
             line.push_str("on ");
             line.push_str(UNSEEN);
         }
-        None if row.source == Source::SockDiag && row.identity.uid.is_some() => {
+        None if row.source == RowSource::SockDiag && row.identity.uid.is_some() => {
             line.push_str(UNSEEN);
         }
         None => line.push_str(NOTHING),

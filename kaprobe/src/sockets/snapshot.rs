@@ -15,7 +15,7 @@ use crate::host::hidden::HiddenProcesses;
 use crate::host::netns::{self, Netns};
 use crate::host::privilege::{Privileges, raise_memlock};
 use crate::kernel::{SocketIterator, TracerConfig, now};
-use crate::model::row::{Row, Source};
+use crate::model::row::{Row, RowSource};
 use crate::owners::batch::OwnerBatch;
 use crate::owners::descriptors::Descriptors;
 use crate::sockets::plan::Selection;
@@ -345,7 +345,7 @@ impl Taking<'_, '_> {
             let rest = path.strip_prefix(filter.as_str().trim_end_matches('/'));
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        let in_cgroup = row.source == Source::IterTcp
+        let in_cgroup = row.source == RowSource::IterTcp
             || selection.kernel.cgroups.is_empty()
             || self.below.iter().any(below);
         in_cgroup && (any || { owners }.any(|it| is(it.pid, &it.comm)))

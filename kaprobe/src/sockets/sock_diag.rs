@@ -20,7 +20,7 @@ use netlink_packet_sock_diag::inet::{
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr};
 
-use crate::model::row::{Row, Source, Timer};
+use crate::model::row::{Row, RowSource, Timer};
 use crate::model::time::Instant;
 use crate::model::values::{Family, State};
 
@@ -121,7 +121,7 @@ fn row(netns: u32, at: Instant, response: &InetResponse) -> Option<Row> {
     if header.family != AF_INET {
         endpoints.family = Family::Inet6;
     }
-    let mut row = Row::new(at, endpoints, state, Source::SockDiag);
+    let mut row = Row::new(at, endpoints, state, RowSource::SockDiag);
     row.recvq = header.recv_queue.into();
     // Of a listener it is the longest queue there may be.
     if state != State::Listen {
