@@ -1,7 +1,7 @@
 //! Reports on standard error how each hook was attached, and at the end what was seen
 //! and what was lost.
 
-use crate::filter::Counts;
+use crate::filter::FilterCounts;
 use crate::kernel::Attached;
 use crate::model::named::Named as _;
 use crate::model::values::Hook;
@@ -11,7 +11,7 @@ use crate::stderr;
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// What was shown and what was lost.
-    pub counts: Counts,
+    pub counts: FilterCounts,
     /// How many sockets were seen, shown or not.
     pub sockets: u64,
     /// How many of them were forgotten for want of room.
@@ -173,7 +173,7 @@ mod tests {
         0 sockets seen
         events lost: 0 by tcp_keepalive_timer, 0 by tcp_send_active_reset, 0 by tcp_v4_send_reset, 0 by tcp_receive_reset, 0 by tcp_destroy_sock
         ");
-        let counts = Counts {
+        let counts = FilterCounts {
             records: 12,
             events: [
                 (EventName::Probe, 8),

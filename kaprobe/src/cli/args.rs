@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
 use crate::cli::values::{from_one, network, size, tcp_state, time_span};
-use crate::filter::events::Events;
+use crate::filter::events::EventSet;
 use crate::filter::ports::PortRange;
 use crate::model::attach_mode::AttachMode;
 use crate::model::named::Named as _;
@@ -94,7 +94,7 @@ pub struct RecordArgs {
     pub sockets: SocketArgs,
     /// Events to show, by name; `default` is all but early, data_pending and busy, and what `trace` shows unless told otherwise; `replay` shows all
     #[arg(short, long, value_delimiter = ',')]
-    pub events: Vec<Events>,
+    pub events: Vec<EventSet>,
     /// Stop after so many records
     #[arg(short, long, value_name = "N", value_parser = from_one::<NonZeroU64>, help_heading = "Running")]
     pub count: Option<NonZeroU64>,
@@ -318,7 +318,7 @@ pub struct DoctorArgs {
     pub json: bool,
 }
 
-impl ValueEnum for Events {
+impl ValueEnum for EventSet {
     fn value_variants<'a>() -> &'a [Self] {
         Self::ALL
     }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use crate::cli::args::{RecordArgs, SocketArgs};
 use crate::exit;
-use crate::filter::events::Events;
+use crate::filter::events::EventSet;
 use crate::filter::{RecordFilter, SocketFilter};
 use crate::model::header::Filters;
 use crate::model::named::Named as _;
@@ -20,7 +20,7 @@ use crate::text::escape::Escaped;
 const COMM_LEN: usize = 15;
 
 /// The events asked for, those of `unless_asked` where none are.
-pub fn events(args: &RecordArgs, unless_asked: Events) -> BTreeSet<EventName> {
+pub fn events(args: &RecordArgs, unless_asked: EventSet) -> BTreeSet<EventName> {
     match args.events.as_slice() {
         [] => unless_asked.names().collect(),
         asked => asked.iter().flat_map(|it| it.names()).collect(),

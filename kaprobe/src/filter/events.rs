@@ -1,4 +1,4 @@
-//! Which events are asked for, and what the BPF programs have to send for them.
+//! The values of `--events`, and the event kinds that the BPF programs send for them.
 
 use crate::model::named::Named as _;
 use std::collections::BTreeSet;
@@ -7,19 +7,19 @@ use kaprobe_ebpf::wire::kind;
 
 use crate::model::record::EventName;
 
-/// One or more events, as `--events` names them.
+/// A value of `--events`: one or more events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Events {
-    /// All but the noise.
+pub enum EventSet {
+    /// All events except [`NOISE`].
     Default,
-    /// All.
+    /// All events.
     All,
-    /// This one.
+    /// One event.
     One(EventName),
 }
 
-impl Events {
-    /// Every value.
+impl EventSet {
+    /// All values.
     pub const ALL: &'static [Self] = &{
         let mut all = [Self::Default; 2 + EventName::ALL.len()];
         all[1] = Self::All;
@@ -31,7 +31,7 @@ impl Events {
         all
     };
 
-    /// The events that it names.
+    /// The events of this value.
     pub fn names(self) -> impl Iterator<Item = EventName> {
         EventName::ALL
             .iter()
@@ -44,17 +44,17 @@ impl Events {
     }
 }
 
-/// Firings that say that there is nothing to say. Dropped in the kernel unless asked
-/// for.
+/// Firings after which keepalive has nothing to do. The kernel drops them unless
+/// `--events` names them.
 pub const NOISE: [EventName; 3] = [EventName::Early, EventName::DataPending, EventName::Busy];
 
-/// The kinds of [`kind`] that these records are made of.
+/// Bit mask of the kinds ([`kind`]) that these records need.
 ///
-/// `closed` is always among them: it is what lets user space forget a socket.
+/// `closed` is always set: user space frees a socket on it.
 pub fn event_mask(events: &BTreeSet<EventName>) -> u32 {
     let bits = events.iter().map(|event| match event {
-        // An answer is derived from its probe and the firing after it, which the
-        // kernel sends unasked (`flag::NEWS`).
+        // An answer is inferred from its probe and the next firing. The kernel sends
+        // that firing even if the mask excludes it (`flag::NEWS`).
         EventName::Probe | EventName::Answered => 1 << kind::PROBE,
         EventName::ProbeCongested => 1 << kind::PROBE_CONGESTED,
         EventName::Early => 1 << kind::EARLY,
@@ -65,22 +65,22 @@ pub fn event_mask(events: &BTreeSet<EventName>) -> u32 {
         EventName::NotRearmed => 1 << kind::NOT_REARMED,
         EventName::Unclassified => 1 << kind::UNCLASSIFIED,
         EventName::RstSent => 1 << kind::RST_SENT | 1 << kind::RST_PASSIVE,
-        // It is told of sockets that were spoken of: the same ones, whatever else is
-        // shown.
-        EventName::Closed => SPOKEN_OF,
+        // `closed` is reported for sockets with an earlier event. The mask makes these
+        // the same sockets, whatever other events are shown.
+        EventName::Closed => TRACKED_KINDS,
         EventName::RstReceived => 1 << kind::RST_RECEIVED,
         EventName::Verdict => VERDICT_KINDS,
-        // Told of by no hook.
+        // No hook reports these.
         EventName::Lost | EventName::Zombie => 0,
     });
     bits.fold(1 << kind::CLOSED, |mask, bit| mask | bit)
 }
 
-/// The kinds that make a socket one that `closed` is told of: all but noise.
-const SPOKEN_OF: u32 =
+/// The kinds after which a socket gets a `closed` event: all except noise.
+const TRACKED_KINDS: u32 =
     (1 << kind::COUNT) - 1 - (1 << kind::EARLY) - (1 << kind::DATA_PENDING) - (1 << kind::BUSY);
 
-/// The kinds that verdicts rest on.
+/// The kinds that verdicts use.
 const VERDICT_KINDS: u32 = 1 << kind::PROBE
     | 1 << kind::TIMEOUT
     | 1 << kind::FIN_WAIT2

@@ -1,19 +1,19 @@
-//! What the BPF programs filter.
+//! The filters that run in the BPF programs.
 
 use std::path::PathBuf;
 
 use crate::filter::SocketFilter;
 
-/// What the BPF programs keep: a socket that passes every filter that is set. What is
-/// empty or `None` is not set.
+/// Filters of the BPF programs. A socket must pass every filter. An empty or `None`
+/// filter passes all sockets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelFilter {
-    /// One bit for each [`kind`] to send up.
+    /// One bit for each `kind` to send to user space.
     pub event_mask: u32,
     /// Ports, networks and address family.
     pub sockets: SocketFilter,
-    /// Network namespaces to keep, as they were named; at most [`MAX_NETNS`].
+    /// Network namespaces to keep, as on the command line; at most `MAX_NETNS`.
     pub netns: Vec<String>,
-    /// cgroups to keep, as they were named; at most [`MAX_CGROUPS`].
+    /// cgroups to keep, as on the command line; at most `MAX_CGROUPS`.
     pub cgroups: Vec<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! Keeps the records that were asked for, numbers them, and counts what it saw.
+//! Filters records, numbers them, and counts them.
 
 pub mod events;
 pub mod kernel;
@@ -17,26 +17,26 @@ use crate::model::values::Family;
 use crate::model::values::Hook;
 use crate::text::escape::Escaped;
 
-/// Which sockets to keep: those that pass every filter that is set. What is empty or
-/// `None` is not set.
+/// Filters of sockets. A socket must pass every filter. An empty or `None` filter
+/// passes all sockets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SocketFilter {
     /// Local ports to keep.
     pub local_ports: PortSet,
     /// Remote ports to keep.
     pub remote_ports: PortSet,
-    /// Ports to keep on either side.
+    /// Ports to keep, local or remote.
     pub ports: PortSet,
-    /// Networks to keep on either side. IPv4 ones hold IPv4-mapped addresses too, and
-    /// none is itself IPv4-mapped.
+    /// Networks to keep, local or remote. IPv4 networks contain IPv4-mapped addresses
+    /// too. No network is itself IPv4-mapped.
     pub networks: Vec<IpNet>,
     /// Address family of the sockets to keep.
     pub family: Option<Family>,
 }
 
 impl SocketFilter {
-    /// Whether it keeps a socket, as the BPF programs would; what is of no socket passes
-    /// only where nothing is set.
+    /// Whether a socket passes, by the rules of the BPF programs. `None`, a record
+    /// without a socket, passes only if no filter is set.
     #[must_use]
     pub fn keeps(&self, endpoints: Option<&Endpoints>) -> bool {
         let Some(it) = endpoints else {
@@ -48,22 +48,22 @@ impl SocketFilter {
             && (unset(&self.local_ports) || self.local_ports.contains(it.lport))
             && (unset(&self.remote_ports) || self.remote_ports.contains(it.rport))
             && (unset(&self.ports) || either(&self.ports))
-            && (self.networks.is_empty() || self.has(it.laddr) || self.has(it.raddr))
+            && (self.networks.is_empty() || self.contains(it.laddr) || self.contains(it.raddr))
     }
 
-    fn has(&self, address: IpAddr) -> bool {
+    fn contains(&self, address: IpAddr) -> bool {
         let address = match address {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),
             IpAddr::V6(v6) => v6,
         };
         let mut networks = self.networks.iter();
-        networks.any(|it| widened(it).contains(&address))
+        networks.any(|it| to_ipv6(it).contains(&address))
     }
 }
 
-/// The network with IPv4 written as IPv6, as the BPF programs compare: `::/0` is then
-/// all there is.
-fn widened(network: &IpNet) -> Ipv6Net {
+/// Converts an IPv4 network to an IPv4-mapped one, as the BPF programs compare. `::/0`
+/// then contains IPv4 too.
+fn to_ipv6(network: &IpNet) -> Ipv6Net {
     match network {
         IpNet::V4(v4) => Ipv6Net::new(v4.addr().to_ipv6_mapped(), 96 + v4.prefix_len()),
         IpNet::V6(v6) => Ok(*v6),
@@ -71,32 +71,32 @@ fn widened(network: &IpNet) -> Ipv6Net {
     .unwrap_or_default()
 }
 
-/// Which records to keep: those that pass every filter that is set. An empty set of
-/// namespaces, pids or commands is not set; `lost` passes them all, and `events` too:
-/// a gap is never hidden.
+/// Filters of records. A record must pass every filter. An empty set of namespaces,
+/// pids or commands passes all records. `lost` passes every filter, so that no gap is
+/// hidden.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordFilter {
     /// Events to keep.
     pub events: BTreeSet<EventName>,
-    /// Sockets to keep. Not set where the kernel keeps no other.
+    /// Sockets to keep. Not set if the kernel filters them.
     pub sockets: SocketFilter,
-    /// Network namespaces to keep, inode numbers; likewise.
+    /// Network namespaces to keep, inode numbers. Not set if the kernel filters them.
     pub netns: BTreeSet<u32>,
-    /// Processes to keep.
+    /// Process IDs to keep.
     pub pids: BTreeSet<u32>,
-    /// Commands to keep, 15 bytes at most, escaped.
+    /// Command names to keep, at most 15 bytes, escaped.
     pub comms: BTreeSet<Escaped>,
-    /// How many records to keep before the end.
+    /// Maximum number of records to keep.
     pub count: Option<NonZeroU64>,
 }
 
 impl RecordFilter {
     fn keeps(&self, record: &Record) -> bool {
         record.event == EventName::Lost
-            || self.events.contains(&record.event) && self.concerns(record)
+            || self.events.contains(&record.event) && self.passes_other_filters(record)
     }
 
-    fn concerns(&self, record: &Record) -> bool {
+    fn passes_other_filters(&self, record: &Record) -> bool {
         let endpoints = record.endpoints.as_ref();
         self.sockets.keeps(endpoints)
             && passes(&self.netns, endpoints.map(|it| &it.netns))
@@ -105,7 +105,7 @@ impl RecordFilter {
     }
 }
 
-/// Whether a value is among those wanted; with none wanted, any is.
+/// Whether a value passes: it is in the set, or the set is empty.
 pub(crate) fn passes<T: Ord>(wanted: &BTreeSet<T>, value: Option<&T>) -> bool {
     wanted.is_empty() || value.is_some_and(|value| wanted.contains(value))
 }
@@ -114,13 +114,13 @@ pub(crate) fn passes<T: Ord>(wanted: &BTreeSet<T>, value: Option<&T>) -> bool {
 #[derive(Debug)]
 pub struct Filter {
     keep: RecordFilter,
-    counts: Counts,
+    counts: FilterCounts,
 }
 
-/// What a [`Filter`] let through.
+/// Counts of the records that passed a [`Filter`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Records, all told.
+pub struct FilterCounts {
+    /// Total records.
     pub records: u64,
     /// Records by event.
     pub events: BTreeMap<EventName, u64>,
@@ -129,16 +129,16 @@ pub struct Counts {
 }
 
 impl Filter {
-    /// A filter at the start of its stream.
+    /// Makes a filter for a new stream.
     #[must_use]
     pub fn new(keep: RecordFilter) -> Self {
         Self {
             keep,
-            counts: Counts::default(),
+            counts: FilterCounts::default(),
         }
     }
 
-    /// Whether the record is to be shown: then it has its number.
+    /// Whether a record passes. If it does, sets its number and counts it.
     pub fn pass(&mut self, record: &mut Record) -> bool {
         if self.is_done() || !self.keep.keeps(record) {
             return false;
@@ -153,19 +153,19 @@ impl Filter {
         true
     }
 
-    /// Whether records of this event pass, if they are of a socket that does.
+    /// Whether the event filter passes this event.
     #[must_use]
-    pub fn asks_for(&self, event: EventName) -> bool {
+    pub fn passes_event(&self, event: EventName) -> bool {
         event == EventName::Lost || self.keep.events.contains(&event)
     }
 
-    /// Whether a record is of a socket whose records pass, if their events do.
+    /// Whether a record passes every filter except the event filter.
     #[must_use]
-    pub fn concerns(&self, record: &Record) -> bool {
-        self.keep.concerns(record)
+    pub fn passes_other_filters(&self, record: &Record) -> bool {
+        self.keep.passes_other_filters(record)
     }
 
-    /// Whether as many records as were asked for have passed; no more will.
+    /// Whether the maximum number of records has passed. No more records pass then.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.keep
@@ -173,9 +173,9 @@ impl Filter {
             .is_some_and(|count| self.counts.records >= count.get())
     }
 
-    /// What has passed.
+    /// Counts of the records that passed.
     #[must_use]
-    pub fn counts(&self) -> &Counts {
+    pub fn counts(&self) -> &FilterCounts {
         &self.counts
     }
 }
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_of_one_kind_add_up_and_of_different_kinds_combine() {
+    fn values_of_a_filter_mean_or_and_filters_mean_and() {
         use EventName::{Lost, Probe, Timeout};
         let keep = RecordFilter {
             events: [Probe].into(),
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_are_kept_as_in_the_kernel() -> Result<(), Box<dyn std::error::Error>> {
+    fn the_socket_filter_works_as_in_the_kernel() -> Result<(), Box<dyn std::error::Error>> {
         let socket = |local: &str, remote: &str| -> Result<Record, std::net::AddrParseError> {
             let (local, remote): (SocketAddr, SocketAddr) = (local.parse()?, remote.parse()?);
             let mut record = record(EventName::Probe, None, None);
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_is_numbered_counted_and_limited() {
+    fn passed_records_are_numbered_counted_and_limited() {
         let keep = RecordFilter {
             events: [EventName::Probe].into(),
             count: NonZeroU64::new(3),
@@ -287,7 +287,7 @@ mod tests {
         let lost = [(Hook::KeepaliveTimer, 5)].into();
         assert_eq!(
             *filter.counts(),
-            Counts {
+            FilterCounts {
                 records: 3,
                 events,
                 lost

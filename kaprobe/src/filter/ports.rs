@@ -1,54 +1,57 @@
-//! TCP ports: ranges as people write them, and the set they add up to.
+//! TCP port ranges, and sets of them.
 
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-/// How many 64-bit words hold one bit for each port.
+/// Number of 64-bit words that hold one bit for each port.
 pub const WORDS: usize = (u16::MAX as usize + 1) / u64::BITS as usize;
 
-/// One port, or a range with both its ends: `443`, `5000-6000`.
+/// A port or an inclusive port range: `443`, `5000-6000`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortRange(RangeInclusive<u16>);
 
-/// Why a text is no port range.
+/// The error for a text that is not a port range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadPorts {
-    /// An end is no number from 1 to 65535.
-    NoPort,
-    /// It ends before it starts.
+pub enum PortRangeError {
+    /// A port is not a number from 1 to 65535.
+    NotAPort,
+    /// The range ends before it starts.
     Backwards,
 }
 
-impl fmt::Display for BadPorts {
+impl fmt::Display for PortRangeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NoPort => "a port is a number from 1 to 65535, a range is two of them: 5000-6000",
+            Self::NotAPort => {
+                "a port is a number from 1 to 65535, a range is two of them: 5000-6000"
+            }
             Self::Backwards => "the range ends before it starts",
         })
     }
 }
 
-impl std::error::Error for BadPorts {}
+impl std::error::Error for PortRangeError {}
 
 impl FromStr for PortRange {
-    type Err = BadPorts;
+    type Err = PortRangeError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let (first, last) = (port(first)?, port(last)?);
         if last < first {
-            return Err(BadPorts::Backwards);
+            return Err(PortRangeError::Backwards);
         }
         Ok(Self(first..=last))
     }
 }
 
-/// Digits only: the standard parser takes a sign as well.
-fn port(text: &str) -> Result<u16, BadPorts> {
+/// Parses a port. Accepts digits only; the standard parser accepts a sign too.
+fn port(text: &str) -> Result<u16, PortRangeError> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let port = digits.then(|| text.parse().ok()).flatten();
-    port.filter(|&port| port != 0).ok_or(BadPorts::NoPort)
+    port.filter(|&port| port != 0)
+        .ok_or(PortRangeError::NotAPort)
 }
 
 impl fmt::Display for PortRange {
@@ -61,24 +64,24 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// A set of ports; empty where no range was given, which filters nothing.
+/// A set of ports. An empty set is a filter that passes all ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortSet(Vec<PortRange>);
 
 impl PortSet {
-    /// Whether no port is in it.
+    /// Whether the set has no port.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether this port is in it.
+    /// Whether the set has this port.
     #[must_use]
     pub fn contains(&self, port: u16) -> bool {
         self.0.iter().any(|range| range.0.contains(&port))
     }
 
-    /// One bit for each port: port `p` is bit `p % 64` of word `p / 64`.
+    /// The set as a bitmap: port `p` is bit `p % 64` of word `p / 64`.
     #[must_use]
     pub fn bitmap(&self) -> Vec<u64> {
         let mut words = vec![0; WORDS];
@@ -100,31 +103,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_read_and_written() {
-        for (text, written) in [
+    fn ranges_are_parsed_and_formatted() {
+        for (text, formatted) in [
             ("1", Ok("1")),
             ("443", Ok("443")),
             ("65535", Ok("65535")),
             ("5000-6000", Ok("5000-6000")),
             ("80-80", Ok("80")),
-            ("", Err(BadPorts::NoPort)),
-            ("0", Err(BadPorts::NoPort)),
-            ("+80", Err(BadPorts::NoPort)),
-            ("65536", Err(BadPorts::NoPort)),
-            ("http", Err(BadPorts::NoPort)),
-            ("80-", Err(BadPorts::NoPort)),
-            ("-80", Err(BadPorts::NoPort)),
-            ("0-80", Err(BadPorts::NoPort)),
-            ("1-2-3", Err(BadPorts::NoPort)),
-            ("6000-5000", Err(BadPorts::Backwards)),
+            ("", Err(PortRangeError::NotAPort)),
+            ("0", Err(PortRangeError::NotAPort)),
+            ("+80", Err(PortRangeError::NotAPort)),
+            ("65536", Err(PortRangeError::NotAPort)),
+            ("http", Err(PortRangeError::NotAPort)),
+            ("80-", Err(PortRangeError::NotAPort)),
+            ("-80", Err(PortRangeError::NotAPort)),
+            ("0-80", Err(PortRangeError::NotAPort)),
+            ("1-2-3", Err(PortRangeError::NotAPort)),
+            ("6000-5000", Err(PortRangeError::Backwards)),
         ] {
-            let read = text.parse::<PortRange>().map(|range| range.to_string());
-            assert_eq!(read, written.map(String::from), "{text:?}");
+            let parsed = text.parse::<PortRange>().map(|range| range.to_string());
+            assert_eq!(parsed, formatted.map(String::from), "{text:?}");
         }
     }
 
     #[test]
-    fn the_bitmap_says_what_the_set_says() {
+    fn the_bitmap_has_the_ports_of_the_set() {
         let ranges = ["1", "63-64", "5000-5200", "5100-5300", "65535"].map(str::parse);
         let ranges: Result<Vec<PortRange>, _> = ranges.into_iter().collect();
         let set = PortSet::from(ranges.unwrap_or_default());

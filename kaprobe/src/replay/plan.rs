@@ -8,7 +8,7 @@ use crate::cli::filters::{events, given, records, sockets};
 use crate::cli::outputs::outputs;
 use crate::exit;
 use crate::filter::RecordFilter;
-use crate::filter::events::Events;
+use crate::filter::events::EventSet;
 use crate::model::header::Filters;
 use crate::replay::input::{Input, inputs};
 use crate::sink::options::{Format, Outputs};
@@ -51,7 +51,7 @@ impl ReplayPlan {
         }
         let logs = inputs(logs)?;
         // What the log has was asked for when it was made.
-        let events = events(&filters, Events::All);
+        let events = events(&filters, EventSet::All);
         let given = match filters.events.as_slice() {
             [] => given(&filters, &[], &BTreeSet::new()),
             _ => given(&filters, &[], &events),

@@ -12,7 +12,7 @@ use crate::cli::filters::{at_most, events, family, given, records, sockets};
 use crate::cli::outputs::outputs;
 use crate::exit;
 use crate::filter::RecordFilter;
-use crate::filter::events::{Events, event_mask};
+use crate::filter::events::{EventSet, event_mask};
 use crate::filter::kernel::KernelFilter;
 use crate::model::attach_mode::AttachMode;
 use crate::model::header::Filters;
@@ -69,7 +69,7 @@ impl TracePlan {
                 "--ready-file and --output name the same file",
             ));
         }
-        let events = events(&filters.records, Events::Default);
+        let events = events(&filters.records, EventSet::Default);
         Ok(Self {
             given: given(&filters.records, &filters.cgroup, &events),
             outputs,

@@ -4,7 +4,7 @@
 //! record that is left out only because of its event name is judged too, but has no
 //! number. A record of another socket is not judged.
 
-use crate::filter::{Counts, Filter};
+use crate::filter::{Filter, FilterCounts};
 use crate::model::record::{EventName, Record};
 use crate::model::values::Evidence;
 use crate::verdict::judge::{EVIDENCE, Judge};
@@ -62,7 +62,7 @@ impl Pipeline {
 
     /// The counts of the records that passed.
     #[must_use]
-    pub fn counts(&self) -> &Counts {
+    pub fn counts(&self) -> &FilterCounts {
         self.filter.counts()
     }
 
@@ -81,14 +81,14 @@ impl Pipeline {
         if record.event == EventName::Verdict || filter.is_done() {
             return;
         }
-        let verdict = if filter.asks_for(record.event) {
+        let verdict = if filter.passes_event(record.event) {
             if !filter.pass(record) {
                 return;
             }
             let verdict = judge.push(record);
             show(record);
             verdict
-        } else if EVIDENCE.contains(&record.event) && filter.concerns(record) {
+        } else if EVIDENCE.contains(&record.event) && filter.passes_other_filters(record) {
             judge.push(record)
         } else {
             None
