@@ -313,7 +313,7 @@ fn ends() -> Vec<Record> {
 /// The records of a trace to which these flags were given, and the header of its log.
 fn traced(flags: &[&str]) -> Outcome<(Header, Vec<Record>)> {
     let words = ["kaprobe", "trace"].iter().chain(flags);
-    let cli::Asked::Run(cli::Command::Trace(args)) = cli::parse(words)? else {
+    let cli::Action::Run(cli::Command::Trace(args)) = cli::parse(words)? else {
         return Err("no trace".into());
     };
     let plan = TracePlan::new(*args)?;

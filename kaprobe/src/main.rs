@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::{env, fmt};
 
 use kaprobe::audit::plan::AuditPlan;
-use kaprobe::cli::{self, Asked, Command};
+use kaprobe::cli::{self, Action, Command};
 use kaprobe::replay::plan::ReplayPlan;
 use kaprobe::sink::SinkError;
 use kaprobe::sockets::plan::SocketsPlan;
@@ -26,13 +26,13 @@ fn main() -> ExitCode {
 
 fn run() -> anyhow::Result<exit::Code> {
     match cli::parse(env::args_os())? {
-        Asked::Print(text) => print(text.ansi())?,
-        Asked::Run(Command::Trace(args)) => trace::run(&TracePlan::new(*args)?)?,
-        Asked::Run(Command::Replay(args)) => replay::run(&ReplayPlan::new(*args)?)?,
-        Asked::Run(Command::Sockets(args)) => sockets::run(&SocketsPlan::new(*args)?)?,
-        Asked::Run(Command::Audit(args)) => return audit::run(&AuditPlan::new(*args)?),
-        Asked::Run(Command::Doctor(args)) => return doctor::run(args.json),
-        Asked::Run(Command::Demo(args)) => demo::run(&args)?,
+        Action::Print(text) => print(text.ansi())?,
+        Action::Run(Command::Trace(args)) => trace::run(&TracePlan::new(*args)?)?,
+        Action::Run(Command::Replay(args)) => replay::run(&ReplayPlan::new(*args)?)?,
+        Action::Run(Command::Sockets(args)) => sockets::run(&SocketsPlan::new(*args)?)?,
+        Action::Run(Command::Audit(args)) => return audit::run(&AuditPlan::new(*args)?),
+        Action::Run(Command::Doctor(args)) => return doctor::run(args.json),
+        Action::Run(Command::Demo(args)) => demo::run(&args)?,
     }
     Ok(exit::Code::Ok)
 }

@@ -66,16 +66,16 @@ impl AuditPlan {
         Ok(Self {
             sockets: Selection {
                 kernel: KernelFilter {
-                    netns: args.of.sockets.netns.clone(),
+                    netns: args.snapshot.sockets.netns.clone(),
                     ..KernelFilter::default()
                 },
                 states: vec![State::Listen, State::Established],
-                all_netns: args.of.all_netns,
+                all_netns: args.snapshot.all_netns,
                 ..Selection::default()
             },
-            keep: sockets(&args.of.sockets),
-            pids: pids(&args.of.sockets),
-            comms: comms(&args.of.sockets),
+            keep: sockets(&args.snapshot.sockets),
+            pids: pids(&args.snapshot.sockets),
+            comms: comms(&args.snapshot.sockets),
             timeouts,
             logs,
             loopback: args.loopback,

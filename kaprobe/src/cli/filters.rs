@@ -1,4 +1,4 @@
-//! From flags to filters.
+//! Converts flags to filters.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -16,18 +16,18 @@ use crate::model::record::EventName;
 use crate::model::values::Family;
 use crate::text::escape::Escaped;
 
-/// What the kernel keeps of a command's name, bytes: TASK_COMM_LEN less its NUL.
+/// Length of a command name in the kernel, bytes: TASK_COMM_LEN minus its NUL.
 const COMM_LEN: usize = 15;
 
-/// The events asked for, those of `unless_asked` where none are.
-pub fn events(args: &RecordArgs, unless_asked: EventSet) -> BTreeSet<EventName> {
+/// The events from `--events`, or `default` without it.
+pub fn events(args: &RecordArgs, default: EventSet) -> BTreeSet<EventName> {
     match args.events.as_slice() {
-        [] => unless_asked.names().collect(),
-        asked => asked.iter().flat_map(|it| it.names()).collect(),
+        [] => default.names().collect(),
+        values => values.iter().flat_map(|it| it.names()).collect(),
     }
 }
 
-/// The filter of sockets that the flags ask for.
+/// The socket filter from the flags.
 #[must_use]
 pub fn sockets(args: &SocketArgs) -> SocketFilter {
     SocketFilter {
@@ -39,7 +39,7 @@ pub fn sockets(args: &SocketArgs) -> SocketFilter {
     }
 }
 
-/// What only user space can tell of a record.
+/// The record filter for the conditions that only user space can check.
 pub fn records(args: RecordArgs, events: BTreeSet<EventName>) -> RecordFilter {
     RecordFilter {
         events,
@@ -50,16 +50,16 @@ pub fn records(args: RecordArgs, events: BTreeSet<EventName>) -> RecordFilter {
     }
 }
 
-/// The processes to keep; empty for all.
+/// The process IDs to keep; empty for all.
 #[must_use]
 pub fn pids(args: &SocketArgs) -> BTreeSet<u32> {
     args.pid.iter().copied().map(NonZeroU32::get).collect()
 }
 
-/// The commands to keep; empty for all.
+/// The command names to keep; empty for all.
 #[must_use]
 pub fn comms(args: &SocketArgs) -> BTreeSet<Escaped> {
-    args.comm.iter().map(|comm| kept_comm(comm)).collect()
+    args.comm.iter().map(|comm| truncated_comm(comm)).collect()
 }
 
 /// The address family to keep; `None` for both.
@@ -72,27 +72,27 @@ pub fn family(args: &SocketArgs) -> Option<Family> {
     }
 }
 
-/// What the kernel keeps of that name.
-pub fn kept_comm(comm: &OsStr) -> Escaped {
+/// A command name, cut to the length that the kernel keeps.
+pub fn truncated_comm(comm: &OsStr) -> Escaped {
     let bytes = comm.as_bytes();
     Escaped::from_bytes(&bytes[..bytes.len().min(COMM_LEN)])
 }
 
-/// Checks how many values a flag has.
+/// Checks the number of a flag's values.
 ///
 /// # Errors
-/// Of [`exit::Code::Usage`], when they are more than `most`.
-pub fn at_most(most: usize, flag: &str, given: usize) -> Result<(), exit::Error> {
-    if given > most {
+/// [`exit::Code::Usage`] if there are more than `max`.
+pub fn check_count(max: usize, flag: &str, count: usize) -> Result<(), exit::Error> {
+    if count > max {
         return Err(exit::Error::usage(format!(
-            "{flag} takes at most {most} values, not {given}"
+            "{flag} takes at most {max} values, not {count}"
         )));
     }
     Ok(())
 }
 
-/// The filters by the names of their flags.
-pub fn given(args: &RecordArgs, cgroups: &[PathBuf], events: &BTreeSet<EventName>) -> Filters {
+/// The filters of the command line, by flag name.
+pub fn by_flag(args: &RecordArgs, cgroups: &[PathBuf], events: &BTreeSet<EventName>) -> Filters {
     fn all<T: ToString>(values: &[T]) -> Vec<String> {
         values.iter().map(T::to_string).collect()
     }

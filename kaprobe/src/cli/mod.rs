@@ -1,4 +1,4 @@
-//! The command line: definitions of flags, and what they say in common.
+//! The command line: commands, flags, and their conversion to filters and outputs.
 
 pub mod args;
 pub mod filters;
@@ -21,7 +21,7 @@ use crate::exit;
     max_term_width = 80
 )]
 pub struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -31,41 +31,41 @@ pub struct Cli {
 pub enum Command {
     /// Show keepalive timers and resets of this host's TCP connections as they happen
     Trace(Box<TraceArgs>),
-    /// Show what logs have recorded, of one host or of several
+    /// Show the records of logs, from one host or several
     Replay(Box<ReplayArgs>),
-    /// Show every TCP socket as it is now: its timer, its keepalive settings, its end
+    /// Show every TCP socket now: its timer, its keepalive settings, when it gives up
     Sockets(Box<SocketsArgs>),
-    /// Say which connections an idle timeout would kill, and what setting saves each
+    /// Show which connections an idle timeout would kill, and what setting saves each
     Audit(Box<AuditArgs>),
-    /// Make loopback connections that live, go silent and vanish, and trace them
+    /// Make loopback connections that answer, go silent or vanish, and trace them
     Demo(DemoArgs),
-    /// Say what this kernel and these privileges allow
+    /// Show what this kernel and these privileges allow
     Doctor(DoctorArgs),
 }
 
-/// What the arguments ask for.
+/// An action parsed from the command line.
 #[derive(Debug)]
-pub enum Asked {
-    /// A command to run.
+pub enum Action {
+    /// Run a command.
     Run(Command),
-    /// Help or the version: text for stdout, with its colors; then exit 0.
+    /// Print help or the version on stdout, with colors, and exit with 0.
     Print(clap::builder::StyledStr),
 }
 
 /// Reads the command line.
 ///
 /// # Errors
-/// Of [`exit::Code::Usage`], in one line.
-pub fn parse<I, T>(args: I) -> Result<Asked, exit::Error>
+/// [`exit::Code::Usage`], with a message of one line.
+pub fn parse<I, T>(args: I) -> Result<Action, exit::Error>
 where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
     use clap::error::ErrorKind;
     match Cli::try_parse_from(args) {
-        Ok(cli) => Ok(Asked::Run(cli.command)),
+        Ok(cli) => Ok(Action::Run(cli.command)),
         Err(error) => match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Asked::Print(error.render())),
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Action::Print(error.render())),
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Err(exit::Error::usage(
                 "no command: it is trace, replay, sockets, audit, demo or doctor; see kaprobe --help",
             )),
@@ -74,16 +74,17 @@ where
     }
 }
 
-/// What clap says over several lines, less the usage that follows it.
+/// Joins the lines of a clap error, without the usage at its end.
 fn one_line(error: &str) -> String {
-    let said = error
+    let lines = error
         .strip_prefix("error: ")
         .unwrap_or(error)
         .lines()
         .map(str::trim);
-    let said = said.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let lines =
+        lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
     let mut line = String::new();
-    for part in said.filter(|part| !part.is_empty()) {
+    for part in lines.filter(|part| !part.is_empty()) {
         if !line.is_empty() {
             line.push_str(if part.starts_with("tip:") { "; " } else { " " });
         }

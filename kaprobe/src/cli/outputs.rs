@@ -1,4 +1,4 @@
-//! From flags to outputs.
+//! Converts flags to outputs.
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -8,10 +8,10 @@ use crate::exit;
 use crate::sink::options::{Format, LogFile, Outputs, TextStyle};
 use crate::text::escape::Escaped;
 
-/// Where records go, by the flags.
+/// The outputs from the flags.
 ///
 /// # Errors
-/// Of [`exit::Code::Usage`], naming the flags that disagree, or a file name that can't be.
+/// [`exit::Code::Usage`] if flags conflict, or if the file name is not valid.
 pub fn outputs(args: &OutputArgs) -> Result<Outputs, exit::Error> {
     let file = args
         .output

@@ -1,4 +1,4 @@
-//! Values of flags, as people write them.
+//! Parsers for values of flags.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -11,18 +11,18 @@ use jiff::SignedDuration;
 use crate::model::named::{Named as _, UnknownName};
 use crate::model::values::State;
 
-/// Reads a number that is not zero.
+/// Parses a positive number.
 ///
 /// # Errors
-/// When it is none.
-pub fn from_one<T: FromStr>(text: &str) -> Result<T, &'static str> {
+/// If the text is not one.
+pub fn positive<T: FromStr>(text: &str) -> Result<T, &'static str> {
     text.parse().map_err(|_| "not a whole number from 1")
 }
 
-/// Reads a time span such as `30s` or `1h30m`.
+/// Parses a time span such as `30s` or `1h30m`.
 ///
 /// # Errors
-/// When it is none, or not longer than nothing.
+/// If the text is not a time span, or not a positive one.
 pub fn time_span(text: &str) -> Result<Duration, &'static str> {
     const WRONG: &str = "not a time span such as 30s, 5m or 1h30m";
     let span: SignedDuration = text.parse().map_err(|_| WRONG)?;
@@ -30,19 +30,19 @@ pub fn time_span(text: &str) -> Result<Duration, &'static str> {
     if span.is_zero() { Err(WRONG) } else { Ok(span) }
 }
 
-/// Reads the name of a TCP state, in any case.
+/// Parses the name of a TCP state, in upper or lower case.
 ///
 /// # Errors
-/// With the names that there are.
+/// If no state has this name. The error lists the known names.
 pub fn tcp_state(text: &str) -> Result<State, UnknownName> {
     State::from_name(&text.to_ascii_uppercase())
 }
 
-/// Reads `ADDR` or `ADDR/LEN`. Bits past the length are dropped; an IPv4-mapped
-/// network becomes the IPv4 one that it is.
+/// Parses `ADDR` or `ADDR/LEN`. Clears the host bits, and converts an IPv4-mapped network
+/// to IPv4.
 ///
 /// # Errors
-/// When the text is neither.
+/// If the text is neither.
 pub fn network(text: &str) -> Result<IpNet, &'static str> {
     const WRONG: &str = "neither an address nor a network such as 10.0.0.0/8 or fd00::/8";
     let network = match text.parse::<IpAddr>() {
@@ -59,19 +59,19 @@ pub fn network(text: &str) -> Result<IpNet, &'static str> {
     Ok(unmapped.unwrap_or(network).trunc())
 }
 
-/// Reads a size of the ring buffer, such as `4MiB`, and rounds it up to a power of
-/// two, 4096 at least.
+/// Parses a ring buffer size such as `4MiB`. Rounds it up to a power of two, at
+/// least 4096.
 ///
 /// # Errors
-/// When it is no size, nothing, or more than 1 GiB.
-pub fn size(text: &str) -> Result<u32, &'static str> {
-    const MOST: u64 = 1 << 30;
+/// If the text is not a size, or the size is zero or more than 1 GiB.
+pub fn buffer_size(text: &str) -> Result<u32, &'static str> {
+    const MAX: u64 = 1 << 30;
     let ByteSize(bytes) = text
         .parse()
-        .map_err(|_| "no size such as 65536, 256KiB or 4MiB")?;
+        .map_err(|_| "not a size such as 65536, 256KiB or 4MiB")?;
     match bytes {
-        0 => Err("a buffer of nothing holds nothing"),
-        1..=MOST => Ok(u32::try_from(bytes.next_power_of_two().max(4096)).unwrap_or(1 << 30)),
+        0 => Err("the buffer size is zero"),
+        1..=MAX => Ok(u32::try_from(bytes.next_power_of_two().max(4096)).unwrap_or(1 << 30)),
         _ => Err("more than 1GiB"),
     }
 }
@@ -81,8 +81,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn networks() {
-        for (text, read) in [
+    fn networks_are_parsed() {
+        for (text, parsed) in [
             ("10.1.2.3", Ok("10.1.2.3/32")),
             ("10.1.2.3/8", Ok("10.0.0.0/8")),
             ("0.0.0.0/0", Ok("0.0.0.0/0")),
@@ -99,13 +99,13 @@ mod tests {
             ("", Err(())),
         ] {
             let network = network(text).map(|it| it.to_string()).map_err(drop);
-            assert_eq!(network, read.map(str::to_owned), "{text:?}");
+            assert_eq!(network, parsed.map(str::to_owned), "{text:?}");
         }
     }
 
     #[test]
-    fn sizes() {
-        for (text, read) in [
+    fn buffer_sizes_are_parsed() {
+        for (text, parsed) in [
             ("1", Ok(4096)),
             ("4096", Ok(4096)),
             ("4097", Ok(8192)),
@@ -120,12 +120,12 @@ mod tests {
             ("many", Err(())),
             ("", Err(())),
         ] {
-            assert_eq!(size(text).map_err(drop), read, "{text:?}");
+            assert_eq!(buffer_size(text).map_err(drop), parsed, "{text:?}");
         }
     }
 
     #[test]
-    fn time_spans() {
+    fn time_spans_are_parsed() {
         for (text, ms) in [
             ("30s", Ok(30_000)),
             ("500ms", Ok(500)),

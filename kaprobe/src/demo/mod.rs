@@ -15,7 +15,7 @@ use anstyle::Style;
 use anyhow::{Context as _, Result, anyhow};
 
 use crate::cli::args::DemoArgs;
-use crate::cli::{self, Asked, Command};
+use crate::cli::{self, Action, Command};
 use crate::model::record::Record;
 use crate::shutdown;
 use crate::sink::{self, Head, Sink, SinkError, Sinks};
@@ -103,7 +103,7 @@ fn plan(actors: &[ScriptedConnection], args: &DemoArgs) -> Result<TracePlan> {
         flags.extend(["--attach", way.name()]);
     }
     match cli::parse(flags)? {
-        Asked::Run(Command::Trace(args)) => Ok(TracePlan::new(*args)?),
+        Action::Run(Command::Trace(args)) => Ok(TracePlan::new(*args)?),
         _ => Err(anyhow!("kaprobe does not understand its own flags")),
     }
 }

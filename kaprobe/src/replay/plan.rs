@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::cli::args::ReplayArgs;
-use crate::cli::filters::{events, given, records, sockets};
+use crate::cli::filters::{by_flag, events, records, sockets};
 use crate::cli::outputs::outputs;
 use crate::exit;
 use crate::filter::RecordFilter;
@@ -53,8 +53,8 @@ impl ReplayPlan {
         // What the log has was asked for when it was made.
         let events = events(&filters, EventSet::All);
         let given = match filters.events.as_slice() {
-            [] => given(&filters, &[], &BTreeSet::new()),
-            _ => given(&filters, &[], &events),
+            [] => by_flag(&filters, &[], &BTreeSet::new()),
+            _ => by_flag(&filters, &[], &events),
         };
         let sockets = sockets(&filters.sockets);
         let netns: Result<_, _> = filters.sockets.netns.iter().map(|it| inode(it)).collect();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use kaprobe_ebpf::config::MAX_CGROUPS;
 
 use crate::cli::args::{SocketsArgs, Sort};
-use crate::cli::filters::{at_most, comms, pids, sockets};
+use crate::cli::filters::{check_count, comms, pids, sockets};
 use crate::exit;
 use crate::filter::kernel::KernelFilter;
 use crate::model::values::State;
@@ -52,19 +52,19 @@ impl SocketsPlan {
     /// # Errors
     /// Of [`exit::Code::Usage`], naming the argument that can't be.
     pub fn new(args: SocketsArgs) -> Result<Self, exit::Error> {
-        at_most(MAX_CGROUPS, "--cgroup", args.cgroup.len())?;
+        check_count(MAX_CGROUPS, "--cgroup", args.cgroup.len())?;
         Ok(Self {
             selection: Selection {
                 kernel: KernelFilter {
-                    sockets: sockets(&args.of.sockets),
-                    netns: args.of.sockets.netns.clone(),
+                    sockets: sockets(&args.snapshot.sockets),
+                    netns: args.snapshot.sockets.netns.clone(),
                     cgroups: args.cgroup,
                     ..KernelFilter::default()
                 },
-                pids: pids(&args.of.sockets),
-                comms: comms(&args.of.sockets),
+                pids: pids(&args.snapshot.sockets),
+                comms: comms(&args.snapshot.sockets),
                 states: args.state,
-                all_netns: args.of.all_netns,
+                all_netns: args.snapshot.all_netns,
             },
             sort: args.sort,
             watch: args.watch,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use kaprobe_ebpf::config::{MAX_CGROUPS, MAX_NETNS};
 
 use crate::cli::args::{FilterArgs, TraceArgs};
-use crate::cli::filters::{at_most, events, family, given, records, sockets};
+use crate::cli::filters::{by_flag, check_count, events, family, records, sockets};
 use crate::cli::outputs::outputs;
 use crate::exit;
 use crate::filter::RecordFilter;
@@ -62,8 +62,8 @@ impl TracePlan {
             running,
         } = args;
         let outputs = outputs(&output)?;
-        at_most(MAX_NETNS, "--netns", filters.records.sockets.netns.len())?;
-        at_most(MAX_CGROUPS, "--cgroup", filters.cgroup.len())?;
+        check_count(MAX_NETNS, "--netns", filters.records.sockets.netns.len())?;
+        check_count(MAX_CGROUPS, "--cgroup", filters.cgroup.len())?;
         if running.ready_file.is_some() && running.ready_file == output.output {
             return Err(exit::Error::usage(
                 "--ready-file and --output name the same file",
@@ -71,7 +71,7 @@ impl TracePlan {
         }
         let events = events(&filters.records, EventSet::Default);
         Ok(Self {
-            given: given(&filters.records, &filters.cgroup, &events),
+            given: by_flag(&filters.records, &filters.cgroup, &events),
             outputs,
             duration: running.duration,
             attach: running.attach.0,
@@ -125,7 +125,7 @@ fn snapshot(filters: &FilterArgs) -> Vec<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{self, Asked, Command};
+    use crate::cli::{self, Action, Command};
     use crate::filter::events::NOISE;
     use crate::model::named::Named as _;
     use crate::model::record::EventName;
@@ -141,7 +141,7 @@ mod tests {
             .into_iter()
             .chain(args.split_whitespace());
         match cli::parse(words).map_err(|why| why.to_string())? {
-            Asked::Run(Command::Trace(args)) => {
+            Action::Run(Command::Trace(args)) => {
                 TracePlan::new(*args).map_err(|why| why.to_string())
             }
             other => Err(format!("{other:?}")),
@@ -239,7 +239,7 @@ mod tests {
             let words = plan.snapshot.clone().unwrap_or_default();
             let words = std::iter::once("kaprobe".into()).chain(words);
             let snapshot = match cli::parse(words).map_err(|why| why.to_string())? {
-                Asked::Run(Command::Sockets(args)) => SocketsPlan::new(*args),
+                Action::Run(Command::Sockets(args)) => SocketsPlan::new(*args),
                 other => return Err(format!("{other:?}")),
             };
             let snapshot = snapshot.map_err(|why| why.to_string())?;
