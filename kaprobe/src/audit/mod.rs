@@ -97,7 +97,7 @@ impl Audit<'_> {
             let shown = rows.try_for_each(|row| self.row(row));
             Ok(shown.map_err(SinkError::stdout)?)
         })?;
-        notes.tell();
+        notes.print();
         self.is_complete = !notes.incomplete;
         let ended = self.output.end(&self.groups, self.timeouts);
         Ok(ended.map_err(SinkError::stdout)?)

@@ -1,4 +1,4 @@
-//! `kaprobe sockets`: every TCP socket as it is now, older ones than kaprobe included.
+//! `kaprobe sockets`: shows every TCP socket as it is now.
 
 mod output;
 pub mod plan;
@@ -23,17 +23,17 @@ use crate::stop::Stop;
 /// Runs `kaprobe sockets`.
 ///
 /// # Errors
-/// When the sockets can't be read, or not written.
+/// If the sockets can't be read or written.
 pub fn run(plan: &SocketsPlan) -> Result<()> {
     let mut snapshots = Snapshots::open(&plan.selection)?;
     match plan.watch {
-        None => append(plan, &mut snapshots, plan.heading).map(|notes| notes.tell()),
+        None => append(plan, &mut snapshots, plan.heading).map(|notes| notes.print()),
         Some(pause) => watch(plan, &mut snapshots, pause),
     }
 }
 
-/// Shows the sockets again and again until told to end: a picture in place of the last on
-/// a terminal, else one after the other. Notes are told when they change.
+/// Shows the sockets repeatedly until stopped. On a terminal each snapshot replaces the
+/// last one; otherwise it is appended. Notes are printed when they change.
 fn watch(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>, pause: Duration) -> Result<()> {
     let stop = Stop::new()?;
     shutdown::watch(stop.clone(), None)?;
@@ -46,7 +46,7 @@ fn watch(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>, pause: Duration) -> 
             let heading = plan.heading && (last.is_none() || plan.format == Format::Text);
             let notes = append(plan, snapshots, heading)?;
             if last.as_ref() != Some(&notes) {
-                notes.tell();
+                notes.print();
             }
             notes
         };
@@ -57,42 +57,42 @@ fn watch(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>, pause: Duration) -> 
     }
 }
 
-/// Writes the sockets as they are read, or once all are sorted.
+/// Writes the sockets as they are read, or sorted after all are read.
 fn append(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>, heading: bool) -> Result<Notes> {
     let mut output = RowWriter::new(io::stdout(), plan.format, Columns::of(plan));
     if heading {
         output.head().map_err(SinkError::stdout)?;
     }
-    let mut held = Vec::new();
+    let mut kept = Vec::new();
     let notes = snapshots.take(&mut |rows| {
         if plan.sort.is_some() {
-            held.extend(rows);
+            kept.extend(rows);
             return Ok(());
         }
         Ok(output.rows(&rows).map_err(SinkError::stdout)?)
     })?;
     if let Some(sort) = plan.sort {
-        order(&mut held, sort);
-        output.rows(&held).map_err(SinkError::stdout)?;
+        sort_rows(&mut kept, sort);
+        output.rows(&kept).map_err(SinkError::stdout)?;
     }
     Ok(notes)
 }
 
-/// Draws as many sockets as the terminal has room for.
+/// Draws as many sockets as fit on the terminal.
 fn redraw(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>) -> Result<Notes> {
     let mut picture = Picture::new(plan);
     let room = picture.room();
-    let (mut held, mut count) = (Vec::new(), 0);
+    let (mut kept, mut count) = (Vec::new(), 0);
     let notes = snapshots.take(&mut |rows| {
         count += rows.len();
-        held.extend(rows);
+        kept.extend(rows);
         if let Some(sort) = plan.sort {
-            order(&mut held, sort);
+            sort_rows(&mut kept, sort);
         }
-        held.truncate(room);
+        kept.truncate(room);
         Ok(())
     })?;
-    picture.draw(&held, count, &notes)?;
+    picture.draw(&kept, count, &notes)?;
     let mut out = io::stdout().lock();
     out.write_all(picture.text())
         .and_then(|()| out.flush())
@@ -100,14 +100,14 @@ fn redraw(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>) -> Result<Notes> {
     Ok(notes)
 }
 
-/// Sorts by a column; what has no value there comes last.
-fn order(rows: &mut [Row], by: Sort) {
+/// Sorts rows by a column. Rows without a value come last.
+fn sort_rows(rows: &mut [Row], by: Sort) {
     let last = |value: Option<u64>| value.unwrap_or(u64::MAX);
     rows.sort_by_key(|row| match by {
         Sort::Pid => last(row.process.pid.map(u64::from)),
         Sort::Lport => row.endpoints.lport.into(),
         Sort::Rport => row.endpoints.rport.into(),
-        // The longest first.
+        // Longest first.
         Sort::Idle => row
             .ages
             .idle_ms

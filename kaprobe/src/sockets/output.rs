@@ -120,9 +120,9 @@ impl Picture {
             self.columns.put(&mut lines, row);
         }
         lines.lines().try_for_each(|line| self.line(line))?;
-        let notes = match notes.told.len() {
+        let notes = match notes.messages.len() {
             0 => String::new(),
-            _ => format!("; {}", escape::message(&notes.told.join("; "))),
+            _ => format!("; {}", escape::message(&notes.messages.join("; "))),
         };
         self.line(&format!("{} of {count} sockets{notes}", rows.len()))?;
         self.text.write_all(END)
@@ -395,7 +395,7 @@ mod tests {
     fn drawn(size: (usize, usize), rows: &[Row], count: usize, notes: &[&str]) -> String {
         let mut picture = Picture::sized(Columns(STANDARD.into()), true, size);
         let notes = Notes {
-            told: notes.iter().map(|&note| note.to_owned()).collect(),
+            messages: notes.iter().map(|&note| note.to_owned()).collect(),
             incomplete: false,
         };
         let done = picture.draw(rows, count, &notes);

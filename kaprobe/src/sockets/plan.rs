@@ -1,5 +1,4 @@
-//! The plan of `kaprobe sockets`: everything that the arguments decide, checked, before
-//! anything is done. Makes no system call.
+//! The plan of `kaprobe sockets`: its checked arguments. Makes no system calls.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,43 +13,43 @@ use crate::model::values::State;
 use crate::sink::options::Format;
 use crate::text::escape::Escaped;
 
-/// What `kaprobe sockets` is to do.
+/// The checked arguments of `kaprobe sockets`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketsPlan {
-    /// Which sockets.
+    /// Sockets to show.
     pub selection: Selection,
-    /// What to sort by.
+    /// Column to sort by.
     pub sort: Option<Sort>,
-    /// Show them again and again, with such a pause between.
+    /// Pause between snapshots; `None` to show only one.
     pub watch: Option<Duration>,
     /// Format of standard output.
     pub format: Format,
-    /// A heading over text and CSV.
+    /// Write a header line in text and CSV.
     pub heading: bool,
-    /// Every column.
+    /// Write all columns.
     pub wide: bool,
 }
 
-/// Which of the sockets that there are. What is empty is not asked for.
+/// Filters of a snapshot's sockets. An empty filter passes all sockets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// What the BPF program keeps; but for `netns`, which is where it is sent to.
+    /// Filters of the BPF program. `netns` lists the namespaces to read.
     pub kernel: KernelFilter,
-    /// Processes, any of which holds the socket.
+    /// Process IDs to keep. One of them must hold the socket.
     pub pids: BTreeSet<u32>,
-    /// Commands, likewise.
+    /// Command names to keep, in the same way.
     pub comms: BTreeSet<Escaped>,
-    /// States.
+    /// TCP states to keep.
     pub states: Vec<State>,
-    /// Every network namespace.
+    /// Read every network namespace.
     pub all_netns: bool,
 }
 
 impl SocketsPlan {
-    /// Checks the arguments of `kaprobe sockets` and makes them a plan.
+    /// Checks the arguments of `kaprobe sockets`.
     ///
     /// # Errors
-    /// Of [`exit::Code::Usage`], naming the argument that can't be.
+    /// [`exit::Code::Usage`] if an argument is not valid.
     pub fn new(args: SocketsArgs) -> Result<Self, exit::Error> {
         check_count(MAX_CGROUPS, "--cgroup", args.cgroup.len())?;
         Ok(Self {

@@ -1,5 +1,5 @@
-//! A snapshot of the TCP sockets: read, filtered, and given their owners' names, so many
-//! at a time.
+//! Snapshots of the TCP sockets. Rows are read, filtered and given their owners in
+//! batches.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::AsFd as _;
@@ -23,141 +23,141 @@ use crate::sockets::sock_diag;
 use crate::stderr;
 use crate::text::escape::Escaped;
 
-/// Rows whose owners are looked up together, by one walk through all descriptors. It is
-/// also what a snapshot's memory is proportional to: some 10 MB, however many sockets
-/// there are.
+/// Rows per batch. The owners of a batch are found in one pass over all descriptors. This
+/// limits a snapshot's memory to about 10 MB for any number of sockets.
 const BATCH: usize = 16_384;
-/// How many namespaces are entered: each takes a descriptor.
-const MOST_NETNS: usize = 512;
-/// Bytes of the ring buffer, which is not used here: as few as can be.
-const NO_BUFFER: u32 = 4096;
+/// Maximum number of namespaces to enter. Each needs a file descriptor.
+const NETNS_LIMIT: usize = 512;
+/// Size of the ring buffer in bytes: the minimum, because snapshots do not use it.
+const MIN_BUFFER: u32 = 4096;
 
-/// Takes snapshots of the sockets that were selected.
+/// Takes snapshots of the selected sockets.
 pub struct Snapshots<'a> {
     selection: &'a Selection,
-    reader: Reader,
+    reader: SocketReader,
     descriptors: Descriptors,
-    /// Namespaces to look at, by inode number; empty for that of the caller, or for all.
-    places: BTreeSet<u32>,
+    /// Namespaces to read, inode numbers. Empty for the caller's own, or for all.
+    netns: BTreeSet<u32>,
     cgroups: Vec<Escaped>,
 }
 
-/// What a snapshot could not show.
+/// Messages about what a snapshot could not show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notes {
-    /// In whole sentences.
-    pub told: Vec<String>,
-    /// Sockets that were asked for may be missing.
+    /// The messages, whole sentences.
+    pub messages: Vec<String>,
+    /// Selected sockets may be missing.
     pub incomplete: bool,
 }
 
 impl Notes {
-    /// Writes them to standard error.
-    pub fn tell(&self) {
-        stderr::lines(&self.told);
+    /// Writes the messages to standard error.
+    pub fn print(&self) {
+        stderr::lines(&self.messages);
     }
 }
 
-/// What is done with each batch of rows.
-pub type See<'a> = dyn FnMut(Vec<Row>) -> Result<()> + Send + 'a;
+/// A callback for each batch of rows.
+pub type OnRows<'a> = dyn FnMut(Vec<Row>) -> Result<()> + Send + 'a;
 
-enum Reader {
+enum SocketReader {
     Iterator(Box<SocketIterator>),
-    /// And why nothing better.
+    /// sock_diag, and why the iterator was refused.
     SockDiag(String),
 }
 
 impl<'a> Snapshots<'a> {
-    /// Gets ready: by the BPF iterator, or where that is not to be had by sock_diag.
+    /// Opens the BPF iterator, or sock_diag if the iterator is refused.
     ///
     /// # Errors
-    /// When something that the selection names is not there.
+    /// If a namespace or cgroup of the selection does not exist.
     pub fn open(selection: &'a Selection) -> Result<Self> {
         Self::new(selection, |refused| {
-            Ok(Reader::SockDiag(format!("{refused:#}")))
+            Ok(SocketReader::SockDiag(format!("{refused:#}")))
         })
     }
 
-    /// Gets ready by the BPF iterator, for those who can't do without the settings.
+    /// Opens the BPF iterator, for callers that need the keepalive settings.
     ///
     /// # Errors
-    /// When it is not to be had, or something that the selection names is not there.
+    /// If the iterator is refused, or a namespace or cgroup of the selection does not
+    /// exist.
     pub fn with_settings(selection: &'a Selection) -> Result<Self> {
         Self::new(selection, Err)
     }
 
     fn new(
         selection: &'a Selection,
-        refused: impl FnOnce(anyhow::Error) -> Result<Reader>,
+        on_refusal: impl FnOnce(anyhow::Error) -> Result<SocketReader>,
     ) -> Result<Self> {
-        let places: Result<BTreeSet<u32>> = selection
+        let netns: Result<BTreeSet<u32>> = selection
             .kernel
             .netns
             .iter()
             .map(|name| name.parse::<Netns>()?.resolve())
             .collect();
-        let paths = &selection.kernel.cgroups;
-        let cgroups: Result<Vec<_>> = paths.iter().map(|path| cgroup::resolve(path)).collect();
+        let cgroups = selection.kernel.cgroups.iter();
+        let cgroups: Result<Vec<_>> = cgroups.map(|path| cgroup::resolve(path)).collect();
         let cgroups = cgroups?;
         let known = if cgroups.is_empty() {
             HashMap::new()
         } else {
             cgroup::paths()
         };
-        let names = cgroups.iter().filter_map(|it| known.get(&it.id).cloned());
-        let names = names.collect();
+        let paths = cgroups.iter().filter_map(|it| known.get(&it.id).cloned());
+        let paths = paths.collect();
         let mut reader = iterator(selection, cgroups)
-            .map(|it| Reader::Iterator(Box::new(it)))
-            .or_else(refused)?;
+            .map(|it| SocketReader::Iterator(Box::new(it)))
+            .or_else(on_refusal)?;
         let descriptors = match &mut reader {
-            Reader::Iterator(iterator) => iterator.take_descriptors(),
-            Reader::SockDiag(_) => None,
+            SocketReader::Iterator(iterator) => iterator.take_descriptors(),
+            SocketReader::SockDiag(_) => None,
         };
         Ok(Self {
             selection,
-            places: places?,
-            cgroups: names,
+            netns: netns?,
+            cgroups: paths,
             reader,
             descriptors: Descriptors::open(descriptors).context("cannot read /proc")?,
         })
     }
 
-    /// Takes one, and shows it batch by batch.
+    /// Takes a snapshot and passes it on in batches.
     ///
     /// # Errors
-    /// Of [`exit::Code::Kernel`] when the sockets can't be read. An error of `see` is
-    /// returned as it is.
-    pub fn take(&mut self, see: &mut See<'_>) -> Result<Notes> {
+    /// If the sockets can't be read: [`exit::Code::Kernel`]. An error of `on_rows` is
+    /// returned unchanged.
+    pub fn take(&mut self, on_rows: &mut OnRows<'_>) -> Result<Notes> {
         let mut failed = None;
-        let mut see = |rows| {
-            see(rows).map_err(|why| {
+        let mut on_rows = |rows| {
+            on_rows(rows).map_err(|why| {
                 failed = Some(why);
-                anyhow!("nobody takes them")
+                anyhow!("the rows were not taken")
             })
         };
-        // A thread of its own, as it goes from one namespace to the next.
-        let taken = thread::scope(|scope| scope.spawn(|| self.take_here(&mut see)).join());
-        let taken = taken.map_err(|_| anyhow!("the thread that reads the sockets has died"))?;
+        // On a separate thread, because it changes its network namespace.
+        let notes = thread::scope(|scope| scope.spawn(|| self.take_on_thread(&mut on_rows)).join());
+        let notes = notes.map_err(|_| anyhow!("the thread that reads the sockets has died"))?;
         match failed {
             Some(why) => Err(why),
-            None => taken.context(exit::Error::kernel("cannot show the TCP sockets")),
+            None => notes.context(exit::Error::kernel("cannot show the TCP sockets")),
         }
     }
 
-    fn take_here(&mut self, see: &mut See<'_>) -> Result<Notes> {
-        let taking = Taking {
+    fn take_on_thread(&mut self, on_rows: &mut OnRows<'_>) -> Result<Notes> {
+        let snapshot = SnapshotRun {
             selection: self.selection,
             descriptors: &self.descriptors,
-            places: &self.places,
-            below: &self.cgroups,
-            see,
-            cgroups: None,
-            waiting: Vec::new(),
+            netns: &self.netns,
+            wanted_cgroups: &self.cgroups,
+            on_rows,
+            cgroup_paths: None,
+            batch: Vec::new(),
             notes: Notes::default(),
             ownerless: 0,
             hidden: HiddenProcesses::default(),
         };
-        taking.run(&mut self.reader)
+        snapshot.run(&mut self.reader)
     }
 }
 
@@ -169,7 +169,7 @@ fn iterator(selection: &Selection, cgroups: Vec<cgroup::Cgroup>) -> Result<Socke
     let config = TracerConfig {
         filter: selection.kernel.clone(),
         cgroups,
-        buffer_bytes: NO_BUFFER,
+        buffer_bytes: MIN_BUFFER,
         ..TracerConfig::default()
     };
     SocketIterator::load(&config).context(exit::Error::kernel(
@@ -177,36 +177,37 @@ fn iterator(selection: &Selection, cgroups: Vec<cgroup::Cgroup>) -> Result<Socke
     ))
 }
 
-/// A snapshot that is being taken.
-struct Taking<'a, 's> {
+/// The state of a snapshot while it is taken.
+struct SnapshotRun<'a, 's> {
     selection: &'a Selection,
     descriptors: &'a Descriptors,
-    places: &'a BTreeSet<u32>,
-    /// cgroups that were asked for: paths.
-    below: &'a [Escaped],
-    see: &'a mut See<'s>,
-    cgroups: Option<HashMap<u64, Escaped>>,
-    waiting: Vec<Row>,
+    netns: &'a BTreeSet<u32>,
+    /// Paths of the selected cgroups.
+    wanted_cgroups: &'a [Escaped],
+    on_rows: &'a mut OnRows<'s>,
+    /// Paths of all cgroups by id, read when first needed.
+    cgroup_paths: Option<HashMap<u64, Escaped>>,
+    batch: Vec<Row>,
     notes: Notes,
     ownerless: usize,
-    /// Processes that may be the owners of those.
+    /// Processes that could not be read and may be the missing owners.
     hidden: HiddenProcesses,
 }
 
-impl Taking<'_, '_> {
-    fn run(mut self, reader: &mut Reader) -> Result<Notes> {
-        if let Reader::SockDiag(why) = &*reader {
+impl SnapshotRun<'_, '_> {
+    fn run(mut self, reader: &mut SocketReader) -> Result<Notes> {
+        if let SocketReader::SockDiag(why) = &*reader {
             self.note(format!(
-                "keepalive settings cannot be seen: sock_diag tells of the sockets, the BPF \
-                 iterator being refused: {why}"
+                "keepalive settings cannot be seen: the sockets were read from sock_diag, \
+                 because the BPF iterator was refused: {why}"
             ));
         }
-        if self.places.is_empty() && !self.selection.all_netns {
-            self.here(reader, netns::own().unwrap_or_default(), None)?;
+        if self.netns.is_empty() && !self.selection.all_netns {
+            self.read_netns(reader, netns::own().unwrap_or_default(), None)?;
         } else {
-            self.everywhere(reader)?;
+            self.read_each_netns(reader)?;
         }
-        self.pass_on()?;
+        self.flush()?;
         if self.ownerless > 0 {
             let (sockets, outside) = match self.ownerless {
                 1 => (
@@ -229,51 +230,50 @@ impl Taking<'_, '_> {
     }
 
     fn note(&mut self, note: String) {
-        self.notes.told.push(note);
+        self.notes.messages.push(note);
     }
 
-    /// Notes that there may be sockets which are not shown.
-    fn lack(&mut self, note: String) {
+    /// Adds a note, and marks the snapshot as incomplete.
+    fn note_incomplete(&mut self, note: String) {
         self.note(note);
         self.notes.incomplete = true;
     }
 
-    /// Shows the sockets of the namespaces that were asked for.
-    fn everywhere(&mut self, reader: &mut Reader) -> Result<()> {
+    /// Reads the sockets of the selected namespaces.
+    fn read_each_netns(&mut self, reader: &mut SocketReader) -> Result<()> {
         let (own, own_uts) = (netns::own(), netns::own_uts());
-        let netns::Namespaces { found: all, hidden } = netns::all(MOST_NETNS);
-        if all.len() == MOST_NETNS {
-            self.lack(format!(
-                "more than {MOST_NETNS} network namespaces: not all are shown"
+        let netns::Namespaces { found: all, hidden } = netns::all(NETNS_LIMIT);
+        if all.len() == NETNS_LIMIT {
+            self.note_incomplete(format!(
+                "more than {NETNS_LIMIT} network namespaces: not all are shown"
             ));
         }
         if self.selection.all_netns && !hidden.is_none() {
             self.note(format!("network namespaces may be left out: {hidden}"));
-            // One that nobody may look at, whatever privilege they have, is no reason to
-            // pass no audit ever.
+            // A process that can't be read with any privilege must not fail every audit.
             self.notes.incomplete |= hidden.wants_privilege();
         }
-        for place in self.places.iter().filter(|place| !all.contains_key(place)) {
-            self.lack(format!(
-                "network namespace {place} cannot be entered: left out"
+        for inode in self.netns.iter().filter(|inode| !all.contains_key(inode)) {
+            self.note_incomplete(format!(
+                "network namespace {inode} cannot be entered: left out"
             ));
         }
-        // Its own first: from another it could not come back without privilege.
+        // This thread's own namespace first: without privilege it can't return.
         let mut all: Vec<_> = all.into_iter().collect();
         all.sort_by_key(|(inode, _)| Some(*inode) != own);
-        for (inode, place) in all {
-            if !self.places.is_empty() && !self.places.contains(&inode) {
+        for (inode, netns) in all {
+            if !self.netns.is_empty() && !self.netns.contains(&inode) {
                 continue;
             }
             let kind = Some(LinkNameSpaceType::Network);
             let entered = if own == Some(inode) {
                 Ok(())
             } else {
-                move_into_link_name_space(place.file.as_fd(), kind)
+                move_into_link_name_space(netns.file.as_fd(), kind)
             };
             match entered {
-                Ok(()) => self.here(reader, inode, place.name(own_uts))?,
-                Err(why) => self.lack(format!(
+                Ok(()) => self.read_netns(reader, inode, netns.name(own_uts))?,
+                Err(why) => self.note_incomplete(format!(
                     "network namespace {inode} cannot be entered ({why}): left out"
                 )),
             }
@@ -281,24 +281,29 @@ impl Taking<'_, '_> {
         Ok(())
     }
 
-    /// Shows the sockets of the namespace that this thread is in.
-    fn here(&mut self, reader: &mut Reader, netns: u32, name: Option<Escaped>) -> Result<()> {
+    /// Reads the sockets of this thread's namespace.
+    fn read_netns(
+        &mut self,
+        reader: &mut SocketReader,
+        netns: u32,
+        name: Option<Escaped>,
+    ) -> Result<()> {
         let selection = self.selection;
         let mut keep = |row: Row| {
             if selection.states.is_empty() || selection.states.contains(&row.state) {
-                self.waiting.push(Row {
+                self.batch.push(Row {
                     netns_name: name.clone(),
                     ..row
                 });
             }
-            if self.waiting.len() >= BATCH {
-                self.pass_on()?;
+            if self.batch.len() >= BATCH {
+                self.flush()?;
             }
             Ok(())
         };
         match reader {
-            Reader::Iterator(iterator) => iterator.each(&mut keep),
-            Reader::SockDiag(_) => sock_diag::each(netns, now, &mut |row| {
+            SocketReader::Iterator(iterator) => iterator.each(&mut keep),
+            SocketReader::SockDiag(_) => sock_diag::each(netns, now, &mut |row| {
                 if selection.kernel.sockets.keeps(Some(&row.endpoints)) {
                     keep(row)?;
                 }
@@ -307,47 +312,47 @@ impl Taking<'_, '_> {
         }
     }
 
-    /// Names the owners of what waits, and shows it.
-    fn pass_on(&mut self) -> Result<()> {
-        let mut rows = std::mem::take(&mut self.waiting);
-        let mut wanted = HashSet::with_capacity(rows.len());
-        // Before 5.15 the iterator goes on by counting, and tells of one again where others
-        // have come before it meanwhile (`tcp_seq_start`, net/ipv4/tcp_ipv4.c; seen on 5.10).
-        rows.retain(|row| row.identity.inode.is_none_or(|inode| wanted.insert(inode)));
-        let owners = OwnerBatch::find(self.descriptors, &wanted);
-        let mut batch = owners.context("cannot read their owners")?;
-        self.hidden = self.hidden.or(batch.hidden());
+    /// Finds the owners of the batch, and passes it on.
+    fn flush(&mut self) -> Result<()> {
+        let mut rows = std::mem::take(&mut self.batch);
+        let mut inodes = HashSet::with_capacity(rows.len());
+        // Before 5.15 the iterator resumes by count. It repeats a socket if others were
+        // inserted before it (`tcp_seq_start`, net/ipv4/tcp_ipv4.c; seen on 5.10).
+        rows.retain(|row| row.identity.inode.is_none_or(|inode| inodes.insert(inode)));
+        let owners = OwnerBatch::find(self.descriptors, &inodes);
+        let mut found = owners.context("cannot read their owners")?;
+        self.hidden = self.hidden.or(found.hidden());
         for row in &mut rows {
             if let Some(inode) = row.identity.inode {
-                let owners = batch.of(inode);
+                let owners = found.of(inode);
                 row.process.pid = owners.0.first().map(|owner| owner.pid);
                 row.process.comm = owners.0.first().map(|owner| owner.comm.clone());
                 row.owners = Some(owners);
             }
-            let cgroups = self.cgroups.get_or_insert_with(cgroup::paths);
+            let cgroups = self.cgroup_paths.get_or_insert_with(cgroup::paths);
             row.cgroup_path = row.identity.cgroup.and_then(|id| cgroups.get(&id).cloned());
         }
         rows.retain(|row| self.is_selected(row));
         self.ownerless += rows.iter().filter(|row| row.is_ownerless()).count();
-        (self.see)(rows)
+        (self.on_rows)(rows)
     }
 
-    /// What can only be told once the owners are known; and of sock_diag's, the cgroup.
+    /// Checks the filters that need the owners and, for sock_diag, the cgroup filter.
     fn is_selected(&self, row: &Row) -> bool {
         let owners = row.owners.iter().flat_map(|it| &it.0);
         let selection = self.selection;
-        let is = |pid: u32, comm: &Escaped| {
+        let matches = |pid: u32, comm: &Escaped| {
             passes(&selection.pids, Some(&pid)) && passes(&selection.comms, Some(comm))
         };
         let any = selection.pids.is_empty() && selection.comms.is_empty();
-        let below = |filter: &Escaped| {
+        let is_within = |filter: &Escaped| {
             let path = row.cgroup_path.as_ref().map_or("", Escaped::as_str);
             let rest = path.strip_prefix(filter.as_str().trim_end_matches('/'));
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
         let in_cgroup = row.source == RowSource::IterTcp
             || selection.kernel.cgroups.is_empty()
-            || self.below.iter().any(below);
-        in_cgroup && (any || { owners }.any(|it| is(it.pid, &it.comm)))
+            || self.wanted_cgroups.iter().any(is_within);
+        in_cgroup && (any || { owners }.any(|it| matches(it.pid, &it.comm)))
     }
 }

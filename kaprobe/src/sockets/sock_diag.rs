@@ -1,5 +1,5 @@
-//! TCP sockets as netlink's sock_diag tells of them: what `ss` shows, for whoever may
-//! not load BPF programs. It knows nothing of keepalive settings.
+//! Reads TCP sockets from netlink sock_diag, as `ss` does, if BPF programs may not be
+//! loaded. sock_diag has no keepalive settings.
 
 use crate::model::socket::Endpoints;
 use std::io;
@@ -15,7 +15,7 @@ use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::nlas::Nla;
 use netlink_packet_sock_diag::inet::{
-    ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, Timer as Pending,
+    ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, Timer as DiagTimer,
 };
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr};
@@ -27,18 +27,18 @@ use crate::model::values::{Family, State};
 /// `INET_DIAG_CGROUP_ID`, include/uapi/linux/inet_diag.h: since 5.8.
 const CGROUP_ID: u16 = 21;
 
-/// Bytes read at once: what `ss` takes, and as much as the kernel fills
-/// (`netlink_dump`, net/netlink/af_netlink.c).
+/// Size of the read buffer in bytes: the same as in `ss`, and the maximum that the kernel
+/// fills (`netlink_dump`, net/netlink/af_netlink.c).
 const BUFFER: usize = 32 * 1024;
 
-/// Shows every TCP socket of this thread's network namespace, which is `netns`.
+/// Reads every TCP socket of this thread's network namespace, which is `netns`.
 ///
 /// # Errors
-/// When the kernel can't be asked, or `see` fails.
+/// If the sockets can't be read, or `on_row` fails.
 pub fn each(
     netns: u32,
     now: impl Fn() -> Instant,
-    see: &mut dyn FnMut(Row) -> Result<()>,
+    on_row: &mut dyn FnMut(Row) -> Result<()>,
 ) -> Result<()> {
     for (family, any) in [
         (AF_INET, SocketId::new_v4()),
@@ -48,7 +48,7 @@ pub fn each(
             family,
             any,
             &mut |response| match row(netns, now(), response) {
-                Some(row) => see(row),
+                Some(row) => on_row(row),
                 None => Ok(()),
             },
         )
@@ -60,7 +60,7 @@ pub fn each(
 fn dump(
     family: u8,
     socket_id: SocketId,
-    see: &mut dyn FnMut(&InetResponse) -> Result<()>,
+    on_response: &mut dyn FnMut(&InetResponse) -> Result<()>,
 ) -> Result<()> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
@@ -71,7 +71,7 @@ fn dump(
         family,
         protocol: IPPROTO_TCP,
         extensions: ExtensionFlags::INFO,
-        // Those of newer states too.
+        // All states, including those of newer kernels.
         states: StateFlags::from_bits_retain(u32::MAX),
         socket_id,
     };
@@ -93,7 +93,7 @@ fn dump(
             let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)?;
             match message.payload {
                 NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                    see(&response)?;
+                    on_response(&response)?;
                 }
                 NetlinkPayload::Done(_) => return Ok(()),
                 NetlinkPayload::Error(error) => match error.code {
@@ -101,35 +101,35 @@ fn dump(
                     None => return Ok(()),
                 },
                 NetlinkPayload::Noop => {}
-                _ => bail!("an answer of a kind that it does not give"),
+                _ => bail!("an unexpected netlink message"),
             }
-            // Messages start at multiples of four: NLMSG_ALIGN, include/uapi/linux/netlink.h.
+            // NLMSG_ALIGN, include/uapi/linux/netlink.h: four bytes.
             let length = (message.header.length as usize).next_multiple_of(4).max(4);
             rest = rest.get(length..).unwrap_or_default();
         }
     }
 }
 
-/// `None` for what is no TCP socket that kaprobe knows of.
+/// Converts a response to a row. `None` if the TCP state is unknown.
 fn row(netns: u32, at: Instant, response: &InetResponse) -> Option<Row> {
     let header = &response.header;
     let state = State::from_number(header.state)?;
-    let ends = &header.socket_id;
-    let local = (ends.source_address, ends.source_port);
-    let remote = (ends.destination_address, ends.destination_port);
+    let id = &header.socket_id;
+    let local = (id.source_address, id.source_port);
+    let remote = (id.destination_address, id.destination_port);
     let mut endpoints = Endpoints::new(local, remote, netns);
     if header.family != AF_INET {
         endpoints.family = Family::Inet6;
     }
     let mut row = Row::new(at, endpoints, state, RowSource::SockDiag);
     row.recvq = header.recv_queue.into();
-    // Of a listener it is the longest queue there may be.
+    // For a listener this is the maximum backlog.
     if state != State::Listen {
         row.sendq = header.send_queue.into();
     }
     row.timer = timer(header.timer.as_ref());
     row.timer_ms = timer_ms(header.timer.as_ref());
-    let cookie = u64::from_ne_bytes(ends.cookie);
+    let cookie = u64::from_ne_bytes(id.cookie);
     let minisock = matches!(state, State::TimeWait | State::SynRecv) && header.inode == 0;
     row.identity.cookie = (cookie != 0).then_some(cookie);
     if minisock {
@@ -149,9 +149,10 @@ fn row(netns: u32, at: Instant, response: &InetResponse) -> Option<Row> {
     Some(row)
 }
 
-/// What the timer tells of SO_KEEPALIVE: a connection that is open has a keepalive timer
-/// from the handshake on (`tcp_finish_connect`, net/ipv4/tcp_input.c), and shows it
-/// where no other is pending (`inet_sk_diag_fill`, net/ipv4/inet_diag.c).
+/// Infers SO_KEEPALIVE from the timer. With SO_KEEPALIVE, an open connection has a
+/// keepalive timer from the handshake on (`tcp_finish_connect`, net/ipv4/tcp_input.c).
+/// sock_diag reports it if no other timer is pending (`inet_sk_diag_fill`,
+/// net/ipv4/inet_diag.c).
 fn keepalive(row: &Row) -> Option<bool> {
     match (row.state, row.timer) {
         (State::Established | State::CloseWait, Timer::Keepalive) => Some(true),
@@ -160,27 +161,29 @@ fn keepalive(row: &Row) -> Option<bool> {
     }
 }
 
-fn timer(pending: Option<&Pending>) -> Timer {
+fn timer(pending: Option<&DiagTimer>) -> Timer {
     match pending {
         None => Timer::Off,
-        Some(Pending::Retransmit(..)) => Timer::On,
-        Some(Pending::KeepAlive(_)) => Timer::Keepalive,
-        Some(Pending::TimeWait) => Timer::TimeWait,
-        Some(Pending::Probe(_)) => Timer::Probe,
+        Some(DiagTimer::Retransmit(..)) => Timer::On,
+        Some(DiagTimer::KeepAlive(_)) => Timer::Keepalive,
+        Some(DiagTimer::TimeWait) => Timer::TimeWait,
+        Some(DiagTimer::Probe(_)) => Timer::Probe,
     }
 }
 
-fn timer_ms(pending: Option<&Pending>) -> Option<u64> {
+fn timer_ms(pending: Option<&DiagTimer>) -> Option<u64> {
     let ms = |left: &Duration| u64::try_from(left.as_millis()).ok();
     match pending? {
-        Pending::Retransmit(left, _) | Pending::KeepAlive(left) | Pending::Probe(left) => ms(left),
-        // The library leaves it out.
-        Pending::TimeWait => None,
+        DiagTimer::Retransmit(left, _) | DiagTimer::KeepAlive(left) | DiagTimer::Probe(left) => {
+            ms(left)
+        }
+        // The library does not parse this value.
+        DiagTimer::TimeWait => None,
     }
 }
 
-/// Takes what kaprobe shows from a `struct tcp_info`. A kernel may know fewer members
-/// than the library's structure has: hence by their places.
+/// Adds fields of a `struct tcp_info`. An older kernel's struct may be shorter than the
+/// library's, so fields are read by offset.
 fn add_info(row: &mut Row, info: &[u8]) {
     macro_rules! member {
         ($name:ident: $type:ty) => {{
@@ -193,7 +196,7 @@ fn add_info(row: &mut Row, info: &[u8]) {
     }
     row.retransmits = member!(tcpi_retransmits: u8).map(u32::from);
     row.probes_out = member!(tcpi_probes: u8).map(u32::from);
-    // In this state these tell of other things, or of nothing (`tcp_get_info`,
+    // In these states the fields below have another meaning, or none (`tcp_get_info`,
     // net/ipv4/tcp.c).
     if matches!(row.state, State::Listen | State::SynSent | State::Close) {
         return;
