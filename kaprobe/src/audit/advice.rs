@@ -1,4 +1,4 @@
-//! What would save a connection: the fewest settings, and where they are made. Pure.
+//! Advice: the fewest settings that save a connection, and where to change them. Pure.
 
 use crate::audit::judge::Judgement;
 use crate::keepalive::connection::{Connection, Setting, latest_firing_ms};
@@ -7,10 +7,11 @@ use crate::model::remedy::{Remedy, SetIn};
 use crate::model::values::Origin;
 use crate::timeout::timeouts::Timeout;
 
-/// The kernel's default keepalive time, s: no advice is longer.
+/// The kernel's default keepalive time, s. Advice never exceeds it.
 const LONGEST_S: u64 = 7_200;
 
-/// What would save it; `None` where it is safe, or no setting of keepalive would.
+/// The settings that save a connection. `None` if it is safe, or if no keepalive setting
+/// can save it.
 #[must_use]
 pub fn advise(it: &Connection, judgement: &Judgement, timeout: &Timeout) -> Option<Remedy> {
     if !matches!(judgement.fate, Fate::Unprotected | Fate::AtRisk)
@@ -19,13 +20,12 @@ pub fn advise(it: &Connection, judgement: &Judgement, timeout: &Timeout) -> Opti
         return None;
     }
     if judgement.why == Some(Why::LateTimer) {
-        // The value is right: setting it once more sets the timer.
+        // The value is right, but setting it again arms the timer anew.
         let time_s = (it.time.ms / 1_000).max(1);
         return Some(Remedy::first_probe(SetIn::Program, time_s));
     }
-    let (intvl_s, time_s) = early_enough(it, timeout.ms)?;
-    let is_own =
-        |set: Setting, changed: Option<u64>| changed.is_some() && set.from == Origin::Socket;
+    let (intvl_s, time_s) = shorter_settings(it, timeout.ms)?;
+    let is_own = |set: Setting, change: Option<u64>| change.is_some() && set.from == Origin::Socket;
     let in_program = !it.keepalive || is_own(it.time, time_s) || is_own(it.intvl, intvl_s);
     Some(Remedy {
         set_in: if in_program {
@@ -40,10 +40,10 @@ pub fn advise(it: &Connection, judgement: &Judgement, timeout: &Timeout) -> Opti
     })
 }
 
-/// The interval and the time that are early enough, where they have to change: a probe
-/// at half of the timeout, and room for one more should it be lost, however late the
-/// timers fire. Both are set in whole seconds.
-fn early_enough(it: &Connection, timeout_ms: u64) -> Option<(Option<u64>, Option<u64>)> {
+/// The new interval and time, each `None` if it need not change. With them a probe is
+/// sent at half of the timeout and, if it is lost, one more in time, even if timers fire
+/// late. Both are whole seconds. `None` if no setting is short enough.
+fn shorter_settings(it: &Connection, timeout_ms: u64) -> Option<(Option<u64>, Option<u64>)> {
     let half_s = (timeout_ms / 2_000).clamp(1, LONGEST_S);
     let has_room = |time_ms: u64, intvl_ms: u64| {
         latest_firing_ms(time_ms.max(intvl_ms).saturating_add(intvl_ms)) < timeout_ms
@@ -65,8 +65,8 @@ mod tests {
     use crate::keepalive::connection::HEARD;
     use crate::timeout::middlebox::Answer;
 
-    /// The socket after the advice was followed, as the kernel makes it.
-    fn followed(mut it: Connection, advice: &Remedy) -> Connection {
+    /// The connection after the advice is applied, as in the kernel.
+    fn apply(mut it: Connection, advice: &Remedy) -> Connection {
         let from = match advice.set_in {
             SetIn::Sysctl => Origin::Sysctl,
             SetIn::Program | SetIn::Peer => Origin::Socket,
@@ -93,8 +93,8 @@ mod tests {
         it
     }
 
-    /// The timer has fired and the peer has answered.
-    fn heard(it: Connection) -> Connection {
+    /// The connection after the timer has fired and the peer has answered.
+    fn answered(it: Connection) -> Connection {
         Connection {
             idle_ms: 0,
             lastsnd_ms: 0,
@@ -149,34 +149,34 @@ mod tests {
     }
 
     proptest! {
-        /// Remedy that is followed makes the connection safe: once its timer was set
-        /// anew where it is a sysctl's, which leaves set timers alone.
+        /// Applying the advice makes the connection safe. A sysctl does not change armed
+        /// timers, so there it is safe after the next firing.
         #[test]
-        fn advice_that_is_followed_saves(it in connection(), timeout_ms in prop_oneof![1_500..10_000_u64, 1_500..1_000_000_u64]) {
+        fn applied_advice_saves_the_connection(it in connection(), timeout_ms in prop_oneof![1_500..10_000_u64, 1_500..1_000_000_u64]) {
             let timeout = Timeout::sample(timeout_ms, Answer::Yes);
             let before = judge(Some(&it), Some(&timeout));
             let Some(advice) = advise(&it, &before, &timeout) else {
                 prop_assert!(matches!(before.fate, Fate::Safe | Fate::Zombie), "{before:?}");
                 return Ok(());
             };
-            let after = followed(it, &advice);
+            let after = apply(it, &advice);
             let now = judge(Some(&after), Some(&timeout));
-            // What is silent for too long already is past saving.
+            // A connection that is already idle for too long can't be saved.
             let in_time = it.idle_ms <= timeout_ms / 2;
             if advice.set_in == SetIn::Program && advice.time_s.is_some() && in_time {
                 prop_assert_eq!(now.fate, Fate::Safe, "{} {:?}", advice, now);
             }
             prop_assert!(now.fate == Fate::Safe || now.why == Some(Why::LateTimer), "{} {:?}", advice, now);
-            let then = judge(Some(&heard(after)), Some(&timeout));
+            let then = judge(Some(&answered(after)), Some(&timeout));
             prop_assert_eq!(then.fate, Fate::Safe, "{} {:?}", advice, then);
             if before.why != Some(Why::LateTimer) && timeout_ms >= 3_000 {
-                prop_assert!(then.in_time >= Some(2), "{} {:?}", advice, then);
+                prop_assert!(then.probes_in_time >= Some(2), "{} {:?}", advice, then);
             }
         }
     }
 
     #[test]
-    fn as_little_is_set_as_saves() {
+    fn advice_has_the_fewest_settings() {
         let set = |s: u64, from| Setting {
             ms: s * 1_000,
             from,
@@ -265,11 +265,11 @@ mod tests {
             let timeout = Timeout::sample(timeout_s * 1_000, Answer::Yes);
             let judgement = judge(Some(&it), Some(&timeout));
             let advice = advise(&it, &judgement, &timeout);
-            let told = advice.map_or("nothing".to_owned(), |it| {
+            let text = advice.map_or("nothing".to_owned(), |it| {
                 use crate::model::named::Named as _;
                 format!("{} {it}", it.set_in.name())
             });
-            assert_eq!(told, expected, "{timeout_s} {keepalive} {time:?} {intvl:?}");
+            assert_eq!(text, expected, "{timeout_s} {keepalive} {time:?} {intvl:?}");
         }
     }
 }

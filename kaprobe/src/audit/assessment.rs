@@ -1,7 +1,7 @@
-//! An assessment: a connection, its fate, and what would save it.
+//! An assessment: a connection, its fate, and the settings that save it.
 //!
-//! The meaning of the fields is also in `schema/kaprobe-audit.schema.json`, which a test
-//! holds to the same names.
+//! `schema/kaprobe-audit.schema.json` documents the fields too. A test checks that the
+//! names are the same.
 
 use crate::audit::advice::advise;
 use crate::audit::judge::judge;
@@ -17,52 +17,52 @@ use crate::text::escape::Escaped;
 use crate::timeout::timeouts::Timeouts;
 
 record! {
-    /// A connection and its fate. What is also in a row of `kaprobe sockets` has the
-    /// same name there. A field that does not apply, or is not known, is absent.
+    /// A connection and its fate. Fields that rows of `kaprobe sockets` have too have the
+    /// same names. A field that does not apply, or is not known, is absent.
     Assessment {
-        /// When, by the wall clock.
+        /// Time of reading, wall clock.
         time: WallTime,
-        /// When, CLOCK_MONOTONIC, ns.
+        /// Time of reading, CLOCK_MONOTONIC, ns.
         mono_ns: u64,
-        /// What becomes of it.
+        /// The fate of the connection.
         fate: Fate,
-        /// Who the socket is between.
+        /// Local and remote address and port.
         endpoints: Endpoints,
-        /// Why it is no better.
+        /// The reason for a fate that is not `safe`.
         why: Option<Why>,
-        /// The idle timeout that it is judged by, ms.
+        /// The idle timeout used for the fate, ms.
         timeout_ms: Option<u64>,
-        /// Who has that timeout.
+        /// The middlebox or flag that the timeout comes from.
         timeout_of: Option<Escaped>,
         /// Name of the network namespace, as `ip netns` lists it.
         netns_name: Option<Escaped>,
-        /// Who holds the socket.
+        /// The process that holds the socket.
         process: Process,
-        /// Which socket it is.
+        /// Inode, cookie, uid and cgroup.
         identity: Identity,
-        /// Somebody listens on the local port in its namespace: it was accepted.
+        /// The connection was accepted: a socket listens on the local port.
         accepted: Option<bool>,
-        /// Its keepalive settings.
+        /// Keepalive settings of the socket.
         settings: Settings,
-        /// How long ago anything passed.
+        /// Ages of the last traffic.
         ages: Ages,
-        /// Until the keepalive timer fires, ms.
+        /// Time until the keepalive timer fires, ms.
         keepalive_next_ms: Option<u64>,
         /// Unanswered probes.
         probes_out: Option<u32>,
-        /// The longest silence that the settings let pass while the peer answers, ms.
+        /// The longest silence that the settings allow while the peer answers, ms.
         silence_ms: Option<u64>,
-        /// How many probes are sent before the timeout, however late timers fire.
+        /// Number of probes sent before the timeout, even if timers fire late.
         probes_in_time: Option<u64>,
-        /// How many of them may be lost without an end to the connection.
+        /// Number of these probes that may be lost without losing the connection.
         probes_spare: Option<u64>,
-        /// In how long keepalive would give up, ms, if the peer were gone.
+        /// Time until keepalive gives up if the peer is gone, ms.
         dead_in_ms: Option<u64>,
-        /// By which rule.
+        /// The rule by which keepalive gives up then.
         dead_by: Option<Cause>,
-        /// Where a setting would save it.
+        /// Where to change a setting that saves the connection.
         set_in: Option<SetIn>,
-        /// That setting, or those, in this order.
+        /// The settings to change, in this order.
         set: Option<Escaped>,
     }
     order {
@@ -106,7 +106,7 @@ record! {
 }
 
 impl Assessment {
-    /// Judges a row.
+    /// Assesses a row.
     #[must_use]
     pub fn of(row: &Row, accepted: bool, timeouts: &Timeouts) -> Self {
         let connection = Connection::from_row(row);
@@ -134,8 +134,8 @@ impl Assessment {
             keepalive_next_ms: row.keepalive_next_ms,
             probes_out: row.probes_out,
             silence_ms: connection.filter(|_| is_on).map(|it| it.silence_ms()),
-            probes_in_time: judgement.in_time,
-            probes_spare: judgement.spare,
+            probes_in_time: judgement.probes_in_time,
+            probes_spare: judgement.probes_spare,
             dead_in_ms: row.dead_in_ms,
             dead_by: row.dead_by,
             set_in: advice.map(|it| it.set_in),
@@ -143,7 +143,7 @@ impl Assessment {
         }
     }
 
-    /// Whether it has a file, and nobody who may be looked at holds it.
+    /// Whether the socket has a file but no readable process holds it.
     #[must_use]
     pub fn is_ownerless(&self) -> bool {
         self.identity.inode.is_some() && self.process.pid.is_none()

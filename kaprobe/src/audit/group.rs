@@ -1,5 +1,5 @@
-//! Connections of one program to one place, of one fate and one remedy: a line each,
-//! however many there are. Pure.
+//! Groups of connections with the same program, remote endpoint, fate and remedy. Text
+//! output has one line for each group. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,88 +10,88 @@ use crate::model::remedy::SetIn;
 use crate::text::escape::Escaped;
 use crate::text::histogram::Histogram;
 
-/// Processes and idle times of a group that are told.
-const MOST_PIDS: usize = 4;
+/// Maximum number of process IDs kept for a group.
+const PID_LIMIT: usize = 4;
 
-/// What the connections of a group have in common.
+/// The fields that the connections of a group have in common.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key {
-    /// What becomes of them.
+pub struct GroupKey {
+    /// The fate of the connections.
     pub fate: Fate,
-    /// Why it is no better.
+    /// The reason for the fate.
     pub why: Option<Why>,
-    /// Where they are.
+    /// Network namespace, inode number.
     pub netns: u32,
-    /// The name of that place.
+    /// Name of the network namespace.
     pub netns_name: Option<Escaped>,
-    /// The command of the program that holds them.
+    /// Command name of the program that holds the connections.
     pub comm: Option<Escaped>,
-    /// Somebody holds them who can't be seen.
+    /// The process that holds the connections can't be read.
     pub ownerless: bool,
-    /// What they are connected to.
-    pub place: Peers,
-    /// Where a setting would save them.
+    /// The remote end of the connections.
+    pub peers: Peers,
+    /// Where to change a setting that saves the connections.
     pub set_in: Option<SetIn>,
-    /// That setting.
+    /// The settings to change.
     pub set: Option<Escaped>,
-    /// By which timeout they are judged.
+    /// The idle timeout used for the fate, ms.
     pub timeout_ms: Option<u64>,
 }
 
-/// The other side.
+/// The remote end of a group's connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Peers {
     /// Clients of this local port.
     Clients(u16),
-    /// A server.
+    /// A server at this remote address and port.
     Server(IpAddr, u16),
 }
 
-/// A group.
+/// Counts and ranges of a group's connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Group {
-    /// How many connections.
+    /// Number of connections.
     pub count: u64,
-    /// The first processes that hold them.
+    /// The lowest IDs of the processes that hold the connections.
     pub pids: BTreeSet<u32>,
     /// There are more processes.
     pub more_pids: bool,
     /// The shortest and the longest idle time, ms.
     pub idle_ms: Option<(u64, u64)>,
-    /// Likewise, of the silences that the settings let pass.
+    /// The shortest and the longest silence that the settings allow, ms.
     pub silence_ms: Option<(u64, u64)>,
-    /// Likewise, until timers fire.
+    /// The shortest and the longest time until a keepalive timer fires, ms.
     pub next_ms: Option<(u64, u64)>,
-    /// How many have been silent for longer than the timeout already.
+    /// Number of connections already idle for longer than the timeout.
     pub past: u64,
 }
 
-/// All that was found, in a space that grows with the groups alone.
+/// All groups and counts of an audit. Memory grows with the number of groups only.
 #[derive(Clone, Debug, Default)]
 pub struct Groups {
-    groups: BTreeMap<Key, Group>,
+    groups: BTreeMap<GroupKey, Group>,
     counts: BTreeMap<Fate, u64>,
-    /// Safe ones that can't lose a probe.
+    /// Number of safe connections that can't afford to lose a probe.
     pub tight: u64,
-    /// Connections that pass no middlebox.
+    /// Number of connections within this host, which pass no middlebox.
     pub loopback: u64,
-    /// How long connections have been idle.
+    /// Idle times of the connections.
     pub idle: Histogram,
-    /// The silences that their settings let pass.
+    /// Longest silences that the settings allow.
     pub silence: Histogram,
 }
 
 impl Groups {
     /// Adds a connection.
     pub fn add(&mut self, it: &Assessment) {
-        let key = Key {
+        let key = GroupKey {
             fate: it.fate,
             why: it.why,
             netns: it.endpoints.netns,
             netns_name: it.netns_name.clone(),
             comm: it.process.comm.clone(),
             ownerless: it.is_ownerless(),
-            place: if it.accepted == Some(true) {
+            peers: if it.accepted == Some(true) {
                 Peers::Clients(it.endpoints.lport)
             } else {
                 Peers::Server(it.endpoints.raddr.to_canonical(), it.endpoints.rport)
@@ -111,21 +111,21 @@ impl Groups {
         }
     }
 
-    /// The groups: the worst fate first, then the largest.
+    /// The groups, sorted by worst fate, then by largest count.
     #[must_use]
-    pub fn sorted(&self) -> Vec<(&Key, &Group)> {
+    pub fn sorted(&self) -> Vec<(&GroupKey, &Group)> {
         let mut all: Vec<_> = self.groups.iter().collect();
         all.sort_by_key(|(key, group)| (key.fate, std::cmp::Reverse(group.count)));
         all
     }
 
-    /// How many connections have this fate.
+    /// Number of connections with this fate.
     #[must_use]
     pub fn count(&self, fate: Fate) -> u64 {
         self.counts.get(&fate).copied().unwrap_or_default()
     }
 
-    /// How many connections there are.
+    /// Total number of connections.
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.counts.values().sum()
@@ -143,7 +143,7 @@ impl Group {
         self.count += 1;
         if let Some(pid) = it.process.pid {
             self.pids.insert(pid);
-            if self.pids.len() > MOST_PIDS {
+            if self.pids.len() > PID_LIMIT {
                 self.pids.pop_last();
                 self.more_pids = true;
             }
@@ -162,7 +162,7 @@ impl Group {
 
 fn widen(range: &mut Option<(u64, u64)>, value: Option<u64>) {
     if let Some(value) = value {
-        let (least, most) = range.unwrap_or((value, value));
-        *range = Some((least.min(value), most.max(value)));
+        let (min, max) = range.unwrap_or((value, value));
+        *range = Some((min.min(value), max.max(value)));
     }
 }

@@ -1,10 +1,9 @@
-//! What becomes of a connection that an idle timeout lies in wait for. Pure.
+//! Decides the fate of a connection whose path has an idle timeout. Pure.
 //!
-//! What counts is the longest silence that keepalive lets pass. That is the keepalive
-//! time, or the interval where that is longer: after an answered probe the timer is set
-//! to the interval, and is not asked before it (`tcp_keepalive_timer`,
-//! net/ipv4/tcp_timer.c). A timer that is set keeps its expiry until it fires, whatever
-//! the sysctls say by then.
+//! The fate depends on the longest silence that keepalive allows. That is the keepalive
+//! time or, if longer, the interval: after an answered probe the kernel arms the timer
+//! with the interval (`tcp_keepalive_timer`, net/ipv4/tcp_timer.c). An armed timer keeps
+//! its expiry until it fires, even if the sysctls change.
 
 use crate::keepalive::connection::Connection;
 use crate::keepalive::connection::latest_firing_ms;
@@ -15,17 +14,17 @@ use crate::model::fate::Why;
 use crate::timeout::middlebox::Answer;
 use crate::timeout::timeouts::Timeout;
 
-/// What becomes of a connection.
+/// The fate of a connection, and its reserve of probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judgement {
-    /// What.
+    /// The fate of the connection.
     pub fate: Fate,
-    /// Why it is no better.
+    /// The reason for a fate that is not `Safe`.
     pub why: Option<Why>,
-    /// How many probes are sent before the timeout, however late timers fire.
-    pub in_time: Option<u64>,
-    /// How many of them may be lost without an end to the connection.
-    pub spare: Option<u64>,
+    /// Number of probes sent before the timeout, even if timers fire late.
+    pub probes_in_time: Option<u64>,
+    /// Number of these probes that may be lost without losing the connection.
+    pub probes_spare: Option<u64>,
 }
 
 impl Judgement {
@@ -33,13 +32,14 @@ impl Judgement {
         Self {
             fate,
             why: Some(why),
-            in_time: None,
-            spare: None,
+            probes_in_time: None,
+            probes_spare: None,
         }
     }
 }
 
-/// Judges a connection by the timeout on its way, as far as both are known.
+/// Judges a connection by the timeout on its path. The fate is `Unknown` if one of them
+/// is not known.
 #[must_use]
 pub fn judge(connection: Option<&Connection>, timeout: Option<&Timeout>) -> Judgement {
     let Some(it) = connection else {
@@ -53,13 +53,13 @@ pub fn judge(connection: Option<&Connection>, timeout: Option<&Timeout>) -> Judg
     }
     match zombie(it, PathTimeout::Known(timeout.ms)) {
         Some(why) => Judgement::bad(Fate::Zombie, why),
-        None if it.keepalive => probed(it, timeout),
+        None if it.keepalive => judge_with_keepalive(it, timeout),
         None => Judgement::bad(Fate::Unprotected, Why::KeepaliveOff),
     }
 }
 
 /// Judges a connection whose keepalive is on.
-fn probed(it: &Connection, timeout: &Timeout) -> Judgement {
+fn judge_with_keepalive(it: &Connection, timeout: &Timeout) -> Judgement {
     let armed = it.current_silence_ms().filter(|_| it.probes_out == 0);
     let silence_ms = it.silence_ms().max(armed.unwrap_or(0));
     let in_time = probes_in_time(silence_ms, it.intvl.ms, timeout.ms);
@@ -79,16 +79,16 @@ fn probed(it: &Connection, timeout: &Timeout) -> Judgement {
             Fate::Safe
         },
         why,
-        in_time: Some(in_time),
-        spare: Some(in_time.saturating_sub(1).min(it.spare_probes())),
+        probes_in_time: Some(in_time),
+        probes_spare: Some(in_time.saturating_sub(1).min(it.spare_probes())),
     }
 }
 
-/// How many probes are sent in a silence before the timeout, however late timers fire.
+/// Number of probes sent in a silence before the timeout, even if timers fire late.
 pub(super) fn probes_in_time(silence_ms: u64, intvl_ms: u64, timeout_ms: u64) -> u64 {
     let mut sent = 0;
     let mut at = silence_ms;
-    // No more than the eight bits that the kernel counts in.
+    // The kernel's probe counter has eight bits.
     while sent < 255 && latest_firing_ms(at) < timeout_ms {
         sent += 1;
         at = at.saturating_add(intvl_ms);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn each_connection_has_its_fate() {
+    fn fates_of_connections() {
         let good = Connection {
             time: sysctl(175_000),
             next_ms: Some(175_000),
@@ -133,46 +133,46 @@ mod tests {
         #[rustfmt::skip]
         let rows = [
             ("the defaults", HEARD, "at_risk late_probe in_time 0 spare 0"),
-            ("early, and one to spare", good, "safe in_time 2 spare 1"),
-            ("late by an eighth and no more", Connection { time: sysctl(310_000), ..good }, "safe in_time 1 spare 0"),
-            ("the wheel makes it late", Connection { time: sysctl(311_000), ..good }, "at_risk late_probe in_time 0 spare 0"),
-            ("the interval follows an answer", Connection { time: sysctl(30_000), intvl: sysctl(400_000), ..good }, "at_risk late_interval in_time 0 spare 0"),
-            ("set before the sysctl was", Connection { next_ms: Some(6_000_000), ..good }, "at_risk late_timer in_time 0 spare 0"),
+            ("in time, with one probe to spare", good, "safe in_time 2 spare 1"),
+            ("in time with the maximum timer delay", Connection { time: sysctl(310_000), ..good }, "safe in_time 1 spare 0"),
+            ("too late with the maximum timer delay", Connection { time: sysctl(311_000), ..good }, "at_risk late_probe in_time 0 spare 0"),
+            ("an interval longer than the timeout", Connection { time: sysctl(30_000), intvl: sysctl(400_000), ..good }, "at_risk late_interval in_time 0 spare 0"),
+            ("armed before the sysctl changed", Connection { next_ms: Some(6_000_000), ..good }, "at_risk late_timer in_time 0 spare 0"),
             ("a short user timeout", Connection { user_timeout_ms: 200_000, ..good }, "safe in_time 2 spare 0"),
-            ("a count of one", Connection { probes: 1, ..good }, "safe in_time 2 spare 0"),
+            ("a probe count of one", Connection { probes: 1, ..good }, "safe in_time 2 spare 0"),
             ("off", off, "unprotected keepalive_off"),
-            ("off, idle for long", idle(off, 699), "unprotected keepalive_off"),
-            ("off, idle for too long", idle(off, 700), "zombie no_probes"),
+            ("off, idle for almost twice the timeout", idle(off, 699), "unprotected keepalive_off"),
+            ("off, idle for twice the timeout", idle(off, 700), "zombie no_probes"),
             ("off, but sending", Connection { sending: true, ..idle(off, 700) }, "unprotected keepalive_off"),
             ("late, not yet probed", idle(Connection { next_ms: Some(6_000_000), ..HEARD }, 1_200), "at_risk late_probe in_time 0 spare 0"),
-            ("probed at last, the answer on its way", out(idle(HEARD, 7_200), 1), "at_risk late_probe in_time 0 spare 0"),
-            ("probed in vain", out(idle(HEARD, 7_300), 2), "zombie probes_unanswered"),
-            ("one probe, a minute ago", Connection { next_ms: Some(15_000), ..out(idle(HEARD, 7_260), 1) }, "zombie probes_unanswered"),
-            ("keepalive is finding out", out(idle(good, 400), 3), "safe in_time 2 spare 1"),
+            ("probed just now", out(idle(HEARD, 7_200), 1), "at_risk late_probe in_time 0 spare 0"),
+            ("two probes unanswered", out(idle(HEARD, 7_300), 2), "zombie probes_unanswered"),
+            ("one probe unanswered for a minute", Connection { next_ms: Some(15_000), ..out(idle(HEARD, 7_260), 1) }, "zombie probes_unanswered"),
+            ("good settings, three probes unanswered", out(idle(good, 400), 3), "safe in_time 2 spare 1"),
         ];
         let timeout = Timeout::sample(350_000, Answer::Yes);
         for (what, connection, expected) in rows {
             assert_eq!(
-                told(judge(Some(&connection), Some(&timeout))),
+                describe(judge(Some(&connection), Some(&timeout))),
                 expected,
                 "{what}"
             );
         }
         let proxy = Timeout::sample(60_000, Answer::No);
         assert_eq!(
-            told(judge(Some(&good), Some(&proxy))),
+            describe(judge(Some(&good), Some(&proxy))),
             "unprotected not_refreshed"
         );
-        assert_eq!(told(judge(Some(&good), None)), "unknown no_timeout");
-        assert_eq!(told(judge(None, Some(&timeout))), "unknown no_settings");
+        assert_eq!(describe(judge(Some(&good), None)), "unknown no_timeout");
+        assert_eq!(describe(judge(None, Some(&timeout))), "unknown no_settings");
     }
 
-    fn told(it: Judgement) -> String {
+    fn describe(it: Judgement) -> String {
         use crate::model::named::Named as _;
         let mut words = vec![it.fate.name().to_owned()];
         words.extend(it.why.map(|why| why.name().to_owned()));
-        words.extend(it.in_time.map(|n| format!("in_time {n}")));
-        words.extend(it.spare.map(|n| format!("spare {n}")));
+        words.extend(it.probes_in_time.map(|n| format!("in_time {n}")));
+        words.extend(it.probes_spare.map(|n| format!("spare {n}")));
         words.join(" ")
     }
 }

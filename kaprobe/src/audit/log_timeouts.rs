@@ -1,4 +1,4 @@
-//! Reads logs for what they show of idle timeouts.
+//! Learns idle timeouts from logs.
 
 use std::mem;
 
@@ -11,23 +11,23 @@ use crate::stderr;
 use crate::timeout::estimate::TimeoutEstimator;
 use crate::verdict::judge::Judge;
 
-/// Reads what each trace in these logs shows. A line that is not a record is reported on
-/// standard error, and skipped.
+/// Learns the idle timeouts of each trace in these logs. A line that is not a record is
+/// reported on stderr and skipped.
 ///
 /// # Errors
-/// When a log can't be read.
+/// If a log can't be read.
 pub fn read(logs: &[Input]) -> Result<Vec<TimeoutEstimator>> {
     let mut learned = Vec::new();
     for log in logs {
         let name = log.name();
         let mut log = Log::new(log.open()?);
         let mut judge = Judge::new(MAX_SOCKETS, &[]);
-        let mut tell = |remark| stderr::line(format_args!("{name}:{remark}"));
+        let mut report = |remark| stderr::line(format_args!("{name}:{remark}"));
         loop {
-            let next = log.next(&mut tell);
+            let next = log.next(&mut report);
             match next.with_context(|| format!("cannot read {name}"))? {
                 Some(Item::Record(record)) => drop(judge.push(&record)),
-                // Another trace: its sockets and its clock are others.
+                // A new trace has other sockets and another clock.
                 Some(Item::Header(_)) => {
                     let new = Judge::new(MAX_SOCKETS, &[]);
                     learned.push(mem::replace(&mut judge, new).into_estimator());

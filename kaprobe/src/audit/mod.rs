@@ -1,5 +1,5 @@
-//! `kaprobe audit`: which connections an idle timeout would kill, and what setting saves
-//! each. It changes nothing.
+//! `kaprobe audit`: shows which connections an idle timeout would kill, and what setting
+//! saves each. It changes nothing.
 
 pub mod advice;
 pub mod assessment;
@@ -26,12 +26,12 @@ use crate::sockets::snapshot::Snapshots;
 use crate::timeout::timeouts::{Timeout, Timeouts};
 use crate::{exit, host, sink};
 
-/// Runs `kaprobe audit`: [`exit::Code::Ok`] where every connection could be looked at, and
-/// is safe.
+/// Runs `kaprobe audit`. Returns [`exit::Code::Ok`] if every connection was read and is
+/// safe.
 ///
 /// # Errors
-/// When no idle timeout is known, the sockets or a log can't be read, or the report not
-/// written.
+/// If no idle timeout is known, the sockets or a log can't be read, or the report can't
+/// be written.
 pub fn run(plan: &AuditPlan) -> Result<exit::Code> {
     let timeouts = timeouts(plan)?;
     let mut audit = Audit {
@@ -57,7 +57,7 @@ pub fn run(plan: &AuditPlan) -> Result<exit::Code> {
     Ok(code)
 }
 
-/// The timeouts asked for; this host's own where none are.
+/// The timeouts from the flags or, if there are none, this host's own.
 fn timeouts(plan: &AuditPlan) -> Result<Timeouts> {
     let learned = log_timeouts::read(&plan.logs)?;
     let mut everywhere = plan.timeouts.clone();
@@ -65,7 +65,7 @@ fn timeouts(plan: &AuditPlan) -> Result<Timeouts> {
         everywhere.extend(host::timeouts::read().iter().map(Timeout::of_host));
         if everywhere.is_empty() {
             return Err(exit::Error::usage(
-                "no idle timeout to judge by: this host applies none of its own (IPVS, \
+                "no idle timeout known: this host applies none itself (IPVS, \
                  conntrack); give --idle-timeout, --behind or --log",
             )
             .into());
@@ -74,15 +74,15 @@ fn timeouts(plan: &AuditPlan) -> Result<Timeouts> {
     Ok(Timeouts::new(everywhere, learned))
 }
 
-/// An audit on its way.
+/// The state of a running audit.
 struct Audit<'a> {
     plan: &'a AuditPlan,
     timeouts: &'a Timeouts,
-    /// Namespaces and ports in which somebody listens. Iterator and sock_diag tell of
-    /// listeners before they tell of connections (`tcp_seq_start`, net/ipv4/tcp_ipv4.c).
+    /// Namespaces and ports of listeners. The iterator and sock_diag report listeners
+    /// before connections (`tcp_seq_start`, net/ipv4/tcp_ipv4.c).
     listening: HashSet<(u32, u16)>,
     groups: Groups,
-    /// Every connection that was asked for has been looked at.
+    /// Every selected connection was read.
     is_complete: bool,
     output: AuditWriter<BufWriter<io::Stdout>>,
 }
@@ -124,8 +124,8 @@ impl Audit<'_> {
     }
 }
 
-/// Whether both ends are in one namespace: no middlebox is between them. To an address
-/// of its own the kernel connects from that very address.
+/// Whether both ends are in one namespace, with no middlebox between them. To connect to
+/// a local address, the kernel uses the same address as source.
 fn is_local(row: &Row) -> bool {
     let (local, remote) = (
         row.endpoints.laddr.to_canonical(),

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use crate::audit::assessment::Assessment;
-use crate::audit::group::{Group, Groups, Key, Peers};
+use crate::audit::group::{Group, GroupKey, Groups, Peers};
 use crate::model::fate::{Fate, Why};
 use crate::model::named::Named as _;
 use crate::model::remedy::SetIn;
@@ -185,12 +185,12 @@ const HEADINGS: [&str; 7] = [
     "IDLE",
 ];
 
-fn cells(key: &Key, group: &Group) -> [String; 7] {
+fn cells(key: &GroupKey, group: &Group) -> [String; 7] {
     let netns = match &key.netns_name {
         Some(name) => word(name.as_str()).into_owned(),
         None => key.netns.to_string(),
     };
-    let to = match key.place {
+    let to = match key.peers {
         Peers::Clients(port) => format!("clients of :{port}"),
         Peers::Server(address, port) => endpoint((address, port)),
     };
@@ -220,7 +220,7 @@ fn span((least, most): (u64, u64)) -> String {
 }
 
 /// The command, and the processes of it that hold these connections.
-fn program(key: &Key, group: &Group) -> String {
+fn program(key: &GroupKey, group: &Group) -> String {
     let Some(comm) = &key.comm else {
         return if key.ownerless { UNSEEN } else { NOTHING }.to_owned();
     };
@@ -230,7 +230,7 @@ fn program(key: &Key, group: &Group) -> String {
 }
 
 /// What is to be done, in one line.
-fn remedy(key: &Key, group: &Group) -> Option<String> {
+fn remedy(key: &GroupKey, group: &Group) -> Option<String> {
     let timeout = Ms(key.timeout_ms.unwrap_or_default());
     let program = match key.comm {
         Some(_) => program(key, group),
@@ -266,7 +266,7 @@ fn remedy(key: &Key, group: &Group) -> Option<String> {
 }
 
 /// Which settings, where, and from when on.
-fn settings(key: &Key, group: &Group, set: &str, program: &str) -> String {
+fn settings(key: &GroupKey, group: &Group, set: &str, program: &str) -> String {
     match key.set_in {
         Some(SetIn::Sysctl) => {
             let fires = group

@@ -1,5 +1,4 @@
-//! The plan of `kaprobe audit`: everything that the arguments decide, checked, before
-//! anything is done. Makes no system call.
+//! The plan of `kaprobe audit`: its checked arguments. Makes no system calls.
 
 use std::collections::BTreeSet;
 
@@ -17,39 +16,40 @@ use crate::text::escape::Escaped;
 use crate::timeout::middlebox::middleboxes;
 use crate::timeout::timeouts::Timeout;
 
-/// What `kaprobe audit` is to do.
+/// The checked arguments of `kaprobe audit`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditPlan {
-    /// The snapshot: of whole namespaces, since listeners tell who accepted.
+    /// Sockets of the snapshot: whole namespaces, because listeners show which
+    /// connections were accepted.
     pub sockets: Selection,
     /// Connections to keep.
     pub keep: SocketFilter,
-    /// Processes to keep; empty for all.
+    /// Process IDs to keep; empty for all.
     pub pids: BTreeSet<u32>,
-    /// Commands to keep; empty for all.
+    /// Command names to keep; empty for all.
     pub comms: BTreeSet<Escaped>,
-    /// Idle timeouts on every way. With no log either, those of the host are read.
+    /// Idle timeouts on every path. If this and `logs` are empty, the host's own apply.
     pub timeouts: Vec<Timeout>,
-    /// Logs that show others.
+    /// Logs that show more timeouts.
     pub logs: Vec<Input>,
-    /// Connections of the host with itself too.
+    /// Include connections within this host.
     pub loopback: bool,
     /// Format of standard output.
     pub format: Format,
-    /// A heading over text and CSV.
+    /// Write a header line in text and CSV.
     pub heading: bool,
 }
 
 impl AuditPlan {
-    /// Checks the arguments of `kaprobe audit` and makes them a plan.
+    /// Checks the arguments of `kaprobe audit`.
     ///
     /// # Errors
-    /// Of [`exit::Code::Usage`], naming the arguments that can't be together.
+    /// [`exit::Code::Usage`] if arguments conflict.
     pub fn new(args: AuditArgs) -> Result<Self, exit::Error> {
         let logs = inputs(args.log)?;
         if args.idle_timeout.is_some() && args.behind.len() > 1 {
             return Err(exit::Error::usage(
-                "--idle-timeout goes with one --behind: whose is it?",
+                "--idle-timeout goes with one --behind only",
             ));
         }
         let given_ms = args
@@ -84,7 +84,7 @@ impl AuditPlan {
         })
     }
 
-    /// Whether this connection is asked for.
+    /// Whether a connection passes the filters.
     #[must_use]
     pub fn keeps(&self, row: &Row) -> bool {
         self.keep.keeps(Some(&row.endpoints))
