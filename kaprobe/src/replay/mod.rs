@@ -23,7 +23,7 @@ pub use crate::replay::line::Item;
 pub use crate::replay::log::{Counts, LONGEST, Log, LogError, Remark, What};
 pub use crate::replay::merge::{From, Merge};
 use crate::replay::stream::{Stop, Stream};
-use crate::replay::summary::{Look, Summary};
+use crate::replay::summary::{Look, ReplaySummary};
 
 use crate::exit;
 use crate::replay::input::Input;
@@ -46,7 +46,7 @@ pub fn run(plan: &ReplayPlan) -> Result<()> {
     let headers = merge.start(&mut tell).map_err(failed)?;
     let mut stream = Stream::new(plan, &names, headers);
     let (shown, flushed) = if plan.summary {
-        let mut summary = Summary::default();
+        let mut summary = ReplaySummary::default();
         let shown = stream.run(&mut merge, &mut summary, &mut tell);
         // Of a log that can't be read on it is the summary so far.
         (shown, print(&summary, &plan.outputs))
@@ -74,7 +74,7 @@ pub fn run(plan: &ReplayPlan) -> Result<()> {
 }
 
 /// Shows a summary on standard output.
-fn print(summary: &Summary, outputs: &Outputs) -> Result<(), SinkError> {
+fn print(summary: &ReplaySummary, outputs: &Outputs) -> Result<(), SinkError> {
     let look = match outputs.screen {
         Format::Json => Look::Json,
         Format::Text | Format::Csv => Look::Text {

@@ -27,7 +27,7 @@ pub(super) enum Stop {
 }
 
 /// Where the records of a replay go.
-pub(super) trait Output {
+pub(super) trait RecordSink {
     /// See [`Sinks::head`].
     fn head(&mut self, head: &Head<'_>) -> Result<(), SinkError>;
     /// See [`Sinks::next_trace`].
@@ -41,7 +41,7 @@ pub(super) trait Output {
     fn learned(&mut self, _host: Option<&Escaped>, _estimator: &TimeoutEstimator) {}
 }
 
-impl Output for Sinks {
+impl RecordSink for Sinks {
     fn head(&mut self, head: &Head<'_>) -> Result<(), SinkError> {
         Self::head(self, head)
     }
@@ -204,7 +204,7 @@ impl Stream {
     pub(super) fn run(
         &mut self,
         merge: &mut Merge<File>,
-        sinks: &mut impl Output,
+        sinks: &mut impl RecordSink,
         tell: &mut dyn FnMut(From, Remark),
     ) -> Result<(), Stop> {
         let head = Head {
@@ -229,7 +229,7 @@ impl Stream {
     }
 
     /// Tells what was learned of the trace at hand.
-    fn trace_ended(&self, from: From, sinks: &mut impl Output) {
+    fn trace_ended(&self, from: From, sinks: &mut impl RecordSink) {
         if let Some(judge) = self.pipeline.judge(from) {
             let host = &self.sources[from].host;
             sinks.learned(self.hosts.then_some(host), judge.estimator());
@@ -242,7 +242,7 @@ impl Stream {
         &mut self,
         from: From,
         mut record: Record,
-        sinks: &mut impl Output,
+        sinks: &mut impl RecordSink,
     ) -> Result<(), SinkError> {
         let source = &mut self.sources[from];
         if source.note(&record) {
@@ -272,7 +272,7 @@ impl Stream {
         &mut self,
         from: From,
         header: Header,
-        sinks: &mut impl Output,
+        sinks: &mut impl RecordSink,
     ) -> Result<(), SinkError> {
         self.trace_ended(from, sinks);
         self.sources[from].host.clone_from(&header.host);

@@ -8,7 +8,10 @@ use serde::{Serialize, Serializer};
 use crate::model::named::Named as _;
 use crate::model::record::EventName;
 use crate::model::values::{LearnedOf, VerdictName};
-use crate::replay::summary::{Place, Row, Summary, Timeout, Totals, Verdict};
+use crate::replay::summary::counts::{
+    EndpointCounts, LearnedTimeout, ReplaySummary, SummaryRow, Totals, VerdictCount,
+};
+use crate::sink::JsonLines;
 use crate::text::cell::endpoint;
 use crate::text::columns::{Column, end_line};
 use crate::text::digits;
@@ -59,27 +62,24 @@ pub(in crate::replay) enum Look {
 /// When it cannot be written.
 pub(in crate::replay) fn write(
     out: &mut impl Write,
-    summary: &Summary,
+    summary: &ReplaySummary,
     look: Look,
 ) -> io::Result<()> {
     match look {
         Look::Text { heading, bars } => out.write_all(text(summary, heading, bars).as_bytes())?,
         Look::Json => {
-            for place in summary.places() {
-                serde_json::to_writer(&mut *out, &Line::from(place))?;
-                out.write_all(b"\n")?;
+            let mut lines = JsonLines::new(&mut *out);
+            for row in summary.rows() {
+                lines.put_value(&Line::from(row))?;
             }
-            let total = Total {
-                total: summary.totals,
-            };
-            serde_json::to_writer(&mut *out, &total)?;
-            out.write_all(b"\n")?;
+            let total = summary.totals;
+            lines.put_value(&Total { total })?;
         }
     }
     out.flush()
 }
 
-fn text(summary: &Summary, heading: bool, bars: Bars) -> String {
+fn text(summary: &ReplaySummary, heading: bool, bars: Bars) -> String {
     let mut text = String::new();
     if heading {
         for mut column in COLUMNS {
@@ -87,11 +87,11 @@ fn text(summary: &Summary, heading: bool, bars: Bars) -> String {
         }
         end_line(&mut text);
     }
-    for place in summary.places() {
-        let row = place.row;
-        let counted = COUNTED.map(|event| row.of(event));
-        put_row(&mut text, &name(&place), row.connections, counted);
-        details(&mut text, row, bars);
+    for row in summary.rows() {
+        let counts = row.counts;
+        let counted = COUNTED.map(|event| counts.of(event));
+        put_row(&mut text, &name(&row), counts.connections, counted);
+        details(&mut text, counts, bars);
     }
     let Totals {
         lost, forgotten, ..
@@ -128,41 +128,41 @@ fn put_row(text: &mut String, name: &str, connections: u64, counted: [u64; COUNT
     end_line(text);
 }
 
-fn name(place: &Place<'_>) -> String {
-    let remote = match (place.raddr, place.rport) {
+fn name(row: &SummaryRow<'_>) -> String {
+    let remote = match (row.raddr, row.rport) {
         (None, _) => "all others".to_owned(),
         (Some(address), None) => format!("{address} (any port)"),
         (Some(address), Some(port)) => endpoint((address, port)),
     };
-    match place.host {
+    match row.host {
         Some(host) => format!("{host} > {remote}"),
         None => remote,
     }
 }
 
-fn details(text: &mut String, row: &Row, bars: Bars) {
-    for (name, verdict) in &row.verdicts {
+fn details(text: &mut String, counts: &EndpointCounts, bars: Bars) {
+    for (name, verdict) in &counts.verdicts {
         let (count, name) = (verdict.count, name.name());
         let advice = verdict.advice.as_ref().map_or("", |it| it.as_str());
-        let told = match verdict.confidence {
+        let sentence = match verdict.confidence {
             Some(it) => format!("{count} {name} ({}): {advice}", it.name()),
             None => format!("{count} {name}: {advice}"),
         };
-        let _ = writeln!(text, "{}", wrapped(INDENT, &told, WIDTH));
+        let _ = writeln!(text, "{}", wrapped(INDENT, &sentence, WIDTH));
     }
-    if !row.idle.is_empty() {
+    if !counts.idle.is_empty() {
         let _ = writeln!(text, "{INDENT}idle age at death:");
-        for line in row.idle.lines(WIDTH - 2 * INDENT.len(), bars) {
+        for line in counts.idle.lines(WIDTH - 2 * INDENT.len(), bars) {
             let _ = writeln!(text, "{INDENT}{INDENT}{line}");
         }
     }
-    if let Some(told) = row.timeout.and_then(timeout) {
-        let _ = writeln!(text, "{}", wrapped(INDENT, &told, WIDTH));
+    if let Some(sentence) = counts.timeout.and_then(timeout) {
+        let _ = writeln!(text, "{}", wrapped(INDENT, &sentence, WIDTH));
     }
 }
 
 /// What is known of an idle timeout, as a sentence.
-fn timeout(it: Timeout) -> Option<String> {
+fn timeout(it: LearnedTimeout) -> Option<String> {
     let what = match (it.survived_ms.map(Ms), it.died_ms.map(Ms)) {
         (Some(low), Some(high)) if it.is_believed => format!("lies between {low} and {high}"),
         (None, Some(high)) if it.is_believed => format!("is at most {high}"),
@@ -193,7 +193,7 @@ struct Total {
     total: Totals,
 }
 
-/// A row, as JSON has it.
+/// A row in JSON.
 #[derive(Serialize)]
 struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -210,7 +210,7 @@ struct Line<'a> {
     idle_timeout: Option<TimeoutLine>,
 }
 
-struct Events<'a>(&'a Row);
+struct Events<'a>(&'a EndpointCounts);
 
 impl Serialize for Events<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
@@ -244,16 +244,16 @@ struct TimeoutLine {
     believed: bool,
 }
 
-impl<'a> From<Place<'a>> for Line<'a> {
+impl<'a> From<SummaryRow<'a>> for Line<'a> {
     fn from(
-        Place {
+        SummaryRow {
             host,
             raddr,
             rport,
-            row,
-        }: Place<'a>,
+            counts,
+        }: SummaryRow<'a>,
     ) -> Self {
-        let verdict = |(name, it): (&VerdictName, &'a Verdict)| VerdictLine {
+        let verdict = |(name, it): (&VerdictName, &'a VerdictCount)| VerdictLine {
             verdict: name.name(),
             count: it.count,
             confidence: it.confidence.map(|it| it.name()),
@@ -263,11 +263,11 @@ impl<'a> From<Place<'a>> for Line<'a> {
             host,
             raddr,
             rport,
-            connections: row.connections,
-            events: Events(row),
-            verdicts: row.verdicts.iter().map(verdict).collect(),
-            idle_at_death: &row.idle,
-            idle_timeout: row.timeout.map(|it| TimeoutLine {
+            connections: counts.connections,
+            events: Events(counts),
+            verdicts: counts.verdicts.iter().map(verdict).collect(),
+            idle_at_death: &counts.idle,
+            idle_timeout: counts.timeout.map(|it| TimeoutLine {
                 learned_of: it.of.name(),
                 survived_ms: it.survived_ms,
                 died_ms: it.died_ms,

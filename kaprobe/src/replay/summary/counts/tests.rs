@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 use serde_json::Value;
 
 use super::*;
-use crate::replay::summary::output::Look;
+use crate::replay::summary::output::{Look, write};
 use crate::text::histogram::Bars;
 
 const TEXT: Look = Look::Text {
@@ -67,13 +67,13 @@ fn records() -> Vec<Record> {
     records
 }
 
-fn summary(records: &[Record]) -> Summary {
-    let mut summary = Summary::default();
+fn summary(records: &[Record]) -> ReplaySummary {
+    let mut summary = ReplaySummary::default();
     records.iter().for_each(|it| summary.count(it));
     summary
 }
 
-fn written(summary: &Summary, look: Look) -> String {
+fn written(summary: &ReplaySummary, look: Look) -> String {
     let mut out = Vec::new();
     let done = write(&mut out, summary, look);
     assert!(done.is_ok(), "{done:?}");
@@ -101,8 +101,8 @@ fn it_fits_a_terminal() {
 }
 
 /// Lines as the published schema says.
-fn checked(summary: &Summary) -> Vec<Value> {
-    let schema = include_str!("../../../../schema/kaprobe-summary.schema.json");
+fn checked(summary: &ReplaySummary) -> Vec<Value> {
+    let schema = include_str!("../../../../../schema/kaprobe-summary.schema.json");
     let schema = serde_json::from_str(schema).expect("the schema is JSON");
     let validator = jsonschema::draft202012::options()
         .should_validate_formats(true)
@@ -141,31 +141,37 @@ fn the_ports_of_a_client_are_one_row() {
         .map(|port| record(port.into(), ("10.0.0.7", port), EventName::Probe))
         .collect();
     let few = summary(&records[..PORTS]);
-    assert_eq!(few.places().len(), PORTS);
+    assert_eq!(few.rows().len(), PORTS);
     let many = summary(&records);
     let told: Vec<_> = many
-        .places()
+        .rows()
         .iter()
-        .map(|it| (it.rport, it.row.connections, it.row.of(EventName::Probe)))
+        .map(|it| {
+            (
+                it.rport,
+                it.counts.connections,
+                it.counts.of(EventName::Probe),
+            )
+        })
         .collect();
     assert_eq!(told, [(None, 1_000, 1_000)]);
-    assert_eq!(many.rows, 1);
+    assert_eq!(many.row_count, 1);
     checked(&many);
 }
 
 /// Beyond the bound everything is counted, in one row.
 #[test]
 fn memory_is_bounded_and_nothing_is_left_out() {
-    let mut summary = Summary::default();
+    let mut summary = ReplaySummary::default();
     let count = 200_000_u32;
     for n in 0..count {
         let mut probe = record(n.into(), NLB, EventName::Probe);
         probe.endpoints.get_or_insert_default().raddr = IpAddr::from((n % 50_000).to_be_bytes());
         summary.count(&probe);
     }
-    assert!(summary.rows <= PLACES && summary.places().len() <= PLACES + 1);
-    let places = summary.places();
-    let sum = |of: fn(&Row) -> u64| places.iter().map(|it| of(it.row)).sum::<u64>();
+    assert!(summary.row_count <= PLACES && summary.rows().len() <= PLACES + 1);
+    let rows = summary.rows();
+    let sum = |of: fn(&EndpointCounts) -> u64| rows.iter().map(|it| of(it.counts)).sum::<u64>();
     assert_eq!(sum(|it| it.connections), u64::from(count));
     assert_eq!(sum(|it| it.of(EventName::Probe)), u64::from(count));
     let room = MAX_SOCKETS.get() as u64;
@@ -179,7 +185,7 @@ fn a_socket_that_connects_anew_is_another_connection() {
     let mut other = record(1, NLB, EventName::Probe);
     other.endpoints.get_or_insert_default().lport = 9;
     let records = [record(1, NLB, EventName::Probe), other.clone(), other];
-    assert_eq!(summary(&records).places()[0].row.connections, 2);
+    assert_eq!(summary(&records).rows()[0].counts.connections, 2);
 }
 
 #[test]
@@ -192,6 +198,6 @@ fn hosts_are_told_apart() {
     let summary = summary(&[of("client"), of("mq1"), of("client")]);
     let text = written(&summary, TEXT);
     assert!(text.contains("client > 10.9.0.100:5672"), "{text}");
-    assert_eq!(summary.places().len(), 2);
+    assert_eq!(summary.rows().len(), 2);
     checked(&summary);
 }

@@ -1,0 +1,389 @@
+//! What a summary counts.
+//!
+//! It counts records as they come and keeps none. Its memory is bounded: an address with
+//! many ports, as a client has them, is one row, and so is all that comes after
+//! [`PLACES`] rows. Every record is counted.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::correlate::MAX_SOCKETS;
+use crate::lru::LruMap;
+use crate::model::header::Header;
+use crate::model::record::{EventName, Record};
+use crate::model::values::{Confidence, LearnedOf, VerdictName};
+use crate::replay::stream::RecordSink;
+use crate::sink::{Head, SinkError};
+use crate::text::escape::Escaped;
+use crate::text::histogram::Histogram;
+use crate::timeout::estimate::{TimeoutBounds, TimeoutEstimator};
+
+/// How many ports of one address have a row each.
+const PORTS: usize = 16;
+/// How many rows there are, without the one for all that comes after them.
+const PLACES: usize = 4_096;
+/// How many hosts have rows of their own.
+const HOSTS: usize = 1_000;
+/// How many characters of an advice are kept. What kaprobe writes has fewer.
+const ADVICE: usize = 1_000;
+
+/// The ends of a connection. A socket that has others is another connection.
+type Ends = Option<((IpAddr, u16), (IpAddr, u16))>;
+
+/// What was counted so far.
+#[derive(Debug)]
+pub(in crate::replay) struct ReplaySummary {
+    hosts: Vec<Host>,
+    places: BTreeMap<(usize, IpAddr), Ports>,
+    row_count: usize,
+    /// The row for all that comes after the last one that there is room for.
+    rest: Option<EndpointCounts>,
+    sockets: LruMap<(usize, u64, u64), Ends>,
+    pub(super) totals: Totals,
+}
+
+/// The totals of all rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub(super) struct Totals {
+    /// Records counted.
+    pub(super) records: u64,
+    /// Events that could not be delivered.
+    pub(super) lost: u64,
+    /// Sockets forgotten for want of room. Seen again, they count once more.
+    pub(super) forgotten: u64,
+}
+
+#[derive(Debug)]
+struct Host {
+    name: Option<Escaped>,
+    /// The number of its current trace: each trace numbers its sockets anew.
+    trace: u64,
+}
+
+#[derive(Debug)]
+enum Ports {
+    Each(BTreeMap<u16, EndpointCounts>),
+    Together(Box<EndpointCounts>),
+}
+
+/// What was counted of one endpoint.
+#[derive(Clone, Debug, Default)]
+pub(super) struct EndpointCounts {
+    pub(super) connections: u64,
+    pub(super) events: BTreeMap<EventName, u64>,
+    pub(super) verdicts: BTreeMap<VerdictName, VerdictCount>,
+    /// Idle ages at death, from the verdicts that have one.
+    pub(super) idle: Histogram,
+    pub(super) timeout: Option<LearnedTimeout>,
+}
+
+/// How often a verdict was given.
+#[derive(Clone, Debug)]
+pub(super) struct VerdictCount {
+    pub(super) count: u64,
+    /// The highest.
+    pub(super) confidence: Option<Confidence>,
+    /// The last.
+    pub(super) advice: Option<Escaped>,
+}
+
+/// What is known of the idle timeout towards an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LearnedTimeout {
+    pub(super) of: LearnedOf,
+    pub(super) survived_ms: Option<u64>,
+    pub(super) died_ms: Option<u64>,
+    pub(super) contradictory: bool,
+    /// There were enough deaths to conclude that there is a timeout.
+    pub(super) is_believed: bool,
+}
+
+/// A row of the summary: an endpoint, and its counts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SummaryRow<'a> {
+    pub(super) host: Option<&'a Escaped>,
+    /// `None` for all that came after the last row.
+    pub(super) raddr: Option<IpAddr>,
+    /// `None` for all ports of the address.
+    pub(super) rport: Option<u16>,
+    pub(super) counts: &'a EndpointCounts,
+}
+
+impl Default for ReplaySummary {
+    fn default() -> Self {
+        Self {
+            hosts: Vec::new(),
+            places: BTreeMap::new(),
+            row_count: 0,
+            rest: None,
+            sockets: LruMap::with_capacity(MAX_SOCKETS),
+            totals: Totals::default(),
+        }
+    }
+}
+
+impl RecordSink for ReplaySummary {
+    fn head(&mut self, _: &Head<'_>) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn next_trace(&mut self, _: &Header) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn record(&mut self, record: &Record) -> Result<(), SinkError> {
+        self.count(record);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn learned(&mut self, host: Option<&Escaped>, estimator: &TimeoutEstimator) {
+        let Some(host) = self.host(host) else {
+            return;
+        };
+        self.hosts[host].trace += 1;
+        let of_host = (host, IpAddr::from([0; 4]))..(host + 1, IpAddr::from([0; 4]));
+        for ((_, address), ports) in self.places.range_mut(of_host) {
+            match ports {
+                Ports::Each(rows) => {
+                    for (port, row) in rows {
+                        row.learn(
+                            estimator
+                                .bounds((*address, *port))
+                                .map(LearnedTimeout::from),
+                        );
+                    }
+                }
+                // The ports are clients': what is known holds for their network.
+                Ports::Together(row) => {
+                    row.learn(estimator.bounds((*address, 0)).map(LearnedTimeout::from));
+                }
+            }
+        }
+    }
+}
+
+impl ReplaySummary {
+    fn count(&mut self, record: &Record) {
+        self.totals.records += 1;
+        if let Some(lost) = record.lost {
+            self.totals.lost = self.totals.lost.saturating_add(lost);
+            return;
+        }
+        let host = self.host(record.host.as_ref());
+        let is_new = self.is_new_connection(host, record);
+        let row = self.row(
+            host,
+            record.endpoints.map(|it| it.raddr.to_canonical()),
+            record.endpoints.map(|it| it.rport),
+        );
+        row.connections += u64::from(is_new);
+        row.count(record);
+    }
+
+    /// The number of a host that has rows of its own.
+    fn host(&mut self, name: Option<&Escaped>) -> Option<usize> {
+        let known = self.hosts.iter().position(|it| it.name.as_ref() == name);
+        if known.is_none() && self.hosts.len() < HOSTS {
+            self.hosts.push(Host {
+                name: name.cloned(),
+                trace: 0,
+            });
+            return Some(self.hosts.len() - 1);
+        }
+        known
+    }
+
+    /// Whether this is the first record of a connection.
+    fn is_new_connection(&mut self, host: Option<usize>, record: &Record) -> bool {
+        let Some(sock) = record.sock else {
+            return false;
+        };
+        let host = host.unwrap_or(HOSTS);
+        let trace = self.hosts.get(host).map_or(0, |it| it.trace);
+        let key = (host, trace, sock);
+        let ends = record.endpoints.map(|it| (it.local(), it.remote()));
+        let is_full = self.sockets.is_full();
+        let (_, before) = self.sockets.push(key, ends);
+        let is_new = before.is_none_or(|it| it != (key, ends));
+        if is_full && before.is_some_and(|(it, _)| it != key) {
+            self.totals.forgotten += 1;
+        }
+        if record.event == EventName::Closed {
+            // Kept while there is room: more records of its end may follow.
+            self.sockets.demote(&key);
+        }
+        is_new
+    }
+
+    fn row(
+        &mut self,
+        host: Option<usize>,
+        address: Option<IpAddr>,
+        port: Option<u16>,
+    ) -> &mut EndpointCounts {
+        let (Some(host), Some(address), Some(port)) = (host, address, port) else {
+            return self.rest.get_or_insert_default();
+        };
+        let is_full = self.row_count >= PLACES;
+        let has_room = match self.places.get(&(host, address)) {
+            Some(Ports::Together(_)) => true,
+            Some(Ports::Each(rows)) => !is_full || rows.contains_key(&port) || rows.len() == PORTS,
+            None => !is_full,
+        };
+        if !has_room {
+            return self.rest.get_or_insert_default();
+        }
+        let ports = self.places.entry((host, address));
+        let ports = ports.or_insert_with(|| Ports::Each(BTreeMap::new()));
+        if let Ports::Each(rows) = ports
+            && rows.len() == PORTS
+            && !rows.contains_key(&port)
+        {
+            let mut all = EndpointCounts::default();
+            rows.values().for_each(|row| all.merge(row));
+            self.row_count -= PORTS - 1;
+            *ports = Ports::Together(Box::new(all));
+        }
+        match ports {
+            Ports::Together(row) => row,
+            Ports::Each(rows) => rows.entry(port).or_insert_with(|| {
+                self.row_count += 1;
+                EndpointCounts::default()
+            }),
+        }
+    }
+
+    /// The rows, by the number of verdicts and then of connections, most first.
+    pub(super) fn rows(&self) -> Vec<SummaryRow<'_>> {
+        let mut rows = Vec::with_capacity(self.row_count + 1);
+        for ((host, address), ports) in &self.places {
+            let row = |rport, counts| SummaryRow {
+                host: self.hosts.get(*host).and_then(|it| it.name.as_ref()),
+                raddr: Some(*address),
+                rport,
+                counts,
+            };
+            match ports {
+                Ports::Each(ports) => {
+                    rows.extend(ports.iter().map(|(port, counts)| row(Some(*port), counts)));
+                }
+                Ports::Together(counts) => rows.push(row(None, counts)),
+            }
+        }
+        let most = std::cmp::Reverse;
+        rows.sort_by_key(|it| (most(it.counts.judged()), most(it.counts.connections)));
+        rows.extend(self.rest.as_ref().map(|counts| SummaryRow {
+            host: None,
+            raddr: None,
+            rport: None,
+            counts,
+        }));
+        rows
+    }
+}
+
+impl EndpointCounts {
+    fn count(&mut self, record: &Record) {
+        *self.events.entry(record.event).or_default() += 1;
+        let Some(verdict) = record.verdict else {
+            return;
+        };
+        if let Some(ms) = record.ages.idle_ms {
+            self.idle.add(ms);
+        }
+        let advice = record.advice.as_ref().map(shortened);
+        self.add(
+            verdict,
+            &VerdictCount {
+                count: 1,
+                confidence: record.confidence,
+                advice,
+            },
+        );
+        self.learn(LearnedTimeout::of_verdict(record));
+    }
+
+    fn add(&mut self, name: VerdictName, more: &VerdictCount) {
+        let verdict = self.verdicts.entry(name).or_insert(VerdictCount {
+            count: 0,
+            confidence: None,
+            advice: None,
+        });
+        verdict.count += more.count;
+        verdict.confidence = verdict.confidence.max(more.confidence);
+        if more.advice.is_some() {
+            verdict.advice.clone_from(&more.advice);
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.connections += other.connections;
+        for (event, count) in &other.events {
+            *self.events.entry(*event).or_default() += count;
+        }
+        for (name, verdict) in &other.verdicts {
+            self.add(*name, verdict);
+        }
+        self.idle.merge(&other.idle);
+        self.learn(other.timeout);
+    }
+
+    /// Takes what a later trace knows, unless an earlier one knew better.
+    fn learn(&mut self, timeout: Option<LearnedTimeout>) {
+        let is_better = |new: &LearnedTimeout| {
+            new.is_believed || !self.timeout.is_some_and(|it| it.is_believed)
+        };
+        if let Some(timeout) = timeout.filter(is_better) {
+            self.timeout = Some(timeout);
+        }
+    }
+
+    fn judged(&self) -> u64 {
+        self.verdicts.values().map(|it| it.count).sum()
+    }
+
+    /// How many records of these events there were.
+    pub(super) fn of(&self, event: EventName) -> u64 {
+        self.events.get(&event).copied().unwrap_or_default()
+    }
+}
+
+impl LearnedTimeout {
+    /// What a verdict says of a timeout. A verdict has it only where it is believed.
+    fn of_verdict(record: &Record) -> Option<Self> {
+        Some(Self {
+            of: record.learned_of?,
+            survived_ms: record.survived_ms,
+            died_ms: record.died_ms,
+            contradictory: record.contradictory.unwrap_or_default(),
+            is_believed: true,
+        })
+    }
+}
+
+impl From<TimeoutBounds> for LearnedTimeout {
+    fn from(it: TimeoutBounds) -> Self {
+        Self {
+            of: it.of,
+            survived_ms: it.survived_ms,
+            died_ms: it.died_ms,
+            contradictory: it.contradictory,
+            is_believed: it.is_believed(),
+        }
+    }
+}
+
+/// As much of an advice as is kept: in a log it may have any length.
+fn shortened(advice: &Escaped) -> Escaped {
+    match advice.as_str().char_indices().nth(ADVICE) {
+        Some((end, _)) => Escaped::from_escaped(&advice.as_str()[..end]),
+        None => advice.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
