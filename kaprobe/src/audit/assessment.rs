@@ -149,22 +149,3 @@ impl Assessment {
         self.identity.inode.is_some() && self.process.pid.is_none()
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::field::Fields as _;
-
-    #[test]
-    fn the_schema_has_the_same_fields() -> serde_json::Result<()> {
-        let schema = include_str!("../../../schema/kaprobe-audit.schema.json");
-        let schema: serde_json::Value = serde_json::from_str(schema)?;
-        let properties = schema["$defs"]["finding"]["properties"].as_object();
-        let mut documented: Vec<_> = properties.into_iter().flat_map(|it| it.keys()).collect();
-        let mut names = Assessment::NAMES.to_vec();
-        documented.sort();
-        names.sort_unstable();
-        assert_eq!(documented, names);
-        Ok(())
-    }
-}

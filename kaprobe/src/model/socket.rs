@@ -146,3 +146,89 @@ impl Ages {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::assessment::Assessment;
+    use crate::model::field::Fields as _;
+    use crate::model::record::Record;
+    use crate::model::row::Row;
+
+    /// A record, the names of its fields, its schema, and where the schema lists fields.
+    const RECORDS: [(&str, &[&str], &str, &str); 3] = [
+        (
+            "Record",
+            Record::NAMES,
+            include_str!("../../../schema/kaprobe-log.schema.json"),
+            "/$defs/record/properties",
+        ),
+        (
+            "Row",
+            Row::NAMES,
+            include_str!("../../../schema/kaprobe-sockets.schema.json"),
+            "/properties",
+        ),
+        (
+            "Assessment",
+            Assessment::NAMES,
+            include_str!("../../../schema/kaprobe-audit.schema.json"),
+            "/$defs/finding/properties",
+        ),
+    ];
+
+    /// The facts of a socket that a record does not write, and why.
+    const LEFT_OUT: [(&str, &[&str], &str); 3] = [
+        (
+            "Assessment",
+            &["cookie", "uid", "cgroup", "orphan"],
+            "an audit names a socket by its inode, and only sees those that a file holds",
+        ),
+        (
+            "Assessment",
+            &["lastrcv_ms", "lastack_ms"],
+            "the lesser of the two is idle_ms, which the timeout is compared with",
+        ),
+        (
+            "Assessment",
+            &["user_timeout_from"],
+            "only the socket can set it",
+        ),
+    ];
+
+    #[test]
+    fn every_record_writes_every_fact_of_a_socket() {
+        let groups = [
+            Endpoints::NAMES,
+            Identity::NAMES,
+            Process::NAMES,
+            Settings::NAMES,
+            Ages::NAMES,
+        ];
+        for (record, names, ..) in RECORDS {
+            let of_record = LEFT_OUT.iter().filter(|it| it.0 == record);
+            let left_out: Vec<_> = of_record.flat_map(|(_, facts, _)| *facts).collect();
+            for fact in groups.concat() {
+                assert_ne!(
+                    names.contains(&fact),
+                    left_out.contains(&&fact),
+                    "{fact} in {record}: order it, or leave it out and say why, not both"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_schema_has_the_fields_of_its_record() -> serde_json::Result<()> {
+        for (record, names, schema, place) in RECORDS {
+            let schema: serde_json::Value = serde_json::from_str(schema)?;
+            let fields = schema.pointer(place).and_then(|it| it.as_object());
+            let mut documented: Vec<_> = fields.into_iter().flat_map(|it| it.keys()).collect();
+            let mut names = names.to_vec();
+            documented.sort_unstable();
+            names.sort_unstable();
+            assert_eq!(documented, names, "{record}");
+        }
+        Ok(())
+    }
+}

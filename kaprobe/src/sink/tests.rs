@@ -528,18 +528,8 @@ fn the_schema_tells_good_from_bad() -> Result<(), serde_json::Error> {
 }
 
 #[test]
-fn the_schema_and_the_record_have_the_same_fields() -> Result<(), serde_json::Error> {
+fn the_schema_and_the_record_have_the_same_words() -> Result<(), serde_json::Error> {
     let schema: serde_json::Value = serde_json::from_str(schema::SCHEMA)?;
-    let fields = schema["$defs"]["record"]["properties"].as_object();
-    let mut names: Vec<_> = fields
-        .into_iter()
-        .flat_map(|fields| fields.keys())
-        .collect();
-    let mut expected = Record::NAMES.to_vec();
-    names.sort_unstable();
-    expected.sort_unstable();
-    assert_eq!(names, expected);
-
     let words = |name: &str| schema["$defs"][name]["enum"].clone();
     let events: Vec<_> = EventName::ALL.iter().map(|it| it.name()).collect();
     let hooks = <crate::model::values::Hook as crate::model::named::Named>::ALL;
