@@ -43,7 +43,7 @@ struct AuditSummary<'a> {
     at_risk: u64,
     unknown: u64,
     safe: u64,
-    /// Safe ones that can't lose a probe.
+    /// Safe connections that can't lose a probe.
     no_spare: u64,
     loopback_left_out: u64,
     timeouts: Vec<TimeoutLine<'a>>,
@@ -219,7 +219,7 @@ fn span((least, most): (u64, u64)) -> String {
     }
 }
 
-/// The command, and the processes of it that hold these connections.
+/// The command, and those of its processes that hold these connections.
 fn program(key: &GroupKey, group: &Group) -> String {
     let Some(comm) = &key.comm else {
         return if key.ownerless { UNSEEN } else { NOTHING }.to_owned();
@@ -229,7 +229,7 @@ fn program(key: &GroupKey, group: &Group) -> String {
     format!("{}[{}{more}]", word(comm.as_str()), pids.join(","))
 }
 
-/// What is to be done, in one line.
+/// What to do, in one line.
 fn remedy(key: &GroupKey, group: &Group) -> Option<String> {
     let timeout = Ms(key.timeout_ms.unwrap_or_default());
     let program = match key.comm {
@@ -265,7 +265,7 @@ fn remedy(key: &GroupKey, group: &Group) -> Option<String> {
     Some(text)
 }
 
-/// Which settings, where, and from when on.
+/// Which settings to set, where, and when they take effect.
 fn settings(key: &GroupKey, group: &Group, set: &str, program: &str) -> String {
     match key.set_in {
         Some(SetIn::Sysctl) => {
@@ -286,7 +286,8 @@ fn settings(key: &GroupKey, group: &Group, set: &str, program: &str) -> String {
     }
 }
 
-/// Cells in columns, each as wide as its widest; under a row what is to be done.
+/// Appends a table whose columns are as wide as their widest cell. Below each row stands
+/// what to do.
 fn table(text: &mut String, heading: bool, rows: &[([String; 7], Option<String>)]) {
     let mut columns = HEADINGS.map(|heading| Column::new(heading, 0).growing(usize::MAX));
     if heading {

@@ -1,5 +1,4 @@
-//! Tells what a record means, in plain words. Pure: the same records make the same
-//! story.
+//! Explains what a record means. Pure: the same records make the same story.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -61,7 +60,7 @@ impl Narrator {
         if record.event == EventName::Lost {
             return Some(self.paragraph(record, ' ', &lost(record)));
         }
-        // What the far side does is told of the same connection.
+        // What the far side does belongs to the same connection.
         let ends = [
             record.endpoints.map(|it| it.lport),
             record.endpoints.map(|it| it.rport),

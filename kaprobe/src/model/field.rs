@@ -59,11 +59,11 @@ pub trait Fields {
 pub trait FieldVisitor<'a> {
     /// Receives a field. In an `#[inline(always)]` implementation, each field's name and
     /// value type are compile-time constants.
-    fn see(&mut self, name: Name, value: Value<'a>);
+    fn visit(&mut self, name: Name, value: Value<'a>);
 }
 
 impl<'a, F: FnMut(Name, Value<'a>)> FieldVisitor<'a> for F {
-    fn see(&mut self, name: Name, value: Value<'a>) {
+    fn visit(&mut self, name: Name, value: Value<'a>) {
         self(name, value);
     }
 }
@@ -201,7 +201,7 @@ macro_rules! record {
             #[inline]
             fn visit<'a>(&'a self, mut to: impl $crate::model::field::FieldVisitor<'a>) {
                 use $crate::model::field::{Field as _, name};
-                $(to.see(
+                $(to.visit(
                     $crate::model::field::record!(@name name, $own $(. $inner)? $(?. $maybe)?),
                     $crate::model::field::record!(@value self, $own $(. $inner)? $(?. $maybe)?),
                 );)+

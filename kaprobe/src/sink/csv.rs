@@ -83,7 +83,7 @@ struct CsvFields<'a> {
 
 impl FieldVisitor<'_> for CsvFields<'_> {
     #[inline(always)]
-    fn see(&mut self, name: Name, value: Value<'_>) {
+    fn visit(&mut self, name: Name, value: Value<'_>) {
         if name == HOST && !self.hosts {
             return;
         }

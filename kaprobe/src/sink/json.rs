@@ -67,7 +67,7 @@ struct JsonFields<'a> {
 
 impl FieldVisitor<'_> for &mut JsonFields<'_> {
     #[inline(always)]
-    fn see(&mut self, name: Name, value: Value<'_>) {
+    fn visit(&mut self, name: Name, value: Value<'_>) {
         let line = &mut *self.line;
         if !matches!(value, Value::Absent) {
             line.push_str(name.key());

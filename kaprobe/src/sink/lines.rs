@@ -1,13 +1,12 @@
-//! A writer that passes on whole lines only, so that a log that breaks off in the
-//! middle of the work has whole lines, and two writers on one terminal don't mix
-//! within one.
+//! A writer that passes on whole lines only. So a log that breaks off has whole lines,
+//! and two writers on one terminal don't mix within a line.
 
 use std::io::{self, Write};
 
-/// Passes lines on when so many bytes of them wait, or at a flush.
+/// How many bytes wait before lines are passed on without a flush.
 const ENOUGH: usize = 64 * 1024;
 
-/// See the module.
+/// Passes on whole lines only.
 #[derive(Debug)]
 pub(super) struct Lines<W> {
     out: W,
@@ -22,14 +21,14 @@ impl<W: Write> Lines<W> {
         }
     }
 
-    /// Passes on all lines that are whole.
+    /// Passes on the lines that are whole.
     fn pass_on(&mut self) -> io::Result<()> {
         let Some(end) = self.waiting.iter().rposition(|&byte| byte == b'\n') else {
             return Ok(());
         };
         let (lines, _) = self.waiting.split_at(end + 1);
         let outcome = self.out.write_all(lines);
-        // What failed is not tried again.
+        // A write that failed is not tried again.
         self.waiting.drain(..=end);
         outcome
     }

@@ -1,4 +1,4 @@
-//! What records go where, and what they look like there.
+//! Where records go, and how they look there.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use clap::ValueEnum;
 pub struct Outputs {
     /// Format of standard output.
     pub screen: Format,
-    /// The log, where one is asked for.
+    /// The log, where one is wanted.
     pub file: Option<LogFile>,
     /// How text looks, on the screen and in a file; a file is never colored.
     pub text: TextStyle,
@@ -22,7 +22,7 @@ pub struct LogFile {
     pub path: PathBuf,
     /// In which format.
     pub format: Format,
-    /// Overwrite what is there.
+    /// Overwrite a file that exists.
     pub overwrite: bool,
 }
 
@@ -33,7 +33,7 @@ pub struct TextStyle {
     pub time: TimeFormat,
     /// Long lines with every detail.
     pub wide: bool,
-    /// A heading over the columns; CSV's too.
+    /// A heading above the columns, also in CSV.
     pub heading: bool,
     /// Color on the screen.
     pub color: ColorWhen,

@@ -96,8 +96,8 @@ impl Sinks {
         self.each(|sink| sink.flush())
     }
 
-    /// Calls `act` with each, even when one fails: the log shall hold what the screen can
-    /// no longer show.
+    /// Calls `act` with each, even when one fails: the log goes on when the screen can show
+    /// nothing more.
     fn each(
         &mut self,
         mut act: impl FnMut(&mut dyn Sink) -> io::Result<()>,

@@ -1,4 +1,4 @@
-//! Rows as text, JSON lines and CSV, under the same names.
+//! Rows as text, JSON lines and CSV.
 
 use std::io::{self, BufWriter, Write};
 
@@ -69,8 +69,8 @@ impl<W: Write> RowWriter<W> {
     }
 }
 
-/// What a terminal is to show, in place of what it shows. Nothing has to be undone
-/// afterwards, whatever way kaprobe ends.
+/// What a terminal shows next, in place of what it shows now. It leaves nothing to undo,
+/// however kaprobe ends.
 pub(super) struct Picture {
     text: Vec<u8>,
     columns: Columns,
@@ -79,15 +79,15 @@ pub(super) struct Picture {
     height: usize,
 }
 
-/// To the upper left corner.
+/// Moves the cursor to the upper left corner.
 const HOME: &[u8] = b"\x1b[H";
-/// Clears what is left of the line, and goes to the next.
+/// Clears the rest of the line, and moves the cursor to the next.
 const NEXT: &[u8] = b"\x1b[K\r\n";
-/// Clears what is left of the screen.
+/// Clears the rest of the screen.
 const END: &[u8] = b"\x1b[J";
 
 impl Picture {
-    /// One of the terminal's size.
+    /// A picture of the terminal's size.
     pub(super) fn new(plan: &SocketsPlan) -> Self {
         let (Width(width), Height(height)) = terminal_size().unwrap_or((Width(80), Height(24)));
         let size = (width.into(), height.into());
@@ -104,13 +104,12 @@ impl Picture {
         }
     }
 
-    /// How many sockets there is room for, beside the heading, a line on the rest and
-    /// the one that the cursor is left in.
+    /// How many sockets fit, beside the heading, the last line and the line of the cursor.
     pub(super) fn room(&self) -> usize {
         self.height.saturating_sub(3).max(1)
     }
 
-    /// Draws these sockets of so many.
+    /// Draws these sockets, the first of `count`.
     pub(super) fn draw(&mut self, rows: &[Row], count: usize, notes: &Notes) -> io::Result<()> {
         let mut lines = String::new();
         if self.heading {
@@ -132,7 +131,7 @@ impl Picture {
         &self.text
     }
 
-    /// As much of a line as fits: a longer one would take another's place.
+    /// Appends as much of a line as fits: a longer line would overwrite the next.
     fn line(&mut self, line: &str) -> io::Result<()> {
         let mut room = self.width;
         let fits = line.chars().take_while(|char| {
@@ -230,7 +229,7 @@ impl Columns {
     }
 }
 
-/// Appends a value, or what stands for none.
+/// Appends a value, or [`NOTHING`].
 fn put_some(line: &mut String, value: Option<impl Put>) {
     match value {
         Some(value) => value.put(line),

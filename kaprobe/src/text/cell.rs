@@ -27,6 +27,7 @@ pub fn endpoint(end: (IpAddr, u16)) -> String {
 }
 
 /// Appends an address and a port.
+#[inline]
 pub fn put_endpoint(line: &mut String, (address, port): (IpAddr, u16)) {
     let (open, close) = if address.is_ipv6() {
         ("[", "]:")

@@ -45,7 +45,8 @@ impl Column {
         self.width
     }
 
-    /// Grows for a cell that is yet to come; returns how wide that is.
+    /// Grows for a cell, and returns how wide the cell is.
+    #[inline]
     pub fn fit(&mut self, cell: &str) -> usize {
         let width = if cell.is_ascii() {
             cell.len()
@@ -58,7 +59,7 @@ impl Column {
         width
     }
 
-    /// Appends the cell that `write` writes, padding, and the space before the next column.
+    /// Appends a cell that `write` writes, padding, and the space before the next column.
     pub fn put(&mut self, line: &mut String, write: impl FnOnce(&mut String)) {
         let start = line.len();
         write(line);

@@ -124,7 +124,7 @@ fn unescape(text: &str) -> Vec<u8> {
 }
 
 /// Decodes the escape that `text` starts with into `bytes`; what follows it, or
-/// `None` when it is no escape.
+/// `None` when it is not an escape.
 fn escape_at<'a>(text: &'a str, bytes: &mut Vec<u8>) -> Option<&'a str> {
     let body = text.strip_prefix('\\')?;
     if let Some(hex) = body.strip_prefix('x') {

@@ -1,6 +1,6 @@
 //! Durations counted by size, and drawn for a terminal.
 //!
-//! Pure: what bars are drawn with is the caller's choice, see [`crate::sink::bars`].
+//! Pure: the caller chooses what bars are drawn with.
 
 use std::fmt::Write as _;
 
@@ -27,10 +27,10 @@ const STARTS: [u64; 50] = {
     starts
 };
 
-/// How many empty classes in a row are drawn as such; more are left out together.
+/// How many empty classes in a row are drawn. More are left out together.
 const EMPTY_ROWS: usize = 2;
 
-/// How many durations there were of each class.
+/// How many durations each class has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Histogram {
     counts: [u64; STARTS.len()],
@@ -44,7 +44,7 @@ pub struct Class {
     /// All are shorter than this, ms; the last class has no end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to_ms: Option<u64>,
-    /// How many there were.
+    /// How many it has.
     pub count: u64,
 }
 
@@ -58,7 +58,7 @@ pub enum Bars {
 }
 
 impl Bars {
-    /// A bar of so many eighths of a column.
+    /// A bar of this length, in eighths of a column.
     fn bar(self, eighths: usize) -> String {
         const PARTS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
         match self {
@@ -90,7 +90,7 @@ impl Histogram {
         self.counts[class] = self.counts[class].saturating_add(1);
     }
 
-    /// Counts all that another has counted.
+    /// Adds the counts of another.
     pub fn merge(&mut self, other: &Self) {
         for (count, more) in self.counts.iter_mut().zip(other.counts) {
             *count = count.saturating_add(more);
@@ -105,7 +105,7 @@ impl Histogram {
             .fold(0, |sum, it| sum.saturating_add(*it))
     }
 
-    /// Whether none was counted.
+    /// Whether nothing was counted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.counts.iter().all(|&count| count == 0)
@@ -123,9 +123,9 @@ impl Histogram {
         })
     }
 
-    /// A line for each class, of at most so many columns, the longest bar taking what
-    /// room there is. Nothing where nothing was counted. Where not even the numbers
-    /// have room, lines are as long as these need.
+    /// A line for each class, at most `width` columns wide: the longest bar takes the room
+    /// that there is. Without counts there are no lines. Where `width` is too small for the
+    /// numbers, lines are as long as the numbers need.
     #[must_use]
     pub fn lines(&self, width: usize, bars: Bars) -> Vec<String> {
         let classes: Vec<_> = self.classes().collect();
@@ -160,7 +160,7 @@ impl Histogram {
     }
 }
 
-/// How long the bar of a count is, eighths of a column: what is not zero shows.
+/// How long the bar of a count is, eighths of a column. A count above zero is visible.
 fn eighths(count: u64, most: u64, room: usize) -> usize {
     let all = u128::from(count) * room as u128 * 8;
     let part = all.checked_div(most.into()).unwrap_or_default();

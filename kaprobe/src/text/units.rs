@@ -110,7 +110,7 @@ impl Put for Us {
     }
 }
 
-/// Nanoseconds as seconds, cut off after so many digits of the fraction.
+/// Nanoseconds as seconds, with `digits` digits of the fraction; the rest is cut off.
 pub fn seconds_of(ns: i128, digits: usize) -> String {
     let sign = if ns < 0 { "-" } else { "" };
     let (seconds, rest) = (

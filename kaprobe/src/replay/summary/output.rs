@@ -111,7 +111,7 @@ fn text(summary: &ReplaySummary, heading: bool, bars: Bars) -> String {
     text
 }
 
-/// A line of an endpoint and numbers; a long name has a line of its own.
+/// Appends a line of an endpoint and numbers. A long name has a line of its own.
 fn put_row(text: &mut String, name: &str, connections: u64, counted: [u64; COUNTED.len()]) {
     let [mut first, mut second, rest @ ..] = COLUMNS;
     if first.fit(name) > first.width() {
