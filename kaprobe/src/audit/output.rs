@@ -146,12 +146,16 @@ fn text(groups: &Groups, timeouts: &Timeouts, heading: bool, bars: Bars) -> Stri
         );
     }
     let sorted = groups.sorted();
+    let heading = heading.then(|| (HEADINGS.map(str::to_owned), None));
     let rows = sorted
         .iter()
         .map(|(key, group)| (cells(key, group), remedy(key, group)));
     if !sorted.is_empty() {
         text.push('\n');
-        table(&mut text, heading, &rows.collect::<Vec<_>>());
+        table(
+            &mut text,
+            &heading.into_iter().chain(rows).collect::<Vec<_>>(),
+        );
     }
     picture(
         &mut text,
@@ -288,23 +292,12 @@ fn settings(key: &GroupKey, group: &Group, set: &str, program: &str) -> String {
 
 /// Appends a table whose columns are as wide as their widest cell. Below each row stands
 /// what to do.
-fn table(text: &mut String, heading: bool, rows: &[([String; 7], Option<String>)]) {
+fn table(text: &mut String, rows: &[([String; 7], Option<String>)]) {
     let mut columns = HEADINGS.map(|heading| Column::new(heading, 0).growing(usize::MAX));
-    if heading {
-        for column in &mut columns {
-            column.fit(column.heading);
-        }
-    }
     for (cells, _) in rows {
         for (column, cell) in columns.iter_mut().zip(cells) {
             column.fit(cell);
         }
-    }
-    if heading {
-        for column in &mut columns {
-            column.put_heading(text);
-        }
-        end_line(text);
     }
     for (cells, remedy) in rows {
         for (column, cell) in columns.iter_mut().zip(cells) {
