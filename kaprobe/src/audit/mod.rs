@@ -3,7 +3,6 @@
 
 pub mod advice;
 pub mod assessment;
-
 pub mod group;
 pub mod judge;
 mod log_timeouts;

@@ -6,19 +6,21 @@
 //! never more.
 
 mod snapshot;
+mod time;
 
-use crate::model::socket::Process;
 use std::borrow::Cow;
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 
 use crate::correlate::snapshot::{Found, Snapshot};
+use crate::correlate::time::ns;
 use crate::lru::LruMap;
 use crate::model::event::{Event, Kind, Lost, PassiveReset, SocketEvent, SocketId};
 use crate::model::flow::Flow;
 use crate::model::owner::Owner;
 use crate::model::record::{EventName, Record};
 use crate::model::row::Row;
+use crate::model::socket::Process;
 use crate::model::time::{Instant, TICK_MS};
 use crate::model::values::Hook;
 use crate::model::values::{Direction, Errno, State, TcpFlags};
@@ -278,10 +280,6 @@ fn hides_probes(lost: &Lost) -> bool {
 /// When the last acknowledgement came, CLOCK_MONOTONIC, to a tick.
 fn acked_ns(event: &SocketEvent) -> u64 {
     event.at.mono_ns.saturating_sub(ns(event.lastack_ms))
-}
-
-fn ns(ms: u64) -> u64 {
-    ms.saturating_mul(1_000_000)
 }
 
 /// When the answer to that probe came at the latest, CLOCK_MONOTONIC ns; `event` has

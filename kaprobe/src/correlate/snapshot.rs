@@ -1,9 +1,9 @@
-//! What the snapshot that a trace starts from tells: the connections that were dead
-//! already. It is taken while events come, and either may be first to speak of a socket.
+//! Finds the connections that were dead before the trace, in the snapshot it starts from.
+//! The snapshot is taken while events come: either may be the first to name a socket.
 
 use std::num::NonZeroUsize;
 
-use crate::correlate::ns;
+use crate::correlate::time::ns;
 use crate::keepalive::connection::Connection;
 use crate::keepalive::zombie::{PathTimeout, zombie};
 use crate::lru::LruMap;
@@ -13,25 +13,25 @@ use crate::model::flow::FlowKey;
 use crate::model::record::{EventName, Record};
 use crate::model::row::Row;
 
-/// Zombies, and what is needed to speak of each only once.
+/// The zombies of a snapshot, and what is needed to record each only once.
 #[derive(Debug)]
 pub(super) struct Snapshot {
-    /// No idle timeout is longer, ms.
+    /// The longest idle timeout, ms.
     longest_ms: u64,
-    /// The sockets that events have spoken of since the trace began, by inode number;
-    /// `None` once no more of the snapshot follows.
-    spoken_of: Option<LruMap<u64, Spoken>>,
-    /// The zombies that no event has spoken of yet.
+    /// The sockets of the events so far, by inode number; `None` once the snapshot has
+    /// ended.
+    seen: Option<LruMap<u64, Seen>>,
+    /// The zombies that no event has named yet.
     zombies: LruMap<FlowKey, Zombie>,
 }
 
-/// A socket that events have spoken of.
+/// A socket that events have named.
 #[derive(Debug)]
-struct Spoken {
+struct Seen {
     number: u64,
-    /// When the last of them happened that is no more silence, CLOCK_MONOTONIC ns.
+    /// The time of the last event that shows more than silence, CLOCK_MONOTONIC ns.
     stirred_ns: u64,
-    /// A row has told that it is a zombie.
+    /// A row has shown that it is a zombie.
     is_zombie: bool,
 }
 
@@ -43,8 +43,8 @@ struct Zombie {
 }
 
 impl Zombie {
-    /// Whether an event between the same ends is of the same socket: of the same file, or
-    /// where one of them has none, heard for the last time before the snapshot.
+    /// Whether an event between the same endpoints is of the same socket: it has the same
+    /// file; or one of them has no file, and it last heard the peer before the snapshot.
     fn is_of(&self, event: &SocketEvent) -> bool {
         match (self.inode, event.identity.inode) {
             (Some(its), Some(inode)) => its == inode,
@@ -61,30 +61,30 @@ pub(super) struct Found {
 }
 
 impl Snapshot {
-    /// None follows.
+    /// The state of a trace without a snapshot.
     pub(super) fn none() -> Self {
         Self {
             longest_ms: u64::MAX,
-            spoken_of: None,
+            seen: None,
             zombies: LruMap::with_capacity(NonZeroUsize::MIN),
         }
     }
 
-    /// One follows.
+    /// The state of a trace whose snapshot follows.
     pub(super) fn begun(max_sockets: NonZeroUsize, longest_ms: u64) -> Self {
         Self {
             longest_ms,
-            spoken_of: Some(LruMap::with_capacity(max_sockets)),
+            seen: Some(LruMap::with_capacity(max_sockets)),
             zombies: LruMap::with_capacity(max_sockets),
         }
     }
 
-    /// No more rows follow.
+    /// Ends the snapshot: no more rows follow.
     pub(super) fn end(&mut self) {
-        self.spoken_of = None;
+        self.seen = None;
     }
 
-    /// The number of the zombie that an event is the first to speak of.
+    /// Removes the zombie that this event is the first to name, and returns its number.
     pub(super) fn claim(&mut self, event: &SocketEvent) -> Option<u64> {
         if self.zombies.is_empty() {
             return None;
@@ -93,49 +93,48 @@ impl Snapshot {
         zombie.is_of(event).then_some(zombie.number)
     }
 
-    /// An event has spoken of the socket of that number.
+    /// Notes that an event has named the socket of that number.
     pub(super) fn note(&mut self, event: &SocketEvent, number: u64) {
-        let (Some(spoken_of), Some(inode)) = (&mut self.spoken_of, event.identity.inode) else {
+        let (Some(seen_sockets), Some(inode)) = (&mut self.seen, event.identity.inode) else {
             return;
         };
-        let spoken = spoken_of.get_or_insert_with(inode, || Spoken {
+        let seen = seen_sockets.get_or_insert_with(inode, || Seen {
             number,
             stirred_ns: 0,
             is_zombie: false,
         });
-        spoken.number = number;
+        seen.number = number;
         if !is_silence(event) {
-            spoken.stirred_ns = spoken.stirred_ns.max(event.at.mono_ns);
+            seen.stirred_ns = seen.stirred_ns.max(event.at.mono_ns);
         }
     }
 
-    /// Whether a row tells of a zombie that nothing was said of yet. What an event has
-    /// told since is newer than the row.
+    /// Returns what a row adds where it shows a zombie that is not recorded yet. An event
+    /// that came after the row is newer than it.
     pub(super) fn look(&mut self, row: &Row) -> Option<Found> {
         let connection = Connection::from_row(row)?;
         let why = zombie(&connection, PathTimeout::NoneLongerThan(self.longest_ms))?;
-        let spoken_of = row.identity.inode.zip(self.spoken_of.as_mut());
-        if let Some(spoken) = spoken_of.and_then(|(inode, it)| it.get_mut(&inode)) {
+        let seen = row.identity.inode.zip(self.seen.as_mut());
+        if let Some(seen) = seen.and_then(|(inode, it)| it.get_mut(&inode)) {
             // The iterator may show a socket again when its table changes meanwhile.
-            if spoken.stirred_ns >= row.mono_ns || spoken.is_zombie {
+            if seen.stirred_ns >= row.mono_ns || seen.is_zombie {
                 return None;
             }
-            spoken.is_zombie = true;
+            seen.is_zombie = true;
             return Some(Found {
                 why,
-                number: Some(spoken.number),
+                number: Some(seen.number),
             });
         }
         let is_same = |it: &Zombie| it.inode == row.identity.inode;
-        let is_told = self
+        let is_recorded = self
             .zombies
             .peek(&FlowKey::from(&row.endpoints))
             .is_some_and(is_same);
-        (!is_told).then_some(Found { why, number: None })
+        (!is_recorded).then_some(Found { why, number: None })
     }
 
-    /// Remembers a zombie under the number that it was given; whether another was
-    /// forgotten for want of room.
+    /// Remembers a zombie under its number. Returns whether another was evicted for it.
     pub(super) fn remember(&mut self, row: &Row, number: u64) -> bool {
         let zombie = Zombie {
             number,
@@ -148,7 +147,7 @@ impl Snapshot {
     }
 }
 
-/// Whether an event leaves a silent connection as silent as it was: another probe.
+/// Whether an event shows no traffic: it is another unanswered probe.
 fn is_silence(event: &SocketEvent) -> bool {
     let is_firing = matches!(event.kind, Kind::Probe | Kind::ProbeCongested | Kind::Busy);
     is_firing && event.probes_out_after > 0

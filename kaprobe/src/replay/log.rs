@@ -26,14 +26,14 @@ pub struct Log<R> {
     headed: bool,
     /// The header was of a version that may say what this kaprobe does not know.
     newer: bool,
-    counts: Counts,
+    counts: LogCounts,
     /// What was told as unknown, once each.
     unknown: Vec<String>,
 }
 
 /// What a log held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct LogCounts {
     /// Records.
     pub records: u64,
     /// Lines that were neither header nor record, and should have been.
@@ -145,14 +145,14 @@ impl<R: Read> Log<R> {
             at_end: false,
             headed: false,
             newer: false,
-            counts: Counts::default(),
+            counts: LogCounts::default(),
             unknown: Vec::new(),
         }
     }
 
     /// What was read so far.
     #[must_use]
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> LogCounts {
         self.counts
     }
 
@@ -341,7 +341,7 @@ mod tests {
     }
 
     /// All that is read of a log, as far as it can be read; and what is told of it.
-    fn read(log: &[u8]) -> (Vec<Item>, Vec<String>, Counts) {
+    fn read(log: &[u8]) -> (Vec<Item>, Vec<String>, LogCounts) {
         let mut log = Log::new(log);
         let (mut items, mut told) = (Vec::new(), Vec::new());
         let ended = loop {
@@ -368,9 +368,9 @@ mod tests {
         let records = lines.len() as u64 - 1;
         assert_eq!(
             counts,
-            Counts {
+            LogCounts {
                 records,
-                ..Counts::default()
+                ..LogCounts::default()
             }
         );
     }
@@ -422,7 +422,7 @@ mod tests {
             for (told, expected) in told.iter().zip(*expected) {
                 assert!(told.starts_with(expected), "{told}");
             }
-            let expected = Counts {
+            let expected = LogCounts {
                 records: *records,
                 broken: *broken,
                 not_understood: *not_understood,

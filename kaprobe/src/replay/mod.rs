@@ -1,8 +1,7 @@
-//! `kaprobe replay`: from logs to the sinks, with what lies between them in a trace.
+//! `kaprobe replay`: shows logs as a trace would show them.
 //!
-//! A log is read as it comes and forgotten as it is shown: memory does not grow with
-//! it. A log is not trusted: what it says is checked and escaped like what the kernel
-//! says.
+//! A log is shown while it is read and is not kept: memory does not grow with it. A log
+//! is not trusted: its text is checked and escaped like the kernel's.
 
 pub mod input;
 mod line;
@@ -20,9 +19,9 @@ use std::os::unix::fs::MetadataExt as _;
 use anyhow::Result;
 
 pub use crate::replay::line::Item;
-pub use crate::replay::log::{Counts, LONGEST, Log, LogError, Remark, What};
+pub use crate::replay::log::{LONGEST, Log, LogCounts, LogError, Remark, What};
 pub use crate::replay::merge::{From, Merge};
-use crate::replay::stream::{Stop, Stream};
+use crate::replay::stream::{ReplayEnd, Stream};
 use crate::replay::summary::{Look, ReplaySummary};
 
 use crate::exit;
@@ -36,7 +35,8 @@ use crate::stderr;
 /// Runs `kaprobe replay`.
 ///
 /// # Errors
-/// When a log can't be read, or holds lines that are no records; when it can't write.
+/// When a log can't be read or has lines that are not records, or an output can't be
+/// written.
 pub fn run(plan: &ReplayPlan) -> Result<()> {
     let names: Vec<_> = plan.logs.iter().map(Input::name).collect();
     let mut tell = |from: From, remark| stderr::line(format_args!("{}:{remark}", names[from]));
@@ -48,7 +48,7 @@ pub fn run(plan: &ReplayPlan) -> Result<()> {
     let (shown, flushed) = if plan.summary {
         let mut summary = ReplaySummary::default();
         let shown = stream.run(&mut merge, &mut summary, &mut tell);
-        // Of a log that can't be read on it is the summary so far.
+        // When a log can't be read to its end, this is the summary up to there.
         (shown, print(&summary, &plan.outputs))
     } else {
         // Opened last: what fails before leaves no file behind.
@@ -62,8 +62,8 @@ pub fn run(plan: &ReplayPlan) -> Result<()> {
     }
     let complete = complete(&merge);
     let written = match (flushed, shown) {
-        (_, Err(Stop::Log(from, why))) => return Err(failure(&names, from, &why).into()),
-        (Err(why), _) | (Ok(()), Err(Stop::Sink(why))) => Err(why),
+        (_, Err(ReplayEnd::Log(from, why))) => return Err(failure(&names, from, &why).into()),
+        (Err(why), _) | (Ok(()), Err(ReplayEnd::Sink(why))) => Err(why),
         (Ok(()), Ok(())) => Ok(()),
     };
     let code = complete
@@ -86,7 +86,7 @@ fn print(summary: &ReplaySummary, outputs: &Outputs) -> Result<(), SinkError> {
     summary::write(&mut out, summary, look).map_err(SinkError::stdout)
 }
 
-/// Opens the logs, and sees to it that none of them is what is to be written.
+/// Opens the logs. None of them may be the file that is to be written.
 fn open(plan: &ReplayPlan, names: &[String]) -> Result<Vec<File>> {
     let written = written(&plan.outputs);
     let mut files = Vec::with_capacity(names.len());
@@ -102,7 +102,7 @@ fn open(plan: &ReplayPlan, names: &[String]) -> Result<Vec<File>> {
     Ok(files)
 }
 
-/// The file that is there and will be overwritten, by what tells it from others.
+/// The device and inode number of the file that will be overwritten.
 fn written(outputs: &Outputs) -> Option<(u64, u64)> {
     let log = outputs.file.as_ref().filter(|log| log.overwrite)?;
     let file = fs::metadata(&log.path).ok()?;
@@ -117,7 +117,7 @@ fn failure(names: &[String], from: From, why: &LogError) -> exit::Error {
     })
 }
 
-/// Fails where lines were skipped: whoever reads only what was shown must know.
+/// Fails where lines were skipped, since what is shown does not say so.
 fn complete<R: io::Read>(merge: &Merge<R>) -> Result<(), exit::Error> {
     let broken: u64 = merge.logs().iter().map(|log| log.counts().broken).sum();
     match broken {

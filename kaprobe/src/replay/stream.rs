@@ -21,7 +21,7 @@ use crate::verdict::judge::{EVIDENCE, Judge};
 use crate::verdict::pipeline::Pipeline;
 
 /// Why a replay ends before its logs do.
-pub(super) enum Stop {
+pub(super) enum ReplayEnd {
     Log(From, LogError),
     Sink(SinkError),
 }
@@ -206,23 +206,23 @@ impl Stream {
         merge: &mut Merge<File>,
         sinks: &mut impl RecordSink,
         tell: &mut dyn FnMut(From, Remark),
-    ) -> Result<(), Stop> {
+    ) -> Result<(), ReplayEnd> {
         let head = Head {
             headers: &self.headers,
             hosts: self.hosts,
         };
-        sinks.head(&head).map_err(Stop::Sink)?;
+        sinks.head(&head).map_err(ReplayEnd::Sink)?;
         while !self.pipeline.is_done() {
             if merge.waits() {
-                sinks.flush().map_err(Stop::Sink)?;
+                sinks.flush().map_err(ReplayEnd::Sink)?;
             }
             let next = merge.next(tell);
-            match next.map_err(|(from, why)| Stop::Log(from, why))? {
+            match next.map_err(|(from, why)| ReplayEnd::Log(from, why))? {
                 Some((from, Item::Record(record))) => self.show(from, *record, sinks),
                 Some((from, Item::Header(header))) => self.next_trace(from, *header, sinks),
                 None => break,
             }
-            .map_err(Stop::Sink)?;
+            .map_err(ReplayEnd::Sink)?;
         }
         (0..self.sources.len()).for_each(|from| self.trace_ended(from, sinks));
         Ok(())

@@ -1,17 +1,16 @@
-//! `kaprobe trace`: the flow from the kernel to the sinks, its start and its end.
+//! `kaprobe trace`: shows events from the kernel in the sinks.
 //!
-//! Three threads: one reads the ring buffer and does nothing else; the calling one
-//! finds owners, correlates, filters and writes; one waits for a reason to end. A
-//! bounded queue ties the first two: where writing can't keep up, the ring buffer
-//! fills, and what finds no room there is counted. Memory does not grow.
+//! There are three threads. One reads the ring buffer and does nothing else. The calling
+//! one finds owners, correlates, filters and writes. One waits for a reason to stop. A
+//! bounded queue connects the first two: when writing is too slow, the ring buffer fills,
+//! and events that do not fit are counted. Memory does not grow.
 //!
-//! A fourth brings, once, the sockets that were there before: [`snapshot`].
+//! A fourth thread reads the sockets that existed before the trace: [`snapshot`].
 
+mod arrival;
 pub mod plan;
 mod snapshot;
 
-use crate::correlate::MAX_SOCKETS;
-use crate::model::header;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -20,7 +19,7 @@ use std::{fs, thread};
 
 use anyhow::{Context as _, Result, anyhow};
 
-use crate::correlate::Correlator;
+use crate::correlate::{Correlator, MAX_SOCKETS};
 use crate::filter::Filter;
 use crate::filter::kernel::KernelFilter;
 use crate::host;
@@ -28,7 +27,7 @@ use crate::host::netns::Netns;
 use crate::host::privilege::{Privileges, raise_memlock};
 use crate::kernel::{Attached, Tracer, TracerConfig};
 use crate::model::event::Event;
-use crate::model::header::Header;
+use crate::model::header::{self, Header};
 use crate::model::record::EventName;
 use crate::model::time::WallTime;
 use crate::owners::cache::OwnerCache;
@@ -38,8 +37,9 @@ use crate::sink::{self, SinkError, Sinks};
 use crate::stop::Stop;
 use crate::text::escape::Escaped;
 use crate::timeout::middlebox::MiddleboxTable;
+use crate::trace::arrival::Arrival;
 use crate::trace::plan::TracePlan;
-use crate::trace::snapshot::Snapshot;
+use crate::trace::snapshot::SnapshotProcess;
 use crate::verdict::judge::Judge;
 use crate::verdict::pipeline::Pipeline;
 
@@ -58,7 +58,7 @@ pub fn run(plan: &TracePlan) -> Result<()> {
     session.follow(plan, &mut sinks)
 }
 
-/// A trace whose programs are at work.
+/// A trace whose programs are attached.
 pub struct Session {
     tracer: Tracer,
     header: Header,
@@ -78,7 +78,7 @@ impl Session {
         Ok(Self { tracer, header })
     }
 
-    /// What ends the trace.
+    /// A handle that stops the trace.
     #[must_use]
     pub fn stopper(&self) -> Stop {
         self.tracer.stopper()
@@ -125,28 +125,18 @@ impl Session {
     }
 }
 
-/// What comes to the thread that writes.
-enum Arrival {
-    /// These events happened, or were seen in the snapshot.
-    Events(Vec<Event>),
-    /// All of the snapshot has come, or why not.
-    SnapshotEnd(Result<()>),
-    /// No event follows.
-    End,
-}
-
-/// Tells of the end of events, in whatever way it comes.
+/// Sends [`Arrival::End`] when the thread that reads ends, for whatever reason.
 struct Ending<'a>(&'a SyncSender<Arrival>);
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
-        // Nobody waits for it any more who has had enough.
+        // The thread that writes may have stopped already.
         let _ended = self.0.send(Arrival::End);
     }
 }
 
-/// Reads the ring buffer to its end, or until nobody takes what was read. Batches come
-/// back empty: a new one would cost more than to fill it.
+/// Reads the ring buffer until its end, or until the thread that writes has stopped.
+/// Batches come back empty and are used again: a new one costs more than to fill it.
 fn read(
     mut tracer: Tracer,
     queue: &SyncSender<Arrival>,
@@ -164,13 +154,13 @@ fn read(
     }
 }
 
-/// What happens to events between the ring buffer and the sinks.
+/// The stages between the ring buffer and the sinks.
 struct Stream {
     owners: OwnerCache,
     correlator: Correlator,
     pipeline: Pipeline,
-    snapshot: Option<Snapshot>,
-    /// Sockets of the snapshot.
+    snapshot: Option<SnapshotProcess>,
+    /// How many sockets of the snapshot were seen.
     seen: u64,
     quiet: bool,
 }
@@ -195,22 +185,22 @@ impl Stream {
         }
     }
 
-    /// Starts the snapshot, where one is wanted: events count already, and it is no
-    /// condition for them.
+    /// Starts the snapshot, where one is wanted. Events are recorded already, and a failure
+    /// is only reported.
     fn look_back(&mut self, plan: &TracePlan, rows: SyncSender<Arrival>) {
         let Some(arguments) = &plan.snapshot else {
             return;
         };
-        match Snapshot::start(arguments, plan.quiet, rows) {
+        match SnapshotProcess::start(arguments, plan.quiet, rows) {
             Ok(snapshot) => self.snapshot = Some(snapshot),
             Err(why) => self.looked_back(Err(why)),
         }
     }
 
-    /// The snapshot has ended.
+    /// Ends the snapshot and reports its outcome.
     fn looked_back(&mut self, outcome: Result<()>) {
         self.correlator.push(&Event::SnapshotEnd, &mut |_| {});
-        // Where it broke off it is not waited for.
+        // A process whose output broke off is not waited for.
         let outcome = match (outcome, self.snapshot.take()) {
             (Ok(()), Some(snapshot)) => snapshot.end(),
             (outcome, _) => outcome,
@@ -221,7 +211,7 @@ impl Stream {
         }
     }
 
-    /// Writes the headers, then tells whoever waits that events count from here.
+    /// Writes the headers, then makes the ready file: events are recorded from here on.
     fn start(
         &self,
         sinks: &mut Sinks,
@@ -239,7 +229,7 @@ impl Stream {
         }
     }
 
-    /// Shows every batch, until the last one or until nobody wants more.
+    /// Shows every batch, until the last one or until the filter is done.
     fn run(
         &mut self,
         arrivals: &Receiver<Arrival>,
@@ -294,13 +284,13 @@ impl Stream {
             untracked: tracer.untracked(),
             unreadable: self.owners.unreadable(),
             unlearned: self.owners.left_out(),
-            // It would have been taken out at its end.
+            // A snapshot that has ended was taken out.
             unfinished: self.snapshot.as_ref().map(|_| self.seen),
         }
     }
 }
 
-/// Makes the names in the plan what the kernel knows them by.
+/// Resolves the names in the plan to what the kernel calls them.
 fn resolve(plan: &TracePlan) -> Result<TracerConfig> {
     let KernelFilter { netns, cgroups, .. } = &plan.kernel;
     let netns: Result<_> = netns

@@ -1,9 +1,9 @@
-//! The snapshot that a trace starts from: `kaprobe sockets`, run by a process of its own.
+//! The snapshot that a trace starts from: `kaprobe sockets`, run in a separate process.
 //!
-//! Of its own, since the iterator waits for the lock of each socket in turn
-//! (`bpf_iter_tcp_seq_show`, net/ipv4/tcp_ipv4.c), in a sleep that no signal ends
-//! (`__lock_sock`, net/core/sock.c). A process with a thread in that sleep can't end
-//! either, and until it has its programs stay attached.
+//! The iterator waits for the lock of each socket in turn (`bpf_iter_tcp_seq_show`,
+//! net/ipv4/tcp_ipv4.c), in a sleep that no signal ends (`__lock_sock`,
+//! net/core/sock.c). A process with a thread in that sleep can't end, and its programs
+//! stay attached until it does. So the process of the trace has no such thread.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead as _, BufReader};
@@ -17,21 +17,21 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::model::event::Event;
 use crate::model::row::Row;
 use crate::stderr;
-use crate::trace::Arrival;
+use crate::trace::arrival::Arrival;
 
-/// This very program, also where its file was replaced meanwhile.
+/// This program, even where its file has been replaced.
 const SELF: &str = "/proc/self/exe";
-/// How many rows are passed on together at most: a row takes some 700 bytes.
+/// The most rows that are sent together: a row takes some 700 bytes.
 const BATCH: usize = 64;
 
-/// A snapshot that is being taken. Dropped before its end, it is given up.
-pub(super) struct Snapshot {
+/// A process that takes a snapshot. It is killed when this is dropped before the end.
+pub(super) struct SnapshotProcess {
     child: Child,
-    /// Passes on what it has to say.
+    /// Writes its notes to standard error.
     notes: Option<JoinHandle<io::Result<()>>>,
 }
 
-impl Snapshot {
+impl SnapshotProcess {
     /// Starts `kaprobe` with these arguments; its rows arrive as events.
     ///
     /// # Errors
@@ -45,8 +45,8 @@ impl Snapshot {
             .arg0("kaprobe")
             .args(arguments)
             .stdin(Stdio::null())
-            // Nothing of this process's own: what waits for such a lock would keep it
-            // open, and whoever reads it waiting.
+            // It inherits no stream: while it waits for a lock it would keep it open, and
+            // the reader of the stream would wait too.
             .stdout(Stdio::piped())
             .stderr(if quiet { Stdio::null() } else { Stdio::piped() })
             .spawn()
@@ -64,17 +64,17 @@ impl Snapshot {
             .name("snapshot".to_owned())
             .spawn(move || {
                 let read = read(rows, &queue);
-                // Nobody waits for it any more where the trace has ended.
+                // The trace may have ended.
                 let _ended = queue.send(Arrival::SnapshotEnd(read));
             })
             .context("cannot start the thread that reads it")?;
         Ok(snapshot)
     }
 
-    /// Says how it went, once all of it has been read.
+    /// Waits for its end, once its output has been read.
     ///
     /// # Errors
-    /// When it has failed.
+    /// When it failed.
     pub(super) fn end(mut self) -> Result<()> {
         // It closes its output by ending.
         let status = self.child.wait().context("cannot wait for it")?;
@@ -87,15 +87,15 @@ impl Snapshot {
     }
 }
 
-impl Drop for Snapshot {
+impl Drop for SnapshotProcess {
     fn drop(&mut self) {
-        // Ended already, or not to be waited for: see above.
+        // It has ended, or may never end: see the module.
         let _gone = self.child.kill();
         let _status = self.child.try_wait();
     }
 }
 
-/// Passes the rows on until the last, or until nobody takes them any more.
+/// Sends the rows to the thread that writes, until the last, or until that has stopped.
 fn read(rows: ChildStdout, queue: &SyncSender<Arrival>) -> Result<()> {
     let mut rows = BufReader::new(rows);
     let mut line = String::new();
