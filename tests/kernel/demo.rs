@@ -5,7 +5,7 @@ use kaprobe_testkit::command::run;
 use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::netns;
 
-/// Each end of a connection that a newcomer shall see is told, with its verdict.
+/// Each end of a connection is explained, with its verdict.
 pub fn shows_every_end() -> Result<()> {
     netns::enter_new()?;
     let _alone = OwnCpu::take()?;
@@ -18,10 +18,10 @@ pub fn shows_every_end() -> Result<()> {
         "  C  user_timeout: ",
         "  D  the far side answers with a reset",
         "  D  stray_segment: ",
-        "  D  hears a reset",
+        "  D  receives a reset",
         "  D  probe_reset: ",
-        "  E  asks nothing: 1 segment is unacknowledged",
-        "  F  asks nothing: the peer was heard",
+        "  E  sends no probe: 1 segment is unacknowledged",
+        "  F  sends no probe: it heard the peer",
     ] {
         ensure!(told.contains(words), "no {words:?} in\n{told}");
     }

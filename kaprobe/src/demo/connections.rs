@@ -1,4 +1,4 @@
-//! The connections of the demo: what happens to each, and what it is in production.
+//! The connections of the demo: what happens to each, and what it means in production.
 
 use crate::traffic::pair::Keepalive;
 use crate::traffic::scenarios::{SILENT, USER_TIMEOUT, VANISHED};
@@ -8,92 +8,90 @@ use crate::traffic::script::Wait::Ms;
 
 /// One connection of the demo.
 #[derive(Clone, Copy, Debug)]
-pub struct Role {
-    /// What it is called on the screen.
+pub struct DemoConnection {
+    /// Its name on the screen.
     pub letter: char,
-    /// What happens.
+    /// The steps that it goes through.
     pub scenario: Scenario,
-    /// What happens, told beforehand.
-    pub plot: &'static str,
-    /// What this is in production, told afterwards.
-    pub lesson: &'static str,
-    /// Needs CAP_NET_ADMIN.
+    /// What will happen, shown at the start.
+    pub summary: &'static str,
+    /// What this means in production, shown at the end.
+    pub explanation: &'static str,
+    /// It needs CAP_NET_ADMIN.
     pub privileged: bool,
 }
 
-/// First probe after a second, the next ones a second apart, three in all.
-const IMPATIENT: Keepalive = Keepalive::new(1, 1, 3);
-/// The same, but the timer of an answered probe fires only every other second: the
-/// story would else repeat itself.
-const CALM: Keepalive = Keepalive::new(1, 2, 3);
+/// The first probe after a second, then one each second, three in all.
+const EACH_SECOND: Keepalive = Keepalive::new(1, 1, 3);
+/// The same with two seconds between probes: fewer lines of answered probes on the screen.
+const EVERY_OTHER_SECOND: Keepalive = Keepalive::new(1, 2, 3);
 
-/// All of them, in the order of the screen.
-pub const CAST: &[Role] = &[
-    Role {
+/// All connections, in the order of the screen.
+pub const CONNECTIONS: &[DemoConnection] = &[
+    DemoConnection {
         letter: 'A',
         scenario: Scenario {
             name: "answered",
-            keepalive: CALM,
+            keepalive: EVERY_OTHER_SECOND,
             // The demo ends when the last script does: this one.
             steps: &[Until(Ms(10_000))],
             ..SILENT
         },
-        plot: "the peer answers",
-        lesson: "A healthy idle connection. Its probes also remind load balancers and \
-                 firewalls on the way that it is alive, if the first comes earlier than \
-                 their idle timeout.",
+        summary: "the peer answers",
+        explanation: "A healthy idle connection. Its probes also keep it known to load balancers \
+                      and firewalls on the path, if the first comes before their idle timeout.",
         privileged: false,
     },
-    Role {
+    DemoConnection {
         letter: 'B',
         scenario: Scenario {
-            keepalive: IMPATIENT,
+            keepalive: EACH_SECOND,
             ..SILENT
         },
-        plot: "the peer falls silent",
-        lesson: "A host without power, a cut cable, a firewall that drops. By Linux's \
-                 defaults (2 h, then 9 probes 75 s apart) giving up takes 2 h 11 min, and \
-                 without keepalive it never happens.",
+        summary: "the peer goes silent",
+        explanation: "A host without power, a cut cable, a firewall that drops packets. With \
+                      Linux's defaults (2 h, then 9 probes 75 s apart) the kernel gives up after \
+                      2 h 11 min; without keepalive it never does.",
         privileged: false,
     },
-    Role {
+    DemoConnection {
         letter: 'C',
         scenario: USER_TIMEOUT,
-        plot: "the peer falls silent; TCP_USER_TIMEOUT is 2.5 s",
-        lesson: "The same death, bounded in time: TCP_USER_TIMEOUT decides, whatever the \
-                 probe count says.",
+        summary: "the peer goes silent; TCP_USER_TIMEOUT is 2.5 s",
+        explanation: "The same failure with a time limit: TCP_USER_TIMEOUT decides, and not the \
+                      probe count.",
         privileged: false,
     },
-    Role {
+    DemoConnection {
         letter: 'D',
         scenario: Scenario {
-            keepalive: IMPATIENT,
+            keepalive: EACH_SECOND,
             ..VANISHED
         },
-        plot: "the peer forgets the connection",
-        lesson: "A load balancer or NAT that dropped an idle session, or a peer that \
-                 restarted: `probe_reset` on the host that asked, `stray_segment` on the \
-                 one that answered. A first probe earlier than that idle timeout prevents it.",
+        summary: "the peer forgets the connection",
+        explanation: "A load balancer or NAT that dropped an idle session, or a peer that \
+                      restarted: `probe_reset` on the host that probed, `stray_segment` on the \
+                      one that answered. A first probe before the idle timeout prevents it.",
         privileged: true,
     },
-    Role {
+    DemoConnection {
         letter: 'E',
         scenario: Scenario {
             name: "data_pending",
-            keepalive: CALM,
+            keepalive: EVERY_OTHER_SECOND,
             steps: &[Silence, Send, Until(Ms(3500)), Hear],
             ..SILENT
         },
-        plot: "data is sent, and for a while not acknowledged",
-        lesson: "While data is unacknowledged keepalive is out of play: retransmission \
-                 decides, for some 15 minutes by default. TCP_USER_TIMEOUT bounds that too.",
+        summary: "sent data is not acknowledged for a while",
+        explanation: "While data is unacknowledged, keepalive sends no probes: retransmission \
+                      decides, after some 15 minutes by default. TCP_USER_TIMEOUT limits that too.",
         privileged: false,
     },
-    Role {
+    DemoConnection {
         letter: 'F',
         scenario: Scenario {
             name: "early",
-            keepalive: CALM,
+            keepalive: EVERY_OTHER_SECOND,
             steps: &[
                 Until(Ms(700)),
                 PeerSends,
@@ -106,9 +104,9 @@ pub const CAST: &[Role] = &[
             ],
             ..SILENT
         },
-        plot: "the peer talks for a while",
-        lesson: "A connection in use costs no probes: the timer sees the traffic and goes \
-                 back to sleep. `kaprobe trace` shows that only with -e early.",
+        summary: "the peer sends data for a while",
+        explanation: "A connection in use needs no probes: the timer sees the traffic and is set \
+                      again. `kaprobe trace` shows that only with -e early.",
         privileged: false,
     },
 ];

@@ -1,9 +1,10 @@
-//! Explains what a record means. Pure: the same records make the same story.
+//! Explains records in plain words. The same records give the same text: there is no clock
+//! and no I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use crate::demo::connections::Role;
+use crate::demo::connections::DemoConnection;
 use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
 use crate::model::time::WallTime;
@@ -12,51 +13,49 @@ use crate::model::values::{Direction, Errno};
 use crate::text::units::Tenths;
 use crate::text::wrap::wrapped;
 
-/// How wide the story is.
+/// How wide the text is.
 const WIDTH: usize = 80;
 
-/// A role, and the local port that its connection goes by.
-type Player = (u16, Role);
-
-/// Tells the story.
+/// Explains the records of the demo's connections.
 #[derive(Debug)]
-pub struct Narrator {
-    players: Vec<Player>,
+pub struct Explainer {
+    /// Each connection by its local port.
+    connections: Vec<(u16, DemoConnection)>,
     started: WallTime,
-    /// The explanations that were given: each is given once.
+    /// The reasons that were given: each is given once.
     given: BTreeSet<String>,
     seen: BTreeMap<char, BTreeMap<EventName, u32>>,
 }
 
-impl Narrator {
-    /// A narrator for these players.
+impl Explainer {
+    /// An explainer of these connections, each by its local port.
     #[must_use]
-    pub fn new(players: Vec<Player>) -> Self {
+    pub fn new(connections: Vec<(u16, DemoConnection)>) -> Self {
         Self {
-            players,
+            connections,
             started: WallTime::default(),
             given: BTreeSet::new(),
             seen: BTreeMap::new(),
         }
     }
 
-    /// From when the seconds count.
+    /// Sets the time that seconds are counted from.
     pub fn start(&mut self, at: WallTime) {
         self.started = at;
     }
 
-    /// Who plays, and what will happen.
+    /// Names the connections and what will happen to each.
     #[must_use]
-    pub fn prologue(&self) -> String {
+    pub fn introduction(&self) -> String {
         let mut text = String::new();
-        for (port, role) in &self.players {
-            let _ = writeln!(text, "  {}  port {port:<5}  {}", role.letter, role.plot);
+        for (port, it) in &self.connections {
+            let _ = writeln!(text, "  {}  port {port:<5}  {}", it.letter, it.summary);
         }
         text
     }
 
-    /// What a record means: a line or more, or nothing where it is of no player.
-    pub fn tell(&mut self, record: &Record) -> Option<String> {
+    /// Explains a record, in a line or more. `None` when it is not of these connections.
+    pub fn explain(&mut self, record: &Record) -> Option<String> {
         if record.event == EventName::Lost {
             return Some(self.paragraph(record, ' ', &lost(record)));
         }
@@ -65,35 +64,35 @@ impl Narrator {
             record.endpoints.map(|it| it.lport),
             record.endpoints.map(|it| it.rport),
         ];
-        let (_, role) = *self
-            .players
+        let (_, connection) = *self
+            .connections
             .iter()
             .find(|(port, _)| ends.contains(&Some(*port)))?;
-        let letter = role.letter;
+        let letter = connection.letter;
         *self
             .seen
             .entry(letter)
             .or_default()
             .entry(record.event)
             .or_default() += 1;
-        let (what, why) = words(record);
-        let told = if why.is_empty() || !self.given.insert(why.clone()) {
+        let (what, why) = what_and_why(record);
+        let text = if why.is_empty() || !self.given.insert(why.clone()) {
             what
         } else {
             format!("{what}. {why}")
         };
-        Some(self.paragraph(record, letter, &told))
+        Some(self.paragraph(record, letter, &text))
     }
 
-    /// What was seen of each, and what it is in production.
+    /// Counts what was seen of each connection, and says what it means in production.
     #[must_use]
-    pub fn epilogue(&self) -> String {
+    pub fn conclusion(&self) -> String {
         let mut text = String::new();
-        for (_, role) in &self.players {
-            let seen = self.seen.get(&role.letter);
-            let seen = seen.map_or_else(|| "nothing was seen of it".to_owned(), tally);
-            let head = format!("  {}  {seen}", role.letter);
-            let _ = writeln!(text, "{head}\n{}", wrapped("     ", role.lesson, WIDTH));
+        for (_, it) in &self.connections {
+            let seen = self.seen.get(&it.letter);
+            let seen = seen.map_or_else(|| "no events".to_owned(), counts);
+            let head = format!("  {}  {seen}", it.letter);
+            let _ = writeln!(text, "{head}\n{}", wrapped("     ", it.explanation, WIDTH));
         }
         text
     }
@@ -106,38 +105,38 @@ impl Narrator {
     }
 }
 
-/// What happened, and what is behind it.
-fn words(record: &Record) -> (String, String) {
+/// What happened, and why.
+fn what_and_why(record: &Record) -> (String, String) {
     match record.event {
         EventName::Probe => probe(record),
         EventName::Answered => answered(record),
         EventName::Timeout => timeout(record),
         EventName::RstSent if record.firing_ns.is_some() => (
-            "sends a reset, should the peer still hear".into(),
+            "sends a reset, in case the peer can still receive it".into(),
             String::new(),
         ),
         EventName::RstSent if record.direction == Some(Direction::Passive) => (
-            "the far side answers with a reset: it knows of no such connection".into(),
-            "Behind a load balancer that forgot the connection, the far side is another \
-             server, to which it sent this segment."
+            "the far side answers with a reset: it does not know this connection".into(),
+            "When a load balancer has forgotten the connection, the far side is another \
+             server, which it sends this segment to."
                 .into(),
         ),
         EventName::RstReceived => (
-            "hears a reset: the connection is over".into(),
+            "receives a reset: the connection is over".into(),
             String::new(),
         ),
         EventName::Closed => closed(record),
         EventName::DataPending => (
-            format!("asks nothing: {} unacknowledged", segments(record)),
-            "Retransmission is at work on this connection; keepalive stands back.".into(),
+            format!("sends no probe: {} unacknowledged", segments(record)),
+            "The kernel retransmits the data, and does not probe meanwhile.".into(),
         ),
         EventName::Early => (
             format!(
-                "asks nothing: the peer was heard {} ago, looks again in {}",
+                "sends no probe: it heard the peer {} ago, and checks again in {}",
                 Tenths(record.ages.idle_ms.unwrap_or_default()),
                 Tenths(record.next_ms.unwrap_or_default())
             ),
-            "Traffic is as good as an answer.".into(),
+            "Traffic counts as an answer.".into(),
         ),
         EventName::Verdict => (verdict(record), String::new()),
         other => (other.name().into(), String::new()),
@@ -158,12 +157,12 @@ fn probe(record: &Record) -> (String, String) {
     let idle = Tenths(record.ages.idle_ms.unwrap_or_default());
     if n > 1 {
         return (
-            format!("probe {n} of {of}: no answer for {idle}, asks again"),
+            format!("sends probe {n} of {of}: no answer, nothing heard for {idle}"),
             String::new(),
         );
     }
     (
-        format!("probe {n} of {of}: nothing heard for {idle}, asks"),
+        format!("sends probe {n} of {of}: nothing heard for {idle}"),
         "A probe is an empty segment that the peer's kernel has to acknowledge.".into(),
     )
 }
@@ -173,8 +172,8 @@ fn answered(record: &Record) -> (String, String) {
         None | Some(0) => "answered at once".into(),
         Some(ms) => format!("answered within {}", Tenths(ms)),
     };
-    let why = "The peer's kernel replied; no application noticed. (Told late: it shows only \
-               when the timer fires again.)";
+    let why = "The peer's kernel replied; no application noticed. (Shown late: kaprobe sees \
+               it when the timer fires again.)";
     (what, why.into())
 }
 
@@ -194,7 +193,7 @@ fn timeout(record: &Record) -> (String, String) {
             Tenths(record.settings.user_timeout_ms.unwrap_or_default().into())
         ),
         Some(Cause::ProbeCount) | None => format!(
-            "gives up after {idle}: {} probes, no answer",
+            "gives up after {idle}: {} probes without an answer",
             record.probes_out.unwrap_or_default()
         ),
     };
@@ -205,14 +204,14 @@ fn closed(record: &Record) -> (String, String) {
     const ECONNRESET: Errno = Errno(libc::ECONNRESET.cast_unsigned());
     match record.err {
         Some(ECONNRESET) => (
-            "is gone: its probe drew a reset".into(),
+            "is closed: its probe was answered with a reset".into(),
             format!(
                 "The other side had forgotten the connection. {}",
                 error_of(record)
             ),
         ),
         _ => (
-            "is gone: the application let go of its socket".into(),
+            "is closed: the application closed its socket".into(),
             String::new(),
         ),
     }
@@ -226,13 +225,13 @@ fn error_of(record: &Record) -> String {
 
 fn lost(record: &Record) -> String {
     format!(
-        "kaprobe could not follow: {} events are missing",
+        "kaprobe could not keep up: {} events are missing",
         record.lost.unwrap_or_default()
     )
 }
 
 /// `3× probe, 2× answered, 1× closed`.
-fn tally(seen: &BTreeMap<EventName, u32>) -> String {
+fn counts(seen: &BTreeMap<EventName, u32>) -> String {
     let each = seen
         .iter()
         .map(|(event, n)| format!("{n}× {}", event.name()));
@@ -242,7 +241,7 @@ fn tally(seen: &BTreeMap<EventName, u32>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::connections::CAST;
+    use crate::demo::connections::CONNECTIONS;
     use crate::sample::with;
 
     fn record(event: EventName) -> Record {
@@ -255,34 +254,34 @@ mod tests {
         })
     }
 
-    fn narrator() -> Narrator {
-        let players = CAST.iter().take(1).map(|role| (7, *role)).collect();
-        let mut narrator = Narrator::new(players);
-        narrator.start(WallTime(500_000_000));
-        narrator
+    fn explainer() -> Explainer {
+        let connections = CONNECTIONS.iter().take(1).map(|it| (7, *it)).collect();
+        let mut explainer = Explainer::new(connections);
+        explainer.start(WallTime(500_000_000));
+        explainer
     }
 
     #[test]
-    fn explains_once_then_only_names() {
-        let mut narrator = narrator();
-        let nothing = "  A  nothing was seen of it\n     A healthy idle connection.";
-        assert!(narrator.epilogue().starts_with(nothing));
-        let first = "  1.0s  A  probe 1 of 3: nothing heard for 1.0s, asks. A probe is an empty\n           \
+    fn gives_each_reason_once() {
+        let mut explainer = explainer();
+        let nothing = "  A  no events\n     A healthy idle connection.";
+        assert!(explainer.conclusion().starts_with(nothing));
+        let first = "  1.0s  A  sends probe 1 of 3: nothing heard for 1.0s. A probe is an empty\n           \
                      segment that the peer's kernel has to acknowledge.";
-        let again = "  1.0s  A  probe 1 of 3: nothing heard for 1.0s, asks";
+        let again = "  1.0s  A  sends probe 1 of 3: nothing heard for 1.0s";
         assert_eq!(
-            narrator.tell(&record(EventName::Probe)).as_deref(),
+            explainer.explain(&record(EventName::Probe)).as_deref(),
             Some(first)
         );
         assert_eq!(
-            narrator.tell(&record(EventName::Probe)).as_deref(),
+            explainer.explain(&record(EventName::Probe)).as_deref(),
             Some(again)
         );
-        assert!(narrator.epilogue().starts_with("  A  2× probe\n"));
+        assert!(explainer.conclusion().starts_with("  A  2× probe\n"));
     }
 
     #[test]
-    fn what_answers_for_a_vanished_peer_is_told_of_its_connection() {
+    fn an_answer_for_a_vanished_peer_belongs_to_its_connection() {
         let far = |event| {
             with(record(event), |it| {
                 it.endpoints.get_or_insert_default().lport = 8;
@@ -290,26 +289,26 @@ mod tests {
                 it.direction = Some(Direction::Passive);
             })
         };
-        let told = narrator().tell(&far(EventName::RstSent));
+        let text = explainer().explain(&far(EventName::RstSent));
         assert!(
-            told.is_some_and(|it| it.starts_with("  1.0s  A  the far side answers with a reset"))
+            text.is_some_and(|it| it.starts_with("  1.0s  A  the far side answers with a reset"))
         );
         let mut stray = far(EventName::Verdict);
         stray.verdict = Some(crate::model::values::VerdictName::StraySegment);
-        let told = narrator().tell(&stray);
-        assert!(told.is_some_and(|it| it.starts_with("  1.0s  A  stray_segment")));
+        let text = explainer().explain(&stray);
+        assert!(text.is_some_and(|it| it.starts_with("  1.0s  A  stray_segment")));
     }
 
     #[test]
-    fn tells_every_event_within_the_width_and_nothing_of_strangers() {
+    fn explains_every_event_within_the_width_and_no_other_connection() {
         for event in EventName::ALL {
-            let told = narrator().tell(&record(*event)).unwrap_or_default();
-            assert!(!told.is_empty(), "{event:?}");
-            assert!(told.lines().all(|line| line.len() <= WIDTH), "{told}");
+            let text = explainer().explain(&record(*event)).unwrap_or_default();
+            assert!(!text.is_empty(), "{event:?}");
+            assert!(text.lines().all(|line| line.len() <= WIDTH), "{text}");
         }
-        let stranger = with(record(EventName::Probe), |it| {
+        let other = with(record(EventName::Probe), |it| {
             it.endpoints.get_or_insert_default().lport = 8;
         });
-        assert_eq!(narrator().tell(&stranger), None);
+        assert_eq!(explainer().explain(&other), None);
     }
 }

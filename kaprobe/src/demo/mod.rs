@@ -1,11 +1,9 @@
-//! `kaprobe demo`: connections on loopback that live, fall silent and vanish, traced
-//! and explained as it happens. It takes free ports, watches only those, and leaves
-//! nothing behind.
+//! `kaprobe demo`: makes connections on loopback that live, go silent and vanish; traces
+//! and explains them. It takes free ports, traces only those, and leaves nothing behind.
 
 mod connections;
 mod explain;
 
-use crate::model::named::Named as _;
 use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +14,9 @@ use anyhow::{Context as _, Result, anyhow};
 
 use crate::cli::args::DemoArgs;
 use crate::cli::{self, Action, Command};
+use crate::demo::connections::{CONNECTIONS, DemoConnection};
+use crate::demo::explain::Explainer;
+use crate::model::named::Named as _;
 use crate::model::record::Record;
 use crate::shutdown;
 use crate::sink::{self, Head, Sink, SinkError, Sinks};
@@ -24,70 +25,67 @@ use crate::trace::plan::TracePlan;
 use crate::traffic::pair::{Path, can_vanish};
 use crate::traffic::script::{self, ScriptedConnection, Step};
 
-use crate::demo::connections::{CAST, Role};
-use crate::demo::explain::Narrator;
-
 /// Runs `kaprobe demo`.
 ///
 /// # Errors
 /// When tracing is not possible here, or the connections cannot be made.
 pub fn run(args: &DemoArgs) -> Result<()> {
-    let (roles, left_out): (Vec<Role>, Vec<Role>) = CAST
+    let (connections, left_out): (Vec<DemoConnection>, Vec<DemoConnection>) = CONNECTIONS
         .iter()
-        .partition(|role| !role.privileged || can_vanish());
-    let mut actors = roles
+        .partition(|it| !it.privileged || can_vanish());
+    let mut scripted = connections
         .iter()
-        .map(|role| ScriptedConnection::new(role.scenario, Path::V4))
+        .map(|it| ScriptedConnection::new(it.scenario, Path::V4))
         .collect::<io::Result<Vec<_>>>()
         .context("cannot make connections on 127.0.0.1")?;
-    let players = roles
+    let by_port = connections
         .iter()
-        .zip(&actors)
-        .map(|(role, actor)| (actor.local.port(), *role))
+        .zip(&scripted)
+        .map(|(connection, it)| (it.local.port(), *connection))
         .collect();
-    let plan = plan(&actors, args)?;
+    let plan = plan(&scripted, args)?;
     let session = Session::start(&plan)?;
     shutdown::watch(session.stopper(), None)?;
 
-    let narrator = Arc::new(Mutex::new(Narrator::new(players)));
-    let story = Story {
-        narrator: Arc::clone(&narrator),
+    let explainer = Arc::new(Mutex::new(Explainer::new(by_port)));
+    let explanations = Explanations {
+        explainer: Arc::clone(&explainer),
         colored: sink::is_colored(args.color),
     };
-    let mut sinks = Sinks::one("standard output", Box::new(story));
-    prologue(&lock(&narrator), &left_out).map_err(SinkError::stdout)?;
+    let mut sinks = Sinks::one("standard output", Box::new(explanations));
+    introduce(&lock(&explainer), &left_out).map_err(SinkError::stdout)?;
 
-    // The scripts end the trace; or the trace ends, and with it the scripts.
+    // The end of the scripts stops the trace, and the end of the trace stops the scripts.
     let over = Arc::new(AtomicBool::new(false));
     let (stop, is_over) = (session.stopper(), Arc::clone(&over));
-    let stage = thread::Builder::new()
-        .name("stage".to_owned())
+    let traffic = thread::Builder::new()
+        .name("traffic".to_owned())
         .spawn(move || {
-            let played = script::play(&mut actors, || !is_over.load(Ordering::Relaxed));
-            (actors, played, stop.stop())
+            let played = script::play(&mut scripted, || !is_over.load(Ordering::Relaxed));
+            (scripted, played, stop.stop())
         })
-        .context("cannot start the thread that plays")?;
+        .context("cannot start the thread that makes the traffic")?;
     let traced = session.follow(&plan, &mut sinks);
     over.store(true, Ordering::Relaxed);
-    let (actors, played, stopped) = stage
+    let (scripted, played, stopped) = traffic
         .join()
-        .map_err(|_| anyhow!("the thread that plays has died"))?;
-    // Only now, untraced: that the demo leaves is no part of the story.
-    drop(actors);
+        .map_err(|_| anyhow!("the thread that makes the traffic has died"))?;
+    // Closed after the trace: the demo's own end is not shown.
+    drop(scripted);
     traced?;
     played?;
     stopped?;
-    Ok(epilogue(&lock(&narrator)).map_err(SinkError::stdout)?)
+    Ok(conclude(&lock(&explainer)).map_err(SinkError::stdout)?)
 }
 
-/// The plan of the trace, by the flags that a user would type: every event, of these
-/// actors alone. Where a peer vanishes, what answers in its place is shown too.
-fn plan(actors: &[ScriptedConnection], args: &DemoArgs) -> Result<TracePlan> {
-    let ports = actors.iter().flat_map(|actor| {
-        let mut steps = actor.scenario.steps.iter();
+/// Makes the plan of the trace from the flags that a user would type: every event, of
+/// these connections only. Where a peer vanishes, its port is traced too.
+fn plan(scripted: &[ScriptedConnection], args: &DemoArgs) -> Result<TracePlan> {
+    let ports = scripted.iter().flat_map(|it| {
+        let mut steps = it.scenario.steps.iter();
         let vanishes = steps.any(|step| matches!(step, Step::Vanish));
-        let far = vanishes.then(|| actor.remote.port());
-        std::iter::once(actor.local.port()).chain(far)
+        let far = vanishes.then(|| it.remote.port());
+        std::iter::once(it.local.port()).chain(far)
     });
     let ports = ports.map(|it| it.to_string()).collect::<Vec<_>>().join(",");
     let mut flags = vec![
@@ -108,51 +106,51 @@ fn plan(actors: &[ScriptedConnection], args: &DemoArgs) -> Result<TracePlan> {
     }
 }
 
-/// What the screen shows before anything happens.
-fn prologue(narrator: &Narrator, left_out: &[Role]) -> io::Result<()> {
+/// Shows what will happen.
+fn introduce(explainer: &Explainer, left_out: &[DemoConnection]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(
         out,
-        "TCP keepalive at work, on connections of this machine with itself. Once nothing\n\
-         was heard for 1 s the kernel asks whether the peer is still there. Without an\n\
-         answer it asks again each second, and gives up after 3 probes.\n"
+        "TCP keepalive, on connections of this machine to itself. When the kernel has\n\
+         heard nothing from the peer for 1 s, it sends a probe. Without an answer it\n\
+         sends one each second, and gives up after 3 probes.\n"
     )?;
-    write!(out, "{}", narrator.prologue())?;
-    for role in left_out {
+    write!(out, "{}", explainer.introduction())?;
+    for it in left_out {
         writeln!(
             out,
-            "  {}  left out, for it needs CAP_NET_ADMIN: {}",
-            role.letter, role.plot
+            "  {}  left out, because it needs CAP_NET_ADMIN: {}",
+            it.letter, it.summary
         )?;
     }
     writeln!(out)
 }
 
-/// What it shows in the end.
-fn epilogue(narrator: &Narrator) -> io::Result<()> {
+/// Shows what happened, and what it means in production.
+fn conclude(explainer: &Explainer) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "\nWhat you saw, and what it is in production:\n")?;
-    writeln!(out, "{}", narrator.epilogue())?;
+    writeln!(out, "\nWhat happened, and what it means in production:\n")?;
+    writeln!(out, "{}", explainer.conclusion())?;
     writeln!(out, "This was `kaprobe trace --events all`, in words.")?;
     writeln!(out, "For the connections of this host: kaprobe trace")
 }
 
-/// Shows the story on the screen as the records come.
-struct Story {
-    narrator: Arc<Mutex<Narrator>>,
+/// A sink that explains each record on the screen.
+struct Explanations {
+    explainer: Arc<Mutex<Explainer>>,
     colored: bool,
 }
 
-impl Sink for Story {
+impl Sink for Explanations {
     fn head(&mut self, head: &Head<'_>) -> io::Result<()> {
         for header in head.headers {
-            lock(&self.narrator).start(header.started);
+            lock(&self.explainer).start(header.started);
         }
         Ok(())
     }
 
     fn record(&mut self, record: &Record) -> io::Result<()> {
-        let Some(told) = lock(&self.narrator).tell(record) else {
+        let Some(text) = lock(&self.explainer).explain(record) else {
             return Ok(());
         };
         let style = if self.colored {
@@ -160,7 +158,7 @@ impl Sink for Story {
         } else {
             Style::new()
         };
-        writeln!(io::stdout(), "{style}{told}{style:#}")
+        writeln!(io::stdout(), "{style}{text}{style:#}")
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -168,7 +166,7 @@ impl Sink for Story {
     }
 }
 
-fn lock(narrator: &Mutex<Narrator>) -> MutexGuard<'_, Narrator> {
-    // A narrator is whole after every call, also after one that panicked.
-    narrator.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(explainer: &Mutex<Explainer>) -> MutexGuard<'_, Explainer> {
+    // A panic leaves it consistent.
+    explainer.lock().unwrap_or_else(PoisonError::into_inner)
 }
