@@ -1,11 +1,11 @@
-//! How kaprobe ends: the exit codes, and errors that carry one.
+//! The exit codes, and errors that carry one.
 
 use std::fmt::{self, Display};
 
-/// What the shell sees.
+/// An exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
-    /// It did what it was asked, or was told to stop.
+    /// Success, or stopped on request.
     Ok = 0,
     /// Something failed on the way.
     Failure = 1,
@@ -15,7 +15,7 @@ pub enum Code {
     Privilege = 3,
     /// The kernel lacks what is needed.
     Kernel = 4,
-    /// The audit did its work, and not every connection is safe.
+    /// The audit has finished, and not every connection is known to be safe.
     NotSafe = 5,
 }
 
@@ -25,8 +25,8 @@ impl From<Code> for std::process::ExitCode {
     }
 }
 
-/// An error that decides the exit code. As a context it also decides that of the
-/// error it is put on: `result.context(Error::kernel("cannot attach …"))`.
+/// An error with an exit code. As a context it gives its exit code to the error below it:
+/// `result.context(Error::kernel("cannot attach …"))`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     code: Code,
@@ -66,7 +66,7 @@ impl Error {
         }
     }
 
-    /// The exit code it asks for.
+    /// Its exit code.
     #[must_use]
     pub fn code(&self) -> Code {
         self.code
@@ -93,7 +93,7 @@ pub fn code_of(error: &anyhow::Error) -> Code {
     }
 }
 
-/// An error of a command whose exit code is known.
+/// An error of a command whose exit code is known: it has the error's message and source.
 #[derive(Debug)]
 struct Unread {
     error: anyhow::Error,
@@ -112,15 +112,15 @@ impl std::error::Error for Unread {
     }
 }
 
-/// Adds to an error the exit code that the command has where the error only shows that
-/// nobody reads its output to the end. Else the error decides, as it does without.
+/// Adds to an error the exit code for the case that it only means that the reader of the
+/// output has gone. In every other case [`code_of`] gives the code of the error.
 #[must_use]
 pub fn unread(error: anyhow::Error, code: Code) -> anyhow::Error {
     Unread { error, code }.into()
 }
 
-/// The exit code of a command whose output nobody reads to the end: that of [`unread`],
-/// else [`Code::Ok`].
+/// The exit code of a command when the reader of its output has gone: the one that
+/// [`unread`] has added, or [`Code::Ok`].
 #[must_use]
 pub fn code_if_unread(error: &anyhow::Error) -> Code {
     error

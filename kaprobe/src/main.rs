@@ -45,8 +45,7 @@ fn print(text: impl fmt::Display) -> Result<(), SinkError> {
         .map_err(SinkError::stdout)
 }
 
-/// Whether a command has failed only since the reader of its output has gone: the end of
-/// its work, not a failure.
+/// Whether an error means that the reader of an output has gone, which is not a failure.
 fn has_no_reader(why: &anyhow::Error) -> bool {
     let mut errors = why.chain().filter_map(|it| it.downcast_ref::<io::Error>());
     errors.any(|it| it.kind() == io::ErrorKind::BrokenPipe)

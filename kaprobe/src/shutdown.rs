@@ -1,4 +1,4 @@
-//! Waits for a reason to end a trace: a signal, the clock, or nobody left to read.
+//! Stops a trace on a signal, at a deadline, or when standard output is closed.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
@@ -13,12 +13,12 @@ use tokio::time;
 
 use crate::stop::Stop;
 
-/// What a shell reports of a process that SIGINT ended.
+/// The exit status of a process that SIGINT has ended, as a shell reports it.
 const INTERRUPTED: i32 = 128 + 2;
 
-/// Calls `stop` at the first of: SIGINT, SIGTERM, SIGHUP, the end of `duration`,
-/// standard output closed by its reader. A second signal ends the process at once:
-/// the kernel then detaches the programs and frees the maps.
+/// Calls `stop` on the first of these: SIGINT, SIGTERM or SIGHUP; the end of `duration`;
+/// the reader of standard output closes it. A second signal ends the process at once, and
+/// the kernel detaches the programs and frees the maps.
 ///
 /// # Errors
 /// When signals can't be watched.
@@ -29,20 +29,20 @@ pub fn watch(stop: Stop, duration: Option<Duration>) -> Result<()> {
         .context("cannot start the runtime that waits for signals")?;
     let entered = runtime.enter();
     let mut signals = Signals::new().context("cannot watch for signals")?;
-    let reader = Reader::new();
+    let stdout = Stdout::new();
     drop(entered);
     thread::Builder::new()
-        .name("ending".to_owned())
+        .name("shutdown".to_owned())
         .spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    () = signals.any() => {}
-                    () = elapsed(duration) => {}
-                    () = reader.gone() => {}
+                    () = signals.next() => {}
+                    () = deadline(duration) => {}
+                    () = stdout.closed() => {}
                 }
                 // An eventfd takes a write until it has had 2^64 of them.
                 let _cannot_fail = stop.stop();
-                signals.any().await;
+                signals.next().await;
                 process::exit(INTERRUPTED);
             });
         })
@@ -50,6 +50,7 @@ pub fn watch(stop: Stop, duration: Option<Duration>) -> Result<()> {
     Ok(())
 }
 
+/// The signals that stop a trace.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -65,7 +66,8 @@ impl Signals {
         })
     }
 
-    async fn any(&mut self) {
+    /// Returns when one of them arrives.
+    async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
@@ -74,25 +76,25 @@ impl Signals {
     }
 }
 
-/// Whoever reads standard output, where that is a pipe or a socket.
-struct Reader(Option<AsyncFd<OwnedFd>>);
+/// Standard output, where it can be watched: a pipe or a socket.
+struct Stdout(Option<AsyncFd<OwnedFd>>);
 
-impl Reader {
+impl Stdout {
     fn new() -> Self {
-        // A file can't be watched, and nobody who reads one goes away.
+        // A file can't be watched. It has no reader that closes it.
         let watched = io::stdout()
             .as_fd()
             .try_clone_to_owned()
             .ok()
             .and_then(|fd| {
-                // SAFETY: the descriptor is owned, and so the same as long as it is watched.
+                // SAFETY: the descriptor is owned, so it stays the same while it is watched.
                 unsafe { AsyncFd::register_with_interest(fd, Interest::ERROR) }.ok()
             });
         Self(watched)
     }
 
-    /// Returns once nobody reads any more.
-    async fn gone(&self) {
+    /// Returns when its reader has closed it.
+    async fn closed(&self) {
         let Some(fd) = &self.0 else {
             return std::future::pending().await;
         };
@@ -102,7 +104,8 @@ impl Reader {
     }
 }
 
-async fn elapsed(duration: Option<Duration>) {
+/// Returns at the end of `duration`, or never.
+async fn deadline(duration: Option<Duration>) {
     match duration {
         Some(duration) => time::sleep(duration).await,
         None => std::future::pending().await,
