@@ -3,24 +3,20 @@
 //! Needs no root: `cargo bench -p kaprobe`. Divan because it is small and runs in
 //! seconds. `cargo xtask bench` measures the effect of a change on the whole program.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::num::NonZeroUsize;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use kaprobe::correlate::Correlator;
-use kaprobe::correlate::MAX_SOCKETS;
-use kaprobe::filter::{Filter, RecordFilter};
-use kaprobe::kernel::Decoder;
+use kaprobe::correlate::{Correlator, MAX_SOCKETS};
 use kaprobe::model::event::Event;
-use kaprobe::model::named::Named as _;
-use kaprobe::model::record::{EventName, Record};
+use kaprobe::model::record::Record;
 use kaprobe::sink;
-use kaprobe::sink::options::{ColorWhen, Format, TextStyle, TimeFormat};
+use kaprobe::sink::options::Format;
 use kaprobe::verdict::judge::Judge;
 use kaprobe::verdict::pipeline::Pipeline;
 use kaprobe_ebpf::wire::{self, flag, kind};
+use kaprobe_testkit::fixtures::{NARROW, bytes, decoder, every_event};
 
 /// Timer firings per pass.
 const FIRINGS: u32 = 10_000;
@@ -65,7 +61,7 @@ fn judge(bencher: Bencher<'_, '_>, sockets: u32) {
     bench
         .with_inputs(|| records.clone())
         .bench_local_refs(|records| {
-            let mut pipeline = Pipeline::new(filter(), Judge::new(MAX_SOCKETS, &[]));
+            let mut pipeline = Pipeline::new(every_event(), Judge::new(MAX_SOCKETS, &[]));
             for record in records {
                 pipeline.push(0, record, |record| {
                     black_box(record);
@@ -78,14 +74,8 @@ fn judge(bencher: Bencher<'_, '_>, sockets: u32) {
 #[divan::bench(args = [Format::Text, Format::Json, Format::Csv])]
 fn write(bencher: Bencher<'_, '_>, format: Format) {
     let records = records(1_000);
-    let style = TextStyle {
-        time: TimeFormat::Clock,
-        wide: false,
-        heading: true,
-        color: ColorWhen::Never,
-    };
     bencher.counter(items(&records)).bench_local(|| {
-        let mut sink = sink::to(io::sink(), format, style, false);
+        let mut sink = sink::to(io::sink(), format, NARROW, false);
         for record in &records {
             // Writing to `io::sink` cannot fail.
             let _ = sink.record(black_box(record));
@@ -95,14 +85,6 @@ fn write(bencher: Bencher<'_, '_>, format: Format) {
 
 fn items<T>(items: &[T]) -> ItemsCount {
     ItemsCount::new(items.len())
-}
-
-fn decoder() -> Decoder {
-    Decoder {
-        hz: 250,
-        reset_reasons: BTreeMap::new(),
-        clock_offset_ns: 1_700_000_000_000_000_000,
-    }
 }
 
 /// Answered probes of `sockets` sockets in turn; each socket sends one a second.
@@ -147,11 +129,6 @@ fn probe(socket: u32, round: u32) -> wire::Event {
     raw
 }
 
-fn bytes(raw: &wire::Event) -> &[u8] {
-    // SAFETY: integers only, no padding: every byte is initialized.
-    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(raw).cast(), wire::EVENT_SIZE) }
-}
-
 /// [`wire_events`], decoded. No event has an owner: owners come from /proc.
 fn events(sockets: u32) -> Vec<Event> {
     let (decoder, wire) = (decoder(), wire_events(sockets));
@@ -162,7 +139,7 @@ fn events(sockets: u32) -> Vec<Event> {
 /// [`events`], correlated and numbered: probes and their answers.
 fn records(sockets: u32) -> Vec<Record> {
     let mut correlator = Correlator::new(NonZeroUsize::MIN.max(MAX_SOCKETS));
-    let mut filter = filter();
+    let mut filter = every_event();
     let mut records = Vec::new();
     for event in events(sockets) {
         correlator.push(&event, &mut |record| {
@@ -172,11 +149,4 @@ fn records(sockets: u32) -> Vec<Record> {
         });
     }
     records
-}
-
-fn filter() -> Filter {
-    Filter::new(RecordFilter {
-        events: EventName::ALL.iter().copied().collect::<BTreeSet<_>>(),
-        ..RecordFilter::default()
-    })
 }

@@ -6,13 +6,10 @@
 //! more.
 
 use kaprobe::model::field::Fields as _;
-use kaprobe::model::header::VERSION;
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Write};
-use std::mem::offset_of;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -20,21 +17,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kaprobe::correlate::Correlator;
-use kaprobe::filter::{Filter, RecordFilter};
-use kaprobe::kernel::Decoder;
 use kaprobe::model::event::{Event, Lost};
 use kaprobe::model::header::{Header, HeaderLine, HostTimeout};
 use kaprobe::model::named::Named as _;
-use kaprobe::model::record::{EventName, Record};
+use kaprobe::model::record::Record;
 use kaprobe::model::time::{self, WallTime};
 use kaprobe::model::values::{Hook, LostWhy};
 use kaprobe::replay::{Item, Log};
-use kaprobe::sink::options::{ColorWhen, Format, TextStyle, TimeFormat};
+use kaprobe::sink::options::{Format, TextStyle, TimeFormat};
 use kaprobe::sink::{self, Head};
 use kaprobe::text::escape::Escaped;
 use kaprobe::verdict::judge::Judge;
 use kaprobe::verdict::pipeline::Pipeline;
 use kaprobe_ebpf::wire::{self, flag, kind};
+use kaprobe_testkit::fixtures::{self, NARROW, bytes, decoder, every_event};
 use kaprobe_testkit::schema;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -116,8 +112,7 @@ fn written(format: Format, time: TimeFormat, records: &[Record]) -> io::Result<S
     let style = TextStyle {
         time,
         wide: true,
-        heading: true,
-        color: ColorWhen::Never,
+        ..NARROW
     };
     let out = Shared::default();
     let mut sink = sink::to(out.clone(), format, style, false);
@@ -134,26 +129,19 @@ fn written(format: Format, time: TimeFormat, records: &[Record]) -> io::Result<S
 
 fn header() -> Header {
     Header {
-        version: VERSION.to_owned(),
-        host: Escaped::from("mq1"),
-        hz: 250,
         timeouts: vec![HostTimeout {
             what: Escaped::from("ipvs"),
             netns: 0,
             seconds: 900,
         }],
-        ..Header::default()
+        ..fixtures::header("mq1")
     }
 }
 
 /// What must hold of records, wherever they come from: they make verdicts, each is one
 /// line that steers no terminal, and is read back as it was. Gives the log.
 fn check(records: Vec<Record>, timeouts: &[HostTimeout]) -> Result<String, String> {
-    let filter = Filter::new(RecordFilter {
-        events: EventName::ALL.iter().copied().collect(),
-        ..RecordFilter::default()
-    });
-    let mut pipeline = Pipeline::new(filter, Judge::new(ROOM, timeouts));
+    let mut pipeline = Pipeline::new(every_event(), Judge::new(ROOM, timeouts));
     let mut shown = Vec::new();
     for mut record in records {
         pipeline.push(0, &mut record, |it| shown.push(it.clone()));
@@ -227,14 +215,6 @@ fn log_reader(log: &[u8]) -> Result<(), String> {
     check(records, &timeouts).map(drop)
 }
 
-fn decoder() -> Decoder {
-    Decoder {
-        hz: 250,
-        reset_reasons: BTreeMap::from([(15, "SK_RST_REASON_TCP_STATE".to_owned())]),
-        clock_offset_ns: 1_714_979_289_000_000_000,
-    }
-}
-
 /// The records that follow from bytes as the ring buffer would give them.
 fn records_of(wire: &[u8]) -> Vec<Record> {
     let decoder = decoder();
@@ -268,34 +248,23 @@ fn wire_decoder(wire: &[u8]) -> Result<(), String> {
 
 /// An event of this kind, so many seconds in, that the decoder takes.
 fn wire_event(kind: u16, second: u32) -> Vec<u8> {
-    let mut bytes = vec![0; wire::EVENT_SIZE];
-    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
-    put(
-        offset_of!(wire::Event, version),
-        &wire::VERSION.to_ne_bytes(),
-    );
-    put(offset_of!(wire::Event, kind), &kind.to_ne_bytes());
-    let flags = flag::KEEPOPEN | flag::PENDING_AFTER | flag::HAS_REASON;
-    put(offset_of!(wire::Event, flags), &flags.to_ne_bytes());
-    put(offset_of!(wire::Event, cause), &[wire::cause::PROBE_COUNT]);
-    put(offset_of!(wire::Event, state), &[1]);
-    let mono_ns = u64::from(second) * 1_000_000_000;
-    put(offset_of!(wire::Event, mono_ns), &mono_ns.to_ne_bytes());
-    put(offset_of!(wire::Event, born_ns), &7_u64.to_ne_bytes());
-    let socket = offset_of!(wire::Event, socket);
-    put(socket + offset_of!(wire::Socket, sk), &9_u64.to_ne_bytes());
-    put(socket + offset_of!(wire::Socket, laddr), &[10, 0, 0, 1]);
-    put(socket + offset_of!(wire::Socket, raddr), &[10, 0, 0, 2]);
-    put(
-        socket + offset_of!(wire::Socket, family),
-        &2_u16.to_ne_bytes(),
-    );
-    put(
-        offset_of!(wire::Event, jiffies),
-        &(second * 250).to_ne_bytes(),
-    );
-    put(offset_of!(wire::Event, reason), &15_u32.to_ne_bytes());
-    bytes
+    let mut raw = wire::Event {
+        version: wire::VERSION,
+        kind,
+        flags: flag::KEEPOPEN | flag::PENDING_AFTER | flag::HAS_REASON,
+        cause: wire::cause::PROBE_COUNT,
+        state: 1,
+        mono_ns: u64::from(second) * 1_000_000_000,
+        born_ns: 7,
+        jiffies: second * 250,
+        reason: 15,
+        ..wire::Event::EMPTY
+    };
+    raw.socket.sk = 9;
+    raw.socket.family = 2;
+    raw.socket.laddr[..4].copy_from_slice(&[10, 0, 0, 1]);
+    raw.socket.raddr[..4].copy_from_slice(&[10, 0, 0, 2]);
+    bytes(&raw).to_vec()
 }
 
 const NUMBERS: [u64; 9] = [

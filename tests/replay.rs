@@ -1,6 +1,5 @@
 //! `kaprobe replay`: what a log recorded is what is shown, without any privilege.
 
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -20,34 +19,17 @@ use kaprobe::model::socket::Endpoints;
 use kaprobe::model::time::Instant;
 use kaprobe::model::time::WallTime;
 use kaprobe::model::values::{Cause, Hook, LostWhy, Origin, State};
-use kaprobe::sink::options::{ColorWhen, Format, TextStyle, TimeFormat};
+use kaprobe::sink::options::{Format, TextStyle, TimeFormat};
 use kaprobe::sink::{self, Head};
 use kaprobe::text::escape::Escaped;
 use kaprobe::trace::plan::TracePlan;
 use kaprobe::verdict::judge::Judge;
 use kaprobe::verdict::pipeline::Pipeline;
+use kaprobe_testkit::fixtures::{NARROW, WALL_NS, header};
 use kaprobe_testkit::schema;
 use tempfile::TempDir;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
-
-/// 2024-05-06T07:08:09Z.
-const WALL_NS: i64 = 1_714_979_289_000_000_000;
-
-fn header(host: &str) -> Header {
-    Header {
-        version: VERSION.to_owned(),
-        host: Escaped::from(host),
-        kernel: Escaped::from("6.12.0"),
-        kaprobe: "0.1.0".to_owned(),
-        started: WallTime(WALL_NS),
-        clock_offset_ns: WALL_NS - 1_000_000_000_000,
-        hz: 250,
-        hooks: BTreeMap::from([("tcp_keepalive_timer".to_owned(), "fentry".to_owned())]),
-        filters: BTreeMap::from([("events".to_owned(), vec!["probe".to_owned()])]),
-        ..Header::default()
-    }
-}
 
 /// A record of a socket, so many ms after the start.
 fn record(ms: u32, seq: u64, event: EventName) -> Record {
@@ -132,13 +114,6 @@ fn records() -> Vec<Record> {
     ]
 }
 
-const STYLE: TextStyle = TextStyle {
-    time: TimeFormat::Clock,
-    wide: false,
-    heading: true,
-    color: ColorWhen::Never,
-};
-
 /// What a trace writes of these.
 fn write(
     path: &Path,
@@ -170,7 +145,7 @@ impl Logs {
 
     fn log(&self, name: &str, host: &str, records: &[Record]) -> Outcome<String> {
         let path = self.path(name);
-        write(&path, Format::Json, STYLE, &[header(host)], records)?;
+        write(&path, Format::Json, NARROW, &[header(host)], records)?;
         Ok(fs::read_to_string(path)?)
     }
 
@@ -205,13 +180,13 @@ fn a_replay_is_what_the_trace_was() -> Outcome {
     let logs = Logs::new()?;
     let log = logs.log("run.jsonl", "mq1", &records())?;
     let plain: &[(&str, Format, TextStyle)] = &[
-        ("", Format::Text, STYLE),
+        ("", Format::Text, NARROW),
         (
             "--wide",
             Format::Text,
             TextStyle {
                 wide: true,
-                ..STYLE
+                ..NARROW
             },
         ),
         (
@@ -219,7 +194,7 @@ fn a_replay_is_what_the_trace_was() -> Outcome {
             Format::Text,
             TextStyle {
                 heading: false,
-                ..STYLE
+                ..NARROW
             },
         ),
         (
@@ -227,7 +202,7 @@ fn a_replay_is_what_the_trace_was() -> Outcome {
             Format::Text,
             TextStyle {
                 time: TimeFormat::Rfc3339,
-                ..STYLE
+                ..NARROW
             },
         ),
         (
@@ -235,7 +210,7 @@ fn a_replay_is_what_the_trace_was() -> Outcome {
             Format::Text,
             TextStyle {
                 time: TimeFormat::Unix,
-                ..STYLE
+                ..NARROW
             },
         ),
         (
@@ -243,7 +218,7 @@ fn a_replay_is_what_the_trace_was() -> Outcome {
             Format::Text,
             TextStyle {
                 time: TimeFormat::Mono,
-                ..STYLE
+                ..NARROW
             },
         ),
         (
@@ -251,11 +226,11 @@ fn a_replay_is_what_the_trace_was() -> Outcome {
             Format::Text,
             TextStyle {
                 time: TimeFormat::Relative,
-                ..STYLE
+                ..NARROW
             },
         ),
-        ("--json", Format::Json, STYLE),
-        ("--format=csv", Format::Csv, STYLE),
+        ("--json", Format::Json, NARROW),
+        ("--format=csv", Format::Csv, NARROW),
     ];
     for (flag, format, style) in plain {
         let live = logs.path("live");
@@ -366,8 +341,8 @@ fn verdicts_are_those_of_the_trace() -> Outcome {
             (Format::Csv, "--format=csv"),
         ] {
             let (live, log) = (logs.path("live"), logs.path("run.jsonl"));
-            write(&live, format, STYLE, &headers, &records)?;
-            write(&log, Format::Json, STYLE, &headers, &records)?;
+            write(&live, format, NARROW, &headers, &records)?;
+            write(&log, Format::Json, NARROW, &headers, &records)?;
             let replayed = logs.shown(&["run.jsonl", flag])?;
             assert_eq!(replayed, fs::read_to_string(live)?, "{flags:?}");
         }
@@ -377,7 +352,7 @@ fn verdicts_are_those_of_the_trace() -> Outcome {
     write(
         &logs.path("run.jsonl"),
         Format::Json,
-        STYLE,
+        NARROW,
         &[header],
         &records,
     )?;
@@ -403,7 +378,7 @@ fn a_summary_counts_by_remote_endpoint() -> Outcome {
     let logs = Logs::new()?;
     let (header, records) = traced(&[])?;
     let log = logs.path("run.jsonl");
-    write(&log, Format::Json, STYLE, &[header], &records)?;
+    write(&log, Format::Json, NARROW, &[header], &records)?;
     let rows = |args: &[&str]| -> Outcome<Vec<serde_json::Value>> {
         let json = logs.shown(&[&["--summary", "--json", "-q"], args].concat())?;
         Ok(json

@@ -6,14 +6,14 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::Plan;
 use crate::load::Holders;
 use crate::loss::lost;
 use crate::place::Place;
-use crate::sample::Measure;
+use crate::sample::{Number, print_all};
 use crate::tracer::Tracer;
 use kaprobe_testkit::netns;
 use kaprobe_testkit::process::Act;
@@ -35,14 +35,12 @@ const EVENTS: [&str; 3] = ["early", "data_pending", "probe"];
 pub fn measure(plan: Plan) -> Result<()> {
     let mut load = Holders::start(FIRINGS / 2, SECONDS)?;
     for _ in 0..plan.rounds {
-        let told = burst(&mut load).map_err(|why| format!("{why:#}"));
-        let each = |name, unit, value: fn(&Told) -> f64| {
-            let value = told.as_ref().map(value).map_err(|why| anyhow!("{why}"));
-            Measure { name, unit }.print("kaprobe", value)
-        };
-        each("burst.told", "firings", |it| it.told)?;
-        each("burst.lost", "firings", |it| it.lost)?;
-        each("burst.span", "ms", |it| it.span.as_secs_f64() * 1e3)?;
+        let numbers: &[Number<'_, Told>] = &[
+            ("burst.told", "firings", &|it| it.told),
+            ("burst.lost", "firings", &|it| it.lost),
+            ("burst.span", "ms", &|it| it.span.as_secs_f64() * 1e3),
+        ];
+        print_all("kaprobe", burst(&mut load), numbers)?;
     }
     Ok(())
 }

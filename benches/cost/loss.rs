@@ -5,14 +5,14 @@ use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use kaprobe_testkit::doctor;
 use serde_json::Value;
 
 use crate::Plan;
 use crate::load::Holders;
 use crate::place::Place;
-use crate::sample::Measure;
+use crate::sample::{Number, mib, print_all};
 use crate::script::{Form, Script};
 use crate::tracer::Tracer;
 use crate::usage::Usage;
@@ -51,20 +51,18 @@ fn steady(
     fired: &str,
     start: impl Fn(&Place) -> Result<Tracer>,
 ) -> Result<()> {
-    let watched = watch(fired, start).map_err(|why| format!("{why:#}"));
-    let each = |what, unit, value: fn(&Watched) -> f64| {
-        let name = &format!("loss.{connections}.{what}");
-        let value = watched.as_ref().map(value).map_err(|why| anyhow!("{why}"));
-        Measure { name, unit }.print(subject, value)
-    };
-    each("rate", "firings/s", |it| it.firings / it.seconds)?;
-    each("lost", "of a million", |it| {
-        1e6 * it.lost / (it.told + it.lost)
-    })?;
-    each("cpu", "ns/event told", |it| it.used.cpu_ns as f64 / it.told)?;
-    each("memory", "MiB", |it| {
-        it.used.peak_bytes as f64 / f64::from(1 << 20)
-    })
+    let name = |what| format!("loss.{connections}.{what}");
+    let numbers: &[Number<'_, Watched>] = &[
+        (&name("rate"), "firings/s", &|it| it.firings / it.seconds),
+        (&name("lost"), "of a million", &|it| {
+            1e6 * it.lost / (it.told + it.lost)
+        }),
+        (&name("cpu"), "ns/event told", &|it| {
+            it.used.cpu_ns as f64 / it.told
+        }),
+        (&name("memory"), "MiB", &|it| mib(it.used.peak_bytes)),
+    ];
+    print_all(subject, watch(fired, start), numbers)
 }
 
 struct Watched {

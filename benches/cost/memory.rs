@@ -10,7 +10,7 @@ use kaprobe_testkit::doctor;
 use crate::Plan;
 use crate::load::Holders;
 use crate::place::Place;
-use crate::sample::Measure;
+use crate::sample::{Measure, mib};
 use crate::script::Script;
 use crate::tracer::Tracer;
 use crate::usage::Usage;
@@ -33,7 +33,7 @@ pub fn measure(_: Plan) -> Result<()> {
         let all_seen = Duration::from_secs((2 * seconds + 1).into());
         let peak = |tracer: &Tracer| {
             thread::sleep(all_seen);
-            Ok(Usage::of(tracer.pid())?.peak_bytes as f64 / f64::from(1 << 20))
+            Ok(mib(Usage::of(tracer.pid())?.peak_bytes))
         };
         // Whatever else the host has is not of the load.
         let own = netns::inode()?.to_string();

@@ -6,14 +6,14 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 use kaprobe_testkit::command;
 
 use crate::Plan;
 use crate::load::Holders;
 use crate::place::Place;
 use crate::run::{self, Used};
-use crate::sample::Measure;
+use crate::sample::{Number, print_all};
 use crate::tracer::{self, Tracer};
 
 /// How long the load is traced for the log: with 8,000 connections it has 100,000
@@ -61,16 +61,11 @@ fn size(path: &str) -> Result<(f64, f64)> {
 
 /// Rates by CPU time: one core, however busy the machine is.
 fn print(subject: &str, command: Command, bytes: f64, lines: f64) -> Result<()> {
-    let used = run::to_its_end(command);
-    let each = |name, unit, value: &dyn Fn(&Used) -> f64| {
-        let value = match &used {
-            Ok(used) => Ok(value(used)),
-            Err(why) => Err(anyhow!("{why:#}")),
-        };
-        Measure { name, unit }.print(subject, value)
-    };
-    each("replay.bytes", "MB/s", &|it| {
-        bytes / 1e6 / it.cpu.as_secs_f64()
-    })?;
-    each("replay.records", "/s", &|it| lines / it.cpu.as_secs_f64())
+    let numbers: &[Number<'_, Used>] = &[
+        ("replay.bytes", "MB/s", &|it| {
+            bytes / 1e6 / it.cpu.as_secs_f64()
+        }),
+        ("replay.records", "/s", &|it| lines / it.cpu.as_secs_f64()),
+    ];
+    print_all(subject, run::to_its_end(command), numbers)
 }

@@ -16,7 +16,7 @@ use socket2::{SockRef, TcpKeepalive};
 use crate::Plan;
 use crate::load::Holders;
 use crate::place::Place;
-use crate::sample::Measure;
+use crate::sample::{Number, print_all};
 use crate::script::{Form, Script};
 use crate::tracer::Tracer;
 
@@ -62,19 +62,17 @@ fn beside(mut tracer: Tracer) -> Result<Told> {
 }
 
 fn print(subject: &str, told: Result<Told>) -> Result<()> {
-    let told = told.map_err(|why| format!("{why:#}"));
-    let each = |name, unit, value: fn(&Told) -> f64| {
-        let value = told.as_ref().map(value).map_err(|why| anyhow!("{why}"));
-        Measure { name, unit }.print(subject, value)
-    };
-    each("response.throughput", "requests/s", |it| {
-        it.requests as f64 / it.seconds
-    })?;
-    each("response.p50", "us", |it| it.p50_us)?;
-    each("response.p99", "us", |it| it.p99_us)?;
-    each("response.cpu", "us/request", |it| {
-        it.cpu_us / it.requests as f64
-    })
+    let numbers: &[Number<'_, Told>] = &[
+        ("response.throughput", "requests/s", &|it| {
+            it.requests as f64 / it.seconds
+        }),
+        ("response.p50", "us", &|it| it.p50_us),
+        ("response.p99", "us", &|it| it.p99_us),
+        ("response.cpu", "us/request", &|it| {
+            it.cpu_us / it.requests as f64
+        }),
+    ];
+    print_all(subject, told, numbers)
 }
 
 /// What a process that played clients and servers tells.

@@ -1,6 +1,6 @@
 //! What is printed for `cargo xtask bench` to read: a JSON object for each measurement.
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use serde::Serialize;
 
 /// Something that is measured of several subjects.
@@ -36,4 +36,25 @@ impl Measure<'_> {
         println!("{}", serde_json::to_string(&sample)?);
         Ok(())
     }
+}
+
+/// A number of what was measured: its name, its unit, and how it is had.
+pub type Number<'a, T> = (&'a str, &'a str, &'a dyn Fn(&T) -> f64);
+
+/// Prints the numbers of what was measured of a subject; or why there are none.
+pub fn print_all<T>(subject: &str, measured: Result<T>, numbers: &[Number<'_, T>]) -> Result<()> {
+    let measured = measured.map_err(|why| format!("{why:#}"));
+    for &(name, unit, number) in numbers {
+        let value = measured
+            .as_ref()
+            .map(number)
+            .map_err(|why| anyhow!("{why}"));
+        Measure { name, unit }.print(subject, value)?;
+    }
+    Ok(())
+}
+
+/// Bytes as MiB.
+pub fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }

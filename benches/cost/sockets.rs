@@ -13,7 +13,7 @@ use crate::Plan;
 use crate::load::Holders;
 use crate::place::Place;
 use crate::run::{self, Used};
-use crate::sample::Measure;
+use crate::sample::{Measure, Number, mib, print_all};
 use crate::stats::Snapshot;
 use crate::tracer::{self, Tracer};
 use kaprobe_testkit::netns;
@@ -78,16 +78,14 @@ fn snapshot(arguments: &[&str]) -> Result<Command> {
 }
 
 fn print(subject: &str, command: Command) -> Result<()> {
-    let used = run::to_its_end(command).map_err(|why| format!("{why:#}"));
-    let each = |name, unit, value: fn(&Used) -> f64| {
-        let value = used.as_ref().map(value).map_err(|why| anyhow!("{why}"));
-        Measure { name, unit }.print(subject, value)
-    };
-    each("sockets.cpu", "ms", |it| it.cpu.as_secs_f64() * 1e3)?;
-    each("sockets.elapsed", "ms", |it| it.elapsed.as_secs_f64() * 1e3)?;
-    each("sockets.memory", "MiB", |it| {
-        it.peak_bytes as f64 / f64::from(1 << 20)
-    })
+    let numbers: &[Number<'_, Used>] = &[
+        ("sockets.cpu", "ms", &|it| it.cpu.as_secs_f64() * 1e3),
+        ("sockets.elapsed", "ms", &|it| {
+            it.elapsed.as_secs_f64() * 1e3
+        }),
+        ("sockets.memory", "MiB", &|it| mib(it.peak_bytes)),
+    ];
+    print_all(subject, run::to_its_end(command), numbers)
 }
 
 /// Of the timers that fire, how many find their socket owned (`busy`: the kernel puts

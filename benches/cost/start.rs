@@ -7,7 +7,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use aya::programs::loaded_programs;
 use kaprobe_testkit::doctor;
 use serde_json::Value;
@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::Plan;
 use crate::load::Holders;
 use crate::place::Place;
-use crate::sample::Measure;
+use crate::sample::{Number, print_all};
 use crate::script::{Form, Script};
 use crate::stats::Snapshot;
 use crate::tracer::Tracer;
@@ -39,15 +39,12 @@ pub fn measure(plan: Plan) -> Result<()> {
 }
 
 fn print(subject: &str, times: Result<Times>) -> Result<()> {
-    let times = times.map_err(|why| format!("{why:#}"));
-    let each = |name, value: fn(&Times) -> Duration| {
-        let value = times.as_ref().map(|it| value(it).as_secs_f64() * 1e3);
-        let value = value.map_err(|why| anyhow!("{why}"));
-        Measure { name, unit: "ms" }.print(subject, value)
-    };
-    each("start.elapsed", |it| it.start)?;
-    each("start.cpu", |it| it.start_cpu)?;
-    each("stop.elapsed", |it| it.stop)
+    let numbers: &[Number<'_, Times>] = &[
+        ("start.elapsed", "ms", &|it| it.start.as_secs_f64() * 1e3),
+        ("start.cpu", "ms", &|it| it.start_cpu.as_secs_f64() * 1e3),
+        ("stop.elapsed", "ms", &|it| it.stop.as_secs_f64() * 1e3),
+    ];
+    print_all(subject, times, numbers)
 }
 
 struct Times {

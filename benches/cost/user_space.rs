@@ -4,13 +4,13 @@
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 use kaprobe_testkit::doctor;
 
 use crate::Plan;
 use crate::load::Holders;
 use crate::place::Place;
-use crate::sample::Measure;
+use crate::sample::{Number, print_all};
 use crate::script::{Form, Script};
 use crate::tracer::Tracer;
 use crate::usage::Usage;
@@ -100,18 +100,18 @@ impl Contest {
     }
 
     fn print(&self, subject: &str, used: Result<PerEvent>) -> Result<()> {
-        let used = used.map_err(|why| format!("{why:#}"));
-        let each = |what: &str, unit, value: fn(&PerEvent) -> f64| {
-            let name = &format!("user_space.{what}.{}", self.form);
-            let value = used.as_ref().map(value).map_err(|why| anyhow!("{why}"));
-            Measure { name, unit }.print(subject, value)
-        };
-        each("cpu", "ns/event", |it| it.of(it.used.cpu_ns))?;
-        let per_1000 = "per 1000 events";
-        each("waits", per_1000, |it| 1e3 * it.of(it.used.waits))?;
-        each("preemptions", per_1000, |it| {
-            1e3 * it.of(it.used.preemptions)
-        })
+        let (name, per_1000) = (
+            |what| format!("user_space.{what}.{}", self.form),
+            "per 1000 events",
+        );
+        let numbers: &[Number<'_, PerEvent>] = &[
+            (&name("cpu"), "ns/event", &|it| it.of(it.used.cpu_ns)),
+            (&name("waits"), per_1000, &|it| 1e3 * it.of(it.used.waits)),
+            (&name("preemptions"), per_1000, &|it| {
+                1e3 * it.of(it.used.preemptions)
+            }),
+        ];
+        print_all(subject, used, numbers)
     }
 }
 

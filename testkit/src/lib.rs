@@ -12,6 +12,7 @@ pub mod command;
 pub mod cpu;
 pub mod doctor;
 pub mod egress;
+pub mod fixtures;
 pub mod golden;
 pub mod harness;
 pub mod holder;

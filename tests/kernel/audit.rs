@@ -17,6 +17,7 @@ use kaprobe_testkit::package::Root;
 use kaprobe_testkit::schema;
 use kaprobe_testkit::snapshot::inode;
 use kaprobe_testkit::tracer::Kaprobe;
+use kaprobe_testkit::traffic::ends::connect_to;
 use kaprobe_testkit::wait::{HANG, wait_until};
 use serde_json::Value;
 use socket2::{SockRef, TcpKeepalive};
@@ -65,8 +66,7 @@ pub fn advises_what_saves() -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut sockets = HashMap::new();
     for (keepalive, time, intvl, _) in ROWS {
-        let near = TcpStream::connect(listener.local_addr()?)?;
-        let (far, _) = listener.accept()?;
+        let (near, far) = connect_to(&listener)?;
         set(&near, time, intvl)?;
         SockRef::from(&near).set_keepalive(keepalive)?;
         // Clients alone are asked about: the other ends are safe.
@@ -104,8 +104,7 @@ pub fn advises_what_saves() -> Result<()> {
 pub fn leaves_out_what_passes_no_middlebox() -> Result<()> {
     netns::enter_new()?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    let near = TcpStream::connect(listener.local_addr()?)?;
-    let (_far, _) = listener.accept()?;
+    let (near, _far) = connect_to(&listener)?;
     set(&near, Some(10), None)?;
     let output = command::run(&["audit", "--behind", "aws-nlb", "--json"])?;
     let said = String::from_utf8(output.stdout)?;
@@ -130,8 +129,7 @@ pub fn advises_a_sysctl_that_saves_in_time() -> Result<()> {
     netns::set_ipv4_sysctl("tcp_keepalive_intvl", 1)?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     SockRef::from(&listener).set_keepalive(true)?;
-    let near = TcpStream::connect(listener.local_addr()?)?;
-    let (far, _) = listener.accept()?;
+    let (near, far) = connect_to(&listener)?;
     SockRef::from(&near).set_keepalive(true)?;
     let sockets = HashMap::from([(inode(&near)?, near), (inode(&far)?, far)]);
     let (code, audited) = audit(&["--idle-timeout", "4s"])?;
@@ -178,7 +176,7 @@ pub fn goes_by_what_a_log_shows() -> Result<()> {
     let trace = Kaprobe::trace(&["--netns", "/proc/self/ns/net", "-o", log])?.ready()?;
     // At two moments: one restart would explain two deaths at one.
     for _ in 0..2 {
-        let (mut near, far) = join(&listener)?;
+        let (mut near, far) = connect_to(&listener)?;
         set(&near, Some(DIE_AT_S), None)?;
         sockopt::set_repair(&far)?;
         drop(far);
@@ -193,7 +191,7 @@ pub fn goes_by_what_a_log_shows() -> Result<()> {
     let mut sockets = HashMap::new();
     let mut expected = HashMap::new();
     for (time, told) in LOGGED {
-        let (near, far) = join(&listener)?;
+        let (near, far) = connect_to(&listener)?;
         if time.is_some() {
             set(&near, time, time)?;
         }
@@ -203,7 +201,7 @@ pub fn goes_by_what_a_log_shows() -> Result<()> {
             sockets.insert(inode(&end)?, end);
         }
     }
-    let elsewhere = join(&TcpListener::bind("127.9.9.9:0")?)?;
+    let elsewhere = connect_to(&TcpListener::bind("127.9.9.9:0")?)?;
     for end in [&elsewhere.0, &elsewhere.1] {
         expected.insert(inode(end)?, "unknown no_timeout");
     }
@@ -233,7 +231,7 @@ pub fn goes_by_what_this_host_does() -> Result<()> {
     let established = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established";
     fs::write(established, "350").context(established)?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    let (near, far) = join(&listener)?;
+    let (near, far) = connect_to(&listener)?;
     set(&near, Some(400), None)?;
     set(&far, Some(300), None)?;
     let (code, mut audited) = audit(&[])?;
@@ -382,11 +380,6 @@ fn set(stream: &TcpStream, time: Option<u64>, intvl: Option<u64>) -> Result<()> 
         own = own.with_interval(Duration::from_secs(s));
     }
     Ok(SockRef::from(stream).set_tcp_keepalive(&own)?)
-}
-
-fn join(listener: &TcpListener) -> Result<(TcpStream, TcpStream)> {
-    let near = TcpStream::connect(listener.local_addr()?)?;
-    Ok((near, listener.accept()?.0))
 }
 
 /// The exit code, and of each connection its inode and `fate why set_in set`.

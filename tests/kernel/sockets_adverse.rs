@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use kaprobe_testkit::process::sleeper;
+use kaprobe_testkit::traffic::ends::connect_to;
 use kaprobe_testkit::unprivileged::{self, NOBODY, Reachable};
 use kaprobe_testkit::wait::wait_until;
 use kaprobe_testkit::{command, mounts, netns, snapshot};
@@ -36,7 +37,9 @@ const NAMED: &str = "/run/netns";
 pub fn survive_connections_that_vanish() -> Result<()> {
     netns::enter_new()?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    let stay: Vec<_> = (0..20).map(|_| join(&listener)).collect::<Result<_>>()?;
+    let stay: Vec<_> = (0..20)
+        .map(|_| connect_to(&listener))
+        .collect::<Result<_>>()?;
     let stay: Vec<_> = stay.iter().flat_map(|(near, far)| [near, far]).collect();
     let nobodys = Reachable::make()?;
     let may_miss = iterator_counts()?;
@@ -89,7 +92,7 @@ const BATCH: &[u8] = b"bpf_tcp_iter_state";
 
 /// A connection, now and then held by a process for as long as that lives.
 fn come_and_go(listener: &TcpListener, count: u64) -> Result<()> {
-    let (near, far) = join(listener)?;
+    let (near, far) = connect_to(listener)?;
     SockRef::from(&far).set_keepalive(true)?;
     match count % 64 {
         0 => {
@@ -162,7 +165,7 @@ fn stopped_on_its_way() -> Result<bool> {
 pub fn say_what_proc_hides() -> Result<()> {
     netns::enter_new()?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    let (_roots, far) = join(&listener)?;
+    let (_roots, far) = connect_to(&listener)?;
     let mut sleep = Command::new("sleep");
     sleep.uid(NOBODY).gid(NOBODY);
     let inode = snapshot::inode(&far)?;
@@ -209,7 +212,7 @@ pub fn say_what_may_not_be_looked_at() -> Result<()> {
     netns::enter_new()?;
     // No other test connects to there, in whatever namespace.
     let listener = TcpListener::bind("127.41.0.1:0")?;
-    let (near, far) = join(&listener)?;
+    let (near, far) = connect_to(&listener)?;
     let soon = TcpKeepalive::new().with_time(Duration::from_secs(10));
     for end in [&near, &far] {
         SockRef::from(end).set_tcp_keepalive(&soon)?;
@@ -282,11 +285,6 @@ fn while_many(
         let meanwhile = meanwhile.join().map_err(|_| anyhow!("it panicked"))?;
         looked.and(meanwhile)
     })
-}
-
-fn join(listener: &TcpListener) -> Result<(TcpStream, TcpStream)> {
-    let near = TcpStream::connect(listener.local_addr()?)?;
-    Ok((near, listener.accept()?.0))
 }
 
 /// Gives this thread, and what it starts, a place for names that nobody else sees.

@@ -12,6 +12,7 @@ use kaprobe::kernel::{SocketIterator, TracerConfig};
 use kaprobe::traffic::pair::deafen;
 use kaprobe_testkit::holder::{self, Holder};
 use kaprobe_testkit::process::sleeper;
+use kaprobe_testkit::traffic::ends::connect_to;
 use kaprobe_testkit::wait::wait_until;
 use kaprobe_testkit::{command, doctor, netns, snapshot, unprivileged};
 use procfs::process::{FDTarget, Process};
@@ -81,10 +82,7 @@ pub fn have_the_descriptors_that_proc_lists() -> Result<()> {
 pub fn are_all_told() -> Result<()> {
     netns::enter_new()?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    let connect = || {
-        let near = TcpStream::connect(listener.local_addr()?)?;
-        anyhow::Ok((near, listener.accept()?.0))
-    };
+    let connect = || connect_to(&listener);
     let me = std::process::id();
     let mine = |socket: &TcpStream| (me, socket.as_raw_fd().unsigned_abs());
     let mut expected = Vec::new();

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use kaprobe::traffic::pair::{Keepalive, Pair, Path, Planned, Side, deafen};
@@ -12,7 +12,7 @@ use kaprobe::traffic::script::Wait::State;
 use kaprobe::traffic::script::{Scenario, ScriptedConnection, Start, Step};
 use kaprobe_testkit::package::Root;
 use kaprobe_testkit::timers::{self, Key, Sightings};
-use kaprobe_testkit::traffic::ends::{far_reads, fill};
+use kaprobe_testkit::traffic::ends::{connect_to, far_reads, fill};
 use kaprobe_testkit::traffic::play;
 use kaprobe_testkit::traffic::steps::FIN_WAIT2;
 use kaprobe_testkit::traffic::steps::TestStep::{Close, Fill, Linger2, Probes, Shutdown};
@@ -67,9 +67,9 @@ pub fn agree_with_ss_and_proc() -> Result<()> {
     netns::enter_new()?;
     let iproute2 = Root::of("iproute2")?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    let _off = join(&listener)?;
+    let _off = connect_to(&listener)?;
     let _half_open = half_open(&listener)?;
-    drop(join(&listener)?);
+    drop(connect_to(&listener)?);
     let mut actors = Vec::new();
     for scenario in SCENARIOS {
         for path in Path::ALL {
@@ -130,11 +130,6 @@ fn compare([before, after]: &[Sightings; 2], rows: &HashMap<Key, Value>) -> Resu
         compared.insert(*key);
     }
     Ok(compared)
-}
-
-fn join(listener: &TcpListener) -> Result<(TcpStream, TcpStream)> {
-    let near = TcpStream::connect(listener.local_addr()?)?;
-    Ok((near, listener.accept()?.0))
 }
 
 /// A client that does not hear the answer to its SYN: the server's end stays in SYN_RECV.

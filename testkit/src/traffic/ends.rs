@@ -2,8 +2,10 @@
 
 use std::ffi::c_int;
 use std::io::{self, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd as _};
 
+use anyhow::Result;
 use kaprobe::traffic::pair::{Keepalive, Pair};
 use kaprobe::traffic::sockopt;
 
@@ -59,4 +61,11 @@ fn while_there_is_room(mut moves: impl FnMut() -> io::Result<usize>) -> io::Resu
             Err(e) => return Err(e),
         }
     }
+}
+
+/// Both ends of a new connection to a listener that nobody else connects to meanwhile: the
+/// client's, and the accepted one.
+pub fn connect_to(listener: &TcpListener) -> Result<(TcpStream, TcpStream)> {
+    let client = TcpStream::connect(listener.local_addr()?)?;
+    Ok((client, listener.accept()?.0))
 }

@@ -1,0 +1,63 @@
+//! What the tests of logs and of the wire start from.
+
+use std::collections::BTreeMap;
+
+use kaprobe::filter::{Filter, RecordFilter};
+use kaprobe::kernel::Decoder;
+use kaprobe::model::header::{Header, VERSION};
+use kaprobe::model::named::Named as _;
+use kaprobe::model::record::EventName;
+use kaprobe::model::time::WallTime;
+use kaprobe::sink::options::{ColorWhen, TextStyle, TimeFormat};
+use kaprobe::text::escape::Escaped;
+use kaprobe_ebpf::wire;
+
+/// 2024-05-06T07:08:09Z.
+pub const WALL_NS: i64 = 1_714_979_289_000_000_000;
+
+/// Narrow text under a heading, without color.
+pub const NARROW: TextStyle = TextStyle {
+    time: TimeFormat::Clock,
+    wide: false,
+    heading: true,
+    color: ColorWhen::Never,
+};
+
+/// The header of a trace that started [`WALL_NS`], 1000 s after its host.
+pub fn header(host: &str) -> Header {
+    Header {
+        version: VERSION.to_owned(),
+        host: Escaped::from(host),
+        kernel: Escaped::from("6.12.0"),
+        kaprobe: "0.1.0".to_owned(),
+        started: WallTime(WALL_NS),
+        clock_offset_ns: WALL_NS - 1_000_000_000_000,
+        hz: 250,
+        hooks: BTreeMap::from([("tcp_keepalive_timer".to_owned(), "fentry".to_owned())]),
+        filters: BTreeMap::from([("events".to_owned(), vec!["probe".to_owned()])]),
+        ..Header::default()
+    }
+}
+
+/// Decodes what a kernel sends that knows one reason for a reset, number 15.
+pub fn decoder() -> Decoder {
+    Decoder {
+        hz: 250,
+        reset_reasons: BTreeMap::from([(15, "SK_RST_REASON_TCP_STATE".to_owned())]),
+        clock_offset_ns: WALL_NS,
+    }
+}
+
+/// Lets records of every event pass.
+pub fn every_event() -> Filter {
+    Filter::new(RecordFilter {
+        events: EventName::ALL.iter().copied().collect(),
+        ..RecordFilter::default()
+    })
+}
+
+/// An event as the ring buffer has it.
+pub fn bytes(raw: &wire::Event) -> &[u8] {
+    // SAFETY: integers only, without padding: every byte is initialized.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(raw).cast(), wire::EVENT_SIZE) }
+}
