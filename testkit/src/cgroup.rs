@@ -1,13 +1,11 @@
 //! The cgroup v2 hierarchy, wherever it is mounted.
 
-use std::ffi::CString;
 use std::fs;
-use std::io;
 use std::path::PathBuf;
-use std::ptr;
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, anyhow};
+use rustix::mount::MountFlags;
 
 /// The root of the hierarchy. It is mounted where nobody has done so.
 pub fn root() -> Result<PathBuf> {
@@ -33,20 +31,8 @@ fn find() -> Result<PathBuf> {
 fn mount() -> Result<PathBuf> {
     let place = std::env::temp_dir().join(format!("kaprobe-test-cgroup.{}", std::process::id()));
     fs::create_dir_all(&place)?;
-    let target = CString::new(place.as_os_str().as_encoded_bytes())?;
-    // SAFETY: the three strings end in NUL and live through the call.
-    let done = unsafe {
-        libc::mount(
-            c"none".as_ptr(),
-            target.as_ptr(),
-            c"cgroup2".as_ptr(),
-            0,
-            ptr::null(),
-        )
-    };
-    if done != 0 {
-        return Err(io::Error::last_os_error()).context("mount cgroup2");
-    }
+    let flags = MountFlags::empty();
+    rustix::mount::mount("none", &place, "cgroup2", flags, None).context("mount cgroup2")?;
     Ok(place)
 }
 

@@ -10,12 +10,12 @@
 
 use std::env;
 use std::io;
-use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, ensure};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// While this lives, the thread that made it runs on one CPU, where nothing but
 /// itself and an idle loop gets to run. Timers armed there fire there.
@@ -71,12 +71,9 @@ impl Drop for OwnCpu {
 }
 
 fn pin(cpu: usize) -> io::Result<()> {
-    // SAFETY: a `cpu_set_t` is an array of integers: all zeros is the empty set.
-    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
-    // SAFETY: the macro checks that the CPU is within the set.
-    unsafe { libc::CPU_SET(cpu, &mut set) };
-    // SAFETY: the kernel reads one `cpu_set_t`; 0 is this thread.
-    done(unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) })
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    Ok(sched_setaffinity(None, &set)?)
 }
 
 fn set_policy(policy: libc::c_int, priority: libc::c_int) -> io::Result<()> {
@@ -84,13 +81,8 @@ fn set_policy(policy: libc::c_int, priority: libc::c_int) -> io::Result<()> {
         sched_priority: priority,
     };
     // SAFETY: the kernel reads one `sched_param`; 0 is this thread.
-    done(unsafe { libc::sched_setscheduler(0, policy, &raw const param) })
-}
-
-fn done(result: libc::c_int) -> io::Result<()> {
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
+    match unsafe { libc::sched_setscheduler(0, policy, &raw const param) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }

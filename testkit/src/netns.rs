@@ -6,14 +6,13 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// Moves this thread, and what it starts from now on, into a new network namespace
 /// with its loopback up.
 pub fn enter_new() -> Result<()> {
-    // SAFETY: no pointer is passed; a network namespace is a property of the thread.
-    if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-        return Err(io::Error::last_os_error()).context("unshare a network namespace");
-    }
+    // SAFETY: no file descriptor is touched.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.context("unshare a network namespace")?;
     loopback_up().context("bring lo up")
 }
 

@@ -15,6 +15,7 @@ use crate::traffic::scenarios;
 use anyhow::{Context, Result, ensure};
 use kaprobe::traffic::pair::{Keepalive, Pair, Path};
 use kaprobe::traffic::script::{Scenario, ScriptedConnection};
+use rustix::thread::set_name;
 use serde::{Deserialize, Serialize};
 
 use crate::child::Killed;
@@ -190,7 +191,7 @@ pub fn play_if_asked() -> Option<ExitCode> {
 
 fn play(part: &str) -> Result<()> {
     let part: Part = serde_json::from_str(part)?;
-    set_comm(&part.comm)?;
+    set_name(&CString::new(part.comm.as_str())?)?;
     if let Some(cgroup) = &part.cgroup {
         join_cgroup(cgroup)?;
     }
@@ -265,14 +266,6 @@ fn scenario(name: &str) -> Result<Scenario> {
     all.copied()
         .find(|scenario| scenario.name == name)
         .with_context(|| format!("no scenario {name}"))
-}
-
-fn set_comm(comm: &str) -> Result<()> {
-    let name = CString::new(comm)?;
-    // SAFETY: PR_SET_NAME reads a string that ends in NUL.
-    let done = unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
-    ensure!(done == 0, "prctl: {}", io::Error::last_os_error());
-    Ok(())
 }
 
 fn join_cgroup(cgroup: &FilePath) -> Result<()> {

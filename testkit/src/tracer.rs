@@ -7,6 +7,7 @@ use std::process::{ChildStdout, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::child::Killed;
@@ -112,17 +113,13 @@ impl Kaprobe {
     }
 
     /// Sends it a signal.
-    pub fn signal(&self, signal: libc::c_int) -> Result<()> {
-        let pid = libc::pid_t::try_from(self.child.id())?;
-        // SAFETY: no pointer is passed; the child has not been waited for, so that the
-        // pid is still its own.
-        ensure!(unsafe { libc::kill(pid, signal) } == 0, "kill {pid}");
-        Ok(())
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }
 
     /// Ctrl-C, then [`Self::finish`].
     pub fn stop(self) -> Result<Log> {
-        self.signal(libc::SIGINT)?;
+        self.signal(Signal::INT)?;
         self.finish()?.clean()
     }
 

@@ -12,6 +12,7 @@ use kaprobe_testkit::netns::{self, Counters};
 use kaprobe_testkit::tracer::one_for_each_way;
 use kaprobe_testkit::traffic::load::{Load, Member, allow_open_files};
 use kaprobe_testkit::wait::wait_until;
+use rustix::process::Signal;
 
 /// How many connections of each of three kinds of address.
 const CONNECTIONS: u32 = 80;
@@ -86,14 +87,14 @@ pub fn counts_what_it_loses() -> Result<()> {
     let _alone = OwnCpu::take()?;
     let before = Counters::read()?;
     for (_, kaprobe) in &kaprobes {
-        kaprobe.signal(libc::SIGSTOP)?;
+        kaprobe.signal(Signal::STOP)?;
     }
     let load = open_load()?;
     wait_until("some hundred probes were sent", || {
         Ok(Counters::read()?.keepalive - before.keepalive > 500)
     })?;
     for (_, kaprobe) in &kaprobes {
-        kaprobe.signal(libc::SIGCONT)?;
+        kaprobe.signal(Signal::CONT)?;
     }
     let (resumed, resumed_ns) = (Counters::read()?, monotonic_ns());
     wait_until("some more were sent", || {

@@ -10,6 +10,7 @@ use kaprobe_testkit::process::{Part, Process};
 use kaprobe_testkit::tracer::Kaprobe;
 use kaprobe_testkit::traffic::play;
 use kaprobe_testkit::traffic::scenarios as is;
+use rustix::process::Signal;
 
 /// A set of flags, and whether they let a record through.
 struct Row {
@@ -150,7 +151,7 @@ pub fn in_the_kernel() -> Result<()> {
         .collect::<Result<_>>()?;
     play::play_out(&mut cast)?;
     for ((flags, sees), kaprobe) in rows.iter().zip(kaprobes) {
-        kaprobe.signal(libc::SIGINT)?;
+        kaprobe.signal(Signal::INT)?;
         let said = kaprobe.finish()?.stderr;
         ensure!(
             said.contains("kaprobe: 0 sockets seen") != *sees,

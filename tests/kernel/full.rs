@@ -9,6 +9,7 @@ use kaprobe_testkit::netns::{self, Counters};
 use kaprobe_testkit::tracer::{ALL_EVENTS, Kaprobe};
 use kaprobe_testkit::traffic::load::{Load, Member};
 use kaprobe_testkit::wait::wait_until;
+use rustix::process::Signal;
 
 /// How many sockets the table has room for (kaprobe-ebpf/src/ring.rs).
 const SOCKETS: u64 = 65_536;
@@ -46,7 +47,7 @@ pub fn tells_of_sockets_beyond_its_table() -> Result<()> {
     known.end()?;
     later.end()?;
 
-    kaprobe.signal(libc::SIGINT)?;
+    kaprobe.signal(Signal::INT)?;
     let finished = kaprobe.finish()?;
     let stderr = finished.stderr.clone();
     let log = finished.clean()?;

@@ -21,6 +21,7 @@ use kaprobe_testkit::streams;
 use kaprobe_testkit::tracer::Kaprobe;
 use kaprobe_testkit::traffic::load::{Load, Member};
 use kaprobe_testkit::wait::wait_until;
+use rustix::process::Signal;
 
 /// Some connections with a probe a second each.
 fn some_probes() -> Result<Load> {
@@ -44,8 +45,8 @@ pub fn stops_cleanly() -> Result<()> {
     type End = fn(&Kaprobe) -> Result<()>;
     let waits: End = |_| Ok(());
     let ends: [(&str, &[&str], End); 4] = [
-        ("Ctrl-C", &[], |kaprobe| kaprobe.signal(libc::SIGINT)),
-        ("SIGTERM", &[], |kaprobe| kaprobe.signal(libc::SIGTERM)),
+        ("Ctrl-C", &[], |kaprobe| kaprobe.signal(Signal::INT)),
+        ("SIGTERM", &[], |kaprobe| kaprobe.signal(Signal::TERM)),
         ("-c", &["-c", "30"], waits),
         ("--duration", &["--duration", "20s"], waits),
     ];
@@ -162,7 +163,7 @@ pub fn leaves_whole_lines_when_killed() -> Result<()> {
     wait_until("the export has some lines", || {
         Ok(fs::read(&file).is_ok_and(|text| text.iter().filter(|b| **b == b'\n').count() > 50))
     })?;
-    kaprobe.signal(libc::SIGKILL)?;
+    kaprobe.signal(Signal::KILL)?;
     kaprobe.finish()?;
     load.end()?;
     let text = fs::read_to_string(&file)?;

@@ -10,6 +10,7 @@ use kaprobe_testkit::netns;
 use kaprobe_testkit::tracer::{ALL_EVENTS, Kaprobe};
 use kaprobe_testkit::traffic::play;
 use kaprobe_testkit::traffic::scenarios as is;
+use rustix::process::Signal;
 
 /// One run in each format: JSON on the screen, others in a file.
 const FORMATS: &[&[&str]] = &[
@@ -54,7 +55,7 @@ pub fn shows_what_the_trace_showed() -> Result<()> {
     play::play_out(&mut cast)?;
     drop(cast);
     for (format, file, kaprobe) in running {
-        kaprobe.signal(libc::SIGINT)?;
+        kaprobe.signal(Signal::INT)?;
         let ended = kaprobe.finish()?;
         ensure!(ended.status.success(), "{}", ended.stderr);
         let log: String = ended.lines.iter().map(|line| format!("{line}\n")).collect();

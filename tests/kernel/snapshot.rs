@@ -19,6 +19,7 @@ use kaprobe_testkit::traffic::load::{Load, Member};
 use kaprobe_testkit::traffic::lock::LockHeld;
 use kaprobe_testkit::traffic::scenarios as is;
 use kaprobe_testkit::wait::wait_until;
+use rustix::process::Signal;
 
 const HERE: [&str; 2] = ["--netns", "/proc/self/ns/net"];
 
@@ -205,7 +206,7 @@ pub fn keeps_no_trace_from_ending() -> Result<()> {
     };
     let load = Load::open(Path::V4, Path::V4.loopback(), [member])?;
     wait_until("a probe was told", || Ok(file.log()?.count(&["probe"]) > 0))?;
-    kaprobe.signal(libc::SIGINT)?;
+    kaprobe.signal(Signal::INT)?;
     let ended = kaprobe.finish()?;
     ensure!(
         waits_for_a_lock(snapshot),

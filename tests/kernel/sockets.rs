@@ -13,6 +13,7 @@ use kaprobe_testkit::process::{Held, Part, Process};
 use kaprobe_testkit::snapshot::{self, by_inode, inode, parse};
 use kaprobe_testkit::unprivileged::Reachable;
 use kaprobe_testkit::{command, netns, timers};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use socket2::{SockRef, TcpKeepalive};
 
@@ -159,9 +160,7 @@ pub fn are_watched_in_a_pipe() -> Result<()> {
         ensure!(heading.starts_with("STATE "), "{heading}");
         ensure!(row.starts_with("LISTEN "), "{row}");
     }
-    let pid = libc::pid_t::try_from(child.id())?;
-    // SAFETY: no pointer is passed; the child has not been waited for.
-    ensure!(unsafe { libc::kill(pid, libc::SIGINT) } == 0, "kill {pid}");
+    kill_process(Pid::from_child(&child), Signal::INT)?;
     let rest: Vec<_> = lines.collect::<Result<_, _>>()?;
     ensure!(rest.len() % 2 == 0, "a picture broke off: {rest:?}");
     let status = child.wait()?;

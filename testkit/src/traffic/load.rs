@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use socket2::SockAddr;
 
 use kaprobe::traffic::pair::{Keepalive, Pair, Path, Side, join};
@@ -67,22 +68,15 @@ impl Load {
 /// Lets this process hold so many connections, two descriptors each.
 pub fn allow_open_files(connections: u64) -> io::Result<()> {
     let wanted = connections.saturating_mul(2).saturating_add(1024);
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: the kernel writes one `rlimit`.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    if limit.rlim_cur >= wanted {
+    let mut limit = getrlimit(Resource::Nofile);
+    // Nothing stands for no limit.
+    let enough = |limit: Option<u64>| limit.is_none_or(|it| it >= wanted);
+    if enough(limit.current) {
         return Ok(());
     }
-    limit.rlim_cur = wanted;
-    limit.rlim_max = limit.rlim_max.max(wanted);
-    // SAFETY: the kernel reads one `rlimit`.
-    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
-        return Err(io::Error::last_os_error());
+    limit.current = Some(wanted);
+    if !enough(limit.maximum) {
+        limit.maximum = Some(wanted);
     }
-    Ok(())
+    Ok(setrlimit(Resource::Nofile, limit)?)
 }

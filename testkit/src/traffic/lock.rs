@@ -6,15 +6,20 @@
 //! meanwhile finds the socket owned.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::mm::{MapFlags, ProtFlags, UserfaultfdFlags, mmap_anonymous, munmap, userfaultfd};
+use rustix::param::page_size;
 use socket2::Socket;
 
 /// How long a send may take to reach its page fault before something is wrong.
-const FAULT_DEADLINE: Duration = Duration::from_secs(30);
+const FAULT_DEADLINE: Timespec = Timespec {
+    tv_sec: 30,
+    tv_nsec: 0,
+};
 
 /// A socket whose lock is taken until this is released or dropped. Whatever else
 /// wants the lock waits, TCP_INFO and close included.
@@ -61,20 +66,13 @@ impl LockHeld {
         let Some(uffd) = &self.uffd else {
             return Ok(());
         };
-        let mut poll = libc::pollfd {
-            fd: uffd.as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
-        };
-        let ms = FAULT_DEADLINE.as_millis() as libc::c_int;
-        // SAFETY: `poll` is one valid pollfd, and the count says one.
-        match unsafe { libc::poll(&raw mut poll, 1, ms) } {
-            1 => Ok(()),
+        let mut fds = [PollFd::new(uffd, PollFlags::IN)];
+        match poll(&mut fds, Some(&FAULT_DEADLINE))? {
             0 => Err(io::Error::new(
                 io::ErrorKind::TimedOut,
                 "a send from a missing page never faulted",
             )),
-            _ => Err(io::Error::last_os_error()),
+            _ => Ok(()),
         }
     }
 }
@@ -97,23 +95,9 @@ unsafe impl Send for Page {}
 
 impl Page {
     fn missing() -> io::Result<Self> {
-        // SAFETY: no pointer is passed.
-        let len = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-        let len = usize::try_from(len).map_err(io::Error::other)?;
+        let (len, access) = (page_size(), ProtFlags::READ | ProtFlags::WRITE);
         // SAFETY: a new private mapping at an address of the kernel's choice.
-        let start = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        if start == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
+        let start = unsafe { mmap_anonymous(ptr::null_mut(), len, access, MapFlags::PRIVATE) }?;
         Ok(Self { start, len })
     }
 
@@ -132,7 +116,7 @@ impl Page {
 impl Drop for Page {
     fn drop(&mut self) {
         // SAFETY: the mapping was made in `missing`, and nothing points into it.
-        unsafe { libc::munmap(self.start, self.len) };
+        let _unmapped = unsafe { munmap(self.start, self.len) };
     }
 }
 
@@ -160,15 +144,10 @@ struct UffdioRegister {
 /// Opens a userfaultfd that stops whoever touches the page. Faults from kernel mode
 /// need CAP_SYS_PTRACE, or `vm.unprivileged_userfaultfd` = 1.
 fn watch(page: &Page) -> io::Result<OwnedFd> {
-    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
-    // SAFETY: no pointer is passed.
-    let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, flags) };
-    let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just given this descriptor to us alone.
-    let uffd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let flags = UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK;
+    // SAFETY: it watches nothing yet.
+    let uffd = unsafe { userfaultfd(flags) }?;
+    let fd = uffd.as_raw_fd();
     let mut api = UffdioApi {
         api: UFFD_API,
         features: 0,

@@ -67,17 +67,14 @@ pub const ASKED_BY_THE_SILENT: Scenario = Scenario {
 /// Data goes unacknowledged: retransmission is in charge, keepalive stands back.
 pub const DATA_PENDING: Scenario = Scenario {
     name: "data_pending",
-    start: CLIENT,
-    keepalive: Keepalive::new(1, 1, 3),
     steps: &[Silence, Send, Until(Ms(2600)), Abort],
+    ..SILENT
 };
 
 /// The peer's window is shut: everything is acknowledged, but data waits. The
 /// window probes count in the same variable as keepalive's.
 pub const WINDOW_SHUT: Scenario = Scenario {
     name: "window_shut",
-    start: CLIENT,
-    keepalive: Keepalive::new(1, 2, 3),
     steps: &[
         Custom(&Fill),
         Until(Ms(2600)),
@@ -85,21 +82,19 @@ pub const WINDOW_SHUT: Scenario = Scenario {
         Until(Ms(2600)),
         Abort,
     ],
+    ..ANSWERED
 };
 
 /// An application closes while its data, or only its FIN, goes unacknowledged.
 pub const ORPHAN: Scenario = Scenario {
     name: "orphan",
-    start: CLIENT,
-    keepalive: Keepalive::new(1, 1, 3),
     steps: &[Silence, Custom(&Close), Until(Ms(2600)), Hear],
+    ..SILENT
 };
 
 /// The peer talks: the timer fires early every time, until it stops talking.
 pub const EARLY: Scenario = Scenario {
     name: "early",
-    start: CLIENT,
-    keepalive: Keepalive::new(1, 2, 3),
     steps: &[
         Until(Ms(400)),
         PeerSends,
@@ -114,13 +109,12 @@ pub const EARLY: Scenario = Scenario {
         Until(Ms(1600)),
         Abort,
     ],
+    ..ANSWERED
 };
 
 /// The application is inside a send each time the timer fires.
 pub const BUSY: Scenario = Scenario {
     name: "busy",
-    start: CLIENT,
-    keepalive: Keepalive::new(1, 1, 3),
     steps: &[
         Custom(&Lock),
         Until(Ms(1600)),
@@ -129,6 +123,7 @@ pub const BUSY: Scenario = Scenario {
         Until(Ms(400)),
         Abort,
     ],
+    ..SILENT
 };
 
 /// What is sent with this mark is dropped on its way out, where a program heeds it.
@@ -139,16 +134,13 @@ pub const MARK_CONGEST: u32 = 0xc0de;
 /// This host drops the probes: the kernel counts them as sent.
 pub const LOCAL_DROP: Scenario = Scenario {
     name: "local_drop",
-    start: CLIENT,
-    keepalive: Keepalive::new(1, 1, 3),
     steps: &[Custom(&Mark(MARK_DROP)), Until(State(CLOSE)), Abort],
+    ..SILENT
 };
 
 /// The probes meet local congestion, until it clears.
 pub const CONGESTED: Scenario = Scenario {
     name: "congested",
-    start: CLIENT,
-    keepalive: Keepalive::new(1, 2, 3),
     steps: &[
         Custom(&Mark(MARK_CONGEST)),
         Until(Ms(2200)),
@@ -156,13 +148,12 @@ pub const CONGESTED: Scenario = Scenario {
         Until(Ms(1600)),
         Abort,
     ],
+    ..ANSWERED
 };
 
 /// An orphan in FIN_WAIT2 waits longer than TIME_WAIT lasts, then goes there.
 pub const FIN_WAIT2_TIME_WAIT: Scenario = Scenario {
     name: "fin_wait2_time_wait",
-    start: CLIENT,
-    keepalive: Keepalive::new(1, 1, 3),
     steps: &[
         Custom(&Shutdown),
         Until(State(FIN_WAIT2)),
@@ -170,14 +161,13 @@ pub const FIN_WAIT2_TIME_WAIT: Scenario = Scenario {
         Custom(&Close),
         Until(Ms(1600)),
     ],
+    ..SILENT
 };
 
 /// The same, but the sysctl that it waits by is lowered meanwhile: it is reset.
 /// No other socket of the namespace may depend on that sysctl.
 pub const FIN_WAIT2_RESET: Scenario = Scenario {
     name: "fin_wait2_reset",
-    start: CLIENT,
-    keepalive: Keepalive::new(1, 1, 3),
     steps: &[
         Custom(&Shutdown),
         Until(State(FIN_WAIT2)),
@@ -186,6 +176,7 @@ pub const FIN_WAIT2_RESET: Scenario = Scenario {
         Custom(&FinTimeout(60)),
         Until(Ms(1600)),
     ],
+    ..SILENT
 };
 
 /// The timer fires in SYN_SENT, where there is nothing to keep alive.
