@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::Plan;
 use crate::load::Holders;
 use crate::loss::lost;
-use crate::place::Place;
+use crate::output_folder::OutputFolder;
 use crate::sample::{Number, print_all};
 use crate::tracer::Tracer;
 use kaprobe_testkit::netns;
@@ -35,7 +35,7 @@ const EVENTS: [&str; 3] = ["early", "data_pending", "probe"];
 pub fn measure(plan: Plan) -> Result<()> {
     let mut load = Holders::start(FIRINGS / 2, SECONDS)?;
     for _ in 0..plan.rounds {
-        let numbers: &[Number<'_, Told>] = &[
+        let numbers: &[Number<'_, Burst>] = &[
             ("burst.told", "firings", &|it| it.told),
             ("burst.lost", "firings", &|it| it.lost),
             ("burst.span", "ms", &|it| it.span.as_secs_f64() * 1e3),
@@ -45,15 +45,15 @@ pub fn measure(plan: Plan) -> Result<()> {
     Ok(())
 }
 
-struct Told {
+struct Burst {
     told: f64,
     lost: f64,
     /// From the first that was told to the last.
     span: Duration,
 }
 
-fn burst(load: &mut Holders) -> Result<Told> {
-    let place = Place::new()?;
+fn burst(load: &mut Holders) -> Result<Burst> {
+    let folder = OutputFolder::new()?;
     load.act(Act::Talk)?;
     let armed = Instant::now();
     load.act(Act::Arm)?;
@@ -61,14 +61,14 @@ fn burst(load: &mut Holders) -> Result<Told> {
     let due = Duration::from_secs(SECONDS.into());
     let (events, own) = (EVENTS.join(","), netns::inode()?.to_string());
     let arguments = ["--json", "-e", &events, "--netns", &own];
-    let tracer = Tracer::kaprobe(&arguments, place.stdout()?)?;
+    let tracer = Tracer::kaprobe(&arguments, folder.stdout()?)?;
     until(due.saturating_sub(BEFORE));
     load.act(Act::Talk)?;
     until(due + AFTER);
     tracer.stop()?;
     let mut times = Vec::new();
-    let all = 0..place.written()?;
-    for line in place.lines(all.clone())? {
+    let all = 0..folder.written()?;
+    for line in folder.lines(all.clone())? {
         let line = line?;
         if EVENTS
             .iter()
@@ -80,9 +80,9 @@ fn burst(load: &mut Holders) -> Result<Told> {
     }
     let (first, last) = (times.iter().min(), times.iter().max());
     let span = last.zip(first).map_or(0, |(last, first)| last - first);
-    Ok(Told {
+    Ok(Burst {
         told: times.len() as f64,
-        lost: lost(&place, all)? as f64,
+        lost: lost(&folder, all)? as f64,
         span: Duration::from_nanos(span),
     })
 }

@@ -15,10 +15,10 @@ use crate::Plan;
 use crate::firing::Stopwatch;
 use crate::floor;
 use crate::load::Holders;
-use crate::place::Place;
+use crate::output_folder::OutputFolder;
 use crate::sample::Measure;
 use crate::script::{Form, Script};
-use crate::stats::Snapshot;
+use crate::stats::ProgramStats;
 use crate::tracer::Tracer;
 
 /// How long each subject is watched in a round.
@@ -122,8 +122,8 @@ impl Subject {
                 Tracer::kaprobe(&arguments, Stdio::null())?
             }
             Self::Bpftrace => {
-                let place = Place::new()?;
-                Script::Facts(Form::Csv).start(way, &[], &place)?
+                let folder = OutputFolder::new()?;
+                Script::Facts(Form::Csv).start(way, &[], &folder)?
             }
         };
         tracer.settle()?;
@@ -133,8 +133,8 @@ impl Subject {
 
 /// ns for each firing, over a while, of the programs of this process.
 fn ns_per_firing(pid: Pid) -> Result<f64> {
-    let before = Snapshot::of(pid)?;
+    let before = ProgramStats::of(pid)?;
     thread::sleep(WATCHED);
-    let after = Snapshot::of(pid)?;
+    let after = ProgramStats::of(pid)?;
     after.ns_per_firing(&before).context("no timer fired")
 }

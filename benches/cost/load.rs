@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
-use kaprobe_testkit::process::{Act, Held, Part, Process};
+use kaprobe_testkit::process::{Act, Held, Process, Task};
 
 /// Connections of one process: two descriptors each, and 20,000 is a common limit.
 const EACH: u32 = 8_000;
@@ -27,10 +27,10 @@ impl Holders {
                 count: EACH.min(connections - first),
                 seconds: Some(seconds),
             };
-            let mut process = Process::start(Part {
+            let mut process = Process::start(Task {
                 comm: "load".into(),
                 holds: Some(held),
-                ..Part::default()
+                ..Task::default()
             })?;
             process.go()?;
             process.played()?;

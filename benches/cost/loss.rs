@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::Plan;
 use crate::load::Holders;
-use crate::place::Place;
+use crate::output_folder::OutputFolder;
 use crate::sample::{Number, mib, print_all};
 use crate::script::{Form, Script};
 use crate::tracer::Tracer;
@@ -31,16 +31,16 @@ pub fn measure(plan: Plan) -> Result<()> {
         let _load = Holders::start(connections, 1)?;
         for _ in 0..plan.rounds {
             steady(connections, "kaprobe", "late_ms", kaprobe)?;
-            steady(connections, "bpftrace", "probes_out_after", |place| {
-                Script::Facts(Form::Json).start(&way, &[], place)
+            steady(connections, "bpftrace", "probes_out_after", |folder| {
+                Script::Facts(Form::Json).start(&way, &[], folder)
             })?;
         }
     }
     Ok(())
 }
 
-fn kaprobe(place: &Place) -> Result<Tracer> {
-    Tracer::kaprobe(&["--json", "-e", "all"], place.stdout()?)
+fn kaprobe(folder: &OutputFolder) -> Result<Tracer> {
+    Tracer::kaprobe(&["--json", "-e", "all"], folder.stdout()?)
 }
 
 /// What a tracer does at a steady rate; a line that tells of a firing has a field that
@@ -49,7 +49,7 @@ fn steady(
     connections: u32,
     subject: &str,
     fired: &str,
-    start: impl Fn(&Place) -> Result<Tracer>,
+    start: impl Fn(&OutputFolder) -> Result<Tracer>,
 ) -> Result<()> {
     let name = |what| format!("loss.{connections}.{what}");
     let numbers: &[Number<'_, Watched>] = &[
@@ -75,11 +75,11 @@ struct Watched {
     used: Usage,
 }
 
-fn watch(fired: &str, start: impl Fn(&Place) -> Result<Tracer>) -> Result<Watched> {
-    let place = Place::new()?;
-    let mut tracer = start(&place)?;
+fn watch(fired: &str, start: impl Fn(&OutputFolder) -> Result<Tracer>) -> Result<Watched> {
+    let folder = OutputFolder::new()?;
+    let mut tracer = start(&folder)?;
     tracer.settle()?;
-    let from = place.written()?;
+    let from = folder.written()?;
     let before = (
         Usage::of(tracer.pid())?,
         Counters::read()?.keepalive,
@@ -88,23 +88,23 @@ fn watch(fired: &str, start: impl Fn(&Place) -> Result<Tracer>) -> Result<Watche
     thread::sleep(WATCHED);
     let after = (Usage::of(tracer.pid())?, Counters::read()?.keepalive);
     let seconds = before.2.elapsed().as_secs_f64();
-    let part = from..place.written()?;
+    let part = from..folder.written()?;
     tracer.stop()?;
     ensure!(after.1 > before.1, "no timer fired");
-    let told = place.lines_with(fired, part.clone())?;
+    let told = folder.lines_with(fired, part.clone())?;
     Ok(Watched {
         seconds,
         firings: (after.1 - before.1) as f64,
         told: told as f64,
-        lost: lost(&place, part)? as f64,
+        lost: lost(&folder, part)? as f64,
         used: after.0.since(&before.0),
     })
 }
 
 /// What a tracer says there that it has lost: kaprobe in records, bpftrace in lines.
-pub fn lost(place: &Place, part: Range<u64>) -> Result<u64> {
+pub fn lost(folder: &OutputFolder, part: Range<u64>) -> Result<u64> {
     let mut sum = 0;
-    for line in place.lines(part)? {
+    for line in folder.lines(part)? {
         let line = line?;
         if let Some(told) = line.strip_prefix("Lost ") {
             let count = told.split(' ').next().unwrap_or_default();

@@ -10,7 +10,7 @@ mod load;
 mod loss;
 mod memory;
 mod object;
-mod place;
+mod output_folder;
 mod replay;
 mod response;
 mod run;

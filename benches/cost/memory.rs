@@ -9,7 +9,7 @@ use kaprobe_testkit::doctor;
 
 use crate::Plan;
 use crate::load::Holders;
-use crate::place::Place;
+use crate::output_folder::OutputFolder;
 use crate::sample::{Measure, mib};
 use crate::script::Script;
 use crate::tracer::Tracer;
@@ -43,8 +43,8 @@ pub fn measure(_: Plan) -> Result<()> {
         };
         measure.print("kaprobe", kaprobe("text"))?;
         measure.print("kaprobe --json", kaprobe("json"))?;
-        let place = Place::new()?;
-        let bpftrace = Script::Line.start(&way, &[], &place);
+        let folder = OutputFolder::new()?;
+        let bpftrace = Script::Line.start(&way, &[], &folder);
         measure.print("bpftrace", bpftrace.and_then(|it| peak(&it)))?;
     }
     Ok(())

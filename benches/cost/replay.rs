@@ -11,7 +11,7 @@ use kaprobe_testkit::command;
 
 use crate::Plan;
 use crate::load::Holders;
-use crate::place::Place;
+use crate::output_folder::OutputFolder;
 use crate::run::{self, Used};
 use crate::sample::{Number, print_all};
 use crate::tracer::{self, Tracer};
@@ -22,8 +22,8 @@ const TRACED: Duration = Duration::from_secs(6);
 
 /// Measures each subject once a round, on one log.
 pub fn measure(plan: Plan) -> Result<()> {
-    let place = Place::new()?;
-    let log = place.path("log.jsonl")?;
+    let folder = OutputFolder::new()?;
+    let log = folder.path("log.jsonl")?;
     {
         let _load = Holders::start(plan.connections, 1)?;
         let tracer = Tracer::kaprobe(&["-o", &log], Stdio::null())?;

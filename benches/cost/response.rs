@@ -15,7 +15,7 @@ use socket2::{SockRef, TcpKeepalive};
 
 use crate::Plan;
 use crate::load::Holders;
-use crate::place::Place;
+use crate::output_folder::OutputFolder;
 use crate::sample::{Number, print_all};
 use crate::script::{Form, Script};
 use crate::tracer::Tracer;
@@ -45,8 +45,8 @@ pub fn measure(plan: Plan) -> Result<()> {
         print("kaprobe --rtt", kaprobe(&["--rtt"]).and_then(beside))?;
         // The snapshot that it begins with, too.
         print("kaprobe, starting", kaprobe(&[]).and_then(|_it| play()))?;
-        let place = Place::new()?;
-        let bpftrace = Script::Facts(Form::Csv).start(&way, &[], &place);
+        let folder = OutputFolder::new()?;
+        let bpftrace = Script::Facts(Form::Csv).start(&way, &[], &folder);
         print("bpftrace", bpftrace.and_then(beside))?;
         // Off once more: as far as two of the same differ, nothing is told.
         print("off again", play())?;
@@ -55,14 +55,14 @@ pub fn measure(plan: Plan) -> Result<()> {
 }
 
 /// Plays beside a tracer that does no more than trace.
-fn beside(mut tracer: Tracer) -> Result<Told> {
+fn beside(mut tracer: Tracer) -> Result<Responses> {
     tracer.settle()?;
     thread::sleep(SETTLED);
     play()
 }
 
-fn print(subject: &str, told: Result<Told>) -> Result<()> {
-    let numbers: &[Number<'_, Told>] = &[
+fn print(subject: &str, told: Result<Responses>) -> Result<()> {
+    let numbers: &[Number<'_, Responses>] = &[
         ("response.throughput", "requests/s", &|it| {
             it.requests as f64 / it.seconds
         }),
@@ -77,7 +77,7 @@ fn print(subject: &str, told: Result<Told>) -> Result<()> {
 
 /// What a process that played clients and servers tells.
 #[derive(Serialize, Deserialize)]
-struct Told {
+struct Responses {
     requests: usize,
     seconds: f64,
     p50_us: f64,
@@ -87,7 +87,7 @@ struct Told {
 }
 
 /// Plays it in a process of its own, whose CPU time is its own.
-fn play() -> Result<Told> {
+fn play() -> Result<Responses> {
     let output = Command::new(env::current_exe()?)
         .arg("respond")
         .stderr(Stdio::inherit())
@@ -116,7 +116,7 @@ pub fn respond() -> Result<()> {
         let took = took.get(took.len() * share / 100);
         Ok(took.context("no response")?.as_secs_f64() * 1e6)
     };
-    let told = Told {
+    let told = Responses {
         requests: took.len(),
         seconds,
         p50_us: at(50)?,

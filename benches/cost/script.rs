@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
-use crate::place::Place;
+use crate::output_folder::OutputFolder;
 use crate::tracer::Tracer;
 
 /// Which script.
@@ -26,14 +26,14 @@ pub enum Form {
 impl Script {
     /// Starts bpftrace with it, with the first form of it that this kernel takes;
     /// returns once it has told of a firing.
-    pub fn start(self, way: &str, options: &[&str], place: &Place) -> Result<Tracer> {
+    pub fn start(self, way: &str, options: &[&str], folder: &OutputFolder) -> Result<Tracer> {
         let mut refused = None;
         for timer in TIMERS {
             for cgroup in CGROUPS {
                 let script = self.text(way, timer, cgroup);
-                let mut tracer = Tracer::bpftrace(options, &script, place.stdout()?)?;
+                let mut tracer = Tracer::bpftrace(options, &script, folder.stdout()?)?;
                 // Quiet, it writes nothing else.
-                match tracer.until(|| Ok((place.written()? > 0).then_some(()))) {
+                match tracer.until(|| Ok((folder.written()? > 0).then_some(()))) {
                     Ok(()) => return Ok(tracer),
                     Err(why) => refused = Some(why),
                 }

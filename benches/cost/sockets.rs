@@ -11,10 +11,10 @@ use kaprobe_testkit::command;
 
 use crate::Plan;
 use crate::load::Holders;
-use crate::place::Place;
+use crate::output_folder::OutputFolder;
 use crate::run::{self, Used};
 use crate::sample::{Measure, Number, mib, print_all};
-use crate::stats::Snapshot;
+use crate::stats::ProgramStats;
 use crate::tracer::{self, Tracer};
 use kaprobe_testkit::netns;
 
@@ -62,12 +62,12 @@ fn locked() -> Result<f64> {
     let mut watching = Tracer::start(snapshot(&["--watch=1h"])?, Stdio::null())?;
     let pid = watching.pid();
     let ran = || {
-        let programs = Snapshot::of(pid)?;
+        let programs = ProgramStats::of(pid)?;
         let all = programs.runs() >= u64::from(2 * CONNECTIONS);
         Ok(all.then_some(programs))
     };
     let programs = watching.until(ran)?;
-    let none = Snapshot::default();
+    let none = ProgramStats::default();
     programs.ns_per_firing(&none).context("no socket")
 }
 
@@ -91,10 +91,10 @@ fn print(subject: &str, command: Command) -> Result<()> {
 /// Of the timers that fire, how many find their socket owned (`busy`: the kernel puts
 /// them off by HZ/20), while something else goes on.
 fn deferrals(subject: &str, beside: impl Fn(&AtomicBool) -> Result<u64> + Sync) -> Result<()> {
-    let place = Place::new()?;
+    let folder = OutputFolder::new()?;
     let own = netns::inode()?.to_string();
     let arguments = ["--json", "-e", "probe,busy", "--netns", &own];
-    let tracer = Tracer::kaprobe(&arguments, place.stdout()?)?;
+    let tracer = Tracer::kaprobe(&arguments, folder.stdout()?)?;
     let over = AtomicBool::new(false);
     let snapshots = thread::scope(|scope| {
         let beside = scope.spawn(|| beside(&over));
@@ -103,9 +103,9 @@ fn deferrals(subject: &str, beside: impl Fn(&AtomicBool) -> Result<u64> + Sync) 
         beside.join().map_err(|_| anyhow!("it panicked"))?
     })?;
     tracer.stop()?;
-    let all = 0..place.written()?;
-    let busy = place.lines_with(r#""event":"busy""#, all.clone())?;
-    let probes = place.lines_with(r#""event":"probe""#, all)?;
+    let all = 0..folder.written()?;
+    let busy = folder.lines_with(r#""event":"busy""#, all.clone())?;
+    let probes = folder.lines_with(r#""event":"probe""#, all)?;
     let share = 1e6 * busy as f64 / (probes + busy) as f64;
     let print = |name, unit, value| Measure { name, unit }.print(subject, Ok(value));
     print("sockets.busy", "of a million firings", share)?;

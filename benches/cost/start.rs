@@ -14,10 +14,10 @@ use serde_json::Value;
 
 use crate::Plan;
 use crate::load::Holders;
-use crate::place::Place;
+use crate::output_folder::OutputFolder;
 use crate::sample::{Number, print_all};
 use crate::script::{Form, Script};
-use crate::stats::Snapshot;
+use crate::stats::ProgramStats;
 use crate::tracer::Tracer;
 use crate::usage::Usage;
 
@@ -57,10 +57,10 @@ struct Times {
 }
 
 fn kaprobe() -> Result<Times> {
-    let place = Place::new()?;
-    let tracer = Tracer::kaprobe(&["--json", "-e", "probe"], place.stdout()?)?;
+    let folder = OutputFolder::new()?;
+    let tracer = Tracer::kaprobe(&["--json", "-e", "probe"], folder.stdout()?)?;
     let used = Usage::of(tracer.pid())?;
-    times(tracer, used, &place, |output| {
+    times(tracer, used, &folder, |output| {
         // The first line is the header.
         let record: Value = serde_json::from_str(output.lines().nth(1)?).ok()?;
         record["mono_ns"].as_u64()
@@ -68,10 +68,10 @@ fn kaprobe() -> Result<Times> {
 }
 
 fn bpftrace(way: &str) -> Result<Times> {
-    let place = Place::new()?;
-    let tracer = Script::Facts(Form::Csv).start(way, &[], &place)?;
+    let folder = OutputFolder::new()?;
+    let tracer = Script::Facts(Form::Csv).start(way, &[], &folder)?;
     let used = Usage::of(tracer.pid())?;
-    times(tracer, used, &place, |output| {
+    times(tracer, used, &folder, |output| {
         let (first, _) = output.split_once(',')?;
         first.parse().ok()
     })
@@ -81,12 +81,12 @@ fn bpftrace(way: &str) -> Result<Times> {
 fn times(
     mut tracer: Tracer,
     used: Usage,
-    place: &Place,
+    folder: &OutputFolder,
     first: impl Fn(&str) -> Option<u64>,
 ) -> Result<Times> {
-    let first = tracer.until(|| Ok(first(&place.read()?)))?;
+    let first = tracer.until(|| Ok(first(&folder.read()?)))?;
     let start = Duration::from_nanos(first).checked_sub(tracer.begun());
-    let programs = Snapshot::of(tracer.pid())?;
+    let programs = ProgramStats::of(tracer.pid())?;
     let stopped = Instant::now();
     tracer.stop()?;
     while loaded_programs().any(|it| it.is_ok_and(|it| programs.has(it.id()))) {

@@ -15,9 +15,9 @@ struct Run {
 
 /// The programs of one process, by id.
 #[derive(Default)]
-pub struct Snapshot(BTreeMap<u32, Run>);
+pub struct ProgramStats(BTreeMap<u32, Run>);
 
-impl Snapshot {
+impl ProgramStats {
     /// Reads them from the process's descriptors: those of other tracers are not among
     /// them.
     pub fn of(pid: Pid) -> Result<Self> {

@@ -9,7 +9,7 @@ use kaprobe_testkit::doctor;
 
 use crate::Plan;
 use crate::load::Holders;
-use crate::place::Place;
+use crate::output_folder::OutputFolder;
 use crate::sample::{Number, print_all};
 use crate::script::{Form, Script};
 use crate::tracer::Tracer;
@@ -83,20 +83,20 @@ pub fn measure(plan: Plan) -> Result<()> {
 
 impl Contest {
     fn kaprobe(&self, more: &[&str]) -> Result<PerEvent> {
-        let place = Place::new()?;
-        let log = place.path(LOG)?;
+        let folder = OutputFolder::new()?;
+        let log = folder.path(LOG)?;
         let arguments = self.kaprobe.iter().chain(more);
         let arguments: Vec<_> = arguments
             .map(|&it| if it == LOG { &log } else { it })
             .collect();
-        let mut tracer = Tracer::kaprobe(&arguments, place.stdout()?)?;
-        watch(&mut tracer, &place, self.probe)
+        let mut tracer = Tracer::kaprobe(&arguments, folder.stdout()?)?;
+        watch(&mut tracer, &folder, self.probe)
     }
 
     fn bpftrace(&self, way: &str, options: &[&str]) -> Result<PerEvent> {
-        let place = Place::new()?;
-        let mut tracer = self.bpftrace.start(way, options, &place)?;
-        watch(&mut tracer, &place, "")
+        let folder = OutputFolder::new()?;
+        let mut tracer = self.bpftrace.start(way, options, &folder)?;
+        watch(&mut tracer, &folder, "")
     }
 
     fn print(&self, subject: &str, used: Result<PerEvent>) -> Result<()> {
@@ -116,13 +116,13 @@ impl Contest {
 }
 
 /// What it uses for the firings that it tells of, in lines that have `text` in them.
-fn watch(tracer: &mut Tracer, place: &Place, text: &str) -> Result<PerEvent> {
+fn watch(tracer: &mut Tracer, folder: &OutputFolder, text: &str) -> Result<PerEvent> {
     tracer.settle()?;
     thread::sleep(SETTLED);
-    let before = (Usage::of(tracer.pid())?, place.written()?);
+    let before = (Usage::of(tracer.pid())?, folder.written()?);
     thread::sleep(WATCHED);
-    let after = (Usage::of(tracer.pid())?, place.written()?);
-    let events = place.lines_with(text, before.1..after.1)?;
+    let after = (Usage::of(tracer.pid())?, folder.written()?);
+    let events = folder.lines_with(text, before.1..after.1)?;
     ensure!(events > 0, "it told of no firing");
     Ok(PerEvent {
         used: after.0.since(&before.0),

@@ -1,4 +1,4 @@
-//! Processes that hold sockets: this test binary, started again with a part to play.
+//! Processes that hold sockets: this test binary, started again with a task.
 
 use std::env;
 use std::ffi::CString;
@@ -24,12 +24,12 @@ use crate::mounts;
 use crate::netns;
 use crate::traffic::play;
 
-/// Holds a [`Part`] as JSON in a process that has one to play.
-const PART: &str = "KAPROBE_TEST_PART";
+/// Holds a [`Task`] as JSON in a process that has one.
+const TASK: &str = "KAPROBE_TEST_TASK";
 
 /// What a process is to do.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Part {
+pub struct Task {
     /// What it calls itself.
     pub comm: String,
     /// Whether it goes into network and mount namespaces of its own.
@@ -63,8 +63,8 @@ pub enum Act {
     Arm,
 }
 
-impl Part {
-    /// A part with a name and scenarios.
+impl Task {
+    /// A task with a name and scenarios.
     pub fn new(comm: &str, plays: &[Scenario]) -> Self {
         Self {
             comm: comm.into(),
@@ -81,14 +81,14 @@ struct Addresses {
     connections: Vec<(String, SocketAddr, SocketAddr)>,
 }
 
-/// A process that plays a part. Killed when dropped.
+/// A process that does a task. Killed when dropped.
 #[derive(Debug)]
 pub struct Process {
     child: Killed,
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
     /// What it does.
-    pub part: Part,
+    pub task: Task,
     /// The network namespace it is in, by inode number.
     pub netns: u64,
     /// The scenario and the addresses of each of its connections.
@@ -97,9 +97,9 @@ pub struct Process {
 
 impl Process {
     /// Starts it; once this returns its addresses are known, and nothing is sent.
-    pub fn start(part: Part) -> Result<Self> {
+    pub fn start(task: Task) -> Result<Self> {
         let mut child = Command::new(env::current_exe()?)
-            .env(PART, serde_json::to_string(&part)?)
+            .env(TASK, serde_json::to_string(&task)?)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -107,7 +107,7 @@ impl Process {
         let mut line = String::new();
         stdout.read_line(&mut line)?;
         let told: Addresses = serde_json::from_str(&line)
-            .with_context(|| format!("process {:?} said {line:?}", part.comm))?;
+            .with_context(|| format!("process {:?} said {line:?}", task.comm))?;
         let connections = told
             .connections
             .into_iter()
@@ -117,7 +117,7 @@ impl Process {
             stdin: child.stdin.take(),
             child: Killed(child),
             stdout,
-            part,
+            task,
             netns: told.netns,
             connections,
         })
@@ -153,7 +153,7 @@ impl Process {
     fn says(&mut self, what: &str) -> Result<()> {
         let mut line = String::new();
         self.stdout.read_line(&mut line)?;
-        let comm = &self.part.comm;
+        let comm = &self.task.comm;
         ensure!(line.trim_end() == what, "process {comm:?} said {line:?}");
         Ok(())
     }
@@ -167,7 +167,7 @@ impl Process {
     pub fn dismiss(mut self) -> Result<()> {
         self.let_go();
         let status = self.child.wait()?;
-        ensure!(status.success(), "process {:?}: {status}", self.part.comm);
+        ensure!(status.success(), "process {:?}: {status}", self.task.comm);
         Ok(())
     }
 }
@@ -177,35 +177,35 @@ pub fn sleeper(mut sleep: Command, stdin: OwnedFd) -> Result<Killed> {
     Ok(Killed(sleep.arg("1000").stdin(stdin).spawn()?))
 }
 
-/// In a process that was given a part: plays it.
+/// In a process that was given a task: does it.
 pub fn play_if_asked() -> Option<ExitCode> {
-    let part = env::var(PART).ok()?;
-    Some(match play(&part) {
+    let task = env::var(TASK).ok()?;
+    Some(match play(&task) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("{part}: {e:#}");
+            eprintln!("{task}: {e:#}");
             ExitCode::FAILURE
         }
     })
 }
 
-fn play(part: &str) -> Result<()> {
-    let part: Part = serde_json::from_str(part)?;
-    set_name(&CString::new(part.comm.as_str())?)?;
-    if let Some(cgroup) = &part.cgroup {
+fn play(task: &str) -> Result<()> {
+    let task: Task = serde_json::from_str(task)?;
+    set_name(&CString::new(task.comm.as_str())?)?;
+    if let Some(cgroup) = &task.cgroup {
         join_cgroup(cgroup)?;
     }
-    if part.apart {
+    if task.apart {
         mounts::enter_new()?;
         netns::enter_new()?;
     }
-    let mut scripted = part
+    let mut scripted = task
         .plays
         .iter()
         .flat_map(|name| Path::ALL.map(|path| (name, path)))
         .map(|(name, path)| Ok(ScriptedConnection::new(scenario(name)?, path)?))
         .collect::<Result<Vec<_>>>()?;
-    let load = part.holds.as_ref().map(hold).transpose()?;
+    let load = task.holds.as_ref().map(hold).transpose()?;
     let held = load.iter().flat_map(Load::pairs);
     let held = held.map(|pair| ("held".into(), pair.local, pair.remote));
     let played = scripted
@@ -222,7 +222,7 @@ fn play(part: &str) -> Result<()> {
     println!("played");
     // Until dismissed.
     for line in lines {
-        let (act, held) = (serde_json::from_str(&line?)?, part.holds.as_ref());
+        let (act, held) = (serde_json::from_str(&line?)?, task.holds.as_ref());
         let keepalive = held.context("it holds nothing")?.keepalive();
         let mut pairs = load.iter().flat_map(Load::pairs);
         pairs.try_for_each(|pair| act_on(pair, act, keepalive))?;

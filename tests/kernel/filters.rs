@@ -6,7 +6,7 @@ use kaprobe::traffic::script::ScriptedConnection;
 use kaprobe_testkit::cgroup::Cgroup;
 use kaprobe_testkit::log::{Connection, Log, Record};
 use kaprobe_testkit::netns;
-use kaprobe_testkit::process::{Part, Process};
+use kaprobe_testkit::process::{Process, Task};
 use kaprobe_testkit::tracer::Kaprobe;
 use kaprobe_testkit::traffic::play;
 use kaprobe_testkit::traffic::scenarios as is;
@@ -26,7 +26,7 @@ fn row(flags: &str, lets: impl Fn(&Record) -> bool + 'static) -> Row {
 }
 
 /// Two processes in different network namespaces and cgroups, by the same traffic.
-struct Stage {
+struct TwoProcesses {
     here: Process,
     there: Process,
     cgroup: Cgroup,
@@ -34,8 +34,8 @@ struct Stage {
 
 /// By port, on one side or either.
 pub fn by_port() -> Result<()> {
-    check_all("ports", |stage| {
-        let [(a, _), (b, _), .., (_, c)] = stage.ports()[..] else {
+    check_all("ports", |processes| {
+        let [(a, _), (b, _), .., (_, c)] = processes.ports()[..] else {
             bail!("too few connections");
         };
         let (low, high) = (a.min(b), a.max(b));
@@ -68,9 +68,13 @@ pub fn by_address() -> Result<()> {
 
 /// By process, network namespace, cgroup and event.
 pub fn by_place_and_event() -> Result<()> {
-    check_all("places", |stage| {
-        let (pid, here, there) = (stage.here.pid(), stage.here.netns, stage.there.netns);
-        let cgroup = stage.cgroup.path.display();
+    check_all("places", |processes| {
+        let (pid, here, there) = (
+            processes.here.pid(),
+            processes.here.netns,
+            processes.there.netns,
+        );
+        let cgroup = processes.cgroup.path.display();
         Ok(vec![
             row(&format!("-p {pid}"), move |r| is_of(r, pid)),
             row("--comm there", |r| r.text("comm") == Some("there")),
@@ -85,12 +89,16 @@ pub fn by_place_and_event() -> Result<()> {
 
 /// Different filters: a record has to pass all of them.
 pub fn combined() -> Result<()> {
-    check_all("combined", |stage| {
-        let [(a, d), (b, _), .., (_, c)] = stage.ports()[..] else {
+    check_all("combined", |processes| {
+        let [(a, d), (b, _), .., (_, c)] = processes.ports()[..] else {
             bail!("too few connections");
         };
-        let (pid, here, there) = (stage.here.pid(), stage.here.netns, stage.there.netns);
-        let cgroup = stage.cgroup.path.display();
+        let (pid, here, there) = (
+            processes.here.pid(),
+            processes.here.netns,
+            processes.there.netns,
+        );
+        let cgroup = processes.cgroup.path.display();
         Ok(vec![
             row(&format!("-4 -L {a} -L {b} -D {c},{d}"), move |r| {
                 is_v4(r) && lport(r) == a && rport(r) == d
@@ -119,8 +127,8 @@ pub fn in_the_kernel() -> Result<()> {
     netns::enter_new()?;
     let cgroup = Cgroup::new("filters")?;
     let cgroup = cgroup.path.to_str().context("a strange path")?;
-    let mut cast = [ScriptedConnection::new(is::SILENT, Path::V4)?];
-    let port = cast[0].local.port().to_string();
+    let mut scripted = [ScriptedConnection::new(is::SILENT, Path::V4)?];
+    let port = scripted[0].local.port().to_string();
     // The first thread has not moved.
     let elsewhere = format!("pid:{}", std::process::id());
     let rows: [(&[&str], bool); 9] = [
@@ -149,7 +157,7 @@ pub fn in_the_kernel() -> Result<()> {
         .into_iter()
         .map(Kaprobe::ready)
         .collect::<Result<_>>()?;
-    play::play_out(&mut cast)?;
+    play::play_out(&mut scripted)?;
     for ((flags, sees), kaprobe) in rows.iter().zip(kaprobes) {
         kaprobe.signal(Signal::INT)?;
         let said = kaprobe.finish()?.stderr;
@@ -181,18 +189,18 @@ fn is_in(record: &Record, netns: u64) -> bool {
     record.number("netns") == Some(netns)
 }
 
-impl Stage {
+impl TwoProcesses {
     fn set(name: &str) -> Result<Self> {
         netns::enter_new()?;
         let cgroup = Cgroup::new(name)?;
         let plays = [is::ANSWERED, is::SILENT, is::ACCEPTED];
-        let here = Part {
+        let here = Task {
             cgroup: Some(cgroup.path.clone()),
-            ..Part::new("here", &plays)
+            ..Task::new("here", &plays)
         };
-        let there = Part {
+        let there = Task {
             apart: true,
-            ..Part::new("there", &plays)
+            ..Task::new("there", &plays)
         };
         Ok(Self {
             here: Process::start(here)?,
@@ -223,9 +231,9 @@ impl Stage {
 
 /// A kaprobe for each row, and one with no filter to compare them with, all watching
 /// the same traffic.
-fn check_all(name: &str, rows: impl FnOnce(&Stage) -> Result<Vec<Row>>) -> Result<()> {
-    let stage = Stage::set(name)?;
-    let rows = rows(&stage)?;
+fn check_all(name: &str, rows: impl FnOnce(&TwoProcesses) -> Result<Vec<Row>>) -> Result<()> {
+    let processes = TwoProcesses::set(name)?;
+    let rows = rows(&processes)?;
     let starting = rows
         .iter()
         .map(|row| Kaprobe::trace(&row.flags.iter().map(String::as_str).collect::<Vec<_>>()));
@@ -234,8 +242,8 @@ fn check_all(name: &str, rows: impl FnOnce(&Stage) -> Result<Vec<Row>>) -> Resul
     let kaprobes = starting.into_iter().map(Kaprobe::ready);
     let kaprobes = kaprobes.collect::<Result<Vec<_>>>()?;
 
-    let namespaces = [stage.here.netns, stage.there.netns];
-    stage.play()?;
+    let namespaces = [processes.here.netns, processes.there.netns];
+    processes.play()?;
     let unfiltered = unfiltered.stop()?;
     ensure!(unfiltered.count(&["lost"]) == 0, "events were lost");
     for (row, kaprobe) in rows.iter().zip(kaprobes) {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::log::{Log, Record};
 use kaprobe_testkit::netns;
-use kaprobe_testkit::process::{Part, Process};
+use kaprobe_testkit::process::{Process, Task};
 use kaprobe_testkit::tracer::Kaprobe;
 use kaprobe_testkit::traffic::scenarios as is;
 
@@ -21,9 +21,9 @@ const WATCHED: Duration = Duration::from_secs(6);
 pub fn is_who_holds_the_socket() -> Result<()> {
     netns::enter_new()?;
     let start = |comm: &str, apart| {
-        let mut process = Process::start(Part {
+        let mut process = Process::start(Task {
             apart,
-            ..Part::new(comm, &[is::STAYS])
+            ..Task::new(comm, &[is::STAYS])
         })?;
         process.go()?;
         process.played()?;
@@ -57,7 +57,7 @@ pub fn of_an_orphan_is_nobody() -> Result<()> {
         "data_pending,fin_wait2",
     ])?
     .ready()?;
-    let mut process = Process::start(Part::new("parent", &[is::ORPHAN, is::FIN_WAIT2_TIME_WAIT]))?;
+    let mut process = Process::start(Task::new("parent", &[is::ORPHAN, is::FIN_WAIT2_TIME_WAIT]))?;
     process.go()?;
     process.played()?;
     let log = kaprobe.stop()?;
@@ -75,7 +75,7 @@ pub fn of_an_orphan_is_nobody() -> Result<()> {
 }
 
 fn check(process: &Process, log: &Log) -> Result<()> {
-    let comm = &process.part.comm;
+    let comm = &process.task.comm;
     let told = log.by_connection()?;
     for (_, connection) in &process.connections {
         let records = told

@@ -35,7 +35,7 @@ pub fn shows_what_the_trace_showed() -> Result<()> {
         is::EARLY,
         is::FIN_WAIT2_TIME_WAIT,
     ];
-    let mut cast = scenarios
+    let mut scripted = scenarios
         .into_iter()
         .flat_map(|it| [Path::V4, Path::V6].map(|path| ScriptedConnection::new(it, path)))
         .collect::<std::io::Result<Vec<_>>>()?;
@@ -52,8 +52,8 @@ pub fn shows_what_the_trace_showed() -> Result<()> {
         .into_iter()
         .map(|(format, file, kaprobe)| Ok((format, file, kaprobe.ready()?)))
         .collect::<Result<_>>()?;
-    play::play_out(&mut cast)?;
-    drop(cast);
+    play::play_out(&mut scripted)?;
+    drop(scripted);
     for (format, file, kaprobe) in running {
         kaprobe.signal(Signal::INT)?;
         let ended = kaprobe.finish()?;

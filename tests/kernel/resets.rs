@@ -223,7 +223,7 @@ const TIMED: &[(Scenario, u64)] = &[
 pub fn have_records_and_verdicts() -> Result<()> {
     netns::enter_new()?;
     let silent = doctor::ways_that_miss("tcp_v4_send_reset")?;
-    let mut cast = TIMED
+    let mut scripted = TIMED
         .iter()
         .flat_map(|(scenario, _)| Path::ALL.map(|path| ScriptedConnection::new(*scenario, path)))
         .collect::<io::Result<Vec<_>>>()?;
@@ -233,8 +233,8 @@ pub fn have_records_and_verdicts() -> Result<()> {
     // First those that a process does: no keepalive timer is armed yet. Before 6.7 a
     // kprobe that hits inside another one's handler is skipped, and nothing counts it.
     let acted = act_all()?;
-    play::play_out(&mut cast)?;
-    drop(cast);
+    play::play_out(&mut scripted)?;
+    drop(scripted);
     drop(alone);
     let after = Counters::read()?;
     let (rsts, resets) = (

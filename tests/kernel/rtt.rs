@@ -31,19 +31,19 @@ pub fn is_told_as_the_answer_comes_in() -> Result<()> {
     let seen = Kaprobe::trace(&[&here[..], &["--rtt"]].concat())?;
     let derived = Kaprobe::trace(&here)?.ready()?;
     let seen = seen.ready()?;
-    let mut cast = STORIES
+    let mut scripted = STORIES
         .iter()
         .flat_map(|(scenario, _)| Path::ALL.map(|path| ScriptedConnection::new(*scenario, path)))
         .collect::<std::io::Result<Vec<_>>>()?;
     {
         let _alone = OwnCpu::take()?;
-        play::play_out(&mut cast)?;
+        play::play_out(&mut scripted)?;
     }
     let (seen, derived) = (seen.stop()?, derived.stop()?);
     let netns = netns::inode()?;
     let (all, late) = (seen.by_connection()?, derived.by_connection()?);
-    for actor in &cast {
-        let (name, connection) = (actor.scenario.name, (netns, actor.local, actor.remote));
+    for player in &scripted {
+        let (name, connection) = (player.scenario.name, (netns, player.local, player.remote));
         let records: Vec<_> = all
             .get(&connection)
             .into_iter()
@@ -53,7 +53,7 @@ pub fn is_told_as_the_answer_comes_in() -> Result<()> {
         let told: String = records.iter().map(|it| it.told() + " ").collect();
         let story = STORIES
             .iter()
-            .find(|(it, _)| it.name == actor.scenario.name);
+            .find(|(it, _)| it.name == player.scenario.name);
         let story = story.map_or("", |(_, story)| story);
         ensure!(
             Regex::new(&format!("^(?:{story})$"))?.is_match(&told),

@@ -107,15 +107,15 @@ pub fn by_every_way_to_attach() -> Result<()> {
     }
     netns::set_ipv4_sysctl("tcp_keepalive_probes", 3)?;
     let _egress = Egress::attach()?;
-    let mut cast = cast()?;
+    let mut scripted = scripted()?;
     let kaprobes = one_for_each_way(&["--netns", "/proc/self/ns/net", "-e", ALL_EVENTS])?;
     let alone = OwnCpu::take()?;
-    play::play_out(&mut cast)?;
-    let connections: Vec<_> = cast
+    play::play_out(&mut scripted)?;
+    let connections: Vec<_> = scripted
         .iter()
         .map(|a| (a.scenario, a.local, a.remote))
         .collect();
-    drop(cast);
+    drop(scripted);
     drop(alone);
 
     let logs: Vec<(String, Log)> = kaprobes
@@ -146,7 +146,7 @@ pub fn by_every_way_to_attach() -> Result<()> {
     same(&logs)
 }
 
-fn cast() -> Result<Vec<ScriptedConnection>> {
+fn scripted() -> Result<Vec<ScriptedConnection>> {
     STORIES
         .iter()
         .flat_map(|(scenario, _)| Path::ALL.map(|path| (scenario, path)))

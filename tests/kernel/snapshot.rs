@@ -13,7 +13,7 @@ use kaprobe_testkit::command::run;
 use kaprobe_testkit::harness::Skip;
 use kaprobe_testkit::log::{Connection, Log, Record};
 use kaprobe_testkit::netns;
-use kaprobe_testkit::process::{Part, Process};
+use kaprobe_testkit::process::{Process, Task};
 use kaprobe_testkit::tracer::Kaprobe;
 use kaprobe_testkit::traffic::load::{Load, Member};
 use kaprobe_testkit::traffic::lock::LockHeld;
@@ -29,7 +29,7 @@ const INTVL: u32 = 2;
 /// A process that has played these to their end, and still holds its sockets.
 fn old(plays: &[Scenario]) -> Result<Process> {
     netns::set_ipv4_sysctl("tcp_keepalive_intvl", INTVL)?;
-    let mut process = Process::start(Part::new("old", plays))?;
+    let mut process = Process::start(Task::new("old", plays))?;
     process.go()?;
     process.played()?;
     Ok(process)

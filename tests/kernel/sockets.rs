@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use kaprobe_testkit::process::{Held, Part, Process};
+use kaprobe_testkit::process::{Held, Process, Task};
 use kaprobe_testkit::snapshot::{self, by_inode, inode, parse};
 use kaprobe_testkit::unprivileged::Reachable;
 use kaprobe_testkit::{command, netns, timers};
@@ -179,14 +179,14 @@ pub fn are_all_there_in_little_memory() -> Result<()> {
     netns::enter_new()?;
     let (mut held, mut peaks) = (Vec::new(), Vec::new());
     for n in 1..=processes {
-        let mut holder = Process::start(Part {
+        let mut holder = Process::start(Task {
             comm: "holder".into(),
             holds: Some(Held {
                 address: Ipv4Addr::new(127, 0, n, 1).into(),
                 count: each,
                 seconds: None,
             }),
-            ..Part::default()
+            ..Task::default()
         })?;
         holder.go()?;
         held.push(holder);

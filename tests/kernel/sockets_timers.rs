@@ -70,13 +70,13 @@ pub fn agree_with_ss_and_proc() -> Result<()> {
     let _off = connect_to(&listener)?;
     let _half_open = half_open(&listener)?;
     drop(connect_to(&listener)?);
-    let mut actors = Vec::new();
+    let mut scripted = Vec::new();
     for scenario in SCENARIOS {
         for path in Path::ALL {
-            actors.push(ScriptedConnection::new(scenario, path)?);
+            scripted.push(ScriptedConnection::new(scenario, path)?);
         }
     }
-    play::play_out(&mut actors)?;
+    play::play_out(&mut scripted)?;
     let (mut compared, mut seen) = (HashSet::new(), HashSet::new());
     // What is sent again, or probed, is so ever less often.
     wait_until("each was seen with nothing happening meanwhile", || {

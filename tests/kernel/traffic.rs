@@ -98,7 +98,7 @@ fn play_alone(scenario: Scenario, path: Path) -> Result<Counters> {
         netns::set_ipv4_sysctl(name, 1)?;
     }
     netns::set_ipv4_sysctl("tcp_keepalive_probes", 3)?;
-    let mut actors = [ScriptedConnection::new(scenario, path)?];
-    play::play_out(&mut actors)?;
+    let mut scripted = [ScriptedConnection::new(scenario, path)?];
+    play::play_out(&mut scripted)?;
     Counters::read()
 }

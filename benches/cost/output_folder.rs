@@ -10,9 +10,9 @@ use anyhow::{Result, anyhow};
 use tempfile::TempDir;
 
 /// Gone when dropped.
-pub struct Place(TempDir);
+pub struct OutputFolder(TempDir);
 
-impl Place {
+impl OutputFolder {
     /// An empty one.
     pub fn new() -> Result<Self> {
         Ok(Self(tempfile::tempdir()?))
