@@ -13,7 +13,7 @@ const LONGEST_S: u64 = 7_200;
 /// The settings that save a connection. `None` if it is safe, or if no keepalive setting
 /// can save it.
 #[must_use]
-pub fn advise(it: &Connection, judgement: &Judgement, timeout: &Timeout) -> Option<Remedy> {
+pub(super) fn advise(it: &Connection, judgement: &Judgement, timeout: &Timeout) -> Option<Remedy> {
     if !matches!(judgement.fate, Fate::Unprotected | Fate::AtRisk)
         || judgement.why == Some(Why::NotRefreshed)
     {

@@ -15,7 +15,7 @@ const PID_LIMIT: usize = 4;
 
 /// The fields that the connections of a group have in common.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct GroupKey {
+pub(super) struct GroupKey {
     /// The fate of the connections.
     pub fate: Fate,
     /// The reason for the fate.
@@ -40,7 +40,7 @@ pub struct GroupKey {
 
 /// The remote end of a group's connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Peers {
+pub(super) enum Peers {
     /// Clients of this local port.
     Clients(u16),
     /// A server at this remote address and port.
@@ -49,7 +49,7 @@ pub enum Peers {
 
 /// Counts and ranges of a group's connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Group {
+pub(super) struct Group {
     /// Number of connections.
     pub count: u64,
     /// The lowest IDs of the processes that hold the connections.
@@ -68,7 +68,7 @@ pub struct Group {
 
 /// All groups and counts of an audit. Memory grows with the number of groups only.
 #[derive(Clone, Debug, Default)]
-pub struct Groups {
+pub(super) struct Groups {
     groups: BTreeMap<GroupKey, Group>,
     counts: BTreeMap<Fate, u64>,
     /// Number of safe connections that can't afford to lose a probe.

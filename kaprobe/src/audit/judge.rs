@@ -16,7 +16,7 @@ use crate::timeout::timeouts::Timeout;
 
 /// The fate of a connection, and its reserve of probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Judgement {
+pub(super) struct Judgement {
     /// The fate of the connection.
     pub fate: Fate,
     /// The reason for a fate that is not `Safe`.
@@ -41,7 +41,7 @@ impl Judgement {
 /// Judges a connection by the timeout on its path. The fate is `Unknown` if one of them
 /// is not known.
 #[must_use]
-pub fn judge(connection: Option<&Connection>, timeout: Option<&Timeout>) -> Judgement {
+pub(super) fn judge(connection: Option<&Connection>, timeout: Option<&Timeout>) -> Judgement {
     let Some(it) = connection else {
         return Judgement::bad(Fate::Unknown, Why::NoSettings);
     };

@@ -20,7 +20,7 @@ use crate::exit;
     arg_required_else_help = true,
     max_term_width = 80
 )]
-pub struct Cli {
+struct Cli {
     /// The command to run.
     #[command(subcommand)]
     pub command: Command,

@@ -8,7 +8,7 @@ use crate::traffic::script::Wait::Ms;
 
 /// One connection of the demo.
 #[derive(Clone, Copy, Debug)]
-pub struct DemoConnection {
+pub(super) struct DemoConnection {
     /// Its name on the screen.
     pub letter: char,
     /// The steps that it goes through.

@@ -18,7 +18,7 @@ const WIDTH: usize = 80;
 
 /// Explains the records of the demo's connections.
 #[derive(Debug)]
-pub struct Explainer {
+pub(super) struct Explainer {
     /// Each connection by its local port.
     connections: Vec<(u16, DemoConnection)>,
     started: WallTime,

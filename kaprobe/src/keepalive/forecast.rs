@@ -9,7 +9,7 @@ use crate::model::values::State;
 
 /// The state of a keepalive timer and its settings; times in ms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimerState {
+pub(super) struct TimerState {
     /// The time until the keepalive timer fires.
     pub next_ms: u64,
     /// The time since the last segment from the peer.

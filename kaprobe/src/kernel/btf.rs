@@ -20,7 +20,7 @@ use crate::exit;
 pub const PATH: &str = "/sys/kernel/btf/vmlinux";
 
 /// The running kernel's types.
-pub struct KernelTypes {
+pub(super) struct KernelTypes {
     btf: Btf,
     /// Numbers of the types that were looked up, by name. A lookup goes through all types.
     seen: RefCell<BTreeMap<String, Vec<u32>>>,

@@ -11,7 +11,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 /// Pages of a map. Unmapped when this is dropped.
 ///
 /// Each access panics if it goes beyond the pages or is not aligned.
-pub struct Mapping {
+pub(super) struct Mapping {
     first: NonNull<c_void>,
     bytes: usize,
     writable: bool,

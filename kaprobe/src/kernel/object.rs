@@ -22,7 +22,7 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/kaprobe.bpf.o"
 
 /// The object with what is needed to attach its programs. Its maps exist; a program is in
 /// the kernel only once it is attached.
-pub struct LoadedObject {
+pub(super) struct LoadedObject {
     pub ebpf: Ebpf,
     pub types: KernelTypes,
     /// The kernel functions that programs attach to, in the form in which aya looks them up.

@@ -20,7 +20,7 @@ const BUSY: u32 = 1 << 31;
 const DISCARDED: u32 = 1 << 30;
 
 /// The reading end of the ring buffer.
-pub struct Ring {
+pub(super) struct Ring {
     map: MapData,
     /// The page that contains `consumer_pos`.
     consumer: Mapping,

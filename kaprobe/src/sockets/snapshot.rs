@@ -58,7 +58,7 @@ impl Notes {
 }
 
 /// A callback for each batch of rows.
-pub type OnRows<'a> = dyn FnMut(Vec<Row>) -> Result<()> + Send + 'a;
+type OnRows<'a> = dyn FnMut(Vec<Row>) -> Result<()> + Send + 'a;
 
 enum SocketReader {
     Iterator(Box<SocketIterator>),

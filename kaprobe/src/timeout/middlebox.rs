@@ -39,7 +39,6 @@ pub struct Middlebox {
 /// A yes-or-no property of a middlebox; `Unknown` if the source does not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum Answer {
     Yes,
     No,
