@@ -19,7 +19,7 @@ use crate::timeout::timeouts::Timeouts;
 record! {
     /// A connection and its fate. Fields that rows of `kaprobe sockets` have too have the
     /// same names. A field that does not apply, or is not known, is absent.
-    Assessment {
+    pub struct Assessment {
         /// Time of reading, wall clock.
         time: WallTime,
         /// Time of reading, CLOCK_MONOTONIC, ns.

@@ -4,7 +4,7 @@ use crate::model::named::named_enum;
 
 named_enum! {
     /// The fate of a connection.
-    Fate {
+    pub enum Fate {
         /// The connection is dead, but the local socket is still open: it has been idle
         /// for a multiple of the timeout.
         Zombie = "zombie",
@@ -21,7 +21,7 @@ named_enum! {
 
 named_enum! {
     /// The reason for a fate that is not `Safe`.
-    Why {
+    pub enum Why {
         /// Probes were sent and not answered.
         ProbesUnanswered = "probes_unanswered",
         /// Keepalive is off, and the connection has been idle for long.

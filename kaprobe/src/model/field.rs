@@ -160,7 +160,7 @@ fields! {
 /// Declares a group of fields that several records share.
 macro_rules! group {
     (
-        $(#[$outer:meta])* $group:ident {
+        $(#[$outer:meta])* pub struct $group:ident {
             $($(#[$doc:meta])* $field:ident: $type:ty,)+
         }
     ) => {
@@ -183,7 +183,7 @@ pub(crate) use group;
 /// A field that is not an `Option` is required.
 macro_rules! record {
     (
-        $(#[$outer:meta])* $record:ident {
+        $(#[$outer:meta])* pub struct $record:ident {
             $($(#[$doc:meta])* $field:ident: $type:ty,)+
         }
         order { $($own:ident $(. $inner:ident)? $(?. $maybe:ident)?,)+ }

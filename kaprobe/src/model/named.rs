@@ -41,7 +41,7 @@ impl std::error::Error for UnknownName {}
 /// field of a record. The default is the first value.
 macro_rules! named_enum {
     (
-        $(#[$outer:meta])* $type:ident {
+        $(#[$outer:meta])* pub enum $type:ident {
             $($(#[$doc:meta])* $variant:ident = $name:literal,)+
         }
     ) => {

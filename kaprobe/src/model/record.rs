@@ -20,7 +20,7 @@ record! {
     /// A record: one event or verdict. A field that does not apply, or is not known, is
     /// absent. Times in ms are converted from kernel ticks; their resolution is one
     /// tick, 1 to 10 ms.
-    Record {
+    pub struct Record {
         /// Time of the event, wall clock.
         time: WallTime,
         /// Time of the event, CLOCK_MONOTONIC, ns.
@@ -219,7 +219,7 @@ named_enum! {
         missing_docs,
         reason = "documented in `event::Kind`, under the same names"
     )]
-    EventName {
+    pub enum EventName {
         Probe = "probe",
         ProbeCongested = "probe_congested",
         Early = "early",

@@ -7,7 +7,7 @@ use crate::model::named::named_enum;
 
 named_enum! {
     /// Where a setting is changed.
-    SetIn {
+    pub enum SetIn {
         /// In the program, by setsockopt.
         Program = "program",
         /// In the sysctls of the network namespace.

@@ -15,7 +15,7 @@ record! {
     /// A socket of a snapshot. A field that does not apply, or is not known, is absent.
     /// Times in ms are converted from kernel ticks; their resolution is one tick, 1 to
     /// 10 ms.
-    Row {
+    pub struct Row {
         /// Time of reading, wall clock.
         time: WallTime,
         /// Time of reading, CLOCK_MONOTONIC, ns.
@@ -136,7 +136,7 @@ impl Row {
 
 named_enum! {
     /// Where a row was read from.
-    RowSource {
+    pub enum RowSource {
         /// The BPF iterator: has every field.
         IterTcp = "iter/tcp",
         /// Netlink sock_diag, as `ss` uses. It has no keepalive settings, no
@@ -149,7 +149,7 @@ named_enum! {
 
 named_enum! {
     /// A timer, as `netstat -o` names it.
-    Timer {
+    pub enum Timer {
         /// No timer.
         Off = "off",
         /// Retransmission of data or of a SYN, or the loss probe.

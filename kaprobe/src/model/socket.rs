@@ -10,7 +10,7 @@ group! {
     /// Addresses, ports and network namespace of a socket. An IPv4-mapped address stays
     /// mapped, because the socket is AF_INET6.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    Endpoints {
+    pub struct Endpoints {
         /// Address family of the socket; inet6 also if it carries IPv4.
         family: Family,
         /// Local address.
@@ -68,7 +68,7 @@ impl Endpoints {
 group! {
     /// Inode, cookie, owner and cgroup of a socket.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    Identity {
+    pub struct Identity {
         /// Inode number in sockfs; absent for an orphan.
         inode: Option<u64>,
         /// Socket cookie, if the kernel has assigned one.
@@ -85,7 +85,7 @@ group! {
 group! {
     /// The process that holds a socket, if known.
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
-    Process {
+    pub struct Process {
         /// Process ID.
         pid: Option<u32>,
         /// Command name.
@@ -96,7 +96,7 @@ group! {
 group! {
     /// The keepalive settings in force, and the origin of each.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    Settings {
+    pub struct Settings {
         /// SO_KEEPALIVE is on.
         keepalive: Option<bool>,
         /// Idle time before the first probe, ms.
@@ -121,7 +121,7 @@ group! {
 group! {
     /// Ages of the last traffic, ms.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    Ages {
+    pub struct Ages {
         /// Time since anything was received, ms. The kernel compares it with the
         /// keepalive time (`keepalive_time_elapsed`, include/net/tcp.h).
         idle_ms: Option<u64>,

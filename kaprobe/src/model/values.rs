@@ -11,7 +11,7 @@ use crate::model::named::{Named as _, named_enum};
 
 named_enum! {
     /// Address family of a socket.
-    Family {
+    pub enum Family {
         /// AF_INET.
         Inet = "inet",
         /// AF_INET6, which can also carry IPv4.
@@ -32,7 +32,7 @@ impl Family {
 
 named_enum! {
     /// The origin of a setting.
-    Origin {
+    pub enum Origin {
         /// A socket option, of the socket or of the listener that accepted it.
         Socket = "socket",
         /// The sysctl of the socket's network namespace.
@@ -42,7 +42,7 @@ named_enum! {
 
 named_enum! {
     /// Why keepalive gave up.
-    Cause {
+    pub enum Cause {
         /// The probe count was reached.
         ProbeCount = "probe_count",
         /// TCP_USER_TIMEOUT passed.
@@ -52,7 +52,7 @@ named_enum! {
 
 named_enum! {
     /// Outcome of an orphan's FIN_WAIT2 timer.
-    FinWait2 {
+    pub enum FinWait2 {
         /// The socket became a TIME_WAIT minisock.
         TimeWait = "time_wait",
         /// The connection was reset.
@@ -62,7 +62,7 @@ named_enum! {
 
 named_enum! {
     /// What a segment matched on this host before it was answered with a reset.
-    Met {
+    pub enum Met {
         /// No socket.
         Nothing = "nothing",
         /// The TIME_WAIT minisock of a closed connection.
@@ -76,7 +76,7 @@ named_enum! {
 
 named_enum! {
     /// Why this host sent a reset.
-    Direction {
+    pub enum Direction {
         /// On its own initiative.
         Active = "active",
         /// In answer to a segment.
@@ -87,7 +87,7 @@ named_enum! {
 named_enum! {
     /// A hook, named after its kernel function or tracepoint. Tracing requires the first
     /// one.
-    Hook {
+    pub enum Hook {
         /// `tcp_keepalive_timer`, entry and exit.
         KeepaliveTimer = "tcp_keepalive_timer",
         /// `tcp_send_active_reset`.
@@ -105,7 +105,7 @@ named_enum! {
 
 named_enum! {
     /// Why events were lost.
-    LostWhy {
+    pub enum LostWhy {
         /// The ring buffer was full.
         RingBuffer = "ring_buffer",
         /// The BPF map of running firings was full.
@@ -117,7 +117,7 @@ named_enum! {
 
 named_enum! {
     /// The conclusion of a verdict.
-    VerdictName {
+    pub enum VerdictName {
         /// Probes went unanswered until keepalive gave up.
         PeerUnreachable = "peer_unreachable",
         /// TCP_USER_TIMEOUT ran out with probes unanswered.
@@ -140,7 +140,7 @@ named_enum! {
 
 named_enum! {
     /// How sure a verdict is.
-    Confidence {
+    pub enum Confidence {
         /// The verdict fits, but so do other explanations.
         Low = "low",
         /// Other explanations are unlikely.
@@ -152,7 +152,7 @@ named_enum! {
 
 named_enum! {
     /// The connections that an idle timeout was learned from.
-    LearnedOf {
+    pub enum LearnedOf {
         /// Connections to one remote address and port.
         Endpoint = "endpoint",
         /// Connections to one remote network: /24, or /64 for IPv6.
@@ -223,7 +223,7 @@ named_enum! {
     /// TCP state. The names and their order are the kernel's (include/net/tcp_states.h),
     /// without `TCP_`.
     #[expect(missing_docs, reason = "the kernel's names")]
-    State {
+    pub enum State {
         Established = "ESTABLISHED",
         SynSent = "SYN_SENT",
         SynRecv = "SYN_RECV",

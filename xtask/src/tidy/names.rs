@@ -8,7 +8,8 @@ use crate::tidy::lex::is_word;
 /// The keywords that declare a type.
 const KINDS: [&str; 5] = ["struct", "enum", "type", "trait", "union"];
 
-/// Finds public types that have the name of an earlier one.
+/// Finds public types that have the name of an earlier one. They are declared at the top
+/// level of a file, or in a macro call there, one indentation deep.
 pub fn find(files: &[File]) -> Vec<Finding> {
     let mut first = BTreeMap::new();
     let mut findings = Vec::new();
@@ -16,7 +17,13 @@ pub fn find(files: &[File]) -> Vec<Finding> {
         .iter()
         .filter(|it| it.path.starts_with("kaprobe/src/"));
     for file in ours {
+        let mut in_macro = false;
         for (number, line) in (1..).zip(file.live.lines()) {
+            let indented = line.strip_prefix("    ");
+            if indented.is_none() && !line.is_empty() {
+                in_macro = line.ends_with("! {");
+            }
+            let line = indented.filter(|_| in_macro).unwrap_or(line);
             let Some(name) = public_type(line) else {
                 continue;
             };
@@ -89,6 +96,13 @@ mod tests {
                     ("xtask/src/b.rs", "pub enum Row {}"),
                 ],
                 vec![],
+            ),
+            (
+                [
+                    (a, "pub struct Row;"),
+                    (b, "named! {\n    pub enum Row {}\n}"),
+                ],
+                vec!["kaprobe/src/b.rs:2: `Row` is already a public type at kaprobe/src/a.rs:1"],
             ),
             (
                 [(a, "pub struct Row;"), (b, "\npub(super) enum Row {}")],
