@@ -7,6 +7,7 @@ use crate::model::remedy::{Remedy, SetIn};
 use crate::model::socket::Endpoints;
 use crate::model::values::{Errno, LearnedOf, Origin};
 use crate::text::escape::Escaped;
+use crate::text::units::Ms;
 use crate::timeout::estimate::TimeoutBounds;
 use crate::timeout::middlebox::Fit;
 use crate::verdict::finding::{Abort, Explanation, Finding, HalfOf};
@@ -23,7 +24,7 @@ pub(super) fn names(fits: &[Fit]) -> Escaped {
 /// The advice: what happened and what to do about it.
 pub(super) fn advice(record: &Record, finding: &Finding) -> String {
     let program = program(record);
-    let idle = || span(record.ages.idle_ms.unwrap_or_default());
+    let idle = || Ms(record.ages.idle_ms.unwrap_or_default());
     let text = match &finding.explanation {
         Explanation::Forgotten(half_of) => format!(
             "{} ({}{})",
@@ -36,9 +37,9 @@ pub(super) fn advice(record: &Record, finding: &Finding) -> String {
             half(half_of)
         ),
         Explanation::ForgottenTooSoon(died_ms) => format!(
-            "after {} of silence the other end no longer knew the connection, as after a \
+            "after {:#} of silence the other end no longer knew the connection, as after a \
              restart: keepalive cannot probe early enough",
-            span(*died_ms)
+            Ms(*died_ms)
         ),
         Explanation::PeerHadClosed => {
             format!("the peer had already closed: {program} should close too when it reads EOF")
@@ -49,14 +50,14 @@ pub(super) fn advice(record: &Record, finding: &Finding) -> String {
                 .to_owned()
         }
         Explanation::Unsolicited(Some(proxy)) => format!(
-            "reset after {} of silence, while this host sent nothing; the default idle timeout of \
+            "reset after {:#} of silence, while this host sent nothing; the default idle timeout of \
              {} is {} s, and probes do not count: raise that timeout, or send data more often",
             idle(),
             proxy.names,
             proxy.seconds
         ),
         Explanation::Unsolicited(None) => format!(
-            "reset after {} of silence, while this host sent nothing: the peer's program or a \
+            "reset after {:#} of silence, while this host sent nothing: the peer's program or a \
              middlebox ended the connection; see the peer's log",
             idle()
         ),
@@ -98,9 +99,9 @@ fn learned(record: &Record, bounds: TimeoutBounds, fits: &[Fit]) -> String {
         LearnedOf::Network => format!("the network of {raddr}"),
     };
     let between = match (bounds.survived_ms, bounds.died_ms) {
-        (Some(low), Some(high)) => format!("lies between {} and {}", span(low), span(high)),
-        (None, Some(high)) => format!("is at most {}", span(high)),
-        (Some(low), None) => format!("is more than {}", span(low)),
+        (Some(low), Some(high)) => format!("lies between {:#} and {:#}", Ms(low), Ms(high)),
+        (None, Some(high)) => format!("is at most {:#}", Ms(high)),
+        (Some(low), None) => format!("is more than {:#}", Ms(low)),
         (None, None) => "is not known".to_owned(),
     };
     let doubt = if bounds.contradictory {
@@ -119,7 +120,7 @@ fn learned(record: &Record, bounds: TimeoutBounds, fits: &[Fit]) -> String {
 fn half(of: &HalfOf) -> String {
     match of {
         HalfOf::Fit(fit) => format!("half of {}'s {} s", fit.first_name(), fit.seconds),
-        HalfOf::Death(ms) => format!("half of {}, the shortest fatal idle time", span(*ms)),
+        HalfOf::Death(ms) => format!("half of {:#}, the shortest fatal idle time", Ms(*ms)),
         HalfOf::Host(what) => format!("half of this host's {what} timeout"),
         HalfOf::Common => "half of the shortest common default".to_owned(),
     }
@@ -151,7 +152,7 @@ fn first_probe(record: &Record, remedy: Option<Remedy>) -> String {
 fn unreachable(record: &Record, remedy: Option<Remedy>) -> String {
     let settings = &record.settings;
     let probes = record.probes_out.unwrap_or_default();
-    let idle = span(record.ages.idle_ms.unwrap_or_default());
+    let idle = Ms(record.ages.idle_ms.unwrap_or_default());
     let icmp = match record.err {
         Some(err) if err != Errno::TIMED_OUT => format!(", and the network reported {err}"),
         _ => String::new(),
@@ -167,17 +168,17 @@ fn unreachable(record: &Record, remedy: Option<Remedy>) -> String {
     });
     let sooner = match (settings.keepalive_intvl_ms, settings.keepalive_intvl_from) {
         (Some(ms), Some(Origin::Socket)) => {
-            format!("TCP_KEEPINTVL (now {}) in {}", span(ms), program(record))
+            format!("TCP_KEEPINTVL (now {:#}) in {}", Ms(ms), program(record))
         }
         (Some(ms), _) => format!(
-            "net.ipv4.tcp_keepalive_intvl (now {}) in netns {}",
-            span(ms),
+            "net.ipv4.tcp_keepalive_intvl (now {:#}) in netns {}",
+            Ms(ms),
             netns(record)
         ),
         (None, _) => "the interval".to_owned(),
     };
     format!(
-        "{probes} probes unanswered, silent for {idle}{icmp}: the peer's host or the path to it \
+        "{probes} probes unanswered, silent for {idle:#}{icmp}: the peer's host or the path to it \
          is down; to detect this sooner, lower {sooner}{late}"
     )
 }
@@ -186,8 +187,8 @@ fn unreachable(record: &Record, remedy: Option<Remedy>) -> String {
 fn user_timeout(record: &Record, remedy: Option<Remedy>) -> String {
     let all = remedy.and_then(|it| it.user_timeout_ms).unwrap_or_default();
     format!(
-        "TCP_USER_TIMEOUT of {} overrides the probe count: to allow all {} probes, set it to {all} ms in {}",
-        span(record.settings.user_timeout_ms.unwrap_or_default().into()),
+        "TCP_USER_TIMEOUT of {:#} overrides the probe count: to allow all {} probes, set it to {all} ms in {}",
+        Ms(record.settings.user_timeout_ms.unwrap_or_default().into()),
         record.settings.keepalive_probes.unwrap_or_default(),
         program(record)
     )
@@ -255,15 +256,4 @@ fn program(record: &Record) -> String {
 
 fn netns(record: &Record) -> u32 {
     record.endpoints.map_or(0, |it| it.netns)
-}
-
-/// A time span for people, in ms or s.
-fn span(ms: u64) -> String {
-    match ms {
-        0..1_000 => format!("{ms} ms"),
-        1_000..100_000 if !ms.is_multiple_of(1_000) => {
-            format!("{}.{} s", ms / 1_000, ms % 1_000 / 100)
-        }
-        _ => format!("{} s", ms / 1_000),
-    }
 }
