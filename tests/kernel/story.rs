@@ -248,7 +248,7 @@ pub fn of_a_balancer_that_forgets() -> Result<()> {
         "of another connection: {verdict:?}"
     );
     let middlebox = verdict.text("middlebox").unwrap_or_default();
-    let named = format!("({FORGETS_S} s)");
+    let named = format!("({FORGETS_S}s)");
     ensure!(
         middlebox.contains("ipvs") && middlebox.contains(&named),
         "{verdict:?}"

@@ -13,7 +13,7 @@ use crate::lru::LruMap;
 use crate::model::record::{EventName, Record};
 use crate::model::values::{Evidence, VerdictName};
 use crate::text::escape::Escaped;
-use crate::text::units::seconds_of;
+use crate::text::units::Ms;
 
 /// How many connections are kept in mind.
 const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(16_384).expect("it is not zero");
@@ -130,7 +130,7 @@ impl Part {
 
     fn told(&self) -> String {
         let Self { host, idle_ms, .. } = self;
-        let idle = format!("{} s", seconds_of(i128::from(*idle_ms) * 1_000_000, 1));
+        let idle = Ms(*idle_ms);
         match self.verdict {
             VerdictName::IdleEviction => {
                 format!("{host} sent after {idle} of silence and was reset")
@@ -226,9 +226,9 @@ mod tests {
             verdict(20_001, 4, "client", IdleEviction, 12_000),
             verdict(32_000, 8, "server1", ProbeReset, 24_000),
         ]);
-        let client = "client sent after 12.0 s of silence and was reset";
+        let client = "client sent after 12s of silence and was reset";
         let stray = "server2 answered with a reset, having no such connection";
-        let zombie = "server1 held its end until a probe after 24.0 s of silence drew a reset";
+        let zombie = "server1 held its end until a probe after 24s of silence drew a reset";
         let end = ": a box between forgot the connection, and sent it elsewhere";
         assert_eq!(
             told,

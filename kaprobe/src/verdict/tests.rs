@@ -445,13 +445,13 @@ fn an_unknown_timeout_is_learned_and_reported() {
         (
             &twice,
             ("high", Some(300), Some(400), Some(false)),
-            "idle timeout towards 10.9.0.100:5672 lies between 300 s and 400 s; AWS NLB's default is \
-             350 s; ",
+            "idle timeout towards 10.9.0.100:5672 lies between 300s and 400s; AWS NLB's default is \
+             350s; ",
         ),
         (
             &contradicted,
             ("low", Some(300), Some(400), Some(true)),
-            "lies between 300 s and 400 s, but the evidence contradicts itself",
+            "lies between 300s and 400s, but the evidence contradicts itself",
         ),
     ];
     for (events, expected, words) in rows {
@@ -491,7 +491,7 @@ fn advice_names_the_setting_its_scope_and_the_reason() {
         owner: None,
         ..received(0, 12_000, 10)
     };
-    let why = "(half of Linux IPVS's 900 s)";
+    let why = "(half of Linux IPVS's 900s)";
     for (event, expected) in [
         (
             sysctl,
@@ -510,14 +510,14 @@ fn advice_names_the_setting_its_scope_and_the_reason() {
         ),
         (
             received(0, 1_500, 10),
-            "after 1.4 s of silence the other end no longer knew the connection, as after a \
+            "after 1.4s of silence the other end no longer knew the connection, as after a \
              restart: keepalive cannot probe early enough"
                 .to_owned(),
         ),
         (
             unnamed,
-            "keepalive is on in the program; its first probe after 3 s should be early enough \
-             (within half of 11.9 s, the shortest fatal idle time)"
+            "keepalive is on in the program; its first probe after 3s should be early enough \
+             (within half of 11.9s, the shortest fatal idle time)"
                 .to_owned(),
         ),
     ] {
@@ -532,7 +532,7 @@ fn advice_names_the_setting_its_scope_and_the_reason() {
     let records = run(&[of(received(0, 12_000, 10))], &own, EventName::ALL);
     let verdict = records.last().expect("a verdict");
     let fits = verdict.middlebox.as_ref().map(Escaped::as_str);
-    assert_eq!(fits, Some("this host's ipvs in netns 7 (4 s)"));
+    assert_eq!(fits, Some("this host's ipvs in netns 7 (4s)"));
     assert_eq!(verdict.confidence, Some(Confidence::Medium));
 }
 

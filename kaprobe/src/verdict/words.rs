@@ -16,7 +16,7 @@ use crate::verdict::finding::{Abort, Explanation, Finding, HalfOf};
 pub(super) fn names(fits: &[Fit]) -> Escaped {
     let names = fits.iter().map(|fit| {
         let default = if fit.is_host { "" } else { " by default" };
-        format!("{} ({} s{default})", fit.names, fit.seconds)
+        format!("{} ({}s{default})", fit.names, fit.seconds)
     });
     Escaped::from_escaped(&names.collect::<Vec<_>>().join("; "))
 }
@@ -37,7 +37,7 @@ pub(super) fn advice(record: &Record, finding: &Finding) -> String {
             half(half_of)
         ),
         Explanation::ForgottenTooSoon(died_ms) => format!(
-            "after {:#} of silence the other end no longer knew the connection, as after a \
+            "after {} of silence the other end no longer knew the connection, as after a \
              restart: keepalive cannot probe early enough",
             Ms(*died_ms)
         ),
@@ -50,14 +50,14 @@ pub(super) fn advice(record: &Record, finding: &Finding) -> String {
                 .to_owned()
         }
         Explanation::Unsolicited(Some(proxy)) => format!(
-            "reset after {:#} of silence, while this host sent nothing; the default idle timeout of \
-             {} is {} s, and probes do not count: raise that timeout, or send data more often",
+            "reset after {} of silence, while this host sent nothing; the default idle timeout of \
+             {} is {}s, and probes do not count: raise that timeout, or send data more often",
             idle(),
             proxy.names,
             proxy.seconds
         ),
         Explanation::Unsolicited(None) => format!(
-            "reset after {:#} of silence, while this host sent nothing: the peer's program or a \
+            "reset after {} of silence, while this host sent nothing: the peer's program or a \
              middlebox ended the connection; see the peer's log",
             idle()
         ),
@@ -99,9 +99,9 @@ fn learned(record: &Record, bounds: TimeoutBounds, fits: &[Fit]) -> String {
         LearnedOf::Network => format!("the network of {raddr}"),
     };
     let between = match (bounds.survived_ms, bounds.died_ms) {
-        (Some(low), Some(high)) => format!("lies between {:#} and {:#}", Ms(low), Ms(high)),
-        (None, Some(high)) => format!("is at most {:#}", Ms(high)),
-        (Some(low), None) => format!("is more than {:#}", Ms(low)),
+        (Some(low), Some(high)) => format!("lies between {} and {}", Ms(low), Ms(high)),
+        (None, Some(high)) => format!("is at most {}", Ms(high)),
+        (Some(low), None) => format!("is more than {}", Ms(low)),
         (None, None) => "is not known".to_owned(),
     };
     let doubt = if bounds.contradictory {
@@ -111,7 +111,7 @@ fn learned(record: &Record, bounds: TimeoutBounds, fits: &[Fit]) -> String {
     };
     let named = fits.first().map_or(String::new(), |fit| {
         let default = if fit.is_host { "" } else { " default" };
-        format!("; {}'s{default} is {} s", fit.first_name(), fit.seconds)
+        format!("; {}'s{default} is {}s", fit.first_name(), fit.seconds)
     });
     format!("idle timeout towards {remote} {between}{doubt}{named}")
 }
@@ -119,8 +119,8 @@ fn learned(record: &Record, bounds: TimeoutBounds, fits: &[Fit]) -> String {
 /// The time whose half is advised, as a phrase.
 fn half(of: &HalfOf) -> String {
     match of {
-        HalfOf::Fit(fit) => format!("half of {}'s {} s", fit.first_name(), fit.seconds),
-        HalfOf::Death(ms) => format!("half of {:#}, the shortest fatal idle time", Ms(*ms)),
+        HalfOf::Fit(fit) => format!("half of {}'s {}s", fit.first_name(), fit.seconds),
+        HalfOf::Death(ms) => format!("half of {}, the shortest fatal idle time", Ms(*ms)),
         HalfOf::Host(what) => format!("half of this host's {what} timeout"),
         HalfOf::Common => "half of the shortest common default".to_owned(),
     }
@@ -132,7 +132,7 @@ fn first_probe(record: &Record, remedy: Option<Remedy>) -> String {
     let time_s = record.settings.keepalive_time_ms.unwrap_or_default() / 1000;
     let Some(remedy) = remedy else {
         return format!(
-            "keepalive is on in {program}; its first probe after {time_s} s should be early enough"
+            "keepalive is on in {program}; its first probe after {time_s}s should be early enough"
         );
     };
     let seconds = remedy.time_s.unwrap_or_default();
@@ -161,24 +161,24 @@ fn unreachable(record: &Record, remedy: Option<Remedy>) -> String {
     let late = remedy.map_or(String::new(), |remedy| {
         let time_s = settings.keepalive_time_ms.unwrap_or_default() / 1000;
         format!(
-            "; the first probe came only after {time_s} s: if a middlebox dropped the connection \
+            "; the first probe came only after {time_s}s: if a middlebox dropped the connection \
              before that, {}",
             first_probe(record, Some(remedy))
         )
     });
     let sooner = match (settings.keepalive_intvl_ms, settings.keepalive_intvl_from) {
         (Some(ms), Some(Origin::Socket)) => {
-            format!("TCP_KEEPINTVL (now {:#}) in {}", Ms(ms), program(record))
+            format!("TCP_KEEPINTVL (now {}) in {}", Ms(ms), program(record))
         }
         (Some(ms), _) => format!(
-            "net.ipv4.tcp_keepalive_intvl (now {:#}) in netns {}",
+            "net.ipv4.tcp_keepalive_intvl (now {}) in netns {}",
             Ms(ms),
             netns(record)
         ),
         (None, _) => "the interval".to_owned(),
     };
     format!(
-        "{probes} probes unanswered, silent for {idle:#}{icmp}: the peer's host or the path to it \
+        "{probes} probes unanswered, silent for {idle}{icmp}: the peer's host or the path to it \
          is down; to detect this sooner, lower {sooner}{late}"
     )
 }
@@ -187,7 +187,7 @@ fn unreachable(record: &Record, remedy: Option<Remedy>) -> String {
 fn user_timeout(record: &Record, remedy: Option<Remedy>) -> String {
     let all = remedy.and_then(|it| it.user_timeout_ms).unwrap_or_default();
     format!(
-        "TCP_USER_TIMEOUT of {:#} overrides the probe count: to allow all {} probes, set it to {all} ms in {}",
+        "TCP_USER_TIMEOUT of {} overrides the probe count: to allow all {} probes, set it to {all}ms in {}",
         Ms(record.settings.user_timeout_ms.unwrap_or_default().into()),
         record.settings.keepalive_probes.unwrap_or_default(),
         program(record)

@@ -32,7 +32,7 @@ fn verdict(sock: u64, remote: (&str, u16), verdict: VerdictName, idle_s: u64) ->
     record.confidence = Some(Confidence::Medium);
     record.ages.idle_ms = Some(idle_s * 1_000);
     record.advice = Some(Escaped::from(
-        "in beam.smp[4242] turn on SO_KEEPALIVE with TCP_KEEPIDLE=175 (half of AWS NLB's 350 s)",
+        "in beam.smp[4242] turn on SO_KEEPALIVE with TCP_KEEPIDLE=175 (half of AWS NLB's 350s)",
     ));
     record
 }
@@ -88,7 +88,7 @@ fn it_fits_a_terminal() {
     REMOTE                        CONNS   PROBES ANSWERED TIMEOUTS RST-SENT RST-RCVD
     10.9.0.100:5672                   4        1        1        0        0        4
         4 idle_eviction (medium): in beam.smp[4242] turn on SO_KEEPALIVE with
-        TCP_KEEPIDLE=175 (half of AWS NLB's 350 s)
+        TCP_KEEPIDLE=175 (half of AWS NLB's 350s)
         idle age at death:
             [300s, 500s)    3  █████████████████████████████████████████████████████
             …
