@@ -2,7 +2,7 @@
 //! connection die?
 //!
 //! The binary is a thin shell around this library, so that tests, benches and fuzz
-//! targets reach the same code. It is no stable interface.
+//! targets reach the same code. Its interface is not stable.
 
 pub mod audit;
 pub mod cli;

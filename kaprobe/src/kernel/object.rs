@@ -20,8 +20,8 @@ use crate::model::attach_mode::AttachMode;
 /// The compiled programs. The repository holds them beside the digest of their sources.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/kaprobe.bpf.o");
 
-/// The object with what is needed to attach its programs. Its maps exist; a program is in
-/// the kernel only once it is attached.
+/// The object and the data to attach its programs. Its maps exist in the kernel; a program
+/// is loaded only when it is attached.
 pub(super) struct LoadedObject {
     pub ebpf: Ebpf,
     pub types: KernelTypes,
@@ -77,8 +77,8 @@ impl LoadedObject {
         }
     }
 
-    /// Keeps the programs and maps alone, and frees what was needed to attach. That is as
-    /// large as a ring buffer.
+    /// Keeps only the programs and maps, and frees the data to attach. It is as large as a
+    /// ring buffer.
     pub fn into_ebpf(self) -> Ebpf {
         self.ebpf
     }
@@ -137,7 +137,8 @@ pub fn set_state(ebpf: &mut Ebpf, state: State) -> Result<()> {
         .context("cannot set the programs' state")
 }
 
-/// What the programs read from the socket whose cookie is `learn_cookie` in their state.
+/// The values that the programs read from the socket whose cookie is `learn_cookie` in
+/// their state.
 pub fn calibration(ebpf: &mut Ebpf) -> Result<Learned> {
     let map = Array::<_, Plain<Learned>>::try_from(map_mut(ebpf, "LEARNED")?)?;
     Ok(map.get(&0, 0)?.0)

@@ -1,20 +1,20 @@
-//! What every sink does.
+//! The interface of all sinks.
 
 use std::io;
 
 use crate::model::header::Header;
 use crate::model::record::Record;
 
-/// Writes records in one format. What it writes reaches its place in whole lines, at
-/// [`Sink::flush`] at the latest.
+/// Writes records in one format. Output is passed on in whole lines, at [`Sink::flush`]
+/// at the latest.
 pub trait Sink: Send {
-    /// Writes what heads the output, before any record.
+    /// Writes the head of the output, before any record.
     ///
     /// # Errors
     /// When it cannot be written.
     fn head(&mut self, head: &Head<'_>) -> io::Result<()>;
 
-    /// Writes the header of a trace whose records follow on those of another.
+    /// Writes the header of the next trace, whose records follow.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -28,19 +28,19 @@ pub trait Sink: Send {
     /// When it cannot be written.
     fn record(&mut self, record: &Record) -> io::Result<()>;
 
-    /// Writes out what waits.
+    /// Writes out buffered lines.
     ///
     /// # Errors
     /// When it cannot be written.
     fn flush(&mut self) -> io::Result<()>;
 }
 
-/// What heads an output.
+/// The head of an output.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'a> {
-    /// The header of each trace that the records are of, where there is one.
+    /// The headers of the traces, if the records have any.
     pub headers: &'a [Header],
-    /// Records name their host: there are several.
+    /// Records name their host, because there are several.
     pub hosts: bool,
 }
 

@@ -1,12 +1,12 @@
-//! A writer that passes on whole lines only. So a log that breaks off has whole lines,
-//! and two writers on one terminal don't mix within a line.
+//! A writer that passes on only whole lines. A truncated log then has whole lines, and
+//! two writers on one terminal don't mix within a line.
 
 use std::io::{self, Write};
 
-/// How many bytes wait before lines are passed on without a flush.
+/// The number of buffered bytes that starts a write without a flush.
 const ENOUGH: usize = 64 * 1024;
 
-/// Passes on whole lines only.
+/// Passes on only whole lines.
 #[derive(Debug)]
 pub(super) struct Lines<W> {
     out: W,
@@ -21,14 +21,14 @@ impl<W: Write> Lines<W> {
         }
     }
 
-    /// Passes on the lines that are whole.
+    /// Passes on the whole lines.
     fn pass_on(&mut self) -> io::Result<()> {
         let Some(end) = self.waiting.iter().rposition(|&byte| byte == b'\n') else {
             return Ok(());
         };
         let (lines, _) = self.waiting.split_at(end + 1);
         let outcome = self.out.write_all(lines);
-        // A write that failed is not tried again.
+        // A failed write is not retried.
         self.waiting.drain(..=end);
         outcome
     }

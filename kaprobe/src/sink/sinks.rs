@@ -64,34 +64,34 @@ impl Sinks {
         }])
     }
 
-    /// Writes what heads the output to each.
+    /// Writes the head of the output to each sink.
     ///
     /// # Errors
-    /// When one of them can take no more.
+    /// If a write fails.
     pub fn head(&mut self, head: &Head<'_>) -> Result<(), SinkError> {
         self.each(|sink| sink.head(head))
     }
 
-    /// Writes the header of a trace that follows on another to each that has headers.
+    /// Writes the header of the next trace to each sink that has headers.
     ///
     /// # Errors
-    /// When one of them can take no more.
+    /// If a write fails.
     pub fn next_trace(&mut self, header: &Header) -> Result<(), SinkError> {
         self.each(|sink| sink.next_trace(header))
     }
 
-    /// Writes a record to each.
+    /// Writes a record to each sink.
     ///
     /// # Errors
-    /// When one of them can take no more.
+    /// If a write fails.
     pub fn record(&mut self, record: &Record) -> Result<(), SinkError> {
         self.each(|sink| sink.record(record))
     }
 
-    /// Writes out what waits. Call it whenever no more records are at hand.
+    /// Writes out buffered lines. Call it whenever no more records are available.
     ///
     /// # Errors
-    /// When one of them can take no more.
+    /// If a write fails.
     pub fn flush(&mut self) -> Result<(), SinkError> {
         self.each(|sink| sink.flush())
     }

@@ -1,4 +1,4 @@
-//! What standard output can show.
+//! The abilities of standard output: colors and block characters.
 
 use std::io::{self, IsTerminal as _};
 
@@ -8,12 +8,12 @@ use crate::model::record::EventName;
 use crate::sink::options::ColorWhen;
 use crate::text::histogram::Bars;
 
-/// Whether standard output is to be colored.
+/// Whether to color standard output.
 pub(crate) fn is_colored(when: ColorWhen) -> bool {
     match when {
         ColorWhen::Always => true,
         ColorWhen::Never => false,
-        // On a terminal, and neither NO_COLOR nor TERM=dumb says otherwise.
+        // On a terminal, unless NO_COLOR or TERM=dumb is set.
         ColorWhen::Auto => {
             io::stdout().is_terminal()
                 && anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never
@@ -21,8 +21,8 @@ pub(crate) fn is_colored(when: ColorWhen) -> bool {
     }
 }
 
-/// What bars are drawn with on standard output: blocks on a terminal that shows UTF-8,
-/// since what a pipe or a file holds may be read anywhere.
+/// The characters for bars on standard output: blocks on a terminal that shows UTF-8. A
+/// pipe or file gets ASCII, because it may be read anywhere.
 #[must_use]
 pub fn bars() -> Bars {
     if io::stdout().is_terminal() && supports_unicode::supports_unicode() {
@@ -32,7 +32,7 @@ pub fn bars() -> Bars {
     }
 }
 
-/// How an event looks on a colored screen.
+/// The style of an event on a colored screen.
 pub(crate) fn style(event: EventName) -> Style {
     match event {
         EventName::Answered => AnsiColor::Green.on_default(),

@@ -1,13 +1,13 @@
-//! What a cell of a table holds.
+//! Formats the cells of tables.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 
 use crate::text::digits;
 
-/// The cell of a value that does not apply, or is not known.
+/// The cell of a value that does not apply or is unknown.
 pub const NOTHING: &str = "-";
-/// The cell of a value that there is, but kaprobe may not see.
+/// The cell of a value that exists, but kaprobe may not see.
 pub const UNSEEN: &str = "?";
 
 /// Escaped text as one word that is not empty.

@@ -1,23 +1,23 @@
-//! Cells in columns: how wide each is, on which side it stands, whether it grows.
+//! Pads cells of a table to the width of their column.
 
 use unicode_width::UnicodeWidthStr as _;
 
-/// What is appended of padding at once: as much as most columns need.
+/// Padding is appended in pieces of this length: enough for most columns.
 const SPACES: &str = "                                                                ";
 
 /// A column of a table.
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
-    /// What stands above it.
+    /// The heading of the column.
     pub heading: &'static str,
     width: usize,
-    /// A cell that is wider than this does not make the column wider.
+    /// The column grows with its cells up to this width.
     most: usize,
     right: bool,
 }
 
 impl Column {
-    /// A column of this width. A cell that is wider stands out of line alone.
+    /// A column of this width. A wider cell moves only the rest of its own line.
     pub const fn new(heading: &'static str, width: usize) -> Self {
         Self {
             heading,
@@ -27,12 +27,12 @@ impl Column {
         }
     }
 
-    /// One that grows with its cells, up to this width.
+    /// Lets the column grow with its cells, up to this width.
     pub const fn growing(self, most: usize) -> Self {
         Self { most, ..self }
     }
 
-    /// One whose cells stand on its right side.
+    /// Aligns the cells to the right.
     pub const fn right(self) -> Self {
         Self {
             right: true,
@@ -40,12 +40,12 @@ impl Column {
         }
     }
 
-    /// How wide it is.
+    /// The current width.
     pub const fn width(&self) -> usize {
         self.width
     }
 
-    /// Grows for a cell, and returns how wide the cell is.
+    /// Grows for a cell. Returns the width of the cell.
     #[inline]
     pub fn fit(&mut self, cell: &str) -> usize {
         let width = if cell.is_ascii() {
@@ -59,7 +59,7 @@ impl Column {
         width
     }
 
-    /// Appends a cell that `write` writes, padding, and the space before the next column.
+    /// Appends the cell that `write` writes, then padding and the space between columns.
     pub fn put(&mut self, line: &mut String, write: impl FnOnce(&mut String)) {
         let start = line.len();
         write(line);
@@ -85,7 +85,7 @@ impl Column {
     }
 }
 
-/// Ends a line of cells: nothing is padded at its end.
+/// Ends a line of cells, without padding at its end.
 pub fn end_line(line: &mut String) {
     line.truncate(line.trim_end_matches(' ').len());
     line.push('\n');

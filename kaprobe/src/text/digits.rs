@@ -1,5 +1,5 @@
-//! Numbers, addresses and times as text, without what `Display` spends on widths and
-//! signs: a line has some forty of them.
+//! Formats numbers, addresses and times faster than `Display`, which handles widths and
+//! signs. A line has about forty of them.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -11,14 +11,14 @@ pub fn number(text: &mut String, number: impl itoa::Integer) {
     text.push_str(itoa::Buffer::new().format(number));
 }
 
-/// Appends a number with zeros before it: as many digits as its greatest value has.
+/// Appends a number with leading zeros, `count` digits long.
 pub fn digits(text: &mut String, mut number: u32, count: usize) {
     let mut digits = [b'0'; 10];
     for digit in digits[..count].iter_mut().rev() {
         *digit = b'0' + (number % 10) as u8;
         number /= 10;
     }
-    // They are digits.
+    // Digits are valid UTF-8.
     text.push_str(str::from_utf8(&digits[..count]).unwrap_or_default());
 }
 
@@ -38,8 +38,8 @@ pub fn address(text: &mut String, address: IpAddr) {
     }
 }
 
-/// Seconds of the wall clock as text, each made once. Most times are in the same second
-/// as the one before; or an answer is reported after the next probe, a second earlier.
+/// Caches the text of wall clock seconds. Most times are in the same second as the one
+/// before, or a second earlier: an answer is reported after the next probe.
 pub struct Seconds<F> {
     make: F,
     /// By the lowest bit of the second.

@@ -1,10 +1,10 @@
-//! Text that kaprobe did not make (a command's name, a reason, a host's name) as
-//! text that can steer no terminal and break no line.
+//! Escapes foreign text (names of commands and hosts, reasons), so that it can neither
+//! control a terminal nor break a line.
 //!
 //! The escapes are Rust's own: `\n`, `\\`, `\u{1b}`, and `\xff` for a byte that is
-//! not UTF-8. What is escaped is what `char::escape_debug` does: controls, bidi and
-//! zero-width marks, separators, combining and unassigned characters; quotes are
-//! left to the formats that care. It is one-to-one: the bytes can be had back.
+//! not UTF-8. `char::escape_debug` decides what to escape: controls, bidi and zero-width
+//! marks, separators, combining and unassigned characters. Quotes are left to the output
+//! formats. The mapping is one-to-one: the original bytes can be restored.
 
 use std::fmt::{self, Display, Write as _};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ impl Escaped {
     /// Escapes bytes as they came.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {
-        // Nearly every text is as it should be.
+        // Almost all texts need no escapes.
         let is_plain = |&it: &u8| matches!(it, b' '..=b'~') && it != b'\\';
         if let (true, Ok(text)) = (bytes.iter().all(is_plain), str::from_utf8(bytes)) {
             return Self(text.into());
@@ -38,8 +38,8 @@ impl Escaped {
         Self(text.into())
     }
 
-    /// Takes text that may be escaped already, such as a field of a log. Whatever
-    /// it holds, what comes out is escaped: a log is not to be trusted either.
+    /// Takes text that may be escaped already, such as a field of a log. The result is
+    /// always escaped, because a log is not trusted either.
     #[must_use]
     pub fn from_escaped(text: &str) -> Self {
         Self::from_bytes(&unescape(text))
