@@ -49,7 +49,7 @@ record! {
         /// Time until the keepalive timer fires, ms.
         keepalive_next_ms: Option<u64>,
         /// Unanswered probes.
-        probes_out: Option<u32>,
+        probes_out: Option<u8>,
         /// The longest silence that the settings allow while the peer answers, ms.
         silence_ms: Option<u64>,
         /// Number of probes sent before the timeout, even if timers fire late.

@@ -352,7 +352,7 @@ fn event_record(event: &SocketEvent, sock: u64) -> Record {
     record.reason = event.reason.as_deref().map(Escaped::from);
     record.firing_ns = event.firing_ns;
     record.unsent = received.then_some(event.write_queue);
-    record.retransmits = received.then_some(event.retransmits.into());
+    record.retransmits = received.then_some(event.retransmits);
     record
 }
 
@@ -382,7 +382,7 @@ fn passive_record(reset: &PassiveReset) -> Record {
         reason: reset.reason.as_deref().map(Escaped::from),
         flags: Some(TcpFlags(reset.flags)),
         len: Some(reset.len),
-        ttl: Some(reset.ttl.into()),
+        ttl: Some(reset.ttl),
         met: Some(reset.met),
         ..Record::new(reset.at, EventName::RstSent)
     }

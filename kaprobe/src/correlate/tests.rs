@@ -324,7 +324,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         },
     );
     let passive = (0..20_000_u64).prop_map(|ms| Event::PassiveReset(Box::new(passive_reset(ms))));
-    let row = (0..20_000_u64, 0..4_u64, 0..4_u16, 0..4_u32).prop_map(|(ms, inode, rport, out)| {
+    let row = (0..20_000_u64, 0..4_u64, 0..4_u16, 0..4_u8).prop_map(|(ms, inode, rport, out)| {
         seen(with(row(ms, inode), |it| {
             it.identity.inode = (inode != 0).then_some(inode);
             it.endpoints.rport = rport;

@@ -149,7 +149,7 @@ impl Decoder {
                 _ => Some(self.until(raw.rto_expires, raw)),
             },
             identity: decode::identity(event),
-            retransmits: Some(event.retransmits.into()),
+            retransmits: Some(event.retransmits),
             probes_out: Some(event.probes_out.into()),
             unacked: Some(event.packets_out),
             settings: self.settings(event),

@@ -148,6 +148,7 @@ pub(crate) use fields;
 
 fields! {
     bool: |it| Value::Bool(*it),
+    u8: |it| Value::Number(u64::from(*it)),
     u16: |it| Value::Number(u64::from(*it)),
     u32: |it| Value::Number(u64::from(*it)),
     u64: |it| Value::Number(*it),

@@ -46,7 +46,7 @@ record! {
         /// Number of the probe, from 1.
         probe: Option<u32>,
         /// Unanswered probes after the event.
-        probes_out: Option<u32>,
+        probes_out: Option<u8>,
         /// Ages of the last traffic.
         ages: Ages,
         /// Time until the timer fires again, ms.
@@ -81,13 +81,13 @@ record! {
         /// The write queue was not empty.
         unsent: Option<bool>,
         /// Consecutive retransmissions of the oldest unacknowledged segment.
-        retransmits: Option<u32>,
+        retransmits: Option<u8>,
         /// TCP flags of the segment that a reset answers.
         flags: Option<TcpFlags>,
         /// Length of that segment's data in bytes.
         len: Option<u32>,
         /// TTL or hop limit of that segment as received.
-        ttl: Option<u32>,
+        ttl: Option<u8>,
         /// What that segment matched on this host.
         met: Option<Met>,
         /// Conclusion from the records in `evidence`.
@@ -198,6 +198,9 @@ record! {
         set,
     }
 }
+
+// Each stage moves or clones records.
+const _: () = assert!(size_of::<Record>() <= 624, "a record is not to grow");
 
 impl Record {
     /// Makes a record with only a time and an event.

@@ -48,9 +48,9 @@ record! {
         /// Time until the pending timer fires, ms.
         timer_ms: Option<u64>,
         /// Consecutive retransmissions of the oldest unacknowledged segment.
-        retransmits: Option<u32>,
+        retransmits: Option<u8>,
         /// Unanswered keepalive or zero-window probes.
-        probes_out: Option<u32>,
+        probes_out: Option<u8>,
         /// Segments sent and not acknowledged.
         unacked: Option<u32>,
         /// Keepalive settings of the socket.

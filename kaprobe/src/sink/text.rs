@@ -311,7 +311,7 @@ fn detail(words: &mut Words<'_>, record: &Record) {
             if let Some((out, of)) = record.probes_out.zip(record.settings.keepalive_probes)
                 && out > 0
             {
-                words.of(out, of);
+                words.of(out.into(), of);
             }
             words.pair("idle", idle);
             words.pair("dead in", record.dead_in_ms.map(Ms));

@@ -194,8 +194,8 @@ fn add_info(row: &mut Row, info: &[u8]) {
                 .map(<$type>::from_ne_bytes)
         }};
     }
-    row.retransmits = member!(tcpi_retransmits: u8).map(u32::from);
-    row.probes_out = member!(tcpi_probes: u8).map(u32::from);
+    row.retransmits = member!(tcpi_retransmits: u8);
+    row.probes_out = member!(tcpi_probes: u8);
     // In these states the fields below have another meaning, or none (`tcp_get_info`,
     // net/ipv4/tcp.c).
     if matches!(row.state, State::Listen | State::SynSent | State::Close) {

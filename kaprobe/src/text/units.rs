@@ -17,6 +17,12 @@ impl Put for &str {
     }
 }
 
+impl Put for u8 {
+    fn put(&self, line: &mut String) {
+        digits::number(line, *self);
+    }
+}
+
 impl Put for u32 {
     fn put(&self, line: &mut String) {
         digits::number(line, *self);

@@ -26,7 +26,7 @@ const AFTER_CLOSE_NS: u64 = 2 * 60_000_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ResetTrigger {
     /// A keepalive probe, with `out` probes unanswered.
-    Probe { out: u32, is_recorded: bool },
+    Probe { out: u8, is_recorded: bool },
     /// The first segment after `gap_ms` without a packet.
     FirstSegment { gap_ms: u64, retransmitted: bool },
     /// No segment from this host: the connection was idle.
