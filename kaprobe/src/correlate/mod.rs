@@ -1,9 +1,8 @@
-//! From events to records: which socket this is, and what follows from one event
-//! after another.
+//! Turns events into records: numbers the sockets, and concludes which probes were
+//! answered.
 //!
 //! Pure: no clock, no I/O, no randomness, bounded memory. Time comes from events; the
-//! same events give the same records. What [`Lost`] says makes fewer conclusions,
-//! never more.
+//! same events give the same records. A [`Lost`] event can only remove conclusions.
 
 mod snapshot;
 mod time;
@@ -12,7 +11,7 @@ use std::borrow::Cow;
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 
-use crate::correlate::snapshot::{Found, Snapshot};
+use crate::correlate::snapshot::{NewZombie, ZombieFinder};
 use crate::correlate::time::ns;
 use crate::lru::LruMap;
 use crate::model::event::{Event, Kind, Lost, PassiveReset, SocketEvent, SocketId};
@@ -26,45 +25,45 @@ use crate::model::values::Hook;
 use crate::model::values::{Direction, Errno, State, TcpFlags};
 use crate::text::escape::Escaped;
 
-/// How many sockets are kept in mind.
+/// Most sockets that are remembered.
 pub const MAX_SOCKETS: NonZeroUsize = NonZeroUsize::new(65_536).expect("it is not zero");
 
-/// Makes records of events.
+/// Turns events into records.
 #[derive(Debug)]
 pub struct Correlator {
     sockets: LruMap<SocketId, Socket>,
-    /// How many sockets were given a number.
+    /// The number of the newest socket.
     numbered: u64,
     evicted: u64,
-    /// Probes may be missing up to here, CLOCK_MONOTONIC ns.
+    /// Probes may be missing up to this time, CLOCK_MONOTONIC ns.
     gap_ns: u64,
-    snapshot: Snapshot,
+    snapshot: ZombieFinder,
 }
 
-/// What is kept of a socket. There are many: hence so small.
+/// The state of one socket. There are many, so it is small.
 #[derive(Debug)]
 struct Socket {
     number: u64,
-    /// The last probe, while no answer to it is known.
+    /// The last probe, until its answer is known.
     waiting: Option<Waiting>,
     last: LastSeen,
 }
 
-/// A probe that was recorded and waits for its answer.
+/// A recorded probe that waits for its answer.
 #[derive(Debug)]
 struct Waiting {
     at_ns: u64,
-    /// When the timer was due next, ms later: no other probe can have been sent before.
+    /// The timer was due again after this time, ms. It sends no other probe before.
     due_ms: Option<NonZeroU32>,
-    /// How long before it the last acknowledgement came, ms.
+    /// The last acknowledgement came this long before the probe, ms.
     acked_ms: u32,
     probe: NonZeroU16,
 }
 
 impl Correlator {
-    /// A correlator that keeps at most so many sockets in mind. Past that it forgets
-    /// those that were closed, then those least recently spoken of; a forgotten one
-    /// that is spoken of again has a new number.
+    /// Makes a correlator that remembers at most `max_sockets` sockets. Beyond that it
+    /// evicts closed sockets first, then the least recently seen. An evicted socket that
+    /// is seen again gets a new number.
     #[must_use]
     pub fn new(max_sockets: NonZeroUsize) -> Self {
         Self {
@@ -72,27 +71,26 @@ impl Correlator {
             numbered: 0,
             evicted: 0,
             gap_ns: 0,
-            snapshot: Snapshot::none(),
+            snapshot: ZombieFinder::none(),
         }
     }
 
-    /// The same, and its events are among those of a snapshot, which tells of the sockets
-    /// that were there before. No idle timeout is longer than `longest_ms`.
+    /// Expects the rows of a snapshot between the events; the rows show sockets older
+    /// than the trace. Assumes that no idle timeout is longer than `longest_ms`.
     #[must_use]
     pub fn with_snapshot(self, longest_ms: u64) -> Self {
         Self {
-            snapshot: Snapshot::begun(self.sockets.capacity(), longest_ms),
+            snapshot: ZombieFinder::begun(self.sockets.capacity(), longest_ms),
             ..self
         }
     }
 
-    /// Takes the next event and gives the records that it makes, in order. Their
-    /// `seq` is 0: it is given where the record leaves the filter. A record is large, and
-    /// most are only looked at: so it is lent.
+    /// Takes the next event and emits its records in order. Their `seq` is 0: the filter
+    /// assigns it later. Records are lent, because they are large and most are only read.
     ///
-    /// The source reads its losses after the events of a batch, and gives them before
-    /// those, stamped no earlier than it read them: any of these events may already
-    /// follow a gap, and so may what comes next.
+    /// The source reads its loss counters after the events of a batch, but reports the
+    /// losses before these events. A loss is stamped no earlier than it was read: each of
+    /// these events, and the events after them, may follow a gap.
     pub fn push(&mut self, event: &Event, emit: &mut impl FnMut(&mut Record)) {
         match event {
             Event::Lost(lost) => {
@@ -108,20 +106,20 @@ impl Correlator {
         }
     }
 
-    /// How many sockets have been spoken of.
+    /// How many sockets were seen.
     #[must_use]
     pub fn sockets(&self) -> u64 {
         self.numbered
     }
 
-    /// How many of them were forgotten for want of room.
+    /// How many sockets were evicted for lack of room.
     #[must_use]
     pub fn evicted(&self) -> u64 {
         self.evicted
     }
 
     fn socket(&mut self, event: &SocketEvent, emit: &mut impl FnMut(&mut Record)) {
-        // The address of one that the kernel could not follow may be another's by now.
+        // An untracked socket may be gone, and its address reused by another.
         let is_tracked = event.id.born_ns != 0;
         let gap_ns = self.gap_ns;
         if event.kind == Kind::Answered {
@@ -131,32 +129,32 @@ impl Correlator {
             return;
         }
         let socket = match self.sockets.get_mut(&event.id) {
-            Some(known) if is_tracked || known.last.is_between_the_ends_of(event) => known,
+            Some(known) if is_tracked || known.last.has_endpoints_of(event) => known,
             _ => self.begin(event),
         };
         let number = socket.number;
-        let told = &*socket.last.update(event);
+        let filled = &*socket.last.update(event);
         let waiting = socket.waiting.take_if(|_| event.probes_out == 0);
         if let Some(waiting) = waiting {
-            // Whether nothing that happened to this socket since can be missing.
+            // No event of this socket since the probe can be missing.
             let certain = is_tracked && waiting.at_ns > gap_ns;
             if let Some(at) = answered_at(&waiting, event, certain) {
-                emit(&mut answered_record(told, number, &waiting, at));
+                emit(&mut answered_record(filled, number, &waiting, at));
             }
         }
         if event.kind == Kind::Probe {
             socket.waiting = Some(Waiting::new(event));
         }
-        emit(&mut event_record(told, number));
+        emit(&mut event_record(filled, number));
         self.snapshot.note(event, number);
         if event.kind == Kind::Closed {
-            // Kept while there is room: a firing that destroys its socket is told
-            // after the socket's end.
+            // Kept while there is room: a firing that destroys its socket is reported
+            // after the close.
             self.sockets.demote(&event.id);
         }
     }
 
-    /// A socket that was not spoken of before.
+    /// Adds a socket that was not seen before.
     fn begin(&mut self, event: &SocketEvent) -> &mut Socket {
         let number = self.snapshot.claim(event);
         let socket = Socket {
@@ -170,7 +168,7 @@ impl Correlator {
     }
 
     fn row(&mut self, row: &Row, emit: &mut impl FnMut(&mut Record)) {
-        let Some(Found { why, number }) = self.snapshot.look(row) else {
+        let Some(NewZombie { why, number }) = self.snapshot.check(row) else {
             return;
         };
         let number = number.unwrap_or_else(|| {
@@ -188,24 +186,24 @@ impl Correlator {
 }
 
 impl Socket {
-    /// An answer came in. Of a probe whose own event was lost nothing is told: it is not
-    /// known how long that took.
+    /// Handles an incoming answer. Ignores it if the event of its probe was lost: its
+    /// round-trip time is unknown.
     fn answered(&mut self, event: &SocketEvent, emit: &mut impl FnMut(&mut Record)) {
-        let of = |waiting: &Waiting| {
+        let is_its_probe = |waiting: &Waiting| {
             waiting.probe.get() == u16::from(event.probes_out) && waiting.at_ns <= event.at.mono_ns
         };
-        if let Some(waiting) = self.waiting.take().filter(of) {
+        if let Some(waiting) = self.waiting.take().filter(is_its_probe) {
             emit(&mut seen_record(event, self.number, &waiting));
         }
     }
 }
 
-/// What a socket loses before it is destroyed: its file, its owner, and on a
-/// disconnect its ends (`tcp_disconnect`, net/ipv4/tcp.c). Its end is told with what
-/// was last known of them.
+/// The last known inode, owner and endpoints of a socket. It loses them before it is
+/// destroyed: the endpoints on a disconnect (`tcp_disconnect`, net/ipv4/tcp.c). The
+/// record of its close is filled in with them.
 #[derive(Debug)]
 struct LastSeen {
-    /// 0 where there was none.
+    /// 0 if the socket had none.
     inode: u64,
     owner: Option<Arc<Owner>>,
     pair: Flow,
@@ -220,11 +218,11 @@ impl LastSeen {
         }
     }
 
-    fn is_between_the_ends_of(&self, event: &SocketEvent) -> bool {
+    fn has_endpoints_of(&self, event: &SocketEvent) -> bool {
         self.pair == Flow::from(&event.endpoints)
     }
 
-    /// Learns from an event; gives a socket's end what it has lost.
+    /// Remembers the owner of an event, or fills in what a close event has lost.
     fn update<'a>(&mut self, event: &'a SocketEvent) -> Cow<'a, SocketEvent> {
         if event.kind != Kind::Closed {
             if event.owner.is_some() && event.owner != self.owner {
@@ -250,7 +248,7 @@ impl Waiting {
         let short = |ms: u64| u32::try_from(ms).unwrap_or(u32::MAX);
         Self {
             at_ns: event.at.mono_ns,
-            // At 0 ms there is no room for an answer before it.
+            // At 0 ms no answer fits in between.
             due_ms: event.next_ms.and_then(|ms| NonZeroU32::new(short(ms))),
             acked_ms: short(event.lastack_ms),
             probe: probe_number(event),
@@ -267,8 +265,8 @@ impl Waiting {
     }
 }
 
-/// A probe that this event speaks of, sent or to be sent next. Counted from what was
-/// out before: an answer may be in before what is out after is read.
+/// The number of the probe that this event sent or will send next. Counted from the
+/// probes out before the event: an answer may arrive before the count after it is read.
 fn probe_number(event: &SocketEvent) -> NonZeroU16 {
     NonZeroU16::MIN.saturating_add(event.probes_out.into())
 }
@@ -277,18 +275,18 @@ fn hides_probes(lost: &Lost) -> bool {
     lost.hook == Hook::KeepaliveTimer && matches!(lost.kind, None | Some(Kind::Probe))
 }
 
-/// When the last acknowledgement came, CLOCK_MONOTONIC, to a tick.
+/// When the last acknowledgement came, CLOCK_MONOTONIC ns, accurate to a tick.
 fn acked_ns(event: &SocketEvent) -> u64 {
     event.at.mono_ns.saturating_sub(ns(event.lastack_ms))
 }
 
-/// When the answer to that probe came at the latest, CLOCK_MONOTONIC ns; `event` has
-/// no probe out. `None` when it does not follow that an answer came.
+/// The latest time at which the probe was answered, CLOCK_MONOTONIC ns. `event` has no
+/// probe out. `None` if it may not have been answered.
 ///
-/// `tcp_ack` is what takes probes back and stamps the acknowledgement, so the stamp
-/// must have moved since the probe (`tcp_disconnect` takes them back without).
-/// Where events are missing, another probe may have been sent and answered: then the
-/// acknowledgement must have come before the kernel could send one.
+/// `tcp_ack` resets the probe count and stamps the acknowledgement, so the stamp must be
+/// newer than the probe (`tcp_disconnect` resets the count without a stamp). If events
+/// are missing, another probe may have been sent and answered: then the acknowledgement
+/// must have come before the kernel could send another.
 fn answered_at(waiting: &Waiting, event: &SocketEvent, certain: bool) -> Option<u64> {
     let acked = acked_ns(event);
     if acked <= waiting.acked_ns().saturating_add(ns(TICK_MS)) {
@@ -304,7 +302,7 @@ fn answered_at(waiting: &Waiting, event: &SocketEvent, certain: bool) -> Option<
     Some(acked.clamp(waiting.at_ns, event.at.mono_ns.max(waiting.at_ns)))
 }
 
-/// The record of an answer that was seen as it came in.
+/// The record of an answer that an event reported when it arrived.
 fn seen_record(event: &SocketEvent, sock: u64, waiting: &Waiting) -> Record {
     let took_ns = event.at.mono_ns.saturating_sub(waiting.at_ns);
     let mut record = answered_record(event, sock, waiting, event.at.mono_ns);
@@ -356,8 +354,8 @@ fn event_record(event: &SocketEvent, sock: u64) -> Record {
     record
 }
 
-/// What is true of the socket, whatever happened to it. The rest is assigned: what `..`
-/// took from what a function gives would be copied, and a record is large.
+/// A record with the fields that do not depend on the event's kind. Callers assign the
+/// other fields: `..socket_record()` would copy a large record.
 fn socket_record(event: &SocketEvent, sock: u64, at: Instant, name: EventName) -> Record {
     let owner = event.owner.as_deref();
     Record {

@@ -15,22 +15,22 @@ use crate::model::row::Row;
 
 /// The zombies of a snapshot, and what is needed to record each only once.
 #[derive(Debug)]
-pub(super) struct Snapshot {
-    /// The longest idle timeout, ms.
+pub(super) struct ZombieFinder {
+    /// No idle timeout is longer, ms.
     longest_ms: u64,
     /// The sockets of the events so far, by inode number; `None` once the snapshot has
     /// ended.
-    seen: Option<LruMap<u64, Seen>>,
+    seen: Option<LruMap<u64, SeenSocket>>,
     /// The zombies that no event has named yet.
     zombies: LruMap<FlowKey, Zombie>,
 }
 
 /// A socket that events have named.
 #[derive(Debug)]
-struct Seen {
+struct SeenSocket {
     number: u64,
     /// The time of the last event that shows more than silence, CLOCK_MONOTONIC ns.
-    stirred_ns: u64,
+    active_ns: u64,
     /// A row has shown that it is a zombie.
     is_zombie: bool,
 }
@@ -43,24 +43,24 @@ struct Zombie {
 }
 
 impl Zombie {
-    /// Whether an event between the same endpoints is of the same socket: it has the same
-    /// file; or one of them has no file, and it last heard the peer before the snapshot.
-    fn is_of(&self, event: &SocketEvent) -> bool {
+    /// Whether an event with the same endpoints is of the same socket: the inodes are
+    /// equal, or one is missing and the socket last heard its peer before the snapshot.
+    fn is_same_socket(&self, event: &SocketEvent) -> bool {
         match (self.inode, event.identity.inode) {
-            (Some(its), Some(inode)) => its == inode,
+            (Some(zombie), Some(inode)) => zombie == inode,
             _ => event.at.mono_ns.saturating_sub(ns(event.lastrcv_ms)) < self.at_ns,
         }
     }
 }
 
-/// What a row of the snapshot adds.
-pub(super) struct Found {
+/// A zombie that a row of the snapshot shows for the first time.
+pub(super) struct NewZombie {
     pub(super) why: Why,
-    /// The number that events have given the socket.
+    /// The socket's number, if an event has named it.
     pub(super) number: Option<u64>,
 }
 
-impl Snapshot {
+impl ZombieFinder {
     /// The state of a trace without a snapshot.
     pub(super) fn none() -> Self {
         Self {
@@ -90,38 +90,38 @@ impl Snapshot {
             return None;
         }
         let zombie = self.zombies.remove(&FlowKey::from(&event.endpoints))?;
-        zombie.is_of(event).then_some(zombie.number)
+        zombie.is_same_socket(event).then_some(zombie.number)
     }
 
-    /// Notes that an event has named the socket of that number.
+    /// Notes that an event has named the socket with this number.
     pub(super) fn note(&mut self, event: &SocketEvent, number: u64) {
         let (Some(seen_sockets), Some(inode)) = (&mut self.seen, event.identity.inode) else {
             return;
         };
-        let seen = seen_sockets.get_or_insert_with(inode, || Seen {
+        let seen = seen_sockets.get_or_insert_with(inode, || SeenSocket {
             number,
-            stirred_ns: 0,
+            active_ns: 0,
             is_zombie: false,
         });
         seen.number = number;
         if !is_silence(event) {
-            seen.stirred_ns = seen.stirred_ns.max(event.at.mono_ns);
+            seen.active_ns = seen.active_ns.max(event.at.mono_ns);
         }
     }
 
-    /// Returns what a row adds where it shows a zombie that is not recorded yet. An event
-    /// that came after the row is newer than it.
-    pub(super) fn look(&mut self, row: &Row) -> Option<Found> {
+    /// Returns the zombie that a row shows, unless it is recorded already or an event
+    /// newer than the row shows traffic.
+    pub(super) fn check(&mut self, row: &Row) -> Option<NewZombie> {
         let connection = Connection::from_row(row)?;
         let why = zombie(&connection, PathTimeout::NoneLongerThan(self.longest_ms))?;
         let seen = row.identity.inode.zip(self.seen.as_mut());
         if let Some(seen) = seen.and_then(|(inode, it)| it.get_mut(&inode)) {
-            // The iterator may show a socket again when its table changes meanwhile.
-            if seen.stirred_ns >= row.mono_ns || seen.is_zombie {
+            // The iterator may show a socket twice if its table changes meanwhile.
+            if seen.active_ns >= row.mono_ns || seen.is_zombie {
                 return None;
             }
             seen.is_zombie = true;
-            return Some(Found {
+            return Some(NewZombie {
                 why,
                 number: Some(seen.number),
             });
@@ -131,7 +131,7 @@ impl Snapshot {
             .zombies
             .peek(&FlowKey::from(&row.endpoints))
             .is_some_and(is_same);
-        (!is_recorded).then_some(Found { why, number: None })
+        (!is_recorded).then_some(NewZombie { why, number: None })
     }
 
     /// Remembers a zombie under its number. Returns whether another was evicted for it.
@@ -141,13 +141,13 @@ impl Snapshot {
             inode: row.identity.inode,
             at_ns: row.mono_ns,
         };
-        let ends = FlowKey::from(&row.endpoints);
-        let (_, before) = self.zombies.push(ends.clone(), zombie);
-        before.is_some_and(|(old, _)| old != ends)
+        let key = FlowKey::from(&row.endpoints);
+        let (_, before) = self.zombies.push(key.clone(), zombie);
+        before.is_some_and(|(old, _)| old != key)
     }
 }
 
-/// Whether an event shows no traffic: it is another unanswered probe.
+/// Whether an event shows no traffic: only another unanswered probe.
 fn is_silence(event: &SocketEvent) -> bool {
     let is_firing = matches!(event.kind, Kind::Probe | Kind::ProbeCongested | Kind::Busy);
     is_firing && event.probes_out_after > 0

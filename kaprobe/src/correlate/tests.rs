@@ -1,4 +1,4 @@
-//! Rows of events and what they make; then what must hold for any events.
+//! Tests of events and the records they make, then properties of arbitrary events.
 
 use crate::sample::with;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,8 +23,8 @@ fn run(mut correlator: Correlator, events: &[Event]) -> Vec<Record> {
     records
 }
 
-/// The records in short: `ms event #sock probe`, ms since the sample's start.
-fn told(events: &[Event]) -> Vec<String> {
+/// The records as `ms event #sock probe`, in ms since the start of the sample.
+fn summaries(events: &[Event]) -> Vec<String> {
     let short = |record: Record| {
         let ms = (record.mono_ns - at(0).mono_ns) / 1_000_000;
         let sock = record
@@ -39,7 +39,7 @@ fn told(events: &[Event]) -> Vec<String> {
     run(correlator, events).into_iter().map(short).collect()
 }
 
-/// A firing that finds no probe out, so long after the last acknowledgement.
+/// A firing with no probe out, `lastack_ms` after the last acknowledgement.
 fn quiet(at_ms: u64, lastack_ms: u64) -> SocketEvent {
     SocketEvent {
         lastack_ms,
@@ -47,7 +47,7 @@ fn quiet(at_ms: u64, lastack_ms: u64) -> SocketEvent {
     }
 }
 
-/// An answer that was seen as it came in, so many probes being out.
+/// An answer that an event reported when it arrived, with `probes_out` probes out.
 fn answer(at_ms: u64, probes_out: u8) -> SocketEvent {
     SocketEvent {
         probes_out,
@@ -61,7 +61,7 @@ fn seen(row: Row) -> Event {
     Event::Snapshot(Box::new(row))
 }
 
-/// An event of the zombie that [`row`] tells of, heard as long ago as that.
+/// An event of the zombie in [`row`], with the same time since its peer was heard.
 fn of_zombie(inode: u64, event: SocketEvent) -> SocketEvent {
     let row = row(0, inode);
     with(of_socket(70, 70, event), |it| {
@@ -79,7 +79,7 @@ fn of_socket(sk: u64, born_ns: u64, event: SocketEvent) -> SocketEvent {
 }
 
 #[test]
-fn events_make_these_records() {
+fn events_make_the_expected_records() {
     let probe_lost = || lost(50, Some(Kind::Probe));
     let untracked = |event| of(of_socket(7, 0, event));
     let rows: &[(&str, &[Event], &[&str])] = &[
@@ -94,7 +94,7 @@ fn events_make_these_records() {
             &["0 probe #1 3", "100 answered #1 3", "1000 probe #1 1"],
         ),
         (
-            "only the last of unanswered probes is answered, and once",
+            "an acknowledgement answers only the last probe, once",
             &[
                 of(probe(0, 0, 3_000)),
                 of(probe(1_000, 1, 4_000)),
@@ -110,7 +110,7 @@ fn events_make_these_records() {
             ],
         ),
         (
-            "an answer seen as it comes in is told once",
+            "an answer reported by an event is recorded once",
             &[
                 of(probe(0, 0, 3_000)),
                 of(answer(3, 1)),
@@ -119,7 +119,7 @@ fn events_make_these_records() {
             &["0 probe #1 1", "3 answered #1 1", "1000 early #1"],
         ),
         (
-            "an answer to a probe that was not recorded says nothing of an earlier one",
+            "an answer to an unrecorded probe does not answer an earlier one",
             &[
                 of(probe(0, 0, 3_000)),
                 of(answer(1_003, 2)),
@@ -128,12 +128,12 @@ fn events_make_these_records() {
             &["0 probe #1 1", "2000 early #1"],
         ),
         (
-            "an acknowledgement in the probe's own tick is not before the probe",
+            "an acknowledgement in the probe's own tick counts as after the probe",
             &[of(probe(0, 0, 3_000)), of(quiet(1_000, 1_003))],
             &["0 probe #1 1", "0 answered #1 1", "1000 early #1"],
         ),
         (
-            "no acknowledgement since: the connection was cut, not answered",
+            "no acknowledgement since the probe: disconnected, not answered",
             &[
                 of(probe(0, 0, 3_000)),
                 of(SocketEvent {
@@ -144,7 +144,7 @@ fn events_make_these_records() {
             &["0 probe #1 1", "1000 closed #1"],
         ),
         (
-            "what was never recorded is not answered",
+            "a probe that was never recorded is not answered",
             &[
                 of(SocketEvent {
                     probes_out: 2,
@@ -175,7 +175,7 @@ fn events_make_these_records() {
             ],
         ),
         (
-            "a gap: the acknowledgement may be of another probe",
+            "a gap: the acknowledgement may belong to another probe",
             &[
                 of(probe(0, 0, 3_000)),
                 probe_lost(),
@@ -184,7 +184,7 @@ fn events_make_these_records() {
             &["0 probe #1 1", "50 lost", "9000 early #1"],
         ),
         (
-            "a gap of events that are no probes hides none",
+            "lost events of another kind hide no probe",
             &[
                 of(probe(0, 0, 3_000)),
                 lost(50, Some(Kind::Early)),
@@ -198,7 +198,7 @@ fn events_make_these_records() {
             ],
         ),
         (
-            "a probe after the gap is as good as before",
+            "a gap does not affect a later probe",
             &[
                 probe_lost(),
                 of(probe(100, 0, 3_000)),
@@ -228,7 +228,7 @@ fn events_make_these_records() {
             &["0 probe #1 1", "9000 early #2"],
         ),
         (
-            "a firing that destroys its socket is told after the socket's end",
+            "a firing that destroys its socket is reported after the close",
             &[
                 of(event(0, Kind::Closed)),
                 of(event(0, Kind::FinWait2(None))),
@@ -237,7 +237,7 @@ fn events_make_these_records() {
         ),
     ];
     for (what, events, records) in rows {
-        assert_eq!(told(events), *records, "{what}");
+        assert_eq!(summaries(events), *records, "{what}");
     }
 }
 
@@ -261,18 +261,18 @@ fn a_probe_answered_before_its_firing_ends_is_still_probe_one() {
 }
 
 #[test]
-fn what_is_forgotten_is_the_closed_then_the_oldest() {
+fn closed_sockets_are_evicted_first_then_the_oldest() {
     let mut correlator = room_for(2);
     let mut numbers = Vec::new();
     for (sk, kind) in [
         (1, Kind::Busy),
         (2, Kind::Busy),
         (2, Kind::Closed),
-        (3, Kind::Busy), // in place of 2
+        (3, Kind::Busy), // evicts 2
         (1, Kind::Busy),
-        (4, Kind::Busy), // in place of 3
+        (4, Kind::Busy), // evicts 3
         (1, Kind::Busy),
-        (3, Kind::Busy), // anew
+        (3, Kind::Busy), // gets a new number
     ] {
         let event = of(of_socket(sk, 1, event(0, kind)));
         correlator.push(&event, &mut |record| numbers.extend(record.sock));
@@ -281,7 +281,7 @@ fn what_is_forgotten_is_the_closed_then_the_oldest() {
     assert_eq!((correlator.sockets(), correlator.evicted()), (5, 3));
 }
 
-/// Any event at all, from a few sockets, at any time, in an order that no kernel has.
+/// Arbitrary events of a few sockets, at any time, in orders that no kernel produces.
 fn any_event() -> impl Strategy<Value = Event> {
     let kind = prop_oneof![
         4 => Just(Kind::Probe),
@@ -342,19 +342,21 @@ fn any_event() -> impl Strategy<Value = Event> {
 }
 
 fn any_loss() -> impl Strategy<Value = Lost> {
-    (0..25_000_000_000_u64, any::<bool>(), any::<u64>()).prop_map(|(mono_ns, told, count)| Lost {
-        at: Instant {
-            mono_ns,
-            wall_ns: 0,
-        },
-        hook: Hook::KeepaliveTimer,
-        kind: told.then_some(Kind::Probe),
-        why: LostWhy::Missed,
-        count,
+    (0..25_000_000_000_u64, any::<bool>(), any::<u64>()).prop_map(|(mono_ns, is_probe, count)| {
+        Lost {
+            at: Instant {
+                mono_ns,
+                wall_ns: 0,
+            },
+            hook: Hook::KeepaliveTimer,
+            kind: is_probe.then_some(Kind::Probe),
+            why: LostWhy::Missed,
+            count,
+        }
     })
 }
 
-fn conclusions(records: &[Record]) -> Vec<&Record> {
+fn answers_of(records: &[Record]) -> Vec<&Record> {
     records
         .iter()
         .filter(|record| record.event == EventName::Answered)
@@ -375,17 +377,17 @@ proptest! {
             prop_assert!(correlator.sockets.len() <= room);
         }
         prop_assert_eq!(&records, &run(twin, &events));
-        // One record of each event but of an answer, which is a conclusion where its probe
-        // is known, and of what a snapshot tells: some of that are zombies.
-        let is_told = |it: &&Event| match it {
+        // Each event makes one record, except two kinds: an answer makes one if its probe
+        // is known, and a row of a snapshot makes one if it is a zombie.
+        let is_recorded = |it: &&Event| match it {
             Event::Socket(it) => it.kind != Kind::Answered,
             Event::PassiveReset(_) | Event::Lost(_) => true,
             Event::Snapshot(_) | Event::SnapshotEnd => false,
         };
         let is_zombie = |it: &&Record| it.event == EventName::Zombie;
         let zombies = records.iter().filter(is_zombie).count();
-        let others = records.len() - conclusions(&records).len() - zombies;
-        prop_assert_eq!(others, events.iter().filter(is_told).count());
+        let others = records.len() - answers_of(&records).len() - zombies;
+        prop_assert_eq!(others, events.iter().filter(is_recorded).count());
     }
 
     #[test]
@@ -409,22 +411,22 @@ proptest! {
     }
 
     #[test]
-    fn one_more_loss_never_makes_one_more_conclusion(
+    fn a_loss_never_adds_an_answer(
         events in prop::collection::vec(any_event(), 0..60),
         loss in any_loss(),
-        place in any::<prop::sample::Index>(),
+        index in any::<prop::sample::Index>(),
     ) {
         let mut with_loss = events.clone();
-        with_loss.insert(place.index(events.len() + 1), Event::Lost(loss));
+        with_loss.insert(index.index(events.len() + 1), Event::Lost(loss));
         let (before, after) = (run(room_for(4), &events), run(room_for(4), &with_loss));
-        let mut all = conclusions(&before).into_iter();
-        for conclusion in conclusions(&after) {
-            prop_assert!(all.any(|it| it == conclusion));
+        let mut all = answers_of(&before).into_iter();
+        for answer in answers_of(&after) {
+            prop_assert!(all.any(|it| it == answer));
         }
     }
 
     #[test]
-    fn what_is_concluded_despite_losses_is_true(world in any_world()) {
+    fn answers_are_true_despite_losses(world in any_world()) {
         let (events, truth) = world.events();
         let mut recorded = BTreeMap::new();
         for record in run(room_for(64), &events) {
@@ -442,14 +444,14 @@ proptest! {
     }
 }
 
-/// A probe by its socket's remote port and when it was sent, CLOCK_MONOTONIC ns.
-type Sent = (Option<u16>, Option<u64>);
+/// A probe: its socket's remote port, and when it was sent, CLOCK_MONOTONIC ns.
+type SentProbe = (Option<u16>, Option<u64>);
 
-/// Sockets as a kernel runs them, some of whose events are lost.
+/// Sockets of a simulated kernel, and which of their events are lost.
 #[derive(Clone, Debug)]
 struct World {
     sockets: Vec<Peer>,
-    /// Which of the events are lost: by number, modulo.
+    /// The lost events: their indices, modulo the number of events.
     losses: Vec<prop::sample::Index>,
     /// How many events are read at once.
     batch: usize,
@@ -460,7 +462,7 @@ struct World {
 struct Peer {
     time_ms: u64,
     intvl_ms: u64,
-    /// How long it takes to answer each probe; `None` does not.
+    /// The delay before each answer, ms; `None` if the probe is not answered.
     answers: Vec<Option<u64>>,
 }
 
@@ -488,8 +490,8 @@ fn any_world() -> impl Strategy<Value = World> {
 }
 
 impl World {
-    /// The events that arrive, and which probe of which socket was answered.
-    fn events(&self) -> (Vec<Event>, BTreeSet<Sent>) {
+    /// The events that arrive, and the probes that were answered.
+    fn events(&self) -> (Vec<Event>, BTreeSet<SentProbe>) {
         let mut truth = BTreeSet::new();
         let mut all = Vec::new();
         for (rport, peer) in (1..).zip(&self.sockets) {
@@ -528,14 +530,14 @@ impl World {
 }
 
 impl Peer {
-    /// `tcp_keepalive_timer` at work in ticks of 4 ms: the firings, and when the
-    /// probes were sent that an acknowledgement followed before another was.
+    /// Simulates `tcp_keepalive_timer` in ticks of 4 ms. Returns the firings, and the
+    /// send times of the probes that were acknowledged before the next one was sent.
     fn live(&self, rport: u16) -> (Vec<SocketEvent>, BTreeSet<u64>) {
         const TICK: u64 = 4;
         let tick = |ms: u64| ms / TICK * TICK;
         let mut answers = self.answers.iter();
         let (mut events, mut answered) = (Vec::new(), BTreeSet::new());
-        // Acknowledgements on their way, the last one seen, the probe that is out.
+        // Acknowledgements in flight, the last one received, the probe that is out.
         let mut coming: Vec<u64> = Vec::new();
         let (mut acked, mut out, mut sent) = (0, 0_u8, None);
         let mut now = self.time_ms;
@@ -577,13 +579,13 @@ impl Peer {
 
 #[test]
 fn settings_carry_their_origin_and_errors_their_name() {
-    let told = with(event(0, Kind::Timeout(Cause::UserTimeout)), |it| {
+    let timeout = with(event(0, Kind::Timeout(Cause::UserTimeout)), |it| {
         it.settings.user_timeout_ms = Some(5_000);
         it.settings.user_timeout_from = Some(Origin::Socket);
         it.err = Some(110);
         it.state = 200;
     });
-    let records = run(room_for(1), &[of(told)]);
+    let records = run(room_for(1), &[of(timeout)]);
     let [record] = records.as_slice() else {
         return assert_eq!(records.len(), 1);
     };
@@ -598,8 +600,8 @@ fn settings_carry_their_origin_and_errors_their_name() {
 }
 
 #[test]
-fn a_closed_socket_is_told_with_what_was_last_known_of_it() {
-    let told = run(
+fn a_close_is_recorded_with_the_last_known_owner_and_endpoints() {
+    let records = run(
         room_for(8),
         &[
             of(probe(0, 0, 1000)),
@@ -611,7 +613,7 @@ fn a_closed_socket_is_told_with_what_was_last_known_of_it() {
             })),
         ],
     );
-    let owners: Vec<_> = told
+    let owners: Vec<_> = records
         .iter()
         .map(|it| {
             (
@@ -624,18 +626,18 @@ fn a_closed_socket_is_told_with_what_was_last_known_of_it() {
         .collect();
     assert!(owners[0].0.is_some());
     assert_eq!(owners.first(), owners.last());
-    // An orphan is nobody's as long as it lives.
+    // An orphan that is still open has no owner.
     let orphan = with(event(10, Kind::Early), |it| {
         it.owner = None;
         it.identity.inode = None;
         it.identity.orphan = Some(true);
     });
-    let told = run(room_for(8), &[of(probe(0, 0, 1000)), of(orphan)]);
-    assert_eq!(told.last().map(|it| it.process.pid), Some(None));
+    let records = run(room_for(8), &[of(probe(0, 0, 1000)), of(orphan)]);
+    assert_eq!(records.last().map(|it| it.process.pid), Some(None));
 }
 
 #[test]
-fn a_snapshot_tells_of_zombies_once() {
+fn a_zombie_of_a_snapshot_is_recorded_once() {
     let answered = |at_ms, inode| Row {
         probes_out: Some(0),
         ..row(at_ms, inode)
@@ -664,12 +666,12 @@ fn a_snapshot_tells_of_zombies_once() {
         ("the peer answers", &[seen(answered(10, 1))], &[]),
         ("keepalive is off", &[seen(off(864_000_000 - 1))], &[]),
         (
-            "keepalive is off, and it is silent for twice the longest timeout",
+            "keepalive is off, and the peer is silent for twice the longest timeout",
             &[seen(off(864_000_000))],
             &["10 zombie #1"],
         ),
         (
-            "settings that cannot be seen",
+            "unknown settings",
             &[seen(with(row(10, 1), |it| {
                 it.settings.keepalive_time_ms = None;
             }))],
@@ -685,65 +687,65 @@ fn a_snapshot_tells_of_zombies_once() {
             &["10 zombie #1", "12 zombie #2"],
         ),
         (
-            "its next event is of the same socket",
+            "the next event with the same inode is of the same socket",
             &[seen(row(10, 1)), next(20, 1), next(30, 1)],
             &["10 zombie #1", "20 probe #1 3", "30 probe #1 3"],
         ),
         (
-            "another socket between the same ends is another",
+            "another inode with the same endpoints is another socket",
             &[seen(row(10, 1)), next(20, 2)],
             &["10 zombie #1", "20 probe #2 3"],
         ),
         (
-            "an orphan that was heard before the snapshot is the same",
+            "an orphan that heard its peer before the snapshot is the same socket",
             &[seen(row(10, 1)), of(orphan(20, 11))],
             &["10 zombie #1", "20 data_pending #1"],
         ),
         (
-            "one that was heard since may be another",
+            "an orphan that heard its peer since may be another socket",
             &[seen(row(10, 1)), of(orphan(20, 9))],
             &["10 zombie #1", "20 data_pending #2"],
         ),
         (
-            "an event before the row: the row adds to it, once",
+            "an event before the row: the zombie gets its number, once",
             &[next(5, 1), seen(row(10, 1)), seen(row(11, 1)), next(20, 1)],
             &["5 probe #1 3", "10 zombie #1", "20 probe #1 3"],
         ),
         (
-            "an unanswered probe since the row leaves it a zombie",
+            "after a newer unanswered probe the row still shows a zombie",
             &[next(15, 1), seen(row(10, 1)), next(20, 1)],
             &["15 probe #1 3", "10 zombie #1", "20 probe #1 3"],
         ),
         (
-            "any other event since the row is newer",
+            "any other newer event overrides the row",
             &[of(of_zombie(1, quiet(15, 1))), seen(row(10, 1))],
             &["15 early #1"],
         ),
         (
-            "and before the row older",
+            "an older event does not override the row",
             &[of(of_zombie(1, quiet(5, 1))), seen(row(10, 1))],
             &["5 early #1", "10 zombie #1"],
         ),
     ];
     for (what, events, records) in rows {
-        assert_eq!(told(events), *records, "{what}");
+        assert_eq!(summaries(events), *records, "{what}");
     }
 }
 
 #[test]
-fn zombies_are_remembered_up_to_a_bound() {
+fn the_number_of_remembered_zombies_is_bounded() {
     let mut correlator = room_for(4).with_snapshot(0);
     let rows = (0..20).map(|n| {
         seen(with(row(n.into(), n.into()), |it| {
             it.endpoints.rport = n;
         }))
     });
-    let mut told = 0;
+    let mut emitted = 0;
     for row in rows {
-        correlator.push(&row, &mut |_| told += 1);
+        correlator.push(&row, &mut |_| emitted += 1);
     }
     assert_eq!(
-        (told, correlator.sockets(), correlator.evicted()),
+        (emitted, correlator.sockets(), correlator.evicted()),
         (20, 20, 16)
     );
 }

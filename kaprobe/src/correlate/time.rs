@@ -1,6 +1,6 @@
 //! Units of time.
 
-/// ms in ns.
+/// Converts ms to ns.
 pub(super) fn ns(ms: u64) -> u64 {
     ms.saturating_mul(1_000_000)
 }
