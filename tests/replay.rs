@@ -563,12 +563,12 @@ fn what_is_odd_is_named_by_file_and_line() -> Outcome {
         ("cut", &log.as_bytes()[..log.len() - 9], 0, 5, "kaprobe: log:7: the log breaks off in this line: read up to it\n"),
         ("no line end", log.trim_end().as_bytes(), 0, 6, ""),
         ("newer", newer.as_bytes(), 0, 6, "kaprobe: log:2: unknown field new left out\n"),
-        ("broken", broken.as_bytes(), 1, 5, "kaprobe: log:2: skipped, it is no record: column 52: expected value\n"),
-        ("counted", broken.as_bytes(), 1, 5, "kaprobe: 1 line skipped: it is no record\n"),
+        ("broken", broken.as_bytes(), 1, 5, "kaprobe: log:2: skipped, not a record: column 52: expected value\n"),
+        ("counted", broken.as_bytes(), 1, 5, "kaprobe: 1 line skipped: not a record\n"),
         ("no header", headless.as_bytes(), 0, 6, "kaprobe: log:1: a record before any header: its host and filters are unknown\n"),
         ("appended", twice.as_bytes(), 0, 12, "kaprobe: log:8: another trace follows in the same log, of host mq1\n"),
         ("empty", b"", 0, 0, "kaprobe: log:1: the log is empty\n"),
-        ("no log", b"\x7fELF\x02\x01\n\xff\xfe\n", 1, 0, "kaprobe: 2 lines skipped: they are no records\n"),
+        ("no log", b"\x7fELF\x02\x01\n\xff\xfe\n", 1, 0, "kaprobe: 2 lines skipped: not records\n"),
         ("another major", major.as_bytes(), 1, 0, "kaprobe: log:1: log format 2.0, this kaprobe reads "),
     ];
     for (what, log, code, shown, said) in rows {
@@ -625,7 +625,7 @@ fn what_can_not_be_is_one_line() -> Outcome {
         (
             &["run.jsonl", "-o", "link.jsonl", "--force"],
             2,
-            "--output run.jsonl: it is a log that is to be read",
+            "--output run.jsonl: is also a log to read",
         ),
     ];
     for (args, code, said) in rows {

@@ -1,4 +1,4 @@
-//! The logs to read.
+//! The logs that `kaprobe replay` reads: files or standard input.
 
 use std::fs::File;
 use std::io;
@@ -20,7 +20,7 @@ pub enum Input {
 }
 
 impl Input {
-    /// What it is called on standard error.
+    /// The name of the log in messages.
     #[must_use]
     pub fn name(&self) -> String {
         match self {
@@ -31,10 +31,10 @@ impl Input {
         }
     }
 
-    /// Opens it.
+    /// Opens the log.
     ///
     /// # Errors
-    /// When it can't be read.
+    /// If it can't be opened.
     pub fn open(&self) -> Result<File> {
         let file = match self {
             Self::Stdin => io::stdin().as_fd().try_clone_to_owned().map(File::from),
@@ -44,10 +44,10 @@ impl Input {
     }
 }
 
-/// The logs of these names; `-` is standard input.
+/// The logs with these names; `-` is standard input.
 ///
 /// # Errors
-/// Of [`exit::Code::Usage`], when standard input is to be read twice.
+/// [`exit::Code::Usage`], if standard input is named twice.
 pub fn inputs(logs: Vec<PathBuf>) -> Result<Vec<Input>, exit::Error> {
     let logs: Vec<_> = logs.into_iter().map(input).collect();
     if logs.iter().filter(|log| **log == Input::Stdin).count() > 1 {

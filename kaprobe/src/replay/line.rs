@@ -1,4 +1,4 @@
-//! One line of a log: a header, a record, or why it is neither.
+//! Parses one line of a log: a header, a record, or the reason why it is neither.
 
 use crate::model::header;
 use std::fmt;
@@ -10,7 +10,7 @@ use serde_json::error::Category;
 use crate::model::header::{Header, HeaderLine};
 use crate::model::record::Record;
 
-/// What a line holds.
+/// A header or a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
     /// The header of a trace whose records follow.
@@ -19,28 +19,28 @@ pub enum Item {
     Record(Box<Record>),
 }
 
-/// A line that was read, and the fields in it that mean nothing to this kaprobe.
+/// A parsed line, and its fields that this kaprobe does not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
     pub(super) item: Item,
-    /// Their names, in their order; the first [`UNKNOWN_FIELDS`].
+    /// The names of the first [`UNKNOWN_FIELDS`] unknown fields, in the line's order.
     pub(super) unknown: Vec<String>,
 }
 
-/// How many unknown fields of one line are told.
+/// Most unknown fields of one line that are reported.
 const UNKNOWN_FIELDS: usize = 8;
 
 /// Why a line is neither a header nor a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// It breaks off: all that there is of it could be the start of a line.
+pub(super) enum LineError {
+    /// Cut off: it may be the start of a valid line.
     Cut,
-    /// It is the header of a log of another major version.
+    /// The header of a log of another major version.
     Version(String),
-    /// It is JSON, and says what this kaprobe does not understand.
-    Meaning(String),
-    /// It is nothing.
-    Nothing(String),
+    /// JSON that this kaprobe does not understand.
+    NotUnderstood(String),
+    /// Not a JSON object.
+    NotJson(String),
 }
 
 /// A version of the log format.
@@ -63,8 +63,8 @@ impl FromStr for Version {
 }
 
 impl Version {
-    /// Whether this kaprobe understands all that a log of that version says. `None`
-    /// when it must not even try.
+    /// Whether this kaprobe understands everything in a log of that version. `None` if
+    /// the major version differs.
     pub(super) fn is_known(text: &str) -> Option<bool> {
         let ours: Self = header::VERSION.parse().ok()?;
         let version: Self = text.parse().ok()?;
@@ -72,26 +72,26 @@ impl Version {
     }
 }
 
-/// The one thing that every version of a header has.
+/// The part of a header that every version has.
 #[derive(serde::Deserialize)]
 struct Versioned {
     version: String,
 }
 
-/// Reads a line, without its end.
-pub(super) fn read(line: &[u8]) -> Result<Line, Fault> {
+/// Parses a line without its line end.
+pub(super) fn read(line: &[u8]) -> Result<Line, LineError> {
     let line = std::str::from_utf8(line).map_err(|why| match why.error_len() {
-        None => Fault::Cut,
-        Some(_) => Fault::Nothing(format!("column {}: not UTF-8", why.valid_up_to() + 1)),
+        None => LineError::Cut,
+        Some(_) => LineError::NotJson(format!("column {}: not UTF-8", why.valid_up_to() + 1)),
     })?;
-    // An array would do for serde.
+    // Serde would accept an array.
     if line
         .trim_start()
         .bytes()
         .next()
         .is_some_and(|it| it != b'{')
     {
-        return Err(Fault::Nothing("not a JSON object".to_owned()));
+        return Err(LineError::NotJson("not a JSON object".to_owned()));
     }
     // Nearly every line is a record.
     let not_a_record = match parse::<Record>(line) {
@@ -105,15 +105,15 @@ pub(super) fn read(line: &[u8]) -> Result<Line, Fault> {
         return Err(not_a_record);
     };
     if Version::is_known(&header.version).is_none() {
-        return Err(Fault::Version(header.version));
+        return Err(LineError::Version(header.version));
     }
     let (HeaderLine { header }, unknown) = parse::<HeaderLine>(line)?;
     let item = Item::Header(Box::new(header));
     Ok(Line { item, unknown })
 }
 
-/// Reads JSON that is one value and nothing else, and the names of unknown fields.
-fn parse<T: DeserializeOwned>(line: &str) -> Result<(T, Vec<String>), Fault> {
+/// Parses one JSON value with nothing after it. Also returns the unknown fields.
+fn parse<T: DeserializeOwned>(line: &str) -> Result<(T, Vec<String>), LineError> {
     let mut unknown = Vec::new();
     let mut json = serde_json::Deserializer::from_str(line);
     let value = serde_ignored::deserialize(&mut json, |path| {
@@ -125,22 +125,22 @@ fn parse<T: DeserializeOwned>(line: &str) -> Result<(T, Vec<String>), Fault> {
     match value {
         Ok(value) => Ok((value, unknown)),
         Err(why) => Err(match why.classify() {
-            Category::Eof => Fault::Cut,
-            Category::Data => Fault::Meaning(said(&why)),
-            Category::Syntax | Category::Io => Fault::Nothing(said(&why)),
+            Category::Eof => LineError::Cut,
+            Category::Data => LineError::NotUnderstood(message(&why)),
+            Category::Syntax | Category::Io => LineError::NotJson(message(&why)),
         }),
     }
 }
 
-/// What is wrong, and where in the line.
-fn said(why: &serde_json::Error) -> String {
-    // It says where at its end, and counts lines within the one that it has seen.
-    let said = why.to_string();
-    let what = said.rsplit_once(" at line ").map_or(&*said, |(it, _)| it);
+/// A message with the column of the error.
+fn message(why: &serde_json::Error) -> String {
+    // Serde's message ends with a line and a column; the line is always 1.
+    let text = why.to_string();
+    let what = text.rsplit_once(" at line ").map_or(&*text, |(it, _)| it);
     format!("column {}: {}", why.column(), Short(what))
 }
 
-/// A text that may quote a line at length.
+/// Shortens a message, which may quote a long part of a line.
 struct Short<'a>(&'a str);
 
 impl fmt::Display for Short<'_> {
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_told_apart() {
+    fn headers_records_and_errors_are_distinguished() {
         let now = header(header::VERSION);
         let with = |line: &str, more: &str| line.replacen('{', &format!("{{{more},"), 1);
         #[rustfmt::skip]
@@ -177,16 +177,16 @@ mod tests {
             (with(&now, "\"x\":1"), Ok("header x")),
             (header("1.999"), Ok("header")),
             (header("1"), Ok("header")),
-            (header("2.0"), Err(Fault::Version("2.0".to_owned()))),
-            (header("0.9"), Err(Fault::Version("0.9".to_owned()))),
-            (header("one"), Err(Fault::Version("one".to_owned()))),
-            (r#"{"header":{"version":"2.0"}}"#.to_owned(), Err(Fault::Version("2.0".to_owned()))),
-            (RECORD.replace("closed", "nap"), Err(Fault::Meaning(r#"column 74: "nap" is none of"#.to_owned()))),
-            ("{}".to_owned(), Err(Fault::Meaning("column 2: missing field `time`".to_owned()))),
-            ("[]".to_owned(), Err(Fault::Nothing("not a JSON object".to_owned()))),
-            ("null".to_owned(), Err(Fault::Nothing("not a JSON object".to_owned()))),
-            (format!("{RECORD} {RECORD}"), Err(Fault::Nothing("column 92: trailing".to_owned()))),
-            ("time,mono_ns".to_owned(), Err(Fault::Nothing("not a JSON object".to_owned()))),
+            (header("2.0"), Err(LineError::Version("2.0".to_owned()))),
+            (header("0.9"), Err(LineError::Version("0.9".to_owned()))),
+            (header("one"), Err(LineError::Version("one".to_owned()))),
+            (r#"{"header":{"version":"2.0"}}"#.to_owned(), Err(LineError::Version("2.0".to_owned()))),
+            (RECORD.replace("closed", "nap"), Err(LineError::NotUnderstood(r#"column 74: "nap" is none of"#.to_owned()))),
+            ("{}".to_owned(), Err(LineError::NotUnderstood("column 2: missing field `time`".to_owned()))),
+            ("[]".to_owned(), Err(LineError::NotJson("not a JSON object".to_owned()))),
+            ("null".to_owned(), Err(LineError::NotJson("not a JSON object".to_owned()))),
+            (format!("{RECORD} {RECORD}"), Err(LineError::NotJson("column 92: trailing".to_owned()))),
+            ("time,mono_ns".to_owned(), Err(LineError::NotJson("not a JSON object".to_owned()))),
         ];
         for (line, expected) in rows {
             let read = read(line.as_bytes()).map(|line| {
@@ -198,9 +198,9 @@ mod tests {
                 words.collect::<Vec<_>>().join(" ")
             });
             match (&read, &expected) {
-                (Err(Fault::Meaning(said)), Err(Fault::Meaning(start)))
-                | (Err(Fault::Nothing(said)), Err(Fault::Nothing(start))) => {
-                    assert!(said.starts_with(start), "{line}: {said}");
+                (Err(LineError::NotUnderstood(message)), Err(LineError::NotUnderstood(start)))
+                | (Err(LineError::NotJson(message)), Err(LineError::NotJson(start))) => {
+                    assert!(message.starts_with(start), "{line}: {message}");
                 }
                 _ => assert_eq!(read.as_deref(), expected.as_deref(), "{line}"),
             }
@@ -208,22 +208,22 @@ mod tests {
     }
 
     #[test]
-    fn a_line_cut_anywhere_is_cut() {
+    fn a_line_cut_anywhere_is_reported_as_cut() {
         for line in [RECORD.to_owned(), header("1.0"), header("1.999")] {
             for end in 0..line.len() {
                 let cut = read(&line.as_bytes()[..end]);
-                assert_eq!(cut, Err(Fault::Cut), "{end} of {line}");
+                assert_eq!(cut, Err(LineError::Cut), "{end} of {line}");
             }
         }
     }
 
     #[test]
-    fn what_is_quoted_is_short() {
+    fn a_long_quote_is_shortened() {
         let long = RECORD.replace("closed", &"\u{1f980}".repeat(1000));
         let long = long.replace("\"event\"", "\"pid\"");
-        let Err(Fault::Meaning(said)) = read(long.as_bytes()) else {
+        let Err(LineError::NotUnderstood(message)) = read(long.as_bytes()) else {
             unreachable!("it has no event");
         };
-        assert!(said.len() < 1000, "{said}");
+        assert!(message.len() < 1000, "{message}");
     }
 }

@@ -1,17 +1,17 @@
-//! A log, read as it comes: at most one line of it is kept.
+//! Reads a log line by line. Keeps at most one line in memory.
 
 use std::fmt::{self, Display};
 use std::io::{self, BufRead as _, BufReader, Read};
 
-use crate::replay::line::{self, Fault, Item, Version};
+use crate::replay::line::{self, Item, LineError, Version};
 use crate::text::escape::{self, Escaped};
 
-/// Longest line that is read, bytes. A record has less than a thousandth of that.
-pub const LONGEST: usize = 1 << 20;
+/// Longest line that is read, bytes. A record is a thousand times shorter.
+pub const MAX_LINE_LEN: usize = 1 << 20;
 
-/// How many broken lines, and how many unknown things, are told of one log; the rest
-/// is counted.
-const TOLD: usize = 20;
+/// Most broken lines, and most unknown fields and values, that are reported for one
+/// log. The others are only counted.
+const MAX_REMARKS: usize = 20;
 
 /// Bytes read at once.
 const CHUNK: usize = 64 * 1024;
@@ -24,43 +24,40 @@ pub struct Log<R> {
     number: u64,
     at_end: bool,
     headed: bool,
-    /// The header was of a version that may say what this kaprobe does not know.
+    /// The log has a newer minor version: it may contain unknown fields and values.
     newer: bool,
     counts: LogCounts,
-    /// What was told as unknown, once each.
+    /// The unknown fields and values reported so far.
     unknown: Vec<String>,
 }
 
-/// What a log held.
+/// Counts of the lines of a log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogCounts {
     /// Records.
     pub records: u64,
-    /// Lines that were neither header nor record, and should have been.
+    /// Lines that are neither a header nor a record.
     pub broken: u64,
     /// Lines of a newer version that this kaprobe does not understand.
     pub not_understood: u64,
 }
 
-/// What is to be told of a log besides its records.
+/// A message for the user about a line of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remark {
-    /// The line that it is about, from 1.
+    /// The line number, from 1.
     pub line: u64,
-    /// What it is.
-    pub what: What,
+    /// The message.
+    pub kind: RemarkKind,
 }
 
-/// See [`Remark`].
+/// What a [`Remark`] reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(
-    missing_docs,
-    reason = "they say themselves what they are: see Display"
-)]
-pub enum What {
+#[expect(missing_docs, reason = "Display has the message of each")]
+pub enum RemarkKind {
     Broken(String),
-    /// No more broken lines of this log are told.
-    Enough,
+    /// Further broken lines of this log are not reported.
+    ManyBroken,
     Cut,
     Empty,
     NoHeader,
@@ -72,15 +69,15 @@ pub enum What {
 
 impl Display for Remark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.line, self.what)
+        write!(f, "{}: {}", self.line, self.kind)
     }
 }
 
-impl Display for What {
+impl Display for RemarkKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Broken(why) => write!(f, "skipped, it is no record: {}", escape::message(why)),
-            Self::Enough => f.write_str("broken lines from here on are counted only"),
+            Self::Broken(why) => write!(f, "skipped, not a record: {}", escape::message(why)),
+            Self::ManyBroken => f.write_str("further broken lines are only counted"),
             Self::Cut => f.write_str("the log breaks off in this line: read up to it"),
             Self::Empty => f.write_str("the log is empty"),
             Self::NoHeader => {
@@ -91,7 +88,7 @@ impl Display for What {
             }
             Self::Newer(version) => write!(
                 f,
-                "log format {} is newer than this kaprobe's {}: what is new in it is left out",
+                "log format {} is newer than this kaprobe's {}: unknown parts are left out",
                 escape::message(version),
                 crate::model::header::VERSION
             ),
@@ -105,13 +102,13 @@ impl Display for What {
     }
 }
 
-/// Why a log can't be read on.
+/// The reason why the rest of a log can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// Its bytes can't be had.
+    /// The file can't be read.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// It is of another major version.
+    /// The log has another major version.
     #[error(
         "{line}: log format {version}, this kaprobe reads {}: use the kaprobe that wrote it, or a newer one",
         crate::model::header::VERSION
@@ -126,12 +123,12 @@ pub enum LogError {
 
 /// How a line ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// With a line end.
+enum LineEnd {
+    /// At a newline.
     Line,
-    /// With the log.
+    /// At the end of the log.
     Log,
-    /// It didn't, as long as it was kept.
+    /// The line is longer than [`MAX_LINE_LEN`].
     TooLong,
 }
 
@@ -150,58 +147,60 @@ impl<R: Read> Log<R> {
         }
     }
 
-    /// What was read so far.
+    /// Counts of the lines read so far.
     #[must_use]
     pub fn counts(&self) -> LogCounts {
         self.counts
     }
 
-    /// Whether the next line is at hand, so that nothing has to be waited for.
+    /// Whether the next line can be read without waiting.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.at_end || self.input.buffer().contains(&b'\n')
     }
 
-    /// The next header or record; `None` at the end. What else there is to say goes to
-    /// `tell`.
+    /// Returns the next header or record; `None` at the end. Passes remarks to
+    /// `on_remark`.
     ///
     /// # Errors
-    /// When the log can't be read on.
-    pub fn next(&mut self, tell: &mut dyn FnMut(Remark)) -> Result<Option<Item>, LogError> {
+    /// If the rest of the log can't be read.
+    pub fn next(&mut self, on_remark: &mut dyn FnMut(Remark)) -> Result<Option<Item>, LogError> {
         while let Some(end) = self.read_line()? {
-            if end != End::TooLong && self.line.iter().all(u8::is_ascii_whitespace) {
+            if end != LineEnd::TooLong && self.line.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
             let read = match end {
-                End::TooLong => Err(Fault::Nothing(format!("longer than {LONGEST} bytes"))),
-                End::Line | End::Log => line::read(&self.line),
+                LineEnd::TooLong => Err(LineError::NotJson(format!(
+                    "longer than {MAX_LINE_LEN} bytes"
+                ))),
+                LineEnd::Line | LineEnd::Log => line::read(&self.line),
             };
             let item = match read {
                 Ok(line::Line { item, unknown }) => {
-                    self.tell_unknown(unknown, tell);
+                    self.remark_unknown(unknown, on_remark);
                     item
                 }
-                Err(Fault::Cut) if end == End::Log => {
-                    self.remark(What::Cut, tell);
+                Err(LineError::Cut) if end == LineEnd::Log => {
+                    self.remark(RemarkKind::Cut, on_remark);
                     continue;
                 }
                 Err(fault) => {
-                    self.skip(fault, tell)?;
+                    self.skip(fault, on_remark)?;
                     continue;
                 }
             };
-            self.note(&item, tell);
+            self.note(&item, on_remark);
             return Ok(Some(item));
         }
         if self.number == 0 {
             self.number = 1;
-            self.remark(What::Empty, tell);
+            self.remark(RemarkKind::Empty, on_remark);
         }
         Ok(None)
     }
 
-    /// Reads a line, without its end, and no more of it than [`LONGEST`].
-    fn read_line(&mut self) -> io::Result<Option<End>> {
+    /// Reads a line without its line end. Keeps at most [`MAX_LINE_LEN`] bytes.
+    fn read_line(&mut self) -> io::Result<Option<LineEnd>> {
         self.line.clear();
         let mut length = 0_usize;
         let end = loop {
@@ -211,98 +210,107 @@ impl<R: Read> Log<R> {
             };
             if chunk.is_empty() {
                 self.at_end = true;
-                break End::Log;
+                break LineEnd::Log;
             }
             let line_end = chunk.iter().position(|&byte| byte == b'\n');
             let part = &chunk[..line_end.unwrap_or(chunk.len())];
-            let room = LONGEST - self.line.len();
+            let room = MAX_LINE_LEN - self.line.len();
             self.line.extend_from_slice(&part[..part.len().min(room)]);
             length = length.saturating_add(part.len());
             let used = part.len() + usize::from(line_end.is_some());
             self.input.consume(used);
             if line_end.is_some() {
-                break End::Line;
+                break LineEnd::Line;
             }
         };
-        if end == End::Log && length == 0 {
+        if end == LineEnd::Log && length == 0 {
             return Ok(None);
         }
         self.number += 1;
-        Ok(Some(if length > LONGEST { End::TooLong } else { end }))
+        Ok(Some(if length > MAX_LINE_LEN {
+            LineEnd::TooLong
+        } else {
+            end
+        }))
     }
 
-    fn remark(&self, what: What, tell: &mut dyn FnMut(Remark)) {
-        tell(Remark {
+    fn remark(&self, kind: RemarkKind, on_remark: &mut dyn FnMut(Remark)) {
+        on_remark(Remark {
             line: self.number,
-            what,
+            kind,
         });
     }
 
-    /// Takes note of what was read.
-    fn note(&mut self, item: &Item, tell: &mut dyn FnMut(Remark)) {
+    /// Updates the state for a header or record.
+    fn note(&mut self, item: &Item, on_remark: &mut dyn FnMut(Remark)) {
         match item {
             Item::Header(header) => {
                 self.newer = Version::is_known(&header.version) == Some(false);
                 self.headed = true;
                 if self.newer {
-                    self.remark(What::Newer(header.version.clone()), tell);
+                    self.remark(RemarkKind::Newer(header.version.clone()), on_remark);
                 }
                 if self.counts.records > 0 {
-                    self.remark(What::NextTrace(header.host.clone()), tell);
+                    self.remark(RemarkKind::NextTrace(header.host.clone()), on_remark);
                 }
             }
             Item::Record(_) => {
                 if !self.headed && self.counts.records == 0 {
-                    self.remark(What::NoHeader, tell);
+                    self.remark(RemarkKind::NoHeader, on_remark);
                 }
                 self.counts.records += 1;
             }
         }
     }
 
-    fn tell_unknown(&mut self, fields: Vec<String>, tell: &mut dyn FnMut(Remark)) {
+    fn remark_unknown(&mut self, fields: Vec<String>, on_remark: &mut dyn FnMut(Remark)) {
         for field in fields {
-            if self.is_news(&field) {
-                self.remark(What::UnknownField(field), tell);
+            if self.is_new(&field) {
+                self.remark(RemarkKind::UnknownField(field), on_remark);
             }
         }
     }
 
-    /// Whether this is unknown for the first time, and shall be told.
-    fn is_news(&mut self, unknown: &str) -> bool {
-        let news = self.unknown.len() < TOLD && self.unknown.iter().all(|it| it != unknown);
-        if news {
+    /// Whether an unknown field or value is reported: it is seen for the first time.
+    fn is_new(&mut self, unknown: &str) -> bool {
+        let is_new =
+            self.unknown.len() < MAX_REMARKS && self.unknown.iter().all(|it| it != unknown);
+        if is_new {
             self.unknown.push(unknown.to_owned());
         }
-        news
+        is_new
     }
 
-    /// Leaves a line out, and tells why.
-    fn skip(&mut self, fault: Fault, tell: &mut dyn FnMut(Remark)) -> Result<(), LogError> {
+    /// Skips a line and reports why.
+    fn skip(
+        &mut self,
+        fault: LineError,
+        on_remark: &mut dyn FnMut(Remark),
+    ) -> Result<(), LogError> {
         let why = match fault {
-            Fault::Version(version) => {
+            LineError::Version(version) => {
                 return Err(LogError::Version {
                     line: self.number,
                     version: Escaped::from(version.as_str()),
                 });
             }
-            Fault::Meaning(why) if self.newer => {
+            LineError::NotUnderstood(why) if self.newer => {
                 self.counts.not_understood += 1;
-                // The column, which differs from line to line, is no news.
+                // Compares without the column, which differs from line to line.
                 let what = why.split_once(": ").map_or(&*why, |(_, what)| what);
-                if self.is_news(what) {
-                    self.remark(What::NotUnderstood(why), tell);
+                if self.is_new(what) {
+                    self.remark(RemarkKind::NotUnderstood(why), on_remark);
                 }
                 return Ok(());
             }
-            Fault::Meaning(why) | Fault::Nothing(why) => why,
-            Fault::Cut => "it breaks off".to_owned(),
+            LineError::NotUnderstood(why) | LineError::NotJson(why) => why,
+            LineError::Cut => "it breaks off".to_owned(),
         };
         self.counts.broken += 1;
-        if self.counts.broken <= TOLD as u64 {
-            self.remark(What::Broken(why), tell);
-        } else if self.counts.broken == TOLD as u64 + 1 {
-            self.remark(What::Enough, tell);
+        if self.counts.broken <= MAX_REMARKS as u64 {
+            self.remark(RemarkKind::Broken(why), on_remark);
+        } else if self.counts.broken == MAX_REMARKS as u64 + 1 {
+            self.remark(RemarkKind::ManyBroken, on_remark);
         }
         Ok(())
     }
@@ -340,31 +348,31 @@ mod tests {
             .collect()
     }
 
-    /// All that is read of a log, as far as it can be read; and what is told of it.
+    /// Reads a log as far as possible: its items, the messages about it, the counts.
     fn read(log: &[u8]) -> (Vec<Item>, Vec<String>, LogCounts) {
         let mut log = Log::new(log);
-        let (mut items, mut told) = (Vec::new(), Vec::new());
+        let (mut items, mut messages) = (Vec::new(), Vec::new());
         let ended = loop {
-            match log.next(&mut |remark| told.push(remark.to_string())) {
+            match log.next(&mut |remark| messages.push(remark.to_string())) {
                 Ok(Some(item)) => items.push(item),
                 Ok(None) => break None,
                 Err(why) => break Some(why.to_string()),
             }
         };
-        told.extend(ended);
-        (items, told, log.counts())
+        messages.extend(ended);
+        (items, messages, log.counts())
     }
 
-    fn told(log: &[u8]) -> Vec<String> {
+    fn messages(log: &[u8]) -> Vec<String> {
         read(log).1
     }
 
     #[test]
-    fn a_whole_log_is_read_and_nothing_told() {
+    fn a_complete_log_is_read_without_remarks() {
         let lines = lines();
-        let (items, told, counts) = read(lines.concat().as_bytes());
+        let (items, messages, counts) = read(lines.concat().as_bytes());
         assert_eq!(items.len(), lines.len());
-        assert!(told.is_empty(), "{told:?}");
+        assert!(messages.is_empty(), "{messages:?}");
         let records = lines.len() as u64 - 1;
         assert_eq!(
             counts,
@@ -375,11 +383,11 @@ mod tests {
         );
     }
 
-    /// Lines, what is told, and what is counted: records, broken, not understood.
-    type Row<'a> = (&'a [&'a str], &'a [&'a str], (u64, u64, u64));
+    /// Lines, messages, and counts: records, broken, not understood.
+    type LogCase<'a> = (&'a [&'a str], &'a [&'a str], (u64, u64, u64));
 
     #[test]
-    fn what_is_odd_is_told() {
+    fn odd_lines_are_reported() {
         let lines = lines();
         let [header_line, first, second, ..] = lines.as_slice() else {
             unreachable!("the sample has more");
@@ -390,72 +398,72 @@ mod tests {
         let nap = second.replace("\"answered\"", "\"nap\"");
         let more = second.replacen('{', "{\"more\":[1,{}],\"\\u001b[2J\":2,", 1);
         let cut = &first[..50];
-        let long = format!("{{\"x\":\"{}\"}}\n", "x".repeat(LONGEST));
+        let long = format!("{{\"x\":\"{}\"}}\n", "x".repeat(MAX_LINE_LEN));
         #[rustfmt::skip]
-        let rows: &[Row<'_>] = &[
+        let rows: &[LogCase<'_>] = &[
             (&[], &["1: the log is empty"], (0, 0, 0)),
             (&["\n", " \r\n", header_line, "\n", first], &[], (1, 0, 0)),
             (&[header_line, first.trim_end()], &[], (1, 0, 0)),
             (&[first, second], &["1: a record before any header"], (2, 0, 0)),
             (&[header_line, first, cut], &["3: the log breaks off"], (1, 0, 0)),
             (&[header_line, first, &header_line[..40]], &["3: the log breaks off"], (1, 0, 0)),
-            (&[header_line, cut, "\n", first], &["2: skipped, it is no record: it breaks off"], (1, 1, 0)),
-            (&[header_line, cut, first, second], &["2: skipped, it is no record: column"], (1, 1, 0)),
-            (&[header_line, "PK\u{3}\u{4}\n", first], &["2: skipped, it is no record: not a JSON object"], (1, 1, 0)),
-            (&[header_line, "PK"], &["2: skipped, it is no record: not a JSON object"], (0, 1, 0)),
-            (&[header_line, &nap], &["2: skipped, it is no record: column 86: \"nap\" is none of probe,"], (0, 1, 0)),
+            (&[header_line, cut, "\n", first], &["2: skipped, not a record: it breaks off"], (1, 1, 0)),
+            (&[header_line, cut, first, second], &["2: skipped, not a record: column"], (1, 1, 0)),
+            (&[header_line, "PK\u{3}\u{4}\n", first], &["2: skipped, not a record: not a JSON object"], (1, 1, 0)),
+            (&[header_line, "PK"], &["2: skipped, not a record: not a JSON object"], (0, 1, 0)),
+            (&[header_line, &nap], &["2: skipped, not a record: column 86: \"nap\" is none of probe,"], (0, 1, 0)),
             (&[header_line, &more, &more], &["2: unknown field more left out", "2: unknown field \\u{1b}[2J left out"], (2, 0, 0)),
             (&[header_line, first, header_line, second], &["3: another trace follows in the same log, of host mq1"], (2, 0, 0)),
             (&[header_line, header_line, second], &[], (1, 0, 0)),
             (&[&newer, &nap, first, &nap], &["1: log format 1.999 is newer than this kaprobe's", "2: left out, not understood: column 86: \"nap\" is none of"], (1, 0, 2)),
-            (&[&newer, first, "{\n"], &["1: log format", "3: skipped, it is no record: it breaks off"], (1, 1, 0)),
+            (&[&newer, first, "{\n"], &["1: log format", "3: skipped, not a record: it breaks off"], (1, 1, 0)),
             (&[header_line, first, &newer.replace("1.999", "7.0"), second], &["3: log format 7.0, this kaprobe reads 1."], (1, 0, 0)),
-            (&[header_line, &long, first], &["2: skipped, it is no record: longer than 1048576 bytes"], (1, 1, 0)),
-            (&[header_line, &long[..LONGEST + 1]], &["2: skipped, it is no record: longer than 1048576 bytes"], (0, 1, 0)),
+            (&[header_line, &long, first], &["2: skipped, not a record: longer than 1048576 bytes"], (1, 1, 0)),
+            (&[header_line, &long[..MAX_LINE_LEN + 1]], &["2: skipped, not a record: longer than 1048576 bytes"], (0, 1, 0)),
             (&[&"x\n".repeat(100), first], &[], (1, 100, 0)),
         ];
         for (log, expected, (records, broken, not_understood)) in rows {
-            let (_, told, counts) = read(log.concat().as_bytes());
+            let (_, messages, counts) = read(log.concat().as_bytes());
             if !expected.is_empty() {
-                assert_eq!(told.len(), expected.len(), "{told:?}");
+                assert_eq!(messages.len(), expected.len(), "{messages:?}");
             }
-            for (told, expected) in told.iter().zip(*expected) {
-                assert!(told.starts_with(expected), "{told}");
+            for (message, expected) in messages.iter().zip(*expected) {
+                assert!(message.starts_with(expected), "{message}");
             }
             let expected = LogCounts {
                 records: *records,
                 broken: *broken,
                 not_understood: *not_understood,
             };
-            assert_eq!(counts, expected, "{told:?}");
+            assert_eq!(counts, expected, "{messages:?}");
         }
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_a_broken_line() {
+    fn a_line_that_is_not_utf8_is_broken() {
         let lines = lines().concat().replace("beam.smp", "beam\u{1}smp");
         let log: Vec<_> = lines
             .bytes()
             .map(|it| if it == 1 { 0xff } else { it })
             .collect();
         assert!(
-            told(&log)
+            messages(&log)
                 .iter()
                 .all(|it| it.ends_with(": not UTF-8") || it.ends_with("no header"))
         );
     }
 
     #[test]
-    fn broken_lines_are_told_up_to_a_point() {
-        let told = told("x\n".repeat(TOLD + 9).as_bytes());
-        assert_eq!(told.len(), TOLD + 1);
+    fn the_number_of_reported_broken_lines_is_limited() {
+        let messages = messages("x\n".repeat(MAX_REMARKS + 9).as_bytes());
+        assert_eq!(messages.len(), MAX_REMARKS + 1);
         assert_eq!(
-            told.last().map(String::as_str),
-            Some("21: broken lines from here on are counted only")
+            messages.last().map(String::as_str),
+            Some("21: further broken lines are only counted")
         );
     }
 
-    /// Gives what there is in pieces.
+    /// Reads at most the given number of bytes at once.
     struct Pieces<'a>(&'a [u8], usize);
 
     impl Read for Pieces<'_> {
@@ -469,22 +477,21 @@ mod tests {
     }
 
     proptest! {
-        /// Cutting a log loses what was cut off and nothing else.
         #[test]
-        fn a_cut_log_is_the_start_of_the_whole(at in any::<prop::sample::Index>()) {
+        fn cutting_a_log_loses_only_the_part_cut_off(at in any::<prop::sample::Index>()) {
             let log = lines().concat();
             let at = at.index(log.len() + 1);
             let (whole, ..) = read(log.as_bytes());
-            let (start, told, counts) = read(&log.as_bytes()[..at]);
+            let (start, messages, counts) = read(&log.as_bytes()[..at]);
             prop_assert!(whole.starts_with(&start));
             let line_ends = log.as_bytes()[..at].iter().filter(|it| **it == b'\n').count();
             prop_assert!(start.len() >= line_ends, "{} of {line_ends}", start.len());
             prop_assert_eq!((counts.broken, counts.not_understood), (0, 0));
-            prop_assert!(told.len() <= 1, "{:?}", told);
+            prop_assert!(messages.len() <= 1, "{:?}", messages);
         }
 
         #[test]
-        fn it_is_the_same_in_pieces(size in 1_usize..5_000) {
+        fn the_read_size_does_not_matter(size in 1_usize..5_000) {
             let log = lines().concat();
             let mut pieces = Log::new(Pieces(log.as_bytes(), size));
             let mut items = Vec::new();

@@ -1,4 +1,4 @@
-//! Several logs as one stream in the order of time, reading each as it is needed.
+//! Merges several logs into one stream, ordered by time. Reads each log on demand.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -8,25 +8,25 @@ use crate::model::header::Header;
 use crate::replay::line::Item;
 use crate::replay::log::{Log, LogError, Remark};
 
-/// How many headers a log is looked at for before its first record: one for each log
+/// Most headers that are read before the first record. A merged log has one for each log
 /// that it was merged from.
 const HEADERS: usize = 1_000;
 
-/// Where something came from: the place of its log among those that are merged.
-pub type From = usize;
+/// The index of a log among the merged logs.
+pub type LogIndex = usize;
 
-/// Merges logs by the wall clock, which is the one that hosts share. Within a log
-/// nothing changes places: what was derived stands behind what it was derived from,
-/// though it happened before.
+/// Merges logs by the wall clock, the only clock that hosts share. Keeps the order
+/// within each log: a derived record stays after the record it was derived from, even
+/// if its time is earlier.
 #[derive(Debug)]
 pub struct Merge<R> {
     logs: Vec<Log<R>>,
-    /// What is next of each log that has not ended.
+    /// The next item of each log that has not ended.
     heads: Vec<Option<Item>>,
-    /// The logs that have a head, by its time.
-    queue: BinaryHeap<Reverse<(i64, From)>>,
-    /// The log whose head was taken last, and whose next is not read yet.
-    taken: Option<From>,
+    /// The logs that have a next item, by its time.
+    queue: BinaryHeap<Reverse<(i64, LogIndex)>>,
+    /// The log of the last returned item. Its next item is not read yet.
+    taken: Option<LogIndex>,
 }
 
 impl<R: Read> Merge<R> {
@@ -42,25 +42,25 @@ impl<R: Read> Merge<R> {
         }
     }
 
-    /// The logs, each with what was read of it so far.
+    /// The merged logs.
     #[must_use]
     pub fn logs(&self) -> &[Log<R>] {
         &self.logs
     }
 
-    /// Reads each log up to its first record: the headers that it starts with. To be
-    /// called once, before [`Merge::next`].
+    /// Reads the headers before the first record of each log. Call it once, before
+    /// [`Merge::next`].
     ///
     /// # Errors
-    /// With the log that can't be read.
+    /// The index of a log that can't be read, and the reason.
     pub fn start(
         &mut self,
-        tell: &mut dyn FnMut(From, Remark),
-    ) -> Result<Vec<Vec<Header>>, (From, LogError)> {
+        on_remark: &mut dyn FnMut(LogIndex, Remark),
+    ) -> Result<Vec<Vec<Header>>, (LogIndex, LogError)> {
         let mut all = Vec::with_capacity(self.logs.len());
         for from in 0..self.logs.len() {
             let mut headers = Vec::new();
-            while let Some(item) = self.read(from, tell)? {
+            while let Some(item) = self.read(from, on_remark)? {
                 match item {
                     Item::Header(header) if headers.len() < HEADERS => headers.push(*header),
                     item => {
@@ -74,22 +74,22 @@ impl<R: Read> Merge<R> {
         Ok(all)
     }
 
-    /// Whether the next record may have to be waited for.
+    /// Whether [`Merge::next`] may have to wait.
     #[must_use]
     pub fn waits(&self) -> bool {
         self.taken.is_some_and(|from| !self.logs[from].is_ready())
     }
 
-    /// What is next, and of which log.
+    /// Returns the next item and the index of its log.
     ///
     /// # Errors
-    /// With the log that can't be read on.
+    /// The index of a log whose rest can't be read, and the reason.
     pub fn next(
         &mut self,
-        tell: &mut dyn FnMut(From, Remark),
-    ) -> Result<Option<(From, Item)>, (From, LogError)> {
+        on_remark: &mut dyn FnMut(LogIndex, Remark),
+    ) -> Result<Option<(LogIndex, Item)>, (LogIndex, LogError)> {
         if let Some(from) = self.taken.take()
-            && let Some(item) = self.read(from, tell)?
+            && let Some(item) = self.read(from, on_remark)?
         {
             self.put(from, item);
         }
@@ -102,16 +102,16 @@ impl<R: Read> Merge<R> {
 
     fn read(
         &mut self,
-        from: From,
-        tell: &mut dyn FnMut(From, Remark),
-    ) -> Result<Option<Item>, (From, LogError)> {
-        let next = self.logs[from].next(&mut |remark| tell(from, remark));
+        from: LogIndex,
+        on_remark: &mut dyn FnMut(LogIndex, Remark),
+    ) -> Result<Option<Item>, (LogIndex, LogError)> {
+        let next = self.logs[from].next(&mut |remark| on_remark(from, remark));
         next.map_err(|why| (from, why))
     }
 
-    fn put(&mut self, from: From, item: Item) {
+    fn put(&mut self, from: LogIndex, item: Item) {
         let time = match &item {
-            // It belongs right behind what came before it.
+            // A header directly follows the item before it.
             Item::Header(_) => i64::MIN,
             Item::Record(record) => record.time.0,
         };

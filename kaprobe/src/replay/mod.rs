@@ -1,7 +1,7 @@
 //! `kaprobe replay`: shows logs as a trace would show them.
 //!
-//! A log is shown while it is read and is not kept: memory does not grow with it. A log
-//! is not trusted: its text is checked and escaped like the kernel's.
+//! Streams the logs: memory does not grow with their size. Does not trust them: their
+//! text is checked and escaped like text from the kernel.
 
 pub mod input;
 mod line;
@@ -19,10 +19,10 @@ use std::os::unix::fs::MetadataExt as _;
 use anyhow::Result;
 
 pub use crate::replay::line::Item;
-pub use crate::replay::log::{LONGEST, Log, LogCounts, LogError, Remark, What};
-pub use crate::replay::merge::{From, Merge};
-use crate::replay::stream::{ReplayEnd, Stream};
-use crate::replay::summary::{Look, ReplaySummary};
+pub use crate::replay::log::{Log, LogCounts, LogError, MAX_LINE_LEN, Remark, RemarkKind};
+pub use crate::replay::merge::{LogIndex, Merge};
+use crate::replay::stream::{ReplayEnd, ReplayStream};
+use crate::replay::summary::{ReplaySummary, SummaryFormat};
 
 use crate::exit;
 use crate::replay::input::Input;
@@ -35,26 +35,26 @@ use crate::stderr;
 /// Runs `kaprobe replay`.
 ///
 /// # Errors
-/// When a log can't be read or has lines that are not records, or an output can't be
-/// written.
+/// If a log can't be read, a line is not a record, or an output can't be written.
 pub fn run(plan: &ReplayPlan) -> Result<()> {
     let names: Vec<_> = plan.logs.iter().map(Input::name).collect();
-    let mut tell = |from: From, remark| stderr::line(format_args!("{}:{remark}", names[from]));
+    let mut on_remark =
+        |from: LogIndex, remark| stderr::line(format_args!("{}:{remark}", names[from]));
     let failed = |(from, why)| failure(&names, from, &why);
     let files = open(plan, &names)?;
     let mut merge = Merge::new(files.into_iter().map(Log::new).collect());
-    let headers = merge.start(&mut tell).map_err(failed)?;
-    let mut stream = Stream::new(plan, &names, headers);
+    let headers = merge.start(&mut on_remark).map_err(failed)?;
+    let mut stream = ReplayStream::new(plan, &names, headers);
     let (shown, flushed) = if plan.summary {
         let mut summary = ReplaySummary::default();
-        let shown = stream.run(&mut merge, &mut summary, &mut tell);
-        // When a log can't be read to its end, this is the summary up to there.
+        let shown = stream.run(&mut merge, &mut summary, &mut on_remark);
+        // If the rest of a log can't be read, this summarizes the part before.
         (shown, print(&summary, &plan.outputs))
     } else {
-        // Opened last: what fails before leaves no file behind.
+        // Opened last: an earlier failure leaves no file behind.
         let mut sinks = sink::open(&plan.outputs)?;
-        let shown = stream.run(&mut merge, &mut sinks, &mut tell);
-        // Where one sink has failed, records may still wait in another.
+        let shown = stream.run(&mut merge, &mut sinks, &mut on_remark);
+        // If one sink has failed, another may still buffer records.
         (shown, sinks.flush())
     };
     if !plan.quiet {
@@ -73,20 +73,20 @@ pub fn run(plan: &ReplayPlan) -> Result<()> {
     Ok(complete?)
 }
 
-/// Shows a summary on standard output.
+/// Writes a summary to standard output.
 fn print(summary: &ReplaySummary, outputs: &Outputs) -> Result<(), SinkError> {
-    let look = match outputs.screen {
-        Format::Json => Look::Json,
-        Format::Text | Format::Csv => Look::Text {
+    let format = match outputs.screen {
+        Format::Json => SummaryFormat::Json,
+        Format::Text | Format::Csv => SummaryFormat::Text {
             heading: outputs.text.heading,
             bars: sink::bars(),
         },
     };
     let mut out = io::BufWriter::new(io::stdout().lock());
-    summary::write(&mut out, summary, look).map_err(SinkError::stdout)
+    summary::write(&mut out, summary, format).map_err(SinkError::stdout)
 }
 
-/// Opens the logs. None of them may be the file that is to be written.
+/// Opens the logs. Fails if one of them is the output file.
 fn open(plan: &ReplayPlan, names: &[String]) -> Result<Vec<File>> {
     let written = written(&plan.outputs);
     let mut files = Vec::with_capacity(names.len());
@@ -94,7 +94,7 @@ fn open(plan: &ReplayPlan, names: &[String]) -> Result<Vec<File>> {
         let file = log.open()?;
         let id = file.metadata().ok().map(|it| (it.dev(), it.ino()));
         if id.is_some() && id == written {
-            let same = format!("--output {name}: it is a log that is to be read");
+            let same = format!("--output {name}: is also a log to read");
             return Err(exit::Error::usage(same).into());
         }
         files.push(file);
@@ -109,7 +109,7 @@ fn written(outputs: &Outputs) -> Option<(u64, u64)> {
     Some((file.dev(), file.ino()))
 }
 
-fn failure(names: &[String], from: From, why: &LogError) -> exit::Error {
+fn failure(names: &[String], from: LogIndex, why: &LogError) -> exit::Error {
     let name = &names[from];
     exit::Error::failure(match why {
         LogError::Io(why) => format!("cannot read {name}: {why}"),
@@ -117,14 +117,14 @@ fn failure(names: &[String], from: From, why: &LogError) -> exit::Error {
     })
 }
 
-/// Fails where lines were skipped, since what is shown does not say so.
+/// Fails if lines were skipped: the output does not show it.
 fn complete<R: io::Read>(merge: &Merge<R>) -> Result<(), exit::Error> {
     let broken: u64 = merge.logs().iter().map(|log| log.counts().broken).sum();
     match broken {
         0 => Ok(()),
-        1 => Err(exit::Error::failure("1 line skipped: it is no record")),
+        1 => Err(exit::Error::failure("1 line skipped: not a record")),
         _ => Err(exit::Error::failure(format!(
-            "{broken} lines skipped: they are no records"
+            "{broken} lines skipped: not records"
         ))),
     }
 }

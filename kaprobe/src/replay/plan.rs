@@ -1,5 +1,4 @@
-//! The plan of `kaprobe replay`: everything that the arguments decide, checked, before
-//! anything is done. Makes no system call.
+//! The checked arguments of `kaprobe replay`. Makes no system call.
 
 use std::collections::BTreeSet;
 
@@ -14,28 +13,28 @@ use crate::replay::input::{Input, inputs};
 use crate::sink::options::{Format, Outputs};
 use crate::text::escape::Escaped;
 
-/// What `kaprobe replay` is to do.
+/// The checked arguments of `kaprobe replay`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplayPlan {
     /// Logs to read.
     pub logs: Vec<Input>,
-    /// What is kept of their records.
+    /// Which records are shown.
     pub records: RecordFilter,
-    /// Every filter as it was given, for the header of a log.
+    /// The filters as given, for the header of a log.
     pub given: Filters,
     /// Where records go.
     pub outputs: Outputs,
-    /// Sum records up by remote endpoint instead of showing them.
+    /// Summarize records by remote endpoint instead of showing them.
     pub summary: bool,
     /// No summary on stderr.
     pub quiet: bool,
 }
 
 impl ReplayPlan {
-    /// Checks the arguments of `kaprobe replay` and makes them a plan.
+    /// Makes a plan from the arguments of `kaprobe replay`.
     ///
     /// # Errors
-    /// Of [`exit::Code::Usage`], naming the argument that can't be.
+    /// [`exit::Code::Usage`], with the name of the invalid argument.
     pub fn new(args: ReplayArgs) -> Result<Self, exit::Error> {
         let ReplayArgs {
             logs,
@@ -50,7 +49,7 @@ impl ReplayPlan {
             ));
         }
         let logs = inputs(logs)?;
-        // What the log has was asked for when it was made.
+        // By default all events of the log are shown.
         let events = events(&filters, EventSet::All);
         let given = match filters.events.as_slice() {
             [] => by_flag(&filters, &[], &BTreeSet::new()),
@@ -73,7 +72,7 @@ impl ReplayPlan {
     }
 }
 
-/// The inode number of a network namespace, which is all that a log knows of it.
+/// Parses the inode number of a network namespace. A log has no other name for it.
 fn inode(netns: &str) -> Result<u32, exit::Error> {
     netns.parse().map_err(|_| {
         let shown = Escaped::from(netns);

@@ -1,9 +1,8 @@
-//! One connection on several hosts: ties the verdicts of its two ends, and of a host
-//! that never had it, into one story that names each.
+//! Combines the verdicts on one connection into a story. They come from its two
+//! endpoints, and from a host that reset it without having it.
 //!
-//! Pure: time comes from the records. A connection is known by its addresses and ports,
-//! which a NAT changes and which are used again; so verdicts are tied only where their
-//! times fit as well.
+//! Pure: time comes from the records. Addresses and ports identify a connection. A NAT
+//! changes them, and they are reused; so the times of the verdicts must match too.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -15,51 +14,51 @@ use crate::model::values::{Evidence, VerdictName};
 use crate::text::escape::Escaped;
 use crate::text::units::Ms;
 
-/// How many connections are kept in mind.
-const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(16_384).expect("it is not zero");
+/// Most connections that are remembered.
+const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(16_384).expect("it is not zero");
 
-/// How many hosts of one connection.
-const HOSTS: usize = 8;
+/// Most hosts per connection.
+const MAX_HOSTS: usize = 8;
 
-/// How far the clocks of two hosts, and what they saw of one segment, may be apart, ns.
-const NEAR_NS: i64 = 5_000_000_000;
+/// Two hosts may see the same segment this far apart, ns. Allows for clock differences.
+const MAX_SKEW_NS: i64 = 5_000_000_000;
 
-/// Both ends, the lesser first: whichever of them tells.
-type Ends = [(IpAddr, u16); 2];
+/// Both endpoints, the lesser first: equal on both hosts.
+type EndpointPair = [(IpAddr, u16); 2];
 
-/// The verdicts on each connection, a host's last.
+/// The last verdict of each host, by connection.
 #[derive(Debug)]
-pub(super) struct Stories(LruMap<Ends, Vec<Part>>);
+pub(super) struct Stories(LruMap<EndpointPair, Vec<HostVerdict>>);
 
-/// A host's part in a story.
+/// A host's verdict on a connection.
 #[derive(Clone, Debug)]
-struct Part {
+struct HostVerdict {
     host: Escaped,
     verdict: VerdictName,
-    /// Number of its record.
+    /// The sequence number of its record.
     seq: u64,
-    /// When, by the wall clock, ns.
+    /// Wall clock time, ns.
     at_ns: i64,
     idle_ms: u64,
 }
 
 impl Stories {
     pub(super) fn new() -> Self {
-        Self(LruMap::with_capacity(CONNECTIONS))
+        Self(LruMap::with_capacity(MAX_CONNECTIONS))
     }
 
-    /// Adds to a verdict what other hosts' verdicts on the same connection were.
-    pub(super) fn tell(&mut self, record: &mut Record) {
-        let Some((ends, part)) = Part::of(record) else {
+    /// Adds the verdicts of other hosts on the same connection to a verdict.
+    pub(super) fn add_story(&mut self, record: &mut Record) {
+        let Some((endpoints, part)) = HostVerdict::of(record) else {
             return;
         };
-        let parts = self.0.get_or_insert_with(ends, Vec::new);
+        let parts = self.0.get_or_insert_with(endpoints, Vec::new);
         parts.retain(|it| it.host != part.host);
-        // The addresses were used again.
+        // The addresses were reused by another connection.
         if !parts.iter().any(|it| it.fits(&part)) {
             parts.clear();
         }
-        if parts.len() == HOSTS {
+        if parts.len() == MAX_HOSTS {
             parts.remove(0);
         }
         parts.push(part);
@@ -72,13 +71,13 @@ impl Stories {
         evidence.sort_unstable();
         evidence.dedup();
         record.evidence = Some(Evidence(evidence));
-        record.story = Some(Escaped::from_escaped(&told(parts)));
+        record.story = Some(Escaped::from_escaped(&story(parts)));
     }
 }
 
-impl Part {
-    fn of(record: &Record) -> Option<(Ends, Self)> {
-        let mut ends = [
+impl HostVerdict {
+    fn of(record: &Record) -> Option<(EndpointPair, Self)> {
+        let mut endpoints = [
             (
                 record.endpoints.map(|it| it.laddr)?.to_canonical(),
                 record.endpoints.map(|it| it.lport)?,
@@ -88,7 +87,7 @@ impl Part {
                 record.endpoints.map(|it| it.rport)?,
             ),
         ];
-        ends.sort_unstable();
+        endpoints.sort_unstable();
         let part = Self {
             host: record.host.clone()?,
             verdict: record
@@ -98,7 +97,7 @@ impl Part {
             at_ns: record.time.0,
             idle_ms: record.ages.idle_ms.unwrap_or_default(),
         };
-        Some((ends, part))
+        Some((endpoints, part))
     }
 
     /// When the peer was last heard, ns.
@@ -111,12 +110,13 @@ impl Part {
         self.verdict == VerdictName::StraySegment
     }
 
-    /// Whether both can be of one connection. Its ends fall silent together, or one
-    /// dies of what the other does; a stray segment comes while an end is silent.
+    /// Whether two verdicts may be of one connection. Its endpoints fall silent together,
+    /// or one kills the other; a stray segment comes while an endpoint is silent.
     fn fits(&self, other: &Self) -> bool {
-        let near = |a: i64, b: i64| a.abs_diff(b) <= NEAR_NS.unsigned_abs();
-        let during = |end: &Self, at: i64| {
-            at >= end.heard_ns().saturating_sub(NEAR_NS) && at <= end.at_ns.saturating_add(NEAR_NS)
+        let near = |a: i64, b: i64| a.abs_diff(b) <= MAX_SKEW_NS.unsigned_abs();
+        let during = |it: &Self, at: i64| {
+            at >= it.heard_ns().saturating_sub(MAX_SKEW_NS)
+                && at <= it.at_ns.saturating_add(MAX_SKEW_NS)
         };
         match (self.is_stray(), other.is_stray()) {
             (true, true) => near(self.at_ns, other.at_ns),
@@ -128,7 +128,7 @@ impl Part {
         }
     }
 
-    fn told(&self) -> String {
+    fn sentence(&self) -> String {
         let Self { host, idle_ms, .. } = self;
         let idle = Ms(*idle_ms);
         match self.verdict {
@@ -151,15 +151,14 @@ impl Part {
     }
 }
 
-/// The story: who lost the connection, who answered, who held on; each in the order of
-/// time, by clocks that may differ a little.
-fn told(parts: &[Part]) -> String {
+/// The story: the verdicts in order of time, as far as the hosts' clocks agree.
+fn story(parts: &[HostVerdict]) -> String {
     let mut parts: Vec<_> = parts.iter().collect();
-    // What was sent comes before what answered it.
+    // The host that sent a stray segment comes before the host that received it.
     parts.sort_by_key(|it| {
         (
             it.at_ns
-                .saturating_add(if it.is_stray() { NEAR_NS } else { 0 }),
+                .saturating_add(if it.is_stray() { MAX_SKEW_NS } else { 0 }),
             it.seq,
         )
     });
@@ -167,10 +166,10 @@ fn told(parts: &[Part]) -> String {
     for part in &parts {
         let comma = if story.is_empty() { "" } else { "; " };
         // Writing to a String cannot fail.
-        let _ = write!(story, "{comma}{}", part.told());
+        let _ = write!(story, "{comma}{}", part.sentence());
     }
-    let ends = parts.iter().filter(|it| !it.is_stray()).count();
-    if ends > 1 && ends < parts.len() {
+    let endpoints = parts.iter().filter(|it| !it.is_stray()).count();
+    if endpoints > 1 && endpoints < parts.len() {
         story.push_str(": a box between forgot the connection, and sent it elsewhere");
     }
     story
@@ -185,7 +184,7 @@ mod tests {
     const CLIENT: (IpAddr, u16) = (IpAddr::V4(std::net::Ipv4Addr::new(10, 9, 0, 1)), 40_000);
     const SERVICE: (IpAddr, u16) = (IpAddr::V4(std::net::Ipv4Addr::new(10, 9, 0, 100)), 5672);
 
-    /// A verdict on a host, so many ms after the start.
+    /// A verdict of a host, `ms` after the start.
     fn verdict(ms: u32, seq: u64, host: &str, verdict: VerdictName, idle_ms: u64) -> Record {
         let ns = i64::from(ms) * 1_000_000;
         let at = Instant {
@@ -208,20 +207,20 @@ mod tests {
         record
     }
 
-    fn tell(records: Vec<Record>) -> Vec<(Option<String>, Vec<u64>)> {
+    fn stories(records: Vec<Record>) -> Vec<(Option<String>, Vec<u64>)> {
         let mut stories = Stories::new();
-        let told = records.into_iter().map(|mut record| {
-            stories.tell(&mut record);
+        let combined = records.into_iter().map(|mut record| {
+            stories.add_story(&mut record);
             let story = record.story.map(|it| it.to_string());
             (story, record.evidence.unwrap_or_default().0)
         });
-        told.collect()
+        combined.collect()
     }
 
     #[test]
-    fn three_hosts_tell_one_story() {
+    fn verdicts_of_three_hosts_make_one_story() {
         use VerdictName::{IdleEviction, ProbeReset, StraySegment};
-        let told = tell(vec![
+        let combined = stories(vec![
             verdict(20_000, 2, "server2", StraySegment, 0),
             verdict(20_001, 4, "client", IdleEviction, 12_000),
             verdict(32_000, 8, "server1", ProbeReset, 24_000),
@@ -231,7 +230,7 @@ mod tests {
         let zombie = "server1 held its end until a probe after 24s of silence drew a reset";
         let end = ": a box between forgot the connection, and sent it elsewhere";
         assert_eq!(
-            told,
+            combined,
             [
                 (None, vec![1]),
                 (Some(format!("{client}; {stray}")), vec![2, 3]),
@@ -244,14 +243,14 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_in_time_is_another_connection() {
+    fn verdicts_too_far_apart_are_of_different_connections() {
         use VerdictName::{AbortedByPeer, AbortedLocally, IdleEviction, ProbeReset, StraySegment};
         let rows = [
-            // A stray segment before the end fell silent, and long after it died.
+            // A stray segment before the endpoint fell silent, and long after it died.
             (StraySegment, 1_000, 0, IdleEviction, 30_000, 12_000, false),
             (IdleEviction, 30_000, 12_000, StraySegment, 40_000, 0, false),
             (StraySegment, 20_000, 0, ProbeReset, 32_000, 24_000, true),
-            // One reset the other; an hour apart they have nothing in common.
+            // One endpoint reset the other; an hour apart they are unrelated.
             (AbortedLocally, 20_000, 0, AbortedByPeer, 20_001, 10, true),
             (
                 AbortedLocally,
@@ -264,21 +263,23 @@ mod tests {
             ),
         ];
         for (first, at, idle, second, later, later_idle, tied) in rows {
-            let told = tell(vec![
+            let combined = stories(vec![
                 verdict(at, 2, "client", first, idle),
                 verdict(later, 4, "server1", second, later_idle),
             ]);
-            assert_eq!(told[1].0.is_some(), tied, "{first:?} {second:?}: {told:?}");
+            let has_story = combined[1].0.is_some();
+            assert_eq!(has_story, tied, "{first:?} {second:?}: {combined:?}");
         }
     }
 
     #[test]
-    fn one_host_is_no_story() {
+    fn verdicts_of_one_host_make_no_story() {
         use VerdictName::{AbortedByPeer, AbortedLocally};
-        let told = tell(vec![
+        let combined = stories(vec![
             verdict(1, 2, "client", AbortedByPeer, 0),
             verdict(2, 4, "client", AbortedLocally, 0),
         ]);
-        assert!(told.iter().all(|(story, _)| story.is_none()), "{told:?}");
+        let no_story = combined.iter().all(|(story, _)| story.is_none());
+        assert!(no_story, "{combined:?}");
     }
 }

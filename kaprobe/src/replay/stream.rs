@@ -1,4 +1,4 @@
-//! What happens to records between the logs and the sinks.
+//! Passes records from the logs through the filters and judges to the sinks.
 
 use crate::model::header;
 use std::fs::File;
@@ -10,7 +10,7 @@ use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
 use crate::replay::line::Item;
 use crate::replay::log::{LogError, Remark};
-use crate::replay::merge::{From, Merge};
+use crate::replay::merge::{LogIndex, Merge};
 use crate::replay::plan::ReplayPlan;
 use crate::replay::story::Stories;
 use crate::report::Outcome;
@@ -22,7 +22,7 @@ use crate::verdict::pipeline::Pipeline;
 
 /// Why a replay ends before its logs do.
 pub(super) enum ReplayEnd {
-    Log(From, LogError),
+    Log(LogIndex, LogError),
     Sink(SinkError),
 }
 
@@ -36,8 +36,8 @@ pub(super) trait RecordSink {
     fn record(&mut self, record: &Record) -> Result<(), SinkError>;
     /// See [`Sinks::flush`].
     fn flush(&mut self) -> Result<(), SinkError>;
-    /// A trace has ended, or the replay: what its records show of idle timeouts. They are
-    /// of this host, where they name one.
+    /// Receives the idle timeouts learned from a trace that has ended. `host` is `None`
+    /// if the records do not name their hosts.
     fn learned(&mut self, _host: Option<&Escaped>, _estimator: &TimeoutEstimator) {}
 }
 
@@ -59,36 +59,36 @@ impl RecordSink for Sinks {
     }
 }
 
-/// See the module.
-pub(super) struct Stream {
+/// The state of a replay.
+pub(super) struct ReplayStream {
     headers: Vec<Header>,
-    /// Records name their host.
+    /// Records name their hosts.
     hosts: bool,
-    sources: Vec<Source>,
-    /// What this replay leaves out, for the headers that follow.
+    logs: Vec<LogState>,
+    /// The filters of this replay, for the headers it writes.
     given: Filters,
     pipeline: Pipeline,
-    /// What is told of one connection by several hosts.
     stories: Stories,
 }
 
-/// What is known of a log.
+/// The state of one log.
 #[derive(Default)]
-struct Source {
-    /// What its host is called where there are several.
+struct LogState {
+    /// The name of its host in records.
     host: Escaped,
-    /// Sockets of the traces in it that have ended.
+    /// The number of sockets in its finished traces.
     sockets: u64,
-    /// Sockets of the trace at hand: they are numbered from 1.
+    /// The highest socket number of the current trace; numbers start at 1.
     last_socket: u64,
-    /// Records of the trace at hand, and after how many it was told to stop.
+    /// The number of records of the current trace so far.
     records: u64,
+    /// The trace stopped after this number of records (`--count`).
     count: Option<u64>,
 }
 
-/// What makes the verdicts on a trace anew. `None` where the log does not have all
-/// that they rest on, but has them: it was told to leave out the rest. A log that was
-/// told to leave verdicts out has none, unless they are asked for now.
+/// Makes a judge for a trace, to recompute its verdicts. `None` keeps the log's own
+/// verdicts: its filters removed events that a judge needs. If its filters removed the
+/// verdicts, a judge is made only if this replay's `--events` selects verdicts.
 fn judge(header: Option<&Header>, given: &Filters) -> Option<Judge> {
     let has = |filters: &Filters, event: EventName| {
         let events = filters.get("events");
@@ -98,12 +98,12 @@ fn judge(header: Option<&Header>, given: &Filters) -> Option<Judge> {
         None => &[][..],
         Some(header) => {
             let mut kept = |event| filters_of(header).all(|it| has(it, event));
-            let anew = if kept(EventName::Verdict) {
+            let recompute = if kept(EventName::Verdict) {
                 EVIDENCE.into_iter().all(&mut kept)
             } else {
                 given.contains_key("events") && has(given, EventName::Verdict)
             };
-            if !anew {
+            if !recompute {
                 return None;
             }
             &header.timeouts
@@ -112,8 +112,8 @@ fn judge(header: Option<&Header>, given: &Filters) -> Option<Judge> {
     Some(Judge::new(MAX_SOCKETS, timeouts))
 }
 
-impl Source {
-    /// Takes note of the trace whose records follow.
+impl LogState {
+    /// Resets the state for the next trace.
     fn start(&mut self, header: Option<&Header>) {
         let counts = header.into_iter().flat_map(filters_of);
         let counts = counts.filter_map(|it| it.get("count")).flatten();
@@ -122,8 +122,7 @@ impl Source {
         self.count = counts.filter_map(|it| it.parse().ok()).min();
     }
 
-    /// Takes note of a record, before it is shown: whether its trace stopped here, and
-    /// says no more of it.
+    /// Counts a record before it is shown. Returns whether it is the last of its trace.
     fn note(&mut self, record: &Record) -> bool {
         self.last_socket = self.last_socket.max(record.sock.unwrap_or_default());
         self.records += 1;
@@ -131,52 +130,52 @@ impl Source {
     }
 }
 
-/// All filters that the records of a log went through.
+/// All filters that were applied to the records of a log.
 fn filters_of(header: &Header) -> impl Iterator<Item = &Filters> + Clone {
     std::iter::once(&header.filters).chain(&header.narrowed)
 }
 
-/// What the host of each log is called: those of one name by their logs as well.
-fn called(headers: &[Vec<Header>], names: &[String]) -> Vec<Escaped> {
+/// The name of each log's host. If several share a name, the log's name is appended.
+fn host_names(headers: &[Vec<Header>], names: &[String]) -> Vec<Escaped> {
     let hosts = headers.iter().map(|it| it.first().map(|it| &it.host));
     let hosts: Vec<_> = hosts.collect();
     let is_shared = |host: &Escaped| hosts.iter().flatten().filter(|it| **it == host).count() > 1;
-    let call = |(host, name): (&Option<&Escaped>, &String)| match *host {
+    let unique_name = |(host, name): (&Option<&Escaped>, &String)| match *host {
         None => Escaped::from_escaped(name),
         Some(host) if is_shared(host) => Escaped::from_escaped(&format!("{host}({name})")),
         Some(host) => host.clone(),
     };
-    hosts.iter().zip(names).map(call).collect()
+    hosts.iter().zip(names).map(unique_name).collect()
 }
 
-impl Stream {
+impl ReplayStream {
     pub(super) fn new(plan: &ReplayPlan, names: &[String], headers: Vec<Vec<Header>>) -> Self {
         let hosts = headers.len() > 1 || headers.iter().flatten().count() > 1;
-        let sources = headers.iter().zip(called(&headers, names));
-        let sources: Vec<_> = sources
-            .map(|(_, host)| Source {
+        let logs = headers.iter().zip(host_names(&headers, names));
+        let logs: Vec<_> = logs
+            .map(|(_, host)| LogState {
                 host,
-                ..Source::default()
+                ..LogState::default()
             })
             .collect();
         let mut stream = Self {
             headers: Vec::new(),
             hosts,
-            sources,
+            logs,
             given: plan.given.clone(),
             pipeline: Pipeline::of(Filter::new(plan.records.clone()), headers.len()),
             stories: Stories::new(),
         };
         for (from, headers) in headers.into_iter().enumerate() {
-            // A log of several was merged before: its records name their hosts, and
-            // sockets of several hosts have one number.
+            // A log with several headers is the result of a merge: its records name their
+            // hosts, and sockets of different hosts share numbers.
             let merged = headers.len() > 1;
             if !merged {
                 stream.start(from, headers.first());
             }
             for mut header in headers {
                 if hosts && !merged {
-                    header.host.clone_from(&stream.sources[from].host);
+                    header.host.clone_from(&stream.logs[from].host);
                 }
                 let header = stream.as_written(header);
                 stream.headers.push(header);
@@ -185,13 +184,13 @@ impl Stream {
         stream
     }
 
-    /// Takes note of the trace whose records follow in a log.
-    fn start(&mut self, from: From, header: Option<&Header>) {
-        self.sources[from].start(header);
+    /// Starts the next trace of a log.
+    fn start(&mut self, from: LogIndex, header: Option<&Header>) {
+        self.logs[from].start(header);
         self.pipeline.set_judge(from, judge(header, &self.given));
     }
 
-    /// The header as it stands over what this replay writes.
+    /// The header that this replay writes.
     fn as_written(&self, mut header: Header) -> Header {
         header::VERSION.clone_into(&mut header.version);
         if !self.given.is_empty() {
@@ -200,12 +199,12 @@ impl Stream {
         header
     }
 
-    /// Shows the logs to their end, or until nobody wants more.
+    /// Shows the logs to their end, or until the pipeline is done.
     pub(super) fn run(
         &mut self,
         merge: &mut Merge<File>,
         sinks: &mut impl RecordSink,
-        tell: &mut dyn FnMut(From, Remark),
+        on_remark: &mut dyn FnMut(LogIndex, Remark),
     ) -> Result<(), ReplayEnd> {
         let head = Head {
             headers: &self.headers,
@@ -216,7 +215,7 @@ impl Stream {
             if merge.waits() {
                 sinks.flush().map_err(ReplayEnd::Sink)?;
             }
-            let next = merge.next(tell);
+            let next = merge.next(on_remark);
             match next.map_err(|(from, why)| ReplayEnd::Log(from, why))? {
                 Some((from, Item::Record(record))) => self.show(from, *record, sinks),
                 Some((from, Item::Header(header))) => self.next_trace(from, *header, sinks),
@@ -224,34 +223,34 @@ impl Stream {
             }
             .map_err(ReplayEnd::Sink)?;
         }
-        (0..self.sources.len()).for_each(|from| self.trace_ended(from, sinks));
+        (0..self.logs.len()).for_each(|from| self.trace_ended(from, sinks));
         Ok(())
     }
 
-    /// Tells what was learned of the trace at hand.
-    fn trace_ended(&self, from: From, sinks: &mut impl RecordSink) {
+    /// Reports the idle timeouts learned from the current trace.
+    fn trace_ended(&self, from: LogIndex, sinks: &mut impl RecordSink) {
         if let Some(judge) = self.pipeline.judge(from) {
-            let host = &self.sources[from].host;
+            let host = &self.logs[from].host;
             sinks.learned(self.hosts.then_some(host), judge.estimator());
         }
     }
 
-    /// Shows a record, and the verdict that follows. An answer is taken as it is: what
-    /// it was derived from need not be in the log.
+    /// Shows a record and its verdict. Keeps `answered` records as they are: the log may
+    /// lack the events they were derived from.
     fn show(
         &mut self,
-        from: From,
+        from: LogIndex,
         mut record: Record,
         sinks: &mut impl RecordSink,
     ) -> Result<(), SinkError> {
-        let source = &mut self.sources[from];
-        if source.note(&record) {
+        let log = &mut self.logs[from];
+        if log.note(&record) {
             self.pipeline.set_judge(from, None);
         }
         if self.hosts && record.host.is_none() {
-            record.host = Some(source.host.clone());
+            record.host = Some(log.host.clone());
         }
-        // Of the log's own hosts, told anew.
+        // Recomputed from the verdicts of these logs.
         record.story = None;
         let (hosts, stories) = (self.hosts, &mut self.stories);
         let host = record.host.clone();
@@ -259,7 +258,7 @@ impl Stream {
         self.pipeline.push(from, &mut record, |record| {
             record.host.clone_from(&host);
             if hosts {
-                stories.tell(record);
+                stories.add_story(record);
             }
             if outcome.is_ok() {
                 outcome = sinks.record(record);
@@ -270,20 +269,20 @@ impl Stream {
 
     fn next_trace(
         &mut self,
-        from: From,
+        from: LogIndex,
         header: Header,
         sinks: &mut impl RecordSink,
     ) -> Result<(), SinkError> {
         self.trace_ended(from, sinks);
-        self.sources[from].host.clone_from(&header.host);
+        self.logs[from].host.clone_from(&header.host);
         self.start(from, Some(&header));
         sinks.next_trace(&self.as_written(header))
     }
 
-    /// What was shown.
+    /// Counts of the shown records and sockets.
     pub(super) fn outcome(&self) -> Outcome {
-        let sockets = |it: &Source| it.sockets.saturating_add(it.last_socket);
-        let sockets = self.sources.iter().map(sockets);
+        let sockets = |it: &LogState| it.sockets.saturating_add(it.last_socket);
+        let sockets = self.logs.iter().map(sockets);
         Outcome {
             counts: self.pipeline.counts().clone(),
             sockets: sockets.fold(0, u64::saturating_add),

@@ -1,7 +1,7 @@
-//! `kaprobe replay --summary`: what became of the connections to each remote endpoint.
+//! `kaprobe replay --summary`: counts events and verdicts by remote endpoint.
 
 mod counts;
 mod output;
 
 pub(super) use crate::replay::summary::counts::ReplaySummary;
-pub(super) use crate::replay::summary::output::{Look, write};
+pub(super) use crate::replay::summary::output::{SummaryFormat, write};

@@ -1,4 +1,4 @@
-//! A summary as text, at most 80 columns wide, and as JSON lines.
+//! Writes a summary as text, at most 80 columns wide, or as JSON lines.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -20,9 +20,9 @@ use crate::text::histogram::{Bars, Histogram};
 use crate::text::units::Ms;
 use crate::text::wrap::wrapped;
 
-/// How wide the text is.
+/// Width of the text, columns.
 const WIDTH: usize = 80;
-/// The columns: of the endpoint, of its connections, of each event of [`COUNTED`].
+/// The columns: endpoint, connections, and the events of [`COUNTED`].
 const COLUMNS: [Column; 7] = [
     Column::new("REMOTE", 26),
     Column::new("CONNS", 8).right(),
@@ -42,14 +42,14 @@ const COUNTED: [EventName; 5] = [
 ];
 const INDENT: &str = "    ";
 
-/// How a summary looks.
+/// The format of a summary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::replay) enum Look {
-    /// For people.
+pub(in crate::replay) enum SummaryFormat {
+    /// Text for people.
     Text {
         /// With a heading.
         heading: bool,
-        /// What histograms are drawn with.
+        /// The characters that draw histograms.
         bars: Bars,
     },
     /// JSON lines: a row each, then the totals.
@@ -59,21 +59,23 @@ pub(in crate::replay) enum Look {
 /// Writes the summary.
 ///
 /// # Errors
-/// When it cannot be written.
+/// If writing fails.
 pub(in crate::replay) fn write(
     out: &mut impl Write,
     summary: &ReplaySummary,
-    look: Look,
+    format: SummaryFormat,
 ) -> io::Result<()> {
-    match look {
-        Look::Text { heading, bars } => out.write_all(text(summary, heading, bars).as_bytes())?,
-        Look::Json => {
+    match format {
+        SummaryFormat::Text { heading, bars } => {
+            out.write_all(text(summary, heading, bars).as_bytes())?
+        }
+        SummaryFormat::Json => {
             let mut lines = JsonLines::new(&mut *out);
             for row in summary.rows() {
-                lines.put_value(&Line::from(row))?;
+                lines.put_value(&JsonRow::from(row))?;
             }
             let total = summary.totals;
-            lines.put_value(&Total { total })?;
+            lines.put_value(&JsonTotals { total })?;
         }
     }
     out.flush()
@@ -89,7 +91,7 @@ fn text(summary: &ReplaySummary, heading: bool, bars: Bars) -> String {
     }
     for row in summary.rows() {
         let counts = row.counts;
-        let counted = COUNTED.map(|event| counts.of(event));
+        let counted = COUNTED.map(|event| counts.event_count(event));
         put_row(&mut text, &name(&row), counts.connections, counted);
         details(&mut text, counts, bars);
     }
@@ -111,7 +113,7 @@ fn text(summary: &ReplaySummary, heading: bool, bars: Bars) -> String {
     text
 }
 
-/// Appends a line of an endpoint and numbers. A long name has a line of its own.
+/// Appends the line of an endpoint. A long name gets its own line.
 fn put_row(text: &mut String, name: &str, connections: u64, counted: [u64; COUNTED.len()]) {
     let [mut first, mut second, rest @ ..] = COLUMNS;
     if first.fit(name) > first.width() {
@@ -161,7 +163,7 @@ fn details(text: &mut String, counts: &EndpointCounts, bars: Bars) {
     }
 }
 
-/// What is known of an idle timeout, as a sentence.
+/// Describes the bounds of an idle timeout in a sentence.
 fn timeout(it: LearnedTimeout) -> Option<String> {
     let what = match (it.survived_ms.map(Ms), it.died_ms.map(Ms)) {
         (Some(low), Some(high)) if it.is_believed => format!("lies between {low} and {high}"),
@@ -189,13 +191,13 @@ fn timeout(it: LearnedTimeout) -> Option<String> {
 }
 
 #[derive(Serialize)]
-struct Total {
+struct JsonTotals {
     total: Totals,
 }
 
 /// A row in JSON.
 #[derive(Serialize)]
-struct Line<'a> {
+struct JsonRow<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<&'a Escaped>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -244,7 +246,7 @@ struct TimeoutLine {
     believed: bool,
 }
 
-impl<'a> From<SummaryRow<'a>> for Line<'a> {
+impl<'a> From<SummaryRow<'a>> for JsonRow<'a> {
     fn from(
         SummaryRow {
             host,

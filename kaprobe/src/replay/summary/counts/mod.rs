@@ -1,8 +1,8 @@
-//! What a summary counts.
+//! The counts of a summary.
 //!
-//! It counts records as they come and keeps none. Its memory is bounded: an address with
-//! many ports, as a client has them, is one row, and so is all that comes after
-//! [`PLACES`] rows. Every record is counted.
+//! Counts records as they come and keeps none. Memory is bounded: the ports of an address
+//! with many ports, for example a client, share one row; and all endpoints after the
+//! first [`MAX_ROWS`] share one. Every record is counted.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -18,27 +18,27 @@ use crate::text::escape::Escaped;
 use crate::text::histogram::Histogram;
 use crate::timeout::estimate::{TimeoutBounds, TimeoutEstimator};
 
-/// How many ports of one address have a row each.
-const PORTS: usize = 16;
-/// How many rows there are, without the one for all that comes after them.
-const PLACES: usize = 4_096;
-/// How many hosts have rows of their own.
-const HOSTS: usize = 1_000;
-/// How many characters of an advice are kept. What kaprobe writes has fewer.
-const ADVICE: usize = 1_000;
+/// Most ports of one address that have a row each.
+const MAX_PORTS: usize = 16;
+/// Most rows, without the row for all other endpoints.
+const MAX_ROWS: usize = 4_096;
+/// Most hosts that have their own rows.
+const MAX_HOSTS: usize = 1_000;
+/// Longest advice that is kept, characters. Kaprobe itself writes fewer.
+const MAX_ADVICE_LEN: usize = 1_000;
 
-/// The ends of a connection. A socket that has others is another connection.
-type Ends = Option<((IpAddr, u16), (IpAddr, u16))>;
+/// The local and remote endpoint. If they change, a socket is a new connection.
+type LocalAndRemote = Option<((IpAddr, u16), (IpAddr, u16))>;
 
-/// What was counted so far.
+/// The counts so far.
 #[derive(Debug)]
 pub(in crate::replay) struct ReplaySummary {
-    hosts: Vec<Host>,
-    places: BTreeMap<(usize, IpAddr), Ports>,
+    hosts: Vec<HostTrace>,
+    addresses: BTreeMap<(usize, IpAddr), Ports>,
     row_count: usize,
-    /// The row for all that comes after the last one that there is room for.
+    /// The row for all other endpoints.
     rest: Option<EndpointCounts>,
-    sockets: LruMap<(usize, u64, u64), Ends>,
+    sockets: LruMap<(usize, u64, u64), LocalAndRemote>,
     pub(super) totals: Totals,
 }
 
@@ -49,14 +49,14 @@ pub(super) struct Totals {
     pub(super) records: u64,
     /// Events that could not be delivered.
     pub(super) lost: u64,
-    /// Sockets forgotten for want of room. Seen again, they count once more.
+    /// Sockets evicted for lack of room. If seen again, they are counted again.
     pub(super) forgotten: u64,
 }
 
 #[derive(Debug)]
-struct Host {
+struct HostTrace {
     name: Option<Escaped>,
-    /// The number of its current trace: each trace numbers its sockets anew.
+    /// The number of its current trace: sockets are numbered per trace.
     trace: u64,
 }
 
@@ -66,7 +66,7 @@ enum Ports {
     Together(Box<EndpointCounts>),
 }
 
-/// What was counted of one endpoint.
+/// The counts of one endpoint.
 #[derive(Clone, Debug, Default)]
 pub(super) struct EndpointCounts {
     pub(super) connections: u64,
@@ -77,32 +77,32 @@ pub(super) struct EndpointCounts {
     pub(super) timeout: Option<LearnedTimeout>,
 }
 
-/// How often a verdict was given.
+/// The count of one verdict, with its confidence and advice.
 #[derive(Clone, Debug)]
 pub(super) struct VerdictCount {
     pub(super) count: u64,
-    /// The highest.
+    /// The highest confidence.
     pub(super) confidence: Option<Confidence>,
-    /// The last.
+    /// The last advice.
     pub(super) advice: Option<Escaped>,
 }
 
-/// What is known of the idle timeout towards an endpoint.
+/// The learned bounds of the idle timeout towards an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LearnedTimeout {
     pub(super) of: LearnedOf,
     pub(super) survived_ms: Option<u64>,
     pub(super) died_ms: Option<u64>,
     pub(super) contradictory: bool,
-    /// There were enough deaths to conclude that there is a timeout.
+    /// Enough connections died to conclude that there is a timeout.
     pub(super) is_believed: bool,
 }
 
-/// A row of the summary: an endpoint, and its counts.
+/// A row of the summary: an endpoint and its counts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SummaryRow<'a> {
     pub(super) host: Option<&'a Escaped>,
-    /// `None` for all that came after the last row.
+    /// `None` for all other endpoints.
     pub(super) raddr: Option<IpAddr>,
     /// `None` for all ports of the address.
     pub(super) rport: Option<u16>,
@@ -113,7 +113,7 @@ impl Default for ReplaySummary {
     fn default() -> Self {
         Self {
             hosts: Vec::new(),
-            places: BTreeMap::new(),
+            addresses: BTreeMap::new(),
             row_count: 0,
             rest: None,
             sockets: LruMap::with_capacity(MAX_SOCKETS),
@@ -146,7 +146,7 @@ impl RecordSink for ReplaySummary {
         };
         self.hosts[host].trace += 1;
         let of_host = (host, IpAddr::from([0; 4]))..(host + 1, IpAddr::from([0; 4]));
-        for ((_, address), ports) in self.places.range_mut(of_host) {
+        for ((_, address), ports) in self.addresses.range_mut(of_host) {
             match ports {
                 Ports::Each(rows) => {
                     for (port, row) in rows {
@@ -157,7 +157,7 @@ impl RecordSink for ReplaySummary {
                         );
                     }
                 }
-                // The ports are clients': what is known holds for their network.
+                // The ports are client ports: the timeout is known for the network only.
                 Ports::Together(row) => {
                     row.learn(estimator.bounds((*address, 0)).map(LearnedTimeout::from));
                 }
@@ -184,11 +184,11 @@ impl ReplaySummary {
         row.count(record);
     }
 
-    /// The number of a host that has rows of its own.
+    /// The index of a host. `None` if there are too many.
     fn host(&mut self, name: Option<&Escaped>) -> Option<usize> {
         let known = self.hosts.iter().position(|it| it.name.as_ref() == name);
-        if known.is_none() && self.hosts.len() < HOSTS {
-            self.hosts.push(Host {
+        if known.is_none() && self.hosts.len() < MAX_HOSTS {
+            self.hosts.push(HostTrace {
                 name: name.cloned(),
                 trace: 0,
             });
@@ -202,18 +202,18 @@ impl ReplaySummary {
         let Some(sock) = record.sock else {
             return false;
         };
-        let host = host.unwrap_or(HOSTS);
+        let host = host.unwrap_or(MAX_HOSTS);
         let trace = self.hosts.get(host).map_or(0, |it| it.trace);
         let key = (host, trace, sock);
-        let ends = record.endpoints.map(|it| (it.local(), it.remote()));
+        let endpoints = record.endpoints.map(|it| (it.local(), it.remote()));
         let is_full = self.sockets.is_full();
-        let (_, before) = self.sockets.push(key, ends);
-        let is_new = before.is_none_or(|it| it != (key, ends));
+        let (_, before) = self.sockets.push(key, endpoints);
+        let is_new = before.is_none_or(|it| it != (key, endpoints));
         if is_full && before.is_some_and(|(it, _)| it != key) {
             self.totals.forgotten += 1;
         }
         if record.event == EventName::Closed {
-            // Kept while there is room: more records of its end may follow.
+            // Kept while there is room: more records of its close may follow.
             self.sockets.demote(&key);
         }
         is_new
@@ -228,24 +228,26 @@ impl ReplaySummary {
         let (Some(host), Some(address), Some(port)) = (host, address, port) else {
             return self.rest.get_or_insert_default();
         };
-        let is_full = self.row_count >= PLACES;
-        let has_room = match self.places.get(&(host, address)) {
+        let is_full = self.row_count >= MAX_ROWS;
+        let has_room = match self.addresses.get(&(host, address)) {
             Some(Ports::Together(_)) => true,
-            Some(Ports::Each(rows)) => !is_full || rows.contains_key(&port) || rows.len() == PORTS,
+            Some(Ports::Each(rows)) => {
+                !is_full || rows.contains_key(&port) || rows.len() == MAX_PORTS
+            }
             None => !is_full,
         };
         if !has_room {
             return self.rest.get_or_insert_default();
         }
-        let ports = self.places.entry((host, address));
+        let ports = self.addresses.entry((host, address));
         let ports = ports.or_insert_with(|| Ports::Each(BTreeMap::new()));
         if let Ports::Each(rows) = ports
-            && rows.len() == PORTS
+            && rows.len() == MAX_PORTS
             && !rows.contains_key(&port)
         {
             let mut all = EndpointCounts::default();
             rows.values().for_each(|row| all.merge(row));
-            self.row_count -= PORTS - 1;
+            self.row_count -= MAX_PORTS - 1;
             *ports = Ports::Together(Box::new(all));
         }
         match ports {
@@ -257,10 +259,10 @@ impl ReplaySummary {
         }
     }
 
-    /// The rows, by the number of verdicts and then of connections, most first.
+    /// The rows, most verdicts first, then most connections.
     pub(super) fn rows(&self) -> Vec<SummaryRow<'_>> {
         let mut rows = Vec::with_capacity(self.row_count + 1);
-        for ((host, address), ports) in &self.places {
+        for ((host, address), ports) in &self.addresses {
             let row = |rport, counts| SummaryRow {
                 host: self.hosts.get(*host).and_then(|it| it.name.as_ref()),
                 raddr: Some(*address),
@@ -275,7 +277,7 @@ impl ReplaySummary {
             }
         }
         let most = std::cmp::Reverse;
-        rows.sort_by_key(|it| (most(it.counts.judged()), most(it.counts.connections)));
+        rows.sort_by_key(|it| (most(it.counts.verdict_count()), most(it.counts.connections)));
         rows.extend(self.rest.as_ref().map(|counts| SummaryRow {
             host: None,
             raddr: None,
@@ -295,7 +297,7 @@ impl EndpointCounts {
         if let Some(ms) = record.ages.idle_ms {
             self.idle.add(ms);
         }
-        let advice = record.advice.as_ref().map(shortened);
+        let advice = record.advice.as_ref().map(shorten);
         self.add(
             verdict,
             &VerdictCount {
@@ -332,7 +334,7 @@ impl EndpointCounts {
         self.learn(other.timeout);
     }
 
-    /// Takes what a later trace knows, unless an earlier one knew better.
+    /// Takes the bounds of a later trace, unless only the earlier bounds are believed.
     fn learn(&mut self, timeout: Option<LearnedTimeout>) {
         let is_better = |new: &LearnedTimeout| {
             new.is_believed || !self.timeout.is_some_and(|it| it.is_believed)
@@ -342,18 +344,18 @@ impl EndpointCounts {
         }
     }
 
-    fn judged(&self) -> u64 {
+    fn verdict_count(&self) -> u64 {
         self.verdicts.values().map(|it| it.count).sum()
     }
 
-    /// How many records of these events there were.
-    pub(super) fn of(&self, event: EventName) -> u64 {
+    /// The number of records of an event.
+    pub(super) fn event_count(&self, event: EventName) -> u64 {
         self.events.get(&event).copied().unwrap_or_default()
     }
 }
 
 impl LearnedTimeout {
-    /// What a verdict says of a timeout. A verdict has it only where it is believed.
+    /// The bounds in a verdict. Verdicts have bounds only if they are believed.
     fn of_verdict(record: &Record) -> Option<Self> {
         Some(Self {
             of: record.learned_of?,
@@ -377,9 +379,9 @@ impl From<TimeoutBounds> for LearnedTimeout {
     }
 }
 
-/// As much of an advice as is kept: in a log it may have any length.
-fn shortened(advice: &Escaped) -> Escaped {
-    match advice.as_str().char_indices().nth(ADVICE) {
+/// Shortens an advice, which may have any length in a log.
+fn shorten(advice: &Escaped) -> Escaped {
+    match advice.as_str().char_indices().nth(MAX_ADVICE_LEN) {
         Some((end, _)) => Escaped::from_escaped(&advice.as_str()[..end]),
         None => advice.clone(),
     }

@@ -1,14 +1,14 @@
-//! What is counted, what it looks like, and that it does not grow.
+//! Tests of the counts, their output, and the memory bound.
 
 use crate::model::socket::Endpoints;
 use insta::assert_snapshot;
 use serde_json::Value;
 
 use super::*;
-use crate::replay::summary::output::{Look, write};
+use crate::replay::summary::output::{SummaryFormat, write};
 use crate::text::histogram::Bars;
 
-const TEXT: Look = Look::Text {
+const TEXT: SummaryFormat = SummaryFormat::Text {
     heading: true,
     bars: Bars::Unicode,
 };
@@ -39,7 +39,7 @@ fn verdict(sock: u64, remote: (&str, u16), verdict: VerdictName, idle_s: u64) ->
 
 const NLB: (&str, u16) = ("10.9.0.100", 5672);
 
-/// Connections that a load balancer forgot, a healthy IPv6 one, and one of no name.
+/// Four connections, most evicted by a load balancer; a healthy IPv6 connection; a loss.
 fn records() -> Vec<Record> {
     use EventName::{Answered, Closed, Probe, RstReceived};
     let healthy = ("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", 40_000);
@@ -73,15 +73,15 @@ fn summary(records: &[Record]) -> ReplaySummary {
     summary
 }
 
-fn written(summary: &ReplaySummary, look: Look) -> String {
+fn written(summary: &ReplaySummary, format: SummaryFormat) -> String {
     let mut out = Vec::new();
-    let done = write(&mut out, summary, look);
+    let done = write(&mut out, summary, format);
     assert!(done.is_ok(), "{done:?}");
     String::from_utf8_lossy(&out).into_owned()
 }
 
 #[test]
-fn it_fits_a_terminal() {
+fn text_fits_a_terminal() {
     let text = written(&summary(&records()), TEXT);
     assert!(text.lines().all(|it| it.chars().count() <= 80), "{text}");
     assert_snapshot!(text, @"
@@ -100,15 +100,15 @@ fn it_fits_a_terminal() {
     ");
 }
 
-/// Lines as the published schema says.
+/// The JSON lines, checked against the published schema.
 fn checked(summary: &ReplaySummary) -> Vec<Value> {
     let schema = include_str!("../../../../../schema/kaprobe-summary.schema.json");
     let schema = serde_json::from_str(schema).expect("the schema is JSON");
     let validator = jsonschema::draft202012::options()
         .should_validate_formats(true)
         .build(&schema)
-        .expect("the schema is one");
-    let lines = written(summary, Look::Json);
+        .expect("the schema is valid");
+    let lines = written(summary, SummaryFormat::Json);
     let lines = lines.lines().map(|line| {
         let value = serde_json::from_str(line).expect("a line is JSON");
         let wrong: Vec<_> = validator.iter_errors(&value).collect();
@@ -119,7 +119,7 @@ fn checked(summary: &ReplaySummary) -> Vec<Value> {
 }
 
 #[test]
-fn json_is_as_the_schema_says() {
+fn json_matches_the_schema() {
     let lines = checked(&summary(&records()));
     let [nlb, healthy, total] = lines.as_slice() else {
         unreachable!("{lines:?}");
@@ -140,28 +140,27 @@ fn the_ports_of_a_client_are_one_row() {
     let records: Vec<_> = ports
         .map(|port| record(port.into(), ("10.0.0.7", port), EventName::Probe))
         .collect();
-    let few = summary(&records[..PORTS]);
-    assert_eq!(few.rows().len(), PORTS);
+    let few = summary(&records[..MAX_PORTS]);
+    assert_eq!(few.rows().len(), MAX_PORTS);
     let many = summary(&records);
-    let told: Vec<_> = many
+    let rows: Vec<_> = many
         .rows()
         .iter()
         .map(|it| {
             (
                 it.rport,
                 it.counts.connections,
-                it.counts.of(EventName::Probe),
+                it.counts.event_count(EventName::Probe),
             )
         })
         .collect();
-    assert_eq!(told, [(None, 1_000, 1_000)]);
+    assert_eq!(rows, [(None, 1_000, 1_000)]);
     assert_eq!(many.row_count, 1);
     checked(&many);
 }
 
-/// Beyond the bound everything is counted, in one row.
 #[test]
-fn memory_is_bounded_and_nothing_is_left_out() {
+fn memory_is_bounded_and_every_record_is_counted() {
     let mut summary = ReplaySummary::default();
     let count = 200_000_u32;
     for n in 0..count {
@@ -169,11 +168,12 @@ fn memory_is_bounded_and_nothing_is_left_out() {
         probe.endpoints.get_or_insert_default().raddr = IpAddr::from((n % 50_000).to_be_bytes());
         summary.count(&probe);
     }
-    assert!(summary.row_count <= PLACES && summary.rows().len() <= PLACES + 1);
+    assert!(summary.row_count <= MAX_ROWS && summary.rows().len() <= MAX_ROWS + 1);
     let rows = summary.rows();
-    let sum = |of: fn(&EndpointCounts) -> u64| rows.iter().map(|it| of(it.counts)).sum::<u64>();
+    let sum =
+        |field: fn(&EndpointCounts) -> u64| rows.iter().map(|it| field(it.counts)).sum::<u64>();
     assert_eq!(sum(|it| it.connections), u64::from(count));
-    assert_eq!(sum(|it| it.of(EventName::Probe)), u64::from(count));
+    assert_eq!(sum(|it| it.event_count(EventName::Probe)), u64::from(count));
     let room = MAX_SOCKETS.get() as u64;
     assert_eq!(summary.totals.forgotten, u64::from(count) - room);
     assert!(written(&summary, TEXT).contains("all others"));
@@ -181,7 +181,7 @@ fn memory_is_bounded_and_nothing_is_left_out() {
 }
 
 #[test]
-fn a_socket_that_connects_anew_is_another_connection() {
+fn a_socket_that_reconnects_is_another_connection() {
     let mut other = record(1, NLB, EventName::Probe);
     other.endpoints.get_or_insert_default().lport = 9;
     let records = [record(1, NLB, EventName::Probe), other.clone(), other];
@@ -189,7 +189,7 @@ fn a_socket_that_connects_anew_is_another_connection() {
 }
 
 #[test]
-fn hosts_are_told_apart() {
+fn each_host_has_its_own_rows() {
     let of = |host: &str| {
         let mut record = record(1, NLB, EventName::Probe);
         record.host = Some(Escaped::from(host));
