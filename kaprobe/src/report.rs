@@ -1,5 +1,5 @@
-//! Reports on standard error how each hook was attached, and at the end what was seen
-//! and what was lost.
+//! Reports on standard error: how each hook was attached, and at the end the counts of
+//! records, sockets and losses.
 
 use crate::filter::FilterCounts;
 use crate::kernel::Attached;
@@ -7,36 +7,36 @@ use crate::model::named::Named as _;
 use crate::model::values::Hook;
 use crate::stderr;
 
-/// What a trace or a replay showed and lost.
+/// The counts that a trace or a replay reports at its end.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// What was shown and what was lost.
+    /// Records shown and events lost.
     pub counts: FilterCounts,
-    /// How many sockets were seen, shown or not.
+    /// Sockets seen, shown or not.
     pub sockets: u64,
-    /// How many of them were forgotten for want of room.
+    /// Sockets evicted for lack of room.
     pub evicted: u64,
-    /// How many events came from sockets that the kernel's table had no room for.
+    /// Events of sockets that did not fit in the kernel's table.
     pub untracked: u64,
-    /// How many processes hid their descriptors.
+    /// Processes whose descriptors could not be read.
     pub unreadable: usize,
-    /// How many sockets of the snapshot there was no room to remember the owners of.
-    pub unlearned: u64,
-    /// How many sockets of the snapshot were seen, where the trace ended before it did.
-    pub unfinished: Option<u64>,
+    /// Sockets of the snapshot whose owners did not fit in the cache.
+    pub dropped_owners: u64,
+    /// Sockets of the snapshot seen so far, if the trace ended before the snapshot.
+    pub partial_snapshot: Option<u64>,
 }
 
-/// Reports how each hook was attached, and what the trace does without.
+/// Reports how each hook was attached, and which parts are missing.
 pub fn banner(attached: &[Attached], without: &[String]) {
     stderr::lines(banner_lines(attached, without));
 }
 
-/// Reports what the snapshot saw that a trace starts from, and why it broke off.
+/// Reports the counts of the snapshot at the start of a trace, and why it failed.
 pub fn snapshot(sockets: u64, zombies: u64, outcome: &anyhow::Result<()>) {
     stderr::line(snapshot_line(sockets, zombies, outcome));
 }
 
-/// Reports what a trace or a replay showed and lost.
+/// Reports the counts of a trace or a replay.
 pub fn summary(outcome: &Outcome) {
     stderr::lines(summary_lines(outcome));
 }
@@ -66,7 +66,7 @@ fn snapshot_line(sockets: u64, zombies: u64, outcome: &anyhow::Result<()>) -> St
     let zombies = plural(zombies, "zombie", "zombies");
     match outcome {
         Ok(()) => format!("snapshot: {sockets}, {zombies}"),
-        Err(why) => format!("snapshot: {sockets}, {zombies}, and no more: {why:#}"),
+        Err(why) => format!("snapshot: {sockets}, {zombies}, then it failed: {why:#}"),
     }
 }
 
@@ -84,7 +84,7 @@ fn summary_lines(outcome: &Outcome) -> Vec<String> {
     let hooks = Hook::ALL.iter();
     let lost: Vec<_> = hooks
         .map(|hook| (hook, lost(hook)))
-        // Hooked with --rtt alone.
+        // Hooked only with --rtt.
         .filter(|&(hook, lost)| *hook != Hook::Probe || lost > 0)
         .map(|(hook, lost)| format!("{lost} by {hook}"))
         .collect();
@@ -95,12 +95,12 @@ fn summary_lines(outcome: &Outcome) -> Vec<String> {
     ];
     if outcome.evicted > 0 {
         let sockets = plural(outcome.evicted, "socket", "sockets");
-        lines.push(format!("{sockets} forgotten for want of room"));
+        lines.push(format!("{sockets} forgotten for lack of room"));
     }
     if outcome.untracked > 0 {
         let events = plural(outcome.untracked, "event", "events");
         lines.push(format!(
-            "{events} of sockets beyond what the kernel's table holds"
+            "{events} of sockets that did not fit in the kernel's table"
         ));
     }
     if outcome.unreadable > 0 {
@@ -109,14 +109,14 @@ fn summary_lines(outcome: &Outcome) -> Vec<String> {
             "{processes} not searched for sockets: owners may be missing"
         ));
     }
-    if outcome.unlearned > 0 {
-        let sockets = plural(outcome.unlearned, "socket", "sockets");
+    if outcome.dropped_owners > 0 {
+        let sockets = plural(outcome.dropped_owners, "socket", "sockets");
         lines.push(format!("snapshot: no room for the owners of {sockets}"));
     }
-    if let Some(sockets) = outcome.unfinished {
+    if let Some(sockets) = outcome.partial_snapshot {
         let sockets = plural(sockets, "socket", "sockets");
         lines.push(format!(
-            "snapshot: {sockets}, when the trace ended before it"
+            "snapshot: {sockets}, but the trace ended before it"
         ));
     }
     lines
@@ -135,7 +135,7 @@ mod tests {
     use crate::model::record::EventName;
 
     #[test]
-    fn the_banner_says_what_won_and_what_did_not() {
+    fn the_banner_has_the_chosen_and_the_refused_modes() {
         let attached = [
             Attached {
                 hook: Hook::KeepaliveTimer,
@@ -160,14 +160,14 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_that_broke_off_says_so() {
+    fn a_failed_snapshot_is_reported() {
         assert_snapshot!(snapshot_line(1_234, 1, &Ok(())), @"snapshot: 1234 sockets, 1 zombie");
         let why = anyhow::anyhow!("exit status: 4");
-        assert_snapshot!(snapshot_line(1, 0, &Err(why)), @"snapshot: 1 socket, 0 zombies, and no more: exit status: 4");
+        assert_snapshot!(snapshot_line(1, 0, &Err(why)), @"snapshot: 1 socket, 0 zombies, then it failed: exit status: 4");
     }
 
     #[test]
-    fn the_summary_hides_no_loss() {
+    fn the_summary_has_every_loss() {
         assert_snapshot!(summary_lines(&Outcome::default()).join("\n"), @"
         0 records
         0 sockets seen
@@ -189,18 +189,18 @@ mod tests {
             evicted: 2,
             untracked: 1,
             unreadable: 3,
-            unlearned: 2,
-            unfinished: Some(1),
+            dropped_owners: 2,
+            partial_snapshot: Some(1),
         };
         assert_snapshot!(summary_lines(&outcome).join("\n"), @"
         12 records: 8 probe, 3 timeout, 1 lost
         1 socket seen
         events lost: 40 by tcp_keepalive_timer, 0 by tcp_send_active_reset, 0 by tcp_v4_send_reset, 0 by tcp_receive_reset, 0 by tcp_destroy_sock
-        2 sockets forgotten for want of room
-        1 event of sockets beyond what the kernel's table holds
+        2 sockets forgotten for lack of room
+        1 event of sockets that did not fit in the kernel's table
         3 processes not searched for sockets: owners may be missing
         snapshot: no room for the owners of 2 sockets
-        snapshot: 1 socket, when the trace ended before it
+        snapshot: 1 socket, but the trace ended before it
         ");
     }
 }

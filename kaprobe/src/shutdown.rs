@@ -13,15 +13,15 @@ use tokio::time;
 
 use crate::stop::Stop;
 
-/// The exit status of a process that SIGINT has ended, as a shell reports it.
+/// The exit status that a shell reports for a process killed by SIGINT.
 const INTERRUPTED: i32 = 128 + 2;
 
-/// Calls `stop` on the first of these: SIGINT, SIGTERM or SIGHUP; the end of `duration`;
-/// the reader of standard output closes it. A second signal ends the process at once, and
-/// the kernel detaches the programs and frees the maps.
+/// Requests `stop` on SIGINT, SIGTERM or SIGHUP, after `duration`, or when the reader of
+/// standard output closes it. A second signal ends the process at once; the kernel then
+/// detaches the programs and frees the maps.
 ///
 /// # Errors
-/// When signals can't be watched.
+/// If signals can't be watched.
 pub fn watch(stop: Stop, duration: Option<Duration>) -> Result<()> {
     let runtime = Builder::new_current_thread()
         .enable_all()
@@ -40,7 +40,7 @@ pub fn watch(stop: Stop, duration: Option<Duration>) -> Result<()> {
                     () = deadline(duration) => {}
                     () = stdout.closed() => {}
                 }
-                // An eventfd takes a write until it has had 2^64 of them.
+                // A write to an eventfd fails only after about 2^64 writes.
                 let _cannot_fail = stop.stop();
                 signals.next().await;
                 process::exit(INTERRUPTED);
@@ -66,7 +66,7 @@ impl Signals {
         })
     }
 
-    /// Returns when one of them arrives.
+    /// Returns when a signal arrives.
     async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
@@ -76,7 +76,7 @@ impl Signals {
     }
 }
 
-/// Standard output, where it can be watched: a pipe or a socket.
+/// Standard output, if it can be watched: a pipe or a socket.
 struct Stdout(Option<AsyncFd<OwnedFd>>);
 
 impl Stdout {
@@ -93,7 +93,7 @@ impl Stdout {
         Self(watched)
     }
 
-    /// Returns when its reader has closed it.
+    /// Returns when the reader has closed standard output.
     async fn closed(&self) {
         let Some(fd) = &self.0 else {
             return std::future::pending().await;
@@ -104,7 +104,7 @@ impl Stdout {
     }
 }
 
-/// Returns at the end of `duration`, or never.
+/// Returns after `duration`. Without a duration it never returns.
 async fn deadline(duration: Option<Duration>) {
     match duration {
         Some(duration) => time::sleep(duration).await,

@@ -1,4 +1,4 @@
-//! A request to stop, which any thread can make and wait for.
+//! A stop request that any thread can make and wait for.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,34 +9,34 @@ use anyhow::{Context as _, Result};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::time::Timespec;
 
-/// Ends whatever waits for it, from any thread.
+/// A handle to request a stop, or to wait for the request. Clones share the request.
 #[derive(Clone, Debug)]
 pub struct Stop(Arc<OwnedFd>);
 
 impl Stop {
-    /// One that nobody has asked for yet.
+    /// Makes a handle without a request.
     ///
     /// # Errors
-    /// When the kernel has no eventfd to give.
+    /// If the kernel can't make an eventfd.
     pub fn new() -> Result<Self> {
         let fd = eventfd(0, EventfdFlags::CLOEXEC).context("cannot make an eventfd")?;
         Ok(Self(Arc::new(fd)))
     }
 
-    /// Asks for the end: what was seen so far still comes.
+    /// Requests the stop. Events seen so far are still delivered.
     ///
     /// # Errors
-    /// When the kernel refuses a write to an eventfd, which it has no reason to.
+    /// If a write to the eventfd fails, which should not happen.
     pub fn stop(&self) -> io::Result<()> {
         rustix::io::write(&*self.0, &1_u64.to_ne_bytes())?;
         Ok(())
     }
 
-    /// Waits for so long, or until the end is asked for: then `true`. A signal may cut
-    /// the wait short.
+    /// Waits for the duration `pause` or for a stop request. Returns `true` on a request.
+    /// A signal may end the wait early.
     ///
     /// # Errors
-    /// When an eventfd can't be polled.
+    /// If the eventfd can't be polled.
     pub fn wait(&self, pause: Duration) -> Result<bool> {
         let mut fd = [PollFd::new(&*self.0, PollFlags::IN)];
         let pause = Timespec::try_from(pause).context("too long a pause")?;

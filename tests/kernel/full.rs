@@ -74,7 +74,7 @@ pub fn tells_of_sockets_beyond_its_table() -> Result<()> {
     let events = beyond.flat_map(|(_, records)| records);
     let events = events.filter(|it| !["answered", "verdict"].contains(&it.event()));
     let said = format!(
-        "{} events of sockets beyond what the kernel's table holds",
+        "{} events of sockets that did not fit in the kernel's table",
         events.count()
     );
     ensure!(stderr.contains(&said), "not {said}: {stderr}");

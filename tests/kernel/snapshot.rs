@@ -213,7 +213,7 @@ pub fn keeps_no_trace_from_ending() -> Result<()> {
         "the lock was not kept for so long"
     );
     ensure!(
-        ended.stderr.contains("when the trace ended before it"),
+        ended.stderr.contains("but the trace ended before it"),
         "{}",
         ended.stderr
     );

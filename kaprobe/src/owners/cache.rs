@@ -1,18 +1,18 @@
-//! The process that owns a socket, found by the socket's inode number and remembered.
+//! Caches the process that owns each socket, by the socket's inode number.
 //!
-//! A softirq knows the socket but not the process, so kaprobe walks through the descriptors
-//! of all processes and remembers what it finds. A remembered owner can become wrong in
-//! three ways:
-//! - The descriptor is closed or passed on, or the process ends. An owner older than
-//!   `RECHECK` is checked again, by one readlink or, if that is cheaper, by another walk.
+//! A softirq knows the socket but not the process. So kaprobe walks through the
+//! descriptors of all processes and remembers the owners. A remembered owner can become
+//! wrong in three ways:
+//! - The descriptor is closed or passed on, or the process ends. After `RECHECK` an owner
+//!   is checked again, by one readlink or, if that is cheaper, by another walk.
 //! - The process changes its name, by exec or prctl. The name is read again as often.
-//! - The inode number goes to another socket. The link that is read again names the *new*
-//!   socket's owner. It takes four billion new files for that, since the numbers come from a
+//! - Another socket gets the inode number. The next check then finds the owner of the
+//!   *new* socket. This takes four billion new files, because the numbers come from a
 //!   32-bit counter (`get_next_ino`, fs/inode.c).
 //!
-//! An event that tells the inode number happened while some process owned the socket. If no
-//! process owns it any more when the event is read, its only owner is still named: a process
-//! that ends takes its sockets with it, and resets those that it had not read.
+//! An event with an inode number happened while some process owned the socket. If no
+//! process owns it when the event is read, its last owner is still named, if it was the
+//! only one: a process that ends closes its sockets, and resets those with unread data.
 
 use std::sync::Arc;
 use std::thread;
@@ -26,51 +26,51 @@ use crate::model::owner::Owner;
 use crate::model::row::Row;
 use crate::owners::descriptors::{self, Descriptors, SocketFd};
 
-/// How long an owner is taken as current. If a hundred thousand sockets all fire within this
-/// time, checking them again by the iterator costs a fiftieth of one CPU.
+/// An owner is checked again after this time. If a hundred thousand sockets fire within
+/// it, checking them by the iterator costs a fiftieth of one CPU.
 const RECHECK: Duration = Duration::from_secs(5);
 
-/// How long the last owner of a socket is still named after it was found gone: longer than
-/// an event waits to be read.
+/// The last owner of a socket is still named for this time after it was found gone.
+/// Longer than an event waits to be read.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Maximum number of sockets to remember: this many with an owner, and as many without. A
+/// Most sockets that are remembered: this many with an owner, and as many without. A
 /// socket takes about 30 bytes.
 const CAPACITY: usize = 1 << 18;
 
-/// Time until the owner of a socket without one is looked for again. Each failure makes it
-/// four times as long.
+/// Time until the next lookup after no owner was found. Each failure makes it four times
+/// as long.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 
-/// Maximum of that time.
+/// Longest time until the next lookup after no owner was found.
 const LAST_RETRY: Duration = Duration::from_secs(60);
 
-/// Length of the pause after a walk, in multiples of the time that the walk took. With it,
-/// an endless stream of new sockets costs at most a quarter of one CPU.
+/// Length of the pause after a walk, in multiples of the walk's duration. So an endless
+/// stream of new sockets costs at most a quarter of one CPU.
 const PAUSE: u32 = 3;
 
-/// How often a walk that was cheaper than checking sockets one by one is repeated before
-/// those checks are tried again.
+/// If a walk was cheaper than checking sockets one by one, the next checks are walks too,
+/// this many times.
 const REPEATS: u8 = 3;
 
-/// A pause with at most this much left is waited for; otherwise the owner stays unknown.
-/// Only hosts with thousands of descriptors have longer pauses.
+/// Longest wait for the end of a pause. If more is left, the owner stays unknown. Only
+/// hosts with thousands of descriptors have longer pauses.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// Inode number of a socket. Other file systems have wider ones; sockfs takes it from a
-/// 32-bit counter (`sock_alloc`, net/socket.c).
+/// Inode number of a socket, from a 32-bit counter (`sock_alloc`, net/socket.c). Other
+/// file systems have wider numbers.
 type Inode = u32;
 
 /// Remembers the owner of each socket.
 ///
 /// The first lookup costs a walk, which finds the owners of all other sockets too. On a
-/// virtual machine with two cores a walk took 5 µs per descriptor through /proc, as much as
-/// checking one socket again, and half a microsecond by the iterator.
+/// virtual machine with two cores a walk took 5 µs per descriptor through /proc, and half
+/// a microsecond by the iterator. Checking one socket again took 5 µs.
 #[derive(Debug)]
 pub struct OwnerCache {
     descriptors: Descriptors,
     capacity: usize,
-    /// Start of the times that are counted in seconds.
+    /// Zero of the times in seconds.
     epoch: Instant,
     /// Number of walks so far; wraps.
     walks: u8,
@@ -78,16 +78,16 @@ pub struct OwnerCache {
     ownerless: HashMap<Inode, Retry>,
     processes: HashMap<u32, Process>,
     next_walk: Option<Instant>,
-    /// How long the last walk took.
+    /// Duration of the last walk.
     walked: Duration,
-    /// When the last walk was, in seconds since [`OwnerCache::epoch`].
+    /// Time of the last walk, s since [`OwnerCache::epoch`].
     walked_s: u32,
-    /// How often the walk is still to be repeated.
+    /// Number of next checks that are walks.
     repeats: u8,
-    /// Time spent since the last walk on checking sockets one by one.
-    asked: Duration,
+    /// Time spent on checking sockets one by one since the last walk.
+    single_checks: Duration,
     unreadable: usize,
-    left_out: u64,
+    dropped_owners: u64,
 }
 
 /// A socket with an owner. There are many, so this is small.
@@ -95,22 +95,21 @@ pub struct OwnerCache {
 struct Owned {
     pid: u32,
     fd: u32,
-    /// When this was last seen, or, once the owner is gone, when that was noticed. In seconds
-    /// since [`OwnerCache::epoch`].
+    /// When the owner was last seen, or was found gone, s since [`OwnerCache::epoch`].
     checked_s: u32,
-    /// The last walk that saw it.
+    /// The last walk that saw the owner.
     walk: u8,
-    /// Another process owned the socket too.
+    /// Another process also owned the socket.
     shared: bool,
     /// The owner is gone.
     gone: bool,
 }
 
-/// When to look again for the owner of a socket that has none.
+/// When to look again for the owner of a socket without one.
 #[derive(Clone, Copy, Debug)]
 struct Retry {
     at: Instant,
-    /// How long to wait if that fails too.
+    /// How long to wait if that lookup fails too.
     then: Duration,
 }
 
@@ -124,7 +123,7 @@ impl OwnerCache {
     /// Makes an empty cache.
     ///
     /// # Errors
-    /// When /proc can't be opened.
+    /// If /proc can't be opened.
     pub fn new(iterator: Option<DescriptorIterator>) -> rustix::io::Result<Self> {
         Ok(Self::with_capacity(CAPACITY, Descriptors::open(iterator)?))
     }
@@ -142,14 +141,13 @@ impl OwnerCache {
             walked: Duration::ZERO,
             walked_s: 0,
             repeats: 0,
-            asked: Duration::ZERO,
+            single_checks: Duration::ZERO,
             unreadable: 0,
-            left_out: 0,
+            dropped_owners: 0,
         }
     }
 
-    /// Fills in the owners of the events' sockets as far as they can be found, looking them
-    /// up together.
+    /// Fills in the known owners of the events' sockets. Looks them up together.
     pub fn fill(&mut self, events: &mut [Event], now: Instant) {
         for event in &*events {
             if let Event::Snapshot(row) = event {
@@ -169,7 +167,7 @@ impl OwnerCache {
         }
     }
 
-    /// Brings what is known about these sockets up to date, with at most one walk.
+    /// Updates the owners of these sockets, with at most one walk.
     fn find(&mut self, inodes: impl IntoIterator<Item = Inode>, now: Instant) {
         let wanted = inodes.into_iter().filter(|&inode| self.is_due(inode, now));
         let mut wanted: HashSet<Inode> = wanted.collect();
@@ -179,8 +177,8 @@ impl OwnerCache {
             return self.walk(wanted, now);
         }
         wanted.retain(|&inode| !self.is_still_owned(inode, now));
-        // Once single checks have cost as much as a walk, a walk checks all.
-        let is_cheaper = self.asked > self.walked && self.may_walk_for_all(now);
+        // If single checks have cost more than a walk, a walk checks all sockets.
+        let is_cheaper = self.single_checks > self.walked && self.may_walk_for_all(now);
         if is_cheaper {
             self.repeats = REPEATS;
         }
@@ -189,7 +187,7 @@ impl OwnerCache {
         }
     }
 
-    /// Remembers the owner that a snapshot tells. An owner that is known already is newer.
+    /// Remembers the owner in a row of the snapshot. An owner already known is newer.
     fn remember(&mut self, row: &Row, now: Instant) {
         let owners = row.owners.iter().flat_map(|owners| &owners.0);
         let inode = row
@@ -203,7 +201,7 @@ impl OwnerCache {
             return;
         }
         if self.owned.len() >= self.capacity {
-            self.left_out += 1;
+            self.dropped_owners += 1;
             return;
         }
         let owned = Owned {
@@ -224,10 +222,10 @@ impl OwnerCache {
         });
     }
 
-    /// The owner of a socket, as far as it is known: [`Self::find`] looks it up.
+    /// The known owner of a socket: [`Self::find`] looks it up.
     ///
-    /// If there are several, as after a fork, it is the process with the lowest pid, which is
-    /// mostly the parent.
+    /// Of several owners, as after a fork, the process with the lowest pid. It is usually
+    /// the parent.
     fn owner(&mut self, inode: Inode, now: Instant) -> Option<Arc<Owner>> {
         let owned = *self.owned.get(&inode)?;
         let pid = owned.pid;
@@ -237,14 +235,14 @@ impl OwnerCache {
         if owned.shared || self.since(owned.checked_s, now) > LINGER {
             return None;
         }
-        // Its name is not read again: the pid may be another process's by now.
+        // Its name is not read again: another process may have the pid by now.
         Some(Arc::clone(&self.processes.get(&pid)?.owner))
     }
 
-    /// How many sockets of a snapshot the cache had no room for.
+    /// Number of snapshot sockets whose owners did not fit in the cache.
     #[must_use]
-    pub fn left_out(&self) -> u64 {
-        self.left_out
+    pub fn dropped_owners(&self) -> u64 {
+        self.dropped_owners
     }
 
     fn seconds(&self, now: Instant) -> u32 {
@@ -252,20 +250,20 @@ impl OwnerCache {
         u32::try_from(since).unwrap_or(u32::MAX)
     }
 
-    /// Time since `then_s`, to a second.
+    /// Time since `then_s`, in whole seconds.
     fn since(&self, then_s: u32, now: Instant) -> Duration {
         let seconds = self.seconds(now).saturating_sub(then_s);
         Duration::from_secs(seconds.into())
     }
 
-    /// How many processes did not let their descriptors be read in the last walk. Owners may
-    /// be missing because kaprobe lacks CAP_SYS_PTRACE.
+    /// Number of processes whose descriptors the last walk could not read. Owners may be
+    /// missing because kaprobe lacks CAP_SYS_PTRACE.
     #[must_use]
     pub fn unreadable(&self) -> usize {
         self.unreadable
     }
 
-    /// Whether a socket's owner is to be looked up: it is unknown, or was not checked lately.
+    /// Whether a socket's owner must be looked up: it is unknown or its check is too old.
     fn is_due(&self, inode: Inode, now: Instant) -> bool {
         match self.owned.get(&inode).filter(|it| !it.gone) {
             Some(owned) => self.since(owned.checked_s, now) >= RECHECK,
@@ -276,7 +274,7 @@ impl OwnerCache {
         }
     }
 
-    /// Checks whether the known owner of a socket still owns it, and notes it if not.
+    /// Checks whether a socket's known owner still owns it. If not, marks it as gone.
     fn is_still_owned(&mut self, inode: Inode, now: Instant) -> bool {
         let checked_s = self.seconds(now);
         let Some(owned) = self.owned.get_mut(&inode).filter(|it| !it.gone) else {
@@ -286,16 +284,16 @@ impl OwnerCache {
         let began = Instant::now();
         owned.gone = !descriptors::is_open(self.descriptors.proc(), SocketFd { pid, fd, inode });
         owned.checked_s = checked_s;
-        self.asked += began.elapsed();
+        self.single_checks += began.elapsed();
         !owned.gone
     }
 
-    /// Whether a walk may begin at once, and has room for all that is known.
+    /// Whether a walk may begin at once, and all known sockets fit in the cache.
     fn may_walk_for_all(&self, now: Instant) -> bool {
         self.owned.len() <= self.capacity && self.next_walk.is_none_or(|at| at <= now)
     }
 
-    /// Whether a walk may begin. Waits for the end of a short pause.
+    /// Waits for the end of the pause, if it is short. Returns whether a walk may begin.
     fn may_walk(&self, now: Instant) -> bool {
         let pause = self
             .next_walk
@@ -307,8 +305,8 @@ impl OwnerCache {
         true
     }
 
-    /// Walks through all descriptors, and remembers the owners of all sockets, or of the
-    /// wanted ones and as many others as fit.
+    /// Walks through all descriptors. Remembers the owners of the wanted sockets, and of
+    /// as many others as fit.
     fn walk(&mut self, mut wanted: HashSet<Inode>, now: Instant) {
         let began = Instant::now();
         if self.owned.len() > self.capacity {
@@ -342,25 +340,25 @@ impl OwnerCache {
                 None => {}
             }
         });
-        // A /proc that can't be read shows no owner, like one that hides everything.
+        // If /proc can't be read, no owner is found, as if /proc hid everything.
         if let Ok(unreadable) = walked {
             self.walks = walk;
             self.unreadable = unreadable;
             self.forget_older(checked_s, &pids);
         }
-        // Names are read while the processes live, for those that end later.
+        // Reads the names now, because the processes may end.
         for &pid in &pids {
             self.process(pid, now);
         }
         self.note_missing(&wanted, now);
-        (self.walked, self.asked) = (began.elapsed(), Duration::ZERO);
+        (self.walked, self.single_checks) = (began.elapsed(), Duration::ZERO);
         self.walked_s = checked_s;
         self.next_walk = Some(now + self.walked * (1 + PAUSE));
     }
 
-    /// Notes which owners the last walk did not see any more, and forgets those that have
-    /// been gone for longer than an event waits to be read. Then it forgets all processes but
-    /// `owners`, which are in ascending order, and the last owners of those sockets.
+    /// Marks owners that the last walk did not see as gone. Forgets owners that have been
+    /// gone for longer than `LINGER`. Then forgets all processes except `owners`, in
+    /// ascending order, and the gone owners that are still remembered.
     fn forget_older(&mut self, now_s: u32, owners: &[u32]) {
         let last = self.walks;
         let mut last_owners = HashSet::new();
@@ -380,8 +378,7 @@ impl OwnerCache {
             .retain(|pid, _| owners.binary_search(pid).is_ok() || last_owners.contains(pid));
     }
 
-    /// Notes which sockets have no owner, and forgets those that were not looked up for a long
-    /// time.
+    /// Remembers sockets without an owner. Forgets those not looked up for a long time.
     fn note_missing(&mut self, missing: &HashSet<Inode>, now: Instant) {
         self.ownerless
             .retain(|_, retry| now < retry.at + LAST_RETRY);
@@ -400,18 +397,18 @@ impl OwnerCache {
         }
     }
 
-    /// A process, by its name now, or its last known name if it has ended.
+    /// A process with its current name, or with its last known name if it has ended.
     fn process(&mut self, pid: u32, now: Instant) -> Option<Arc<Owner>> {
         let known = self.processes.get(&pid);
         if let Some(process) = known.filter(|it| now < it.checked + RECHECK) {
             return Some(Arc::clone(&process.owner));
         }
         let Ok(comm) = descriptors::comm(self.descriptors.proc(), pid) else {
-            // The process has ended since it was seen to own the socket.
+            // The process has ended.
             return known.map(|it| Arc::clone(&it.owner));
         };
         let owner = Owner { pid, comm };
-        // Sockets of one process share its name.
+        // Sockets of one process share the name.
         let known = known.filter(|it| *it.owner == owner);
         let owner = known.map_or_else(|| Arc::new(owner), |it| Arc::clone(&it.owner));
         let process = Process {
@@ -439,12 +436,12 @@ mod tests {
     use crate::sample::{self, with};
     use crate::text::escape::Escaped;
 
-    /// A process that owns a socket, and ends with the test.
+    /// A process that owns a socket. Ends with the test.
     struct OwnerProcess(Child);
 
     impl OwnerProcess {
-        /// Starts the process. It runs the program on return: `Command::spawn` waits for
-        /// exec. The command is consumed, since it keeps the socket open.
+        /// Starts the process and waits for its exec, as `Command::spawn` does. Drops the
+        /// command, which keeps the socket open.
         fn spawn(mut command: Command, socket: impl Into<OwnedFd>) -> Result<Self> {
             Ok(Self(command.stdout(Stdio::from(socket.into())).spawn()?))
         }
@@ -500,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_owners_it_is_the_lowest_pid_then_the_next() -> Result<()> {
+    fn the_owner_with_the_lowest_pid_is_named_then_the_next() -> Result<()> {
         let (socket, inode) = socket()?;
         let children = [
             OwnerProcess::sleep(socket.try_clone()?)?,
@@ -521,7 +518,7 @@ mod tests {
 
         drop(socket);
         let now = now + RECHECK;
-        // However long the walk before took.
+        // No pause, however long the walk took.
         owners.next_walk = None;
         assert_eq!(
             find(&mut owners, inode, now),
@@ -539,7 +536,7 @@ mod tests {
         let pid = |owner: Option<Arc<Owner>>| owner.map(|owner| owner.pid);
         assert_eq!(pid(find(&mut owners, inode, now)), me);
         let (costly, cheap) = (Duration::MAX, Duration::ZERO);
-        // Repeated three times before its cost counts again.
+        // The walk is repeated three times; then its cost counts again.
         let later = [
             (costly, 1),
             (cheap, 2),
@@ -574,20 +571,20 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_that_has_ended_is_named_until_its_last_event_was_read() -> Result<()> {
+    fn an_ended_owner_is_named_for_its_last_events() -> Result<()> {
         let (socket, inode) = socket()?;
         let mut child = OwnerProcess::sleep(socket)?;
         let mut owners = OwnerCache::new(None)?;
         let mut now = Instant::now();
         assert_eq!(find(&mut owners, inode, now), child.is(b"sleep"));
         child.end()?;
-        // However long no event came from it.
+        // Even after a long time without events.
         now += RECHECK * 20;
-        // A process that another test has just forked may own it until its exec.
+        // A child that another test has just forked may own the socket until its exec.
         let last = find(&mut owners, inode, now);
         assert!(last.is_some(), "its last owner is not named");
         now += RECHECK;
-        // A process that another test has just forked owns every socket until its exec.
+        // The same child owns every socket until its exec.
         while let Some(owner) = find(&mut owners, inode, now) {
             assert_ne!(owner.pid, child.0.id());
             now += RECHECK;
@@ -596,13 +593,13 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_that_has_ended_is_named_if_its_socket_was_seen_lately() -> Result<()> {
+    fn an_ended_owner_is_named_if_its_socket_was_seen_recently() -> Result<()> {
         let (socket, inode) = socket()?;
         let mut child = OwnerProcess::sleep(socket)?;
         let mut owners = OwnerCache::new(None)?;
         let now = Instant::now();
         assert_eq!(find(&mut owners, inode, now), child.is(b"sleep"));
-        // A walk for another socket sees this one too; commands are read less often.
+        // A walk for another socket sees this one too. Names are read less often.
         owners.next_walk = None;
         assert_eq!(find(&mut owners, Inode::MAX, now + RECHECK / 2), None);
         child.end()?;
@@ -642,8 +639,8 @@ mod tests {
     }
 
     #[test]
-    fn owners_that_a_snapshot_found_are_known_when_they_have_ended() -> Result<()> {
-        // No process has such a number.
+    fn owners_from_a_snapshot_are_named_after_they_have_ended() -> Result<()> {
+        // No process has this pid.
         let ended = u32::MAX;
         let mut owners = OwnerCache::new(None)?;
         let now = Instant::now();
@@ -655,7 +652,7 @@ mod tests {
         assert_eq!(owned(&mut owners, snapshot, now), []);
         let events = || (0..3).map(|n| of(Inode::MAX - n)).collect();
         let later = now + RECHECK;
-        // Of two owners it is unknown which was the last.
+        // Of two owners, the last one is unknown.
         let last = [Some(ended), None, None];
         assert_eq!(owned(&mut owners, events(), later), last);
         let later = later + LINGER + Duration::from_secs(1);
@@ -664,7 +661,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_walk_found_is_newer_than_a_snapshot() -> Result<()> {
+    fn an_owner_from_a_walk_overrides_a_snapshot() -> Result<()> {
         let (_socket, inode) = socket()?;
         let mut owners = OwnerCache::new(None)?;
         let now = Instant::now();
@@ -675,7 +672,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_is_read_byte_for_byte_and_again_after_exec() -> Result<()> {
+    fn a_name_is_read_byte_for_byte_and_again_after_exec() -> Result<()> {
         let odd = b"a\n\x1b[1m\xff\"\\ \n";
         let directory = tempfile::tempdir()?;
         let program = directory.path().join(OsStr::from_bytes(odd));
@@ -711,13 +708,13 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_without_owner_is_looked_for_less_and_less() -> Result<()> {
+    fn lookups_of_a_socket_without_owner_become_rarer() -> Result<()> {
         let inode = Inode::MAX;
         let mut owners = OwnerCache::new(None)?;
         let mut now = Instant::now();
         let mut waits = Vec::new();
         for _ in 0..6 {
-            // However long the walk before it took.
+            // No pause, however long the walk took.
             owners.next_walk = None;
             assert_eq!(find(&mut owners, inode, now), None);
             let retry = owners.ownerless.get(&inode).map_or(now, |retry| retry.at);
@@ -730,7 +727,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() -> Result<()> {
+    fn the_cache_is_bounded() -> Result<()> {
         let sockets = (0..20).map(|_| socket()).collect::<Result<Vec<_>>>()?;
         let mut owners = OwnerCache::with_capacity(4, Descriptors::open(None)?);
         let now = Instant::now();
@@ -740,24 +737,22 @@ mod tests {
             assert_eq!(owner.map(|owner| owner.pid), Some(id()));
             assert!(owners.owned.len() <= 4 + 1);
         }
-        // However long the walk before took.
-        owners.next_walk = None;
         let gone = (0..20).map(|n| Inode::MAX - n);
-        // However long the walk before it took.
+        // No pause, however long the walk took.
         owners.next_walk = None;
         owners.find(gone, now + LAST_RETRY);
         assert_eq!(owners.ownerless.len(), 4);
-        let before = (owners.owned.len(), owners.left_out());
+        let before = (owners.owned.len(), owners.dropped_owners());
         owners.fill(&mut [row(1, &[(1, "init")])], now);
         assert_eq!(
-            (owners.owned.len(), owners.left_out()),
+            (owners.owned.len(), owners.dropped_owners()),
             (before.0, before.1 + 1)
         );
         Ok(())
     }
 
     #[test]
-    fn a_long_pause_between_walks_is_kept() -> Result<()> {
+    fn no_walk_begins_during_a_long_pause() -> Result<()> {
         let (_socket, inode) = socket()?;
         let mut owners = OwnerCache::new(None)?;
         let now = Instant::now();

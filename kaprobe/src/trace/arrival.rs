@@ -1,4 +1,4 @@
-//! What the other threads of a trace send to the one that writes.
+//! Messages from the other threads of a trace to the thread that writes.
 
 use anyhow::Result;
 
@@ -6,10 +6,10 @@ use crate::model::event::Event;
 
 /// A message to the thread that writes.
 pub(super) enum Arrival {
-    /// These events happened, or are rows of the snapshot.
+    /// Events of the trace, or rows of the snapshot.
     Events(Vec<Event>),
     /// The snapshot is complete, or has failed.
     SnapshotEnd(Result<()>),
-    /// No event follows.
+    /// No more events follow.
     End,
 }

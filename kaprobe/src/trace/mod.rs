@@ -1,9 +1,9 @@
 //! `kaprobe trace`: shows events from the kernel in the sinks.
 //!
-//! There are three threads. One reads the ring buffer and does nothing else. The calling
-//! one finds owners, correlates, filters and writes. One waits for a reason to stop. A
-//! bounded queue connects the first two: when writing is too slow, the ring buffer fills,
-//! and events that do not fit are counted. Memory does not grow.
+//! There are three threads. The first only reads the ring buffer. The calling thread
+//! finds owners, correlates, filters and writes. The third waits for a reason to stop. A
+//! bounded queue connects the first two: if writing is too slow, the ring buffer fills,
+//! and the events that do not fit are counted. Memory does not grow.
 //!
 //! A fourth thread reads the sockets that existed before the trace: [`snapshot`].
 
@@ -43,16 +43,16 @@ use crate::trace::snapshot::SnapshotProcess;
 use crate::verdict::judge::Judge;
 use crate::verdict::pipeline::Pipeline;
 
-/// How many batches may wait between reading and writing.
+/// Most batches that wait between reading and writing.
 const QUEUE: usize = 4;
 
 /// Runs `kaprobe trace`.
 ///
 /// # Errors
-/// When it can't start, or can't write.
+/// If the trace can't start, or can't write.
 pub fn run(plan: &TracePlan) -> Result<()> {
     let session = Session::start(plan)?;
-    // Opened last: what fails before leaves no file behind.
+    // Opened last: an earlier failure leaves no file behind.
     let mut sinks = sink::open(&plan.outputs)?;
     shutdown::watch(session.stopper(), plan.duration)?;
     session.follow(plan, &mut sinks)
@@ -65,10 +65,10 @@ pub struct Session {
 }
 
 impl Session {
-    /// Checks privileges, resolves what the plan names, and attaches.
+    /// Checks privileges, resolves the names in the plan, and attaches the programs.
     ///
     /// # Errors
-    /// With the exit code that says which of these failed.
+    /// The exit code shows which of these failed.
     pub fn start(plan: &TracePlan) -> Result<Self> {
         let privileges = Privileges::read().context("cannot read this process's privileges")?;
         privileges.check_trace()?;
@@ -84,10 +84,10 @@ impl Session {
         self.tracer.stopper()
     }
 
-    /// Follows the trace to its end: shows the banner, the records and the summary.
+    /// Runs the trace to its end: shows the banner, the records and the summary.
     ///
     /// # Errors
-    /// When a sink or the kernel fails on the way.
+    /// If a sink or the kernel fails.
     pub fn follow(mut self, plan: &TracePlan, sinks: &mut Sinks) -> Result<()> {
         if !plan.quiet {
             report::banner(self.tracer.attached(), self.tracer.without());
@@ -102,47 +102,47 @@ impl Session {
             .name("ring-buffer".to_owned())
             .spawn(move || read(self.tracer, &queue, &empty))
             .context("cannot start the thread that reads the ring buffer")?;
-        let mut stream = Stream::new(plan, &self.header, owners);
-        let shown = stream.start(sinks, &self.header, plan.ready_file.as_deref());
+        let mut stages = TraceStages::new(plan, &self.header, owners);
+        let shown = stages.start(sinks, &self.header, plan.ready_file.as_deref());
         let shown = shown.and_then(|()| {
-            stream.look_back(plan, rows);
-            stream.run(&arrivals, &emptied, sinks)
+            stages.start_snapshot(plan, rows);
+            stages.run(&arrivals, &emptied, sinks)
         });
-        // Where one sink has failed, records may still wait in another. A failure to write
-        // those is reported first.
+        // If one sink has failed, another may still buffer records. A failure to write
+        // them is reported first.
         let shown = sinks.flush().and(shown);
-        // An eventfd takes a write until it has had 2^64 of them.
+        // A write to an eventfd fails only after about 2^64 writes.
         let _cannot_fail = stop.stop();
         drop(arrivals);
         let tracer = reader
             .join()
             .map_err(|_| anyhow!("the thread that reads the ring buffer has died"))??;
         if !plan.quiet {
-            report::summary(&stream.outcome(&tracer));
+            report::summary(&stages.outcome(&tracer));
         }
         drop(tracer);
         Ok(shown?)
     }
 }
 
-/// Sends [`Arrival::End`] when the thread that reads ends, for whatever reason.
-struct Ending<'a>(&'a SyncSender<Arrival>);
+/// Sends [`Arrival::End`] when the reading thread ends, even by a panic.
+struct SendEnd<'a>(&'a SyncSender<Arrival>);
 
-impl Drop for Ending<'_> {
+impl Drop for SendEnd<'_> {
     fn drop(&mut self) {
-        // The thread that writes may have stopped already.
+        // The writing thread may have stopped already.
         let _ended = self.0.send(Arrival::End);
     }
 }
 
-/// Reads the ring buffer until its end, or until the thread that writes has stopped.
-/// Batches come back empty and are used again: a new one costs more than to fill it.
+/// Reads the ring buffer until its end, or until the writing thread has stopped. Reuses
+/// the batches, which come back empty: a new batch costs more than filling one.
 fn read(
     mut tracer: Tracer,
     queue: &SyncSender<Arrival>,
     empty: &Receiver<Vec<Event>>,
 ) -> Result<Tracer> {
-    let _ending = Ending(queue);
+    let _send_end = SendEnd(queue);
     loop {
         let mut batch = empty.try_recv().unwrap_or_default();
         if !tracer.next_batch(&mut batch)? {
@@ -155,17 +155,17 @@ fn read(
 }
 
 /// The stages between the ring buffer and the sinks.
-struct Stream {
+struct TraceStages {
     owners: OwnerCache,
     correlator: Correlator,
     pipeline: Pipeline,
     snapshot: Option<SnapshotProcess>,
-    /// How many sockets of the snapshot were seen.
+    /// Number of snapshot rows seen.
     seen: u64,
     quiet: bool,
 }
 
-impl Stream {
+impl TraceStages {
     fn new(plan: &TracePlan, header: &Header, owners: OwnerCache) -> Self {
         let mut correlator = Correlator::new(MAX_SOCKETS);
         if plan.snapshot.is_some() {
@@ -185,22 +185,22 @@ impl Stream {
         }
     }
 
-    /// Starts the snapshot, where one is wanted. Events are recorded already, and a failure
+    /// Starts the snapshot if the plan has one. Events are recorded already, so a failure
     /// is only reported.
-    fn look_back(&mut self, plan: &TracePlan, rows: SyncSender<Arrival>) {
+    fn start_snapshot(&mut self, plan: &TracePlan, rows: SyncSender<Arrival>) {
         let Some(arguments) = &plan.snapshot else {
             return;
         };
         match SnapshotProcess::start(arguments, plan.quiet, rows) {
             Ok(snapshot) => self.snapshot = Some(snapshot),
-            Err(why) => self.looked_back(Err(why)),
+            Err(why) => self.end_snapshot(Err(why)),
         }
     }
 
     /// Ends the snapshot and reports its outcome.
-    fn looked_back(&mut self, outcome: Result<()>) {
+    fn end_snapshot(&mut self, outcome: Result<()>) {
         self.correlator.push(&Event::SnapshotEnd, &mut |_| {});
-        // A process whose output broke off is not waited for.
+        // Does not wait for a process whose output could not be read.
         let outcome = match (outcome, self.snapshot.take()) {
             (Ok(()), Some(snapshot)) => snapshot.end(),
             (outcome, _) => outcome,
@@ -211,7 +211,7 @@ impl Stream {
         }
     }
 
-    /// Writes the headers, then makes the ready file: events are recorded from here on.
+    /// Writes the headers, then the ready file: from now on events are recorded.
     fn start(
         &self,
         sinks: &mut Sinks,
@@ -229,7 +229,7 @@ impl Stream {
         }
     }
 
-    /// Shows every batch, until the last one or until the filter is done.
+    /// Shows all batches until the end, or until the pipeline is done.
     fn run(
         &mut self,
         arrivals: &Receiver<Arrival>,
@@ -241,10 +241,10 @@ impl Stream {
                 Arrival::Events(mut batch) => {
                     self.batch(&mut batch, sinks)?;
                     batch.clear();
-                    // One too many is freed.
+                    // Freed if the queue is full.
                     let _kept = emptied.try_send(batch);
                 }
-                Arrival::SnapshotEnd(outcome) => self.looked_back(outcome),
+                Arrival::SnapshotEnd(outcome) => self.end_snapshot(outcome),
                 Arrival::End => break,
             }
             if self.pipeline.is_done() {
@@ -283,14 +283,14 @@ impl Stream {
             evicted: self.correlator.evicted(),
             untracked: tracer.untracked(),
             unreadable: self.owners.unreadable(),
-            unlearned: self.owners.left_out(),
-            // A snapshot that has ended was taken out.
-            unfinished: self.snapshot.as_ref().map(|_| self.seen),
+            dropped_owners: self.owners.dropped_owners(),
+            // `None` once the snapshot has ended.
+            partial_snapshot: self.snapshot.as_ref().map(|_| self.seen),
         }
     }
 }
 
-/// Resolves the names in the plan to what the kernel calls them.
+/// Resolves the network namespaces and cgroups in the plan to the kernel's identifiers.
 fn resolve(plan: &TracePlan) -> Result<TracerConfig> {
     let KernelFilter { netns, cgroups, .. } = &plan.kernel;
     let netns: Result<_> = netns

@@ -1,5 +1,4 @@
-//! The plan of `kaprobe trace`: everything that the arguments decide, checked, before
-//! anything is done. Makes no system call.
+//! The checked arguments of `kaprobe trace`. Makes no system call.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -19,42 +18,42 @@ use crate::model::header::Filters;
 use crate::model::values::Family;
 use crate::sink::options::Outputs;
 
-/// What `kaprobe trace` is to do.
+/// The checked arguments of `kaprobe trace`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TracePlan {
-    /// What the BPF programs keep.
+    /// The filter of the BPF programs.
     pub kernel: KernelFilter,
-    /// What is kept of their records; user space alone can tell.
+    /// The filter in user space, for conditions that the kernel can't check.
     pub records: RecordFilter,
-    /// Every filter as it was given, for the log's header.
+    /// The filters as given, for the header of a log.
     pub given: Filters,
     /// Where records go.
     pub outputs: Outputs,
-    /// When to stop.
+    /// Stop after this time.
     pub duration: Option<Duration>,
-    /// The way to attach that was asked for; `None` takes the cheapest that works.
+    /// The mode to attach in; `None` takes the cheapest that works.
     pub attach: Option<AttachMode>,
-    /// See answers as they come in.
+    /// Report answers when they arrive.
     pub rtt: bool,
-    /// The arguments by which kaprobe tells of the sockets that there are, and that the
-    /// BPF programs keep: the snapshot to start from. `None` to do without.
+    /// The arguments of the `kaprobe sockets` command that takes the snapshot. It shows
+    /// the sockets that the BPF programs trace. `None`: no snapshot.
     pub snapshot: Option<Vec<OsString>>,
     /// File to create once every hook is attached.
     pub ready_file: Option<PathBuf>,
-    /// Bytes of the ring buffer: a power of two, 4096 or more. A kernel with larger
-    /// pages needs at least one of them.
+    /// Size of the ring buffer, bytes: a power of two, 4096 or more, and at least one
+    /// page of the kernel.
     pub buffer_bytes: u32,
-    /// Log what the BPF programs have to say.
+    /// Log the debug messages of the BPF programs.
     pub debug: bool,
-    /// Neither banner nor summary.
+    /// No banner and no summary.
     pub quiet: bool,
 }
 
 impl TracePlan {
-    /// Checks the arguments of `kaprobe trace` and makes them a plan.
+    /// Makes a plan from the arguments of `kaprobe trace`.
     ///
     /// # Errors
-    /// Of [`exit::Code::Usage`], naming the argument that can't be.
+    /// [`exit::Code::Usage`], with the name of the invalid argument.
     pub fn new(args: TraceArgs) -> Result<Self, exit::Error> {
         let TraceArgs {
             filters,
@@ -92,8 +91,8 @@ impl TracePlan {
     }
 }
 
-/// The command that shows the sockets which pass these filters, as the kernel knows
-/// them. Who holds them, the trace looks at itself.
+/// The arguments of `kaprobe` that show the sockets passing the kernel filters. The trace
+/// itself applies the process filters.
 fn snapshot(filters: &FilterArgs) -> Vec<OsString> {
     fn list<T: ToString>(flag: &str, values: &[T]) -> Option<OsString> {
         let values: Vec<_> = values.iter().map(T::to_string).collect();
@@ -134,8 +133,7 @@ mod tests {
     use crate::text::escape::Escaped;
     use kaprobe_ebpf::wire::kind;
 
-    /// The plan of `kaprobe trace` with these arguments, or the one line that says
-    /// why there is none.
+    /// The plan of `kaprobe trace` with these arguments, or the error message.
     fn plan(args: &str) -> Result<TracePlan, String> {
         let words = ["kaprobe", "trace"]
             .into_iter()
@@ -157,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_asked_is_everything_but_noise() -> Result<(), String> {
+    fn without_arguments_everything_but_noise_is_traced() -> Result<(), String> {
         let plan = plan("")?;
         let noise = 1 << kind::EARLY | 1 << kind::DATA_PENDING | 1 << kind::BUSY;
         let all = (1 << kind::COUNT) - 1;
@@ -183,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_made_of_kinds() -> Result<(), String> {
+    fn event_names_select_kinds() -> Result<(), String> {
         let closed = 1 << kind::CLOSED;
         let probe = 1 << kind::PROBE;
         for (events, mask) in [
@@ -203,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn repeated_flags_and_lists_add_up() -> Result<(), String> {
+    fn values_of_repeated_flags_and_lists_are_combined() -> Result<(), String> {
         let kernel = kernel("-P 80,90-92 -P 443 -L 1 -D 2,3 --addr 10.0.0.0/8,::1 --netns a,b -6")?;
         let sockets = &kernel.sockets;
         let in_ports = |port| sockets.ports.contains(port);
@@ -225,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn the_snapshot_is_of_the_sockets_that_are_traced() -> Result<(), String> {
+    fn the_snapshot_selects_the_traced_sockets() -> Result<(), String> {
         for (args, all_netns) in [
             ("", true),
             ("-P 80,90-92 -P 443 -4 --addr 10.0.0.0/8,::1", true),
@@ -259,14 +257,14 @@ mod tests {
     }
 
     #[test]
-    fn filters_are_told_as_they_were_given() -> Result<(), String> {
+    fn the_header_has_the_filters_as_given() -> Result<(), String> {
         let given = plan("-P 80,90-92 -4 --comm a,b --cgroup /x -e probe")?.given;
-        let told: Vec<_> = given
+        let given: Vec<_> = given
             .iter()
             .map(|(flag, it)| format!("{flag}={}", it.join(",")))
             .collect();
         assert_eq!(
-            told,
+            given,
             [
                 "cgroup=/x",
                 "comm=a,b",
@@ -300,8 +298,8 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_is_told() {
-        for (args, told) in [
+    fn invalid_arguments_are_usage_errors() {
+        for (args, message) in [
             ("--json --format csv", "--json and --format disagree"),
             ("-o x", "--output x: no format goes by that extension"),
             (
@@ -324,7 +322,7 @@ mod tests {
             ("-e prob", "tip: a similar value exists: 'probe'"),
         ] {
             let why = plan(args).err().unwrap_or_default();
-            assert!(why.contains(told), "{args}: {why}");
+            assert!(why.contains(message), "{args}: {why}");
             assert!(!why.contains('\n'), "{args}: {why}");
         }
     }

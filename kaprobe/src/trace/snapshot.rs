@@ -1,9 +1,9 @@
-//! The snapshot that a trace starts from: `kaprobe sockets`, run in a separate process.
+//! Runs `kaprobe sockets` in a separate process: the snapshot at the start of a trace.
 //!
-//! The iterator waits for the lock of each socket in turn (`bpf_iter_tcp_seq_show`,
-//! net/ipv4/tcp_ipv4.c), in a sleep that no signal ends (`__lock_sock`,
-//! net/core/sock.c). A process with a thread in that sleep can't end, and its programs
-//! stay attached until it does. So the process of the trace has no such thread.
+//! The iterator locks each socket in turn (`bpf_iter_tcp_seq_show`, net/ipv4/tcp_ipv4.c).
+//! While it waits for a lock it sleeps, and no signal interrupts it (`__lock_sock`,
+//! net/core/sock.c). A process with a sleeping thread can't end, and its programs stay
+//! attached until it does. So the iterator does not run in the process of the trace.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead as _, BufReader};
@@ -19,23 +19,23 @@ use crate::model::row::Row;
 use crate::stderr;
 use crate::trace::arrival::Arrival;
 
-/// This program, even where its file has been replaced.
+/// The running program, even if its file has been replaced.
 const SELF: &str = "/proc/self/exe";
-/// The most rows that are sent together: a row takes some 700 bytes.
+/// Most rows that are sent together. A row takes about 700 bytes.
 const BATCH: usize = 64;
 
-/// A process that takes a snapshot. It is killed when this is dropped before the end.
+/// A process that takes a snapshot. Dropping this kills the process.
 pub(super) struct SnapshotProcess {
     child: Child,
-    /// Writes its notes to standard error.
+    /// The thread that copies the notes of the process to standard error.
     notes: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl SnapshotProcess {
-    /// Starts `kaprobe` with these arguments; its rows arrive as events.
+    /// Starts `kaprobe` with these arguments. Its rows arrive as events.
     ///
     /// # Errors
-    /// When it can't be started.
+    /// If a process or thread can't be started.
     pub(super) fn start(
         arguments: &[OsString],
         quiet: bool,
@@ -45,8 +45,8 @@ impl SnapshotProcess {
             .arg0("kaprobe")
             .args(arguments)
             .stdin(Stdio::null())
-            // It inherits no stream: while it waits for a lock it would keep it open, and
-            // the reader of the stream would wait too.
+            // The process inherits no stream. While it waits for a lock it would keep the
+            // stream open, and the reader of the stream would wait too.
             .stdout(Stdio::piped())
             .stderr(if quiet { Stdio::null() } else { Stdio::piped() })
             .spawn()
@@ -71,15 +71,15 @@ impl SnapshotProcess {
         Ok(snapshot)
     }
 
-    /// Waits for its end, once its output has been read.
+    /// Waits until the process ends. Call it after all rows were read.
     ///
     /// # Errors
-    /// When it failed.
+    /// If the process failed.
     pub(super) fn end(mut self) -> Result<()> {
-        // It closes its output by ending.
+        // The process closes its output only when it ends.
         let status = self.child.wait().context("cannot wait for it")?;
         if let Some(notes) = self.notes.take() {
-            // Notes that can't be read are not a reason to fail.
+            // A failure to read notes is ignored.
             let _lost = notes.join();
         }
         ensure!(status.success(), "{status}");
@@ -89,13 +89,13 @@ impl SnapshotProcess {
 
 impl Drop for SnapshotProcess {
     fn drop(&mut self) {
-        // It has ended, or may never end: see the module.
+        // The process has ended or may never end (see the module docs): don't wait.
         let _gone = self.child.kill();
         let _status = self.child.try_wait();
     }
 }
 
-/// Sends the rows to the thread that writes, until the last, or until that has stopped.
+/// Sends the rows to the writing thread, until the last row or until that thread stops.
 fn read(rows: ChildStdout, queue: &SyncSender<Arrival>) -> Result<()> {
     let mut rows = BufReader::new(rows);
     let mut line = String::new();
@@ -104,7 +104,7 @@ fn read(rows: ChildStdout, queue: &SyncSender<Arrival>) -> Result<()> {
         line.clear();
         let is_end = rows.read_line(&mut line).context("cannot read it")? == 0;
         if !is_end {
-            let row: Row = serde_json::from_str(&line).context("it says what is no socket")?;
+            let row: Row = serde_json::from_str(&line).context("cannot parse its output")?;
             batch.push(Event::Snapshot(Box::new(row)));
         }
         if batch.len() >= BATCH || is_end {
