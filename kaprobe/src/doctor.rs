@@ -1,4 +1,4 @@
-//! `kaprobe doctor`: reports what this kernel and these privileges allow, found by trying.
+//! `kaprobe doctor`: tries and reports what this kernel and these privileges allow.
 
 use std::fmt::{self, Display};
 use std::fs;
@@ -20,20 +20,20 @@ use crate::owners::descriptors;
 use crate::sink::SinkError;
 use crate::text::escape;
 
-/// Runs `kaprobe doctor`: tries everything, leaves nothing attached, and reports the results
-/// on stdout. The exit code says whether tracing is possible, and if not, why.
+/// Runs `kaprobe doctor`: tries all hooks and sources, detaches them, and reports the
+/// results on stdout. The exit code shows whether tracing is possible, or why not.
 ///
 /// # Errors
-/// When the privileges or /proc can't be read, or stdout can't be written.
+/// If the privileges or /proc can't be read, or stdout can't be written.
 pub fn run(json: bool) -> Result<exit::Code> {
     let privileges = Privileges::read().context("cannot read this process's privileges")?;
     let tried = match privileges.check_trace() {
         Ok(()) => {
             raise_memlock();
             let proc = proc::open_proc().context("cannot open /proc")?;
-            let of_use = descriptors::tells_the_same(proc.as_fd()).map_err(str::to_owned);
+            let matches_proc = descriptors::matches_proc(proc.as_fd()).map_err(str::to_owned);
             Capabilities::probe().map(|found| Capabilities {
-                descriptors: found.descriptors.and(of_use),
+                descriptors: found.descriptors.and(matches_proc),
                 ..found
             })
         }
@@ -46,36 +46,36 @@ pub fn run(json: bool) -> Result<exit::Code> {
         privileges.used().collect(),
         tried,
     );
-    let told = if json {
+    let text = if json {
         serde_json::to_string(&report)? + "\n"
     } else {
         report.to_string()
     };
     let mut out = io::stdout().lock();
-    out.write_all(told.as_bytes())
+    out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
         .map_err(|why| exit::unread(SinkError::stdout(why).into(), report.code))?;
     Ok(report.code)
 }
 
-/// The report. As JSON, it leaves out what is unknown.
+/// The report. JSON omits unknown fields.
 #[derive(Debug, Serialize)]
 struct Report {
     kaprobe: &'static str,
     kernel: String,
-    /// Timer ticks a second.
+    /// Timer ticks per second.
     #[serde(skip_serializing_if = "Option::is_none")]
     hz: Option<u32>,
     /// Whether `kaprobe trace` can work.
     possible: bool,
-    /// The reason if not.
+    /// Why tracing is not possible.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
     #[serde(skip)]
     code: exit::Code,
     btf: Btf,
     privileges: Vec<Privilege>,
-    /// The hooks; none if nothing could be tried.
+    /// The hooks; empty if nothing could be tried.
     hooks: Vec<HookReport>,
     /// How existing sockets are read; absent if nothing could be tried.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -85,16 +85,16 @@ struct Report {
     owners: Option<SourceReport>,
 }
 
-/// The kernel's own description of its structures.
+/// The kernel's own description of its types.
 #[derive(Debug, Serialize)]
 struct Btf {
     readable: bool,
-    /// The reason if not.
+    /// Why it is not readable.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
 }
 
-/// Where kaprobe reads some facts.
+/// The source that kaprobe reads some facts from.
 #[derive(Debug, Serialize)]
 struct SourceReport {
     /// The facts.
@@ -107,40 +107,40 @@ struct SourceReport {
     /// The reason why the best source is not used.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
-    /// What is lost with this source.
+    /// The features lost with this source.
     #[serde(skip_serializing_if = "Option::is_none")]
     loses: Option<&'static str>,
 }
 
-/// A hook, and the modes that were tried.
+/// A hook and its tried modes.
 #[derive(Debug, Serialize)]
 struct HookReport {
     #[serde(serialize_with = "by_name")]
     hook: Hook,
-    /// The mode that `trace` takes by default.
+    /// The mode that `trace` uses by default.
     #[serde(skip_serializing_if = "Option::is_none", rename = "way")]
     mode: Option<ModeName>,
-    /// What is lost with this mode, or without any.
+    /// The features lost with this mode, or without the hook.
     #[serde(skip_serializing_if = "Option::is_none")]
     loses: Option<&'static str>,
     tried: Vec<Trial>,
 }
 
-/// A mode of a hook, tried.
+/// The result of trying one mode of a hook.
 #[derive(Debug, Serialize)]
 struct Trial {
     #[serde(rename = "way")]
     mode: ModeName,
     works: bool,
-    /// The reason if not.
+    /// Why it does not work.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
-    /// What this mode does not show on this kernel, though it works.
+    /// The events that a working mode does not show on this kernel.
     #[serde(skip_serializing_if = "Option::is_none")]
     misses: Option<&'static str>,
 }
 
-/// A mode, serialized by its name.
+/// A mode that is serialized as its name.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct ModeName(#[serde(serialize_with = "by_name")] AttachMode);
 
@@ -149,7 +149,7 @@ fn by_name<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error
 }
 
 impl Report {
-    /// Sums up what was tried, or says why nothing could be.
+    /// Makes a report from the results, or from the reason why nothing could be tried.
     fn new(
         kernel: String,
         unreadable: Option<io::Error>,
@@ -187,7 +187,7 @@ impl Report {
             why: failure.as_ref().map(|why| format!("{why:#}")),
             code: match failure.as_ref().map(exit::code_of) {
                 None => exit::Code::Ok,
-                // With all privileges, it fails because the kernel lacks something.
+                // All privileges are held, so the kernel lacks something.
                 Some(exit::Code::Failure) => exit::Code::Kernel,
                 Some(code) => code,
             },
@@ -205,23 +205,18 @@ impl Report {
 
 impl SourceReport {
     fn of_sockets(iterator: Result<(), String>) -> Self {
-        let loses = "keepalive settings in sockets, all of audit, and what trace starts from";
+        let loses = "keepalive settings in sockets, all of audit, the snapshot of trace";
         let [best, other] = [RowSource::IterTcp, RowSource::SockDiag].map(RowSource::name);
-        Self::new(
-            "sockets that are there already",
-            best,
-            iterator.err(),
-            (other, loses),
-        )
+        Self::new("existing sockets", best, iterator.err(), (other, loses))
     }
 
     fn of_owners(iterator: Result<(), String>) -> Self {
-        let loses = "time alone: finding them takes nine times as long";
+        let loses = "only time: finding them takes nine times as long";
         let other = ("/proc", loses);
         Self::new("owners of sockets", "iter/task_file", iterator.err(), other)
     }
 
-    /// The best source, or the other one if there is a reason why not.
+    /// Takes the best source, or the other one if `why` says why the best can't be used.
     fn new(
         of: &'static str,
         best: &'static str,
@@ -261,23 +256,23 @@ impl HookReport {
         }
     }
 
-    /// Why tracing is impossible, if it is because this hook is missing.
+    /// The error if tracing is impossible without this hook.
     fn failure(&self) -> Option<anyhow::Error> {
         let vital = matches!(self.hook, Hook::KeepaliveTimer | Hook::DestroySock);
         (vital && self.mode.is_none()).then(|| {
             let hook = self.hook;
-            exit::Error::kernel(format!("this kernel lets nothing hook {hook}")).into()
+            exit::Error::kernel(format!("this kernel has no way to hook {hook}")).into()
         })
     }
 }
 
-/// What is lost with a hook attached in this mode, or not at all.
+/// The features lost with a hook in this mode, or without the hook.
 fn loses(hook: Hook, mode: Option<AttachMode>) -> Option<&'static str> {
     match (hook, mode) {
-        // The kernel skips it: `kprobes_inc_nmissed_count`, kernel/kprobes.c, and
+        // The kernel skips such a probe: `kprobes_inc_nmissed_count`, kernel/kprobes.c, and
         // `trace_call_bpf`, kernel/trace/bpf_trace.c.
         (_, Some(AttachMode::Kprobe)) => {
-            Some("what happens while its CPU is in another probe, counted where the kernel does")
+            Some("events while the CPU is in another probe, counted if the kernel counts them")
         }
         (_, Some(AttachMode::Fentry | AttachMode::Tracepoint)) => None,
         (Hook::SendActiveReset, None) => {
@@ -375,7 +370,8 @@ mod tests {
     const NOT_PERMITTED: Result<(), &str> = Err("Operation not permitted (os error 1)");
     const NO_KPROBES: Result<(), &str> = Err("no such device: kprobe");
 
-    /// The timer's and the reset's three modes tried, and the end's one.
+    /// Results for the three modes of the timer and reset hooks, and for the one mode of
+    /// the destroy hook, `end`.
     fn tried(modes: [Result<(), &str>; 3], end: Result<(), &str>, hz: u32) -> Capabilities {
         let probe = |hook, mode, outcome: Result<(), &str>| AttachProbe {
             hook,
@@ -422,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn all_is_well() {
+    fn everything_works() {
         let report = report(true, Ok(tried([Ok(()); 3], Ok(()), 1000)));
         assert_eq!(report.code, exit::Code::Ok);
         assert_snapshot!(report, @r"
@@ -446,7 +442,7 @@ mod tests {
         tcp_destroy_sock: by tracepoint
           tracepoint  works
 
-        sockets that are there already: by iter/tcp
+        existing sockets: by iter/tcp
 
         owners of sockets: by iter/task_file
 
@@ -481,11 +477,11 @@ mod tests {
         tcp_destroy_sock: by tracepoint
           tracepoint  works
 
-        sockets that are there already: by iter/tcp
+        existing sockets: by iter/tcp
 
         owners of sockets: by /proc
           iter/task_file  refused: no such function
-          lost: time alone: finding them takes nine times as long
+          lost: only time: finding them takes nine times as long
 
         Tracing is possible.
         ");
@@ -570,7 +566,7 @@ mod tests {
           "owners": {
             "source": "/proc",
             "why": "no such function",
-            "loses": "time alone: finding them takes nine times as long"
+            "loses": "only time: finding them takes nine times as long"
           }
         }
         "#);
@@ -578,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reset_alone_can_be_done_without() {
+    fn tracing_works_without_the_reset_hook() {
         let mut found = tried([NOT_PERMITTED, Ok(()), Ok(())], Ok(()), 250);
         for trial in &mut found.hooks {
             if trial.hook == Hook::SendActiveReset {
@@ -599,7 +595,7 @@ mod tests {
           fentry      refused: Operation not permitted (os error 1)
           kprobe      works
           tracepoint  works
-          lost: what happens while its CPU is in another probe, counted where the kernel does
+          lost: events while the CPU is in another probe, counted if the kernel counts them
 
         tcp_send_active_reset: not at all
           fentry      refused: no such function\n\u{1b}[2J
@@ -610,7 +606,7 @@ mod tests {
         tcp_destroy_sock: by tracepoint
           tracepoint  works
 
-        sockets that are there already: by iter/tcp
+        existing sockets: by iter/tcp
 
         owners of sockets: by iter/task_file
 
@@ -619,15 +615,15 @@ mod tests {
     }
 
     #[test]
-    fn a_mode_that_works_may_miss_some() -> Result<()> {
+    fn a_working_mode_may_miss_events() -> Result<()> {
         let mut found = tried([Ok(()), Ok(()), Ok(())], Ok(()), 250);
         for trial in &mut found.hooks {
             if (trial.hook, trial.mode) == (Hook::SendActiveReset, AttachMode::Tracepoint) {
                 trial.misses = Some("some");
             }
         }
-        let told = report(true, Ok(found.clone()));
-        let reset = told
+        let first = report(true, Ok(found.clone()));
+        let reset = first
             .hooks
             .iter()
             .find(|it| it.hook == Hook::SendActiveReset);
@@ -640,8 +636,8 @@ mod tests {
         ");
         assert_eq!(reset.loses, None);
         found.hooks.retain(|it| it.mode == AttachMode::Tracepoint);
-        let told = report(true, Ok(found));
-        let loses: Vec<_> = told.hooks.iter().map(|it| it.loses).collect();
+        let report = report(true, Ok(found));
+        let loses: Vec<_> = report.hooks.iter().map(|it| it.loses).collect();
         assert_eq!(loses, [None, Some("some"), None]);
         Ok(())
     }
@@ -674,15 +670,15 @@ mod tests {
           tracepoint  refused: Operation not permitted (os error 1)
           lost: everything
 
-        sockets that are there already: by sock_diag
+        existing sockets: by sock_diag
           iter/tcp    refused: Operation not permitted (os error 1)
-          lost: keepalive settings in sockets, all of audit, and what trace starts from
+          lost: keepalive settings in sockets, all of audit, the snapshot of trace
 
         owners of sockets: by /proc
           iter/task_file  refused: Operation not permitted (os error 1)
-          lost: time alone: finding them takes nine times as long
+          lost: only time: finding them takes nine times as long
 
-        Tracing is not possible: this kernel lets nothing hook tcp_keepalive_timer.
+        Tracing is not possible: this kernel has no way to hook tcp_keepalive_timer.
         ");
     }
 

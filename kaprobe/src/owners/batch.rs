@@ -1,7 +1,7 @@
-//! All owners of a batch of sockets, found in one walk.
+//! Finds all owners of a batch of sockets in one walk.
 //!
-//! For a stream of events there is [`crate::owners::cache`], which remembers owners and
-//! names one process for each socket.
+//! For a stream of events use [`crate::owners::cache`]: it remembers owners and names one
+//! process for each socket.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,7 +10,7 @@ use crate::model::owner::{OwnerFd, OwnerFds};
 use crate::owners::descriptors::{self, Descriptors, SocketFd};
 use crate::text::escape::Escaped;
 
-/// The owners of some sockets.
+/// The owners of a batch of sockets.
 #[derive(Debug)]
 pub struct OwnerBatch<'a> {
     descriptors: &'a Descriptors,
@@ -20,11 +20,11 @@ pub struct OwnerBatch<'a> {
 }
 
 impl<'a> OwnerBatch<'a> {
-    /// Walks through all descriptors, and notes those that refer to one of these sockets, by
-    /// inode number.
+    /// Walks through all descriptors and keeps those that refer to one of the sockets.
+    /// `wanted` holds their inode numbers.
     ///
     /// # Errors
-    /// When /proc can't be read.
+    /// If /proc can't be read.
     pub fn find(descriptors: &'a Descriptors, wanted: &HashSet<u64>) -> rustix::io::Result<Self> {
         let mut found: HashMap<_, Vec<_>> = HashMap::with_capacity(wanted.len());
         let mut unreadable = 0;
@@ -43,13 +43,13 @@ impl<'a> OwnerBatch<'a> {
         })
     }
 
-    /// The owners of a socket in ascending order of pid. The first is mostly the parent.
+    /// The owners of a socket in ascending order of pid. The first is usually the parent.
     pub fn of(&mut self, inode: u64) -> OwnerFds {
         let found = self.found.get(&inode).map_or(&[][..], Vec::as_slice);
         let owners = found.iter().filter_map(|&SocketFd { pid, fd, .. }| {
             let read = || descriptors::comm(self.descriptors.proc(), pid).ok();
             let comm = self.comms.entry(pid).or_insert_with(read);
-            // A process that has ended meanwhile does not own the socket any more.
+            // A process that has ended no longer owns the socket.
             let comm = comm.clone()?;
             Some(OwnerFd { pid, comm, fd })
         });

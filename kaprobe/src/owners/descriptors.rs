@@ -1,8 +1,8 @@
-//! Every descriptor that refers to a socket: read from `/proc/*/fd`, or by a BPF iterator at
-//! a ninth of the cost.
+//! Reads all descriptors that refer to a socket: from `/proc/*/fd`, or by a BPF iterator
+//! at a ninth of the cost.
 //!
 //! One walk through the host's /proc sees all network, mount and pid namespaces below it.
-//! Inode numbers of sockets are the same in all of them, as there is a single sockfs
+//! Inode numbers of sockets are the same in all of them, because there is only one sockfs
 //! (`sock_mnt`, net/socket.c).
 
 use std::ffi::CStr;
@@ -22,12 +22,11 @@ use crate::text::escape::Escaped;
 /// A descriptor that refers to a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketFd {
-    /// Pid of the process, in the pid namespace of this /proc.
+    /// Pid of the process in the pid namespace of this /proc.
     pub pid: u32,
     /// Number of the descriptor in that process.
     pub fd: u32,
-    /// Inode number of the socket. sockfs takes it from a 32-bit counter (`sock_alloc`,
-    /// net/socket.c).
+    /// Inode number of the socket, from a 32-bit counter (`sock_alloc`, net/socket.c).
     pub inode: u32,
 }
 
@@ -35,18 +34,18 @@ pub struct SocketFd {
 #[derive(Debug)]
 pub struct Descriptors {
     proc: OwnedFd,
-    /// The faster source, if it tells what /proc does.
+    /// The faster source, if it shows the same as /proc.
     iterator: Option<DescriptorIterator>,
 }
 
 impl Descriptors {
-    /// Opens /proc. The iterator is used if it tells what /proc does.
+    /// Opens /proc. Uses the iterator if it shows the same as /proc.
     ///
     /// # Errors
-    /// When /proc can't be opened.
+    /// If /proc can't be opened.
     pub fn open(iterator: Option<DescriptorIterator>) -> Result<Self> {
         let proc = open_proc()?;
-        let iterator = iterator.filter(|_| tells_the_same(proc.as_fd()).is_ok());
+        let iterator = iterator.filter(|_| matches_proc(proc.as_fd()).is_ok());
         Ok(Self { proc, iterator })
     }
 
@@ -56,18 +55,18 @@ impl Descriptors {
         self.proc.as_fd()
     }
 
-    /// Calls `visit` for every socket of every process, in ascending order of pid and
-    /// then of descriptor.
+    /// Calls `visit` for every socket descriptor of every process, in ascending order of
+    /// pid, then of descriptor.
     ///
-    /// Returns how many processes did not let their descriptors be read, because kaprobe
-    /// lacks CAP_SYS_PTRACE. Processes that `hidepid` hides are not counted.
+    /// Returns the number of processes whose descriptors can't be read because kaprobe
+    /// lacks CAP_SYS_PTRACE. Processes hidden by `hidepid` are not counted.
     ///
-    /// Threads are not visited one by one: they share the descriptors of their process. A
-    /// thread that was cloned without CLONE_FILES, or outlives its main thread, is missed.
+    /// Does not visit threads: they share the descriptors of their process. Misses a
+    /// thread that was cloned without CLONE_FILES or outlives its main thread.
     ///
     /// # Errors
-    /// When a directory that exists and is allowed can't be read, for example because
-    /// kaprobe itself is out of descriptors.
+    /// If a directory can't be read although it exists and access is allowed, for example
+    /// because kaprobe itself is out of descriptors.
     pub fn walk(&self, mut visit: impl FnMut(SocketFd)) -> Result<usize> {
         let Some(iterator) = &self.iterator else {
             return walk(self.proc(), visit);
@@ -84,12 +83,12 @@ impl Descriptors {
     }
 }
 
-/// Checks that the iterator tells what this /proc does: /proc hides nothing from kaprobe,
-/// and numbers processes by kaprobe's own pid namespace.
+/// Checks that the iterator shows the same as this /proc: /proc hides nothing from
+/// kaprobe and shows kaprobe's own pid namespace.
 ///
 /// # Errors
-/// Says why the iterator tells something else.
-pub fn tells_the_same(proc: BorrowedFd<'_>) -> std::result::Result<(), &'static str> {
+/// The reason why the iterator differs.
+pub fn matches_proc(proc: BorrowedFd<'_>) -> std::result::Result<(), &'static str> {
     if !Privileges::read().is_ok_and(Privileges::may_ptrace) {
         return Err("it shows what /proc hides from a process without CAP_SYS_PTRACE");
     }
@@ -99,7 +98,7 @@ pub fn tells_the_same(proc: BorrowedFd<'_>) -> std::result::Result<(), &'static 
     Ok(())
 }
 
-/// Whether this /proc shows the pid namespace that kaprobe is in.
+/// Whether this /proc shows kaprobe's pid namespace.
 fn is_of_own_namespace(proc: BorrowedFd<'_>) -> bool {
     let own = rustix::process::getpid().as_raw_nonzero().to_string();
     let shown = rustix::fs::readlinkat(proc, c"self", Vec::new());
@@ -116,7 +115,7 @@ fn walk(proc: BorrowedFd<'_>, mut visit: impl FnMut(SocketFd)) -> Result<usize> 
     for_each_number(&open_dir(proc, c".")?, |pid, _| {
         match walk_process(proc, pid, &mut visit) {
             Err(Errno::ACCESS | Errno::PERM) => unreadable += 1,
-            // The process ended meanwhile.
+            // The process has ended.
             Err(Errno::NOENT | Errno::SRCH) => {}
             other => other?,
         }
@@ -130,7 +129,7 @@ fn walk_process(proc: BorrowedFd<'_>, pid: u32, visit: &mut impl FnMut(SocketFd)
     for_each_number(&fds, |fd, name| {
         match socket_inode(fds.as_fd(), name) {
             Ok(Some(inode)) => visit(SocketFd { pid, fd, inode }),
-            // Not a socket, or closed meanwhile.
+            // Not a socket, or already closed.
             Ok(None) | Err(Errno::NOENT) => {}
             Err(error) => return Err(error),
         }
@@ -138,24 +137,24 @@ fn walk_process(proc: BorrowedFd<'_>, pid: u32, visit: &mut impl FnMut(SocketFd)
     })
 }
 
-/// Whether a process still has this descriptor of this socket. An error means no: a process
-/// that has ended has no descriptors.
+/// Whether a process still has this descriptor of this socket. On an error, `false`: a
+/// process that has ended has no descriptors.
 #[must_use]
 pub fn is_open(proc: BorrowedFd<'_>, socket: SocketFd) -> bool {
     let link = format!("{}/fd/{}", socket.pid, socket.fd);
     socket_inode(proc, link) == Ok(Some(socket.inode))
 }
 
-/// Reads the command of a process: at most 15 bytes, any but NUL.
+/// Reads the command name of a process: at most 15 bytes, any but NUL.
 ///
 /// # Errors
-/// When the process has ended, or is hidden.
+/// If the process has ended or is hidden.
 pub fn comm(proc: BorrowedFd<'_>, pid: u32) -> Result<Escaped> {
     let file = rustix::fs::openat(proc, format!("{pid}/comm"), OFlags::RDONLY, Mode::empty())?;
     let mut bytes = Vec::with_capacity(64);
     rustix::io::read(&file, rustix::buffer::spare_capacity(&mut bytes))?;
-    // The file ends with one line end; any other is part of the name (`comm_show`,
-    // fs/proc/base.c: nothing is escaped).
+    // The file ends with a newline; any other newline is part of the name (`comm_show`,
+    // fs/proc/base.c, escapes nothing).
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
     }
@@ -175,8 +174,8 @@ fn for_each_number(dir: &OwnedFd, mut each: impl FnMut(u32, &CStr) -> Result<()>
     Ok(())
 }
 
-/// The inode number in a link that reads `socket:[12345]` (`sockfs_dname`, net/socket.c);
-/// `None` for any other link.
+/// The inode number in a link to `socket:[12345]` (`sockfs_dname`, net/socket.c). `None`
+/// for any other link.
 fn socket_inode(at: BorrowedFd<'_>, link: impl rustix::path::Arg) -> Result<Option<u32>> {
     let mut buffer = [MaybeUninit::uninit(); 40];
     let (target, _) = rustix::fs::readlinkat_raw(at, link, &mut buffer)?;

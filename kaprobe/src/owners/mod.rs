@@ -1,4 +1,4 @@
-//! Finds the processes that own a socket: that have a descriptor of it.
+//! Finds the processes that own a socket, which means: have a descriptor of it.
 
 pub mod batch;
 pub mod cache;
