@@ -1,14 +1,14 @@
-//! TCP connections on loopback whose keepalive timers do what is asked of them.
+//! TCP connections on loopback with scripted keepalive timers.
 //!
-//! `kaprobe demo` shows them, and the test kit builds on them. Nothing here traces
-//! anything, and nothing leaves the machine.
+//! Used by `kaprobe demo` and the test kit. Does no tracing and sends nothing over the
+//! network.
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! |---|---|
-//! | [`pair`] | both ends of one connection, and what can happen to the far one |
-//! | [`sockopt`] | the socket options that have no name in `socket2` |
-//! | [`script`] | a scenario as data, and what plays many at once |
-//! | [`scenarios`] | scenarios in which a connection ends by its keepalive timer |
+//! | [`pair`] | both ends of one connection, and actions on the far end |
+//! | [`sockopt`] | socket options that `socket2` lacks |
+//! | [`script`] | scenarios as data, and a function that plays many at once |
+//! | [`scenarios`] | scenarios in which the keepalive timer ends a connection |
 
 pub mod pair;
 pub mod scenarios;

@@ -8,7 +8,7 @@ use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, TcpKeepalive, Type
 
 use crate::traffic::sockopt;
 
-/// How a connection's addresses look to the kernel.
+/// The address family of a connection, as the kernel sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Path {
     /// IPv4.
@@ -20,10 +20,10 @@ pub enum Path {
 }
 
 impl Path {
-    /// All of them.
+    /// All address families.
     pub const ALL: [Self; 3] = [Self::V4, Self::V6, Self::V4Mapped];
 
-    /// The loopback address of this kind.
+    /// The loopback address of this family.
     #[must_use]
     pub fn loopback(self) -> IpAddr {
         match self {
@@ -33,7 +33,7 @@ impl Path {
         }
     }
 
-    /// A TCP socket for addresses of this kind.
+    /// Makes a TCP socket of this family.
     pub fn socket(self) -> io::Result<Socket> {
         let domain = match self {
             Self::V4 => Domain::IPV4,
@@ -47,16 +47,16 @@ impl Path {
     }
 }
 
-/// Which end of the connection has the keepalive timer.
+/// The end of a connection that has the keepalive timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
-    /// The one that connected.
+    /// The end that connected.
     Client,
-    /// The one that was accepted: it has its settings from the listener.
+    /// The accepted end. It inherits its settings from the listener.
     Server,
 }
 
-/// The settings of a keepalive timer; `None` leaves one to the sysctl.
+/// The settings of a keepalive timer. `None` means the sysctl's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
     /// TCP_KEEPIDLE, s.
@@ -70,7 +70,7 @@ pub struct Keepalive {
 }
 
 impl Keepalive {
-    /// All left to the sysctls.
+    /// All settings from the sysctls.
     pub const SYSCTL: Self = Self {
         time: None,
         intvl: None,
@@ -78,7 +78,7 @@ impl Keepalive {
         user_timeout: None,
     };
 
-    /// Settings in seconds, without a user timeout.
+    /// Settings without a user timeout. `time` and `intvl` are in seconds.
     #[must_use]
     pub const fn new(time: u32, intvl: u32, probes: u32) -> Self {
         Self {
@@ -89,14 +89,14 @@ impl Keepalive {
         }
     }
 
-    /// The same, and gives up after so many ms without an answer.
+    /// Sets TCP_USER_TIMEOUT, ms.
     #[must_use]
     pub const fn user_timeout(mut self, ms: u32) -> Self {
         self.user_timeout = Some(ms);
         self
     }
 
-    /// Puts the settings on a socket and turns keepalive on.
+    /// Applies the settings to a socket and turns keepalive on.
     pub fn apply(self, socket: &Socket) -> io::Result<()> {
         let seconds = |s| Duration::from_secs(u64::from(s));
         let mut options = TcpKeepalive::new();
@@ -117,8 +117,7 @@ impl Keepalive {
     }
 }
 
-/// A connection that is about to be made: both addresses are known, so that a
-/// filter can name them first.
+/// A connection before its handshake. Both addresses are known, so filters can name them.
 #[derive(Debug)]
 pub struct Planned {
     client: Socket,
@@ -145,14 +144,14 @@ impl Planned {
         })
     }
 
-    /// Connects; from then on the timer of one side runs.
+    /// Connects. From now on the timer of `side` runs.
     pub fn connect(self, side: Side, keepalive: Keepalive) -> io::Result<Pair> {
         join(self.client, &self.listener, side, keepalive)
     }
 
-    /// Starts to connect to a listener that hears nothing, so that the client stays
-    /// in SYN_SENT. Keepalive is turned on only there: a timer then runs in a state
-    /// that has nothing to keep alive.
+    /// Starts to connect to a listener that drops all segments: the client stays in
+    /// SYN_SENT. Turns keepalive on only in this state: the timer then runs without a
+    /// connection to keep alive.
     pub fn connect_unheard(self, keepalive: Keepalive) -> io::Result<Pair> {
         deafen(&self.listener)?;
         keepalive.apply(&self.client)?;
@@ -173,7 +172,7 @@ impl Planned {
     }
 }
 
-/// Connects a client to a listener that nobody else connects to meanwhile.
+/// Connects a client to a listener. No other client may connect to it meanwhile.
 pub fn join(
     client: Socket,
     listener: &Socket,
@@ -199,8 +198,8 @@ pub fn join(
     })
 }
 
-/// A connection: the near end has the keepalive timer, things happen to the far one.
-/// What is still open when it is dropped is reset.
+/// Both ends of a connection. The near end has the keepalive timer; scripts act on the
+/// far end. Dropping this resets the ends that are still open.
 #[derive(Debug)]
 pub struct Pair {
     near: Option<Socket>,
@@ -222,30 +221,30 @@ impl Pair {
         self.far.as_ref().ok_or_else(gone)
     }
 
-    /// From now on nothing reaches the far end's TCP, so nothing is answered.
+    /// Makes the far end drop all incoming segments, so it answers nothing.
     pub fn silence(&self) -> io::Result<()> {
         deafen(self.far()?)
     }
 
-    /// The far end hears again.
+    /// Makes the far end receive segments again.
     pub fn hear(&self) -> io::Result<()> {
         self.far()?.detach_filter()
     }
 
-    /// The far end forgets the connection without telling: the next segment meets
-    /// no socket and is answered with a reset. Needs CAP_NET_ADMIN.
+    /// Closes the far end without a FIN or RST. A reset answers the next segment, because
+    /// there is no socket for it. Needs CAP_NET_ADMIN.
     pub fn vanish(&mut self) -> io::Result<()> {
         sockopt::set_repair(self.far()?)?;
         self.far = None;
         Ok(())
     }
 
-    /// The far end sends a byte.
+    /// Sends a byte from the far end.
     pub fn far_sends(&self) -> io::Result<()> {
         self.far()?.write_all(b"!")
     }
 
-    /// The near end sends a byte.
+    /// Sends a byte from the near end.
     pub fn send(&self) -> io::Result<()> {
         self.near()?.write_all(b"?")
     }
@@ -255,14 +254,14 @@ impl Pair {
         self.near = None;
     }
 
-    /// Turns the near end's keepalive off: its timer does not fire any more.
+    /// Turns the near end's keepalive off: its timer no longer fires.
     pub fn disarm(&self) -> io::Result<()> {
         self.near
             .as_ref()
             .map_or(Ok(()), |near| near.set_keepalive(false))
     }
 
-    /// Resets the ends that are still open: nothing stays behind, no TIME_WAIT either.
+    /// Resets the ends that are still open. Leaves nothing behind, not even a TIME_WAIT.
     pub fn abort(&mut self) -> io::Result<()> {
         for end in [&mut self.near, &mut self.far] {
             if let Some(socket) = end.take() {
@@ -275,19 +274,19 @@ impl Pair {
 
 impl Drop for Pair {
     fn drop(&mut self) {
-        // An end that cannot be reset is closed all the same.
+        // An end that can't be reset is still closed.
         let _ = self.abort();
     }
 }
 
-/// Whether this process may make an end vanish.
+/// Whether this process may call [`Pair::vanish`].
 #[must_use]
 pub fn can_vanish() -> bool {
     let tried = Path::V4.socket().and_then(|s| sockopt::set_repair(&s));
     tried.is_ok()
 }
 
-/// Attaches a classic socket filter that accepts no byte of any segment.
+/// Attaches a classic socket filter that drops every segment.
 pub fn deafen(socket: &Socket) -> io::Result<()> {
     const RETURN_CONSTANT: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
     socket.attach_filter(&[SockFilter::new(RETURN_CONSTANT, 0, 0, 0)])

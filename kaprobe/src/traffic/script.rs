@@ -1,8 +1,7 @@
-//! A scenario as data, and what plays many at once.
+//! Scenarios as data, and a function that plays many at once.
 //!
-//! A script waits for facts where the kernel shows them and for time to pass only
-//! where nothing shows, so that it takes the same course on a machine that is
-//! twenty times slower.
+//! A script waits for a state of the kernel if it can, and for a fixed time only if the
+//! kernel shows nothing. So it runs the same on a machine that is twenty times slower.
 
 use std::fmt::Debug;
 use std::io;
@@ -13,91 +12,91 @@ use std::time::{Duration, Instant};
 use crate::traffic::pair::{Keepalive, Pair, Path, Planned, Side};
 use crate::traffic::sockopt;
 
-/// The kernel's number of the TCP state that has no connection any more.
+/// The kernel's number of the TCP state CLOSE.
 pub const CLOSE: u8 = 7;
 
-/// What can be seen of the near end.
+/// A condition that a script waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// So many ms have passed since the previous step.
+    /// This time has passed since the previous step, ms.
     Ms(u64),
     /// The near end is in this TCP state.
     State(u8),
 }
 
-/// One step of a script. "We" are the near end, the one with the timer.
+/// One step of a script. The near end has the timer; the peer is the far end.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
-    /// Goes on when this is so.
+    /// Waits for a condition.
     Until(Wait),
-    /// The peer hears nothing any more, and so does not answer.
+    /// The peer drops all incoming segments, so it answers nothing.
     Silence,
-    /// The peer hears again.
+    /// The peer receives segments again.
     Hear,
-    /// The peer forgets the connection without telling.
+    /// The peer closes its socket without a FIN or RST.
     Vanish,
     /// The peer sends a byte.
     PeerSends,
-    /// We send a byte.
+    /// The near end sends a byte.
     Send,
-    /// Our timer stops, and once every script has ended both ends are reset; nothing
-    /// stays behind. Not before: a timer that fires while this task is inside the
-    /// kprobe of a reset is skipped by kprobes (`kprobe_ftrace_handler`,
-    /// arch/x86/kernel/kprobes/ftrace.c), and before 6.7 that is counted nowhere.
+    /// The near end's timer stops. After all scripts have ended, both ends are reset, and
+    /// nothing stays behind. Not earlier: if a timer fires while this task is inside the
+    /// kprobe of a reset, kprobes skip it (`kprobe_ftrace_handler`,
+    /// arch/x86/kernel/kprobes/ftrace.c), and kernels before 6.7 do not count it.
     Abort,
-    /// A step that the author of the scenario defines.
+    /// A step defined by the scenario's author.
     Custom(&'static dyn CustomStep),
 }
 
-/// A step of a script beyond those of [`Step`].
+/// A step that [`Step`] does not have.
 pub trait CustomStep: Debug + Sync {
-    /// Takes the step, or says that it has to wait.
+    /// Takes the step. Returns `false` if it has to wait.
     fn take(&self, connection: &mut ScriptedConnection) -> io::Result<bool>;
 }
 
-/// How the connection starts.
+/// How a connection starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// Established, with the timer on one side.
+    /// Established, with the timer on this side.
     Connected(Side),
-    /// We connect, and nobody hears.
+    /// The near end stays in SYN_SENT: the listener drops all segments.
     Unheard,
 }
 
-/// One story of a connection.
+/// A scripted connection, as data.
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {
-    /// What it is called.
+    /// Name of the scenario.
     pub name: &'static str,
-    /// How it starts.
+    /// How the connection starts.
     pub start: Start,
     /// The timer's settings.
     pub keepalive: Keepalive,
-    /// What happens, in order.
+    /// The steps, in order.
     pub steps: &'static [Step],
 }
 
 /// A connection that plays a scenario.
 pub struct ScriptedConnection {
-    /// What it plays.
+    /// The scenario it plays.
     pub scenario: Scenario,
     /// The near end's address.
     pub local: SocketAddr,
     /// The far end's address.
     pub remote: SocketAddr,
     planned: Option<Planned>,
-    /// What a custom step leaves behind for as long as it lasts. Dropped before the
-    /// connection: nothing can close a socket whose lock is held.
+    /// A resource that a custom step keeps. Dropped before the connection: nothing can
+    /// close a socket while its lock is held.
     pub guard: Option<Box<dyn Send>>,
     pair: Option<Pair>,
     next: usize,
     since: Instant,
-    /// Both ends are to be reset.
+    /// The script asked to reset both ends.
     aborts: bool,
 }
 
 impl ScriptedConnection {
-    /// Gets ready: both addresses are known, nothing has been sent.
+    /// Binds both ends: the addresses are known, nothing has been sent.
     pub fn new(scenario: Scenario, path: Path) -> io::Result<Self> {
         let planned = Planned::bind(path)?;
         let (client, server) = (planned.client_addr, planned.server_addr);
@@ -118,15 +117,15 @@ impl ScriptedConnection {
         })
     }
 
-    /// The scenario and the step that comes next, unless the script has ended.
+    /// The scenario's name and the next step, unless the script has ended.
     #[must_use]
     pub fn waits_for(&self) -> Option<(&'static str, Step)> {
         let step = self.scenario.steps.get(self.next)?;
         Some((self.scenario.name, *step))
     }
 
-    /// Connects, or takes the steps that can be taken now. Whether there is more to
-    /// come.
+    /// Connects on the first call, then takes all steps that need not wait. Returns
+    /// whether steps remain.
     fn advance(&mut self) -> io::Result<bool> {
         if let Some(planned) = self.planned.take() {
             self.pair = Some(match self.scenario.start {
@@ -145,12 +144,12 @@ impl ScriptedConnection {
         Ok(false)
     }
 
-    /// The connection, once it is made.
+    /// The connection, after it was made.
     pub fn pair(&mut self) -> io::Result<&mut Pair> {
         Ok(self.pair.as_mut().ok_or(io::ErrorKind::NotConnected)?)
     }
 
-    /// Takes a step, or says that it has to wait.
+    /// Takes a step. Returns `false` if it has to wait.
     fn take(&mut self, step: Step) -> io::Result<bool> {
         let since = self.since;
         let pair = self.pair()?;
@@ -175,7 +174,7 @@ impl ScriptedConnection {
         Ok(true)
     }
 
-    /// Resets both ends, if the script said so.
+    /// Resets both ends if the script asked for it.
     fn end(&mut self) -> io::Result<()> {
         match &mut self.pair {
             Some(pair) if self.aborts => pair.abort(),
@@ -184,12 +183,12 @@ impl ScriptedConnection {
     }
 }
 
-/// How often to look whether a connection can go on.
+/// Interval between attempts to take the next steps.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Plays all the scripts at once, each at its own pace, until every one has ended or
-/// `go_on` says no; tells whether they all have. Ends that no script closed stay as they
-/// are until the connections are dropped, and are reset then.
+/// Plays all scripts at once, until all have ended or `go_on` returns `false`. Returns
+/// whether all have ended. Ends that no script closed are reset when the connections are
+/// dropped.
 pub fn play(
     connections: &mut [ScriptedConnection],
     mut go_on: impl FnMut() -> bool,
@@ -212,7 +211,7 @@ pub fn play(
     }
 }
 
-/// Has a connection do something; an error names its scenario.
+/// Calls `act` on a connection. Adds the scenario's name to an error.
 fn in_scenario<T>(
     connection: &mut ScriptedConnection,
     act: fn(&mut ScriptedConnection) -> io::Result<T>,

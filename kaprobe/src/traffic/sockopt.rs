@@ -1,28 +1,26 @@
-//! The socket options that have no name in `socket2`.
+//! Socket options that `socket2` lacks.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use libc::c_int;
 
-/// Lets a socket be closed without a word to its peer: no FIN, no RST. Needs
-/// CAP_NET_ADMIN.
+/// Makes a later close send nothing to the peer: no FIN, no RST. Needs CAP_NET_ADMIN.
 pub fn set_repair(socket: &impl AsFd) -> io::Result<()> {
     set(socket, libc::IPPROTO_TCP, libc::TCP_REPAIR, 1)
 }
 
-/// What scripts wait for: the head of `struct tcp_info`, which is the
-/// same on every kernel.
+/// The start of `struct tcp_info`, which is the same on every kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpInfo {
     /// `tcpi_state`: the kernel's number of the TCP state.
     pub state: u8,
-    /// `tcpi_probes`: `icsk_probes_out`, probes sent and not answered.
+    /// `tcpi_probes`: `icsk_probes_out`, the number of unanswered probes.
     pub probes_out: u8,
 }
 
-/// Reads the TCP_INFO of a socket. It takes the socket's spinlock and no more: a
-/// keepalive timer never finds the socket owned because of it.
+/// Reads the TCP_INFO of a socket. Takes only the socket's spinlock, so a keepalive timer
+/// never finds the socket owned by this call.
 pub fn tcp_info(socket: &impl AsFd) -> io::Result<TcpInfo> {
     let mut head = [0_u8; 8];
     let mut len = head.len() as libc::socklen_t;
@@ -43,7 +41,7 @@ pub fn tcp_info(socket: &impl AsFd) -> io::Result<TcpInfo> {
     Ok(TcpInfo { state, probes_out })
 }
 
-/// Sets an option that is an integer.
+/// Sets an integer option.
 pub fn set(socket: &impl AsFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
     // SAFETY: the kernel reads `size_of::<c_int>()` bytes from `value`, which lives
     // through the call.
