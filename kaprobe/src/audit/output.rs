@@ -1,4 +1,4 @@
-//! The audit as text for people; and as JSON lines and CSV, a line a connection.
+//! Writes the audit: text for people, or JSON lines or CSV with one line per connection.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -19,7 +19,7 @@ use crate::text::units::Ms;
 use crate::timeout::middlebox::Answer;
 use crate::timeout::timeouts::Timeouts;
 
-/// How wide pictures are.
+/// Width of histograms, columns.
 const WIDTH: usize = 72;
 
 /// Writes an audit in one of the formats.
@@ -29,7 +29,7 @@ pub(super) enum AuditWriter<W: Write> {
     Csv(CsvLines<W>),
 }
 
-/// The last line of JSON.
+/// The last line of the JSON format.
 #[derive(Serialize)]
 struct SummaryLine<'a> {
     summary: AuditSummary<'a>,
@@ -69,7 +69,7 @@ impl<W: Write> AuditWriter<W> {
         }
     }
 
-    /// Writes what comes before the connections.
+    /// Writes the lines before the connections.
     pub(super) fn head(&mut self) -> io::Result<()> {
         match self {
             Self::Text { .. } | Self::Json(_) => Ok(()),
@@ -77,7 +77,7 @@ impl<W: Write> AuditWriter<W> {
         }
     }
 
-    /// Writes a connection, where the format has a line for each.
+    /// Writes a connection, if the format has a line for each.
     pub(super) fn finding(&mut self, it: &Assessment) -> io::Result<()> {
         match self {
             Self::Text { .. } => Ok(()),
@@ -86,7 +86,7 @@ impl<W: Write> AuditWriter<W> {
         }
     }
 
-    /// Writes what comes after the connections.
+    /// Writes the lines after the connections.
     pub(super) fn end(&mut self, groups: &Groups, timeouts: &Timeouts) -> io::Result<()> {
         match self {
             Self::Text { out, heading, bars } => {
@@ -130,7 +130,7 @@ fn summary<'a>(groups: &'a Groups, timeouts: &'a Timeouts) -> SummaryLine<'a> {
     }
 }
 
-/// The whole report.
+/// The report in the text format.
 fn text(groups: &Groups, timeouts: &Timeouts, heading: bool, bars: Bars) -> String {
     let mut text = String::new();
     for it in timeouts.everywhere() {
@@ -157,20 +157,20 @@ fn text(groups: &Groups, timeouts: &Timeouts, heading: bool, bars: Bars) -> Stri
             &heading.into_iter().chain(rows).collect::<Vec<_>>(),
         );
     }
-    picture(
+    put_histogram(
         &mut text,
         "idle since the peer was heard",
         &groups.idle,
         bars,
     );
-    picture(
+    put_histogram(
         &mut text,
         "longest silence that keepalive lets pass",
         &groups.silence,
         bars,
     );
     text.push('\n');
-    push(&mut text, &in_short(groups));
+    push(&mut text, &totals(groups));
     text
 }
 
@@ -223,7 +223,7 @@ fn span((least, most): (u64, u64)) -> String {
     }
 }
 
-/// The command, and those of its processes that hold these connections.
+/// The command name, and the pids of its processes that own the connections.
 fn program(key: &GroupKey, group: &Group) -> String {
     let Some(comm) = &key.comm else {
         return if key.ownerless { UNSEEN } else { NOTHING }.to_owned();
@@ -233,7 +233,7 @@ fn program(key: &GroupKey, group: &Group) -> String {
     format!("{}[{}{more}]", word(comm.as_str()), pids.join(","))
 }
 
-/// What to do, in one line.
+/// The remedy, in one line.
 fn remedy(key: &GroupKey, group: &Group) -> Option<String> {
     let timeout = Ms(key.timeout_ms.unwrap_or_default());
     let program = match key.comm {
@@ -269,7 +269,7 @@ fn remedy(key: &GroupKey, group: &Group) -> Option<String> {
     Some(text)
 }
 
-/// Which settings to set, where, and when they take effect.
+/// The settings to set, where to set them, and when they take effect.
 fn settings(key: &GroupKey, group: &Group, set: &str, program: &str) -> String {
     match key.set_in {
         Some(SetIn::Sysctl) => {
@@ -290,8 +290,7 @@ fn settings(key: &GroupKey, group: &Group, set: &str, program: &str) -> String {
     }
 }
 
-/// Appends a table whose columns are as wide as their widest cell. Below each row stands
-/// what to do.
+/// Appends a table. Each column is as wide as its widest cell. A remedy follows its row.
 fn table(text: &mut String, rows: &[([String; 7], Option<String>)]) {
     let mut columns = HEADINGS.map(|heading| Column::new(heading, 0).growing(usize::MAX));
     for (cells, _) in rows {
@@ -310,7 +309,7 @@ fn table(text: &mut String, rows: &[([String; 7], Option<String>)]) {
     }
 }
 
-fn picture(text: &mut String, what: &str, histogram: &Histogram, bars: Bars) {
+fn put_histogram(text: &mut String, what: &str, histogram: &Histogram, bars: Bars) {
     if histogram.is_empty() {
         return;
     }
@@ -321,7 +320,7 @@ fn picture(text: &mut String, what: &str, histogram: &Histogram, bars: Bars) {
     }
 }
 
-fn in_short(groups: &Groups) -> String {
+fn totals(groups: &Groups) -> String {
     let mut text = match groups.connections() {
         0 => "no established connection".to_owned(),
         1 => "1 connection".to_owned(),
@@ -378,9 +377,8 @@ mod tests {
         })
     }
 
-    /// Of a fixed set of sockets, byte for byte.
     #[test]
-    fn output_is_what_it_was() -> Result<(), String> {
+    fn output_matches_the_golden_files() -> Result<(), String> {
         let rows = crate::sample::golden_rows()?;
         let middleboxes = crate::timeout::middlebox::middleboxes();
         let behind = |id: &str| {
@@ -433,25 +431,25 @@ mod tests {
     }
 
     #[test]
-    fn who_cannot_be_seen_is_told_from_nobody() {
+    fn an_unseen_owner_differs_from_no_owner() {
         let mut groups = Groups::default();
-        let nobodys = with(
+        let ownerless = with(
             finding(Fate::Unprotected, Some(Why::NotRefreshed), b""),
             |it| {
                 it.process.pid = None;
                 it.process.comm = None;
             },
         );
-        let unseens = with(nobodys.clone(), |it| {
+        let unseen = with(ownerless.clone(), |it| {
             it.identity.inode = Some(1);
         });
-        let unread = with(
+        let no_settings = with(
             finding(Fate::Unknown, Some(Why::NoSettings), b"java"),
             |it| {
                 it.ages.idle_ms = None;
             },
         );
-        for it in [nobodys, unseens, unread] {
+        for it in [ownerless, unseen, no_settings] {
             groups.add(&it);
         }
         let timeouts = Timeouts::new(vec![Timeout::given(350_000)], Vec::new());
@@ -471,9 +469,9 @@ mod tests {
     }
 
     #[test]
-    fn nothing_steers_a_terminal_and_many_are_one_line() {
+    fn text_is_escaped_and_many_connections_are_one_row() {
         let mut groups = Groups::default();
-        let set = |place, set| (Some(place), Some(Escaped::from(set)));
+        let set = |set_in, set| (Some(set_in), Some(Escaped::from(set)));
         let hostile = b"=\x1b[2J\n\" ,\xff\xe2\x80\xae";
         for client in 1..=4_000_u16 {
             let (set_in, set) = set(SetIn::Program, "SO_KEEPALIVE=1 TCP_KEEPIDLE=175");
@@ -509,7 +507,7 @@ mod tests {
         let timeouts = Timeouts::new(vec![Timeout::given(350_000)], Vec::new());
         let text = text(&groups, &timeouts, true, Bars::Ascii);
         assert!(!text.contains(['\u{1b}', '\u{202e}', '\t']));
-        let (table, pictures) = text.split_once("\nidle since").unwrap_or_default();
+        let (table, histograms) = text.split_once("\nidle since").unwrap_or_default();
         assert_snapshot!(table, @r#"
         idle timeout 350s of idle-timeout: as given
 
@@ -522,7 +520,7 @@ mod tests {
             set net.ipv4.tcp_keepalive_time=175 in netns 7: new connections have it at once, these when their timers next fire, within 6800s; 1 silent for longer than 350s already
         safe        1     nginx[42]                                   7         10.0.0.2:5672    300s         400s
         "#);
-        let lines: Vec<_> = pictures.lines().collect();
+        let lines: Vec<_> = histograms.lines().collect();
         assert!(
             lines.contains(
                 &"[200s, 300s)    1000  ##################################################"

@@ -15,7 +15,7 @@ use crate::model::row::Row;
 use crate::shutdown;
 use crate::sink::SinkError;
 use crate::sink::options::Format;
-use crate::sockets::output::{Columns, Picture, RowWriter};
+use crate::sockets::output::{Columns, Frame, RowWriter};
 use crate::sockets::plan::SocketsPlan;
 use crate::sockets::snapshot::{Notes, Snapshots};
 use crate::stop::Stop;
@@ -80,8 +80,8 @@ fn append(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>, heading: bool) -> R
 
 /// Draws as many sockets as fit on the terminal.
 fn redraw(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>) -> Result<Notes> {
-    let mut picture = Picture::new(plan);
-    let room = picture.room();
+    let mut frame = Frame::new(plan);
+    let room = frame.room();
     let (mut kept, mut count) = (Vec::new(), 0);
     let notes = snapshots.take(&mut |rows| {
         count += rows.len();
@@ -92,9 +92,9 @@ fn redraw(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>) -> Result<Notes> {
         kept.truncate(room);
         Ok(())
     })?;
-    picture.draw(&kept, count, &notes)?;
+    frame.draw(&kept, count, &notes)?;
     let mut out = io::stdout().lock();
-    out.write_all(picture.text())
+    out.write_all(frame.text())
         .and_then(|()| out.flush())
         .map_err(SinkError::stdout)?;
     Ok(notes)

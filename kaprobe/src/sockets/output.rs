@@ -1,4 +1,4 @@
-//! Rows as text, JSON lines and CSV.
+//! Writes sockets as text, JSON lines or CSV.
 
 use std::io::{self, BufWriter, Write};
 
@@ -69,9 +69,9 @@ impl<W: Write> RowWriter<W> {
     }
 }
 
-/// What a terminal shows next, in place of what it shows now. It leaves nothing to undo,
-/// however kaprobe ends.
-pub(super) struct Picture {
+/// The next screen of a terminal; it overwrites the previous one. Changes no terminal
+/// mode, so nothing must be restored when kaprobe ends.
+pub(super) struct Frame {
     text: Vec<u8>,
     columns: Columns,
     heading: bool,
@@ -80,14 +80,14 @@ pub(super) struct Picture {
 }
 
 /// Moves the cursor to the upper left corner.
-const HOME: &[u8] = b"\x1b[H";
+const CURSOR_HOME: &[u8] = b"\x1b[H";
 /// Clears the rest of the line, and moves the cursor to the next.
-const NEXT: &[u8] = b"\x1b[K\r\n";
+const NEXT_LINE: &[u8] = b"\x1b[K\r\n";
 /// Clears the rest of the screen.
-const END: &[u8] = b"\x1b[J";
+const CLEAR_REST: &[u8] = b"\x1b[J";
 
-impl Picture {
-    /// A picture of the terminal's size.
+impl Frame {
+    /// Makes a frame of the terminal's size.
     pub(super) fn new(plan: &SocketsPlan) -> Self {
         let (Width(width), Height(height)) = terminal_size().unwrap_or((Width(80), Height(24)));
         let size = (width.into(), height.into());
@@ -96,7 +96,7 @@ impl Picture {
 
     fn sized(columns: Columns, heading: bool, (width, height): (usize, usize)) -> Self {
         Self {
-            text: HOME.to_vec(),
+            text: CURSOR_HOME.to_vec(),
             columns,
             heading,
             width,
@@ -104,12 +104,12 @@ impl Picture {
         }
     }
 
-    /// How many sockets fit, beside the heading, the last line and the line of the cursor.
+    /// Number of sockets that fit beside the heading, the last line and the cursor line.
     pub(super) fn room(&self) -> usize {
         self.height.saturating_sub(3).max(1)
     }
 
-    /// Draws these sockets, the first of `count`.
+    /// Draws these rows, the first of `count` sockets.
     pub(super) fn draw(&mut self, rows: &[Row], count: usize, notes: &Notes) -> io::Result<()> {
         let mut lines = String::new();
         if self.heading {
@@ -124,14 +124,14 @@ impl Picture {
             _ => format!("; {}", escape::message(&notes.messages.join("; "))),
         };
         self.line(&format!("{} of {count} sockets{notes}", rows.len()))?;
-        self.text.write_all(END)
+        self.text.write_all(CLEAR_REST)
     }
 
     pub(super) fn text(&self) -> &[u8] {
         &self.text
     }
 
-    /// Appends as much of a line as fits: a longer line would overwrite the next.
+    /// Appends a line, cut to the width: a longer line would overwrite the next.
     fn line(&mut self, line: &str) -> io::Result<()> {
         let mut room = self.width;
         let fits = line.chars().take_while(|char| {
@@ -142,14 +142,14 @@ impl Picture {
         });
         let line: String = fits.collect();
         self.text.write_all(line.as_bytes())?;
-        self.text.write_all(NEXT)
+        self.text.write_all(NEXT_LINE)
     }
 }
 
-/// The columns of text.
+/// The columns of the text format.
 pub(super) struct Columns(Vec<RowColumn>);
 
-/// A column, and what appends its cell.
+/// A column and the function that appends its cell.
 #[derive(Clone, Copy)]
 struct RowColumn {
     column: Column,
@@ -167,7 +167,7 @@ const STANDARD: [RowColumn; 11] = [
     column("STATE", 11, |line, row| line.push_str(row.state.name())),
     column("RECVQ", 5, |line, row| row.recvq.put(line)),
     column("SENDQ", 5, |line, row| row.sendq.put(line)),
-    column("PID", 7, |line, row| put_held(line, row, row.process.pid)),
+    column("PID", 7, |line, row| put_owner(line, row, row.process.pid)),
     column("COMM", 12, put_comm),
     column("LADDR:LPORT", 21, |line, row| {
         put_endpoint(line, row.endpoints.local())
@@ -237,7 +237,7 @@ fn put_some(line: &mut String, value: Option<impl Put>) {
     }
 }
 
-/// Appends a name as one word; where there is none, a number.
+/// Appends a name as one word, or the number if there is no name.
 fn put_name(line: &mut String, name: Option<&Escaped>, number: Option<u64>) {
     match name {
         Some(name) => line.push_str(&word(name.as_str())),
@@ -245,8 +245,8 @@ fn put_name(line: &mut String, name: Option<&Escaped>, number: Option<u64>) {
     }
 }
 
-/// Appends what is known of the process that holds the socket.
-fn put_held(line: &mut String, row: &Row, pid: Option<u32>) {
+/// Appends the pid of the process that owns the socket, as far as it is known.
+fn put_owner(line: &mut String, row: &Row, pid: Option<u32>) {
     if row.is_ownerless() {
         line.push_str(UNSEEN);
     } else {
@@ -257,7 +257,7 @@ fn put_held(line: &mut String, row: &Row, pid: Option<u32>) {
 fn put_comm(line: &mut String, row: &Row) {
     match &row.process.comm {
         Some(comm) => line.push_str(&word(comm.as_str())),
-        None => put_held(line, row, None),
+        None => put_owner(line, row, None),
     }
 }
 
@@ -281,7 +281,7 @@ fn put_cgroup(line: &mut String, row: &Row) {
     put_name(line, row.cgroup_path.as_ref(), row.identity.cgroup);
 }
 
-/// Whether keepalive has something to watch.
+/// Whether the socket has a connection that keepalive can watch.
 fn is_open(row: &Row) -> bool {
     !matches!(
         row.state,
@@ -289,7 +289,7 @@ fn is_open(row: &Row) -> bool {
     )
 }
 
-/// Appends the timer and how long it has, as `netstat -o` does; then retransmits and
+/// Appends the timer and the time it has left, as `netstat -o` does; then retransmits and
 /// probes.
 fn put_timer(line: &mut String, row: &Row) {
     line.push_str(row.timer.name());
@@ -306,7 +306,7 @@ fn put_timer(line: &mut String, row: &Row) {
     }
 }
 
-/// Appends the settings in force. A star marks one that the socket has set itself.
+/// Appends the effective settings. A star marks a setting of the socket itself.
 fn put_keepalive(line: &mut String, row: &Row) {
     let set = &row.settings;
     match set.keepalive {
@@ -365,9 +365,8 @@ mod tests {
         })
     }
 
-    /// Of a fixed set of sockets, byte for byte.
     #[test]
-    fn output_is_what_it_was() -> Result<(), String> {
+    fn output_matches_the_golden_files() -> Result<(), String> {
         let rows = crate::sample::golden_rows()?;
         for (name, format, wide) in [
             ("sockets.txt", Format::Text, false),
@@ -390,21 +389,21 @@ mod tests {
         Ok(())
     }
 
-    /// What is drawn, with its escapes to be seen.
+    /// The drawn text, with visible escapes.
     fn drawn(size: (usize, usize), rows: &[Row], count: usize, notes: &[&str]) -> String {
-        let mut picture = Picture::sized(Columns(STANDARD.into()), true, size);
+        let mut frame = Frame::sized(Columns(STANDARD.into()), true, size);
         let notes = Notes {
             messages: notes.iter().map(|&note| note.to_owned()).collect(),
             incomplete: false,
         };
-        let done = picture.draw(rows, count, &notes);
+        let done = frame.draw(rows, count, &notes);
         assert!(done.is_ok(), "{done:?}");
-        let text = String::from_utf8_lossy(picture.text());
+        let text = String::from_utf8_lossy(frame.text());
         text.replace('\x1b', "^[").replace("\r\n", "\n")
     }
 
     #[test]
-    fn a_picture_takes_the_place_of_the_last() {
+    fn a_frame_overwrites_the_previous_one() {
         assert_snapshot!(drawn((36, 24), &[row("postgres")], 1, &[]), @r"
         ^[[HSTATE       RECVQ SENDQ PID     COMM^[[K
         ESTABLISHED 0     0     42      post^[[K
@@ -435,10 +434,10 @@ mod tests {
     }
 
     #[test]
-    fn there_is_room_for_a_heading_and_what_comes_after() {
+    fn a_frame_leaves_room_for_the_heading_and_the_last_lines() {
         for (height, room) in [(24, 21), (4, 1), (3, 1), (0, 1)] {
-            let picture = Picture::sized(Columns(STANDARD.into()), true, (80, height));
-            assert_eq!(picture.room(), room);
+            let frame = Frame::sized(Columns(STANDARD.into()), true, (80, height));
+            assert_eq!(frame.room(), room);
         }
     }
 }
