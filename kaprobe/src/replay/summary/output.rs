@@ -107,7 +107,7 @@ fn text(summary: &ReplaySummary, heading: bool, bars: Bars) -> String {
     if forgotten > 0 {
         let _ = writeln!(
             text,
-            "{forgotten} sockets were forgotten for want of room: connections may count twice"
+            "{forgotten} sockets were forgotten for lack of room: connections may count twice"
         );
     }
     text
