@@ -117,9 +117,9 @@ impl Audit<'_> {
         let accepted = self
             .listening
             .contains(&(row.endpoints.netns, row.endpoints.lport));
-        let finding = Assessment::of(row, accepted, self.timeouts);
-        self.groups.add(&finding);
-        self.output.finding(&finding)
+        let assessment = Assessment::of(row, accepted, self.timeouts);
+        self.groups.add(&assessment);
+        self.output.assessment(&assessment)
     }
 }
 

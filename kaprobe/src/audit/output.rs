@@ -78,7 +78,7 @@ impl<W: Write> AuditWriter<W> {
     }
 
     /// Writes a connection, if the format has a line for each.
-    pub(super) fn finding(&mut self, it: &Assessment) -> io::Result<()> {
+    pub(super) fn assessment(&mut self, it: &Assessment) -> io::Result<()> {
         match self {
             Self::Text { .. } => Ok(()),
             Self::Json(lines) => lines.put(it),
@@ -361,14 +361,14 @@ mod tests {
     use crate::text::escape::Escaped;
     use crate::timeout::timeouts::Timeout;
 
-    fn finding(fate: Fate, why: Option<Why>, comm: &[u8]) -> Assessment {
+    fn assessment(fate: Fate, why: Option<Why>, comm: &[u8]) -> Assessment {
         let [here, there] = [1, 2].map(|host| IpAddr::from([10, 0, 0, host]));
-        let assessment = Assessment {
+        let sample = Assessment {
             fate,
             endpoints: Endpoints::new((here, 40_000), (there, 5672), 7),
             ..Assessment::default()
         };
-        with(assessment, |it| {
+        with(sample, |it| {
             it.why = why;
             it.timeout_ms = Some(350_000);
             it.process.pid = Some(42);
@@ -415,9 +415,10 @@ mod tests {
                 let mut write = || {
                     output.head()?;
                     for row in rows.iter().filter(|it| it.state == State::Established) {
-                        let finding = Assessment::of(row, row.endpoints.lport == 5672, &timeouts);
-                        groups.add(&finding);
-                        output.finding(&finding)?;
+                        let assessment =
+                            Assessment::of(row, row.endpoints.lport == 5672, &timeouts);
+                        groups.add(&assessment);
+                        output.assessment(&assessment)?;
                     }
                     output.end(&groups, &timeouts)
                 };
@@ -434,7 +435,7 @@ mod tests {
     fn an_unseen_owner_differs_from_no_owner() {
         let mut groups = Groups::default();
         let ownerless = with(
-            finding(Fate::Unprotected, Some(Why::NotRefreshed), b""),
+            assessment(Fate::Unprotected, Some(Why::NotRefreshed), b""),
             |it| {
                 it.process.pid = None;
                 it.process.comm = None;
@@ -444,7 +445,7 @@ mod tests {
             it.identity.inode = Some(1);
         });
         let no_settings = with(
-            finding(Fate::Unknown, Some(Why::NoSettings), b"java"),
+            assessment(Fate::Unknown, Some(Why::NoSettings), b"java"),
             |it| {
                 it.ages.idle_ms = None;
             },
@@ -476,7 +477,7 @@ mod tests {
         for client in 1..=4_000_u16 {
             let (set_in, set) = set(SetIn::Program, "SO_KEEPALIVE=1 TCP_KEEPIDLE=175");
             groups.add(&with(
-                finding(Fate::Unprotected, Some(Why::KeepaliveOff), hostile),
+                assessment(Fate::Unprotected, Some(Why::KeepaliveOff), hostile),
                 |it| {
                     it.accepted = Some(true);
                     it.endpoints.lport = 5672;
@@ -495,13 +496,13 @@ mod tests {
             netns_name: Some(Escaped::from("a\tb c")),
             keepalive_next_ms: Some(6_800_000),
             silence_ms: Some(7_200_000),
-            ..finding(Fate::AtRisk, Some(Why::LateProbe), b"psql")
+            ..assessment(Fate::AtRisk, Some(Why::LateProbe), b"psql")
         });
-        groups.add(&finding(Fate::Zombie, Some(Why::NoProbes), b"java"));
+        groups.add(&assessment(Fate::Zombie, Some(Why::NoProbes), b"java"));
         groups.add(&Assessment {
             probes_spare: Some(0),
             silence_ms: Some(300_000),
-            ..finding(Fate::Safe, None, b"nginx")
+            ..assessment(Fate::Safe, None, b"nginx")
         });
         groups.loopback = 3;
         let timeouts = Timeouts::new(vec![Timeout::given(350_000)], Vec::new());
