@@ -45,15 +45,15 @@ pub struct Correlator {
 struct Socket {
     number: u64,
     /// The last probe, until its answer is known.
-    waiting: Option<Waiting>,
+    waiting: Option<WaitingProbe>,
     last: LastSeen,
 }
 
 /// A recorded probe that waits for its answer.
 #[derive(Debug)]
-struct Waiting {
+struct WaitingProbe {
     at_ns: u64,
-    /// The timer was due again after this time, ms. It sends no other probe before.
+    /// The timer was due again after this time, ms. It sends no other probe earlier.
     due_ms: Option<NonZeroU32>,
     /// The last acknowledgement came this long before the probe, ms.
     acked_ms: u32,
@@ -136,14 +136,14 @@ impl Correlator {
         let filled = &*socket.last.update(event);
         let waiting = socket.waiting.take_if(|_| event.probes_out == 0);
         if let Some(waiting) = waiting {
-            // No event of this socket since the probe can be missing.
+            // All events of this socket since the probe were received.
             let certain = is_tracked && waiting.at_ns > gap_ns;
             if let Some(at) = answered_at(&waiting, event, certain) {
                 emit(&mut answered_record(filled, number, &waiting, at));
             }
         }
         if event.kind == Kind::Probe {
-            socket.waiting = Some(Waiting::new(event));
+            socket.waiting = Some(WaitingProbe::new(event));
         }
         emit(&mut event_record(filled, number));
         self.snapshot.note(event, number);
@@ -189,7 +189,7 @@ impl Socket {
     /// Handles an incoming answer. Ignores it if the event of its probe was lost: its
     /// round-trip time is unknown.
     fn answered(&mut self, event: &SocketEvent, emit: &mut impl FnMut(&mut Record)) {
-        let is_its_probe = |waiting: &Waiting| {
+        let is_its_probe = |waiting: &WaitingProbe| {
             waiting.probe.get() == u16::from(event.probes_out) && waiting.at_ns <= event.at.mono_ns
         };
         if let Some(waiting) = self.waiting.take().filter(is_its_probe) {
@@ -199,8 +199,8 @@ impl Socket {
 }
 
 /// The last known inode, owner and endpoints of a socket. It loses them before it is
-/// destroyed: the endpoints on a disconnect (`tcp_disconnect`, net/ipv4/tcp.c). The
-/// record of its close is filled in with them.
+/// destroyed: the endpoints on a disconnect (`tcp_disconnect`, net/ipv4/tcp.c). They
+/// complete the record of its close.
 #[derive(Debug)]
 struct LastSeen {
     /// 0 if the socket had none.
@@ -243,7 +243,7 @@ impl LastSeen {
     }
 }
 
-impl Waiting {
+impl WaitingProbe {
     fn new(event: &SocketEvent) -> Self {
         let short = |ms: u64| u32::try_from(ms).unwrap_or(u32::MAX);
         Self {
@@ -287,7 +287,7 @@ fn acked_ns(event: &SocketEvent) -> u64 {
 /// newer than the probe (`tcp_disconnect` resets the count without a stamp). If events
 /// are missing, another probe may have been sent and answered: then the acknowledgement
 /// must have come before the kernel could send another.
-fn answered_at(waiting: &Waiting, event: &SocketEvent, certain: bool) -> Option<u64> {
+fn answered_at(waiting: &WaitingProbe, event: &SocketEvent, certain: bool) -> Option<u64> {
     let acked = acked_ns(event);
     if acked <= waiting.acked_ns().saturating_add(ns(TICK_MS)) {
         return None;
@@ -303,7 +303,7 @@ fn answered_at(waiting: &Waiting, event: &SocketEvent, certain: bool) -> Option<
 }
 
 /// The record of an answer that an event reported when it arrived.
-fn seen_record(event: &SocketEvent, sock: u64, waiting: &Waiting) -> Record {
+fn seen_record(event: &SocketEvent, sock: u64, waiting: &WaitingProbe) -> Record {
     let took_ns = event.at.mono_ns.saturating_sub(waiting.at_ns);
     let mut record = answered_record(event, sock, waiting, event.at.mono_ns);
     record.rtt_us = Some(took_ns / 1_000);
@@ -311,7 +311,7 @@ fn seen_record(event: &SocketEvent, sock: u64, waiting: &Waiting) -> Record {
 }
 
 /// The record of an answer that came at `at_ns`, CLOCK_MONOTONIC.
-fn answered_record(event: &SocketEvent, sock: u64, waiting: &Waiting, at_ns: u64) -> Record {
+fn answered_record(event: &SocketEvent, sock: u64, waiting: &WaitingProbe, at_ns: u64) -> Record {
     let after_ns = at_ns.saturating_sub(waiting.at_ns);
     let before_ns = event.at.mono_ns.saturating_sub(at_ns);
     let at = Instant {
@@ -328,7 +328,7 @@ fn answered_record(event: &SocketEvent, sock: u64, waiting: &Waiting, at_ns: u64
 fn event_record(event: &SocketEvent, sock: u64) -> Record {
     let probe = matches!(event.kind, Kind::Probe | Kind::ProbeCongested);
     let received = event.kind == Kind::RstReceived;
-    // The stamps that ages are made from are set when the handshake is over
+    // The kernel sets the time stamps behind the ages when the handshake is over
     // (`tcp_finish_connect`, net/ipv4/tcp_input.c).
     let connected = State::from_number(event.state) != Some(State::SynSent);
     let mut record = socket_record(event, sock, event.at, event.kind.into());

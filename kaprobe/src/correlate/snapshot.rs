@@ -1,5 +1,5 @@
-//! Finds the connections that were dead before the trace, in the snapshot it starts from.
-//! The snapshot is taken while events come: either may be the first to name a socket.
+//! Finds connections that were dead before the trace, in the snapshot at its start. The
+//! snapshot runs while events arrive: a row or an event may name a socket first.
 
 use std::num::NonZeroUsize;
 
@@ -13,10 +13,10 @@ use crate::model::flow::FlowKey;
 use crate::model::record::{EventName, Record};
 use crate::model::row::Row;
 
-/// The zombies of a snapshot, and what is needed to record each only once.
+/// Finds the zombies of a snapshot and records each only once.
 #[derive(Debug)]
 pub(super) struct ZombieFinder {
-    /// No idle timeout is longer, ms.
+    /// Upper bound of every idle timeout, ms.
     longest_ms: u64,
     /// The sockets of the events so far, by inode number; `None` once the snapshot has
     /// ended.
@@ -29,9 +29,9 @@ pub(super) struct ZombieFinder {
 #[derive(Debug)]
 struct SeenSocket {
     number: u64,
-    /// The time of the last event that shows more than silence, CLOCK_MONOTONIC ns.
+    /// The time of the last event that shows traffic, CLOCK_MONOTONIC ns.
     active_ns: u64,
-    /// A row has shown that it is a zombie.
+    /// A row has shown that the socket is a zombie.
     is_zombie: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Units of time.
+//! Conversion between units of time.
 
 /// Converts ms to ns.
 pub(super) fn ns(ms: u64) -> u64 {

@@ -70,7 +70,7 @@ type Inode = u32;
 pub struct OwnerCache {
     descriptors: Descriptors,
     capacity: usize,
-    /// Zero of the times in seconds.
+    /// The times in seconds count from here.
     epoch: Instant,
     /// Number of walks so far; wraps.
     walks: u8,
@@ -584,7 +584,7 @@ mod tests {
         let last = find(&mut owners, inode, now);
         assert!(last.is_some(), "its last owner is not named");
         now += RECHECK;
-        // The same child owns every socket until its exec.
+        // A child that another test has just forked owns every socket until its exec.
         while let Some(owner) = find(&mut owners, inode, now) {
             assert_ne!(owner.pid, child.0.id());
             now += RECHECK;

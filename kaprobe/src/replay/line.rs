@@ -39,7 +39,7 @@ pub(super) enum LineError {
     Version(String),
     /// JSON that this kaprobe does not understand.
     NotUnderstood(String),
-    /// Not a JSON object.
+    /// Not a JSON object, or too long.
     NotJson(String),
 }
 

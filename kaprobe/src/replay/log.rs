@@ -6,7 +6,7 @@ use std::io::{self, BufRead as _, BufReader, Read};
 use crate::replay::line::{self, Item, LineError, Version};
 use crate::text::escape::{self, Escaped};
 
-/// Longest line that is read, bytes. A record is a thousand times shorter.
+/// Longest line that is read, bytes. A record is over a thousand times shorter.
 pub const MAX_LINE_LEN: usize = 1 << 20;
 
 /// Most broken lines, and most unknown fields and values, that are reported for one
@@ -184,8 +184,8 @@ impl<R: Read> Log<R> {
                     self.remark(RemarkKind::Cut, on_remark);
                     continue;
                 }
-                Err(fault) => {
-                    self.skip(fault, on_remark)?;
+                Err(error) => {
+                    self.skip(error, on_remark)?;
                     continue;
                 }
             };
@@ -284,10 +284,10 @@ impl<R: Read> Log<R> {
     /// Skips a line and reports why.
     fn skip(
         &mut self,
-        fault: LineError,
+        error: LineError,
         on_remark: &mut dyn FnMut(Remark),
     ) -> Result<(), LogError> {
-        let why = match fault {
+        let why = match error {
             LineError::Version(version) => {
                 return Err(LogError::Version {
                     line: self.number,

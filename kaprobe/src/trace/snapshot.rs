@@ -2,8 +2,8 @@
 //!
 //! The iterator locks each socket in turn (`bpf_iter_tcp_seq_show`, net/ipv4/tcp_ipv4.c).
 //! While it waits for a lock it sleeps, and no signal interrupts it (`__lock_sock`,
-//! net/core/sock.c). A process with a sleeping thread can't end, and its programs stay
-//! attached until it does. So the iterator does not run in the process of the trace.
+//! net/core/sock.c). A process with a thread in that sleep can't end, and its programs
+//! stay attached until it does. So the iterator runs outside the process of the trace.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead as _, BufReader};
