@@ -688,14 +688,14 @@ fn feed(
             out,
             r#"{{"time":"{time}","mono_ns":{ns},"seq":{n},"event":"closed","sock":{n},"pid":{n},"comm":"c{n}","#
         )?;
-        writeln!(
+        write!(
             out,
-            r#""laddr":"10.0.{}.{}","lport":{},"cookie":{n},"new{}":1}}"#,
+            r#""family":"inet","laddr":"10.0.{}.{}","lport":{},"raddr":"10.0.0.1","rport":1,"#,
             n / 256 % 256,
             n % 256,
             n % 65536,
-            n % 500
         )?;
+        writeln!(out, r#""netns":1,"cookie":{n},"new{}":1}}"#, n % 500)?;
     }
     out.flush()?;
     // Whoever waits may have gone.

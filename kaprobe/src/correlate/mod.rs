@@ -333,7 +333,7 @@ fn event_record(event: &SocketEvent, sock: u64) -> Record {
     let connected = State::from_number(event.state) != Some(State::SynSent);
     let mut record = socket_record(event, sock, event.at, event.kind.into());
     record.probe = probe.then(|| probe_number(event).get().into());
-    record.probes_out = Some(event.probes_out_after.into());
+    record.probes_out = Some(event.probes_out_after);
     if connected {
         record.ages = event.ages();
     }

@@ -104,7 +104,7 @@ impl Decoder {
                 state: State::SynRecv,
                 timer: Timer::On,
                 timer_ms,
-                retransmits: Some(raw.timeouts.into()),
+                retransmits: Some(raw.timeouts),
                 ..row
             });
         }
@@ -150,7 +150,7 @@ impl Decoder {
             },
             identity: decode::identity(event),
             retransmits: Some(event.retransmits),
-            probes_out: Some(event.probes_out.into()),
+            probes_out: Some(event.probes_out),
             unacked: Some(event.packets_out),
             settings: self.settings(event),
             ages: connected.then(ages).unwrap_or_default(),
