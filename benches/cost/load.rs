@@ -33,7 +33,7 @@ impl Holders {
                 ..Task::default()
             })?;
             process.go()?;
-            process.played()?;
+            process.wait_played()?;
             Ok(process)
         };
         let parts = (1..).zip((0..connections).step_by(EACH as usize));
@@ -54,14 +54,16 @@ impl Holders {
 
     /// Has each process do something; returns once all have.
     pub fn act(&mut self, act: Act) -> Result<()> {
-        self.0.iter_mut().try_for_each(|process| process.ask(act))?;
-        self.0.iter_mut().try_for_each(Process::done)
+        self.0
+            .iter_mut()
+            .try_for_each(|process| process.start_act(act))?;
+        self.0.iter_mut().try_for_each(Process::wait_done)
     }
 }
 
 impl Drop for Holders {
     fn drop(&mut self) {
-        self.0.iter_mut().for_each(Process::let_go);
+        self.0.iter_mut().for_each(Process::request_exit);
         for process in self.0.drain(..) {
             // It is gone either way.
             let _ = process.dismiss();

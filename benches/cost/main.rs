@@ -40,7 +40,7 @@ pub struct Plan {
 }
 
 fn main() -> Result<ExitCode> {
-    if let Some(ended) = process::play_if_asked() {
+    if let Some(ended) = process::run_if_task() {
         return Ok(ended);
     }
     let arguments: Vec<_> = env::args().skip(1).collect();

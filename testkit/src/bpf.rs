@@ -1,5 +1,4 @@
-//! Which BPF programs and maps a process holds, whether they are still there, and what
-//! is in a map.
+//! Lists the BPF programs and maps of a process, and edits its maps.
 
 use std::fs;
 use std::io;
@@ -14,7 +13,7 @@ const BPF_MAP_GET_FD_BY_ID: libc::c_int = 14;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_MAP_UPDATE_BATCH: libc::c_int = 26;
 
-/// A BPF object, by the id that the kernel gave it.
+/// A BPF object, by its kernel id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Object {
     /// A program.
@@ -23,26 +22,26 @@ pub enum Object {
     Map(u32),
 }
 
-/// All that a process holds a descriptor of, itself or by a link.
+/// The BPF objects that a process has open, directly or through a link.
 pub fn held_by(pid: u32) -> Result<Vec<Object>> {
-    let told = descriptors(pid)?;
-    let lines = told.iter().flat_map(|it| it.lines());
+    let descriptors = descriptors(pid)?;
+    let lines = descriptors.iter().flat_map(|it| it.lines());
     let mut held: Vec<_> = lines.filter_map(object).collect();
     held.sort();
     held.dedup();
     Ok(held)
 }
 
-/// What the kernel tells of each descriptor of a process (`bpf_prog_show_fdinfo`,
-/// kernel/bpf/syscall.c): a line for each fact.
+/// The fdinfo text of each descriptor of a process (`bpf_prog_show_fdinfo`,
+/// kernel/bpf/syscall.c): one line per field.
 pub fn descriptors(pid: u32) -> Result<Vec<String>> {
     let folder = format!("/proc/{pid}/fdinfo");
-    let mut told = Vec::new();
+    let mut descriptors = Vec::new();
     for entry in fs::read_dir(&folder).with_context(|| folder.clone())? {
         // A descriptor may be closed between the listing and the reading.
-        told.extend(fs::read_to_string(entry?.path()));
+        descriptors.extend(fs::read_to_string(entry?.path()));
     }
-    Ok(told)
+    Ok(descriptors)
 }
 
 fn object(line: &str) -> Option<Object> {
@@ -56,8 +55,8 @@ fn object(line: &str) -> Option<Object> {
 }
 
 impl Object {
-    /// Whether the kernel still has it. Ids are not used again soon: they count up
-    /// (`bpf_prog_alloc_id`, kernel/bpf/syscall.c).
+    /// Whether the object is still loaded. The kernel does not reuse an id soon: ids count
+    /// up (`bpf_prog_alloc_id`, kernel/bpf/syscall.c).
     pub fn exists(self) -> Result<bool> {
         match self.open() {
             Ok(_open) => Ok(true),
@@ -74,18 +73,18 @@ impl Object {
     }
 }
 
-/// A hash map whose keys are one word, and whose values are two.
+/// A BPF hash map. A key is one 64-bit word, a value is two.
 #[derive(Debug)]
 pub struct Table(OwnedFd);
 
-/// `struct bpf_map_info`, up to the name.
+/// The start of `struct bpf_map_info`, up to the name.
 #[repr(C)]
 struct MapInfo {
     numbers: [u32; 6],
     name: [u8; 16],
 }
 
-/// What BPF_OBJ_GET_INFO_BY_FD takes.
+/// The argument of BPF_OBJ_GET_INFO_BY_FD.
 #[repr(C)]
 struct InfoAttr {
     fd: libc::c_int,
@@ -93,14 +92,14 @@ struct InfoAttr {
     info: u64,
 }
 
-/// What BPF_MAP_DELETE_ELEM takes.
+/// The argument of BPF_MAP_DELETE_ELEM.
 #[repr(C)]
 struct ElemAttr {
     map: u64,
     key: u64,
 }
 
-/// What BPF_MAP_UPDATE_BATCH takes.
+/// The argument of BPF_MAP_UPDATE_BATCH.
 #[repr(C)]
 struct BatchAttr {
     batches: [u64; 2],
@@ -112,7 +111,7 @@ struct BatchAttr {
 }
 
 impl Table {
-    /// That of a process which has this name.
+    /// Opens the map of this name that a process holds.
     pub fn of(pid: u32, name: &str) -> Result<Self> {
         for object in held_by(pid)? {
             if let Object::Map(_) = object {
@@ -125,7 +124,7 @@ impl Table {
         bail!("{pid} holds no map {name}")
     }
 
-    /// Puts these keys in, all of them with zeros, until there is no room for more.
+    /// Inserts these keys with zero values until the map is full.
     pub fn fill(&self, keys: &[u64]) -> Result<()> {
         let values = vec![[0_u64; 2]; keys.len()];
         let attr = BatchAttr {
@@ -143,13 +142,13 @@ impl Table {
         }
     }
 
-    /// Takes a key out.
+    /// Removes a key.
     pub fn remove(&self, key: u64) -> Result<()> {
         let attr = ElemAttr {
             map: self.0.as_raw_fd().try_into()?,
             key: (&raw const key) as u64,
         };
-        command(BPF_MAP_DELETE_ELEM, &attr).context("cannot take a key out of a map")?;
+        command(BPF_MAP_DELETE_ELEM, &attr).context("cannot remove a key from a map")?;
         Ok(())
     }
 }
@@ -164,25 +163,25 @@ fn name_of(map: &OwnedFd) -> Result<[u8; 16]> {
         length: u32::try_from(size_of::<MapInfo>())?,
         info: (&raw mut info) as u64,
     };
-    command(BPF_OBJ_GET_INFO_BY_FD, &attr).context("cannot ask a map for its name")?;
+    command(BPF_OBJ_GET_INFO_BY_FD, &attr).context("cannot read the name of a map")?;
     Ok(info.name)
 }
 
-/// bpf(2), for the commands that return a descriptor.
+/// Calls bpf(2) with a command that returns a descriptor.
 pub fn call<T>(number: libc::c_int, attr: &T) -> io::Result<OwnedFd> {
     let fd = command(number, attr)?;
     // SAFETY: the kernel has just given this descriptor to us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// bpf(2), for any other.
+/// Calls bpf(2) with any command.
 fn command<T>(number: libc::c_int, attr: &T) -> io::Result<libc::c_int> {
     // SAFETY: the kernel reads `size_of::<T>()` bytes from `attr` and takes the rest of
     // the union as zeros; what the attributes point to is static or lives in the caller,
     // and is as long as the command wants it. It may write the count of a batch.
-    let told = unsafe { libc::syscall(libc::SYS_bpf, number, &raw const *attr, size_of::<T>()) };
-    if told < 0 {
+    let result = unsafe { libc::syscall(libc::SYS_bpf, number, &raw const *attr, size_of::<T>()) };
+    if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    i32::try_from(told).map_err(io::Error::other)
+    i32::try_from(result).map_err(io::Error::other)
 }

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, anyhow};
 use rustix::mount::MountFlags;
 
-/// The root of the hierarchy. It is mounted where nobody has done so.
+/// The root of the cgroup v2 hierarchy. Mounts it if it is not mounted.
 pub fn root() -> Result<PathBuf> {
     static ROOT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     ROOT.get_or_init(|| find().or_else(|_| mount()).map_err(|e| format!("{e:#}")))
@@ -21,22 +21,22 @@ fn find() -> Result<PathBuf> {
         .lines()
         .filter_map(|line| {
             let mut fields = line.split(' ');
-            let (_device, place, kind) = (fields.next()?, fields.next()?, fields.next()?);
-            (kind == "cgroup2").then(|| PathBuf::from(place))
+            let (_device, path, kind) = (fields.next()?, fields.next()?, fields.next()?);
+            (kind == "cgroup2").then(|| PathBuf::from(path))
         })
         .next()
         .context("not mounted")
 }
 
 fn mount() -> Result<PathBuf> {
-    let place = std::env::temp_dir().join(format!("kaprobe-test-cgroup.{}", std::process::id()));
-    fs::create_dir_all(&place)?;
+    let path = std::env::temp_dir().join(format!("kaprobe-test-cgroup.{}", std::process::id()));
+    fs::create_dir_all(&path)?;
     let flags = MountFlags::empty();
-    rustix::mount::mount("none", &place, "cgroup2", flags, None).context("mount cgroup2")?;
-    Ok(place)
+    rustix::mount::mount("none", &path, "cgroup2", flags, None).context("mount cgroup2")?;
+    Ok(path)
 }
 
-/// A cgroup of one's own, below the root. Removed when dropped.
+/// A new cgroup below the root. Removed when dropped.
 #[derive(Debug)]
 pub struct Cgroup {
     /// Its directory.
@@ -44,7 +44,7 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes one.
+    /// Creates the cgroup.
     pub fn new(name: &str) -> Result<Self> {
         let path = root()?.join(format!("kaprobe-test.{}.{name}", std::process::id()));
         fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
@@ -54,7 +54,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // One that is still in use stays; it holds nothing but its name.
+        // A cgroup that is still in use stays. It is empty then.
         let _ = fs::remove_dir(&self.path);
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::process::Child;
 
-/// A child that is killed when this is dropped.
+/// A child process. Killed when dropped.
 #[derive(Debug)]
 pub struct Killed(pub Child);
 
@@ -23,7 +23,7 @@ impl DerefMut for Killed {
 
 impl Drop for Killed {
     fn drop(&mut self) {
-        // Ended already or not: either way there is nothing left to do about it.
+        // The child may have ended before. An error changes nothing.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

@@ -1,16 +1,16 @@
-//! The clock that kaprobe's events are stamped by.
+//! CLOCK_MONOTONIC, the clock of kaprobe's timestamps.
 
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Now, as the `mono_ns` of a record says it.
+/// The current time in ns, comparable to `mono_ns` of a record.
 pub fn monotonic_ns() -> u64 {
     monotonic().as_nanos() as u64
 }
 
-/// The time since the start of CLOCK_MONOTONIC.
+/// The current time of CLOCK_MONOTONIC.
 pub fn monotonic() -> Duration {
-    // It starts at 0, and counts up.
+    // The clock is never negative: it starts at 0.
     Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default()
 }

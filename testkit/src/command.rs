@@ -1,4 +1,4 @@
-//! Runs the kaprobe under test to its end.
+//! Runs the kaprobe under test until it exits.
 
 use std::env;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
-/// The binary under test: as `KAPROBE_BIN` says, or cargo, which sets the other for tests.
+/// The binary under test: `KAPROBE_BIN`, or else the one that cargo built for the tests.
 pub fn binary() -> Result<PathBuf> {
     let names = ["KAPROBE_BIN", "CARGO_BIN_EXE_kaprobe"];
     let path = names.into_iter().find_map(env::var_os);
@@ -14,12 +14,12 @@ pub fn binary() -> Result<PathBuf> {
     Ok(PathBuf::from(path))
 }
 
-/// A command that runs it, to be given arguments.
+/// A command for the kaprobe under test, without arguments.
 pub fn kaprobe() -> Result<Command> {
     Ok(Command::new(binary()?))
 }
 
-/// Runs kaprobe to its end.
+/// Runs kaprobe until it exits.
 pub fn run(arguments: &[&str]) -> Result<Output> {
     kaprobe()?
         .args(arguments)
@@ -28,7 +28,7 @@ pub fn run(arguments: &[&str]) -> Result<Output> {
         .with_context(|| format!("kaprobe {arguments:?}"))
 }
 
-/// Runs a command to its end: its exit code, stdout and stderr.
+/// Runs a command until it exits. Returns its exit code, stdout and stderr.
 pub fn run_as(mut command: Command, arguments: &[&str]) -> Result<(Option<i32>, String, String)> {
     let output = command.args(arguments).output()?;
     let stderr = String::from_utf8(output.stderr)?;

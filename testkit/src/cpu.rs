@@ -1,11 +1,10 @@
-//! A CPU of one's own.
+//! Reserves a CPU for a test.
 //!
-//! A kernel may be built to run no BPF program while certain tasks are current, so
-//! that those cannot be spied upon: a softirq that happens to interrupt one of them is
-//! hidden from every tracer, and nothing counts it. Seen on a hosted 6.18: of 3,140
-//! firings `TCPKeepAlive` and ftrace knew all, and BPF programs of any kind all but
-//! the few dozen that interrupted one daemon of the host's. A test that needs a
-//! certain firing told, or compares with the kernel's counters, must keep its timers away
+//! Some kernels run no BPF program while certain protected tasks are current. No tracer
+//! sees a softirq that interrupts such a task, and nothing counts it. Seen on a hosted
+//! 6.18: `TCPKeepAlive` and ftrace counted all of 3,140 firings; BPF programs of every
+//! kind missed the few dozen that interrupted one daemon of the host. A test that needs
+//! a certain firing, or compares with the kernel's counters, must keep its timers away
 //! from such tasks.
 
 use std::env;
@@ -17,20 +16,20 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, Result, ensure};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-/// While this lives, the thread that made it runs on one CPU, where nothing but
-/// itself and an idle loop gets to run. Timers armed there fire there.
+/// Pins the thread to a CPU that runs only this thread and an idle loop, until dropped.
+/// Timers armed on a CPU fire there.
 ///
-/// In turns (SCHED_RR), not first come, first served: a process that waits for a child
-/// spins in the kernel while another one lets go of the child's entries in /proc
-/// (`select_collect2`, fs/dcache.c), and would keep that from this CPU for ever.
+/// The policy is SCHED_RR, not SCHED_FIFO: a process that waits for a child spins in the
+/// kernel while another process releases the child's entries in /proc
+/// (`select_collect2`, fs/dcache.c). With SCHED_FIFO the other would never get this CPU.
 #[derive(Debug)]
 pub struct OwnCpu {
-    over: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
     idle: Option<JoinHandle<()>>,
 }
 
 impl OwnCpu {
-    /// Takes the last CPU. What this thread starts from now on runs there too. Does
+    /// Reserves the last CPU. Threads and processes started later run there too. Does
     /// nothing in a virtual machine of the matrix: nothing else runs in there.
     pub fn take() -> Result<Option<Self>> {
         if env::var_os("KAPROBE_IN_VM").is_some() {
@@ -40,19 +39,19 @@ impl OwnCpu {
         ensure!(cpu > 0, "needs a second CPU");
         pin(cpu).context("pin to a CPU")?;
         set_policy(libc::SCHED_RR, 1).context("become a real-time task")?;
-        let over = Arc::new(AtomicBool::new(false));
+        let stop = Arc::new(AtomicBool::new(false));
         let idle = thread::Builder::new().name("idle".into()).spawn({
-            let over = Arc::clone(&over);
+            let stop = Arc::clone(&stop);
             move || {
-                while !over.load(Ordering::Relaxed) {
+                while !stop.load(Ordering::Relaxed) {
                     std::hint::spin_loop();
                 }
             }
         });
-        // Above the loop, which has taken its priority from this thread.
+        // Higher than the loop, which inherited this thread's priority.
         set_policy(libc::SCHED_RR, 2).context("become a real-time task")?;
         Ok(Some(Self {
-            over,
+            stop,
             idle: Some(idle?),
         }))
     }
@@ -60,9 +59,8 @@ impl OwnCpu {
 
 impl Drop for OwnCpu {
     fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        // Nothing is left to do about a loop that panicked, or a thread that stays
-        // what it was made.
+        self.stop.store(true, Ordering::Relaxed);
+        // Drop cannot return an error.
         let _ = set_policy(libc::SCHED_OTHER, 0);
         if let Some(idle) = self.idle.take() {
             let _ = idle.join();

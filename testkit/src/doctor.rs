@@ -1,4 +1,4 @@
-//! What `kaprobe doctor` says of this kernel.
+//! Runs `kaprobe doctor` and reads its report about this kernel.
 
 use std::env;
 use std::process::Command;
@@ -8,48 +8,50 @@ use serde_json::Value;
 
 use crate::command;
 
-/// The ways to attach that this kernel has, by name, the cheapest first. In a virtual machine of the
-/// matrix it must have all of them: otherwise a test that compares them shows nothing.
+/// The names of the ways to attach that work here, the cheapest first.
+///
+/// In a virtual machine of the matrix all of them must work: a test that compares them
+/// would show nothing otherwise.
 pub fn ways() -> Result<Vec<String>> {
     let ways = ways_to("tcp_keepalive_timer", |way| way["works"] == true)?;
-    let all_must_do = env::var_os("KAPROBE_IN_VM").is_some();
-    ensure!(!ways.is_empty(), "doctor knows no way to attach");
+    let all_must_work = env::var_os("KAPROBE_IN_VM").is_some();
+    ensure!(!ways.is_empty(), "doctor found no way to attach");
     ensure!(
-        !all_must_do || ways.len() == 3,
+        !all_must_work || ways.len() == 3,
         "only {ways:?} on a kernel of the matrix"
     );
     Ok(ways)
 }
 
-/// The way to attach that kaprobe takes.
+/// The way to attach that kaprobe uses by default.
 pub fn best_way() -> Result<String> {
     let first = ways()?.into_iter().next();
     first.context("the keepalive timer cannot be traced here")
 }
 
-/// The ways to a hook that work, but do not show everything on this kernel.
+/// The ways to attach to a hook that work on this kernel, but miss events.
 pub fn ways_that_miss(hook: &str) -> Result<Vec<String>> {
     ways_to(hook, |way| {
         way["works"] == true && way["misses"].is_string()
     })
 }
 
-/// All that it says, run by this command.
-pub fn told(by: Command) -> Result<Value> {
+/// The JSON report of `kaprobe doctor`, run with this command.
+pub fn report(by: Command) -> Result<Value> {
     let (_, stdout, stderr) = command::run_as(by, &["doctor", "--json"])?;
-    serde_json::from_str(&stdout).with_context(|| format!("doctor says no JSON: {stderr}"))
+    serde_json::from_str(&stdout).with_context(|| format!("doctor printed no JSON: {stderr}"))
 }
 
-/// The ways to a hook of which something is so, by name.
-fn ways_to(hook: &str, so: impl Fn(&Value) -> bool) -> Result<Vec<String>> {
-    let told = told(command::kaprobe()?)?;
-    let hooks = told["hooks"].as_array().context("doctor: no hooks")?;
-    let told = hooks
+/// The names of the ways to attach to a hook that pass a filter.
+fn ways_to(hook: &str, filter: impl Fn(&Value) -> bool) -> Result<Vec<String>> {
+    let report = report(command::kaprobe()?)?;
+    let hooks = report["hooks"].as_array().context("doctor: no hooks")?;
+    let hook = hooks
         .iter()
         .find(|it| it["hook"] == hook)
         .with_context(|| format!("doctor: no {hook}"))?;
-    let tried = told["tried"].as_array().context("doctor: nothing tried")?;
-    let ways = tried.iter().filter(|way| so(way));
+    let tried = hook["tried"].as_array().context("doctor: nothing tried")?;
+    let ways = tried.iter().filter(|way| filter(way));
     Ok(ways
         .filter_map(|way| way["way"].as_str().map(Into::into))
         .collect())

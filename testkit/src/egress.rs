@@ -1,8 +1,8 @@
-//! A BPF program on the way out of every cgroup that drops what bears one mark and
-//! reports congestion for what bears another; all else it lets pass.
+//! A BPF egress program for all cgroups. It drops packets with one mark, and drops packets
+//! with another mark as congested. Other packets pass.
 //!
-//! Loaded by plain bpf(2): seven instructions need no library, and kaprobe's own way
-//! to the kernel is what is being tested.
+//! It is loaded with plain bpf(2): a few instructions need no library, and the tests must
+//! not depend on kaprobe's own loader.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -21,16 +21,16 @@ const BPF_CGROUP_INET_EGRESS: u32 = 1;
 /// Offset of `mark` in `struct __sk_buff`.
 const SKB_MARK: i16 = 8;
 
-/// What the program answers: `__cgroup_bpf_run_filter_skb`, kernel/bpf/cgroup.c.
+/// Return values of the program: `__cgroup_bpf_run_filter_skb`, kernel/bpf/cgroup.c.
 mod verdict {
-    /// EPERM for the sender.
+    /// Drops the packet. The sender gets EPERM.
     pub const DROP: i32 = 0;
     pub const PASS: i32 = 1;
-    /// NET_XMIT_DROP for the sender: the packet is gone, and that was congestion.
+    /// Drops the packet. The sender gets NET_XMIT_DROP: congestion.
     pub const DROP_CONGESTED: i32 = 2;
 }
 
-/// Heeds the marks until dropped.
+/// The attached egress program. Detached when dropped.
 #[derive(Debug)]
 pub struct Egress {
     _link: OwnedFd,

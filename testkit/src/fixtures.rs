@@ -1,4 +1,4 @@
-//! What the tests of logs and of the wire start from.
+//! Fixtures for tests of logs and of the ring buffer's format.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use kaprobe_ebpf::wire;
 /// 2024-05-06T07:08:09Z.
 pub const WALL_NS: i64 = 1_714_979_289_000_000_000;
 
-/// Narrow text under a heading, without color.
+/// Narrow text with a heading, without color.
 pub const NARROW: TextStyle = TextStyle {
     time: TimeFormat::Clock,
     wide: false,
@@ -23,7 +23,7 @@ pub const NARROW: TextStyle = TextStyle {
     color: ColorWhen::Never,
 };
 
-/// The header of a trace that started [`WALL_NS`], 1000 s after its host.
+/// The header of a trace that started at [`WALL_NS`], 1000 s after its host booted.
 pub fn header(host: &str) -> Header {
     Header {
         version: VERSION.to_owned(),
@@ -39,7 +39,7 @@ pub fn header(host: &str) -> Header {
     }
 }
 
-/// Decodes what a kernel sends that knows one reason for a reset, number 15.
+/// A decoder for a kernel with one reset reason, number 15.
 pub fn decoder() -> Decoder {
     Decoder {
         hz: 250,
@@ -48,7 +48,7 @@ pub fn decoder() -> Decoder {
     }
 }
 
-/// Lets records of every event pass.
+/// A filter that passes every event.
 pub fn every_event() -> Filter {
     Filter::new(RecordFilter {
         events: EventName::ALL.iter().copied().collect(),
@@ -56,7 +56,7 @@ pub fn every_event() -> Filter {
     })
 }
 
-/// An event as the ring buffer has it.
+/// The bytes of an event in the ring buffer.
 pub fn bytes(raw: &wire::Event) -> &[u8] {
     // SAFETY: integers only, without padding: every byte is initialized.
     unsafe { std::slice::from_raw_parts(std::ptr::from_ref(raw).cast(), wire::EVENT_SIZE) }

@@ -1,5 +1,5 @@
-//! Output held to files byte for byte. `KAPROBE_BLESS=1` writes them anew: then git shows
-//! what has changed, and the commit says why.
+//! Compares output with golden files, byte for byte. `KAPROBE_BLESS=1` rewrites the files;
+//! git then shows the difference, and the commit message explains it.
 
 use std::env;
 use std::fs;

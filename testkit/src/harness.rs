@@ -1,5 +1,4 @@
-//! Runs the tests: each on a thread of its own, which it may move into a network
-//! namespace of its own.
+//! Runs each test on its own thread, so that it can enter its own network namespace.
 
 use std::env;
 use std::fmt;
@@ -9,7 +8,7 @@ use std::thread;
 use anyhow::Result;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-/// Why a test cannot run here. Returned as an error, it makes the test a skipped one.
+/// The reason why a test cannot run here. A test that returns it as an error is skipped.
 #[derive(Debug)]
 pub struct Skip(pub String);
 
@@ -21,15 +20,15 @@ impl fmt::Display for Skip {
 
 impl std::error::Error for Skip {}
 
-/// A test and its name.
+/// The name of a test, and its function.
 pub type Test = (&'static str, fn() -> Result<()>);
 
-/// Runs what the command line asks for. A run in which everything was skipped fails:
-/// it has shown nothing.
+/// Runs the tests that the command line selects. A run that skips every test fails: it
+/// shows nothing.
 pub fn main(tests: &[Test]) -> ExitCode {
     let arguments = Arguments::from_args();
     let Some((part, of)) = share() else {
-        eprintln!("{SHARE} is not such as 0/2");
+        eprintln!("{SHARE} does not look like 0/2");
         return ExitCode::FAILURE;
     };
     let trials = tests
@@ -40,14 +39,14 @@ pub fn main(tests: &[Test]) -> ExitCode {
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     if conclusion.num_ignored > 0 && conclusion.num_passed == 0 && !arguments.list {
-        eprintln!("every test was skipped: this run has shown nothing");
+        eprintln!("every test was skipped: this run shows nothing");
         return ExitCode::FAILURE;
     }
     conclusion.exit_code()
 }
 
-/// Which tests are this run's, when another has the others: `1/2` is every second one,
-/// from the second.
+/// Selects a share of the tests; other runs take the rest. `1/2` is every second test,
+/// starting with the second.
 const SHARE: &str = "KAPROBE_SHARE";
 
 fn share() -> Option<(usize, usize)> {
@@ -62,7 +61,7 @@ fn trial(name: &'static str, test: fn() -> Result<()>) -> Trial {
         if !rustix::process::geteuid().is_root() {
             return Ok(Completion::ignored_with("needs root"));
         }
-        // A thread that went into another namespace must not run another test.
+        // A thread that entered another namespace must not run another test.
         let result = match thread::Builder::new().name(name.into()).spawn(test) {
             Ok(running) => running.join(),
             Err(e) => return Err(Failed::from(e)),
@@ -73,7 +72,7 @@ fn trial(name: &'static str, test: fn() -> Result<()>) -> Trial {
                 Ok(Skip(why)) => Ok(Completion::ignored_with(why)),
                 Err(e) => Err(Failed::from(format!("{e:#}"))),
             },
-            Err(_) => Err(Failed::from("it panicked")),
+            Err(_) => Err(Failed::from("the test panicked")),
         }
     })
 }

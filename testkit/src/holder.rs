@@ -1,4 +1,4 @@
-//! A process that holds descriptors it is given: this test binary, started again.
+//! A child process that holds open the descriptors it receives: this test binary again.
 
 use std::env;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
@@ -17,63 +17,64 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::child::Killed;
 
-/// Says that a process is to hold what comes over its standard input.
-const ASKED: &str = "KAPROBE_TEST_HOLDER";
+/// Tells a process to hold the descriptors that arrive on its standard input.
+const HOLDER_ENV: &str = "KAPROBE_TEST_HOLDER";
 
-/// A byte with a descriptor: hold it, and answer with its number there.
+/// A request with a descriptor: hold it. The answer is its number in the holder.
 const HOLD: u8 = b'h';
-/// A byte: fork, and answer with the pid of a child that holds the same.
+/// A request: fork. The answer is the pid of the child, which inherits the descriptors.
 const FORK: u8 = b'f';
 
-/// A process that holds what it is given. Killed when dropped, and what it forked dies
-/// with it.
+/// A process that holds descriptors. Killed when dropped, together with its children.
 #[derive(Debug)]
 pub struct Holder {
     child: Killed,
-    over: UnixStream,
+    socket: UnixStream,
 }
 
 impl Holder {
-    /// Starts one.
+    /// Starts the process.
     pub fn start() -> Result<Self> {
-        let (over, there) = UnixStream::pair()?;
+        let (socket, stdin) = UnixStream::pair()?;
         let child = Command::new(env::current_exe()?)
-            .env(ASKED, "1")
-            .stdin(Stdio::from(OwnedFd::from(there)))
+            .env(HOLDER_ENV, "1")
+            .stdin(Stdio::from(OwnedFd::from(stdin)))
             .spawn()?;
         Ok(Self {
             child: Killed(child),
-            over,
+            socket,
         })
     }
 
-    /// Its pid.
+    /// The pid of the holder.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Passes a descriptor to it: its number there, once it is there.
+    /// Passes a descriptor to the holder. Returns its number there, once it has arrived.
     pub fn pass(&mut self, fd: impl AsFd) -> Result<u32> {
-        send(&self.over, HOLD, fd)?;
+        send(&self.socket, HOLD, fd)?;
         self.answer()
     }
 
-    /// Has it fork: the pid of the child.
+    /// Makes the holder fork. Returns the pid of the child.
     pub fn fork(&mut self) -> Result<u32> {
-        self.over.write_all(&[FORK])?;
+        self.socket.write_all(&[FORK])?;
         self.answer()
     }
 
     fn answer(&mut self) -> Result<u32> {
         let mut number = [0; 4];
-        self.over.read_exact(&mut number).context("it ended")?;
+        self.socket
+            .read_exact(&mut number)
+            .context("the holder ended")?;
         Ok(u32::from_ne_bytes(number))
     }
 }
 
-/// In a process that was started to hold: does so until there is no more to come.
-pub fn hold_if_asked() -> Option<ExitCode> {
-    env::var_os(ASKED)?;
+/// Runs as a holder until end of input. `None` if this process is not a holder.
+pub fn run_if_holder() -> Option<ExitCode> {
+    env::var_os(HOLDER_ENV)?;
     Some(match hold() {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
@@ -84,10 +85,10 @@ pub fn hold_if_asked() -> Option<ExitCode> {
 }
 
 fn hold() -> Result<()> {
-    let mut over = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let mut socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut held = Vec::new();
     loop {
-        let (kind, fd) = receive(&over)?;
+        let (kind, fd) = receive(&socket)?;
         let answer = match (kind, fd) {
             (Some(HOLD), Some(fd)) => {
                 let number = fd.as_raw_fd();
@@ -96,13 +97,13 @@ fn hold() -> Result<()> {
             }
             (Some(FORK), None) => fork()?,
             (None, _) => return Ok(()),
-            other => bail!("what is {other:?}?"),
+            other => bail!("unknown request {other:?}"),
         };
-        over.write_all(&answer.to_ne_bytes())?;
+        socket.write_all(&answer.to_ne_bytes())?;
     }
 }
 
-/// The pid of a child that has what this process has, and does nothing.
+/// Forks a child that sleeps and keeps the descriptors open. Returns its pid.
 fn fork() -> Result<libc::pid_t> {
     // SAFETY: this process has one thread; the child makes system calls and no more.
     match unsafe { libc::fork() } {
@@ -120,13 +121,13 @@ fn fork() -> Result<libc::pid_t> {
 }
 
 /// Sends a byte and a descriptor.
-pub fn send(over: &UnixStream, kind: u8, fd: impl AsFd) -> Result<()> {
+pub fn send(socket: &UnixStream, kind: u8, fd: impl AsFd) -> Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let fds = [fd.as_fd()];
     ensure!(control.push(SendAncillaryMessage::ScmRights(&fds)));
     sendmsg(
-        over,
+        socket,
         &[IoSlice::new(&[kind])],
         &mut control,
         SendFlags::empty(),
@@ -134,13 +135,13 @@ pub fn send(over: &UnixStream, kind: u8, fd: impl AsFd) -> Result<()> {
     Ok(())
 }
 
-/// Receives a byte, unless there is no more to come, and the descriptor that it bears.
-pub fn receive(over: &UnixStream) -> Result<(Option<u8>, Option<OwnedFd>)> {
+/// Receives a byte, `None` at end of input, and the descriptor sent with it, if any.
+pub fn receive(socket: &UnixStream) -> Result<(Option<u8>, Option<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
     let mut data = [IoSliceMut::new(&mut byte)];
-    let got = recvmsg(over, &mut data, &mut control, RecvFlags::CMSG_CLOEXEC)?.bytes;
+    let got = recvmsg(socket, &mut data, &mut control, RecvFlags::CMSG_CLOEXEC)?.bytes;
     let fds = control.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
         _ => None,

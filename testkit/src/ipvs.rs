@@ -1,11 +1,10 @@
-//! A client, an IPVS balancer in direct-routing mode and two servers: each a host with
-//! a network namespace and a host name of its own, on one bridge.
+//! A network of a client, an IPVS balancer in direct-routing mode and two servers. Each
+//! host has its own network namespace and host name. One bridge connects them.
 //!
-//! What the client sends goes through the balancer; what the servers answer goes past
-//! it. The balancer forgets a connection after an idle timeout of a few seconds, and
-//! sends the next segment of it to the other server (`net.ipv4.vs.sloppy_tcp`, round
-//! robin). The namespaces and their names are gone with the thread that built them and
-//! with what it started.
+//! The balancer sees the segments of the client, but not the replies of the servers. It
+//! forgets a connection after an idle timeout of a few seconds, and sends its next segment
+//! to the other server (`net.ipv4.vs.sloppy_tcp`, round robin). The namespaces disappear
+//! when the thread that built them has ended, and every process it started.
 
 use std::env;
 use std::fs::{self, File};
@@ -25,46 +24,45 @@ use crate::harness::Skip;
 use crate::mounts;
 use crate::wait::HANG;
 
-/// Where iproute2 keeps the namespaces that it made, by name.
-const NAMED: &str = "/run/netns";
+/// The directory of iproute2's named network namespaces.
+const NETNS_DIR: &str = "/run/netns";
 
 /// The namespace that holds the bridge and nothing else.
 const SWITCH: &str = "switch";
 
-/// What the client connects to: an address that the balancer and both servers have.
+/// The address that the client connects to. The balancer and both servers have it.
 pub const SERVICE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(VIRTUAL), 5672);
 
 const VIRTUAL: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 100);
 
-/// A host of the network.
+/// A host of the test network.
 #[derive(Debug)]
 pub struct Host {
-    /// Its host name, which is also that of its network namespace.
+    /// The host name, which is also the name of the network namespace.
     pub name: &'static str,
-    /// Its own address.
+    /// The address that only this host has.
     pub address: Ipv4Addr,
 }
 
-/// The hosts.
+/// The hosts of the test network.
 #[derive(Debug)]
 pub struct Network {
-    /// Who connects.
+    /// Connects to [`SERVICE`].
     pub client: Host,
-    /// Who forgets.
+    /// Forwards segments, and forgets idle connections.
     pub balancer: Host,
-    /// Who answers.
+    /// Accept connections.
     pub servers: [Host; 2],
 }
 
 impl Network {
-    /// Builds it, with a balancer that forgets after so many seconds. Moves this thread
-    /// into a mount namespace of its own, where the names of the hosts' network
-    /// namespaces are.
+    /// Builds the network; the balancer has this idle timeout. Moves this thread into its
+    /// own mount namespace, which holds the names of the hosts' network namespaces.
     pub fn build(idle_timeout_s: u32) -> Result<Self> {
         usable()?;
         mounts::enter_new()?;
-        fs::create_dir_all(NAMED)?;
-        mounts::cover(Path::new(NAMED))?;
+        fs::create_dir_all(NETNS_DIR)?;
+        mounts::cover(Path::new(NETNS_DIR))?;
         let host = |name, last| Host {
             name,
             address: Ipv4Addr::new(10, 9, 0, last),
@@ -76,7 +74,7 @@ impl Network {
         };
         network.connect()?;
         for server in &network.servers {
-            server.hold_virtual_address()?;
+            server.add_virtual_address()?;
         }
         network.balance(idle_timeout_s)?;
         Ok(network)
@@ -87,22 +85,22 @@ impl Network {
         [&self.client, &self.balancer, first, second]
     }
 
-    /// Namespaces, a bridge, and a cable to each host.
+    /// Creates the namespaces, a bridge, and a veth pair to each host.
     fn connect(&self) -> Result<()> {
         let names = self.hosts().map(|host| host.name);
         let add = |name| format!("netns add {name}\n");
         let all: String = names.iter().copied().chain([SWITCH]).map(add).collect();
         ip(None, &all)?;
-        let cable = |name| {
+        let veth = |name| {
             format!(
                 "link add {name} type veth peer name eth0 netns {name}\n\
                  link set {name} master br0 up\n"
             )
         };
-        let cables: String = names.into_iter().map(cable).collect();
+        let veths: String = names.into_iter().map(veth).collect();
         ip(
             Some(SWITCH),
-            &format!("link add br0 type bridge\nlink set br0 up\n{cables}"),
+            &format!("link add br0 type bridge\nlink set br0 up\n{veths}"),
         )?;
         for Host { name, address } in self.hosts() {
             let up = format!("link set lo up\naddr add {address}/24 dev eth0\nlink set eth0 up\n");
@@ -128,16 +126,16 @@ impl Network {
                 ])?;
             }
             ipvsadm(&["--set", &idle_timeout_s.to_string(), "0", "0"])?;
-            // A segment in mid-stream of an unknown connection is scheduled like the
-            // first one of a new.
+            // Schedules a mid-stream segment of an unknown connection like the first
+            // segment of a new one.
             set_sysctl("vs/sloppy_tcp", "1")
         })
     }
 
-    /// How many connections the balancer has in mind.
+    /// The number of connections in the balancer's table.
     pub fn remembered(&self) -> Result<usize> {
         self.balancer.on(|| {
-            // Two lines of headings.
+            // The first two lines are headings.
             let table = fs::read_to_string("/proc/thread-self/net/ip_vs_conn")?;
             Ok(table.lines().filter(|line| line.starts_with("TCP")).count())
         })
@@ -145,31 +143,31 @@ impl Network {
 }
 
 impl Host {
-    /// Does something there, on a thread in its network namespace and under its name.
-    /// Sockets and processes that come of it stay there.
+    /// Runs a function on a thread with this host's network namespace and host name.
+    /// Sockets and processes that it creates stay on the host.
     pub fn on<T: Send>(&self, act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let done = thread::scope(|scope| {
-            let there = scope.spawn(|| {
+            let thread = scope.spawn(|| {
                 self.enter()
                     .with_context(|| format!("enter {}", self.name))?;
                 act()
             });
-            there.join()
+            thread.join()
         });
-        done.map_err(|_| anyhow!("it panicked on {}", self.name))?
+        done.map_err(|_| anyhow!("a thread panicked on {}", self.name))?
     }
 
     fn enter(&self) -> Result<()> {
-        let namespace = File::open(Path::new(NAMED).join(self.name))?;
+        let namespace = File::open(Path::new(NETNS_DIR).join(self.name))?;
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
         // SAFETY: no file descriptor is touched.
         unsafe { unshare_unsafe(UnshareFlags::NEWUTS) }?;
         Ok(sethostname(self.name.as_bytes())?)
     }
 
-    /// Takes what is sent to the virtual address, and does not answer for it: the
-    /// balancer does.
-    fn hold_virtual_address(&self) -> Result<()> {
+    /// Accepts segments to the virtual address, but does not answer ARP requests for it:
+    /// the balancer does.
+    fn add_virtual_address(&self) -> Result<()> {
         self.on(|| {
             set_sysctl("conf/all/arp_ignore", "1")?;
             set_sysctl("conf/all/arp_announce", "2")
@@ -178,7 +176,7 @@ impl Host {
     }
 }
 
-/// Which of the listeners has a connection waiting.
+/// Waits for a connection, and returns the index of the listener that has it.
 pub fn accepted(listeners: &[TcpListener; 2]) -> Result<usize> {
     let mut waiting = listeners
         .each_ref()
@@ -189,32 +187,32 @@ pub fn accepted(listeners: &[TcpListener; 2]) -> Result<usize> {
     first.context("neither server was connected to")
 }
 
-/// The client asks and the server answers.
+/// The client sends a request and the server responds.
 pub fn exchange(client: &mut TcpStream, server: &mut TcpStream) -> Result<()> {
-    let mut heard = [0; 4];
-    client.write_all(b"ping").context("ask")?;
-    server.read_exact(&mut heard).context("hear")?;
-    server.write_all(b"pong").context("answer")?;
-    client.read_exact(&mut heard).context("hear the answer")?;
+    let mut bytes = [0; 4];
+    client.write_all(b"ping").context("send the request")?;
+    server.read_exact(&mut bytes).context("read the request")?;
+    server.write_all(b"pong").context("send the response")?;
+    client.read_exact(&mut bytes).context("read the response")?;
     Ok(())
 }
 
-/// Waits until the connection ends, with this error and no other.
-pub fn died(stream: &mut TcpStream, of: ErrorKind) -> Result<()> {
+/// Waits until the connection ends. Any error but this one is a failure.
+pub fn expect_death(stream: &mut TcpStream, error: ErrorKind) -> Result<()> {
     match stream.read(&mut [0; 4]) {
-        Err(why) if why.kind() == of => Ok(()),
-        other => bail!("not {of:?}: {other:?}"),
+        Err(why) if why.kind() == error => Ok(()),
+        other => bail!("not {error:?}: {other:?}"),
     }
 }
 
-/// Sets `net.ipv4.…` of this thread's network namespace.
+/// Sets a `net.ipv4` sysctl of this thread's network namespace.
 fn set_sysctl(name: &str, value: &str) -> Result<()> {
     fs::write(format!("/proc/sys/net/ipv4/{name}"), value)
         .with_context(|| format!("write net.ipv4.{name}"))
 }
 
-/// Whether such a network can be built here. No module is loaded for it: what a host's
-/// kernel has loaded is its owner's business.
+/// Skips the test if the network cannot be built here. Loads no kernel module: that is up
+/// to the host's owner.
 pub fn usable() -> Result<()> {
     let in_vm = env::var_os("KAPROBE_IN_VM").is_some();
     if !Path::new("/proc/net/ip_vs").exists() {
@@ -233,7 +231,7 @@ pub fn usable() -> Result<()> {
     Ok(())
 }
 
-/// Gives iproute2 some lines to do, in a namespace by name.
+/// Runs a batch of `ip` commands, in a named network namespace.
 fn ip(netns: Option<&str>, lines: &str) -> Result<()> {
     let mut ip = Command::new("ip");
     if let Some(name) = netns {

@@ -1,8 +1,9 @@
-//! What kaprobe's tests and benches share: they start kaprobe, play traffic for it, and
-//! hold what it says to what the kernel says.
+//! Shared code of kaprobe's tests and benches: starts kaprobe, plays traffic, and compares
+//! kaprobe's output with the kernel's.
 //!
-//! For `tests/` and `benches/` alone. Unit tests of kaprobe can't use it, as it uses
-//! kaprobe's library; [`golden`] and [`schema`] use nothing of it, and are included there.
+//! Only `tests/` and `benches/` depend on this crate. Kaprobe's unit tests cannot, because
+//! the crate depends on kaprobe. They include [`golden`] and [`schema`] as source files,
+//! which do not use kaprobe.
 
 pub mod bpf;
 pub mod cgroup;

@@ -1,4 +1,4 @@
-//! A log that kaprobe wrote: JSON lines, each as the schema says.
+//! Reads a log of kaprobe: JSON lines that follow the schema.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -9,33 +9,33 @@ use serde_json::{Map, Value};
 
 use crate::schema;
 
-/// A log.
+/// A parsed log.
 #[derive(Debug)]
 pub struct Log {
     /// The records, in the order of the log.
     pub records: Vec<Record>,
 }
 
-/// One record.
+/// A record of a log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record(Map<String, Value>);
 
-/// Which connection, from the near end: network namespace, local and remote address.
-pub type Connection = (u64, SocketAddr, SocketAddr);
+/// Identifies a connection: network namespace, local address, remote address.
+pub type ConnectionId = (u64, SocketAddr, SocketAddr);
 
 impl Log {
-    /// Parses lines, and checks each against the schema.
+    /// Parses lines and checks each against the schema.
     pub fn parse(lines: &[impl Borrow<str>]) -> Result<Self> {
         let values = schema::check_log(&lines.join("\n")).map_err(Error::msg)?;
         let object = |value| match value {
             Value::Object(object) => Ok(Record(object)),
-            _ => bail!("no object: {value}"),
+            _ => bail!("not an object: {value}"),
         };
         let records = values.into_iter().map(object).collect::<Result<_>>()?;
         Ok(Self { records })
     }
 
-    /// How many records are of one of these events.
+    /// The number of records with one of these events.
     pub fn count(&self, events: &[&str]) -> u64 {
         self.records
             .iter()
@@ -43,7 +43,7 @@ impl Log {
             .count() as u64
     }
 
-    /// How many events of one of these kinds are reported as lost.
+    /// The number of events of these kinds that are reported as lost.
     pub fn lost(&self, kinds: &[&str]) -> u64 {
         self.records
             .iter()
@@ -57,9 +57,9 @@ impl Log {
     }
 
     /// The records of each connection, in the order of the log.
-    pub fn by_connection(&self) -> Result<BTreeMap<Connection, Vec<&Record>>> {
+    pub fn by_connection(&self) -> Result<BTreeMap<ConnectionId, Vec<&Record>>> {
         let mut connections: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for record in self.records.iter().filter(|r| r.is_of_a_socket()) {
+        for record in self.records.iter().filter(|r| r.has_socket()) {
             connections
                 .entry(record.connection()?)
                 .or_default()
@@ -69,70 +69,71 @@ impl Log {
     }
 }
 
-/// Local and remote address of what is told of a socket.
-pub fn ends(told: &Map<String, Value>) -> Result<(SocketAddr, SocketAddr)> {
-    let end = |addr, port| -> Result<SocketAddr> {
-        let ip: IpAddr = get(told, addr)?.as_str().unwrap_or_default().parse()?;
-        let port = get(told, port)?.as_u64().unwrap_or_default();
+/// The local and the remote address of a record or a row.
+pub fn addresses(object: &Map<String, Value>) -> Result<(SocketAddr, SocketAddr)> {
+    let address = |addr, port| -> Result<SocketAddr> {
+        let ip: IpAddr = get(object, addr)?.as_str().unwrap_or_default().parse()?;
+        let port = get(object, port)?.as_u64().unwrap_or_default();
         Ok(SocketAddr::new(ip, u16::try_from(port)?))
     };
-    Ok((end("laddr", "lport")?, end("raddr", "rport")?))
+    Ok((address("laddr", "lport")?, address("raddr", "rport")?))
 }
 
-fn get<'a>(told: &'a Map<String, Value>, field: &str) -> Result<&'a Value> {
-    told.get(field)
-        .with_context(|| format!("no {field} in {told:?}"))
+fn get<'a>(object: &'a Map<String, Value>, field: &str) -> Result<&'a Value> {
+    object
+        .get(field)
+        .with_context(|| format!("no {field} in {object:?}"))
 }
 
 impl Record {
-    /// Its event.
+    /// The name of the event.
     pub fn event(&self) -> &str {
         self.text("event").unwrap_or_default()
     }
 
-    /// Whether it tells of a socket: a loss is nobody's, and what answers a segment
-    /// needs none.
-    fn is_of_a_socket(&self) -> bool {
+    /// Whether the record belongs to a socket. A loss does not, and a reset in answer to a
+    /// segment may not.
+    fn has_socket(&self) -> bool {
         self.number("sock").is_some()
     }
 
-    /// A field that holds text.
+    /// The value of a text field.
     pub fn text(&self, field: &str) -> Option<&str> {
         self.0.get(field)?.as_str()
     }
 
-    /// A field that holds a number.
+    /// The value of a number field.
     pub fn number(&self, field: &str) -> Option<u64> {
         self.0.get(field)?.as_u64()
     }
 
-    /// A field that holds yes or no.
+    /// The value of a boolean field.
     pub fn flag(&self, field: &str) -> Option<bool> {
         self.0.get(field)?.as_bool()
     }
 
-    /// Its connection.
-    pub fn connection(&self) -> Result<Connection> {
+    /// The connection of the record.
+    pub fn connection(&self) -> Result<ConnectionId> {
         let netns = get(&self.0, "netns")?.as_u64().context("netns")?;
-        let (local, remote) = ends(&self.0)?;
+        let (local, remote) = addresses(&self.0)?;
         Ok((netns, local, remote))
     }
 
-    /// The event, and what tells it from others of its name: `probe/2`,
-    /// `timeout/probe_count`, `fin_wait2/reset`, `verdict/peer_unreachable`.
-    pub fn told(&self) -> String {
+    /// The event with its main detail: `probe/2`, `timeout/probe_count`,
+    /// `fin_wait2/reset`, `verdict/peer_unreachable`.
+    pub fn label(&self) -> String {
         let event = self.event();
-        let more = match event {
+        let detail = match event {
             "probe" | "answered" => self.number("probe").map(|n| n.to_string()),
             "timeout" => self.text("cause").map(Into::into),
             "fin_wait2" => self.text("to").map(Into::into),
             "verdict" => self.text("verdict").map(Into::into),
             _ => None,
         };
-        more.map_or_else(|| event.to_owned(), |more| format!("{event}/{more}"))
+        detail.map_or_else(|| event.to_owned(), |detail| format!("{event}/{detail}"))
     }
 
-    /// Without the fields that depend on when a program ran, or on the trace.
+    /// The record without these fields.
     pub fn without(mut self, fields: &[&str]) -> Self {
         self.0.retain(|name, _| !fields.contains(&name.as_str()));
         self

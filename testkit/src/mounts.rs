@@ -1,4 +1,4 @@
-//! Mount namespaces.
+//! Enters mount namespaces, and mounts in them.
 
 use std::path::Path;
 
@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-/// Moves this thread, and what it starts from now on, into a mount namespace of its
-/// own, where what it mounts is seen by nobody else.
+/// Moves this thread into a new mount namespace. Threads and processes started later are
+/// in it too. Nothing else sees its mounts.
 pub fn enter_new() -> Result<()> {
     // SAFETY: no file descriptor is touched.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.context("unshare mounts")?;
@@ -15,7 +15,7 @@ pub fn enter_new() -> Result<()> {
     mount_change("/", alone).context("make the mounts private")
 }
 
-/// Covers a directory with an empty one.
+/// Mounts an empty directory over a directory.
 pub fn cover(directory: &Path) -> Result<()> {
     mount("none", directory, "tmpfs", MountFlags::empty(), None)
         .with_context(|| format!("cover {}", directory.display()))

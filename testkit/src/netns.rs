@@ -1,4 +1,4 @@
-//! A network namespace of one's own, and what its kernel counts.
+//! Enters a new network namespace, and reads its counters.
 
 use std::collections::HashMap;
 use std::fs;
@@ -8,8 +8,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use anyhow::{Context, Result, bail};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-/// Moves this thread, and what it starts from now on, into a new network namespace
-/// with its loopback up.
+/// Moves this thread into a new network namespace and brings its loopback up. Threads and
+/// processes started later are in it too.
 pub fn enter_new() -> Result<()> {
     // SAFETY: no file descriptor is touched.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.context("unshare a network namespace")?;
@@ -22,7 +22,7 @@ pub fn inode() -> Result<u64> {
     Ok(fs::metadata("/proc/thread-self/ns/net")?.ino())
 }
 
-/// Sets a sysctl of this thread's network namespace, `net.ipv4.…` by its file name.
+/// Sets a `net.ipv4` sysctl of this thread's network namespace.
 pub fn set_ipv4_sysctl(name: &str, value: u32) -> Result<()> {
     fs::write(format!("/proc/sys/net/ipv4/{name}"), value.to_string())
         .with_context(|| format!("write net.ipv4.{name}"))
@@ -51,21 +51,21 @@ fn loopback_up() -> Result<()> {
     Ok(())
 }
 
-/// Counters of this thread's network namespace, from its start.
+/// TCP counters of this thread's network namespace since it was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// TcpExt `TCPKeepAlive`: probe attempts.
     pub keepalive: u64,
-    /// TcpExt `TCPAbortOnTimeout`: connections given up, by keepalive or retransmission.
+    /// TcpExt `TCPAbortOnTimeout`: connections that keepalive or retransmission gave up.
     pub abort_on_timeout: u64,
-    /// Tcp `EstabResets`: steps from ESTABLISHED or CLOSE_WAIT to CLOSE.
+    /// Tcp `EstabResets`: changes from ESTABLISHED or CLOSE_WAIT to CLOSE.
     pub estab_resets: u64,
     /// Tcp `OutRsts`: resets sent.
     pub out_rsts: u64,
 }
 
 impl Counters {
-    /// Reads them.
+    /// Reads the counters.
     pub fn read() -> Result<Self> {
         let netstat = table("/proc/thread-self/net/netstat")?;
         let snmp = table("/proc/thread-self/net/snmp")?;
@@ -84,7 +84,7 @@ impl Counters {
     }
 }
 
-/// Reads a file of line pairs: names, then values, each pair led by its group.
+/// Reads a file of line pairs: names, then values. Both lines start with the group.
 fn table(path: &str) -> Result<HashMap<String, u64>> {
     let text = fs::read_to_string(path).with_context(|| path.to_owned())?;
     let lines: Vec<&str> = text.lines().collect();
@@ -96,7 +96,7 @@ fn table(path: &str) -> Result<HashMap<String, u64>> {
         let (group, names) = names.split_once(':').context("no group")?;
         let (_, values) = values.split_once(':').context("no group")?;
         for (name, value) in names.split_whitespace().zip(values.split_whitespace()) {
-            // A few are signed, such as MaxConn -1: not counters.
+            // A negative value, such as MaxConn -1, is not a counter.
             if let Ok(value) = value.parse() {
                 counters.insert(format!("{group}.{name}"), value);
             }

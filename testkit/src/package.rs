@@ -1,5 +1,5 @@
-//! Programs of Debian's packages, unpacked and not installed: `cargo xtask test` fetches
-//! them for this host, and puts them into its guests.
+//! Runs programs of Debian packages that are unpacked, not installed. `cargo xtask test`
+//! fetches the packages for this host and for its guests.
 
 use std::env;
 use std::fs;
@@ -17,16 +17,16 @@ use crate::harness::Skip;
 use crate::mounts;
 use crate::wait::wait_until;
 
-/// Where roots are, in mount namespaces that nobody else sees.
+/// The directory of the roots, in a private mount namespace.
 const ROOTS: &str = "/mnt";
 
-/// A package's files as the root directory of what runs there, beside this host's devices
-/// and /proc. It is gone with the thread that made it and with what that started.
+/// A root directory with a package's files, and this host's /dev and /proc. It disappears
+/// when the thread that made it has ended, and every process it started.
 #[derive(Debug)]
 pub struct Root(PathBuf);
 
 impl Root {
-    /// Moves this thread into a mount namespace of its own, and makes the root in there.
+    /// Moves this thread into its own mount namespace, and makes the root there.
     pub fn of(package: &str) -> Result<Self> {
         let usr = usr(package)?;
         mounts::enter_new()?;
@@ -48,17 +48,17 @@ impl Root {
         Ok(root)
     }
 
-    /// Writes a file.
+    /// Writes a file in the root.
     pub fn write(&self, path: &str, text: &str) -> Result<()> {
         Ok(fs::write(self.0.join(path), text)?)
     }
 
-    /// Makes a directory.
+    /// Makes a directory in the root.
     pub fn make_dir(&self, path: &str) -> Result<()> {
         Ok(fs::create_dir_all(self.0.join(path))?)
     }
 
-    /// A command that runs a program in there.
+    /// A command that runs a program of the package.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(Path::new("/").join(program));
         command.env_clear();
@@ -72,7 +72,7 @@ impl Root {
         command
     }
 
-    /// Runs a program to its end, which has to be a good one.
+    /// Runs a program until it exits. An error unless it exits with 0.
     pub fn run(&self, program: &str, arguments: &[&str]) -> Result<Output> {
         let output = self.command(program).args(arguments).output();
         let output = output.with_context(|| format!("run {program}"))?;
@@ -81,36 +81,36 @@ impl Root {
         Ok(output)
     }
 
-    /// Starts a server, and waits until it takes connections there.
-    pub fn serve(&self, program: &str, arguments: &[&str], at: SocketAddr) -> Result<Server> {
+    /// Starts a server, and waits until it accepts connections at an address.
+    pub fn serve(&self, program: &str, arguments: &[&str], address: SocketAddr) -> Result<Server> {
         let mut command = self.command(program);
         command.args(arguments).process_group(0);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
         let mut server = Server(child.with_context(|| format!("start {program}"))?);
-        wait_until(&format!("{program} takes connections"), || {
+        wait_until(&format!("{program} accepts connections"), || {
             if let Some(status) = server.0.try_wait()? {
                 bail!("{program} {arguments:?}: {status}");
             }
-            Ok(TcpStream::connect(at).is_ok())
+            Ok(TcpStream::connect(address).is_ok())
         })?;
         Ok(server)
     }
 }
 
-/// A server that runs, with those that it started. Killed when dropped.
+/// A running server and its children. Killed when dropped.
 #[derive(Debug)]
 pub struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
         let group = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
-        // Ended already or not: either way there is nothing left to do about it.
+        // The server may have ended before. An error changes nothing.
         let _ = group.map(|group| kill_process_group(group, Signal::KILL));
         let _ = self.0.wait();
     }
 }
 
-/// Where the files of a package are.
+/// The `usr` directory of a package.
 fn usr(package: &str) -> Result<PathBuf> {
     if env::var_os("KAPROBE_IN_VM").is_some() {
         return Ok("/usr".into());

@@ -1,4 +1,4 @@
-//! Processes that hold sockets: this test binary, started again with a task.
+//! Child processes that hold sockets: this test binary again, with a [`Task`].
 
 use std::env;
 use std::ffi::CString;
@@ -9,8 +9,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path as FilePath, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 
-use crate::traffic::ends::{far_asks, near_asks};
-use crate::traffic::load::{Load, Member, allow_open_files};
+use crate::traffic::ends::{set_far_keepalive, set_near_keepalive};
+use crate::traffic::load::{Load, LoadMember, allow_open_files};
 use crate::traffic::scenarios;
 use anyhow::{Context, Result, ensure};
 use kaprobe::traffic::pair::{Keepalive, Pair, Path};
@@ -19,52 +19,52 @@ use rustix::thread::set_name;
 use serde::{Deserialize, Serialize};
 
 use crate::child::Killed;
-use crate::log::Connection;
+use crate::log::ConnectionId;
 use crate::mounts;
 use crate::netns;
 use crate::traffic::play;
 
-/// Holds a [`Task`] as JSON in a process that has one.
+/// The environment variable that passes a [`Task`] as JSON.
 const TASK: &str = "KAPROBE_TEST_TASK";
 
-/// What a process is to do.
+/// The task of a child process.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Task {
-    /// What it calls itself.
+    /// The name of the process.
     pub comm: String,
-    /// Whether it goes into network and mount namespaces of its own.
-    pub apart: bool,
-    /// The cgroup it goes into.
+    /// Whether it enters its own network and mount namespaces.
+    pub own_namespaces: bool,
+    /// The cgroup that it joins.
     pub cgroup: Option<PathBuf>,
-    /// The scenarios it plays, by name, each over every kind of address.
+    /// The names of the scenarios that it plays, each over every kind of address.
     pub plays: Vec<String>,
     /// The idle connections that it holds.
     pub holds: Option<Held>,
 }
 
-/// Idle connections, with probes that are answered.
+/// Idle connections whose peers answer probes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Held {
-    /// The address that they are from and to.
+    /// The local and remote address.
     pub address: IpAddr,
-    /// How many there are.
+    /// The number of connections.
     pub count: u32,
-    /// How many seconds each timer fires apart; as the sysctls say, where not given.
+    /// The keepalive time and interval in seconds. The default is the sysctls.
     pub seconds: Option<u32>,
 }
 
-/// What the connections that a process holds can be made to do.
+/// An action of the connections that a process holds.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum Act {
-    /// Each end sends a byte.
+    /// Both ends send a byte.
     Talk,
-    /// The timer of each end is set anew: to fire the keepalive time after the peer was
-    /// last heard (`tcp_sock_set_keepidle_locked`, net/ipv4/tcp.c).
+    /// Both ends rearm their timers: each fires one keepalive time after the last segment
+    /// from the peer (`tcp_sock_set_keepidle_locked`, net/ipv4/tcp.c).
     Arm,
 }
 
 impl Task {
-    /// A task with a name and scenarios.
+    /// A task that plays scenarios under a process name.
     pub fn new(comm: &str, plays: &[Scenario]) -> Self {
         Self {
             comm: comm.into(),
@@ -74,29 +74,29 @@ impl Task {
     }
 }
 
-/// What a process says once its sockets have their addresses.
+/// The message of a process once its sockets have addresses.
 #[derive(Debug, Serialize, Deserialize)]
 struct Addresses {
     netns: u64,
     connections: Vec<(String, SocketAddr, SocketAddr)>,
 }
 
-/// A process that does a task. Killed when dropped.
+/// A process that runs a task. Killed when dropped.
 #[derive(Debug)]
 pub struct Process {
     child: Killed,
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
-    /// What it does.
+    /// The task that it runs.
     pub task: Task,
-    /// The network namespace it is in, by inode number.
+    /// The inode number of its network namespace.
     pub netns: u64,
     /// The scenario and the addresses of each of its connections.
-    pub connections: Vec<(String, Connection)>,
+    pub connections: Vec<(String, ConnectionId)>,
 }
 
 impl Process {
-    /// Starts it; once this returns its addresses are known, and nothing is sent.
+    /// Starts the process. Returns once its addresses are known; it has sent nothing yet.
     pub fn start(task: Task) -> Result<Self> {
         let mut child = Command::new(env::current_exe()?)
             .env(TASK, serde_json::to_string(&task)?)
@@ -106,79 +106,82 @@ impl Process {
         let mut stdout = BufReader::new(child.stdout.take().context("no stdout")?);
         let mut line = String::new();
         stdout.read_line(&mut line)?;
-        let told: Addresses = serde_json::from_str(&line)
+        let addresses: Addresses = serde_json::from_str(&line)
             .with_context(|| format!("process {:?} said {line:?}", task.comm))?;
-        let connections = told
+        let connections = addresses
             .connections
             .into_iter()
-            .map(|(name, local, remote)| (name, (told.netns, local, remote)))
+            .map(|(name, local, remote)| (name, (addresses.netns, local, remote)))
             .collect();
         Ok(Self {
             stdin: child.stdin.take(),
             child: Killed(child),
             stdout,
             task,
-            netns: told.netns,
+            netns: addresses.netns,
             connections,
         })
     }
 
-    /// Its pid.
+    /// The pid of the process.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Lets it connect and play; returns at once.
+    /// Starts playing, and returns at once.
     pub fn go(&mut self) -> Result<()> {
-        let stdin = self.stdin.as_mut().context("it was dismissed")?;
+        let stdin = self.stdin.as_mut().context("the process was dismissed")?;
         Ok(writeln!(stdin, "go")?)
     }
 
-    /// Returns once it has played to the end. It still holds its sockets.
-    pub fn played(&mut self) -> Result<()> {
-        self.says("played")
+    /// Waits until the scenarios have ended. The process still holds its sockets.
+    pub fn wait_played(&mut self) -> Result<()> {
+        self.expect_line("played")
     }
 
-    /// Has the connections that it holds do something; returns at once.
-    pub fn ask(&mut self, act: Act) -> Result<()> {
-        let stdin = self.stdin.as_mut().context("it was dismissed")?;
+    /// Starts an action of the held connections, and returns at once.
+    pub fn start_act(&mut self, act: Act) -> Result<()> {
+        let stdin = self.stdin.as_mut().context("the process was dismissed")?;
         Ok(writeln!(stdin, "{}", serde_json::to_string(&act)?)?)
     }
 
-    /// Returns once they have.
-    pub fn done(&mut self) -> Result<()> {
-        self.says("done")
+    /// Waits until the action is done.
+    pub fn wait_done(&mut self) -> Result<()> {
+        self.expect_line("done")
     }
 
-    fn says(&mut self, what: &str) -> Result<()> {
+    fn expect_line(&mut self, expected: &str) -> Result<()> {
         let mut line = String::new();
         self.stdout.read_line(&mut line)?;
         let comm = &self.task.comm;
-        ensure!(line.trim_end() == what, "process {comm:?} said {line:?}");
+        ensure!(
+            line.trim_end() == expected,
+            "process {comm:?} said {line:?}"
+        );
         Ok(())
     }
 
-    /// Lets it drop its sockets and end; returns at once.
-    pub fn let_go(&mut self) {
+    /// Tells the process to drop its sockets and exit. Returns at once.
+    pub fn request_exit(&mut self) {
         self.stdin = None;
     }
 
-    /// The same, and waits for its end.
+    /// Tells the process to exit, and waits for it.
     pub fn dismiss(mut self) -> Result<()> {
-        self.let_go();
+        self.request_exit();
         let status = self.child.wait()?;
         ensure!(status.success(), "process {:?}: {status}", self.task.comm);
         Ok(())
     }
 }
 
-/// Starts a `sleep` that knows nothing of what it has for its standard input.
+/// Starts a `sleep` with a descriptor as its standard input, which it ignores.
 pub fn sleeper(mut sleep: Command, stdin: OwnedFd) -> Result<Killed> {
     Ok(Killed(sleep.arg("1000").stdin(stdin).spawn()?))
 }
 
-/// In a process that was given a task: does it.
-pub fn play_if_asked() -> Option<ExitCode> {
+/// Runs the task of this process. `None` if it has no task.
+pub fn run_if_task() -> Option<ExitCode> {
     let task = env::var(TASK).ok()?;
     Some(match play(&task) {
         Ok(()) => ExitCode::SUCCESS,
@@ -195,7 +198,7 @@ fn play(task: &str) -> Result<()> {
     if let Some(cgroup) = &task.cgroup {
         join_cgroup(cgroup)?;
     }
-    if task.apart {
+    if task.own_namespaces {
         mounts::enter_new()?;
         netns::enter_new()?;
     }
@@ -211,19 +214,19 @@ fn play(task: &str) -> Result<()> {
     let played = scripted
         .iter()
         .map(|it| (it.scenario.name.into(), it.local, it.remote));
-    let told = Addresses {
+    let addresses = Addresses {
         netns: netns::inode()?,
         connections: played.chain(held).collect(),
     };
-    println!("{}", serde_json::to_string(&told)?);
+    println!("{}", serde_json::to_string(&addresses)?);
     let mut lines = io::stdin().lines();
-    lines.next().context("dismissed before it began")??;
+    lines.next().context("dismissed before it started")??;
     play::play_out(&mut scripted)?;
     println!("played");
-    // Until dismissed.
+    // The input ends when the process is dismissed.
     for line in lines {
         let (act, held) = (serde_json::from_str(&line?)?, task.holds.as_ref());
-        let keepalive = held.context("it holds nothing")?.keepalive();
+        let keepalive = held.context("the process holds nothing")?.keepalive();
         let mut pairs = load.iter().flat_map(Load::pairs);
         pairs.try_for_each(|pair| act_on(pair, act, keepalive))?;
         println!("done");
@@ -238,8 +241,8 @@ fn act_on(pair: &Pair, act: Act, keepalive: Keepalive) -> io::Result<()> {
             pair.far_sends()
         }
         Act::Arm => {
-            near_asks(pair, keepalive)?;
-            far_asks(pair, keepalive)
+            set_near_keepalive(pair, keepalive)?;
+            set_far_keepalive(pair, keepalive)
         }
     }
 }
@@ -253,7 +256,7 @@ impl Held {
 
 fn hold(held: &Held) -> Result<Load> {
     allow_open_files(held.count.into())?;
-    let member = Member {
+    let member = LoadMember {
         keepalive: held.keepalive(),
         answered: true,
     };
@@ -262,7 +265,7 @@ fn hold(held: &Held) -> Result<Load> {
 }
 
 fn scenario(name: &str) -> Result<Scenario> {
-    let all = scenarios::ALL.iter().chain(scenarios::LASTING);
+    let all = scenarios::ALL.iter().chain(scenarios::ALL_ENDLESS);
     all.copied()
         .find(|scenario| scenario.name == name)
         .with_context(|| format!("no scenario {name}"))

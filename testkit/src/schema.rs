@@ -1,19 +1,19 @@
-//! Holds lines that a test makes to the published schemas.
+//! Checks lines against the published JSON schemas.
 
 use std::sync::LazyLock;
 
 use jsonschema::Validator;
 use serde_json::Value;
 
-/// The schema of a line of a log, as it is published.
+/// The published schema of a log line.
 pub const SCHEMA: &str = include_str!("../../schema/kaprobe-log.schema.json");
 
 static VALIDATOR: LazyLock<Result<Validator, String>> = LazyLock::new(|| validator(SCHEMA));
 
-/// What holds lines to a schema.
+/// Compiles a schema.
 ///
 /// # Errors
-/// Says why it is no schema.
+/// The text is not a valid schema.
 pub fn validator(schema: &str) -> Result<Validator, String> {
     let schema = serde_json::from_str(schema).map_err(|why| why.to_string())?;
     jsonschema::draft202012::options()
@@ -22,41 +22,41 @@ pub fn validator(schema: &str) -> Result<Validator, String> {
         .map_err(|why| why.to_string())
 }
 
-/// Checks a line.
+/// Parses a line and checks it against a schema.
 ///
 /// # Errors
-/// Says what is wrong with it, all of it.
+/// Lists everything that is wrong with the line.
 pub fn check(validator: &Validator, line: &str) -> Result<Value, String> {
     let value: Value = serde_json::from_str(line).map_err(|why| format!("{why}: {line}"))?;
-    let wrong: Vec<_> = validator
+    let errors: Vec<_> = validator
         .iter_errors(&value)
         .map(|why| format!("{why:?}"))
         .collect();
-    if wrong.is_empty() {
+    if errors.is_empty() {
         return Ok(value);
     }
-    Err(format!("{}\nin {line}", wrong.join("\n")))
+    Err(format!("{}\nin {line}", errors.join("\n")))
 }
 
-/// Checks a line of a log.
+/// Parses a log line and checks it against the schema.
 ///
 /// # Errors
-/// Says what is wrong with it, all of it.
+/// Lists everything that is wrong with the line.
 pub fn check_line(line: &str) -> Result<Value, String> {
     check(VALIDATOR.as_ref().map_err(Clone::clone)?, line)
 }
 
-/// Checks a log: a header, then records. Gives the records.
+/// Checks a log: a header, then records. Returns the records.
 ///
 /// # Errors
-/// Says what is wrong with the first bad line.
+/// Describes the first bad line.
 pub fn check_log(log: &str) -> Result<Vec<Value>, String> {
     let mut values = log.lines().map(check_line);
     let first = values
         .next()
         .unwrap_or_else(|| Err("no header".to_owned()))?;
     if first.get("header").is_none() {
-        return Err(format!("the first line is no header: {first}"));
+        return Err(format!("the first line is not a header: {first}"));
     }
     let records: Vec<_> = values.collect::<Result<_, _>>()?;
     match records.iter().find(|record| record.get("header").is_some()) {

@@ -1,4 +1,4 @@
-//! What `kaprobe sockets --json` shows.
+//! Runs `kaprobe sockets --json` and parses its rows.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,12 +12,12 @@ use crate::{command, schema};
 
 const SCHEMA: &str = include_str!("../../schema/kaprobe-sockets.schema.json");
 
-/// The rows of this thread's network namespace.
+/// The rows for this thread's network namespace.
 pub fn here() -> Result<Vec<Value>> {
     take(&[])
 }
 
-/// The rows that these arguments show.
+/// The rows that `kaprobe sockets` shows with these arguments.
 pub fn take(arguments: &[&str]) -> Result<Vec<Value>> {
     let output = command::run(&[&["sockets", "--json"], arguments].concat())?;
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -25,23 +25,23 @@ pub fn take(arguments: &[&str]) -> Result<Vec<Value>> {
     parse(&String::from_utf8(output.stdout)?)
 }
 
-/// Rows, each held to the schema.
+/// Parses rows and checks each against the schema.
 pub fn parse(lines: &str) -> Result<Vec<Value>> {
     let validator = schema::validator(SCHEMA).map_err(Error::msg)?;
     let row = |line| schema::check(&validator, line).map_err(Error::msg);
     lines.lines().map(row).collect()
 }
 
-/// Those that have an inode, by it: none twice.
+/// Maps inodes to rows, without rows that have no inode. An error if an inode repeats.
 pub fn by_inode(rows: Vec<Value>) -> Result<HashMap<u64, Value>> {
-    let mut found = HashMap::new();
+    let mut rows_by_inode = HashMap::new();
     for row in rows {
         if let Some(inode) = row["inode"].as_u64() {
-            let twice = found.insert(inode, row);
-            ensure!(twice.is_none(), "twice: {twice:?}");
+            let duplicate = rows_by_inode.insert(inode, row);
+            ensure!(duplicate.is_none(), "inode seen twice: {duplicate:?}");
         }
     }
-    Ok(found)
+    Ok(rows_by_inode)
 }
 
 /// The inode number of a socket that this process holds.

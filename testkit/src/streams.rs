@@ -1,38 +1,37 @@
-//! Standard output and error that nobody reads, or that are full, and how a command ends
-//! with them.
+//! Runs commands whose standard output or error is closed or full, and checks how they end.
 
 use std::fs::OpenOptions;
 use std::io;
 use std::process::{Command, Stdio};
 
-/// What is at the other end of a stream.
+/// The other end of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// A reader.
+enum StreamEnd {
+    /// A pipe with a reader.
     Reader,
-    /// A pipe whose reader has gone.
+    /// A pipe whose reader is gone.
     Gone,
-    /// A device without room.
+    /// A full device.
     Full,
 }
 
 /// Standard output and error of the runs that [`check`] makes.
-const RUNS: [(End, End); 4] = [
-    (End::Reader, End::Gone),
-    (End::Gone, End::Reader),
-    (End::Full, End::Reader),
-    (End::Full, End::Full),
+const RUNS: [(StreamEnd, StreamEnd); 4] = [
+    (StreamEnd::Reader, StreamEnd::Gone),
+    (StreamEnd::Gone, StreamEnd::Reader),
+    (StreamEnd::Full, StreamEnd::Reader),
+    (StreamEnd::Full, StreamEnd::Full),
 ];
 
-/// The one line of a command whose standard output is full.
+/// The error message of a command whose standard output is full.
 const NO_ROOM: &str =
     "kaprobe: cannot write standard output: No space left on device (os error 28)";
 
-/// Runs a command with all of [`RUNS`]. It has to end with `code`, or with 1 where what it
-/// `writes` to standard output has no room, and to say so in a line.
+/// Runs a command with each of [`RUNS`]. It must exit with `code`. If it `writes` and
+/// standard output is full, it must exit with 1 and print one line about that.
 ///
 /// # Errors
-/// When it can't be started, or ends otherwise.
+/// The command cannot be started, or ends otherwise.
 pub fn check(command: impl Fn() -> Command, code: i32, writes: bool) -> io::Result<()> {
     for (out, err) in RUNS {
         let mut command = command();
@@ -41,29 +40,27 @@ pub fn check(command: impl Fn() -> Command, code: i32, writes: bool) -> io::Resu
             .stdout(stdio(out)?)
             .stderr(stdio(err)?);
         let output = command.output()?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        let told = format!("{command:?}, {out:?}, {err:?}: {}\n{said}", output.status);
-        let fails = out == End::Full && writes;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let run = format!("{command:?}, {out:?}, {err:?}: {}\n{stderr}", output.status);
+        let fails = out == StreamEnd::Full && writes;
         let expected = if fails { 1 } else { code };
-        let lines = said.lines().filter(|line| *line == NO_ROOM).count();
-        let expected_lines = usize::from(fails && err == End::Reader);
+        let lines = stderr.lines().filter(|line| *line == NO_ROOM).count();
+        let expected_lines = usize::from(fails && err == StreamEnd::Reader);
         let is_wrong = output.status.code() != Some(expected)
             || lines != expected_lines
-            || said.contains("Broken pipe")
-            || said.contains("panicked");
+            || stderr.contains("Broken pipe")
+            || stderr.contains("panicked");
         if is_wrong {
-            return Err(io::Error::other(format!(
-                "not exit code {expected}: {told}"
-            )));
+            return Err(io::Error::other(format!("not exit code {expected}: {run}")));
         }
     }
     Ok(())
 }
 
-fn stdio(end: End) -> io::Result<Stdio> {
+fn stdio(end: StreamEnd) -> io::Result<Stdio> {
     Ok(match end {
-        End::Reader => Stdio::piped(),
-        End::Gone => io::pipe()?.1.into(),
-        End::Full => OpenOptions::new().write(true).open("/dev/full")?.into(),
+        StreamEnd::Reader => Stdio::piped(),
+        StreamEnd::Gone => io::pipe()?.1.into(),
+        StreamEnd::Full => OpenOptions::new().write(true).open("/dev/full")?.into(),
     })
 }

@@ -1,5 +1,4 @@
-//! The sockets of this thread's network namespace and their timers, as /proc/net/tcp and
-//! `ss -o` show them.
+//! Reads the timers of this thread's network namespace from /proc/net/tcp and `ss -o`.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,61 +9,61 @@ use serde_json::Value;
 use crate::clock::monotonic_ns;
 use crate::package::Root;
 
-/// By how much the times of two of them may differ: ticks of 10 ms, rounded, ms.
+/// The allowed difference between two times in ms: both are rounded to ticks of 10 ms.
 const SLACK_MS: u64 = 20;
 
-/// Whether it is of AF_INET6; local and remote port.
+/// Identifies a socket: whether it is AF_INET6, local port, remote port.
 pub type Key = (bool, u16, u16);
 
-/// A socket as one of the two shows it.
+/// A socket's timer and queues, as /proc/net/tcp or `ss` shows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sighting {
-    /// As netstat names it.
+    /// netstat's name of the timer.
     pub timer: &'static str,
-    /// When it fires, CLOCK_MONOTONIC ms: between these.
+    /// Bounds for the time when the timer fires, CLOCK_MONOTONIC ms.
     pub expires_ms: (u64, u64),
-    /// How often the oldest segment was sent again, where that is shown.
+    /// Retransmissions of the oldest segment, if shown.
     pub retransmits: Option<u64>,
-    /// Unanswered probes, where that is shown.
+    /// Unanswered probes, if shown.
     pub probes_out: Option<u64>,
-    /// Bytes received and not read, bytes sent and not acknowledged.
+    /// Bytes received but not read, and bytes sent but not acknowledged.
     pub queues: (u64, u64),
 }
 
-/// All of them.
+/// Sightings of all sockets.
 pub type Sightings = HashMap<Key, Sighting>;
 
 impl Sighting {
-    /// Whether nothing but time has passed: the timer was not set anew.
-    pub fn is_steady(&self, later: &Self) -> bool {
+    /// Whether nothing changed up to a later sighting: the timer was not rearmed.
+    pub fn is_unchanged(&self, later: &Self) -> bool {
         let counts = |it: &Self| (it.timer, it.retransmits, it.probes_out, it.queues);
-        let (earliest, latest) = self.expires_with(later);
+        let (earliest, latest) = self.common_expiry(later);
         counts(self) == counts(later) && earliest <= latest
     }
 
-    /// When it fires, by what both say, give or take a tick.
-    fn expires_with(&self, other: &Self) -> (u64, u64) {
+    /// Bounds for the time when the timer fires, from both sightings, with slack.
+    fn common_expiry(&self, other: &Self) -> (u64, u64) {
         let earliest = self.expires_ms.0.max(other.expires_ms.0);
         let latest = self.expires_ms.1.min(other.expires_ms.1);
         (earliest.saturating_sub(SLACK_MS), latest + SLACK_MS)
     }
 
-    /// Compares a timer's end: whether a time is when it fires.
-    pub fn fires_at(&self, told_ms: u64) -> bool {
-        let (earliest, latest) = self.expires_with(self);
-        (earliest..=latest).contains(&told_ms)
+    /// Whether the timer may fire at this time.
+    pub fn may_fire_at(&self, time_ms: u64) -> bool {
+        let (earliest, latest) = self.common_expiry(self);
+        (earliest..=latest).contains(&time_ms)
     }
 
-    /// Compares a row that was taken between this and a later one of the same.
+    /// Compares a row of kaprobe with the sightings of its socket before and after it.
     pub fn compare(&self, later: &Self, row: &Value) -> Result<()> {
         ensure!(row["timer"] == self.timer, "timer is not {}", self.timer);
         for (name, shown) in [
             ("retransmits", self.retransmits),
             ("probes_out", self.probes_out),
         ] {
-            // A minisock has none.
-            let told = row[name].as_u64().unwrap_or(0);
-            ensure!(shown.is_none_or(|it| it == told), "{name}, not {shown:?}");
+            // A minisock has no such field.
+            let count = row[name].as_u64().unwrap_or(0);
+            ensure!(shown.is_none_or(|it| it == count), "{name}, not {shown:?}");
         }
         let queues = (row["recvq"].as_u64(), row["sendq"].as_u64());
         let (recvq, sendq) = self.queues;
@@ -73,11 +72,11 @@ impl Sighting {
             "queues, not {:?}",
             self.queues
         );
-        let (earliest, latest) = self.expires_with(later);
+        let (earliest, latest) = self.common_expiry(later);
         match expires_ms(row, "timer_ms") {
-            Some(told) => ensure!(
-                told >= earliest && (told <= latest || row["timer_ms"] == 0),
-                "timer_ms: fires at {told}, not {earliest} to {latest}"
+            Some(time) => ensure!(
+                time >= earliest && (time <= latest || row["timer_ms"] == 0),
+                "timer_ms: fires at {time}, not {earliest} to {latest}"
             ),
             None => ensure!(self.timer == "off", "no timer_ms"),
         }
@@ -85,52 +84,51 @@ impl Sighting {
     }
 }
 
-/// When a timer of a row fires, by how long it has left, CLOCK_MONOTONIC ms.
-pub fn expires_ms(row: &Value, left: &str) -> Option<u64> {
+/// The time when a timer of a row fires, CLOCK_MONOTONIC ms. `field` is its time left.
+pub fn expires_ms(row: &Value, field: &str) -> Option<u64> {
     let taken = row["mono_ns"].as_u64()? / 1_000_000;
-    Some(taken + row[left].as_u64()?)
+    Some(taken + row[field].as_u64()?)
 }
 
-/// That of a row.
+/// The key of a row's socket.
 pub fn key(row: &Value) -> Result<Key> {
     let port = |name: &str| row[name].as_u64().and_then(|it| u16::try_from(it).ok());
     let ports = port("lport").zip(port("rport")).context("no ports")?;
     Ok((row["family"] == "inet6", ports.0, ports.1))
 }
 
-/// By /proc/net/tcp and tcp6.
-pub fn by_proc() -> Result<Sightings> {
-    let mut seen = Sightings::new();
+/// Reads sightings from /proc/net/tcp and /proc/net/tcp6.
+pub fn from_proc() -> Result<Sightings> {
+    let mut sightings = Sightings::new();
     let before = now_ms();
     for (file, is_v6) in [("tcp", false), ("tcp6", true)] {
         let text = fs::read_to_string(format!("/proc/thread-self/net/{file}"))?;
         for line in text.lines().skip(1) {
             let (ports, sighting) = proc_line(line).with_context(|| line.to_owned())?;
-            let twice = seen.insert((is_v6, ports.0, ports.1), sighting);
-            ensure!(twice.is_none(), "twice: {line}");
+            let duplicate = sightings.insert((is_v6, ports.0, ports.1), sighting);
+            ensure!(duplicate.is_none(), "socket seen twice: {line}");
         }
     }
-    Ok(since(before, seen))
+    Ok(with_absolute_times(before, sightings))
 }
 
-/// Sightings tell how long their timers have left, at least and at most, from then on, or
-/// from now on: when those fire.
-fn since(before: u64, mut seen: Sightings) -> Sightings {
+/// Turns times left, which were read between `before` and now, into absolute times.
+fn with_absolute_times(before: u64, mut sightings: Sightings) -> Sightings {
     let now = now_ms();
-    for Sighting { expires_ms, .. } in seen.values_mut() {
+    for Sighting { expires_ms, .. } in sightings.values_mut() {
         let (least, most) = *expires_ms;
-        // With nothing left it may be overdue.
+        // A timer with no time left may be overdue.
         let earliest = if least == 0 { 0 } else { before + least };
         *expires_ms = (earliest, now + most);
     }
-    seen
+    sightings
 }
 
 fn now_ms() -> u64 {
     monotonic_ns() / 1_000_000
 }
 
-/// `get_tcp4_sock`, net/ipv4/tcp_ipv4.c.
+/// Parses a line of /proc/net/tcp (`get_tcp4_sock`, net/ipv4/tcp_ipv4.c).
 fn proc_line(line: &str) -> Result<((u16, u16), Sighting)> {
     let fields: Vec<_> = line.split_whitespace().collect();
     let &[
@@ -149,40 +147,41 @@ fn proc_line(line: &str) -> Result<((u16, u16), Sighting)> {
         bail!("too short");
     };
     let hex = |text: &str| u64::from_str_radix(text, 16);
-    let halves = |text: &'static str, of: &str| -> Result<(u64, u64)> {
-        let (first, second) = of.rsplit_once(':').context(text)?;
+    let halves = |error: &'static str, field: &str| -> Result<(u64, u64)> {
+        let (first, second) = field.rsplit_once(':').context(error)?;
         Ok((hex(first)?, hex(second)?))
     };
-    let port = |of: &str| -> Result<u16> {
-        let (_, port) = of.rsplit_once(':').context("no port")?;
+    let port = |address: &str| -> Result<u16> {
+        let (_, port) = address.rsplit_once(':').context("no port")?;
         Ok(u16::from_str_radix(port, 16)?)
     };
     let (timer, ticks) = halves("no timer", timer)?;
     let names = ["off", "on", "keepalive", "timewait", "probe"];
     let (sendq, recvq) = halves("no queues", queues)?;
     let sighting = Sighting {
-        timer: names.get(timer as usize).context("no such timer")?,
+        timer: names.get(timer as usize).context("unknown timer")?,
         // USER_HZ is 100.
         expires_ms: (ticks * 10, ticks * 10 + 10),
         retransmits: Some(hex(retransmits)?),
-        // Decimal, unlike the others.
+        // Decimal, unlike the other fields.
         probes_out: Some(probes.parse()?),
         queues: (recvq, sendq),
     };
     Ok(((port(local)?, port(remote)?), sighting))
 }
 
-/// By `ss`, of Debian's iproute2.
-pub fn by_ss(iproute2: &Root) -> Result<Sightings> {
+/// Reads sightings from `ss` of Debian's iproute2.
+pub fn from_ss(iproute2: &Root) -> Result<Sightings> {
     let before = now_ms();
     let output = iproute2.run("usr/bin/ss", &["--tcp", "-Hano"])?;
     let text = String::from_utf8(output.stdout)?;
-    let mut seen = Sightings::new();
+    let mut sightings = Sightings::new();
     for line in text.lines() {
         let (key, sighting) = ss_line(line).with_context(|| line.to_owned())?;
-        ensure!(seen.insert(key, sighting).is_none(), "twice: {line}");
+        let duplicate = sightings.insert(key, sighting);
+        ensure!(duplicate.is_none(), "socket seen twice: {line}");
     }
-    Ok(since(before, seen))
+    Ok(with_absolute_times(before, sightings))
 }
 
 fn ss_line(line: &str) -> Result<(Key, Sighting)> {
@@ -190,8 +189,8 @@ fn ss_line(line: &str) -> Result<(Key, Sighting)> {
     let &[state, recvq, sendq, local, remote, ref more @ ..] = fields.as_slice() else {
         bail!("too short");
     };
-    let port = |of: &str| -> Result<u16> {
-        match of.rsplit_once(':') {
+    let port = |address: &str| -> Result<u16> {
+        match address.rsplit_once(':') {
             Some((_, "*")) => Ok(0),
             Some((_, port)) => Ok(port.parse()?),
             None => bail!("no port"),
@@ -202,7 +201,7 @@ fn ss_line(line: &str) -> Result<(Key, Sighting)> {
     let timer = timer.map(|it| it.trim_end_matches(')'));
     let mut timer = timer.into_iter().flat_map(|it| it.split(','));
     let name = match timer.next() {
-        // A delayed acknowledgement, from 7.2 on: iproute2 has no name for it.
+        // A delayed acknowledgement, since 7.2. iproute2 has no name for it.
         None | Some("unknown") => "off",
         Some("persist") => "probe",
         Some("timewait") => "timewait",
@@ -215,8 +214,8 @@ fn ss_line(line: &str) -> Result<(Key, Sighting)> {
     let sighting = Sighting {
         timer: name,
         expires_ms,
-        // Of a request ss shows how many answers were sent (`inet_req_diag_fill`,
-        // net/ipv4/inet_diag.c), and not, as /proc does, how many were not acknowledged.
+        // For a request socket, ss shows the SYN-ACKs sent (`inet_req_diag_fill`,
+        // net/ipv4/inet_diag.c). /proc shows those that were not acknowledged.
         retransmits: count.filter(|_| name == "on" && state != "SYN-RECV"),
         probes_out: count.filter(|_| matches!(name, "keepalive" | "probe")),
         queues: (recvq.parse()?, sendq.parse()?),
@@ -224,9 +223,9 @@ fn ss_line(line: &str) -> Result<(Key, Sighting)> {
     Ok(((is_v6, port(local)?, port(remote)?), sighting))
 }
 
-/// A time as ss shows it, such as `119min`, `1min59sec`, `59sec`, `5.432sec` (in older ones
-/// `5.432ms`), `32ms`: at least so many ms, and less than so many (`print_ms_timer`,
-/// misc/ss.c).
+/// Parses a time of ss: `119min`, `1min59sec`, `59sec`, `5.432sec` (older versions print
+/// `5.432ms`), `32ms`. Returns a lower bound and an exclusive upper bound in ms
+/// (`print_ms_timer`, misc/ss.c).
 fn span(text: &str) -> Result<(u64, u64)> {
     let (minutes, rest) = text.split_once("min").unwrap_or(("0", text));
     let minutes: u64 = minutes.parse()?;

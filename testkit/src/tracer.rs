@@ -1,4 +1,4 @@
-//! Starts the kaprobe under test, waits until it traces, stops it, reads what it said.
+//! Starts the kaprobe under test, waits until it traces, stops it, and reads its output.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
@@ -16,10 +16,10 @@ use crate::doctor;
 use crate::log::Log;
 use crate::wait::wait_until;
 
-/// Every event there is, for `-e`.
+/// The argument of `-e` that selects every event.
 pub const ALL_EVENTS: &str = "all";
 
-/// What becomes of what kaprobe writes to its output.
+/// The reading end of kaprobe's standard output.
 #[derive(Debug)]
 enum Out {
     Read(JoinHandle<Result<Vec<String>>>),
@@ -28,7 +28,7 @@ enum Out {
     Closed,
 }
 
-/// A kaprobe that is running. Killed when dropped.
+/// A running kaprobe. Killed when dropped.
 #[derive(Debug)]
 pub struct Kaprobe {
     child: Killed,
@@ -39,14 +39,14 @@ pub struct Kaprobe {
 }
 
 impl Kaprobe {
-    /// Starts `kaprobe trace --json` with more arguments, in this thread's network
-    /// namespace. It may not trace yet: see [`Self::ready`]. What other tests' sockets
-    /// are is of no concern to it.
+    /// Starts `kaprobe trace --json` with these arguments, in this thread's network
+    /// namespace. It may not trace yet: see [`Self::ready`]. It takes no snapshot, so it
+    /// does not see the existing sockets of other tests.
     pub fn trace(arguments: &[&str]) -> Result<Self> {
         Self::trace_from_snapshot(&[&["--no-snapshot"], arguments].concat())
     }
 
-    /// The same, and it starts from the sockets that are there.
+    /// Like [`Self::trace`], but starts with a snapshot of the existing sockets.
     pub fn trace_from_snapshot(arguments: &[&str]) -> Result<Self> {
         Self::spawn(arguments, |out| {
             Out::Read(thread::spawn(move || {
@@ -55,8 +55,7 @@ impl Kaprobe {
         })
     }
 
-    /// The same, but nobody reads what it writes to its output, until
-    /// [`Self::hang_up`].
+    /// Like [`Self::trace`], but leaves its output unread until [`Self::close_stdout`].
     pub fn trace_unread(arguments: &[&str]) -> Result<Self> {
         Self::spawn(&[&["--no-snapshot"], arguments].concat(), Out::Unread)
     }
@@ -74,7 +73,7 @@ impl Kaprobe {
         let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
         let out = read(child.stdout.take().context("no stdout")?);
         let mut err = child.stderr.take().context("no stderr")?;
-        // Read all along: a full pipe would stop what is measured.
+        // Reads continuously: a full pipe would block kaprobe.
         let err = thread::spawn(move || {
             let mut text = String::new();
             err.read_to_string(&mut text)?;
@@ -89,41 +88,41 @@ impl Kaprobe {
         })
     }
 
-    /// Closes the reading end of its output.
-    pub fn hang_up(&mut self) {
+    /// Closes the reading end of kaprobe's standard output.
+    pub fn close_stdout(&mut self) {
         self.out = Out::Closed;
     }
 
-    /// Returns once it traces.
+    /// Waits until kaprobe traces.
     pub fn ready(mut self) -> Result<Self> {
         let file = self.dir.path().join("ready");
         wait_until("kaprobe is ready", || {
             if let Some(status) = self.child.try_wait()? {
-                let said = self.said();
-                bail!("kaprobe {:?}: {status}\n{said}", self.arguments);
+                let stderr = self.stderr();
+                bail!("kaprobe {:?}: {status}\n{stderr}", self.arguments);
             }
             Ok(file.exists())
         })?;
         Ok(self)
     }
 
-    /// Its process.
+    /// The pid of kaprobe.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to kaprobe.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }
 
-    /// Ctrl-C, then [`Self::finish`].
+    /// Stops kaprobe with SIGINT and reads its log. An error unless it exits with 0.
     pub fn stop(self) -> Result<Log> {
         self.signal(Signal::INT)?;
         self.finish()?.clean()
     }
 
-    /// Waits for its end.
+    /// Waits until kaprobe exits.
     pub fn finish(mut self) -> Result<Finished> {
         let mut ended = None;
         wait_until("kaprobe ends", || {
@@ -140,33 +139,33 @@ impl Kaprobe {
         Ok(Finished {
             status,
             lines,
-            stderr: self.said(),
+            stderr: self.stderr(),
             arguments: self.arguments.clone(),
         })
     }
 
-    fn said(&mut self) -> String {
+    fn stderr(&mut self) -> String {
         match self.err.take().map(JoinHandle::join) {
             Some(Ok(Ok(text))) => text,
-            _ => "(nothing readable on stderr)".into(),
+            _ => "(stderr is not readable)".into(),
         }
     }
 }
 
-/// What a kaprobe left behind.
+/// The result of a kaprobe that has exited.
 #[derive(Debug)]
 pub struct Finished {
-    /// How it ended.
+    /// The exit status.
     pub status: ExitStatus,
-    /// What it wrote to stdout.
+    /// The lines of standard output.
     pub lines: Vec<String>,
-    /// What it wrote to stderr.
+    /// The text of standard error.
     pub stderr: String,
     arguments: Vec<OsString>,
 }
 
 impl Finished {
-    /// Its log; an error when it did not exit with 0.
+    /// Parses the log. An error unless kaprobe exited with 0.
     pub fn clean(self) -> Result<Log> {
         let Self {
             status,
@@ -182,8 +181,8 @@ impl Finished {
     }
 }
 
-/// A kaprobe for every way to attach that this kernel has, all at once.
-pub fn one_for_each_way(arguments: &[&str]) -> Result<Vec<(String, Kaprobe)>> {
+/// Starts one kaprobe per way to attach, all at the same time.
+pub fn one_per_way(arguments: &[&str]) -> Result<Vec<(String, Kaprobe)>> {
     let starting: Vec<_> = doctor::ways()?
         .into_iter()
         .map(|way| {

@@ -1,4 +1,4 @@
-//! kaprobe with less than root's privileges.
+//! Runs kaprobe with fewer privileges than root.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,15 +11,15 @@ use tempfile::TempDir;
 
 use crate::command;
 
-/// A user and a group that own nothing.
+/// The user id and group id of nobody.
 pub const NOBODY: u32 = 65534;
 
-/// A kaprobe that anybody can reach, wherever the checkout is.
+/// A copy of kaprobe that every user can execute, even if the checkout is private.
 #[derive(Debug)]
-pub struct Reachable(TempDir);
+pub struct PublicCopy(TempDir);
 
-impl Reachable {
-    /// Makes a copy.
+impl PublicCopy {
+    /// Makes the copy.
     pub fn make() -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let everybody = Permissions::from_mode(0o755);
@@ -30,26 +30,27 @@ impl Reachable {
         Ok(Self(dir))
     }
 
-    /// It, run by nobody.
-    pub fn by_nobody(&self) -> Command {
+    /// A command that runs the copy as nobody.
+    pub fn as_nobody(&self) -> Command {
         let mut command = Command::new(self.0.path().join("kaprobe"));
         command.gid(NOBODY).uid(NOBODY);
         command
     }
 }
 
-/// kaprobe run by root, in no group that /proc favours and without CAP_SYS_PTRACE.
+/// kaprobe as root, but without CAP_SYS_PTRACE and without groups that /proc exempts from
+/// hidepid.
 pub fn without_ptrace() -> Result<Command> {
     let mut command = command::kaprobe()?;
     command.gid(NOBODY);
-    let renounce = || {
+    let drop_privileges = || {
         set_thread_groups(&[])?;
-        // What root has after exec is what this set allows.
+        // The bounding set limits root's capabilities after exec.
         Ok(remove_capability_from_bounding_set(
             CapabilitySet::SYS_PTRACE,
         )?)
     };
     // SAFETY: two system calls.
-    unsafe { command.pre_exec(renounce) };
+    unsafe { command.pre_exec(drop_privileges) };
     Ok(command)
 }

@@ -180,7 +180,7 @@ pub fn goes_by_what_a_log_shows() -> Result<()> {
         set(&near, Some(DIE_AT_S), None)?;
         sockopt::set_repair(&far)?;
         drop(far);
-        ipvs::died(&mut near, ErrorKind::ConnectionReset)?;
+        ipvs::expect_death(&mut near, ErrorKind::ConnectionReset)?;
         let died = Instant::now();
         wait_until("that moment is over, by any kernel's ticks", || {
             Ok(died.elapsed() >= Duration::from_millis(100))
@@ -289,7 +289,7 @@ pub fn names_those_that_a_balancer_kills() -> Result<()> {
             .context("both are of one server")?;
         let mut client = clients.take(doomed.swap_remove(next))?;
         client.write_all(b"ping")?;
-        ipvs::died(&mut client, ErrorKind::ConnectionReset)?;
+        ipvs::expect_death(&mut client, ErrorKind::ConnectionReset)?;
         clients.last = 1 - clients.last;
     }
     clients.exchange()?;

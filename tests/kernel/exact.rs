@@ -9,8 +9,8 @@ use kaprobe::traffic::pair::{Keepalive, Path};
 use kaprobe_testkit::clock::monotonic_ns;
 use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::netns::{self, Counters};
-use kaprobe_testkit::tracer::one_for_each_way;
-use kaprobe_testkit::traffic::load::{Load, Member, allow_open_files};
+use kaprobe_testkit::tracer::one_per_way;
+use kaprobe_testkit::traffic::load::{Load, LoadMember, allow_open_files};
 use kaprobe_testkit::wait::wait_until;
 use rustix::process::Signal;
 
@@ -21,11 +21,11 @@ const WATCHED: Duration = Duration::from_secs(20);
 
 /// Two of three answer every probe; the others die one after another, most by the
 /// count, some by TCP_USER_TIMEOUT.
-fn members() -> impl Iterator<Item = Member> {
+fn members() -> impl Iterator<Item = LoadMember> {
     (0..CONNECTIONS).map(|n| {
         let answered = n % 3 != 0;
         let keepalive = Keepalive::new(1, 1, 2 + n % 16);
-        Member {
+        LoadMember {
             keepalive: if n % 12 == 0 {
                 keepalive.user_timeout(1500 + 100 * n)
             } else {
@@ -48,7 +48,7 @@ fn open_load() -> Result<Vec<Load>> {
 /// TCPKeepAlive, and `timeout` records that of TCPAbortOnTimeout.
 pub fn equals_the_kernels_counters() -> Result<()> {
     netns::enter_new()?;
-    let kaprobes = one_for_each_way(&["--netns", "/proc/self/ns/net"])?;
+    let kaprobes = one_per_way(&["--netns", "/proc/self/ns/net"])?;
     let _alone = OwnCpu::take()?;
     let before = Counters::read()?;
     let load = open_load()?;
@@ -83,7 +83,7 @@ const PROBES: &[&str] = &["probe", "probe_congested"];
 /// delivered and what is reported as lost still add up to what the kernel counts.
 pub fn counts_what_it_loses() -> Result<()> {
     netns::enter_new()?;
-    let kaprobes = one_for_each_way(&["--netns", "/proc/self/ns/net", "--buffer-size", "4096"])?;
+    let kaprobes = one_per_way(&["--netns", "/proc/self/ns/net", "--buffer-size", "4096"])?;
     let _alone = OwnCpu::take()?;
     let before = Counters::read()?;
     for (_, kaprobe) in &kaprobes {

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use kaprobe::traffic::pair::Path;
 use kaprobe::traffic::script::ScriptedConnection;
 use kaprobe_testkit::cgroup::Cgroup;
-use kaprobe_testkit::log::{Connection, Log, Record};
+use kaprobe_testkit::log::{ConnectionId, Log, Record};
 use kaprobe_testkit::netns;
 use kaprobe_testkit::process::{Process, Task};
 use kaprobe_testkit::tracer::Kaprobe;
@@ -199,7 +199,7 @@ impl TwoProcesses {
             ..Task::new("here", &plays)
         };
         let there = Task {
-            apart: true,
+            own_namespaces: true,
             ..Task::new("there", &plays)
         };
         Ok(Self {
@@ -222,7 +222,7 @@ impl TwoProcesses {
             process.go()?;
         }
         for process in [&mut self.here, &mut self.there] {
-            process.played()?;
+            process.wait_played()?;
         }
         self.here.dismiss()?;
         self.there.dismiss()
@@ -259,12 +259,12 @@ fn check(row: &Row, unfiltered: &Log, filtered: &Log, namespaces: &[u64]) -> Res
     let stray = filtered.records.iter().find(|record| !(row.lets)(record));
     ensure!(stray.is_none(), "{:?} let through {stray:?}", row.flags);
     let ours = |log: &Log| {
-        let mut seen: Vec<(Connection, String)> = log
+        let mut seen: Vec<(ConnectionId, String)> = log
             .records
             .iter()
             .filter(|r| r.number("netns").is_some_and(|n| namespaces.contains(&n)))
             .filter(|record| (row.lets)(record))
-            .map(|record| Ok((record.connection()?, record.told())))
+            .map(|record| Ok((record.connection()?, record.label())))
             .collect::<Result<_>>()?;
         seen.sort();
         Ok::<_, anyhow::Error>(seen)

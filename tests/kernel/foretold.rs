@@ -115,7 +115,7 @@ pub fn ends_come_as_foretold() -> Result<()> {
 
 /// Local and remote address of a row.
 fn ends_of(row: &Value) -> Option<(SocketAddr, SocketAddr)> {
-    log::ends(row.as_object()?).ok()
+    log::addresses(row.as_object()?).ok()
 }
 
 /// A `kaprobe sockets --watch` of this network namespace.

@@ -7,7 +7,7 @@ use kaprobe_testkit::bpf::Table;
 use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::netns::{self, Counters};
 use kaprobe_testkit::tracer::{ALL_EVENTS, Kaprobe};
-use kaprobe_testkit::traffic::load::{Load, Member};
+use kaprobe_testkit::traffic::load::{Load, LoadMember};
 use kaprobe_testkit::wait::wait_until;
 use rustix::process::Signal;
 
@@ -83,7 +83,7 @@ pub fn tells_of_sockets_beyond_its_table() -> Result<()> {
 
 /// Connections with one-second keepalive that give up after two probes.
 fn open(count: u32, answered: bool) -> Result<Load> {
-    let member = Member {
+    let member = LoadMember {
         keepalive: Keepalive::new(1, 1, 2),
         answered,
     };

@@ -29,7 +29,7 @@ mod story;
 mod traffic;
 
 fn main() -> ExitCode {
-    let other = process::play_if_asked().or_else(holder::hold_if_asked);
+    let other = process::run_if_task().or_else(holder::run_if_holder);
     if let Some(ended) = other {
         return ended;
     }

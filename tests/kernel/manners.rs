@@ -19,13 +19,13 @@ use kaprobe_testkit::mounts;
 use kaprobe_testkit::netns::{self, Counters};
 use kaprobe_testkit::streams;
 use kaprobe_testkit::tracer::Kaprobe;
-use kaprobe_testkit::traffic::load::{Load, Member};
+use kaprobe_testkit::traffic::load::{Load, LoadMember};
 use kaprobe_testkit::wait::wait_until;
 use rustix::process::Signal;
 
 /// Some connections with a probe a second each.
 fn some_probes() -> Result<Load> {
-    let member = Member {
+    let member = LoadMember {
         keepalive: Keepalive::new(1, 1, 3),
         answered: true,
     };
@@ -92,7 +92,7 @@ pub fn ends_quietly_with_its_reader() -> Result<()> {
     let held = bpf::held_by(kaprobe.pid())?;
     let load = some_probes()?;
     wait_for_probes(20)?;
-    kaprobe.hang_up();
+    kaprobe.close_stdout();
     let finished = kaprobe.finish()?;
     ensure!(finished.status.success(), "{finished:?}");
     ensure!(

@@ -20,23 +20,23 @@ const WATCHED: Duration = Duration::from_secs(6);
 /// mount namespaces of its own; meanwhile another process keeps a CPU busy.
 pub fn is_who_holds_the_socket() -> Result<()> {
     netns::enter_new()?;
-    let start = |comm: &str, apart| {
+    let start = |comm: &str, own_namespaces| {
         let mut process = Process::start(Task {
-            apart,
-            ..Task::new(comm, &[is::STAYS])
+            own_namespaces,
+            ..Task::new(comm, &[is::ENDLESS])
         })?;
         process.go()?;
-        process.played()?;
+        process.wait_played()?;
         Ok::<_, anyhow::Error>(process)
     };
     let mut processes = vec![start("before", false)?, start("before, apart", true)?];
     let kaprobe = Kaprobe::trace(&[])?.ready()?;
-    for (comm, apart) in [
+    for (comm, own_namespaces) in [
         ("after", false),
         ("after too", false),
         ("after, apart", true),
     ] {
-        processes.push(start(comm, apart)?);
+        processes.push(start(comm, own_namespaces)?);
     }
     while_a_cpu_burns(|| thread::sleep(WATCHED))?;
     let log = kaprobe.stop()?;
@@ -59,7 +59,7 @@ pub fn of_an_orphan_is_nobody() -> Result<()> {
     .ready()?;
     let mut process = Process::start(Task::new("parent", &[is::ORPHAN, is::FIN_WAIT2_TIME_WAIT]))?;
     process.go()?;
-    process.played()?;
+    process.wait_played()?;
     let log = kaprobe.stop()?;
     ensure!(log.count(&["data_pending"]) > 0, "no orphan with data");
     ensure!(log.count(&["fin_wait2"]) > 0, "no orphan in FIN_WAIT2");

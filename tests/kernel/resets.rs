@@ -16,7 +16,7 @@ use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::doctor;
 use kaprobe_testkit::log::{Log, Record};
 use kaprobe_testkit::netns::{self, Counters};
-use kaprobe_testkit::tracer::one_for_each_way;
+use kaprobe_testkit::tracer::one_per_way;
 use kaprobe_testkit::traffic::ends::set_linger2;
 use kaprobe_testkit::traffic::play;
 use kaprobe_testkit::traffic::scenarios as is;
@@ -227,7 +227,7 @@ pub fn have_records_and_verdicts() -> Result<()> {
         .iter()
         .flat_map(|(scenario, _)| Path::ALL.map(|path| ScriptedConnection::new(*scenario, path)))
         .collect::<io::Result<Vec<_>>>()?;
-    let kaprobes = one_for_each_way(&["--netns", "/proc/self/ns/net"])?;
+    let kaprobes = one_per_way(&["--netns", "/proc/self/ns/net"])?;
     let alone = OwnCpu::take()?;
     let before = Counters::read()?;
     // First those that a process does: no keepalive timer is armed yet. Before 6.7 a
@@ -392,7 +392,7 @@ fn story(records: &[&Record]) -> String {
         ("rst_received", _) => {
             format!("rst_received/{} ", record.text("state").unwrap_or_default())
         }
-        _ => record.told() + " ",
+        _ => record.label() + " ",
     };
     records.iter().map(told).collect()
 }

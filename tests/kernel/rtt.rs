@@ -20,7 +20,7 @@ const STORIES: &[(Scenario, &str)] = &[
     ),
     (is::SILENT, "probe/1 probe/2 probe/3 "),
     // The peer's own probes are no answer to ours.
-    (is::ASKED_BY_THE_SILENT, "probe/1 probe/2 probe/3 "),
+    (is::SILENT_PEER_PROBES, "probe/1 probe/2 probe/3 "),
 ];
 
 /// Each answer follows its probe at once, with how long it took; what came without
@@ -50,7 +50,7 @@ pub fn is_told_as_the_answer_comes_in() -> Result<()> {
             .flatten()
             .filter(|it| ["probe", "answered"].contains(&it.event()))
             .collect();
-        let told: String = records.iter().map(|it| it.told() + " ").collect();
+        let told: String = records.iter().map(|it| it.label() + " ").collect();
         let story = STORIES
             .iter()
             .find(|(it, _)| it.name == player.scenario.name);
@@ -76,7 +76,7 @@ pub fn is_told_as_the_answer_comes_in() -> Result<()> {
         for (seen, derived) in answers.iter().zip(late) {
             let after_ms = |it: &Record| it.number("answered_after_ms");
             ensure!(
-                seen.told() == derived.told()
+                seen.label() == derived.label()
                     && after_ms(seen) <= after_ms(derived).map(|ms| ms + TICK_MS),
                 "{name}: {seen:?}\n{derived:?}"
             );

@@ -10,7 +10,7 @@ use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::egress::Egress;
 use kaprobe_testkit::log::Log;
 use kaprobe_testkit::netns;
-use kaprobe_testkit::tracer::{ALL_EVENTS, one_for_each_way};
+use kaprobe_testkit::tracer::{ALL_EVENTS, one_per_way};
 use kaprobe_testkit::traffic::play;
 use kaprobe_testkit::traffic::scenarios as is;
 use regex::Regex;
@@ -108,7 +108,7 @@ pub fn by_every_way_to_attach() -> Result<()> {
     netns::set_ipv4_sysctl("tcp_keepalive_probes", 3)?;
     let _egress = Egress::attach()?;
     let mut scripted = scripted()?;
-    let kaprobes = one_for_each_way(&["--netns", "/proc/self/ns/net", "-e", ALL_EVENTS])?;
+    let kaprobes = one_per_way(&["--netns", "/proc/self/ns/net", "-e", ALL_EVENTS])?;
     let alone = OwnCpu::take()?;
     play::play_out(&mut scripted)?;
     let connections: Vec<_> = scripted
@@ -135,7 +135,7 @@ pub fn by_every_way_to_attach() -> Result<()> {
             let told: String = records
                 .into_iter()
                 .flatten()
-                .map(|record| record.told() + " ")
+                .map(|record| record.label() + " ")
                 .collect();
             if !story(scenario)?.is_match(&told) {
                 wrong.push(format!("{way}: {} {local}: {told}", scenario.name));

@@ -11,11 +11,11 @@ use kaprobe::traffic::pair::{Keepalive, Path, Planned, Side};
 use kaprobe::traffic::script::Scenario;
 use kaprobe_testkit::command::run;
 use kaprobe_testkit::harness::Skip;
-use kaprobe_testkit::log::{Connection, Log, Record};
+use kaprobe_testkit::log::{ConnectionId, Log, Record};
 use kaprobe_testkit::netns;
 use kaprobe_testkit::process::{Process, Task};
 use kaprobe_testkit::tracer::Kaprobe;
-use kaprobe_testkit::traffic::load::{Load, Member};
+use kaprobe_testkit::traffic::load::{Load, LoadMember};
 use kaprobe_testkit::traffic::lock::LockHeld;
 use kaprobe_testkit::traffic::scenarios as is;
 use kaprobe_testkit::wait::wait_until;
@@ -26,12 +26,12 @@ const HERE: [&str; 2] = ["--netns", "/proc/self/ns/net"];
 /// The interval that sockets have which set none, s.
 const INTVL: u32 = 2;
 
-/// A process that has played these to their end, and still holds its sockets.
+/// A process that has wait_played these to their end, and still holds its sockets.
 fn old(plays: &[Scenario]) -> Result<Process> {
     netns::set_ipv4_sysctl("tcp_keepalive_intvl", INTVL)?;
     let mut process = Process::start(Task::new("old", plays))?;
     process.go()?;
-    process.played()?;
+    process.wait_played()?;
     Ok(process)
 }
 
@@ -39,7 +39,7 @@ fn old(plays: &[Scenario]) -> Result<Process> {
 /// another process and older than the trace.
 pub fn knows_what_was_there_before() -> Result<()> {
     netns::enter_new()?;
-    let process = old(&[is::ZOMBIE, is::STAYS, is::STUCK])?;
+    let process = old(&[is::ZOMBIE, is::ENDLESS, is::STUCK])?;
     let file = File::new()?;
     let kaprobe =
         Kaprobe::trace_from_snapshot(&[&HERE, &["-e", "all", "-o", &file.path][..]].concat())?;
@@ -110,7 +110,7 @@ fn settings(name: &str, record: &Record) -> Result<()> {
     let intvl = u64::from(INTVL) * 1_000;
     let (time, intvl, from, probes) = match name {
         "zombie" => (1_000, intvl, "sysctl", 100),
-        "stays" => (1_000, 2_000, "socket", 3),
+        "endless" => (1_000, 2_000, "socket", 3),
         _ => (1_000, 1_000, "socket", 3),
     };
     ensure!(record.number("keepalive_time_ms") == Some(time), "time");
@@ -159,7 +159,7 @@ pub fn knows_who_has_ended_since() -> Result<()> {
         .iter()
         .filter(|(name, _)| name == is::UNREAD.name)
         .collect();
-    let resets = |log: &Log| -> Result<BTreeMap<Connection, Record>> {
+    let resets = |log: &Log| -> Result<BTreeMap<ConnectionId, Record>> {
         let resets = log
             .records
             .iter()
@@ -200,7 +200,7 @@ pub fn keeps_no_trace_from_ending() -> Result<()> {
         // Kernels before 6.1 do not: `bpf_iter_tcp_seq_show`, net/ipv4/tcp_ipv4.c.
         return Err(Skip("this kernel's iterator takes no lock".into()).into());
     }
-    let member = Member {
+    let member = LoadMember {
         keepalive: Keepalive::new(1, 1, 9),
         answered: true,
     };

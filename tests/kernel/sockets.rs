@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use kaprobe_testkit::process::{Held, Process, Task};
 use kaprobe_testkit::snapshot::{self, by_inode, inode, parse};
-use kaprobe_testkit::unprivileged::Reachable;
+use kaprobe_testkit::unprivileged::PublicCopy;
 use kaprobe_testkit::{command, netns, timers};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -46,9 +46,9 @@ fn in_namespace(sysctls: Sysctls) -> Result<()> {
             made.push(Made::accepted(address, combination)?);
         }
     }
-    let before = timers::by_proc()?;
+    let before = timers::from_proc()?;
     let rows = snapshot()?;
-    let after = timers::by_proc()?;
+    let after = timers::from_proc()?;
     for socket in &made {
         let inode = inode(&socket.near)?;
         let row = rows
@@ -78,10 +78,10 @@ pub fn are_what_sock_diag_says() -> Result<()> {
         }
     }
     let by_root = snapshot()?;
-    let kaprobe = Reachable::make()?;
+    let kaprobe = PublicCopy::make()?;
     let run = |arguments: &[&str]| {
         let arguments = [&["sockets"], arguments].concat();
-        let (code, stdout, stderr) = command::run_as(kaprobe.by_nobody(), &arguments)?;
+        let (code, stdout, stderr) = command::run_as(kaprobe.as_nobody(), &arguments)?;
         ensure!(code == Some(0), "{code:?}: {stderr}");
         ensure!(
             stderr.contains("keepalive settings cannot be seen"),

@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use kaprobe_testkit::process::sleeper;
 use kaprobe_testkit::traffic::ends::connect_to;
-use kaprobe_testkit::unprivileged::{self, NOBODY, Reachable};
+use kaprobe_testkit::unprivileged::{self, NOBODY, PublicCopy};
 use kaprobe_testkit::wait::wait_until;
 use kaprobe_testkit::{command, mounts, netns, snapshot};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
@@ -41,13 +41,13 @@ pub fn survive_connections_that_vanish() -> Result<()> {
         .map(|_| connect_to(&listener))
         .collect::<Result<_>>()?;
     let stay: Vec<_> = stay.iter().flat_map(|(near, far)| [near, far]).collect();
-    let nobodys = Reachable::make()?;
+    let nobodys = PublicCopy::make()?;
     let may_miss = iterator_counts()?;
     let mut seen = HashSet::new();
     let come = TcpListener::bind("127.0.0.1:0")?;
     let come_and_go = |count| come_and_go(&come, count);
     while_many(CONNECTIONS, come_and_go, || {
-        for (by, owned) in [(command::kaprobe()?, true), (nobodys.by_nobody(), false)] {
+        for (by, owned) in [(command::kaprobe()?, true), (nobodys.as_nobody(), false)] {
             let (code, stdout, stderr) = command::run_as(by, &["sockets", "--json"])?;
             ensure!(code == Some(0), "{code:?}: {stderr}");
             let rows = snapshot::parse(&stdout)?;
@@ -173,10 +173,10 @@ pub fn say_what_proc_hides() -> Result<()> {
     mounts::enter_new()?;
     mount("proc", "/proc", "proc", MountFlags::empty(), c"hidepid=2")?;
 
-    let copy = Reachable::make()?;
+    let copy = PublicCopy::make()?;
     let own = json!([{ "pid": nobodys.id(), "comm": "sleep", "fd": 0 }]);
     for (by, source, owners) in [
-        (copy.by_nobody(), "sock_diag", own),
+        (copy.as_nobody(), "sock_diag", own),
         (unprivileged::without_ptrace()?, "iter/tcp", json!([])),
     ] {
         let (code, stdout, stderr) = command::run_as(by, &["sockets", "--json", "--all-netns"])?;

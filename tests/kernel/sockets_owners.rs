@@ -69,7 +69,7 @@ pub fn have_the_descriptors_that_proc_lists() -> Result<()> {
         (command::kaprobe()?, "iter/task_file"),
         (unprivileged::without_ptrace()?, "/proc"),
     ] {
-        let owners = &doctor::told(by)?["owners"];
+        let owners = &doctor::report(by)?["owners"];
         ensure!(owners["source"] == source, "{owners}");
     }
     Ok(())

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use kaprobe_testkit::command::run;
-use kaprobe_testkit::ipvs::{Host, Network, SERVICE, accepted, died, exchange};
+use kaprobe_testkit::ipvs::{Host, Network, SERVICE, accepted, exchange, expect_death};
 use kaprobe_testkit::log::{Log, Record};
 use kaprobe_testkit::netns::Counters;
 use kaprobe_testkit::tracer::Kaprobe;
@@ -107,7 +107,7 @@ impl Told {
     /// The one record of a host that tells this.
     fn one(&self, host: &str, told: &str) -> Result<&Record> {
         let log = self.of(host)?;
-        let all: Vec<_> = log.records.iter().filter(|it| it.told() == told).collect();
+        let all: Vec<_> = log.records.iter().filter(|it| it.label() == told).collect();
         match all.as_slice() {
             [one] => Ok(one),
             _ => bail!("{} times {told} on {host}: {:#?}", all.len(), log.records),
@@ -208,7 +208,7 @@ pub fn of_a_balancer_that_forgets() -> Result<()> {
     })?;
 
     client.write_all(b"ping")?;
-    died(&mut client, ErrorKind::ConnectionReset)?;
+    expect_death(&mut client, ErrorKind::ConnectionReset)?;
     // Nobody has told the server: it has a zombie.
     let zombie = network
         .servers
@@ -231,7 +231,7 @@ pub fn of_a_balancer_that_forgets() -> Result<()> {
     );
     // The client's host answers its probes with resets, which the balancer sends
     // elsewhere, if anywhere: nobody answers.
-    died(&mut server, ErrorKind::TimedOut)?;
+    expect_death(&mut server, ErrorKind::TimedOut)?;
     let counters = network.client.on(Counters::read)?;
     ensure!(
         (counters.estab_resets, counters.out_rsts) == (1, PROBES.into()),

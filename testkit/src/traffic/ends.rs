@@ -1,4 +1,4 @@
-//! What the ends of a connection do in tests alone.
+//! Actions of a connection's ends that only tests need.
 
 use std::ffi::c_int;
 use std::io::{self, Read as _, Write as _};
@@ -9,13 +9,13 @@ use anyhow::Result;
 use kaprobe::traffic::pair::{Keepalive, Pair};
 use kaprobe::traffic::sockopt;
 
-/// How long an orphan stays in FIN_WAIT2, in seconds, instead of the sysctl
-/// `net.ipv4.tcp_fin_timeout`. Above 60 the keepalive timer counts the excess.
+/// Sets how long an orphan stays in FIN_WAIT2, in seconds, instead of the sysctl
+/// `net.ipv4.tcp_fin_timeout`. The keepalive timer counts what exceeds 60 s.
 pub fn set_linger2(socket: &impl AsFd, seconds: c_int) -> io::Result<()> {
     sockopt::set(socket, libc::IPPROTO_TCP, libc::TCP_LINGER2, seconds)
 }
 
-/// How many bytes wait to be sent or acknowledged (SIOCOUTQ).
+/// The bytes that are unsent or unacknowledged (SIOCOUTQ).
 pub fn unacknowledged(socket: &impl AsFd) -> io::Result<c_int> {
     let mut bytes: c_int = 0;
     // SAFETY: the kernel writes one `c_int`, which lives through the call.
@@ -27,34 +27,34 @@ pub fn unacknowledged(socket: &impl AsFd) -> io::Result<c_int> {
     }
 }
 
-/// Sets the near end's keepalive timer, anew if it runs.
-pub fn near_asks(pair: &Pair, keepalive: Keepalive) -> io::Result<()> {
+/// Sets the near end's keepalive, and rearms its timer if it is pending.
+pub fn set_near_keepalive(pair: &Pair, keepalive: Keepalive) -> io::Result<()> {
     keepalive.apply(pair.near()?)
 }
 
-/// Gives the far end a keepalive timer too.
-pub fn far_asks(pair: &Pair, keepalive: Keepalive) -> io::Result<()> {
+/// Sets the far end's keepalive.
+pub fn set_far_keepalive(pair: &Pair, keepalive: Keepalive) -> io::Result<()> {
     keepalive.apply(pair.far()?)
 }
 
-/// The far end reads all that is there.
+/// The far end reads everything that has arrived.
 pub fn far_reads(pair: &Pair) -> io::Result<()> {
     let mut far = pair.far()?;
-    while_there_is_room(|| far.read(&mut [0; 4096]))
+    repeat_until_blocked(|| far.read(&mut [0; 4096]))
 }
 
-/// The near end sends until neither end has room for more.
+/// The near end sends until the buffers of both ends are full.
 pub fn fill(pair: &Pair) -> io::Result<()> {
     let mut near = pair.near()?;
     near.set_nonblocking(true)?;
-    while_there_is_room(|| near.write(&[b'?'; 4096]))?;
+    repeat_until_blocked(|| near.write(&[b'?'; 4096]))?;
     near.set_nonblocking(false)
 }
 
-/// Repeats this until it moves no bytes any more, or would have to wait.
-fn while_there_is_room(mut moves: impl FnMut() -> io::Result<usize>) -> io::Result<()> {
+/// Repeats an operation until it returns 0 bytes or would block.
+fn repeat_until_blocked(mut operation: impl FnMut() -> io::Result<usize>) -> io::Result<()> {
     loop {
-        match moves() {
+        match operation() {
             Ok(0) => return Ok(()),
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
@@ -63,8 +63,8 @@ fn while_there_is_room(mut moves: impl FnMut() -> io::Result<usize>) -> io::Resu
     }
 }
 
-/// Both ends of a new connection to a listener that nobody else connects to meanwhile: the
-/// client's, and the accepted one.
+/// Connects to a listener. Returns the client's end and the accepted end. Nothing else may
+/// connect to the listener meanwhile.
 pub fn connect_to(listener: &TcpListener) -> Result<(TcpStream, TcpStream)> {
     let client = TcpStream::connect(listener.local_addr()?)?;
     Ok((client, listener.accept()?.0))

@@ -1,4 +1,4 @@
-//! Many connections that only sit there, with timers that fire.
+//! Many idle connections whose keepalive timers fire.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -10,32 +10,32 @@ use kaprobe::traffic::pair::{Keepalive, Pair, Path, Side, join};
 
 /// One connection of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// The timer's settings.
+pub struct LoadMember {
+    /// The keepalive settings.
     pub keepalive: Keepalive,
     /// Whether the peer answers probes.
     pub answered: bool,
 }
 
-/// Connections that sit there until this is dropped; then all are reset.
+/// Idle connections. Reset when dropped.
 #[derive(Debug)]
 pub struct Load {
     pairs: Vec<Pair>,
 }
 
 impl Load {
-    /// Opens a connection for each member, all from and to one address. An address
-    /// has about 28,000 ports to give; every 127.x.y.z has its own.
+    /// Opens a connection for each member. One address is both local and remote. An address
+    /// has about 28,000 free ports; every 127.x.y.z has its own.
     pub fn open(
         path: Path,
         address: IpAddr,
-        members: impl IntoIterator<Item = Member>,
+        members: impl IntoIterator<Item = LoadMember>,
     ) -> io::Result<Self> {
         let any_port = SockAddr::from(SocketAddr::new(address, 0));
         let listener = path.socket()?;
         listener.bind(&any_port)?;
         listener.listen(1)?;
-        let open = |member: Member| {
+        let open = |member: LoadMember| {
             let client = path.socket()?;
             client.bind(&any_port)?;
             let pair = join(client, &listener, Side::Client, member.keepalive)?;
@@ -54,22 +54,22 @@ impl Load {
         &self.pairs
     }
 
-    /// Resets all of them; once this returns no timer of theirs will send a probe.
+    /// Resets all connections. Afterwards none of their timers sends a probe.
     ///
-    /// Every timer is stopped before the first reset. One that fires while this task is
-    /// inside the kprobe of a reset is skipped by kprobes (`kprobe_ftrace_handler`,
-    /// arch/x86/kernel/kprobes/ftrace.c), and before 6.7 that is counted nowhere.
+    /// All timers are stopped before the first reset. Kprobes skip a timer that fires
+    /// while this task is inside the kprobe of a reset (`kprobe_ftrace_handler`,
+    /// arch/x86/kernel/kprobes/ftrace.c), and before 6.7 nothing counts that.
     pub fn end(mut self) -> io::Result<()> {
         self.pairs.iter().try_for_each(Pair::disarm)?;
         self.pairs.iter_mut().try_for_each(Pair::abort)
     }
 }
 
-/// Lets this process hold so many connections, two descriptors each.
+/// Raises the limit of open files for a number of connections, two descriptors each.
 pub fn allow_open_files(connections: u64) -> io::Result<()> {
     let wanted = connections.saturating_mul(2).saturating_add(1024);
     let mut limit = getrlimit(Resource::Nofile);
-    // Nothing stands for no limit.
+    // `None` is no limit.
     let enough = |limit: Option<u64>| limit.is_none_or(|it| it >= wanted);
     if enough(limit.current) {
         return Ok(());

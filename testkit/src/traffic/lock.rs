@@ -1,9 +1,9 @@
-//! Keeps a socket's lock taken, by a page fault served late.
+//! Holds a socket's lock by delaying a page fault.
 //!
 //! `tcp_sendmsg` copies from user memory while it owns the socket
-//! (`tcp_sendmsg_locked`, net/ipv4/tcp.c). A send from a page that is missing stops
-//! there until userfaultfd lets the fault go on, and a keepalive timer that fires
-//! meanwhile finds the socket owned.
+//! (`tcp_sendmsg_locked`, net/ipv4/tcp.c). A send from a missing page blocks there until
+//! userfaultfd resolves the fault. A keepalive timer that fires meanwhile finds the socket
+//! owned.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -15,24 +15,24 @@ use rustix::mm::{MapFlags, ProtFlags, UserfaultfdFlags, mmap_anonymous, munmap, 
 use rustix::param::page_size;
 use socket2::Socket;
 
-/// How long a send may take to reach its page fault before something is wrong.
+/// The longest time that a send may take to reach its page fault.
 const FAULT_DEADLINE: Timespec = Timespec {
     tv_sec: 30,
     tv_nsec: 0,
 };
 
-/// A socket whose lock is taken until this is released or dropped. Whatever else
-/// wants the lock waits, TCP_INFO and close included.
+/// A held socket lock. Freed by [`Self::release`] or when dropped. Every other user of the
+/// lock waits, TCP_INFO and close included.
 #[derive(Debug)]
 pub struct LockHeld {
-    // Dropped first: closing it lets the fault go on, and so the sender end.
+    // Dropped first: closing it resolves the fault, and the sender ends.
     uffd: Option<OwnedFd>,
     sender: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl LockHeld {
-    /// Sends a page of zeros from memory that is not there yet; returns once the
-    /// send stands still with the lock taken.
+    /// Sends a page of zeros from a missing page. Returns once the send blocks while it
+    /// holds the lock.
     pub fn take(socket: &Socket) -> io::Result<Self> {
         let socket = socket.try_clone()?;
         let page = Page::missing()?;
@@ -48,12 +48,12 @@ impl LockHeld {
         Ok(held)
     }
 
-    /// Lets the send go on, and waits for its end.
+    /// Lets the send continue, and waits until it ends.
     pub fn release(mut self) -> io::Result<()> {
-        self.let_go()
+        self.end_send()
     }
 
-    fn let_go(&mut self) -> io::Result<()> {
+    fn end_send(&mut self) -> io::Result<()> {
         drop(self.uffd.take());
         match self.sender.take().map(JoinHandle::join) {
             None => Ok(()),
@@ -79,12 +79,12 @@ impl LockHeld {
 
 impl Drop for LockHeld {
     fn drop(&mut self) {
-        // The lock is free either way; whether the send succeeded is of no interest.
-        let _ = self.let_go();
+        // The lock is free even if the send failed.
+        let _ = self.end_send();
     }
 }
 
-/// One anonymous page that nothing has touched.
+/// An anonymous page that nothing has touched yet.
 struct Page {
     start: *mut libc::c_void,
     len: usize,
@@ -141,8 +141,8 @@ struct UffdioRegister {
     ioctls: u64,
 }
 
-/// Opens a userfaultfd that stops whoever touches the page. Faults from kernel mode
-/// need CAP_SYS_PTRACE, or `vm.unprivileged_userfaultfd` = 1.
+/// Opens a userfaultfd that blocks accesses to the page. Faults from kernel mode need
+/// CAP_SYS_PTRACE, or `vm.unprivileged_userfaultfd` = 1.
 fn watch(page: &Page) -> io::Result<OwnedFd> {
     let flags = UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK;
     // SAFETY: it watches nothing yet.

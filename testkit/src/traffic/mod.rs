@@ -1,4 +1,4 @@
-//! Traffic that only tests and benches play, on top of [`kaprobe::traffic`].
+//! Traffic for tests and benches, based on [`kaprobe::traffic`].
 
 pub mod ends;
 pub mod load;

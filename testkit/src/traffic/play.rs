@@ -1,4 +1,4 @@
-//! Plays scenarios, and does not wait for ever.
+//! Plays scenarios, with a deadline.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use kaprobe::traffic::script::{self, ScriptedConnection};
 
 use crate::wait::HANG;
 
-/// Plays every script to its end.
+/// Plays every script to its end. An error if a script hangs.
 pub fn play_out(connections: &mut [ScriptedConnection]) -> Result<()> {
     let start = Instant::now();
     let ended = script::play(connections, || start.elapsed() < HANG)?;
@@ -15,6 +15,6 @@ pub fn play_out(connections: &mut [ScriptedConnection]) -> Result<()> {
         .iter()
         .filter_map(ScriptedConnection::waits_for)
         .collect();
-    ensure!(ended, "scripts that do not end: {stuck:?}");
+    ensure!(ended, "scripts that did not end: {stuck:?}");
     Ok(())
 }

@@ -1,9 +1,7 @@
-//! The scenarios: one for each thing a keepalive timer can do, by the rows of
-//! `tcp_keepalive_timer`'s decision tree (net/ipv4/tcp_timer.c).
+//! Scenarios: one for each branch of `tcp_keepalive_timer` (net/ipv4/tcp_timer.c).
 //!
-//! Where a second probe has to follow an answered one, the interval is longer than
-//! the time: were they equal, an answer one tick late would make the timer fire one
-//! tick early.
+//! In scenarios with several answered probes, the interval is longer than the time. If
+//! they were equal, an answer one tick late would make the timer fire one tick early.
 
 use kaprobe::traffic::pair::{Keepalive, Side};
 pub use kaprobe::traffic::scenarios::{SILENT, USER_TIMEOUT, VANISHED};
@@ -13,7 +11,8 @@ use kaprobe::traffic::script::{CLOSE, Scenario, Start};
 
 use crate::traffic::steps::FIN_WAIT2;
 use crate::traffic::steps::TestStep::{
-    Close, Fill, FinTimeout, Linger2, Lock, Mark, PeerAsks, PeerReadsAll, Probes, Shutdown, Unlock,
+    Close, Fill, FinTimeout, Linger2, Lock, Mark, PeerKeepalive, PeerReadsAll, Probes, Shutdown,
+    Unlock,
 };
 
 const CLIENT: Start = Start::Connected(Side::Client);
@@ -27,14 +26,15 @@ pub const ANSWERED: Scenario = Scenario {
     steps: &[Until(Ms(3600)), Abort],
 };
 
-/// The peer answers every probe, for as long as the connection is there.
-pub const STAYS: Scenario = Scenario {
-    name: "stays",
+/// The peer answers every probe. The connection does not end.
+pub const ENDLESS: Scenario = Scenario {
+    name: "endless",
     steps: &[],
     ..ANSWERED
 };
 
-/// Likewise on an accepted socket, which has its settings from the listener.
+/// The peer answers every probe of an accepted socket, which inherits the listener's
+/// settings.
 pub const ACCEPTED: Scenario = Scenario {
     name: "accepted",
     start: SERVER,
@@ -56,23 +56,23 @@ pub const RECOVERS: Scenario = Scenario {
     steps: &[Silence, Custom(&Probes(2)), Hear, Until(Ms(4600)), Abort],
 };
 
-/// The peer hears nothing, but has probes of its own to send, which are older by a byte
-/// than what we wait for: no answer to ours.
-pub const ASKED_BY_THE_SILENT: Scenario = Scenario {
-    name: "asked_by_the_silent",
-    steps: &[Custom(&PeerAsks), Silence, Until(State(CLOSE)), Abort],
+/// The peer receives nothing, but sends probes itself. Their sequence number is one byte
+/// old, so they do not answer our probes.
+pub const SILENT_PEER_PROBES: Scenario = Scenario {
+    name: "silent_peer_probes",
+    steps: &[Custom(&PeerKeepalive), Silence, Until(State(CLOSE)), Abort],
     ..SILENT
 };
 
-/// Data goes unacknowledged: retransmission is in charge, keepalive stands back.
+/// Data is unacknowledged: retransmission runs, and keepalive sends no probe.
 pub const DATA_PENDING: Scenario = Scenario {
     name: "data_pending",
     steps: &[Silence, Send, Until(Ms(2600)), Abort],
     ..SILENT
 };
 
-/// The peer's window is shut: everything is acknowledged, but data waits. The
-/// window probes count in the same variable as keepalive's.
+/// The peer's window is zero: everything is acknowledged, but data waits. Window probes
+/// and keepalive probes are counted in the same variable.
 pub const WINDOW_SHUT: Scenario = Scenario {
     name: "window_shut",
     steps: &[
@@ -85,14 +85,14 @@ pub const WINDOW_SHUT: Scenario = Scenario {
     ..ANSWERED
 };
 
-/// An application closes while its data, or only its FIN, goes unacknowledged.
+/// An application closes while its data, or only its FIN, is unacknowledged.
 pub const ORPHAN: Scenario = Scenario {
     name: "orphan",
     steps: &[Silence, Custom(&Close), Until(Ms(2600)), Hear],
     ..SILENT
 };
 
-/// The peer talks: the timer fires early every time, until it stops talking.
+/// The peer sends data: the timer fires early each time, until the peer stops.
 pub const EARLY: Scenario = Scenario {
     name: "early",
     steps: &[
@@ -126,12 +126,12 @@ pub const BUSY: Scenario = Scenario {
     ..SILENT
 };
 
-/// What is sent with this mark is dropped on its way out, where a program heeds it.
+/// The mark of packets that [`crate::egress`] drops.
 pub const MARK_DROP: u32 = 0xdead;
-/// What is sent with this mark meets congestion on its way out, likewise.
+/// The mark of packets that [`crate::egress`] drops as congested.
 pub const MARK_CONGEST: u32 = 0xc0de;
 
-/// This host drops the probes: the kernel counts them as sent.
+/// This host drops the probes. The kernel counts them as sent.
 pub const LOCAL_DROP: Scenario = Scenario {
     name: "local_drop",
     steps: &[Custom(&Mark(MARK_DROP)), Until(State(CLOSE)), Abort],
@@ -151,7 +151,7 @@ pub const CONGESTED: Scenario = Scenario {
     ..ANSWERED
 };
 
-/// An orphan in FIN_WAIT2 waits longer than TIME_WAIT lasts, then goes there.
+/// An orphan stays in FIN_WAIT2 longer than TIME_WAIT lasts, then enters TIME_WAIT.
 pub const FIN_WAIT2_TIME_WAIT: Scenario = Scenario {
     name: "fin_wait2_time_wait",
     steps: &[
@@ -164,8 +164,8 @@ pub const FIN_WAIT2_TIME_WAIT: Scenario = Scenario {
     ..SILENT
 };
 
-/// The same, but the sysctl that it waits by is lowered meanwhile: it is reset.
-/// No other socket of the namespace may depend on that sysctl.
+/// An orphan in FIN_WAIT2 is reset because `tcp_fin_timeout` is lowered meanwhile. No other
+/// socket of the namespace may depend on that sysctl.
 pub const FIN_WAIT2_RESET: Scenario = Scenario {
     name: "fin_wait2_reset",
     steps: &[
@@ -179,7 +179,7 @@ pub const FIN_WAIT2_RESET: Scenario = Scenario {
     ..SILENT
 };
 
-/// The timer fires in SYN_SENT, where there is nothing to keep alive.
+/// The timer fires in SYN_SENT and does nothing.
 pub const SYN_SENT: Scenario = Scenario {
     name: "syn_sent",
     start: Start::Unheard,
@@ -187,8 +187,8 @@ pub const SYN_SENT: Scenario = Scenario {
     steps: &[Until(Ms(1600)), Abort],
 };
 
-/// The peer has fallen silent, and an interval later it is known; the probes go on. Of
-/// the settings, which are the listener's, one is left to the sysctl.
+/// The peer is silent, and probes continue. The socket inherits the listener's settings;
+/// the interval is the sysctl's.
 pub const ZOMBIE: Scenario = Scenario {
     name: "zombie",
     start: SERVER,
@@ -201,14 +201,14 @@ pub const ZOMBIE: Scenario = Scenario {
     steps: &[Silence, Custom(&Probes(2))],
 };
 
-/// Data goes unacknowledged, for as long as the connection is there.
+/// Data is unacknowledged. The connection does not end.
 pub const STUCK: Scenario = Scenario {
     name: "stuck",
     steps: &[Silence, Send],
     ..DATA_PENDING
 };
 
-/// The peer has sent what we never read.
+/// The peer has sent data that we never read.
 pub const UNREAD: Scenario = Scenario {
     name: "unread",
     start: SERVER,
@@ -216,11 +216,11 @@ pub const UNREAD: Scenario = Scenario {
     steps: &[PeerSends],
 };
 
-/// Those that are there for as long as the connection is.
-pub const LASTING: &[Scenario] = &[STAYS, ZOMBIE, STUCK, UNREAD];
+/// The scenarios that do not end.
+pub const ALL_ENDLESS: &[Scenario] = &[ENDLESS, ZOMBIE, STUCK, UNREAD];
 
-/// All that end. They need root, a network namespace of their own, and two of them a
-/// program that heeds the marks.
+/// The scenarios that end. They need root and their own network namespace. Two of them need
+/// [`crate::egress`].
 pub const ALL: &[Scenario] = &[
     ANSWERED,
     ACCEPTED,

@@ -1,4 +1,4 @@
-//! The steps that only the scripts of tests take.
+//! Script steps that only tests use.
 
 use std::fs;
 use std::io;
@@ -7,41 +7,41 @@ use std::net::Shutdown;
 use kaprobe::traffic::script::{CLOSE, CustomStep, ScriptedConnection};
 use kaprobe::traffic::sockopt::tcp_info;
 
-use crate::traffic::ends::{far_asks, far_reads, fill, set_linger2, unacknowledged};
+use crate::traffic::ends::{far_reads, fill, set_far_keepalive, set_linger2, unacknowledged};
 use crate::traffic::lock::LockHeld;
 
-/// The kernel's number of a TCP state: FIN sent and acknowledged; the peer has not closed.
+/// The kernel's number of FIN_WAIT2: FIN sent and acknowledged; the peer has not closed.
 pub const FIN_WAIT2: u8 = 5;
-/// Likewise: the peer has closed.
+/// The kernel's number of CLOSE_WAIT: the peer has closed.
 pub const CLOSE_WAIT: u8 = 8;
 
-/// `/proc/sys/net` shows the network namespace of the thread that opens it.
+/// The sysctl `tcp_fin_timeout`, in the network namespace of the thread that opens it.
 const FIN_TIMEOUT: &str = "/proc/sys/net/ipv4/tcp_fin_timeout";
 
-/// One of those steps. "We" are the near end, the one with the timer.
+/// A step of a test script. "We" are the near end, which has the timer.
 #[derive(Clone, Copy, Debug)]
 pub enum TestStep {
-    /// Goes on when so many probes are out, unanswered; or the connection has ended.
+    /// Waits for a number of unanswered probes, or until the connection has ended.
     Probes(u8),
-    /// The peer turns keepalive on too, with the settings of our side.
-    PeerAsks,
-    /// The peer reads, until nothing of what we sent waits any more on either side.
+    /// The peer turns keepalive on, with our settings.
+    PeerKeepalive,
+    /// The peer reads until everything that we sent is acknowledged and read.
     PeerReadsAll,
-    /// We send until there is no more room on either side.
+    /// We send until the buffers of both ends are full.
     Fill,
-    /// Our socket's lock is taken and stays taken.
+    /// Takes our socket's lock and holds it.
     Lock,
-    /// Our socket's lock is free again.
+    /// Frees our socket's lock.
     Unlock,
-    /// What we send bears this mark from now on; 0 for none.
+    /// Marks our packets from now on; 0 is no mark.
     Mark(u32),
-    /// We have no more to send, and say so.
+    /// We send a FIN: shutdown(2) for writing.
     Shutdown,
-    /// So many seconds in FIN_WAIT2, for our socket.
+    /// Sets the seconds in FIN_WAIT2 for our socket.
     Linger2(i32),
-    /// So many seconds in FIN_WAIT2, for the whole network namespace.
+    /// Sets the seconds in FIN_WAIT2 for the network namespace.
     FinTimeout(u16),
-    /// We close as an application would.
+    /// We close as an application does.
     Close,
 }
 
@@ -54,7 +54,7 @@ impl CustomStep for TestStep {
                 let seen = tcp_info(pair.near()?)?;
                 return Ok(seen.probes_out >= n || seen.state == CLOSE);
             }
-            Self::PeerAsks => far_asks(pair, keepalive)?,
+            Self::PeerKeepalive => set_far_keepalive(pair, keepalive)?,
             Self::PeerReadsAll => {
                 far_reads(pair)?;
                 return Ok(unacknowledged(pair.near()?)? == 0);
