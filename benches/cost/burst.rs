@@ -1,7 +1,7 @@
-//! A burst: many timers that fire within one second.
+//! Measures a burst: many timers that fire within one second.
 //!
-//! As many probes could not be sent in a second. What fires finds that its connection
-//! has talked since (`early`), which takes the kernel little.
+//! The kernel cannot send that many probes in a second. So the connections send data
+//! first: the timers fire early (`early`), which costs the kernel little.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,29 +14,29 @@ use crate::load::Holders;
 use crate::loss::lost;
 use crate::output_folder::OutputFolder;
 use crate::sample::{Number, print_all};
-use crate::tracer::Tracer;
+use crate::tracer::TracerProcess;
 use kaprobe_testkit::netns;
 use kaprobe_testkit::process::Act;
 
-/// Timers, two for each connection.
+/// The number of timers, two per connection.
 const FIRINGS: u32 = 100_000;
-/// When they fire after they were armed, s. Below 16 s at HZ = 250 the timer wheel lets
-/// them fire within 256 ms of that (kernel/time/timer.c).
+/// The timeout of the timers, s. Below 16 s, at HZ = 250, the timer wheel lets them fire
+/// within 256 ms of it (kernel/time/timer.c).
 const SECONDS: u32 = 14;
-/// How long before that the connections talk.
+/// The time from sending data until the timers fire.
 const BEFORE: Duration = Duration::from_secs(6);
-/// When all have fired, and have been told of.
+/// The time until all timers have fired and have been reported.
 const AFTER: Duration = Duration::from_secs(4);
 
-/// What a firing may find.
+/// The possible events of a firing.
 const EVENTS: [&str; 3] = ["early", "data_pending", "probe"];
 
-/// Measures kaprobe once a round.
+/// Measures kaprobe once per round.
 pub fn measure(plan: Plan) -> Result<()> {
     let mut load = Holders::start(FIRINGS / 2, SECONDS)?;
     for _ in 0..plan.rounds {
         let numbers: &[Number<'_, Burst>] = &[
-            ("burst.told", "firings", &|it| it.told),
+            ("burst.told", "firings", &|it| it.reported),
             ("burst.lost", "firings", &|it| it.lost),
             ("burst.span", "ms", &|it| it.span.as_secs_f64() * 1e3),
         ];
@@ -46,9 +46,9 @@ pub fn measure(plan: Plan) -> Result<()> {
 }
 
 struct Burst {
-    told: f64,
+    reported: f64,
     lost: f64,
-    /// From the first that was told to the last.
+    /// The time from the first to the last reported firing.
     span: Duration,
 }
 
@@ -61,7 +61,7 @@ fn burst(load: &mut Holders) -> Result<Burst> {
     let due = Duration::from_secs(SECONDS.into());
     let (events, own) = (EVENTS.join(","), netns::inode()?.to_string());
     let arguments = ["--json", "-e", &events, "--netns", &own];
-    let tracer = Tracer::kaprobe(&arguments, folder.stdout()?)?;
+    let tracer = TracerProcess::kaprobe(&arguments, folder.stdout()?)?;
     until(due.saturating_sub(BEFORE));
     load.act(Act::Talk)?;
     until(due + AFTER);
@@ -81,7 +81,7 @@ fn burst(load: &mut Holders) -> Result<Burst> {
     let (first, last) = (times.iter().min(), times.iter().max());
     let span = last.zip(first).map_or(0, |(last, first)| last - first);
     Ok(Burst {
-        told: times.len() as f64,
+        reported: times.len() as f64,
         lost: lost(&folder, all)? as f64,
         span: Duration::from_nanos(span),
     })

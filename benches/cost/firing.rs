@@ -1,10 +1,9 @@
-//! A firing of a keepalive timer as the host feels it: how long it takes in all, with
-//! what is attached to it.
+//! Measures the whole time of a keepalive timer's firing, with all attached programs.
 //!
-//! Two programs of the bench's own read the clock, one before all that is attached at
-//! the firing's entry, and one behind all at its exit. Programs of a tracepoint run in
-//! the order in which they were attached (`func_add`, kernel/tracepoint.c), and what is
-//! attached to the function itself runs in between.
+//! Two programs of the bench read the clock: one before every other program at entry, one
+//! after every other program at exit. Programs of a tracepoint run in the order in which
+//! they were attached (`func_add`, kernel/tracepoint.c). Programs attached to the function
+//! itself run in between.
 
 use std::fs;
 use std::thread;
@@ -17,13 +16,13 @@ use aya::programs::RawTracePoint;
 
 use crate::object::{Instruction, Program, assemble, instruction};
 
-/// Names of the programs, and what they attach to.
+/// The name of a program, and the tracepoint that it attaches to.
 const ENTRY: (&str, &str) = ("before", "timer_expire_entry");
 const EXIT: (&str, &str) = ("behind", "timer_expire_exit");
 
-/// What a CPU keeps: when its firing began, the ns of all so far, and how many.
-const KEPT: [i16; 3] = [0, 8, 16];
-/// The same, of so many CPUs as there may be; a shift tells whose.
+/// Offsets of a CPU's data: the start of its current firing, the sum of ns, the count.
+const OFFSETS: [i16; 3] = [0, 8, 16];
+/// The size of a CPU's data as a shift, and the largest number of CPUs.
 const CPU_SHIFT: i32 = 5;
 const CPUS: usize = 256;
 const WORDS: usize = 1 << CPU_SHIFT >> 3;
@@ -31,11 +30,11 @@ const WORDS: usize = 1 << CPU_SHIFT >> 3;
 /// `timer_list.function`, include/linux/timer_types.h, on every 64-bit kernel.
 const FUNCTION: i32 = 24;
 
-/// A stopwatch; stopped when dropped.
+/// The two programs that read the clock. Detached when dropped.
 pub struct Stopwatch(Ebpf);
 
 impl Stopwatch {
-    /// Puts its start in front of what is attached from now on.
+    /// Attaches the start. Programs attached later run after it.
     pub fn new() -> Result<Self> {
         let timer = address("tcp_keepalive_timer")?;
         let programs = [
@@ -50,8 +49,8 @@ impl Stopwatch {
         Ok(watch)
     }
 
-    /// Puts its stop behind what is attached by now, and returns the ns for each firing
-    /// over a while.
+    /// Attaches the stop, which runs after every program attached so far. Returns the ns
+    /// per firing over a time.
     pub fn ns_per_firing(mut self, watched: Duration) -> Result<f64> {
         self.attach(EXIT)?;
         let before = self.sums()?;
@@ -69,17 +68,17 @@ impl Stopwatch {
         Ok(())
     }
 
-    /// The ns of all firings so far, and how many there were.
+    /// The sum of ns and the number of all firings so far.
     fn sums(&self) -> Result<(u64, u64)> {
         let data = self.0.map(".bss").context("no data")?;
         let data: Array<_, [u64; CPUS * WORDS]> = Array::try_from(data)?;
         let data = data.get(&0, 0)?;
-        let sum = |n: usize| data.chunks(WORDS).map(|kept| kept[n]).sum();
+        let sum = |n: usize| data.chunks(WORDS).map(|cpu| cpu[n]).sum();
         Ok((sum(1), sum(2)))
     }
 }
 
-/// A program that does this for firings of that function, with r7 at what this CPU keeps.
+/// A program that runs `act` for firings of one function. r7 points to this CPU's data.
 fn program<'a>((name, target): (&'a str, &str), timer: u64, act: &[Instruction]) -> Program<'a> {
     let [low, high] = [timer, timer >> 32].map(|half| half as u32 as i32);
     let mut code = vec![
@@ -127,16 +126,16 @@ fn program<'a>((name, target): (&'a str, &str), timer: u64, act: &[Instruction])
     }
 }
 
-/// bpf_ktime_get_ns.
+/// Calls bpf_ktime_get_ns.
 const CLOCK: Instruction = [0x85, 0, 0, 0, 5, 0, 0, 0];
 
 fn begin() -> Vec<Instruction> {
-    let [begun, ..] = KEPT;
+    let [begun, ..] = OFFSETS;
     vec![CLOCK, instruction(0x7b, 7, 0, begun, 0)]
 }
 
 fn end() -> Vec<Instruction> {
-    let [begun, ns, count] = KEPT;
+    let [begun, ns, count] = OFFSETS;
     vec![
         CLOCK,
         // r0 -= begun; ns += r0
@@ -152,7 +151,7 @@ fn end() -> Vec<Instruction> {
     ]
 }
 
-/// Where the kernel has a function.
+/// The address of a kernel function.
 fn address(name: &str) -> Result<u64> {
     for line in fs::read_to_string("/proc/kallsyms")?.lines() {
         let mut words = line.split(' ');

@@ -1,4 +1,4 @@
-//! The floor: programs that do nothing, on the hooks that kaprobe takes.
+//! The floor: programs that do nothing, attached to kaprobe's hooks.
 
 use anyhow::{Context as _, Result, bail};
 use aya::programs;
@@ -6,12 +6,12 @@ use aya::{Btf, Ebpf};
 
 use crate::object::{Program, assemble, instruction};
 
-/// The kernel's function.
+/// The kernel function of the keepalive timer.
 const TIMER: &str = "tcp_keepalive_timer";
-/// The programs.
+/// The names of the empty programs.
 const NAMES: [&str; 2] = ["empty_entry", "empty_exit"];
 
-/// Sections of a way's two programs, as libbpf names them, and what they attach to.
+/// The libbpf section and the target of the two programs, for a way to attach.
 fn parts(way: &str) -> Result<[(&'static str, &'static str); 2]> {
     Ok(match way {
         "fentry" => [("fentry", TIMER), ("fexit", TIMER)],
@@ -24,7 +24,7 @@ fn parts(way: &str) -> Result<[(&'static str, &'static str); 2]> {
     })
 }
 
-/// Attaches empty programs in one way, until dropped. They are this process's.
+/// Attaches the empty programs to this process in one way. Detached when dropped.
 pub fn attach(way: &str) -> Result<Ebpf> {
     let parts = parts(way)?;
     let programs = [0, 1].map(|n| Program {
@@ -55,7 +55,7 @@ pub fn attach(way: &str) -> Result<Ebpf> {
                 p.load()?;
                 p.attach(target)?;
             }
-            _ => bail!("an empty program of a strange type"),
+            _ => bail!("an empty program of an unknown type"),
         }
     }
     Ok(ebpf)

@@ -1,5 +1,5 @@
-//! What a firing costs in the kernel, entry and exit together: by the kernel's account of
-//! the programs that run, and by how much longer the firing takes.
+//! Measures the cost of a firing in the kernel, entry and exit together: by the kernel's
+//! BPF statistics, and by the time of the whole firing.
 
 use std::process::Stdio;
 use std::thread;
@@ -19,22 +19,22 @@ use crate::output_folder::OutputFolder;
 use crate::sample::Measure;
 use crate::script::{Form, Script};
 use crate::stats::ProgramStats;
-use crate::tracer::Tracer;
+use crate::tracer::TracerProcess;
 
-/// How long each subject is watched in a round.
+/// The time that each subject is watched in a round.
 const WATCHED: Duration = Duration::from_secs(3);
 
-/// A port that no connection of the load has: such are given away from 32768 on.
+/// A port that no connection of the load has: its ports are 32768 and above.
 const NO_PORT: &str = "1";
 
-/// What is attached while a firing is measured.
+/// A tracer or program that is measured.
 #[derive(Clone, Copy)]
 enum Subject {
     /// Programs that do nothing.
     Floor,
-    /// `kaprobe trace`, its log into nothing.
+    /// `kaprobe trace` with these flags, with its output discarded.
     Kaprobe(&'static [&'static str]),
-    /// A script that gathers the same facts, and prints them.
+    /// A bpftrace script that gathers and prints the same facts.
     Bpftrace,
 }
 
@@ -53,7 +53,7 @@ const SUBJECTS: [(&str, Subject); 6] = [
     ("bpftrace", Subject::Bpftrace),
 ];
 
-/// Measures each subject once a round, by each way to attach.
+/// Measures each subject once per round, for each way to attach.
 pub fn measure(plan: Plan) -> Result<()> {
     let _load = Holders::start(plan.connections, 1)?;
     let ways = doctor::ways()?;
@@ -66,7 +66,7 @@ pub fn measure(plan: Plan) -> Result<()> {
     Ok(())
 }
 
-/// The programs' own time, by the kernel's statistics.
+/// Measures the time of the programs alone, by the kernel's statistics.
 fn programs(way: &str) -> Result<()> {
     let _counted = enable_stats(Stats::RunTime).context("cannot turn BPF statistics on")?;
     let measure = Measure {
@@ -81,8 +81,8 @@ fn programs(way: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whole firings, the kernel's own work among them. The statistics are off: they read
-/// the clock twice for each program.
+/// Measures whole firings, including the kernel's own work. The statistics are off: they
+/// read the clock twice per program.
 fn firings(way: &str) -> Result<()> {
     let measure = Measure {
         name: &format!("firing.{way}"),
@@ -98,13 +98,13 @@ fn firings(way: &str) -> Result<()> {
     Ok(())
 }
 
-/// What is attached until it is dropped, and whose it is.
-enum Attached {
-    Ours(#[expect(dead_code, reason = "it is only held")] Ebpf),
-    Theirs(Tracer),
+/// An attached subject: programs of this process or of a tracer. Detached when dropped.
+enum AttachedSubject {
+    Ours(#[expect(dead_code, reason = "only held open")] Ebpf),
+    Theirs(TracerProcess),
 }
 
-impl Attached {
+impl AttachedSubject {
     fn pid(&self) -> Pid {
         match self {
             Self::Ours(_) => getpid(),
@@ -114,12 +114,12 @@ impl Attached {
 }
 
 impl Subject {
-    fn attach(self, way: &str) -> Result<Attached> {
+    fn attach(self, way: &str) -> Result<AttachedSubject> {
         let mut tracer = match self {
-            Self::Floor => return Ok(Attached::Ours(floor::attach(way)?)),
-            Self::Kaprobe(more) => {
-                let arguments = [&["--attach", way, "--json"], more].concat();
-                Tracer::kaprobe(&arguments, Stdio::null())?
+            Self::Floor => return Ok(AttachedSubject::Ours(floor::attach(way)?)),
+            Self::Kaprobe(flags) => {
+                let arguments = [&["--attach", way, "--json"], flags].concat();
+                TracerProcess::kaprobe(&arguments, Stdio::null())?
             }
             Self::Bpftrace => {
                 let folder = OutputFolder::new()?;
@@ -127,11 +127,11 @@ impl Subject {
             }
         };
         tracer.settle()?;
-        Ok(Attached::Theirs(tracer))
+        Ok(AttachedSubject::Theirs(tracer))
     }
 }
 
-/// ns for each firing, over a while, of the programs of this process.
+/// The ns per firing of a process's programs, over [`WATCHED`].
 fn ns_per_firing(pid: Pid) -> Result<f64> {
     let before = ProgramStats::of(pid)?;
     thread::sleep(WATCHED);

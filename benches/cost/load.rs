@@ -1,4 +1,4 @@
-//! The load: processes that hold connections whose keepalive timers fire each second.
+//! The load: processes that hold connections with periodic keepalive timers.
 
 use std::net::Ipv4Addr;
 use std::thread;
@@ -7,19 +7,19 @@ use std::time::Duration;
 use anyhow::Result;
 use kaprobe_testkit::process::{Act, Held, Process, Task};
 
-/// Connections of one process: two descriptors each, and 20,000 is a common limit.
+/// The connections per process. Each takes two descriptors; a common limit is 20,000.
 const EACH: u32 = 8_000;
 
-/// How many parts a load is made in whose timers fire all the time. Timers of a second
-/// fire in batches 32 ms apart at HZ = 250 (the wheel's second level, kernel/time/timer.c).
+/// The number of parts that a spread load is opened in. Timers of one second fire in
+/// batches 32 ms apart at HZ = 250 (the wheel's second level, kernel/time/timer.c).
 const PARTS: u32 = 25;
 
-/// Processes that hold connections until this is dropped.
+/// Processes that hold connections. They exit when dropped.
 pub struct Holders(Vec<Process>);
 
 impl Holders {
-    /// Starts as many processes as `connections` take; returns once all are open. Each
-    /// has a timer that fires so many seconds apart, and probes that are answered.
+    /// Opens connections in as many processes as needed, and returns once all are open.
+    /// Their timers fire every `seconds`, and all probes are answered.
     pub fn start(connections: u32, seconds: u32) -> Result<Self> {
         let hold = |(n, first)| {
             let held = Held {
@@ -40,8 +40,8 @@ impl Holders {
         Ok(Self(parts.map(hold).collect::<Result<_>>()?))
     }
 
-    /// The same, and the timers fire all through these seconds, as those of a host do: of
-    /// connections that are opened at once they fire at once.
+    /// Like [`Self::start`], but spreads the firings evenly over `seconds`, as on a real
+    /// host. Timers of connections that are opened together fire together.
     pub fn spread(connections: u32, seconds: u32) -> Result<Vec<Self>> {
         let before = |part| connections * part / PARTS;
         let part = |n| {
@@ -52,7 +52,7 @@ impl Holders {
         (0..PARTS).map(part).collect()
     }
 
-    /// Has each process do something; returns once all have.
+    /// Runs an action in every process, and waits until all are done.
     pub fn act(&mut self, act: Act) -> Result<()> {
         self.0
             .iter_mut()
@@ -65,7 +65,7 @@ impl Drop for Holders {
     fn drop(&mut self) {
         self.0.iter_mut().for_each(Process::request_exit);
         for process in self.0.drain(..) {
-            // It is gone either way.
+            // The process is gone even if it failed.
             let _ = process.dismiss();
         }
     }

@@ -1,5 +1,5 @@
-//! How many firings a tracer can follow, and what it loses where it can't. With it, how
-//! its costs grow with the sockets and their rate.
+//! Measures how many firings per second a tracer can follow, how many it loses, and how
+//! its costs grow with the number of sockets.
 
 use std::ops::Range;
 use std::thread;
@@ -14,14 +14,14 @@ use crate::load::Holders;
 use crate::output_folder::OutputFolder;
 use crate::sample::{Number, mib, print_all};
 use crate::script::{Form, Script};
-use crate::tracer::Tracer;
+use crate::tracer::TracerProcess;
 use crate::usage::Usage;
 use kaprobe_testkit::netns::Counters;
 
-/// Connections whose timers fire each second; the last are as many as two cores can
-/// serve.
+/// Numbers of connections whose timers fire each second. The last is the most that two
+/// cores can serve.
 const STEADY: [u32; 5] = [500, 4_000, 16_000, 32_000, 54_000];
-/// How long each subject is watched.
+/// The time that each subject is watched.
 const WATCHED: Duration = Duration::from_secs(5);
 
 /// Measures each subject at each rate.
@@ -39,43 +39,46 @@ pub fn measure(plan: Plan) -> Result<()> {
     Ok(())
 }
 
-fn kaprobe(folder: &OutputFolder) -> Result<Tracer> {
-    Tracer::kaprobe(&["--json", "-e", "all"], folder.stdout()?)
+fn kaprobe(folder: &OutputFolder) -> Result<TracerProcess> {
+    TracerProcess::kaprobe(&["--json", "-e", "all"], folder.stdout()?)
 }
 
-/// What a tracer does at a steady rate; a line that tells of a firing has a field that
-/// is called `fired`.
+/// Measures a tracer at a steady rate. `fired` is a field that only the lines of firings
+/// have.
 fn steady(
     connections: u32,
     subject: &str,
     fired: &str,
-    start: impl Fn(&OutputFolder) -> Result<Tracer>,
+    start: impl Fn(&OutputFolder) -> Result<TracerProcess>,
 ) -> Result<()> {
     let name = |what| format!("loss.{connections}.{what}");
-    let numbers: &[Number<'_, Watched>] = &[
+    let numbers: &[Number<'_, WatchResult>] = &[
         (&name("rate"), "firings/s", &|it| it.firings / it.seconds),
         (&name("lost"), "of a million", &|it| {
-            1e6 * it.lost / (it.told + it.lost)
+            1e6 * it.lost / (it.reported + it.lost)
         }),
         (&name("cpu"), "ns/event told", &|it| {
-            it.used.cpu_ns as f64 / it.told
+            it.used.cpu_ns as f64 / it.reported
         }),
         (&name("memory"), "MiB", &|it| mib(it.used.peak_bytes)),
     ];
     print_all(subject, watch(fired, start), numbers)
 }
 
-struct Watched {
+struct WatchResult {
     seconds: f64,
-    /// As the kernel counts them.
+    /// The kernel's count.
     firings: f64,
-    /// What the tracer told of, and what it says that it has lost.
-    told: f64,
+    /// Firings that the tracer reported, and firings that it reported as lost.
+    reported: f64,
     lost: f64,
     used: Usage,
 }
 
-fn watch(fired: &str, start: impl Fn(&OutputFolder) -> Result<Tracer>) -> Result<Watched> {
+fn watch(
+    fired: &str,
+    start: impl Fn(&OutputFolder) -> Result<TracerProcess>,
+) -> Result<WatchResult> {
     let folder = OutputFolder::new()?;
     let mut tracer = start(&folder)?;
     tracer.settle()?;
@@ -91,27 +94,30 @@ fn watch(fired: &str, start: impl Fn(&OutputFolder) -> Result<Tracer>) -> Result
     let part = from..folder.written()?;
     tracer.stop()?;
     ensure!(after.1 > before.1, "no timer fired");
-    let told = folder.lines_with(fired, part.clone())?;
-    Ok(Watched {
+    let reported = folder.lines_with(fired, part.clone())?;
+    Ok(WatchResult {
         seconds,
         firings: (after.1 - before.1) as f64,
-        told: told as f64,
+        reported: reported as f64,
         lost: lost(&folder, part)? as f64,
         used: after.0.since(&before.0),
     })
 }
 
-/// What a tracer says there that it has lost: kaprobe in records, bpftrace in lines.
+/// The number of events that a tracer reports as lost: kaprobe in records, bpftrace in
+/// lines.
 pub fn lost(folder: &OutputFolder, part: Range<u64>) -> Result<u64> {
     let mut sum = 0;
     for line in folder.lines(part)? {
         let line = line?;
-        if let Some(told) = line.strip_prefix("Lost ") {
-            let count = told.split(' ').next().unwrap_or_default();
+        if let Some(rest) = line.strip_prefix("Lost ") {
+            let count = rest.split(' ').next().unwrap_or_default();
             sum += count.parse::<u64>().with_context(|| line.clone())?;
         } else if line.contains(r#""event":"lost""#) {
             let record: Value = serde_json::from_str(&line)?;
-            sum += record["lost"].as_u64().context("a loss of nothing")?;
+            sum += record["lost"]
+                .as_u64()
+                .context("a `lost` record without a count")?;
         }
     }
     Ok(sum)

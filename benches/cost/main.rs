@@ -1,6 +1,6 @@
-//! What kaprobe costs, measured side by side with its peers, on the kernel it runs on,
-//! as root. `cargo xtask bench` builds this, runs it here and in virtual machines, and
-//! makes a table of the samples that it prints: a JSON object a line.
+//! Measures the cost of kaprobe and of its peers on the running kernel, as root. `cargo
+//! xtask bench` builds this program, runs it here and in virtual machines, and makes a
+//! table of the samples that it prints, one JSON object per line.
 
 mod burst;
 mod firing;
@@ -29,13 +29,13 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use kaprobe_testkit::{netns, process};
 
-/// How much is measured.
+/// The size of the measurements.
 #[derive(Clone, Copy)]
 pub struct Plan {
-    /// Connections with a keepalive timer that fires each second, where a measurement
-    /// does not need a number of its own.
+    /// Connections whose keepalive timers fire each second. Some measurements use their
+    /// own number.
     connections: u32,
-    /// How often each subject is measured, in turn with the others.
+    /// How often each subject is measured, alternating with the others.
     rounds: u32,
 }
 
@@ -52,13 +52,13 @@ fn main() -> Result<ExitCode> {
                 connections: connections.parse()?,
                 rounds: rounds.parse()?,
             };
-            // What it counts there is its own.
+            // A new namespace has its own counters.
             netns::enter_new()?;
             names.iter().try_for_each(|name| measure(name, plan))?;
         }
-        // `cargo bench`, which runs what there is.
+        // `cargo bench` without xtask measures nothing.
         [.., "--bench"] => {}
-        _ => bail!("this is run by `cargo xtask bench`"),
+        _ => bail!("run this with `cargo xtask bench`"),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,4 +1,4 @@
-//! BPF object files, made of instructions: these programs have no compiler.
+//! Assembles BPF object files from instructions, without a compiler.
 
 use anyhow::{Context as _, Result};
 use object::write::{
@@ -9,10 +9,10 @@ use object::{
     SymbolScope,
 };
 
-/// One instruction (RFC 9669, 3).
+/// A BPF instruction (RFC 9669, 3).
 pub type Instruction = [u8; 8];
 
-/// An instruction by its members.
+/// Encodes a BPF instruction.
 pub fn instruction(
     opcode: u8,
     destination: u8,
@@ -25,19 +25,19 @@ pub fn instruction(
     [opcode, source << 4 | destination, o0, o1, i0, i1, i2, i3]
 }
 
-/// A program.
+/// A BPF program.
 pub struct Program<'a> {
-    /// Its name.
+    /// The name.
     pub name: &'a str,
-    /// Its section, which tells libbpf and aya its type.
+    /// The section name, from which libbpf and aya take the type.
     pub section: String,
-    /// What it does.
+    /// The instructions.
     pub code: Vec<Instruction>,
-    /// Which of its instructions loads the address of the data.
+    /// The index of the instruction that loads the address of the data.
     pub loads_data: Option<usize>,
 }
 
-/// An object file with these programs, and so many bytes of zeroes for their data.
+/// Makes an object file with these programs and a number of zero bytes for their data.
 pub fn assemble(programs: &[Program<'_>], data_bytes: u64) -> Result<Vec<u8>> {
     let mut file = Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little);
     let segment = file.segment_name(StandardSegment::Data).to_vec();
@@ -64,7 +64,7 @@ pub fn assemble(programs: &[Program<'_>], data_bytes: u64) -> Result<Vec<u8>> {
         if let Some(at) = program.loads_data {
             let relocation = Relocation {
                 offset: (at * size_of::<Instruction>()) as u64,
-                symbol: data.context("a program wants data, and there is none")?,
+                symbol: data.context("a program loads data, but the object has none")?,
                 addend: 0,
                 flags: RelocationFlags::Elf {
                     r_type: object::elf::R_BPF_64_64,

@@ -1,4 +1,4 @@
-//! A folder for what a subject writes.
+//! A temporary folder for the output of a subject.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Lines, Read as _, Seek as _, SeekFrom, Take};
@@ -9,26 +9,27 @@ use std::process::Stdio;
 use anyhow::{Result, anyhow};
 use tempfile::TempDir;
 
-/// Gone when dropped.
+/// A temporary folder. Removed when dropped.
 pub struct OutputFolder(TempDir);
 
 impl OutputFolder {
-    /// An empty one.
+    /// Creates an empty folder.
     pub fn new() -> Result<Self> {
         Ok(Self(tempfile::tempdir()?))
     }
 
-    /// A path in it.
+    /// A path in the folder.
     pub fn path(&self, name: &str) -> Result<String> {
         let path = self.0.path().join(name).into_os_string();
-        path.into_string().map_err(|_| anyhow!("a strange folder"))
+        path.into_string()
+            .map_err(|_| anyhow!("the folder's path is not UTF-8"))
     }
 
     fn output(&self) -> PathBuf {
         self.0.path().join("output")
     }
 
-    /// A standard output for a subject, empty.
+    /// An empty file for a subject's standard output.
     pub fn stdout(&self) -> Result<Stdio> {
         Ok(File::create(self.output())?.into())
     }
@@ -37,24 +38,24 @@ impl OutputFolder {
         Ok(File::open(self.output())?)
     }
 
-    /// How many bytes it has written.
+    /// The number of bytes that the subject has written.
     pub fn written(&self) -> Result<u64> {
         Ok(self.open()?.metadata()?.len())
     }
 
-    /// What it has written, while that is little.
+    /// The whole output of the subject. For small outputs.
     pub fn read(&self) -> Result<String> {
         Ok(fs::read_to_string(self.output())?)
     }
 
-    /// The lines between two places of what it has written.
+    /// The lines in a byte range of the output.
     pub fn lines(&self, part: Range<u64>) -> Result<Lines<BufReader<Take<File>>>> {
         let mut file = self.open()?;
         file.seek(SeekFrom::Start(part.start))?;
         Ok(BufReader::new(file.take(part.end - part.start)).lines())
     }
 
-    /// How many of them have a text in them.
+    /// The number of lines in a byte range that contain a text.
     pub fn lines_with(&self, text: &str, part: Range<u64>) -> Result<usize> {
         let mut count = 0;
         for line in self.lines(part)? {

@@ -1,4 +1,4 @@
-//! What reading a log takes, beside jq.
+//! Measures reading a log, compared with jq.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -14,19 +14,19 @@ use crate::load::Holders;
 use crate::output_folder::OutputFolder;
 use crate::run::{self, Used};
 use crate::sample::{Number, print_all};
-use crate::tracer::{self, Tracer};
+use crate::tracer::{self, TracerProcess};
 
-/// How long the load is traced for the log: with 8,000 connections it has 100,000
-/// records then.
+/// The time that the load is traced for the log. With 8,000 connections the log has
+/// 100,000 records.
 const TRACED: Duration = Duration::from_secs(6);
 
-/// Measures each subject once a round, on one log.
+/// Measures each subject once per round, on one log.
 pub fn measure(plan: Plan) -> Result<()> {
     let folder = OutputFolder::new()?;
     let log = folder.path("log.jsonl")?;
     {
         let _load = Holders::start(plan.connections, 1)?;
-        let tracer = Tracer::kaprobe(&["-o", &log], Stdio::null())?;
+        let tracer = TracerProcess::kaprobe(&["-o", &log], Stdio::null())?;
         thread::sleep(TRACED);
         tracer.stop()?;
     }
@@ -44,7 +44,7 @@ pub fn measure(plan: Plan) -> Result<()> {
     Ok(())
 }
 
-/// Bytes and lines of a file.
+/// The number of bytes and of lines of a file.
 fn size(path: &str) -> Result<(f64, f64)> {
     let mut buffer = vec![0; 1 << 20];
     let (mut file, mut lines) = (File::open(path)?, 0);
@@ -59,7 +59,7 @@ fn size(path: &str) -> Result<(f64, f64)> {
     Ok((fs::metadata(path)?.len() as f64, lines as f64))
 }
 
-/// Rates by CPU time: one core, however busy the machine is.
+/// Prints rates by CPU time: of one core, independent of other load.
 fn print(subject: &str, command: Command, bytes: f64, lines: f64) -> Result<()> {
     let numbers: &[Number<'_, Used>] = &[
         ("replay.bytes", "MB/s", &|it| {

@@ -1,5 +1,5 @@
-//! What the host feels: a request and its response over loopback, again and again, with
-//! and without a tracer.
+//! Measures a tracer's effect on the host: requests and responses over loopback, with and
+//! without a tracer.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -18,50 +18,54 @@ use crate::load::Holders;
 use crate::output_folder::OutputFolder;
 use crate::sample::{Number, print_all};
 use crate::script::{Form, Script};
-use crate::tracer::Tracer;
+use crate::tracer::TracerProcess;
 
-/// How long each subject is measured at a time, and how many times in a round: often
-/// and briefly, as what else goes on changes by the second.
+/// The time of one measurement, and the measurements per round. Many short ones, because
+/// the other load of the machine changes every second.
 const WATCHED: Duration = Duration::from_secs(1);
 const TIMES: u32 = 3;
-/// Connections, each with a client and a server.
+/// The number of connections, each with a client and a server.
 const PAIRS: usize = 2;
-/// Idle connections beside them whose timers fire each second, and are told of: what a
-/// host with 75,000 of them has, at the default interval.
+/// Idle connections whose timers fire each second, and are reported. A host with 75,000
+/// connections at the default interval has the same rate.
 const IDLE: u32 = 1_000;
-/// How long a tracer may find its way: owners are looked up.
+/// The time for a tracer to look up the owners of sockets.
 const SETTLED: Duration = Duration::from_millis(500);
-/// Bytes of a request, and of a response.
+/// The bytes of a request, and of a response.
 const BYTES: usize = 128;
 
-/// Measures each subject in turn.
+/// Measures the subjects in turn.
 pub fn measure(plan: Plan) -> Result<()> {
     let _idle = Holders::spread(IDLE, 1)?;
     let way = doctor::best_way()?;
-    let kaprobe = |more: &[&str]| Tracer::kaprobe(&[&["--json"], more].concat(), Stdio::null());
+    let kaprobe =
+        |flags: &[&str]| TracerProcess::kaprobe(&[&["--json"], flags].concat(), Stdio::null());
     for _ in 0..plan.rounds * TIMES {
         print("off", play())?;
-        print("kaprobe", kaprobe(&[]).and_then(beside))?;
-        print("kaprobe --rtt", kaprobe(&["--rtt"]).and_then(beside))?;
-        // The snapshot that it begins with, too.
+        print("kaprobe", kaprobe(&[]).and_then(play_while_traced))?;
+        print(
+            "kaprobe --rtt",
+            kaprobe(&["--rtt"]).and_then(play_while_traced),
+        )?;
+        // Includes the snapshot at the start.
         print("kaprobe, starting", kaprobe(&[]).and_then(|_it| play()))?;
         let folder = OutputFolder::new()?;
         let bpftrace = Script::Facts(Form::Csv).start(&way, &[], &folder);
-        print("bpftrace", bpftrace.and_then(beside))?;
-        // Off once more: as far as two of the same differ, nothing is told.
+        print("bpftrace", bpftrace.and_then(play_while_traced))?;
+        // A second run without a tracer: its difference to the first is noise.
         print("off again", play())?;
     }
     Ok(())
 }
 
-/// Plays beside a tracer that does no more than trace.
-fn beside(mut tracer: Tracer) -> Result<Responses> {
+/// Plays once a tracer has finished its startup work.
+fn play_while_traced(mut tracer: TracerProcess) -> Result<Responses> {
     tracer.settle()?;
     thread::sleep(SETTLED);
     play()
 }
 
-fn print(subject: &str, told: Result<Responses>) -> Result<()> {
+fn print(subject: &str, responses: Result<Responses>) -> Result<()> {
     let numbers: &[Number<'_, Responses>] = &[
         ("response.throughput", "requests/s", &|it| {
             it.requests as f64 / it.seconds
@@ -72,39 +76,41 @@ fn print(subject: &str, told: Result<Responses>) -> Result<()> {
             it.cpu_us / it.requests as f64
         }),
     ];
-    print_all(subject, told, numbers)
+    print_all(subject, responses, numbers)
 }
 
-/// What a process that played clients and servers tells.
+/// The result of a process that played clients and servers.
 #[derive(Serialize, Deserialize)]
 struct Responses {
     requests: usize,
     seconds: f64,
     p50_us: f64,
     p99_us: f64,
-    /// CPU time of the process, softirqs that interrupted it among it.
+    /// CPU time of the process, including softirqs that interrupted it.
     cpu_us: f64,
 }
 
-/// Plays it in a process of its own, whose CPU time is its own.
+/// Plays in a new process, so that its CPU time can be measured.
 fn play() -> Result<Responses> {
     let output = Command::new(env::current_exe()?)
         .arg("respond")
         .stderr(Stdio::inherit())
         .output()?;
     ensure!(output.status.success(), "the load: {}", output.status);
-    serde_json::from_slice(&output.stdout).context("the load tells nothing")
+    serde_json::from_slice(&output.stdout).context("the load printed no result")
 }
 
-/// Plays all clients and servers, and tells how that went.
+/// Plays all clients and servers, and prints the result.
 pub fn respond() -> Result<()> {
     let pairs: [_; PAIRS] = array::from_fn(|_| connection());
     let begun = Instant::now();
     let clients = pairs.map(|pair| -> Result<_> {
         let (client, server) = pair?;
-        // It ends with its client.
+        // A server ends when its client ends.
         thread::spawn(move || serve(server));
-        Ok(thread::spawn(move || ask(client, begun + WATCHED)))
+        Ok(thread::spawn(move || {
+            send_requests(client, begun + WATCHED)
+        }))
     });
     let mut took = Vec::new();
     for client in clients {
@@ -116,18 +122,18 @@ pub fn respond() -> Result<()> {
         let took = took.get(took.len() * share / 100);
         Ok(took.context("no response")?.as_secs_f64() * 1e6)
     };
-    let told = Responses {
+    let responses = Responses {
         requests: took.len(),
         seconds,
         p50_us: at(50)?,
         p99_us: at(99)?,
         cpu_us: cpu()?.as_secs_f64() * 1e6,
     };
-    println!("{}", serde_json::to_string(&told)?);
+    println!("{}", serde_json::to_string(&responses)?);
     Ok(())
 }
 
-/// Both ends of a connection whose keepalive is on, as that of a long-lived one is.
+/// Both ends of a connection with keepalive on, as on a long-lived connection.
 fn connection() -> Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let client = TcpStream::connect(listener.local_addr()?)?;
@@ -149,18 +155,18 @@ fn serve(mut end: TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// Asks until then; returns how long each response took.
-fn ask(mut end: TcpStream, until: Instant) -> Result<Vec<Duration>> {
+/// Sends requests until a deadline. Returns the time of each response.
+fn send_requests(mut end: TcpStream, until: Instant) -> Result<Vec<Duration>> {
     let mut bytes = [0; BYTES];
     let mut took = Vec::new();
     loop {
-        let asked = Instant::now();
-        if asked >= until {
+        let sent = Instant::now();
+        if sent >= until {
             return Ok(took);
         }
         end.write_all(&bytes)?;
         end.read_exact(&mut bytes)?;
-        took.push(asked.elapsed());
+        took.push(sent.elapsed());
     }
 }
 

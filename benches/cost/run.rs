@@ -1,4 +1,4 @@
-//! Runs a command to its end, its output into nothing.
+//! Runs a command until it exits, with its output discarded.
 
 use std::process::{Command, Stdio};
 use std::thread;
@@ -8,21 +8,21 @@ use anyhow::{Context as _, Result, ensure};
 use procfs::process::Process;
 use wait4::Wait4 as _;
 
-/// How often its memory is looked at.
+/// The interval at which the memory is read.
 const TICK: Duration = Duration::from_millis(1);
 
-/// What a command used.
+/// The resources that a command used.
 pub struct Used {
     /// CPU time, in user mode and in the kernel.
     pub cpu: Duration,
-    /// By the wall clock.
+    /// The wall-clock time.
     pub elapsed: Duration,
-    /// The most memory that was resident (VmHWM), bytes. Not wait4's: that counts what
-    /// its parent had when it forked.
+    /// The peak resident memory (VmHWM), bytes. Not from wait4, which includes the
+    /// parent's memory at the fork.
     pub peak_bytes: u64,
 }
 
-/// Runs it, and returns what it used.
+/// Runs a command, and returns the resources that it used.
 pub fn to_its_end(mut command: Command) -> Result<Used> {
     command
         .stdin(Stdio::null())
@@ -33,7 +33,7 @@ pub fn to_its_end(mut command: Command) -> Result<Used> {
     let process = Process::new(i32::try_from(child.id())?)?;
     let mut peak_kib = 0;
     let used = loop {
-        // It only ever grows; nothing is left of it once it has ended.
+        // VmHWM never shrinks. It is not readable after the exit.
         if let Some(kib) = process.status().ok().and_then(|it| it.vmhwm) {
             peak_kib = kib;
         }

@@ -1,14 +1,14 @@
-//! What is printed for `cargo xtask bench` to read: a JSON object for each measurement.
+//! Prints samples for `cargo xtask bench`: one JSON object per measurement.
 
 use anyhow::{Result, anyhow};
 use serde::Serialize;
 
-/// Something that is measured of several subjects.
+/// A quantity that is measured for several subjects.
 #[derive(Clone, Copy)]
 pub struct Measure<'a> {
-    /// What, and where that matters how it was attached.
+    /// The name, with the way to attach if that matters.
     pub name: &'a str,
-    /// What its numbers count.
+    /// The unit of the numbers.
     pub unit: &'a str,
 }
 
@@ -17,14 +17,14 @@ struct Sample<'a> {
     measure: &'a str,
     subject: &'a str,
     unit: &'a str,
-    /// The number, or nothing where the subject can't do it.
+    /// The number, or `None` if the measurement failed.
     value: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
 }
 
 impl Measure<'_> {
-    /// Prints a number of a subject; or why there is none.
+    /// Prints the number of a subject, or the reason why there is none.
     pub fn print(&self, subject: &str, value: Result<f64>) -> Result<()> {
         let sample = Sample {
             measure: self.name,
@@ -38,10 +38,10 @@ impl Measure<'_> {
     }
 }
 
-/// A number of what was measured: its name, its unit, and how it is had.
+/// The name and the unit of a number, and a function that reads it from a result.
 pub type Number<'a, T> = (&'a str, &'a str, &'a dyn Fn(&T) -> f64);
 
-/// Prints the numbers of what was measured of a subject; or why there are none.
+/// Prints the numbers of a subject's result, or the reason why there are none.
 pub fn print_all<T>(subject: &str, measured: Result<T>, numbers: &[Number<'_, T>]) -> Result<()> {
     let measured = measured.map_err(|why| format!("{why:#}"));
     for &(name, unit, number) in numbers {
@@ -54,7 +54,7 @@ pub fn print_all<T>(subject: &str, measured: Result<T>, numbers: &[Number<'_, T>
     Ok(())
 }
 
-/// Bytes as MiB.
+/// Converts bytes to MiB.
 pub fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }

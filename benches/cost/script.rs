@@ -1,38 +1,43 @@
-//! What a person with bpftrace would write, made to fit this kernel.
+//! bpftrace scripts comparable to kaprobe, adapted to this kernel.
 
 use anyhow::{Context as _, Result};
 
 use crate::output_folder::OutputFolder;
-use crate::tracer::Tracer;
+use crate::tracer::TracerProcess;
 
-/// Which script.
+/// A bpftrace script.
 #[derive(Clone, Copy)]
 pub enum Script {
-    /// The facts of a record, gathered before and after, printed in this form.
+    /// Prints the facts of a record in this form, gathered at entry and exit.
     Facts(Form),
-    /// What a line of text has, of the probes.
+    /// Prints a line of text for each probe.
     Line,
 }
 
-/// What facts are printed as.
+/// The form in which facts are printed.
 #[derive(Clone, Copy)]
 pub enum Form {
     /// Comma-separated.
     Csv,
-    /// An object a line.
+    /// One JSON object per line.
     Json,
 }
 
 impl Script {
-    /// Starts bpftrace with it, with the first form of it that this kernel takes;
-    /// returns once it has told of a firing.
-    pub fn start(self, way: &str, options: &[&str], folder: &OutputFolder) -> Result<Tracer> {
+    /// Starts bpftrace with the first variant of the script that works on this kernel.
+    /// Returns once it has reported a firing.
+    pub fn start(
+        self,
+        way: &str,
+        options: &[&str],
+        folder: &OutputFolder,
+    ) -> Result<TracerProcess> {
         let mut refused = None;
         for timer in TIMERS {
             for cgroup in CGROUPS {
                 let script = self.text(way, timer, cgroup);
-                let mut tracer = Tracer::bpftrace(options, &script, folder.stdout()?)?;
-                // Quiet, it writes nothing else.
+                let mut tracer = TracerProcess::bpftrace(options, &script, folder.stdout()?)?;
+                // With -q, bpftrace writes nothing else.
                 match tracer.until(|| Ok((folder.written()? > 0).then_some(()))) {
                     Ok(()) => return Ok(tracer),
                     Err(why) => refused = Some(why),
@@ -52,26 +57,26 @@ impl Script {
             ("CGROUP", cgroup.to_owned()),
             ("FORMAT", format),
         ]);
-        words.fold(text.to_owned(), |text, (word, put)| {
-            text.replace(word, &put)
+        words.fold(text.to_owned(), |text, (word, replacement)| {
+            text.replace(word, &replacement)
         })
     }
 }
 
-/// Where the keepalive timer lies: where it moved to first, as the name that it left
-/// behind is another timer's.
+/// The offset of the keepalive timer. The new place is tried first: in kernels that have
+/// it, the old name is another timer's.
 const TIMERS: [&str; 2] = [
     "offsetof(struct inet_connection_sock, icsk_keepalive_timer)",
     "offsetof(struct sock, sk_timer)",
 ];
 
-/// A socket's cgroup: a pointer, or 5.10's tagged value.
+/// The id of a socket's cgroup: by pointer, or by 5.10's tagged value.
 const CGROUPS: [&str; 2] = [
     "$sock->sk_cgrp_data.cgroup->kn->id",
     "((struct cgroup *)$sock->sk_cgrp_data.val)->kn->id",
 ];
 
-/// What stands for the hooks, and for what they know.
+/// The words of a script that depend on the way to attach, and their replacements.
 fn hooks(way: &str) -> [(&'static str, String); 6] {
     let (entry, exit, argument, firing) = match way {
         "fentry" => (
@@ -94,7 +99,7 @@ fn hooks(way: &str) -> [(&'static str, String); 6] {
             "arg0",
         ),
     };
-    // By tracepoint every timer passes.
+    // The tracepoint fires for every timer.
     let (open, close) = if way == "tracepoint" {
         (
             r#"if ((uint64)$timer->function == kaddr("tcp_keepalive_timer")) {"#,
@@ -111,10 +116,10 @@ fn hooks(way: &str) -> [(&'static str, String); 6] {
         ("IF_KEEPALIVE", open),
         ("FIRING", firing),
     ]
-    .map(|(word, put)| (word, put.to_owned()))
+    .map(|(word, replacement)| (word, replacement.to_owned()))
 }
 
-/// The facts, in the order in which facts.bt prints them, and how each is printed.
+/// The names and printf formats of the facts, in the order in which facts.bt prints them.
 const FACTS: [(&str, &str); 36] = [
     ("mono_ns", "%lu"),
     ("jiffies", "%lu"),
@@ -155,11 +160,11 @@ const FACTS: [(&str, &str); 36] = [
 ];
 
 impl Form {
-    /// What printf is told.
+    /// The format string of printf.
     fn format(self) -> String {
         let facts = FACTS.map(|(name, form)| match self {
             Self::Csv => form.to_owned(),
-            // Text, and hexadecimal numbers, in quotes.
+            // Text and hexadecimal numbers are quoted.
             Self::Json if matches!(form, "%s" | "%lx") => format!(r#"\"{name}\":\"{form}\""#),
             Self::Json => format!(r#"\"{name}\":{form}"#),
         });

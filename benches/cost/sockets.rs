@@ -1,4 +1,4 @@
-//! What a snapshot of many sockets takes, beside ss; and what it does to the sockets.
+//! Measures a snapshot of many sockets, compared with ss, and its effect on the sockets.
 
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,17 +15,17 @@ use crate::output_folder::OutputFolder;
 use crate::run::{self, Used};
 use crate::sample::{Measure, Number, mib, print_all};
 use crate::stats::ProgramStats;
-use crate::tracer::{self, Tracer};
+use crate::tracer::{self, TracerProcess};
 use kaprobe_testkit::netns;
 
-/// Connections, two sockets each.
+/// The number of connections, with two sockets each.
 const CONNECTIONS: u32 = 25_000;
-/// How many seconds their timers are apart.
+/// The seconds between firings of a timer.
 const SECONDS: u32 = 10;
-/// How long timers are watched for what they meet.
+/// The time that firings are watched.
 const WATCHED: Duration = Duration::from_secs(11);
 
-/// Measures each subject once a round.
+/// Measures each subject once per round.
 pub fn measure(plan: Plan) -> Result<()> {
     let _load = Holders::start(CONNECTIONS, SECONDS)?;
     for _ in 0..plan.rounds {
@@ -42,9 +42,9 @@ pub fn measure(plan: Plan) -> Result<()> {
     }
     for _ in 0..plan.rounds {
         deferrals("nothing else", |_| Ok(0))?;
-        deferrals("snapshots without end", |over| {
+        deferrals("snapshots without end", |stop| {
             let mut count = 0;
-            while !over.load(Ordering::Relaxed) {
+            while !stop.load(Ordering::Relaxed) {
                 run::to_its_end(snapshot(&[])?)?;
                 count += 1;
             }
@@ -54,12 +54,12 @@ pub fn measure(plan: Plan) -> Result<()> {
     Ok(())
 }
 
-/// How long a snapshot's program runs for a socket, by the kernel's BPF statistics: so
-/// long, and hardly longer, it has the socket's lock.
+/// The time that a snapshot's program runs per socket, by the kernel's BPF statistics. It
+/// holds the socket's lock for hardly longer.
 fn locked() -> Result<f64> {
     let _counted = enable_stats(Stats::RunTime).context("cannot turn BPF statistics on")?;
-    // It waits after its snapshot, so that it can be looked at.
-    let mut watching = Tracer::start(snapshot(&["--watch=1h"])?, Stdio::null())?;
+    // With --watch kaprobe waits after its snapshot, so that its statistics can be read.
+    let mut watching = TracerProcess::start(snapshot(&["--watch=1h"])?, Stdio::null())?;
     let pid = watching.pid();
     let ran = || {
         let programs = ProgramStats::of(pid)?;
@@ -88,19 +88,19 @@ fn print(subject: &str, command: Command) -> Result<()> {
     print_all(subject, run::to_its_end(command), numbers)
 }
 
-/// Of the timers that fire, how many find their socket owned (`busy`: the kernel puts
-/// them off by HZ/20), while something else goes on.
-fn deferrals(subject: &str, beside: impl Fn(&AtomicBool) -> Result<u64> + Sync) -> Result<()> {
+/// Measures how many firings find their socket owned while a load runs. That event is
+/// `busy`: the kernel defers the timer by HZ/20.
+fn deferrals(subject: &str, load: impl Fn(&AtomicBool) -> Result<u64> + Sync) -> Result<()> {
     let folder = OutputFolder::new()?;
     let own = netns::inode()?.to_string();
     let arguments = ["--json", "-e", "probe,busy", "--netns", &own];
-    let tracer = Tracer::kaprobe(&arguments, folder.stdout()?)?;
-    let over = AtomicBool::new(false);
+    let tracer = TracerProcess::kaprobe(&arguments, folder.stdout()?)?;
+    let stop = AtomicBool::new(false);
     let snapshots = thread::scope(|scope| {
-        let beside = scope.spawn(|| beside(&over));
+        let load = scope.spawn(|| load(&stop));
         thread::sleep(WATCHED);
-        over.store(true, Ordering::Relaxed);
-        beside.join().map_err(|_| anyhow!("it panicked"))?
+        stop.store(true, Ordering::Relaxed);
+        load.join().map_err(|_| anyhow!("the load panicked"))?
     })?;
     tracer.stop()?;
     let all = 0..folder.written()?;

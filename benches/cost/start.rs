@@ -1,8 +1,8 @@
-//! How long a tracer takes to start and to end, by the wall clock and by its own work.
+//! Measures how long a tracer takes to start and to stop: wall-clock time and CPU time.
 //!
-//! On a load that fires all the time the first event tells when events could first be
-//! seen: it bears the kernel's time. Timers of a second fire in batches, 32 ms apart at
-//! HZ = 250 (the timer wheel's second level, kernel/time/timer.c): so fine is the figure.
+//! The load fires all the time, so the kernel's timestamp of the first event shows when
+//! tracing started. Timers of one second fire in batches 32 ms apart at HZ = 250 (the timer
+//! wheel's second level, kernel/time/timer.c). That is the resolution of the result.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,16 +18,16 @@ use crate::output_folder::OutputFolder;
 use crate::sample::{Number, print_all};
 use crate::script::{Form, Script};
 use crate::stats::ProgramStats;
-use crate::tracer::Tracer;
+use crate::tracer::TracerProcess;
 use crate::usage::Usage;
 
-/// How long the kernel may take to let go of programs.
+/// The longest time that the kernel may take to free programs.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// How often each subject is measured in a round: one takes a second.
+/// The measurements of a subject per round. One takes a second.
 const TIMES: u32 = 4;
 
-/// Measures each subject in turn.
+/// Measures the subjects in turn.
 pub fn measure(plan: Plan) -> Result<()> {
     let _load = Holders::spread(plan.connections, 1)?;
     let way = doctor::best_way()?;
@@ -48,17 +48,18 @@ fn print(subject: &str, times: Result<Times>) -> Result<()> {
 }
 
 struct Times {
-    /// From exec to the first event that it could see.
+    /// The time from exec to the first event.
     start: Duration,
-    /// CPU time until it was ready: kaprobe says so, bpftrace tells of that event.
+    /// The CPU time until the tracer is ready: kaprobe reports that, bpftrace prints the
+    /// first event.
     start_cpu: Duration,
-    /// From SIGINT until none of its programs is in the kernel.
+    /// The time from SIGINT until the kernel has freed all programs of the tracer.
     stop: Duration,
 }
 
 fn kaprobe() -> Result<Times> {
     let folder = OutputFolder::new()?;
-    let tracer = Tracer::kaprobe(&["--json", "-e", "probe"], folder.stdout()?)?;
+    let tracer = TracerProcess::kaprobe(&["--json", "-e", "probe"], folder.stdout()?)?;
     let used = Usage::of(tracer.pid())?;
     times(tracer, used, &folder, |output| {
         // The first line is the header.
@@ -77,9 +78,9 @@ fn bpftrace(way: &str) -> Result<Times> {
     })
 }
 
-/// The times of a tracer whose output tells when its first event was.
+/// Measures a tracer. `first` reads the time of the first event from its output.
 fn times(
-    mut tracer: Tracer,
+    mut tracer: TracerProcess,
     used: Usage,
     folder: &OutputFolder,
     first: impl Fn(&str) -> Option<u64>,
@@ -92,12 +93,12 @@ fn times(
     while loaded_programs().any(|it| it.is_ok_and(|it| programs.has(it.id()))) {
         ensure!(
             stopped.elapsed() < DEADLINE,
-            "its programs stay in the kernel"
+            "the tracer's programs stay in the kernel"
         );
         thread::sleep(Duration::from_millis(1));
     }
     Ok(Times {
-        start: start.context("an event of before its start")?,
+        start: start.context("the first event is older than the tracer")?,
         start_cpu: Duration::from_nanos(used.cpu_ns),
         stop: stopped.elapsed(),
     })

@@ -1,4 +1,4 @@
-//! The kernel's own statistics of BPF programs.
+//! The kernel's run-time statistics of BPF programs.
 
 use std::collections::BTreeMap;
 
@@ -6,20 +6,19 @@ use anyhow::Result;
 use kaprobe_testkit::bpf;
 use rustix::process::Pid;
 
-/// What a program has run so far.
+/// The run time and the number of runs of a program so far.
 #[derive(Clone, Copy, Default)]
 struct Run {
     ns: u64,
     count: u64,
 }
 
-/// The programs of one process, by id.
+/// Statistics of the programs of one process, by program id.
 #[derive(Default)]
 pub struct ProgramStats(BTreeMap<u32, Run>);
 
 impl ProgramStats {
-    /// Reads them from the process's descriptors: those of other tracers are not among
-    /// them.
+    /// Reads the statistics from the process's descriptors, without those of other tracers.
     pub fn of(pid: Pid) -> Result<Self> {
         let mut programs = BTreeMap::new();
         for text in bpf::descriptors(pid.as_raw_pid().cast_unsigned())? {
@@ -36,18 +35,18 @@ impl ProgramStats {
         Ok(Self(programs))
     }
 
-    /// Whether a program is among them.
+    /// Whether a program belongs to the process.
     pub fn has(&self, id: u32) -> bool {
         self.0.contains_key(&id)
     }
 
-    /// How often the program ran that ran most.
+    /// The number of runs of the program that ran most often.
     pub fn runs(&self) -> u64 {
         self.0.values().map(|run| run.count).max().unwrap_or(0)
     }
 
-    /// ns for each firing since `earlier`, all programs together. A firing runs the
-    /// program at its entry once, and none runs more often.
+    /// The ns per firing since `earlier`, all programs together. A firing runs the entry
+    /// program once, and no program more often.
     pub fn ns_per_firing(&self, earlier: &Self) -> Option<f64> {
         let since = |id, run: &Run| {
             let before = earlier.0.get(id).copied().unwrap_or_default();

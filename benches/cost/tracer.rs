@@ -1,4 +1,4 @@
-//! A tracer at work, in a process of its own.
+//! Runs a tracer as a child process.
 
 use std::env;
 use std::process::{Child, Command, Stdio};
@@ -13,23 +13,23 @@ use wait4::{ResUse, Wait4 as _};
 
 use crate::usage::has_thread;
 
-/// How long anything may take before something is wrong.
+/// The longest time to wait for a tracer.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// How often to look at what can't be waited for.
+/// The polling interval.
 const TICK: Duration = Duration::from_millis(2);
 
-/// A process that traces. Killed when dropped.
-pub struct Tracer {
-    /// Until it has been waited for.
+/// A running tracer. Killed when dropped.
+pub struct TracerProcess {
+    /// `None` once the process has been waited for.
     child: Option<Child>,
     pid: Pid,
     begun: Duration,
 }
 
-impl Tracer {
-    /// Starts `kaprobe trace`; returns once it traces.
+impl TracerProcess {
+    /// Starts `kaprobe trace`, and returns once it traces.
     pub fn kaprobe(arguments: &[&str], stdout: Stdio) -> Result<Self> {
-        // Its programs run before they are armed, and do nothing then.
+        // Attached programs are not enough: they do nothing until they are armed.
         let folder = tempfile::tempdir()?;
         let ready = folder.path().join("ready");
         let mut command = command::kaprobe()?;
@@ -42,14 +42,14 @@ impl Tracer {
         Ok(tracer)
     }
 
-    /// Starts bpftrace with a script; it may not trace yet.
+    /// Starts bpftrace with a script. It may not trace yet.
     pub fn bpftrace(options: &[&str], script: &str, stdout: Stdio) -> Result<Self> {
         let mut command = peer("KAPROBE_BENCH_BPFTRACE")?;
         command.arg("-q").args(options).args(["-e", script]);
         Self::start(command, stdout)
     }
 
-    /// Starts any other.
+    /// Starts any tracer.
     pub fn start(mut command: Command, stdout: Stdio) -> Result<Self> {
         command
             .stdin(Stdio::null())
@@ -64,75 +64,78 @@ impl Tracer {
         })
     }
 
-    /// Returns what there is to be seen, once there is.
-    pub fn until<T>(&mut self, see: impl Fn() -> Result<Option<T>>) -> Result<T> {
+    /// Polls a function until it returns a value.
+    pub fn until<T>(&mut self, poll: impl Fn() -> Result<Option<T>>) -> Result<T> {
         let start = Instant::now();
         loop {
-            if let Some(seen) = see()? {
-                return Ok(seen);
+            if let Some(value) = poll()? {
+                return Ok(value);
             }
             if let Some(used) = self.ended()? {
-                bail!("it ended before it traced: {}", used.status);
+                bail!("the tracer ended before it traced: {}", used.status);
             }
-            ensure!(start.elapsed() < DEADLINE, "it traces nothing");
+            ensure!(start.elapsed() < DEADLINE, "the tracer traces nothing");
             thread::sleep(TICK);
         }
     }
 
-    /// Returns once it does no more than trace: kaprobe begins with a snapshot of the
-    /// sockets that are there, on a thread of its own.
+    /// Waits until the startup work is done: kaprobe takes a snapshot of the existing
+    /// sockets on another thread.
     pub fn settle(&mut self) -> Result<()> {
         let pid = self.pid;
         self.until(|| Ok((!has_thread(pid, "snapshot")?).then_some(())))
     }
 
-    /// When it was begun, by CLOCK_MONOTONIC, which events are stamped with.
+    /// The start time by CLOCK_MONOTONIC, the clock of event timestamps.
     pub fn begun(&self) -> Duration {
         self.begun
     }
 
-    /// Its process.
+    /// The pid of the tracer.
     pub fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// What it has used in all, once it has ended.
+    /// The total resource usage if the process has ended.
     fn ended(&mut self) -> Result<Option<ResUse>> {
-        let child = self.child.as_mut().context("it has ended before")?;
+        let child = self
+            .child
+            .as_mut()
+            .context("the tracer has already ended")?;
         let used = child.try_wait4()?;
         if used.is_some() {
-            // Its pid may be another's from now on.
+            // From now on the pid may belong to another process.
             self.child = None;
         }
         Ok(used)
     }
 
-    /// Ctrl-C; returns what it has used in all, once it has ended.
+    /// Stops the tracer with SIGINT. Returns its total resource usage.
     pub fn stop(mut self) -> Result<ResUse> {
-        kill_process(self.pid, Signal::INT).context("cannot interrupt it")?;
+        kill_process(self.pid, Signal::INT).context("cannot interrupt the tracer")?;
         let start = Instant::now();
         loop {
             if let Some(used) = self.ended()? {
                 ensure!(used.status.success(), "{}", used.status);
                 return Ok(used);
             }
-            ensure!(start.elapsed() < DEADLINE, "it does not end");
+            ensure!(start.elapsed() < DEADLINE, "the tracer does not end");
             thread::sleep(TICK);
         }
     }
 }
 
-impl Drop for Tracer {
+impl Drop for TracerProcess {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            // Ended already or not: nothing of it stays in the kernel.
+            // The tracer may have ended before. An error changes nothing.
             let _ = child.kill();
             let _ = child.wait();
         }
     }
 }
 
-/// A peer that `cargo xtask bench` has put there: the words of a command.
+/// The command of a peer, from an environment variable that `cargo xtask bench` sets.
 pub fn peer(variable_name: &str) -> Result<Command> {
     let words = env::var(variable_name).with_context(|| variable_name.to_owned())?;
     let mut words = words.split('\x1f');

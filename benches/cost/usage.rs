@@ -1,25 +1,25 @@
-//! What a process has used so far, by the kernel's account.
+//! The resources that a process has used so far, from /proc.
 
 use anyhow::{Context as _, Result};
 use procfs::process::Process;
 use rustix::process::Pid;
 
-/// All threads together.
+/// The usage of a process, all threads together.
 #[derive(Clone, Copy, Default)]
 pub struct Usage {
-    /// On a CPU, in user mode and in the kernel, ns: what utime and stime are made of,
-    /// without their grain of 10 ms. Softirqs that interrupted it are in it too.
+    /// CPU time in user mode and in the kernel, ns. Like utime and stime, but without their
+    /// 10 ms resolution. Includes softirqs that interrupted the process.
     pub cpu_ns: u64,
-    /// How often it waited: each wait ends with a wake-up.
+    /// Voluntary context switches: each wait ends with a wake-up.
     pub waits: u64,
-    /// How often it was made to give way.
+    /// Involuntary context switches.
     pub preemptions: u64,
-    /// The most memory that was ever resident (VmHWM), bytes.
+    /// The peak resident memory (VmHWM), bytes.
     pub peak_bytes: u64,
 }
 
 impl Usage {
-    /// Reads it from /proc.
+    /// Reads the usage from /proc.
     pub fn of(pid: Pid) -> Result<Self> {
         let process = Process::new(pid.as_raw_nonzero().get())?;
         let mut usage = Self {
@@ -36,7 +36,7 @@ impl Usage {
         Ok(usage)
     }
 
-    /// What was used since `earlier`; the peak is that of all time.
+    /// The usage since `earlier`. The peak is since the process started.
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
             cpu_ns: self.cpu_ns.saturating_sub(earlier.cpu_ns),
@@ -47,10 +47,10 @@ impl Usage {
     }
 }
 
-/// Whether a process has a thread of that name.
+/// Whether a process has a thread with this name.
 pub fn has_thread(pid: Pid, name: &str) -> Result<bool> {
     for task in Process::new(pid.as_raw_nonzero().get())?.tasks()? {
-        // It may end meanwhile.
+        // The thread may end meanwhile.
         if task?.stat().is_ok_and(|it| it.comm == name) {
             return Ok(true);
         }

@@ -1,5 +1,5 @@
-//! What an event costs in user space: CPU time from the ring buffer to the file, and how
-//! often the tracer had to be woken for it.
+//! Measures the cost of an event in user space: CPU time from the ring buffer to the file,
+//! and wake-ups of the tracer.
 
 use std::thread;
 use std::time::Duration;
@@ -12,22 +12,22 @@ use crate::load::Holders;
 use crate::output_folder::OutputFolder;
 use crate::sample::{Number, print_all};
 use crate::script::{Form, Script};
-use crate::tracer::Tracer;
+use crate::tracer::TracerProcess;
 use crate::usage::Usage;
 
-/// How long each subject is watched in a round.
+/// The time that each subject is watched in a round.
 ///
-/// As long as kaprobe takes an owner's word before it looks again (`RECHECK`,
-/// host/owner.rs): the price of that is in the figures, once for each socket.
+/// As long as kaprobe trusts a cached owner (`RECHECK`, host/owner.rs), so that the results
+/// include one recheck per socket.
 const WATCHED: Duration = Duration::from_secs(5);
-/// How long it may find its way: owners are looked up, columns take their widths.
+/// The time for a tracer to look up owners and to set column widths.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// What is compared: a form of output, and how to get it.
+/// A comparison of kaprobe with bpftrace in one form of output.
 struct Contest {
     form: &'static str,
-    /// What a line of kaprobe's that tells of a firing has in it. It tells of answers
-    /// too; bpftrace tells of nothing else.
+    /// A text that only kaprobe's lines for firings contain. Kaprobe also reports answers;
+    /// bpftrace reports only firings.
     probe: &'static str,
     kaprobe: &'static [&'static str],
     bpftrace: Script,
@@ -55,16 +55,16 @@ const CONTESTS: [Contest; 4] = [
     Contest {
         form: "text+json",
         probe: " probe ",
-        // The log goes beside the screen.
+        // Writes a log in addition to standard output.
         kaprobe: &["-o", LOG],
         bpftrace: Script::Line,
     },
 ];
 
-/// Where a log goes, in the folder of the run.
+/// The name of a log in the run's folder.
 const LOG: &str = "log.jsonl";
 
-/// Measures each subject once a round.
+/// Measures each subject once per round.
 pub fn measure(plan: Plan) -> Result<()> {
     let _load = Holders::start(plan.connections, 1)?;
     let way = doctor::best_way()?;
@@ -74,7 +74,7 @@ pub fn measure(plan: Plan) -> Result<()> {
             contest.print("bpftrace", contest.bpftrace(&way, &[]))?;
         }
         let [text, ..] = &CONTESTS;
-        // The very lines that bpftrace prints, and bpftrace with less to write(2).
+        // kaprobe with the same lines as bpftrace, and bpftrace with fewer calls of write(2).
         text.print("kaprobe, probes only", text.kaprobe(&["-e", "probe"]))?;
         text.print("bpftrace -B full", text.bpftrace(&way, &["-B", "full"]))?;
     }
@@ -82,14 +82,14 @@ pub fn measure(plan: Plan) -> Result<()> {
 }
 
 impl Contest {
-    fn kaprobe(&self, more: &[&str]) -> Result<PerEvent> {
+    fn kaprobe(&self, flags: &[&str]) -> Result<PerEvent> {
         let folder = OutputFolder::new()?;
         let log = folder.path(LOG)?;
-        let arguments = self.kaprobe.iter().chain(more);
+        let arguments = self.kaprobe.iter().chain(flags);
         let arguments: Vec<_> = arguments
             .map(|&it| if it == LOG { &log } else { it })
             .collect();
-        let mut tracer = Tracer::kaprobe(&arguments, folder.stdout()?)?;
+        let mut tracer = TracerProcess::kaprobe(&arguments, folder.stdout()?)?;
         watch(&mut tracer, &folder, self.probe)
     }
 
@@ -115,22 +115,22 @@ impl Contest {
     }
 }
 
-/// What it uses for the firings that it tells of, in lines that have `text` in them.
-fn watch(tracer: &mut Tracer, folder: &OutputFolder, text: &str) -> Result<PerEvent> {
+/// Measures a tracer per reported firing. The lines of firings contain `text`.
+fn watch(tracer: &mut TracerProcess, folder: &OutputFolder, text: &str) -> Result<PerEvent> {
     tracer.settle()?;
     thread::sleep(SETTLED);
     let before = (Usage::of(tracer.pid())?, folder.written()?);
     thread::sleep(WATCHED);
     let after = (Usage::of(tracer.pid())?, folder.written()?);
     let events = folder.lines_with(text, before.1..after.1)?;
-    ensure!(events > 0, "it told of no firing");
+    ensure!(events > 0, "the tracer reported no firing");
     Ok(PerEvent {
         used: after.0.since(&before.0),
         events,
     })
 }
 
-/// What was used for so many events.
+/// The usage for a number of events.
 struct PerEvent {
     used: Usage,
     events: usize,
