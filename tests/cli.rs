@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use kaprobe_testkit::streams;
 
-type Outcome = Result<(), Box<dyn Error>>;
+type TestResult = Result<(), Box<dyn Error>>;
 
 /// Runs kaprobe in a folder of its own, which must be empty afterwards.
 fn kaprobe(args: &[&str]) -> Result<Output, Box<dyn Error>> {
@@ -22,7 +22,7 @@ fn kaprobe(args: &[&str]) -> Result<Output, Box<dyn Error>> {
 }
 
 #[test]
-fn bad_input_is_one_line_and_exit_code_2() -> Outcome {
+fn bad_input_is_one_line_and_exit_code_2() -> TestResult {
     let nine = "1,2,3,4,5,6,7,8,9";
     let rows: &[(&[&str], &str)] = &[
         (&[], "no command"),
@@ -159,7 +159,7 @@ fn bad_input_is_one_line_and_exit_code_2() -> Outcome {
 
 /// Commands that need no privilege; tests/kernel/manners.rs has the others.
 #[test]
-fn streams_that_are_closed_or_full_do_not_change_the_exit_code() -> Outcome {
+fn streams_that_are_closed_or_full_do_not_change_the_exit_code() -> TestResult {
     let log = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/records.jsonl");
     let rows: &[(&[&str], i32, bool)] = &[
         (&["--help"], 0, true),
@@ -186,7 +186,7 @@ fn streams_that_are_closed_or_full_do_not_change_the_exit_code() -> Outcome {
 }
 
 #[test]
-fn help_goes_to_stdout_and_fits_a_terminal() -> Outcome {
+fn help_goes_to_stdout_and_fits_a_terminal() -> TestResult {
     let rows: &[&[&str]] = &[
         &["--help"],
         &["--version"],
@@ -217,7 +217,7 @@ fn help_goes_to_stdout_and_fits_a_terminal() -> Outcome {
 
 /// The README's words for each of these commands are those of its help.
 #[test]
-fn the_readme_and_the_help_agree() -> Outcome {
+fn the_readme_and_the_help_agree() -> TestResult {
     let readme = include_str!("../README.md");
     for (command, from, to) in [
         ("trace", "### `kaprobe trace`", "### `kaprobe replay`"),

@@ -39,15 +39,15 @@ use proptest::test_runner::{Config, TestError, TestRunner};
 use serde::Deserialize as _;
 use serde_json::Value;
 
-type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+type TestResult<T = ()> = Result<T, Box<dyn Error>>;
 
 /// What makes of an input what it is, or says what is wrong.
-type Target = fn(&[u8]) -> Result<(), String>;
+type FuzzTarget = fn(&[u8]) -> Result<(), String>;
 
 const ROOM: NonZeroUsize = NonZeroUsize::new(8).expect("it is not zero");
 
 /// Tries what is in the corpus; then what the strategy makes, until time is up.
-fn fuzz(name: &str, target: Target, inputs: impl Strategy<Value = Vec<u8>>) -> Outcome {
+fn fuzz(name: &str, target: FuzzTarget, inputs: impl Strategy<Value = Vec<u8>>) -> TestResult {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../tests/corpus")
         .join(name);
@@ -83,7 +83,7 @@ fn fuzz(name: &str, target: Target, inputs: impl Strategy<Value = Vec<u8>>) -> O
     Ok(())
 }
 
-fn files(folder: &Path) -> Outcome<Vec<PathBuf>> {
+fn files(folder: &Path) -> TestResult<Vec<PathBuf>> {
     let entries = folder
         .read_dir()?
         .map(|entry| entry.map(|entry| entry.path()));
@@ -94,9 +94,9 @@ fn files(folder: &Path) -> Outcome<Vec<PathBuf>> {
 
 /// What a sink writes to, to be looked at.
 #[derive(Clone, Default)]
-struct Shared(Arc<Mutex<Vec<u8>>>);
+struct SharedBuffer(Arc<Mutex<Vec<u8>>>);
 
-impl Write for Shared {
+impl Write for SharedBuffer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.extend_from_slice(bytes);
@@ -115,7 +115,7 @@ fn written(format: Format, time: TimeFormat, records: &[Record]) -> io::Result<S
         wide: true,
         ..NARROW
     };
-    let out = Shared::default();
+    let out = SharedBuffer::default();
     let mut sink = sink::to(out.clone(), format, style, false);
     let headers = [header()];
     sink.head(&Head {
@@ -452,12 +452,12 @@ fn logs() -> impl Strategy<Value = Vec<u8>> {
 }
 
 #[test]
-fn logs_of_any_bytes() -> Outcome {
+fn logs_of_any_bytes() -> TestResult {
     fuzz("log", log_reader, logs())
 }
 
 #[test]
-fn wires_of_any_bytes() -> Outcome {
+fn wires_of_any_bytes() -> TestResult {
     fuzz("wire", wire_decoder, wires())
 }
 
@@ -552,7 +552,7 @@ fn a_value_is_found_for_every_field() {
 
 /// The unchanged inputs must be taken, or the changed ones try nothing.
 #[test]
-fn inputs_are_good_to_begin_with() -> Outcome {
+fn inputs_are_good_to_begin_with() -> TestResult {
     let log = lines().join("\n");
     let events = read(log.as_bytes())
         .into_iter()

@@ -29,7 +29,7 @@ use kaprobe_testkit::fixtures::{NARROW, WALL_NS, header};
 use kaprobe_testkit::schema;
 use tempfile::TempDir;
 
-type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+type TestResult<T = ()> = Result<T, Box<dyn Error>>;
 
 /// A record of a socket, so many ms after the start.
 fn record(ms: u32, seq: u64, event: EventName) -> Record {
@@ -121,7 +121,7 @@ fn write(
     style: TextStyle,
     headers: &[Header],
     of: &[Record],
-) -> Outcome {
+) -> TestResult {
     let mut sink = sink::to(File::create(path)?, format, style, false);
     sink.head(&Head {
         headers,
@@ -135,7 +135,7 @@ fn write(
 struct Logs(TempDir);
 
 impl Logs {
-    fn new() -> Outcome<Self> {
+    fn new() -> TestResult<Self> {
         Ok(Self(tempfile::tempdir()?))
     }
 
@@ -143,7 +143,7 @@ impl Logs {
         self.0.path().join(name)
     }
 
-    fn log(&self, name: &str, host: &str, records: &[Record]) -> Outcome<String> {
+    fn log(&self, name: &str, host: &str, records: &[Record]) -> TestResult<String> {
         let path = self.path(name);
         write(&path, Format::Json, NARROW, &[header(host)], records)?;
         Ok(fs::read_to_string(path)?)
@@ -156,17 +156,17 @@ impl Logs {
     }
 
     /// Standard output and standard error of a replay that ends with this code.
-    fn told(&self, args: &[&str], code: i32) -> Outcome<(String, String)> {
+    fn told(&self, args: &[&str], code: i32) -> TestResult<(String, String)> {
         told(&self.replay(args).stdin(Stdio::null()).output()?, code)
     }
 
     /// Standard output of a replay that goes well.
-    fn shown(&self, args: &[&str]) -> Outcome<String> {
+    fn shown(&self, args: &[&str]) -> TestResult<String> {
         Ok(self.told(args, 0)?.0)
     }
 }
 
-fn told(output: &Output, code: i32) -> Outcome<(String, String)> {
+fn told(output: &Output, code: i32) -> TestResult<(String, String)> {
     let (out, err) = (
         String::from_utf8(output.stdout.clone())?,
         String::from_utf8(output.stderr.clone())?,
@@ -176,7 +176,7 @@ fn told(output: &Output, code: i32) -> Outcome<(String, String)> {
 }
 
 #[test]
-fn a_replay_is_what_the_trace_was() -> Outcome {
+fn a_replay_is_what_the_trace_was() -> TestResult {
     let logs = Logs::new()?;
     let log = logs.log("run.jsonl", "mq1", &records())?;
     let plain: &[(&str, Format, TextStyle)] = &[
@@ -286,7 +286,7 @@ fn ends() -> Vec<Record> {
 }
 
 /// The records of a trace to which these flags were given, and the header of its log.
-fn traced(flags: &[&str]) -> Outcome<(Header, Vec<Record>)> {
+fn traced(flags: &[&str]) -> TestResult<(Header, Vec<Record>)> {
     let words = ["kaprobe", "trace"].iter().chain(flags);
     let cli::Action::Run(cli::Command::Trace(args)) = cli::parse(words)? else {
         return Err("no trace".into());
@@ -313,7 +313,7 @@ fn traced(flags: &[&str]) -> Outcome<(Header, Vec<Record>)> {
 /// Whatever was asked for: verdicts are made anew where the log has what they rest on,
 /// and are those that were made.
 #[test]
-fn verdicts_are_those_of_the_trace() -> Outcome {
+fn verdicts_are_those_of_the_trace() -> TestResult {
     let logs = Logs::new()?;
     let (_, whole) = traced(&[])?;
     let verdicts = whole.iter().filter(|it| it.verdict.is_some()).count();
@@ -362,7 +362,7 @@ fn verdicts_are_those_of_the_trace() -> Outcome {
 }
 
 #[test]
-fn the_summary_is_that_of_a_trace() -> Outcome {
+fn the_summary_is_that_of_a_trace() -> TestResult {
     let logs = Logs::new()?;
     logs.log("run.jsonl", "mq1", &records())?;
     let (_, summary) = logs.told(&["run.jsonl"], 0)?;
@@ -374,12 +374,12 @@ fn the_summary_is_that_of_a_trace() -> Outcome {
 /// By remote endpoint, of what passes the filters; with what was learned to the end of
 /// each trace in the log.
 #[test]
-fn a_summary_counts_by_remote_endpoint() -> Outcome {
+fn a_summary_counts_by_remote_endpoint() -> TestResult {
     let logs = Logs::new()?;
     let (header, records) = traced(&[])?;
     let log = logs.path("run.jsonl");
     write(&log, Format::Json, NARROW, &[header], &records)?;
-    let rows = |args: &[&str]| -> Outcome<Vec<serde_json::Value>> {
+    let rows = |args: &[&str]| -> TestResult<Vec<serde_json::Value>> {
         let json = logs.shown(&[&["--summary", "--json", "-q"], args].concat())?;
         Ok(json
             .lines()
@@ -427,7 +427,7 @@ fn a_summary_counts_by_remote_endpoint() -> Outcome {
 }
 
 #[test]
-fn filters_are_those_of_a_trace() -> Outcome {
+fn filters_are_those_of_a_trace() -> TestResult {
     let logs = Logs::new()?;
     logs.log("run.jsonl", "mq1", &records())?;
     // `lost` passes whatever is asked for.
@@ -461,7 +461,7 @@ fn filters_are_those_of_a_trace() -> Outcome {
 
 /// What a replay left out must not look as if it had not happened.
 #[test]
-fn the_header_tells_what_a_replay_left_out() -> Outcome {
+fn the_header_tells_what_a_replay_left_out() -> TestResult {
     let logs = Logs::new()?;
     logs.log("run.jsonl", "mq1", &records())?;
     logs.shown(&["run.jsonl", "-o", "once.jsonl", "-P", "443,5672", "-c", "9"])?;
@@ -479,7 +479,7 @@ fn the_header_tells_what_a_replay_left_out() -> Outcome {
 }
 
 #[test]
-fn logs_of_several_hosts_are_one_story() -> Outcome {
+fn logs_of_several_hosts_are_one_story() -> TestResult {
     let logs = Logs::new()?;
     let at = |times: &[u32]| -> Vec<Record> {
         let numbered = times.iter().zip(1..);
@@ -525,7 +525,7 @@ fn logs_of_several_hosts_are_one_story() -> Outcome {
 }
 
 #[test]
-fn hosts_of_one_name_are_told_apart_by_their_logs() -> Outcome {
+fn hosts_of_one_name_are_told_apart_by_their_logs() -> TestResult {
     let logs = Logs::new()?;
     logs.log("a.jsonl", "web", &records())?;
     logs.log("b.jsonl", "web", &records())?;
@@ -548,7 +548,7 @@ fn hosts_of_one_name_are_told_apart_by_their_logs() -> Outcome {
 }
 
 #[test]
-fn what_is_odd_is_named_by_file_and_line() -> Outcome {
+fn what_is_odd_is_named_by_file_and_line() -> TestResult {
     let logs = Logs::new()?;
     let log = logs.log("good.jsonl", "mq1", &records())?;
     let headless = log.lines().skip(1).collect::<Vec<_>>().join("\n");
@@ -593,7 +593,7 @@ fn what_is_odd_is_named_by_file_and_line() -> Outcome {
 }
 
 #[test]
-fn what_can_not_be_is_one_line() -> Outcome {
+fn what_can_not_be_is_one_line() -> TestResult {
     let logs = Logs::new()?;
     let log = logs.log("run.jsonl", "mq1", &records())?;
     std::os::unix::fs::symlink("run.jsonl", logs.path("link.jsonl"))?;
@@ -642,7 +642,7 @@ fn what_can_not_be_is_one_line() -> Outcome {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_failure() -> Outcome {
+fn a_reader_that_goes_away_is_no_failure() -> TestResult {
     let logs = Logs::new()?;
     let many: Vec<_> = std::iter::repeat_n(records(), 2_000).flatten().collect();
     logs.log("run.jsonl", "mq1", &many)?;
@@ -658,7 +658,7 @@ fn a_reader_that_goes_away_is_no_failure() -> Outcome {
 }
 
 /// Peak memory of a process, kB.
-fn peak(child: &Child) -> Outcome<u64> {
+fn peak(child: &Child) -> TestResult<u64> {
     let status = fs::read_to_string(format!("/proc/{}/status", child.id()))?;
     let line = status.lines().find_map(|it| it.strip_prefix("VmHWM:"));
     let peak = line.and_then(|it| it.split_ascii_whitespace().next());
@@ -705,7 +705,7 @@ fn feed(
 
 /// Peak memory of a replay of two logs with so many records between them, once it
 /// has shown them all.
-fn memory_of(count: u32) -> Outcome<u64> {
+fn memory_of(count: u32) -> TestResult<u64> {
     let logs = Logs::new()?;
     let mut feeders = Vec::new();
     for host in ["a", "b"] {
@@ -740,7 +740,7 @@ fn memory_of(count: u32) -> Outcome<u64> {
 }
 
 #[test]
-fn memory_does_not_grow_with_the_logs() -> Outcome {
+fn memory_does_not_grow_with_the_logs() -> TestResult {
     let (few, many) = (memory_of(10_000)?, memory_of(1_000_000)?);
     println!("peak memory: {few} kB of 10,000 records, {many} kB of 1,000,000");
     assert!(many < few + 1_024, "{few} kB, then {many} kB");

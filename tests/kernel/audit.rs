@@ -1,5 +1,5 @@
-//! `kaprobe audit` against real sockets: what it advises is done, by setsockopt and
-//! sysctl, and asked again.
+//! `kaprobe audit` with real sockets. The tests follow its advice, by setsockopt and
+//! sysctl, and audit again.
 
 use std::collections::HashMap;
 use std::fs;
@@ -24,11 +24,11 @@ use socket2::{SockRef, TcpKeepalive};
 
 const SCHEMA: &str = include_str!("../../schema/kaprobe-audit.schema.json");
 
-/// SO_KEEPALIVE, TCP_KEEPIDLE and TCP_KEEPINTVL of a socket, s; and what it is told by
-/// a timeout of 350 s.
-type Row = (bool, Option<u64>, Option<u64>, &'static str);
+/// SO_KEEPALIVE, TCP_KEEPIDLE and TCP_KEEPINTVL of a socket (s), and its advice for an idle
+/// timeout of 350 s.
+type AuditCase = (bool, Option<u64>, Option<u64>, &'static str);
 
-const ROWS: [Row; 6] = [
+const ROWS: [AuditCase; 6] = [
     (
         false,
         None,
@@ -57,11 +57,11 @@ const ROWS: [Row; 6] = [
     (true, Some(120), None, "safe"),
 ];
 
-/// The inode of a connection, and what it was told.
-type Told = (u64, String);
+/// The inode of a connection, and its advice.
+type Advice = (u64, String);
 
-/// Each connection has its fate; whoever does what is advised makes all of them safe.
-pub fn advises_what_saves() -> Result<()> {
+/// Each connection gets its fate. Following the advice makes all of them safe.
+pub fn advice_makes_connections_safe() -> Result<()> {
     netns::enter_new()?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut sockets = HashMap::new();
@@ -69,7 +69,7 @@ pub fn advises_what_saves() -> Result<()> {
         let (near, far) = connect_to(&listener)?;
         set(&near, time, intvl)?;
         SockRef::from(&near).set_keepalive(keepalive)?;
-        // Clients alone are asked about: the other ends are safe.
+        // Only the clients need advice: the other ends are safe.
         set(&far, Some(120), None)?;
         sockets.insert(inode(&near)?, near);
         sockets.insert(inode(&far)?, far);
@@ -78,14 +78,13 @@ pub fn advises_what_saves() -> Result<()> {
     ensure!(code == Some(5), "exit code {code:?}");
     let mut expected: Vec<_> = ROWS.iter().map(|row| row.3.to_owned()).collect();
     expected.extend(ROWS.iter().map(|_| "safe".to_owned()));
-    let mut told: Vec<_> = audited.iter().map(|(_, it)| it.clone()).collect();
+    let mut advice: Vec<_> = audited.iter().map(|(_, it)| it.clone()).collect();
     expected.sort();
-    told.sort();
-    ensure!(told == expected, "{told:#?}");
+    advice.sort();
+    ensure!(advice == expected, "{advice:#?}");
 
     follow(&audited, &sockets)?;
-    // A sysctl leaves alone the timers that are set; who sets the value anew sets the
-    // timer.
+    // A sysctl does not change pending timers. Setting TCP_KEEPIDLE rearms the timer.
     let (code, audited) = audit(&["--idle-timeout", "350s"])?;
     let late: Vec<_> = audited.iter().filter(|(_, it)| it != "safe").collect();
     ensure!(
@@ -99,18 +98,18 @@ pub fn advises_what_saves() -> Result<()> {
     Ok(())
 }
 
-/// Connections of a host with itself are left out, and counted, unless asked for; what
-/// a proxy does no setting cures.
-pub fn leaves_out_what_passes_no_middlebox() -> Result<()> {
+/// Loopback connections are left out and counted, unless selected. No setting helps
+/// against a proxy.
+pub fn loopback_is_left_out() -> Result<()> {
     netns::enter_new()?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let (near, _far) = connect_to(&listener)?;
     set(&near, Some(10), None)?;
     let output = command::run(&["audit", "--behind", "aws-nlb", "--json"])?;
-    let said = String::from_utf8(output.stdout)?;
-    let summary = check(said.trim_end())?;
-    ensure!(output.status.code() == Some(0), "{said}");
-    ensure!(summary["summary"]["loopback_left_out"] == 2, "{said}");
+    let stdout = String::from_utf8(output.stdout)?;
+    let summary = check(stdout.trim_end())?;
+    ensure!(output.status.code() == Some(0), "{stdout}");
+    ensure!(summary["summary"]["loopback_left_out"] == 2, "{stdout}");
     let (code, audited) = audit(&["--behind", "aws-alb"])?;
     ensure!(code == Some(5) && audited.len() == 2, "{audited:?}");
     ensure!(
@@ -122,8 +121,8 @@ pub fn leaves_out_what_passes_no_middlebox() -> Result<()> {
     Ok(())
 }
 
-/// Sockets that inherit have the sysctl's new value once their timers have fired.
-pub fn advises_a_sysctl_that_saves_in_time() -> Result<()> {
+/// Sockets that inherit the sysctl use its new value once their timers have fired.
+pub fn sysctl_advice_makes_connections_safe() -> Result<()> {
     netns::enter_new()?;
     netns::set_ipv4_sysctl("tcp_keepalive_time", 4)?;
     netns::set_ipv4_sysctl("tcp_keepalive_intvl", 1)?;
@@ -134,9 +133,9 @@ pub fn advises_a_sysctl_that_saves_in_time() -> Result<()> {
     let sockets = HashMap::from([(inode(&near)?, near), (inode(&far)?, far)]);
     let (code, audited) = audit(&["--idle-timeout", "4s"])?;
     ensure!(code == Some(5), "exit code {code:?}");
-    for (_, told) in &audited {
+    for (_, advice) in &audited {
         let expected = "at_risk late_probe sysctl net.ipv4.tcp_keepalive_time=2";
-        ensure!(told == expected, "{told}");
+        ensure!(advice == expected, "{advice}");
     }
     follow(&audited, &sockets)?;
     wait_until("the timers have fired", || {
@@ -144,11 +143,11 @@ pub fn advises_a_sysctl_that_saves_in_time() -> Result<()> {
     })
 }
 
-/// TCP_KEEPIDLE of those whose peer forgets them, s: their age when they die.
+/// TCP_KEEPIDLE of connections whose peer forgets them, s: their idle time at death.
 const DIE_AT_S: u64 = 4;
 
-/// TCP_KEEPIDLE and TCP_KEEPINTVL, s, and what they come to by a log that shows deaths at
-/// that age.
+/// TCP_KEEPIDLE and TCP_KEEPINTVL (s), and the advice from a log with deaths at
+/// [`DIE_AT_S`].
 const LOGGED: [(Option<u64>, &str); 3] = [
     (
         None,
@@ -161,20 +160,21 @@ const LOGGED: [(Option<u64>, &str); 3] = [
     (Some(1), "safe"),
 ];
 
-/// Where a log shows that connections died of their age, others to there are judged by it,
-/// and what is advised saves them. Of another place it shows nothing.
-pub fn goes_by_what_a_log_shows() -> Result<()> {
+/// A log shows connections that died of an idle timeout. Other connections to the same
+/// remote are judged by it, and the advice makes them safe. It says nothing about other
+/// remotes.
+pub fn timeouts_come_from_a_log() -> Result<()> {
     netns::enter_new()?;
     let _alone = OwnCpu::take()?;
     let dir = tempfile::tempdir()?;
     let log = dir.path().join("log.jsonl");
-    let log = log.to_str().context("a strange path")?;
-    // Of loopback addresses no log shows anything: no middlebox is on that way.
+    let log = log.to_str().context("the path is not UTF-8")?;
+    // Not a loopback address: deaths on loopback are ignored, as no middlebox is there.
     let iproute2 = Root::of("iproute2")?;
     iproute2.run("usr/bin/ip", &["addr", "add", "10.77.0.1/32", "dev", "lo"])?;
     let listener = TcpListener::bind("10.77.0.1:0")?;
     let trace = Kaprobe::trace(&["--netns", "/proc/self/ns/net", "-o", log])?.ready()?;
-    // At two moments: one restart would explain two deaths at one.
+    // At different times: one restart would explain two deaths at the same time.
     for _ in 0..2 {
         let (mut near, far) = connect_to(&listener)?;
         set(&near, Some(DIE_AT_S), None)?;
@@ -182,7 +182,7 @@ pub fn goes_by_what_a_log_shows() -> Result<()> {
         drop(far);
         ipvs::expect_death(&mut near, ErrorKind::ConnectionReset)?;
         let died = Instant::now();
-        wait_until("that moment is over, by any kernel's ticks", || {
+        wait_until("the next death has another time on every kernel", || {
             Ok(died.elapsed() >= Duration::from_millis(100))
         })?;
     }
@@ -190,14 +190,14 @@ pub fn goes_by_what_a_log_shows() -> Result<()> {
 
     let mut sockets = HashMap::new();
     let mut expected = HashMap::new();
-    for (time, told) in LOGGED {
+    for (time, advice) in LOGGED {
         let (near, far) = connect_to(&listener)?;
         if time.is_some() {
             set(&near, time, time)?;
         }
         set(&far, Some(1), Some(1))?;
-        for (end, told) in [(near, told), (far, "safe")] {
-            expected.insert(inode(&end)?, told);
+        for (end, advice) in [(near, advice), (far, "safe")] {
+            expected.insert(inode(&end)?, advice);
             sockets.insert(inode(&end)?, end);
         }
     }
@@ -208,24 +208,27 @@ pub fn goes_by_what_a_log_shows() -> Result<()> {
     let (code, mut audited) = audit(&["--log", log])?;
     ensure!(code == Some(5), "exit code {code:?}");
     ensure!(audited.len() == expected.len(), "{audited:#?}");
-    for (inode, told) in &audited {
-        ensure!(expected.get(inode) == Some(&told.as_str()), "{audited:#?}");
+    for (inode, advice) in &audited {
+        ensure!(
+            expected.get(inode) == Some(&advice.as_str()),
+            "{audited:#?}"
+        );
     }
     drop(elsewhere);
     audited.retain(|(inode, _)| sockets.contains_key(inode));
     follow(&audited, &sockets)?;
-    wait_until("all of them are safe", || {
+    wait_until("all connections are safe", || {
         Ok(audit(&["--log", log])?.0 == Some(0))
     })
 }
 
-/// Told of no timeout, it goes by those of this host's IPVS and conntrack.
-pub fn goes_by_what_this_host_does() -> Result<()> {
+/// Without a given timeout, the audit uses the timeouts of this host's IPVS and conntrack.
+pub fn timeouts_come_from_this_host() -> Result<()> {
     ipvs::usable()?;
     netns::enter_new()?;
     ipvs::ipvsadm(&["--set", "900", "0", "0"])?;
-    // To translate FTP, IPVS has conntrack look at this namespace's connections
-    // (`__ip_vs_update_dest`, net/netfilter/ipvs/ip_vs_ctl.c).
+    // For FTP, IPVS enables conntrack in this namespace (`__ip_vs_update_dest`,
+    // net/netfilter/ipvs/ip_vs_ctl.c).
     ipvs::ipvsadm(&["-A", "-t", "127.0.0.1:21", "-s", "rr"])?;
     ipvs::ipvsadm(&["-a", "-t", "127.0.0.1:21", "-r", "127.0.0.2:21", "-m"])?;
     let established = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established";
@@ -254,39 +257,39 @@ pub fn goes_by_what_this_host_does() -> Result<()> {
     Ok(())
 }
 
-/// After how long the balancer forgets, s.
+/// The balancer's idle timeout, s.
 const FORGETS_S: u32 = 12;
-/// What the audit is told of it.
+/// The arguments that describe the balancer to the audit.
 const BALANCER: [&str; 4] = ["--idle-timeout", "12s", "--behind", "ipvs"];
-/// TCP_KEEPIDLE of three clients, s: two of them too much and none at all.
+/// TCP_KEEPIDLE of three clients, s: off, too long, and safe.
 const CLIENTS: [Option<u64>; 3] = [None, Some(30), Some(4)];
 
-/// Those that the audit names die of a real balancer's timeout, and no other; once its
-/// advice is followed none does.
-pub fn names_those_that_a_balancer_kills() -> Result<()> {
+/// A real balancer kills exactly the connections that the audit names. After following the
+/// advice it kills none.
+pub fn predicts_balancer_evictions() -> Result<()> {
     let network = Network::build(FORGETS_S)?;
     let mut clients = Clients::connect(&network)?;
     let (code, audited) = network.client.on(|| audit(&BALANCER))?;
     ensure!(code == Some(5), "exit code {code:?}: {audited:?}");
     let mut doomed: Vec<_> = audited
         .iter()
-        .filter(|(_, told)| told != "safe")
+        .filter(|(_, advice)| advice != "safe")
         .map(|(inode, _)| *inode)
         .collect();
     ensure!(doomed.len() == 2 && audited.len() == 3, "{audited:?}");
-    // Told of no timeout it finds this one itself, in a namespace of this host.
+    // Without a given timeout, the audit finds the balancer's in its namespace on this host.
     let (code, found) = network.client.on(|| audit(&[]))?;
     ensure!(code == Some(5) && found == audited, "{code:?}: {found:?}");
-    wait_until("the balancer has forgotten those", || {
+    wait_until("the balancer has forgotten the unsafe connections", || {
         Ok(network.remembered()? == 1)
     })?;
-    // Round robin: what is new to the balancer goes to the server that did not have the
-    // last turn, so that one goes first whose own server did.
+    // Round robin: a connection that is new to the balancer goes to the server that was
+    // not the last one. So the first to send is the one whose own server was the last.
     while !doomed.is_empty() {
         let next = doomed
             .iter()
             .position(|inode| clients.server_of(*inode) == Some(clients.last))
-            .context("both are of one server")?;
+            .context("both connections have the same server")?;
         let mut client = clients.take(doomed.swap_remove(next))?;
         client.write_all(b"ping")?;
         ipvs::expect_death(&mut client, ErrorKind::ConnectionReset)?;
@@ -305,9 +308,9 @@ pub fn names_those_that_a_balancer_kills() -> Result<()> {
         ensure!(code == Some(0), "exit code {code:?}: {audited:?}");
         Ok(())
     })?;
-    // No client sends more than one in 4 s.
+    // A client sends at most one probe in 4 s.
     let all = clients.near.len() + survivors.near.len();
-    wait_until("they have sent probes for longer than that", || {
+    wait_until("probes were sent for longer than the idle timeout", || {
         let now = network.client.on(netns::Counters::read)?;
         Ok(now.keepalive - before.keepalive >= 5 * all as u64)
     })?;
@@ -316,12 +319,12 @@ pub fn names_those_that_a_balancer_kills() -> Result<()> {
     clients.exchange()
 }
 
-/// Connections through the balancer, by the inode of the client's end.
+/// The connections through the balancer, by the inode of the client's end.
 struct Clients {
     near: HashMap<u64, TcpStream>,
-    /// Which server, and its end.
+    /// The index of the server, and its end of the connection.
     far: HashMap<u64, (usize, TcpStream)>,
-    /// The server that had the last turn.
+    /// The server that got the last new connection.
     last: usize,
 }
 
@@ -358,10 +361,10 @@ impl Clients {
     }
 
     fn take(&mut self, inode: u64) -> Result<TcpStream> {
-        self.near.remove(&inode).context("not one of these")
+        self.near.remove(&inode).context("unknown inode")
     }
 
-    /// Each client that is left asks and is answered.
+    /// Each remaining client sends a request and gets a response.
     fn exchange(&mut self) -> Result<()> {
         for (inode, near) in &mut self.near {
             let (_, far) = self.far.get_mut(inode).context("no server")?;
@@ -382,23 +385,23 @@ fn set(stream: &TcpStream, time: Option<u64>, intvl: Option<u64>) -> Result<()> 
     Ok(SockRef::from(stream).set_tcp_keepalive(&own)?)
 }
 
-/// The exit code, and of each connection its inode and `fate why set_in set`.
-fn audit(arguments: &[&str]) -> Result<(Option<i32>, Vec<Told>)> {
+/// Runs an audit. Returns the exit code, and for each connection `fate why set_in set`.
+fn audit(arguments: &[&str]) -> Result<(Option<i32>, Vec<Advice>)> {
     let arguments = [&["audit", "--loopback", "--json"], arguments].concat();
     let output = command::run(&arguments)?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     let stdout = String::from_utf8(output.stdout)?;
-    let mut told = Vec::new();
+    let mut audited = Vec::new();
     for line in stdout.lines() {
         let value = check(line)?;
         if let Some(inode) = value["inode"].as_u64() {
             let words = ["fate", "why", "set_in", "set"].map(|name| value[name].as_str());
             let words: Vec<_> = words.into_iter().flatten().collect();
-            told.push((inode, words.join(" ")));
+            audited.push((inode, words.join(" ")));
         }
     }
     ensure!(stdout.contains("\"summary\""), "{stdout}{stderr}");
-    Ok((output.status.code(), told))
+    Ok((output.status.code(), audited))
 }
 
 fn check(line: &str) -> Result<Value> {
@@ -406,11 +409,11 @@ fn check(line: &str) -> Result<Value> {
     schema::check(&validator, line).map_err(Error::msg)
 }
 
-/// Does what is advised, word for word and in that order.
-fn follow(audited: &[Told], sockets: &HashMap<u64, TcpStream>) -> Result<()> {
-    for (inode, told) in audited {
-        let socket = sockets.get(inode).context("not one of these")?;
-        for word in told.split(' ') {
+/// Follows the advice literally and in order.
+fn follow(audited: &[Advice], sockets: &HashMap<u64, TcpStream>) -> Result<()> {
+    for (inode, advice) in audited {
+        let socket = sockets.get(inode).context("unknown inode")?;
+        for word in advice.split(' ') {
             let Some((name, value)) = word.split_once('=') else {
                 continue;
             };
@@ -421,7 +424,7 @@ fn follow(audited: &[Told], sockets: &HashMap<u64, TcpStream>) -> Result<()> {
                 "TCP_KEEPINTVL" => set(socket, None, Some(value))?,
                 _ => match name.strip_prefix("net.ipv4.") {
                     Some(sysctl) => netns::set_ipv4_sysctl(sysctl, u32::try_from(value)?)?,
-                    None => bail!("no setting: {word}"),
+                    None => bail!("unknown setting: {word}"),
                 },
             }
         }

@@ -1,16 +1,16 @@
-//! `kaprobe demo` shows what it promises.
+//! `kaprobe demo` explains its connections.
 
 use anyhow::{Result, ensure};
 use kaprobe_testkit::command::run;
 use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::netns;
 
-/// Each end of a connection is explained, with its verdict.
-pub fn shows_every_end() -> Result<()> {
+/// The output explains how each connection ends, with its verdict.
+pub fn explains_every_connection() -> Result<()> {
     netns::enter_new()?;
     let _alone = OwnCpu::take()?;
     let output = run(&["demo", "--color", "never"])?;
-    let told = String::from_utf8_lossy(&output.stdout);
+    let stdout = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{output:?}");
     for words in [
         "  A  answered",
@@ -23,7 +23,7 @@ pub fn shows_every_end() -> Result<()> {
         "  E  sends no probe: 1 segment is unacknowledged",
         "  F  sends no probe: it heard the peer",
     ] {
-        ensure!(told.contains(words), "no {words:?} in\n{told}");
+        ensure!(stdout.contains(words), "no {words:?} in\n{stdout}");
     }
     Ok(())
 }

@@ -1,5 +1,4 @@
-//! Nothing is missed and nothing is invented: what kaprobe reports equals what the
-//! kernel counts.
+//! Kaprobe's records equal the kernel's counters exactly.
 
 use std::thread;
 use std::time::Duration;
@@ -14,13 +13,13 @@ use kaprobe_testkit::traffic::load::{Load, LoadMember, allow_open_files};
 use kaprobe_testkit::wait::wait_until;
 use rustix::process::Signal;
 
-/// How many connections of each of three kinds of address.
+/// The number of connections for each of the three kinds of address.
 const CONNECTIONS: u32 = 80;
-/// How long they are watched.
+/// The time that the connections are watched.
 const WATCHED: Duration = Duration::from_secs(20);
 
-/// Two of three answer every probe; the others die one after another, most by the
-/// count, some by TCP_USER_TIMEOUT.
+/// Two of three peers answer every probe. The other connections die one after another, most
+/// by the probe count, some by TCP_USER_TIMEOUT.
 fn members() -> impl Iterator<Item = LoadMember> {
     (0..CONNECTIONS).map(|n| {
         let answered = n % 3 != 0;
@@ -44,9 +43,9 @@ fn open_load() -> Result<Vec<Load>> {
         .collect()
 }
 
-/// By every way to attach, `probe` and `probe_congested` records equal the growth of
-/// TCPKeepAlive, and `timeout` records that of TCPAbortOnTimeout.
-pub fn equals_the_kernels_counters() -> Result<()> {
+/// For every way to attach, the number of `probe` and `probe_congested` records equals the
+/// growth of TCPKeepAlive, and the number of `timeout` records that of TCPAbortOnTimeout.
+pub fn records_equal_the_counters() -> Result<()> {
     netns::enter_new()?;
     let kaprobes = one_per_way(&["--netns", "/proc/self/ns/net"])?;
     let _alone = OwnCpu::take()?;
@@ -63,14 +62,15 @@ pub fn equals_the_kernels_counters() -> Result<()> {
     );
     for (way, kaprobe) in kaprobes {
         let log = kaprobe.stop()?;
-        let said = (
+        let reported = (
             log.count(PROBES),
             log.count(&["timeout"]),
             log.count(&["lost"]),
         );
         ensure!(
-            said == (probes, timeouts, 0),
-            "{way}: (probes, timeouts, lost) is {said:?}; the kernel counted {probes}, {timeouts}",
+            reported == (probes, timeouts, 0),
+            "{way}: (probes, timeouts, lost) is {reported:?}; \
+             the kernel counted {probes}, {timeouts}",
         );
     }
     Ok(())
@@ -79,9 +79,9 @@ pub fn equals_the_kernels_counters() -> Result<()> {
 /// The events that the kernel counts in TCPKeepAlive.
 const PROBES: &[&str] = &["probe", "probe_congested"];
 
-/// With next to no room in the ring buffer, and kaprobe stopped for a while, what is
-/// delivered and what is reported as lost still add up to what the kernel counts.
-pub fn counts_what_it_loses() -> Result<()> {
+/// With a tiny ring buffer, and while kaprobe is stopped, delivered and lost events add up
+/// to the kernel's counters.
+pub fn lost_events_are_counted() -> Result<()> {
     netns::enter_new()?;
     let kaprobes = one_per_way(&["--netns", "/proc/self/ns/net", "--buffer-size", "4096"])?;
     let _alone = OwnCpu::take()?;
@@ -90,14 +90,14 @@ pub fn counts_what_it_loses() -> Result<()> {
         kaprobe.signal(Signal::STOP)?;
     }
     let load = open_load()?;
-    wait_until("some hundred probes were sent", || {
+    wait_until("500 probes were sent", || {
         Ok(Counters::read()?.keepalive - before.keepalive > 500)
     })?;
     for (_, kaprobe) in &kaprobes {
         kaprobe.signal(Signal::CONT)?;
     }
     let (resumed, resumed_ns) = (Counters::read()?, monotonic_ns());
-    wait_until("some more were sent", || {
+    wait_until("200 more probes were sent", || {
         Ok(Counters::read()?.keepalive - resumed.keepalive > 200)
     })?;
     load.into_iter().try_for_each(Load::end)?;
@@ -106,7 +106,7 @@ pub fn counts_what_it_loses() -> Result<()> {
         let log = kaprobe.stop()?;
         ensure!(
             log.lost(PROBES) > 0,
-            "{way}: nothing was lost, so nothing was shown"
+            "{way}: nothing was lost, so the test shows nothing"
         );
         for (kinds, counted) in [
             (PROBES, after.keepalive - before.keepalive),
@@ -124,7 +124,7 @@ pub fn counts_what_it_loses() -> Result<()> {
         let delivered_again = log.records.iter().any(|record| {
             PROBES.contains(&record.event()) && record.number("mono_ns") > Some(resumed_ns)
         });
-        ensure!(delivered_again, "{way}: it did not recover");
+        ensure!(delivered_again, "{way}: kaprobe did not recover");
     }
     Ok(())
 }

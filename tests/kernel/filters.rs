@@ -1,4 +1,4 @@
-//! Every filter, alone and combined: what matches is all there, what doesn't is not.
+//! Every filter, alone and combined, passes all records that match and no others.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use kaprobe::traffic::pair::Path;
@@ -12,27 +12,27 @@ use kaprobe_testkit::traffic::play;
 use kaprobe_testkit::traffic::scenarios as is;
 use rustix::process::Signal;
 
-/// A set of flags, and whether they let a record through.
-struct Row {
+/// A set of flags, and a predicate for the records that pass them.
+struct FilterCase {
     flags: Vec<String>,
-    lets: Box<dyn Fn(&Record) -> bool>,
+    passes: Box<dyn Fn(&Record) -> bool>,
 }
 
-fn row(flags: &str, lets: impl Fn(&Record) -> bool + 'static) -> Row {
-    Row {
+fn row(flags: &str, passes: impl Fn(&Record) -> bool + 'static) -> FilterCase {
+    FilterCase {
         flags: flags.split_whitespace().map(Into::into).collect(),
-        lets: Box::new(lets),
+        passes: Box::new(passes),
     }
 }
 
-/// Two processes in different network namespaces and cgroups, by the same traffic.
+/// Two processes with the same traffic, in different network namespaces and cgroups.
 struct TwoProcesses {
     here: Process,
     there: Process,
     cgroup: Cgroup,
 }
 
-/// By port, on one side or either.
+/// Filters by local, remote or either port.
 pub fn by_port() -> Result<()> {
     check_all("ports", |processes| {
         let [(a, _), (b, _), .., (_, c)] = processes.ports()[..] else {
@@ -51,14 +51,14 @@ pub fn by_port() -> Result<()> {
     })
 }
 
-/// By address and family.
+/// Filters by address and family.
 pub fn by_address() -> Result<()> {
     check_all("addresses", |_| {
         Ok(vec![
             row("-4", is_v4),
             row("-6", |r| !is_v4(r)),
             row("--addr ::1", |r| r.text("laddr") == Some("::1")),
-            // Over IPv6 sockets too.
+            // Also matches IPv4 traffic of IPv6 sockets.
             row("--addr 127.0.0.0/8", |r| {
                 r.text("laddr").is_some_and(|a| a.ends_with("127.0.0.1"))
             }),
@@ -66,8 +66,8 @@ pub fn by_address() -> Result<()> {
     })
 }
 
-/// By process, network namespace, cgroup and event.
-pub fn by_place_and_event() -> Result<()> {
+/// Filters by process, network namespace, cgroup and event.
+pub fn by_process_netns_cgroup_and_event() -> Result<()> {
     check_all("places", |processes| {
         let (pid, here, there) = (
             processes.here.pid(),
@@ -87,7 +87,7 @@ pub fn by_place_and_event() -> Result<()> {
     })
 }
 
-/// Different filters: a record has to pass all of them.
+/// Different filters mean AND.
 pub fn combined() -> Result<()> {
     check_all("combined", |processes| {
         let [(a, d), (b, _), .., (_, c)] = processes.ports()[..] else {
@@ -121,15 +121,15 @@ pub fn combined() -> Result<()> {
     })
 }
 
-/// What the kernel can filter never leaves it: of sockets that such a filter forbids
-/// kaprobe has seen none. A filter that only user space can apply has seen them.
+/// The BPF programs apply all filters but the ones that need user space: kaprobe does not
+/// see any socket that they exclude.
 pub fn in_the_kernel() -> Result<()> {
     netns::enter_new()?;
     let cgroup = Cgroup::new("filters")?;
-    let cgroup = cgroup.path.to_str().context("a strange path")?;
+    let cgroup = cgroup.path.to_str().context("the path is not UTF-8")?;
     let mut scripted = [ScriptedConnection::new(is::SILENT, Path::V4)?];
     let port = scripted[0].local.port().to_string();
-    // The first thread has not moved.
+    // The main thread is still in the original namespace.
     let elsewhere = format!("pid:{}", std::process::id());
     let rows: [(&[&str], bool); 9] = [
         (&["-L", "1"], false),
@@ -160,10 +160,10 @@ pub fn in_the_kernel() -> Result<()> {
     play::play_out(&mut scripted)?;
     for ((flags, sees), kaprobe) in rows.iter().zip(kaprobes) {
         kaprobe.signal(Signal::INT)?;
-        let said = kaprobe.finish()?.stderr;
+        let stderr = kaprobe.finish()?.stderr;
         ensure!(
-            said.contains("kaprobe: 0 sockets seen") != *sees,
-            "{flags:?}:\n{said}"
+            stderr.contains("kaprobe: 0 sockets seen") != *sees,
+            "{flags:?}:\n{stderr}"
         );
     }
     Ok(())
@@ -190,7 +190,7 @@ fn is_in(record: &Record, netns: u64) -> bool {
 }
 
 impl TwoProcesses {
-    fn set(name: &str) -> Result<Self> {
+    fn start(name: &str) -> Result<Self> {
         netns::enter_new()?;
         let cgroup = Cgroup::new(name)?;
         let plays = [is::ANSWERED, is::SILENT, is::ACCEPTED];
@@ -209,7 +209,7 @@ impl TwoProcesses {
         })
     }
 
-    /// The local and the remote port of each connection of `here`.
+    /// The local and remote ports of the connections of `here`.
     fn ports(&self) -> Vec<(u64, u64)> {
         let connections = self.here.connections.iter();
         connections
@@ -229,10 +229,12 @@ impl TwoProcesses {
     }
 }
 
-/// A kaprobe for each row, and one with no filter to compare them with, all watching
-/// the same traffic.
-fn check_all(name: &str, rows: impl FnOnce(&TwoProcesses) -> Result<Vec<Row>>) -> Result<()> {
-    let processes = TwoProcesses::set(name)?;
+/// Runs one kaprobe per row and one without filters on the same traffic, and compares.
+fn check_all(
+    name: &str,
+    rows: impl FnOnce(&TwoProcesses) -> Result<Vec<FilterCase>>,
+) -> Result<()> {
+    let processes = TwoProcesses::start(name)?;
     let rows = rows(&processes)?;
     let starting = rows
         .iter()
@@ -252,32 +254,32 @@ fn check_all(name: &str, rows: impl FnOnce(&TwoProcesses) -> Result<Vec<Row>>) -
     Ok(())
 }
 
-/// Nothing came through that the filter forbids, from anywhere; and of this test's
-/// own namespaces everything came through that it lets. (Elsewhere on the host there
-/// may be traffic that only one of the two kaprobes was there to see.)
-fn check(row: &Row, unfiltered: &Log, filtered: &Log, namespaces: &[u64]) -> Result<()> {
-    let stray = filtered.records.iter().find(|record| !(row.lets)(record));
-    ensure!(stray.is_none(), "{:?} let through {stray:?}", row.flags);
+/// Checks that no record passed that the filter excludes, and that every matching record
+/// of this test's namespaces passed. In other namespaces there may be traffic that only one
+/// of the two kaprobes has seen.
+fn check(row: &FilterCase, unfiltered: &Log, filtered: &Log, namespaces: &[u64]) -> Result<()> {
+    let stray = filtered.records.iter().find(|record| !(row.passes)(record));
+    ensure!(stray.is_none(), "{:?} passed {stray:?}", row.flags);
     let ours = |log: &Log| {
         let mut seen: Vec<(ConnectionId, String)> = log
             .records
             .iter()
             .filter(|r| r.number("netns").is_some_and(|n| namespaces.contains(&n)))
-            .filter(|record| (row.lets)(record))
+            .filter(|record| (row.passes)(record))
             .map(|record| Ok((record.connection()?, record.label())))
             .collect::<Result<_>>()?;
         seen.sort();
         Ok::<_, anyhow::Error>(seen)
     };
-    let (wanted, seen) = (ours(unfiltered)?, ours(filtered)?);
+    let (expected, seen) = (ours(unfiltered)?, ours(filtered)?);
     ensure!(
-        !wanted.is_empty(),
+        !expected.is_empty(),
         "{:?} matches nothing: the row shows nothing",
         row.flags
     );
     ensure!(
-        wanted == seen,
-        "{:?}\nlet through: {seen:#?}\nof what matches: {wanted:#?}",
+        expected == seen,
+        "{:?}\npassed: {seen:#?}\nexpected: {expected:#?}",
         row.flags
     );
     Ok(())

@@ -1,4 +1,4 @@
-//! The end that `kaprobe sockets` foretells is the end that comes.
+//! `kaprobe sockets` predicts when and why a connection dies; the kernel confirms it.
 
 use std::io::{self, BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener};
@@ -19,9 +19,9 @@ use kaprobe_testkit::tracer::Kaprobe;
 use kaprobe_testkit::traffic::ends::unacknowledged;
 use kaprobe_testkit::wait::wait_until;
 
-/// Settings that end by count, by TCP_USER_TIMEOUT, and by what is inherited. None ends
-/// so close to a user timeout that a late timer would make it a probe less: the wheel is
-/// late by up to an eighth (kernel/time/timer.c).
+/// Settings that end by probe count, by TCP_USER_TIMEOUT, and by inherited values. No probe
+/// is so close to a user timeout that a late timer changes the number of probes: the timer
+/// wheel is late by up to an eighth (kernel/time/timer.c).
 const SETTINGS: [Keepalive; 8] = [
     Keepalive::SYSCTL,
     Keepalive {
@@ -31,23 +31,22 @@ const SETTINGS: [Keepalive; 8] = [
     Keepalive::new(1, 1, 3),
     Keepalive::new(1, 2, 1),
     Keepalive::new(3, 1, 2),
-    // Passed before the first probe: the end comes with the one after.
+    // The timeout passes before the first probe. The second firing ends the connection.
     Keepalive::new(1, 1, 9).user_timeout(500),
     Keepalive::new(1, 1, 9).user_timeout(2500),
-    // The count is not asked: this outlives it.
+    // A user timeout overrides the probe count.
     Keepalive::new(1, 1, 1).user_timeout(4500),
 ];
 
-/// The grain of what is foretold: a tick is 10 ms at most, and each firing is rounded to
-/// one.
+/// The tolerance per firing: each is rounded to a tick, which is 10 ms at most.
 const TICK_MS: u64 = 10;
 
-/// For how long nothing is heard before a peer is: those sleep two seconds.
+/// The idle time before some peers send a byte. The timers of their connections wait 2 s.
 const HALF_WAY: Duration = Duration::from_millis(500);
 
-/// Snapshots before the first probe, with probes out, and after a peer was heard, against
-/// the `timeout` records.
-pub fn ends_come_as_foretold() -> Result<()> {
+/// Compares snapshots before the first probe, with probes out, and after data from a peer
+/// with the `timeout` records.
+pub fn predicted_ends_match_the_kernel() -> Result<()> {
     netns::enter_new()?;
     let sysctls = [
         ("tcp_keepalive_time", 2),
@@ -58,21 +57,21 @@ pub fn ends_come_as_foretold() -> Result<()> {
         netns::set_ipv4_sysctl(name, value)?;
     }
     let kaprobe = Kaprobe::trace(&["-e", "all", "--netns", "/proc/self/ns/net"])?.ready()?;
-    // Each firing is counted with, so none may go unseen; and some live for two seconds,
-    // so what takes snapshots may not wait for a CPU.
+    // No firing may be missed: each one counts. Some connections live for only two seconds,
+    // so the snapshots must not wait for a CPU.
     let _alone = OwnCpu::take()?;
     let _any = TcpListener::bind("127.0.0.1:0")?;
-    let watch = Watch::start()?;
+    let watch = SocketsWatch::start()?;
     let mut pairs = Vec::new();
     for (settings, path) in SETTINGS.into_iter().zip(Path::ALL.into_iter().cycle()) {
         for side in [Side::Client, Side::Server] {
             pairs.push(Planned::bind(path)?.connect(side, settings)?);
         }
     }
-    // Those heard in the middle of an idle time have a timer that fires, and sleeps on.
+    // Data in the middle of an idle time: the timer fires early and is rearmed.
     thread::sleep(HALF_WAY);
     pairs[..4].iter().try_for_each(Pair::far_sends)?;
-    wait_until("what was sent is acknowledged", || {
+    wait_until("the data is acknowledged", || {
         let unheard = pairs[..4].iter().map(|pair| unacknowledged(pair.far()?));
         Ok(unheard.sum::<io::Result<i32>>()? == 0)
     })?;
@@ -87,12 +86,12 @@ pub fn ends_come_as_foretold() -> Result<()> {
         Ok(left.is_empty())
     })?;
     let mut rows = watch.end()?;
-    // A timer that is firing says nothing of the next.
+    // While a timer fires, its next expiry is unknown.
     rows.retain(|it| {
         it["mono_ns"].as_u64() > Some(silent_ns) && it["keepalive_next_ms"].as_u64() > Some(0)
     });
     let log = kaprobe.stop()?;
-    ensure!(log.count(&["early"]) > 0, "no timer slept on");
+    ensure!(log.count(&["early"]) > 0, "no timer fired early");
     ensure!(
         rows.iter().any(|it| it["probes_out"].as_u64() > Some(0)),
         "no probe was out in any snapshot"
@@ -101,31 +100,34 @@ pub fn ends_come_as_foretold() -> Result<()> {
     let netns = netns::inode()?;
     for Pair { local, remote, .. } in &pairs {
         let ends = (*local, *remote);
-        let of_it: Vec<_> = rows.iter().filter(|it| ends_of(it) == Some(ends)).collect();
-        ensure!(!of_it.is_empty(), "{ends:?} is in no snapshot");
+        let own_rows: Vec<_> = rows
+            .iter()
+            .filter(|it| addresses(it) == Some(ends))
+            .collect();
+        ensure!(!own_rows.is_empty(), "{ends:?} is in no snapshot");
         let records = records
             .get(&(netns, *local, *remote))
             .context("no records")?;
-        for row in of_it {
+        for row in own_rows {
             compare(row, records).with_context(|| format!("{row}\n{records:?}"))?;
         }
     }
     Ok(())
 }
 
-/// Local and remote address of a row.
-fn ends_of(row: &Value) -> Option<(SocketAddr, SocketAddr)> {
+/// The local and remote address of a row.
+fn addresses(row: &Value) -> Option<(SocketAddr, SocketAddr)> {
     log::addresses(row.as_object()?).ok()
 }
 
-/// A `kaprobe sockets --watch` of this network namespace.
-struct Watch {
+/// A running `kaprobe sockets --watch` in this network namespace.
+struct SocketsWatch {
     child: Child,
     rows: JoinHandle<io::Result<String>>,
 }
 
-impl Watch {
-    /// Returns once it shows sockets: there has to be one.
+impl SocketsWatch {
+    /// Returns once kaprobe has shown a socket. At least one must exist.
     fn start() -> Result<Self> {
         let mut child = command::kaprobe()?
             .args(["sockets", "--json", "--watch=100ms"])
@@ -133,19 +135,22 @@ impl Watch {
             .spawn()?;
         let mut stdout = BufReader::new(child.stdout.take().context("no stdout")?);
         let mut first = String::new();
-        ensure!(stdout.read_line(&mut first)? > 0, "it ended");
+        ensure!(stdout.read_line(&mut first)? > 0, "kaprobe ended");
         Ok(Self {
             child,
             rows: thread::spawn(|| io::read_to_string(stdout)),
         })
     }
 
-    /// All that it wrote, but for the line that it was killed in.
+    /// Kills kaprobe. Returns all complete rows after the first.
     fn end(mut self) -> Result<Vec<Value>> {
         self.child.kill()?;
         self.child.wait()?;
-        let rows = self.rows.join().map_err(|_| anyhow!("its reader died"))??;
-        let (whole, _rest) = rows.rsplit_once('\n').context("it wrote nothing")?;
+        let rows = self
+            .rows
+            .join()
+            .map_err(|_| anyhow!("the reader panicked"))??;
+        let (whole, _rest) = rows.rsplit_once('\n').context("kaprobe wrote nothing")?;
         Ok(whole
             .lines()
             .map(serde_json::from_str)
@@ -153,9 +158,9 @@ impl Watch {
     }
 }
 
-/// The record of the end says the very rule, and the time to the tick, but for what the
-/// firings themselves took until then: that a timer was late, by its own record, and that
-/// one armed the next late, which its `next_ms` counts from.
+/// Compares a row with the `timeout` record: same rule, and same time to the tick, less the
+/// delays of the firings until then. A firing's record has its own delay; `next_ms` counts
+/// from the time of the firing.
 fn compare(row: &Value, firings: &[&Record]) -> Result<()> {
     let taken = row["mono_ns"].as_u64().context("mono_ns")?;
     let since = firings
@@ -169,24 +174,24 @@ fn compare(row: &Value, firings: &[&Record]) -> Result<()> {
             let fired_in = (number("mono_ns")? - taken) / 1_000_000;
             Ok::<_, Error>(fired_in.saturating_sub(number("late_ms")?))
         };
-        // Where it was armed by one of these firings, that one's record says for when.
+        // If an earlier firing of this list armed the timer, its record has the time.
         let due_in = || planned.map_or_else(due_in, Ok);
         planned = Some(match firing.event() {
-            // It sleeps until a time that does not hang on when it fired.
+            // The next expiry does not depend on the time of this firing.
             "early" => due_in()? + number("late_ms")? + number("next_ms")?,
             "probe" => due_in()? + number("next_ms")?,
-            // Put off, not ended.
+            // Deferred.
             "busy" => due_in()?,
             "timeout" => {
-                let (came, foretold) = (due_in()?, row["dead_in_ms"].as_u64());
+                let (actual, predicted) = (due_in()?, row["dead_in_ms"].as_u64());
                 ensure!(
                     firing.text("cause") == row["dead_by"].as_str(),
                     "another rule"
                 );
-                let foretold = foretold.context("dead_in_ms")?;
+                let predicted = predicted.context("dead_in_ms")?;
                 ensure!(
-                    came.abs_diff(foretold) <= count * TICK_MS,
-                    "foretold in {foretold} ms, came in {came}"
+                    actual.abs_diff(predicted) <= count * TICK_MS,
+                    "predicted in {predicted} ms, died in {actual}"
                 );
                 return Ok(());
             }
@@ -194,5 +199,5 @@ fn compare(row: &Value, firings: &[&Record]) -> Result<()> {
         });
         count += 1;
     }
-    bail!("no end")
+    bail!("no timeout record")
 }

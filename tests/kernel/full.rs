@@ -1,5 +1,5 @@
-//! The table of known sockets is full: what its sockets do is told all the same, and that
-//! they can't be followed is said.
+//! When the table of known sockets is full, kaprobe still reports events of other sockets,
+//! and says that it cannot follow them.
 
 use anyhow::{Result, ensure};
 use kaprobe::traffic::pair::{Keepalive, Path};
@@ -11,21 +11,22 @@ use kaprobe_testkit::traffic::load::{Load, LoadMember};
 use kaprobe_testkit::wait::wait_until;
 use rustix::process::Signal;
 
-/// How many sockets the table has room for (kaprobe-ebpf/src/ring.rs).
+/// The capacity of the table (kaprobe-ebpf/src/ring.rs).
 const SOCKETS: u64 = 65_536;
-/// How many sockets come when it has none left. All die unanswered.
+/// The number of connections opened when the table is full. All die unanswered.
 const BEYOND: u32 = 20;
 
-/// Those beyond are told of, event for event, and counted; no end of theirs is told. Who
-/// was known before still is, and so is who finds a place that was given back.
-pub fn tells_of_sockets_beyond_its_table() -> Result<()> {
+/// Every event of sockets beyond the table is reported and counted, but not `closed`.
+/// Sockets that were known before are still followed, and so are sockets that get a freed
+/// entry.
+pub fn reports_sockets_beyond_the_table() -> Result<()> {
     netns::enter_new()?;
     let kaprobe = Kaprobe::trace(&["--netns", "/proc/self/ns/net", "-e", ALL_EVENTS])?.ready()?;
     let _alone = OwnCpu::take()?;
     let known = open(1, true)?;
-    until_probes(2)?;
+    wait_for_probes(2)?;
     let table = Table::of(kaprobe.pid(), "SOCKETS")?;
-    // Not the address of any socket.
+    // No socket has these addresses.
     let strangers: Vec<u64> = (1..=SOCKETS).collect();
     table.fill(&strangers)?;
 
@@ -38,11 +39,11 @@ pub fn tells_of_sockets_beyond_its_table() -> Result<()> {
     let ends: Vec<_> = beyond.pairs().iter().map(|pair| pair.local).collect();
     beyond.end()?;
 
-    // Room for both ends of all that follows.
+    // Frees entries for both ends of the next connections.
     strangers[..4].iter().try_for_each(|&it| table.remove(it))?;
     let probes = Counters::read()?.keepalive;
     let later = open(1, true)?;
-    until_probes(probes + 3)?;
+    wait_for_probes(probes + 3)?;
     let followed = [&known, &later].map(|load| load.pairs()[0].local);
     known.end()?;
     later.end()?;
@@ -53,9 +54,9 @@ pub fn tells_of_sockets_beyond_its_table() -> Result<()> {
     let log = finished.clean()?;
     let records = log.by_connection()?;
     let count = |end, event| {
-        let of_it = records.iter().filter(|((_, local, _), _)| *local == end);
-        let of_it = of_it.flat_map(|(_, records)| records);
-        of_it.filter(|it| it.event() == event).count()
+        let own = records.iter().filter(|((_, local, _), _)| *local == end);
+        let own = own.flat_map(|(_, records)| records);
+        own.filter(|it| it.event() == event).count()
     };
     for end in followed {
         ensure!(
@@ -64,24 +65,24 @@ pub fn tells_of_sockets_beyond_its_table() -> Result<()> {
         );
     }
     for &end in &ends {
-        let told = ["probe", "timeout", "rst_sent", "closed"].map(|event| count(end, event));
-        ensure!(told == [2, 1, 1, 0], "{end}: {told:?}: {records:?}");
+        let counts = ["probe", "timeout", "rst_sent", "closed"].map(|event| count(end, event));
+        ensure!(counts == [2, 1, 1, 0], "{end}: {counts:?}: {records:?}");
     }
     let beyond = records.iter().filter(|((_, local, remote), _)| {
-        // Either end of theirs.
+        // Either end of these connections.
         ends.contains(local) || ends.contains(remote)
     });
     let events = beyond.flat_map(|(_, records)| records);
     let events = events.filter(|it| !["answered", "verdict"].contains(&it.event()));
-    let said = format!(
+    let note = format!(
         "{} events of sockets that did not fit in the kernel's table",
         events.count()
     );
-    ensure!(stderr.contains(&said), "not {said}: {stderr}");
+    ensure!(stderr.contains(&note), "no {note}: {stderr}");
     Ok(())
 }
 
-/// Connections with one-second keepalive that give up after two probes.
+/// Opens connections with keepalive of one second that give up after two probes.
 fn open(count: u32, answered: bool) -> Result<Load> {
     let member = LoadMember {
         keepalive: Keepalive::new(1, 1, 2),
@@ -91,7 +92,7 @@ fn open(count: u32, answered: bool) -> Result<Load> {
     Ok(Load::open(Path::V4, Path::V4.loopback(), members)?)
 }
 
-fn until_probes(count: u64) -> Result<()> {
+fn wait_for_probes(count: u64) -> Result<()> {
     wait_until("probes were sent", || {
         Ok(Counters::read()?.keepalive >= count)
     })

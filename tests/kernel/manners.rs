@@ -1,5 +1,5 @@
-//! How kaprobe starts and ends: it refuses with one line and leaves nothing, it stops
-//! when told to, and takes everything with it.
+//! How kaprobe starts and ends: a refusal is one line and leaves no files, and a stopped
+//! trace leaves nothing in the kernel.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -23,8 +23,8 @@ use kaprobe_testkit::traffic::load::{Load, LoadMember};
 use kaprobe_testkit::wait::wait_until;
 use rustix::process::Signal;
 
-/// Some connections with a probe a second each.
-fn some_probes() -> Result<Load> {
+/// Opens connections that each send one probe per second.
+fn open_load() -> Result<Load> {
     let member = LoadMember {
         keepalive: Keepalive::new(1, 1, 3),
         answered: true,
@@ -39,19 +39,19 @@ fn wait_for_probes(more: u64) -> Result<()> {
     })
 }
 
-/// However it is made to end: it exits with 0, its output is complete, and nothing of
-/// it stays in the kernel.
+/// However a trace is stopped, it exits with 0, its output is complete, and nothing of it
+/// stays in the kernel.
 pub fn stops_cleanly() -> Result<()> {
-    type End = fn(&Kaprobe) -> Result<()>;
-    let waits: End = |_| Ok(());
-    let ends: [(&str, &[&str], End); 4] = [
+    type Stop = fn(&Kaprobe) -> Result<()>;
+    let waits: Stop = |_| Ok(());
+    let stops: [(&str, &[&str], Stop); 4] = [
         ("Ctrl-C", &[], |kaprobe| kaprobe.signal(Signal::INT)),
         ("SIGTERM", &[], |kaprobe| kaprobe.signal(Signal::TERM)),
         ("-c", &["-c", "30"], waits),
         ("--duration", &["--duration", "20s"], waits),
     ];
     netns::enter_new()?;
-    let kaprobes: Vec<_> = ends
+    let kaprobes: Vec<_> = stops
         .iter()
         .map(|(_, arguments, _)| {
             Kaprobe::trace(&[&["--netns", "/proc/self/ns/net"], *arguments].concat())
@@ -65,32 +65,33 @@ pub fn stops_cleanly() -> Result<()> {
         .iter()
         .map(|kaprobe| bpf::held_by(kaprobe.pid()))
         .collect::<Result<Vec<_>>>()?;
-    let load = some_probes()?;
+    let load = open_load()?;
     wait_for_probes(60)?;
-    for ((name, _, end), (kaprobe, held)) in ends.iter().zip(kaprobes.into_iter().zip(held)) {
-        end(&kaprobe)?;
+    for ((name, _, stop), (kaprobe, held)) in stops.iter().zip(kaprobes.into_iter().zip(held)) {
+        stop(&kaprobe)?;
         let log = kaprobe.finish()?.clean().context(*name)?;
-        ensure!(log.count(&["probe"]) > 0, "{name}: it saw nothing");
+        ensure!(log.count(&["probe"]) > 0, "{name}: no probe was reported");
         ensure!(
             *name != "-c" || log.records.len() == 30,
             "-c 30: {}",
             log.records.len()
         );
-        gone(name, &held)?;
+        wait_until_freed(name, &held)?;
     }
     Ok(load.end()?)
 }
 
-/// Nobody reads its output any more: it ends quietly, with a summary and a whole log.
-pub fn ends_quietly_with_its_reader() -> Result<()> {
+/// When the reader of its output closes the pipe, kaprobe ends with a summary, no error,
+/// and a complete log.
+pub fn ends_when_stdout_is_closed() -> Result<()> {
     netns::enter_new()?;
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("log.jsonl");
-    let output = file.to_str().context("a strange path")?;
+    let output = file.to_str().context("the path is not UTF-8")?;
     let arguments = ["--netns", "/proc/self/ns/net", "-o", output];
     let mut kaprobe = Kaprobe::trace_unread(&arguments)?.ready()?;
     let held = bpf::held_by(kaprobe.pid())?;
-    let load = some_probes()?;
+    let load = open_load()?;
     wait_for_probes(20)?;
     kaprobe.close_stdout();
     let finished = kaprobe.finish()?;
@@ -101,18 +102,18 @@ pub fn ends_quietly_with_its_reader() -> Result<()> {
     );
     let text = fs::read_to_string(&file)?;
     let log = Log::parse(&text.lines().collect::<Vec<_>>())?;
-    ensure!(text.ends_with('\n'), "its log breaks off in a line");
-    ensure!(log.count(&["probe"]) > 0, "its log has no records");
-    gone("closed pipe", &held)?;
+    ensure!(text.ends_with('\n'), "the log ends in an incomplete line");
+    ensure!(log.count(&["probe"]) > 0, "the log has no probes");
+    wait_until_freed("closed pipe", &held)?;
     Ok(load.end()?)
 }
 
-/// With standard output or error closed or full, each command ends as it would have
-/// ended, or says that there is no room.
-pub fn ends_well_with_streams_that_fail() -> Result<()> {
+/// With standard output or error closed or full, each command ends with its normal exit
+/// code, or reports that the device is full.
+pub fn exit_codes_with_failing_streams() -> Result<()> {
     const NOT_SAFE: i32 = 5;
     netns::enter_new()?;
-    // Without keepalive: not safe.
+    // A connection without keepalive is not safe.
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let connected = TcpStream::connect(listener.local_addr()?)?;
     let rows: &[(&[&str], i32)] = &[
@@ -138,29 +139,30 @@ pub fn ends_well_with_streams_that_fail() -> Result<()> {
     Ok(())
 }
 
-fn gone(name: &str, held: &[Object]) -> Result<()> {
-    let of = |kind: fn(&Object) -> bool| held.iter().any(kind);
+/// Waits until the kernel has freed the BPF objects that a trace has held.
+fn wait_until_freed(name: &str, held: &[Object]) -> Result<()> {
+    let holds = |kind: fn(&Object) -> bool| held.iter().any(kind);
     ensure!(
-        of(|o| matches!(o, Object::Program(_))) && of(|o| matches!(o, Object::Map(_))),
-        "{name}: it held {held:?} while it traced: this test sees nothing"
+        holds(|o| matches!(o, Object::Program(_))) && holds(|o| matches!(o, Object::Map(_))),
+        "{name}: kaprobe held only {held:?} while it traced: the test shows nothing"
     );
-    // The kernel frees them once no CPU can be running them.
-    wait_until(&format!("{held:?} are gone after {name}"), || {
+    // The kernel frees a program once no CPU can be running it.
+    wait_until(&format!("{held:?} are freed after {name}"), || {
         let left = held.iter().map(|object| object.exists());
         Ok(!left.collect::<Result<Vec<_>>>()?.contains(&true))
     })
 }
 
-/// Killed in the middle of an export: every complete line of the file is a record.
-pub fn leaves_whole_lines_when_killed() -> Result<()> {
+/// After SIGKILL during an export, every complete line of the file is a record.
+pub fn log_has_whole_lines_after_sigkill() -> Result<()> {
     netns::enter_new()?;
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("log.jsonl");
-    let output = file.to_str().context("a strange path")?;
+    let output = file.to_str().context("the path is not UTF-8")?;
     let kaprobe = Kaprobe::trace(&["--netns", "/proc/self/ns/net", "-o", output])?.ready()?;
     let held = bpf::held_by(kaprobe.pid())?;
-    let load = some_probes()?;
-    wait_until("the export has some lines", || {
+    let load = open_load()?;
+    wait_until("the export has more than 50 lines", || {
         Ok(fs::read(&file).is_ok_and(|text| text.iter().filter(|b| **b == b'\n').count() > 50))
     })?;
     kaprobe.signal(Signal::KILL)?;
@@ -174,20 +176,20 @@ pub fn leaves_whole_lines_when_killed() -> Result<()> {
         "only {} records",
         log.records.len()
     );
-    gone("SIGKILL", &held)
+    wait_until_freed("SIGKILL", &held)
 }
 
-/// What is not there, or may not be touched, it refuses: one line on stderr that names
-/// the trouble, an exit code for its kind, nothing on stdout and no file.
-pub fn refuses_what_it_cannot_do() -> Result<()> {
+/// Arguments that name missing or existing files are refused: one line on stderr that names
+/// the file, an exit code, nothing on stdout, and no new file.
+pub fn refuses_impossible_arguments() -> Result<()> {
     const FAILURE: i32 = 1;
     let dir = tempfile::tempdir()?;
     let existing = dir.path().join("existing.jsonl");
     fs::write(&existing, "precious")?;
-    let existing = existing.to_str().context("a strange path")?;
+    let existing = existing.to_str().context("the path is not UTF-8")?;
     let nowhere = dir.path().join("no/such/directory/log.jsonl");
-    let nowhere = nowhere.to_str().context("a strange path")?;
-    // The arguments, the exit code, and what the line on stderr has to name.
+    let nowhere = nowhere.to_str().context("the path is not UTF-8")?;
+    // The arguments, the exit code, and a text on stderr.
     let rows: &[(&[&str], i32, &str)] = &[
         (&["-o", existing], FAILURE, existing),
         (&["-o", nowhere], FAILURE, nowhere),
@@ -197,44 +199,45 @@ pub fn refuses_what_it_cannot_do() -> Result<()> {
     ];
     for &(arguments, code, names) in rows {
         let output = run(&[&["trace", "--duration", "1s"], arguments].concat())?;
-        refused(&format!("{arguments:?}"), &output, code, names)?;
+        expect_refusal(&format!("{arguments:?}"), &output, code, names)?;
     }
     ensure!(
         fs::read_to_string(existing)? == "precious",
         "an existing file was touched"
     );
     let files = fs::read_dir(dir.path())?.count();
-    ensure!(files == 1, "{files} files where there was one");
+    ensure!(files == 1, "{files} files, expected 1");
     Ok(())
 }
 
-fn refused(what: &str, output: &Output, code: i32, names: &str) -> Result<()> {
-    let said = String::from_utf8_lossy(&output.stderr);
-    let told = format!("{what}: {}\n{said}", output.status);
+fn expect_refusal(what: &str, output: &Output, code: i32, names: &str) -> Result<()> {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let run = format!("{what}: {}\n{stderr}", output.status);
     ensure!(
         output.status.code() == Some(code),
-        "not exit code {code}: {told}"
+        "not exit code {code}: {run}"
     );
-    ensure!(output.stdout.is_empty(), "it wrote to stdout: {told}");
-    ensure!(said.contains(names), "not named, {names}: {told}");
-    ensure!(!said.contains("panicked"), "{told}");
-    ensure!(said.trim_end().lines().count() == 1, "not one line: {told}");
+    ensure!(output.stdout.is_empty(), "kaprobe wrote to stdout: {run}");
+    ensure!(stderr.contains(names), "no {names} on stderr: {run}");
+    ensure!(!stderr.contains("panicked"), "{run}");
+    let lines = stderr.trim_end().lines().count();
+    ensure!(lines == 1, "not one line: {run}");
     Ok(())
 }
 
-/// A way to attach that this kernel does not have is refused, with a code of its own.
-pub fn refuses_a_way_this_kernel_lacks() -> Result<()> {
+/// A way to attach that this kernel lacks is refused, with its own exit code.
+pub fn refuses_an_unsupported_way() -> Result<()> {
     let ways = doctor::ways()?;
     let all = ["fentry", "kprobe", "tracepoint"];
     let Some(lacking) = all.into_iter().find(|way| !ways.iter().any(|w| w == way)) else {
         return Err(Skip("this kernel has every way to attach".into()).into());
     };
     let output = run(&["trace", "--duration", "1s", "--attach", lacking])?;
-    refused(lacking, &output, 4, lacking)
+    expect_refusal(lacking, &output, 4, lacking)
 }
 
-/// Where the kernel publishes no types, or publishes what are none: refused.
-pub fn refuses_types_it_cannot_read() -> Result<()> {
+/// Missing or invalid BTF of the kernel is refused.
+pub fn refuses_unreadable_btf() -> Result<()> {
     const KERNEL: i32 = 4;
     let types = FilePath::new("/sys/kernel/btf");
     mounts::enter_new()?;
@@ -251,17 +254,17 @@ pub fn refuses_types_it_cannot_read() -> Result<()> {
             fs::write(types.join("vmlinux"), content)?;
         }
         let output = run(&["trace", "--duration", "1s"])?;
-        refused(what, &output, KERNEL, "/sys/kernel/btf/vmlinux")?;
+        expect_refusal(what, &output, KERNEL, "/sys/kernel/btf/vmlinux")?;
     }
     Ok(())
 }
 
-/// Run by nobody: refused for want of privilege, with a code of its own.
+/// A trace without privileges is refused, with its own exit code.
 pub fn refuses_to_run_without_privilege() -> Result<()> {
     const NOBODY: u32 = 65534;
     const PRIVILEGE: i32 = 3;
     let dir = tempfile::tempdir()?;
-    let kaprobe = reachable(dir.path())?;
+    let kaprobe = public_copy(dir.path())?;
     let log = dir.path().join("log.jsonl");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777))?;
     let output = Command::new(kaprobe)
@@ -271,13 +274,13 @@ pub fn refuses_to_run_without_privilege() -> Result<()> {
         .gid(NOBODY)
         .uid(NOBODY)
         .output()?;
-    refused("as nobody", &output, PRIVILEGE, "CAP_")?;
-    ensure!(!log.exists(), "it made a file");
+    expect_refusal("as nobody", &output, PRIVILEGE, "CAP_")?;
+    ensure!(!log.exists(), "kaprobe made a file");
     Ok(())
 }
 
-/// A copy of the binary where everybody may run it.
-pub fn reachable(dir: &FilePath) -> Result<std::path::PathBuf> {
+/// Makes a copy of the binary that every user can execute.
+pub fn public_copy(dir: &FilePath) -> Result<std::path::PathBuf> {
     let copy = dir.join("kaprobe");
     fs::copy(binary()?, &copy)?;
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;

@@ -1,5 +1,5 @@
-//! The owner of a socket is the process that holds it: not the one that a softirq
-//! happened to interrupt.
+//! The owner of a socket is the process that holds it, not the process that the timer's
+//! softirq interrupted.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -13,12 +13,12 @@ use kaprobe_testkit::process::{Process, Task};
 use kaprobe_testkit::tracer::Kaprobe;
 use kaprobe_testkit::traffic::scenarios as is;
 
-/// How long the processes' timers are watched: three probes of each connection.
+/// The time that the timers are watched: three probes per connection.
 const WATCHED: Duration = Duration::from_secs(6);
 
-/// Sockets of several processes, one started before the trace, one in network and
-/// mount namespaces of its own; meanwhile another process keeps a CPU busy.
-pub fn is_who_holds_the_socket() -> Result<()> {
+/// Several processes own sockets: started before or after the trace, and in the same or in
+/// their own network and mount namespaces. Meanwhile a thread keeps a CPU busy.
+pub fn owner_is_the_holding_process() -> Result<()> {
     netns::enter_new()?;
     let start = |comm: &str, own_namespaces| {
         let mut process = Process::start(Task {
@@ -38,7 +38,7 @@ pub fn is_who_holds_the_socket() -> Result<()> {
     ] {
         processes.push(start(comm, own_namespaces)?);
     }
-    while_a_cpu_burns(|| thread::sleep(WATCHED))?;
+    with_a_busy_cpu(|| thread::sleep(WATCHED))?;
     let log = kaprobe.stop()?;
     processes
         .iter()
@@ -46,8 +46,8 @@ pub fn is_who_holds_the_socket() -> Result<()> {
     processes.into_iter().try_for_each(Process::dismiss)
 }
 
-/// Of an orphan there is no owner to tell.
-pub fn of_an_orphan_is_nobody() -> Result<()> {
+/// An orphan has no owner.
+pub fn orphan_has_no_owner() -> Result<()> {
     netns::enter_new()?;
     let _alone = OwnCpu::take()?;
     let kaprobe = Kaprobe::trace(&[
@@ -76,38 +76,38 @@ pub fn of_an_orphan_is_nobody() -> Result<()> {
 
 fn check(process: &Process, log: &Log) -> Result<()> {
     let comm = &process.task.comm;
-    let told = log.by_connection()?;
+    let by_connection = log.by_connection()?;
     for (_, connection) in &process.connections {
-        let records = told
+        let records = by_connection
             .get(connection)
-            .with_context(|| format!("nothing of {connection:?} of {comm}"))?;
-        ensure!(records.len() >= 2, "{comm}: too little: {records:?}");
+            .with_context(|| format!("no record of {connection:?} of {comm}"))?;
+        ensure!(records.len() >= 2, "{comm}: too few records: {records:?}");
         let own = |r: &&&Record| {
             r.number("pid") == Some(process.pid().into()) && r.text("comm") == Some(comm)
         };
-        let strange = records.iter().find(|record| !own(record));
+        let other = records.iter().find(|record| !own(record));
         ensure!(
-            strange.is_none(),
-            "not of {comm}, {}: {strange:?}",
+            other.is_none(),
+            "owner is not {comm}, {}: {other:?}",
             process.pid()
         );
     }
     Ok(())
 }
 
-/// Keeps one CPU in user space all the while, so that timers interrupt this thread.
+/// Keeps one CPU in user space during a function, so that timers interrupt the busy thread.
 #[expect(
     clippy::missing_spin_loop,
-    reason = "at each PAUSE QEMU leaves its translated code (helper_pause): it would take minutes"
+    reason = "QEMU leaves its translated code at each PAUSE (helper_pause): too slow"
 )]
-fn while_a_cpu_burns(run: impl FnOnce()) -> Result<()> {
-    let over = AtomicBool::new(false);
+fn with_a_busy_cpu(run: impl FnOnce()) -> Result<()> {
+    let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         thread::Builder::new()
             .name("interrupted".into())
-            .spawn_scoped(scope, || while !over.load(Ordering::Relaxed) {})?;
+            .spawn_scoped(scope, || while !stop.load(Ordering::Relaxed) {})?;
         run();
-        over.store(true, Ordering::Relaxed);
+        stop.store(true, Ordering::Relaxed);
         Ok(())
     })
 }

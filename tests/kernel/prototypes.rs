@@ -1,20 +1,19 @@
-//! Each BPF program says in its documentation which arguments it relies on; this
-//! kernel's BTF says which there are.
+//! Compares the arguments that each BPF program documents with this kernel's BTF.
 
 use anyhow::{Context, Result, bail, ensure};
 use btf_rs::{Btf, Type};
 
 const PROGRAMS: &str = include_str!("../../kaprobe-ebpf/src/main.rs");
 
-/// A function, or a tracepoint, and its arguments.
+/// A function or tracepoint, and its arguments.
 struct Prototype<'a> {
     kind: &'a str,
     name: &'a str,
     arguments: Vec<&'a str>,
 }
 
-/// As written: `fn tcp_send_active_reset(sk, [priority], [reason])`, what some kernels
-/// lack in brackets, and what is not relied on left out at the end.
+/// Parses a prototype such as `fn tcp_send_active_reset(sk, [priority], [reason])`. Some
+/// kernels lack the arguments in brackets. Unused arguments at the end are left out.
 fn parse(text: &str) -> Option<Prototype<'_>> {
     let (kind, rest) = text.split_once(' ')?;
     let (name, arguments) = rest.strip_suffix(')')?.split_once('(')?;
@@ -25,32 +24,32 @@ fn parse(text: &str) -> Option<Prototype<'_>> {
     })
 }
 
-/// Every prototype is what this kernel has.
-pub fn are_this_kernels() -> Result<()> {
+/// Every documented prototype matches this kernel.
+pub fn prototypes_match_this_kernel() -> Result<()> {
     let types = Btf::from_file("/sys/kernel/btf/vmlinux")?;
-    let written = PROGRAMS
+    let documented = PROGRAMS
         .lines()
         .filter_map(|line| line.strip_prefix("/// match-proto: "));
     let mut checked = 0;
-    for text in written {
-        let prototype = parse(text).with_context(|| format!("not understood: {text}"))?;
-        let Some(there) = parameters(&types, &prototype)? else {
-            // Tracepoints come and go; `doctor` tells which are there.
+    for text in documented {
+        let prototype = parse(text).with_context(|| format!("not a prototype: {text}"))?;
+        let Some(actual) = parameters(&types, &prototype)? else {
+            // Not every kernel has every tracepoint; `doctor` reports them.
             ensure!(prototype.kind == "tracepoint", "no {}", prototype.name);
             continue;
         };
-        check(&prototype, &there).with_context(|| format!("{text}; here {there:?}"))?;
+        check(&prototype, &actual).with_context(|| format!("{text}; here {actual:?}"))?;
         checked += 1;
     }
     ensure!(checked > 10, "only {checked} prototypes were checked");
     Ok(())
 }
 
-/// The names of the parameters; empty where BTF keeps none, as for tracepoints.
+/// The names of the parameters. A name is empty if BTF has none, as for tracepoints.
 fn parameters(types: &Btf, prototype: &Prototype<'_>) -> Result<Option<Vec<String>>> {
     let (name, own) = match prototype.kind {
         "fn" => (prototype.name.to_owned(), 0),
-        // Before the arguments stands the tracepoint's own data.
+        // The first argument is the tracepoint's own data.
         "tracepoint" => (format!("btf_trace_{}", prototype.name), 1),
         kind => bail!("{kind} is neither fn nor tracepoint"),
     };
@@ -78,15 +77,15 @@ fn parameters(types: &Btf, prototype: &Prototype<'_>) -> Result<Option<Vec<Strin
     ))
 }
 
-fn check(prototype: &Prototype<'_>, there: &[String]) -> Result<()> {
-    let mut there = there.iter().peekable();
+fn check(prototype: &Prototype<'_>, actual: &[String]) -> Result<()> {
+    let mut actual = actual.iter().peekable();
     for argument in &prototype.arguments {
         let optional = argument.strip_prefix('[').and_then(|a| a.strip_suffix(']'));
         let name = optional.unwrap_or(argument);
-        let found = there.next_if(|it| it.is_empty() || *it == name).is_some();
+        let found = actual.next_if(|it| it.is_empty() || *it == name).is_some();
         ensure!(
             found || optional.is_some(),
-            "{name} is not where it is looked for"
+            "{name} is missing or at another position"
         );
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! What a trace of real traffic showed is what a replay of its log shows.
+//! A replay of a log shows the same as the trace of the real traffic.
 
 use std::fs;
 
@@ -12,20 +12,20 @@ use kaprobe_testkit::traffic::play;
 use kaprobe_testkit::traffic::scenarios as is;
 use rustix::process::Signal;
 
-/// One run in each format: JSON on the screen, others in a file.
+/// The formats of the file output. Standard output is JSON.
 const FORMATS: &[&[&str]] = &[
     &["--format", "csv"],
     &["--format", "text"],
     &["--format", "text", "--wide", "--time", "relative"],
 ];
 
-/// Whatever was asked for, and in every format, byte for byte.
-pub fn shows_what_the_trace_showed() -> Result<()> {
+/// Output is equal byte for byte, for every selection of events and every format.
+pub fn replay_equals_the_trace() -> Result<()> {
     netns::enter_new()?;
     let folder = tempfile::tempdir()?;
     let path = |name: &str| -> Result<String> {
         let path = folder.path().join(name);
-        Ok(path.to_str().context("a path that is no text")?.to_owned())
+        Ok(path.to_str().context("the path is not UTF-8")?.to_owned())
     };
     let scenarios = [
         is::ANSWERED,
@@ -63,16 +63,16 @@ pub fn shows_what_the_trace_showed() -> Result<()> {
         ensure!(records > 0, "nothing was traced\n{}", ended.stderr);
         let log_file = path("log.jsonl")?;
         fs::write(&log_file, &log)?;
-        let again = run(&[&["replay", &log_file], *format].concat())?;
-        same(&again.stdout, &fs::read(&file)?, &file)?;
-        let again = run(&["replay", &log_file, "--json"])?;
-        same(&again.stdout, log.as_bytes(), "the log")?;
+        let replayed = run(&[&["replay", &log_file], *format].concat())?;
+        compare(&replayed.stdout, &fs::read(&file)?, &file)?;
+        let replayed = run(&["replay", &log_file, "--json"])?;
+        compare(&replayed.stdout, log.as_bytes(), "the log")?;
     }
     Ok(())
 }
 
-/// Fails with the first line that is another.
-fn same(replayed: &[u8], traced: &[u8], what: &str) -> Result<()> {
+/// Fails with the first line that differs.
+fn compare(replayed: &[u8], traced: &[u8], what: &str) -> Result<()> {
     let lines = |all: &[u8]| -> Vec<String> {
         let lines = all.split_inclusive(|&byte| byte == b'\n');
         lines
@@ -84,7 +84,7 @@ fn same(replayed: &[u8], traced: &[u8], what: &str) -> Result<()> {
     for (replayed, traced) in pairs {
         ensure!(replayed == traced, "{what}:\n{traced}became\n{replayed}");
     }
-    let (again, before) = (replayed.len(), traced.len());
-    ensure!(again == before, "{what}: {before} lines became {again}");
+    let (after, before) = (replayed.len(), traced.len());
+    ensure!(after == before, "{what}: {before} lines became {after}");
     Ok(())
 }

@@ -1,5 +1,4 @@
-//! Every reset has a record, and every record is of a reset: what kaprobe tells equals
-//! what the kernel counts, and each cause has its verdict.
+//! The records of resets equal the kernel's counters, and each cause has its verdict.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,31 +23,31 @@ use kaprobe_testkit::traffic::steps::{CLOSE_WAIT, FIN_WAIT2};
 use kaprobe_testkit::wait::wait_until;
 use socket2::{Domain, Socket, Type};
 
-/// Something that ends a connection, and what is told of it.
-struct Row {
+/// An action that ends a connection, with the expected records and counters.
+struct ResetCase {
     name: &'static str,
-    act: fn(Path) -> Result<Ends>,
-    /// What is told of the near end, the one that does it; then of the far one. The
-    /// events in their order, a space after each.
+    act: fn(Path) -> Result<EndAddresses>,
+    /// The events of the near end, which acts, and of the far end. In order, each followed
+    /// by a space.
     near: &'static str,
     far: &'static str,
-    /// How the kernel's reason for an active reset ends, where it gives one.
+    /// The end of the kernel's reason for an active reset, if the kernel has reasons.
     reason: &'static str,
-    /// A part of the advice on the near end, with a reason and without.
+    /// A part of the advice on the near end, with and without a reason.
     advice: [&'static str; 2],
-    /// What the kernel counts.
+    /// The growth of the kernel's counters.
     out_rsts: u64,
     estab_resets: u64,
-    /// How many of `estab_resets` have no record: a far end that forgets.
+    /// The part of `estab_resets` without a record: a far end that forgets.
     forgets: u64,
-    /// How many active resets left a state that EstabResets does not count.
+    /// The number of active resets in a state that EstabResets does not count.
     elsewhere: u64,
 }
 
-/// The addresses of the two ends.
-type Ends = (SocketAddr, SocketAddr);
+/// The addresses of the near and the far end.
+type EndAddresses = (SocketAddr, SocketAddr);
 
-const NOTHING: Row = Row {
+const NOTHING: ResetCase = ResetCase {
     name: "",
     act: closes_first,
     near: "",
@@ -61,14 +60,14 @@ const NOTHING: Row = Row {
     elsewhere: 0,
 };
 
-/// What is told of an end that sends a reset of its own accord.
+/// The events of an end that sends an active reset.
 const ABORTS: &str = "active verdict/aborted_locally closed ";
-/// What is told of an open connection that is reset.
+/// The events of an open connection that is reset.
 const RESET: &str = "rst_received/ESTABLISHED verdict/aborted_by_peer closed ";
-/// Of one whose other side had closed.
+/// The events of a connection that is reset after its other end has closed.
 const RESET_LATE: &str = "rst_received/CLOSE_WAIT verdict/aborted_by_peer closed ";
 
-const ACTIVE: Row = Row {
+const ACTIVE: ResetCase = ResetCase {
     near: ABORTS,
     far: RESET,
     out_rsts: 1,
@@ -76,22 +75,22 @@ const ACTIVE: Row = Row {
     ..NOTHING
 };
 
-const ROWS: &[Row] = &[
-    Row {
+const ROWS: &[ResetCase] = &[
+    ResetCase {
         name: "a program closes first",
         ..NOTHING
     },
-    Row {
+    ResetCase {
         name: "the peer closes first",
         act: closes_last,
         ..NOTHING
     },
-    Row {
+    ResetCase {
         name: "a disconnect before there is a connection",
         act: gives_up_connecting,
         ..NOTHING
     },
-    Row {
+    ResetCase {
         name: "a closed port",
         act: connects_to_closed_port,
         near: "rst_received/SYN_SENT closed ",
@@ -99,7 +98,7 @@ const ROWS: &[Row] = &[
         out_rsts: 1,
         ..NOTHING
     },
-    Row {
+    ResetCase {
         name: "a segment for what is not here",
         act: |path| stray(path, false),
         near: RESET,
@@ -109,7 +108,7 @@ const ROWS: &[Row] = &[
         forgets: 1,
         ..NOTHING
     },
-    Row {
+    ResetCase {
         name: "a segment in mid-stream for a listener",
         act: |path| stray(path, true),
         near: RESET,
@@ -119,7 +118,7 @@ const ROWS: &[Row] = &[
         forgets: 1,
         ..NOTHING
     },
-    Row {
+    ResetCase {
         name: "data for TIME_WAIT",
         act: data_for_time_wait,
         near: "passive/time_wait verdict/aborted_locally ",
@@ -129,7 +128,7 @@ const ROWS: &[Row] = &[
         estab_resets: 1,
         ..NOTHING
     },
-    Row {
+    ResetCase {
         name: "data for an orphan",
         act: data_for_orphan,
         near: "rst_received/FIN_WAIT2 closed passive/socket verdict/aborted_locally ",
@@ -139,7 +138,7 @@ const ROWS: &[Row] = &[
         estab_resets: 1,
         ..NOTHING
     },
-    Row {
+    ResetCase {
         name: "TCP_LINGER2 below 0, the FIN not acknowledged yet",
         act: no_fin_wait2,
         near: "passive/socket verdict/aborted_locally ",
@@ -149,7 +148,7 @@ const ROWS: &[Row] = &[
         estab_resets: 1,
         ..NOTHING
     },
-    Row {
+    ResetCase {
         name: "TCP_LINGER2 below 0",
         act: |path| from_fin_wait2(path, |near| set_linger2(near, -1)),
         far: RESET_LATE,
@@ -159,7 +158,7 @@ const ROWS: &[Row] = &[
         elsewhere: 1,
         ..ACTIVE
     },
-    Row {
+    ResetCase {
         name: "SO_LINGER 0 after a shutdown",
         act: |path| from_fin_wait2(path, linger_0),
         far: RESET_LATE,
@@ -169,28 +168,28 @@ const ROWS: &[Row] = &[
         elsewhere: 1,
         ..ACTIVE
     },
-    Row {
+    ResetCase {
         name: "SO_LINGER 0",
         act: lingers_0,
         reason: "TCP_STATE",
         advice: ["SO_LINGER 0"; 2],
         ..ACTIVE
     },
-    Row {
+    ResetCase {
         name: "data unread at close",
         act: leaves_unread,
         reason: "ABORT_ON_CLOSE",
         advice: ["data unread: read", "data unread"],
         ..ACTIVE
     },
-    Row {
+    ResetCase {
         name: "a disconnect",
         act: disconnects,
         reason: "TCP_STATE",
         advice: ["disconnected it"; 2],
         ..ACTIVE
     },
-    Row {
+    ResetCase {
         name: "a disconnect with data unsent",
         act: disconnects_with_data,
         far: "rst_received/FIN_WAIT2 verdict/aborted_by_peer closed ",
@@ -200,7 +199,7 @@ const ROWS: &[Row] = &[
         elsewhere: 1,
         ..ACTIVE
     },
-    Row {
+    ResetCase {
         name: "never accepted",
         act: never_accepts,
         reason: "TCP_STATE",
@@ -209,7 +208,7 @@ const ROWS: &[Row] = &[
     },
 ];
 
-/// Those that take a timer, and how many of `estab_resets` have no record.
+/// Scenarios that need a timer, and the part of `estab_resets` without a record.
 const TIMED: &[(Scenario, u64)] = &[
     (is::SILENT, 0),
     (is::USER_TIMEOUT, 0),
@@ -217,10 +216,10 @@ const TIMED: &[(Scenario, u64)] = &[
     (is::FIN_WAIT2_RESET, 0),
 ];
 
-/// By every way to attach: `rst_sent` records equal the growth of OutRsts, each unit
-/// of EstabResets has a record, each end its verdict, and normal ends none. What
-/// `doctor` says that a way misses is exactly what is missing.
-pub fn have_records_and_verdicts() -> Result<()> {
+/// For every way to attach: `rst_sent` records equal the growth of OutRsts, each count of
+/// EstabResets has a record, each reset end has a verdict, and normal ends have none. A way
+/// misses exactly what `doctor` says.
+pub fn every_reset_has_a_record_and_a_verdict() -> Result<()> {
     netns::enter_new()?;
     let silent = doctor::ways_that_miss("tcp_v4_send_reset")?;
     let mut scripted = TIMED
@@ -230,7 +229,7 @@ pub fn have_records_and_verdicts() -> Result<()> {
     let kaprobes = one_per_way(&["--netns", "/proc/self/ns/net"])?;
     let alone = OwnCpu::take()?;
     let before = Counters::read()?;
-    // First those that a process does: no keepalive timer is armed yet. Before 6.7 a
+    // Resets by a process come first, when no keepalive timer is armed yet. Before 6.7 a
     // kprobe that hits inside another one's handler is skipped, and nothing counts it.
     let acted = act_all()?;
     play::play_out(&mut scripted)?;
@@ -241,43 +240,43 @@ pub fn have_records_and_verdicts() -> Result<()> {
         after.out_rsts - before.out_rsts,
         after.estab_resets - before.estab_resets,
     );
-    let mut wrong = Vec::new();
+    let mut differences = Vec::new();
     for (way, kaprobe) in kaprobes {
         let log = kaprobe.stop()?;
         let is_silent = silent.contains(&way);
         let unseen = if is_silent { unseen() } else { 0 };
-        let told = (
+        let reported = (
             log.count(&["rst_sent"]) + unseen,
             estab_resets(&log),
             log.count(&["lost"]),
         );
-        if told != (rsts, resets, 0) {
-            wrong.push(format!(
-                "{way}: (OutRsts, EstabResets, lost) is {told:?} with {unseen} unseen; the kernel \
-                 counted {rsts}, {resets}"
+        if reported != (rsts, resets, 0) {
+            differences.push(format!(
+                "{way}: (OutRsts, EstabResets, lost) is {reported:?} with {unseen} unseen; the \
+                 kernel counted {rsts}, {resets}"
             ));
         }
         let ends = by_end(&log)?;
         for act in &acted {
-            wrong.extend(
+            differences.extend(
                 act.compare(&ends, is_silent)
                     .map(|it| format!("{way}: {it}")),
             );
         }
     }
-    ensure!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    ensure!(differences.is_empty(), "\n{}", differences.join("\n"));
     Ok(())
 }
 
-/// A row that was acted, between these ends.
+/// A row whose action is done, and the ends of its connection.
 struct Acted {
-    row: &'static Row,
+    row: &'static ResetCase,
     path: Path,
-    ends: Ends,
+    ends: EndAddresses,
 }
 
-/// Acts every row over every kind of address, one after the other, and compares with
-/// what the kernel counts.
+/// Runs every row over every kind of address, one after another, and compares with the
+/// kernel's counters.
 fn act_all() -> Result<Vec<Acted>> {
     let mut acted = Vec::new();
     for row in ROWS {
@@ -302,12 +301,12 @@ fn act_all() -> Result<Vec<Acted>> {
 }
 
 impl Acted {
-    /// What is told otherwise than the row has it.
+    /// The difference between the records and the row.
     fn compare(&self, log: &ByEnd<'_>, is_silent: bool) -> Option<String> {
         let Self { row, path, ends } = self;
-        let of = |ends: &Ends| log.get(ends).map_or(&[][..], Vec::as_slice);
-        let (near, far) = (of(ends), of(&(ends.1, ends.0)));
-        let told = (story(near), story(far));
+        let records = |ends: &EndAddresses| log.get(ends).map_or(&[][..], Vec::as_slice);
+        let (near, far) = (records(ends), records(&(ends.1, ends.0)));
+        let reported = (events(near), events(far));
         let expected = (seen(row.near, is_silent), seen(row.far, is_silent));
         let active = near
             .iter()
@@ -316,38 +315,44 @@ impl Acted {
         let advice = near.iter().find_map(|it| it.text("advice"));
         let [with, without] = row.advice;
         let words = if reason.is_some() { with } else { without };
-        let same = told.0 == expected.0
-            && told.1 == expected.1
+        let same = reported.0 == expected.0
+            && reported.1 == expected.1
             && reason.is_none_or(|it| it.ends_with(row.reason))
-            && (told.0.is_empty() || advice.unwrap_or_default().contains(words));
-        (!same).then(|| format!("{} {path:?}: {told:?}, {reason:?}, {advice:?}", row.name))
+            && (reported.0.is_empty() || advice.unwrap_or_default().contains(words));
+        (!same).then(|| {
+            format!(
+                "{} {path:?}: {reported:?}, {reason:?}, {advice:?}",
+                row.name
+            )
+        })
     }
 }
 
-/// What is left of a story where nothing is told of segments that meet no full socket.
-fn seen(story: &'static str, is_silent: bool) -> &'static str {
-    if is_silent && is_unseen(story) {
+/// The events that are reported. A silent way misses resets that answer a segment without
+/// a full socket.
+fn seen(events: &'static str, is_silent: bool) -> &'static str {
+    if is_silent && is_unseen(events) {
         ""
     } else {
-        story
+        events
     }
 }
 
-fn is_unseen(story: &str) -> bool {
-    story.starts_with("passive/nothing") || story.starts_with("passive/time_wait")
+fn is_unseen(events: &str) -> bool {
+    events.starts_with("passive/nothing") || events.starts_with("passive/time_wait")
 }
 
-/// How many resets such a way does not tell of: those of the rows, and the answer to
-/// each probe that meets nothing.
+/// The number of resets that a silent way misses: resets of the rows, and one for each
+/// probe to a vanished connection.
 fn unseen() -> u64 {
-    let stories = ROWS.iter().flat_map(|row| [row.near, row.far]);
+    let all_events = ROWS.iter().flat_map(|row| [row.near, row.far]);
     let vanished = TIMED.iter().map(|(_, forgets)| forgets).sum::<u64>();
-    let rows = stories.filter(|story| is_unseen(story)).count() as u64;
+    let rows = all_events.filter(|events| is_unseen(events)).count() as u64;
     (rows + vanished) * Path::ALL.len() as u64
 }
 
-/// How many steps from ESTABLISHED or CLOSE_WAIT to CLOSE are told. A reset of a
-/// process's own is told from CLOSE: where it came from is the row's to know.
+/// The number of reported changes from ESTABLISHED or CLOSE_WAIT to CLOSE. The record of an
+/// active reset shows CLOSE; the row knows the state before.
 fn estab_resets(log: &Log) -> u64 {
     let received = log.records.iter().filter(|it| {
         let counts = matches!(it.text("state"), Some("ESTABLISHED" | "CLOSE_WAIT"));
@@ -357,15 +362,15 @@ fn estab_resets(log: &Log) -> u64 {
         let is_part_of_firing = it.number("firing_ns").is_some();
         it.text("direction") == Some("active") && !is_part_of_firing
     });
-    let told = received.count() as u64 + own.count() as u64 + log.count(&["timeout"]);
-    let of_rows = |of: fn(&Row) -> u64| ROWS.iter().map(of).sum::<u64>();
-    let forgets = of_rows(|row| row.forgets) + TIMED.iter().map(|(_, n)| n).sum::<u64>();
+    let reported = received.count() as u64 + own.count() as u64 + log.count(&["timeout"]);
+    let sum = |field: fn(&ResetCase) -> u64| ROWS.iter().map(field).sum::<u64>();
+    let forgets = sum(|row| row.forgets) + TIMED.iter().map(|(_, n)| n).sum::<u64>();
     let paths = Path::ALL.len() as u64;
-    (told + forgets * paths).saturating_sub(of_rows(|row| row.elsewhere) * paths)
+    (reported + forgets * paths).saturating_sub(sum(|row| row.elsewhere) * paths)
 }
 
-/// The records of each end, by its address and the other's.
-type ByEnd<'a> = BTreeMap<Ends, Vec<&'a Record>>;
+/// The records of each end, by its own and the other end's address.
+type ByEnd<'a> = BTreeMap<EndAddresses, Vec<&'a Record>>;
 
 fn by_end(log: &Log) -> Result<ByEnd<'_>> {
     let mut ends = ByEnd::new();
@@ -377,14 +382,15 @@ fn by_end(log: &Log) -> Result<ByEnd<'_>> {
     Ok(ends)
 }
 
-/// IPv4 as itself: a segment does not know that its socket is of AF_INET6.
+/// Converts IPv4-mapped addresses to IPv4: a segment does not know that its socket is
+/// AF_INET6.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// The events in their order, and what tells a reset from others.
-fn story(records: &[&Record]) -> String {
-    let told = |record: &&Record| match (record.event(), record.text("direction")) {
+/// The events in order, with the details of resets.
+fn events(records: &[&Record]) -> String {
+    let label = |record: &&Record| match (record.event(), record.text("direction")) {
         ("rst_sent", Some("passive")) => {
             format!("passive/{} ", record.text("met").unwrap_or_default())
         }
@@ -394,18 +400,18 @@ fn story(records: &[&Record]) -> String {
         }
         _ => record.label() + " ",
     };
-    records.iter().map(told).collect()
+    records.iter().map(label).collect()
 }
 
-/// Two ends of a connection, and the listener that the far one was accepted from.
-struct Connection {
+/// Both ends of a connection, and the listener of the far end.
+struct ResetConnection {
     near: Socket,
     far: Socket,
     listener: Socket,
-    ends: Ends,
+    ends: EndAddresses,
 }
 
-impl Connection {
+impl ResetConnection {
     fn open(path: Path) -> Result<Self> {
         let (near, listener) = (bound(path)?, bound(path)?);
         listener.listen(1)?;
@@ -420,12 +426,12 @@ impl Connection {
         })
     }
 
-    /// With the near end shut down, and its FIN acknowledged.
+    /// Opens a connection and shuts the near end down, until its FIN is acknowledged.
     fn shut_down(path: Path) -> Result<Self> {
-        let it = Self::open(path)?;
-        it.near.shutdown(std::net::Shutdown::Write)?;
-        wait_for(&it.near, FIN_WAIT2)?;
-        Ok(it)
+        let connection = Self::open(path)?;
+        connection.near.shutdown(std::net::Shutdown::Write)?;
+        wait_for(&connection.near, FIN_WAIT2)?;
+        Ok(connection)
     }
 }
 
@@ -447,7 +453,7 @@ fn address(socket: &Socket) -> Result<SocketAddr> {
 }
 
 fn wait_for(socket: &Socket, state: u8) -> Result<()> {
-    wait_until("a socket is in a state", || {
+    wait_until(&format!("a socket is in state {state}"), || {
         Ok(tcp_info(socket)?.state == state)
     })
 }
@@ -461,37 +467,37 @@ fn send_byte(socket: &Socket) -> Result<()> {
     Ok(())
 }
 
-/// Ends the connection but not the socket (`tcp_disconnect`, net/ipv4/tcp.c).
+/// EndAddresses the connection but not the socket (`tcp_disconnect`, net/ipv4/tcp.c).
 fn disconnect(socket: &Socket) -> Result<()> {
     // SAFETY: integers: all zeros is a value, of family AF_UNSPEC.
-    let nobody: libc::sockaddr = unsafe { mem::zeroed() };
-    let len = size_of_val(&nobody) as libc::socklen_t;
-    // SAFETY: the kernel reads `len` bytes of `nobody`.
-    let done = unsafe { libc::connect(socket.as_raw_fd(), &raw const nobody, len) };
+    let unspecified: libc::sockaddr = unsafe { mem::zeroed() };
+    let len = size_of_val(&unspecified) as libc::socklen_t;
+    // SAFETY: the kernel reads `len` bytes of `unspecified`.
+    let done = unsafe { libc::connect(socket.as_raw_fd(), &raw const unspecified, len) };
     ensure!(done == 0, "disconnect: {}", io::Error::last_os_error());
     Ok(())
 }
 
-fn closes_first(path: Path) -> Result<Ends> {
-    let Connection {
+fn closes_first(path: Path) -> Result<EndAddresses> {
+    let ResetConnection {
         near, far, ends, ..
-    } = Connection::shut_down(path)?;
+    } = ResetConnection::shut_down(path)?;
     drop(near);
     drop(far);
     Ok(ends)
 }
 
-fn closes_last(path: Path) -> Result<Ends> {
-    let Connection {
+fn closes_last(path: Path) -> Result<EndAddresses> {
+    let ResetConnection {
         near, far, ends, ..
-    } = Connection::open(path)?;
+    } = ResetConnection::open(path)?;
     drop(far);
     wait_for(&near, CLOSE_WAIT)?;
     drop(near);
     Ok(ends)
 }
 
-fn gives_up_connecting(path: Path) -> Result<Ends> {
+fn gives_up_connecting(path: Path) -> Result<EndAddresses> {
     let (near, listener) = (bound(path)?, bound(path)?);
     listener.listen(1)?;
     deafen(&listener)?;
@@ -504,9 +510,9 @@ fn gives_up_connecting(path: Path) -> Result<Ends> {
     Ok(ends)
 }
 
-fn connects_to_closed_port(path: Path) -> Result<Ends> {
+fn connects_to_closed_port(path: Path) -> Result<EndAddresses> {
     let (near, far) = (bound(path)?, bound(path)?);
-    // Bound, so that no other socket gets the port; not listening.
+    // The far socket is bound, so that no other socket gets the port, but does not listen.
     let ends = (address(&near)?, address(&far)?);
     let refused = near.connect(&ends.1.into()).err();
     let refused = refused.map(|e| e.kind());
@@ -517,14 +523,14 @@ fn connects_to_closed_port(path: Path) -> Result<Ends> {
     Ok(ends)
 }
 
-/// The far end forgets the connection; a segment then meets nothing, or the listener.
-fn stray(path: Path, listening: bool) -> Result<Ends> {
-    let Connection {
+/// The far end forgets the connection. The next segment finds no socket, or the listener.
+fn stray(path: Path, listening: bool) -> Result<EndAddresses> {
+    let ResetConnection {
         near,
         far,
         listener,
         ends,
-    } = Connection::open(path)?;
+    } = ResetConnection::open(path)?;
     let listener = Some(listener).filter(|_| listening);
     set_repair(&far)?;
     drop(far);
@@ -534,21 +540,21 @@ fn stray(path: Path, listening: bool) -> Result<Ends> {
     Ok(ends)
 }
 
-fn data_for_time_wait(path: Path) -> Result<Ends> {
-    let Connection {
+fn data_for_time_wait(path: Path) -> Result<EndAddresses> {
+    let ResetConnection {
         near, far, ends, ..
-    } = Connection::shut_down(path)?;
+    } = ResetConnection::shut_down(path)?;
     drop(near);
     send_byte(&far)?;
     wait_for(&far, CLOSE)?;
     Ok(ends)
 }
 
-fn data_for_orphan(path: Path) -> Result<Ends> {
-    let Connection {
+fn data_for_orphan(path: Path) -> Result<EndAddresses> {
+    let ResetConnection {
         near, far, ends, ..
-    } = Connection::shut_down(path)?;
-    // Beyond TIME_WAIT's 60 s it stays a socket (`__tcp_close`).
+    } = ResetConnection::shut_down(path)?;
+    // Above TIME_WAIT's 60 s, it stays a full socket (`__tcp_close`).
     set_linger2(&near, 120)?;
     drop(near);
     send_byte(&far)?;
@@ -556,9 +562,12 @@ fn data_for_orphan(path: Path) -> Result<Ends> {
     Ok(ends)
 }
 
-/// The near end is closed with an option set that makes the close a reset.
-fn closes_with(connection: Connection, set: fn(&Socket) -> io::Result<()>) -> Result<Ends> {
-    let Connection {
+/// Sets an option on the near end that makes its close a reset, and closes it.
+fn closes_with(
+    connection: ResetConnection,
+    set: fn(&Socket) -> io::Result<()>,
+) -> Result<EndAddresses> {
+    let ResetConnection {
         near, far, ends, ..
     } = connection;
     set(&near)?;
@@ -567,22 +576,22 @@ fn closes_with(connection: Connection, set: fn(&Socket) -> io::Result<()>) -> Re
     Ok(ends)
 }
 
-fn no_fin_wait2(path: Path) -> Result<Ends> {
-    closes_with(Connection::open(path)?, |near| set_linger2(near, -1))
+fn no_fin_wait2(path: Path) -> Result<EndAddresses> {
+    closes_with(ResetConnection::open(path)?, |near| set_linger2(near, -1))
 }
 
-fn from_fin_wait2(path: Path, set: fn(&Socket) -> io::Result<()>) -> Result<Ends> {
-    closes_with(Connection::shut_down(path)?, set)
+fn from_fin_wait2(path: Path, set: fn(&Socket) -> io::Result<()>) -> Result<EndAddresses> {
+    closes_with(ResetConnection::shut_down(path)?, set)
 }
 
-fn lingers_0(path: Path) -> Result<Ends> {
-    closes_with(Connection::open(path)?, linger_0)
+fn lingers_0(path: Path) -> Result<EndAddresses> {
+    closes_with(ResetConnection::open(path)?, linger_0)
 }
 
-fn leaves_unread(path: Path) -> Result<Ends> {
-    let Connection {
+fn leaves_unread(path: Path) -> Result<EndAddresses> {
+    let ResetConnection {
         near, far, ends, ..
-    } = Connection::open(path)?;
+    } = ResetConnection::open(path)?;
     send_byte(&far)?;
     near.peek(&mut [mem::MaybeUninit::uninit()])?;
     drop(near);
@@ -590,21 +599,21 @@ fn leaves_unread(path: Path) -> Result<Ends> {
     Ok(ends)
 }
 
-fn disconnects(path: Path) -> Result<Ends> {
-    let Connection {
+fn disconnects(path: Path) -> Result<EndAddresses> {
+    let ResetConnection {
         near, far, ends, ..
-    } = Connection::open(path)?;
+    } = ResetConnection::open(path)?;
     disconnect(&near)?;
     wait_for(&far, CLOSE)?;
     Ok(ends)
 }
 
-/// The peer has closed its side and reads nothing: what fills the window is not sent,
+/// The peer has shut down its side and reads nothing. Its window is full: data stays unsent,
 /// and the FIN waits behind it.
-fn disconnects_with_data(path: Path) -> Result<Ends> {
-    let Connection {
+fn disconnects_with_data(path: Path) -> Result<EndAddresses> {
+    let ResetConnection {
         near, far, ends, ..
-    } = Connection::open(path)?;
+    } = ResetConnection::open(path)?;
     near.set_nonblocking(true)?;
     while near.send(&[0; 65_536]).is_ok() {}
     far.shutdown(std::net::Shutdown::Write)?;
@@ -616,7 +625,7 @@ fn disconnects_with_data(path: Path) -> Result<Ends> {
     Ok(ends)
 }
 
-fn never_accepts(path: Path) -> Result<Ends> {
+fn never_accepts(path: Path) -> Result<EndAddresses> {
     let (listener, far) = (bound(path)?, bound(path)?);
     listener.listen(1)?;
     let ends = (address(&listener)?, address(&far)?);

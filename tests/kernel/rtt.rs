@@ -1,4 +1,4 @@
-//! With `--rtt` an answer is told as it comes in, and only then.
+//! With `--rtt`, kaprobe reports each answer once, when it arrives.
 
 use anyhow::{Result, ensure};
 use kaprobe::traffic::pair::Path;
@@ -11,27 +11,27 @@ use kaprobe_testkit::traffic::play;
 use kaprobe_testkit::traffic::scenarios as is;
 use regex::Regex;
 
-/// Scenarios, and what is told of the probes and answers of their connections.
-const STORIES: &[(Scenario, &str)] = &[
+/// Scenarios, and a regular expression for the probe and answer events of a connection.
+const EXPECTED: &[(Scenario, &str)] = &[
     (is::ANSWERED, "(probe/1 answered/1 ){2,}"),
     (
         is::RECOVERS,
         "probe/1 probe/2 (probe/3 )?answered/[23] (probe/1 answered/1 )+",
     ),
     (is::SILENT, "probe/1 probe/2 probe/3 "),
-    // The peer's own probes are no answer to ours.
+    // The peer's own probes do not answer ours.
     (is::SILENT_PEER_PROBES, "probe/1 probe/2 probe/3 "),
 ];
 
-/// Each answer follows its probe at once, with how long it took; what came without
-/// `--rtt` at the next firing says the same, less exactly.
-pub fn is_told_as_the_answer_comes_in() -> Result<()> {
+/// With `--rtt` each answer follows its probe, and has a round-trip time. Without it the
+/// answer is inferred at the next firing, with the same probe number and less precise time.
+pub fn answers_are_reported_on_arrival() -> Result<()> {
     netns::enter_new()?;
     let here = ["--netns", "/proc/self/ns/net"];
     let seen = Kaprobe::trace(&[&here[..], &["--rtt"]].concat())?;
     let derived = Kaprobe::trace(&here)?.ready()?;
     let seen = seen.ready()?;
-    let mut scripted = STORIES
+    let mut scripted = EXPECTED
         .iter()
         .flat_map(|(scenario, _)| Path::ALL.map(|path| ScriptedConnection::new(*scenario, path)))
         .collect::<std::io::Result<Vec<_>>>()?;
@@ -50,14 +50,14 @@ pub fn is_told_as_the_answer_comes_in() -> Result<()> {
             .flatten()
             .filter(|it| ["probe", "answered"].contains(&it.event()))
             .collect();
-        let told: String = records.iter().map(|it| it.label() + " ").collect();
-        let story = STORIES
+        let events: String = records.iter().map(|it| it.label() + " ").collect();
+        let expected = EXPECTED
             .iter()
             .find(|(it, _)| it.name == player.scenario.name);
-        let story = story.map_or("", |(_, story)| story);
+        let expected = expected.map_or("", |(_, expected)| expected);
         ensure!(
-            Regex::new(&format!("^(?:{story})$"))?.is_match(&told),
-            "{name} {connection:?}: {told}"
+            Regex::new(&format!("^(?:{expected})$"))?.is_match(&events),
+            "{name} {connection:?}: {events}"
         );
         let answers: Vec<_> = records
             .iter()
@@ -65,7 +65,7 @@ pub fn is_told_as_the_answer_comes_in() -> Result<()> {
             .collect();
         ensure!(
             answers.iter().all(|it| it.number("rtt_us").is_some()),
-            "{name}: not seen as it came in: {answers:?}"
+            "{name}: not reported on arrival: {answers:?}"
         );
         let late: Vec<_> = late
             .get(&connection)
@@ -85,5 +85,5 @@ pub fn is_told_as_the_answer_comes_in() -> Result<()> {
     Ok(())
 }
 
-/// The coarsest tick of a kernel.
+/// The longest tick of a kernel.
 const TICK_MS: u64 = 10;

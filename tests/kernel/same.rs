@@ -1,5 +1,5 @@
-//! Every way to attach reports the same records for the same traffic, and they are
-//! the ones that the script implies.
+//! Every way to attach reports the same records for the same traffic, and the records
+//! match the script.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +15,9 @@ use kaprobe_testkit::traffic::play;
 use kaprobe_testkit::traffic::scenarios as is;
 use regex::Regex;
 
-/// A scenario, and what is told of its connection: a regular expression over the
-/// events in their order, a space after each. Bounds are open only where the number
-/// depends on how fast the machine is.
-const STORIES: &[(Scenario, &str)] = &[
+/// A scenario, and a regular expression for the events of its connection, each followed by
+/// a space. Repetition is unbounded only if it depends on the machine's speed.
+const EXPECTED: &[(Scenario, &str)] = &[
     (
         is::ANSWERED,
         "probe/1 (answered/1 probe/1 )+(answered/1 )?ABORTED",
@@ -74,13 +73,13 @@ const STORIES: &[(Scenario, &str)] = &[
     (is::SYN_SENT, "not_rearmed closed "),
 ];
 
-/// How a connection ends that its script resets by hand.
+/// The last events of a connection that its script resets.
 const ABORTED: &str = "rst_sent verdict/aborted_locally closed ";
 
-/// Fields that say when a program ran, not what it saw; `sock` numbers the sockets
-/// of one trace; and the owner, who may have closed the socket before it was looked
-/// for and whom the advice names, has a test of its own.
-const OF_THE_MOMENT: &[&str] = &[
+/// Fields that differ between traces: times, `sock` (a number within one trace), and the
+/// owner, which may have closed the socket before the lookup. The advice names the owner.
+/// tests/kernel/owner.rs tests the owner.
+const VARYING_FIELDS: &[&str] = &[
     "time",
     "mono_ns",
     "firing_ns",
@@ -99,8 +98,8 @@ const OF_THE_MOMENT: &[&str] = &[
     "evidence",
 ];
 
-/// All scenarios over all kinds of address at once, seen by every way to attach.
-pub fn by_every_way_to_attach() -> Result<()> {
+/// Runs all scenarios over all kinds of address at once, with every way to attach.
+pub fn every_way_reports_the_same() -> Result<()> {
     netns::enter_new()?;
     for name in ["tcp_keepalive_time", "tcp_keepalive_intvl"] {
         netns::set_ipv4_sysctl(name, 1)?;
@@ -122,49 +121,53 @@ pub fn by_every_way_to_attach() -> Result<()> {
         .into_iter()
         .map(|(way, kaprobe)| Ok((way, kaprobe.stop()?)))
         .collect::<Result<_>>()?;
-    let mut wrong = Vec::new();
+    let mut differences = Vec::new();
     let netns = netns::inode()?;
     for (way, log) in &logs {
         ensure!(
             log.count(&["lost", "unclassified"]) == 0,
             "{way}: lost or unclassified"
         );
-        let told = log.by_connection()?;
+        let by_connection = log.by_connection()?;
         for &(scenario, local, remote) in &connections {
-            let records = told.get(&(netns, local, remote));
-            let told: String = records
+            let records = by_connection.get(&(netns, local, remote));
+            let events: String = records
                 .into_iter()
                 .flatten()
                 .map(|record| record.label() + " ")
                 .collect();
-            if !story(scenario)?.is_match(&told) {
-                wrong.push(format!("{way}: {} {local}: {told}", scenario.name));
+            if !expected_events(scenario)?.is_match(&events) {
+                differences.push(format!("{way}: {} {local}: {events}", scenario.name));
             }
         }
     }
-    ensure!(wrong.is_empty(), "not the story:\n{}", wrong.join("\n"));
-    same(&logs)
+    ensure!(
+        differences.is_empty(),
+        "other events than expected:\n{}",
+        differences.join("\n")
+    );
+    compare(&logs)
 }
 
 fn scripted() -> Result<Vec<ScriptedConnection>> {
-    STORIES
+    EXPECTED
         .iter()
         .flat_map(|(scenario, _)| Path::ALL.map(|path| (scenario, path)))
         .map(|(scenario, path)| Ok(ScriptedConnection::new(*scenario, path)?))
         .collect()
 }
 
-fn story(of: Scenario) -> Result<Regex> {
-    let (_, story) = STORIES
+fn expected_events(scenario: Scenario) -> Result<Regex> {
+    let (_, events) = EXPECTED
         .iter()
-        .find(|(scenario, _)| scenario.name == of.name)
-        .context("no story")?;
-    let story = story.replace("ABORTED", ABORTED);
-    Ok(Regex::new(&format!("^(?:{story})$"))?)
+        .find(|(it, _)| it.name == scenario.name)
+        .context("no expected events")?;
+    let events = events.replace("ABORTED", ABORTED);
+    Ok(Regex::new(&format!("^(?:{events})$"))?)
 }
 
 /// Compares each log with the first, connection by connection.
-fn same(logs: &[(String, Log)]) -> Result<()> {
+fn compare(logs: &[(String, Log)]) -> Result<()> {
     let comparable: Vec<(&str, BTreeMap<_, Vec<_>>)> = logs
         .iter()
         .map(|(way, log)| {
@@ -175,7 +178,7 @@ fn same(logs: &[(String, Log)]) -> Result<()> {
                     let records = records
                         .into_iter()
                         .cloned()
-                        .map(|r| r.without(OF_THE_MOMENT));
+                        .map(|r| r.without(VARYING_FIELDS));
                     (connection, records.collect())
                 })
                 .collect();

@@ -1,4 +1,4 @@
-//! `kaprobe sockets` against real servers: docs/servers.md is held to what is seen.
+//! `kaprobe sockets` with real servers: checks the tables of docs/servers.md.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -16,22 +16,22 @@ const LOOPBACKS: [IpAddr; 2] = [
     IpAddr::V6(Ipv6Addr::LOCALHOST),
 ];
 
-/// Whom the servers run as.
+/// The users of the servers.
 const USERS: &str = "root:x:0:0::/:/bin/false\nsshd:x:100:65534::/run/sshd:/bin/false\n";
-/// The first of the ports that settings are tried on.
+/// The port of the first setting. Each setting has its own port.
 const FIRST: u16 = 9000;
 
-/// A row of the table: what a setting comes to.
+/// A row of the table: a setting and its effect.
 #[derive(Debug)]
-struct Row {
+struct ServerCase {
     setting: &'static str,
-    /// Keepalive, time, interval, count.
+    /// The cells for keepalive, time, interval and count.
     shown: Vec<&'static str>,
-    /// Where it is tried.
+    /// The port of the server with this setting.
     port: u16,
 }
 
-/// The cells of the rows whose first one is this.
+/// The cells of the rows with this first cell.
 fn cells(first: &str) -> impl Iterator<Item = Vec<&'static str>> {
     let rows = TABLES.lines().filter_map(|line| line.strip_prefix("| "));
     let rows = rows.map(|row| {
@@ -43,11 +43,11 @@ fn cells(first: &str) -> impl Iterator<Item = Vec<&'static str>> {
         .filter(move |row: &Vec<_>| row.first() == Some(&first))
 }
 
-fn rows(server: &str) -> Result<Vec<Row>> {
+fn rows(server: &str) -> Result<Vec<ServerCase>> {
     let rows = cells(server).filter(|row| row.len() == 6);
     let rows: Vec<_> = (FIRST..)
         .zip(rows)
-        .map(|(port, row)| Row {
+        .map(|(port, row)| ServerCase {
             setting: row[1],
             shown: row[2..].to_vec(),
             port,
@@ -57,26 +57,26 @@ fn rows(server: &str) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Says so where the table was made with another version: what it shows holds, or this
-/// test fails.
-fn compare_version(server: &str, said: &[u8]) -> Result<()> {
-    let said = String::from_utf8_lossy(said);
+/// Prints a note if the table was made with another version. The comparison itself decides
+/// whether the table is still right.
+fn compare_version(server: &str, output: &[u8]) -> Result<()> {
+    let output = String::from_utf8_lossy(output);
     let row = cells(server).find(|row| row.len() == 4);
     let known = row.context("no version")?[3];
-    if !said.contains(known) {
-        eprintln!("docs/servers.md is of {known}, this is {}", said.trim());
+    if !output.contains(known) {
+        eprintln!("docs/servers.md is of {known}, this is {}", output.trim());
     }
     Ok(())
 }
 
-/// nginx gives its listening sockets the settings, and what they accept inherits them;
-/// towards its upstream it sets them itself.
+/// nginx sets keepalive on its listening sockets, and accepted sockets inherit it. nginx
+/// sets it directly on connections to its upstream.
 pub fn nginx() -> Result<()> {
     netns::enter_new()?;
     let root = Root::of("nginx")?;
     let program = "usr/sbin/nginx";
     let rows = rows("nginx")?;
-    let servers: String = rows.iter().map(Row::in_nginx).collect();
+    let servers: String = rows.iter().map(ServerCase::in_nginx).collect();
     let config = format!(
         "user root root; worker_processes 1; error_log stderr; pid /run/nginx.pid;
          events {{}} http {{ access_log off;\n{servers} }}\n"
@@ -90,9 +90,9 @@ pub fn nginx() -> Result<()> {
     let _server = root.serve(program, &arguments, last.at(LOOPBACKS[0]))?;
     let clients = connect(&rows, |client| {
         client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
-        starts(client, "HTTP/1.1 200 ")
+        expect_line(client, "HTTP/1.1 200 ")
     })?;
-    let shown = Shown::read("nginx")?;
+    let shown = ServerRows::read("nginx")?;
     for (row, client) in &clients {
         if row.is_proxy() {
             shown.compare(row, |it| it["rport"] == row.upstream())?;
@@ -104,12 +104,12 @@ pub fn nginx() -> Result<()> {
             it["state"] == "LISTEN" && it["lport"] == row.port && it["laddr"] == json!(at.ip())
         })?;
         let owners = listener["owners"].as_array().context("no owners")?;
-        ensure!(owners.len() == 2, "a master and a worker: {listener}");
+        ensure!(owners.len() == 2, "not a master and a worker: {listener}");
     }
     Ok(())
 }
 
-/// Redis sets all of it, on every connection that it accepts.
+/// Redis sets all keepalive options on every connection that it accepts.
 pub fn redis() -> Result<()> {
     netns::enter_new()?;
     let root = Root::of("redis-server")?;
@@ -118,7 +118,7 @@ pub fn redis() -> Result<()> {
     let rows = rows("redis")?;
     let mut servers = Vec::new();
     for row in &rows {
-        let Row { setting, port, .. } = row;
+        let ServerCase { setting, port, .. } = row;
         let file = format!("etc/redis-{port}.conf");
         let config = format!("bind 127.0.0.1 ::1\nport {port}\nsave \"\"\ndir /tmp\n{setting}\n");
         root.write(&file, &config)?;
@@ -126,13 +126,13 @@ pub fn redis() -> Result<()> {
     }
     let clients = connect(&rows, |client| {
         client.write_all(b"PING\r\n")?;
-        starts(client, "+PONG")
+        expect_line(client, "+PONG")
     })?;
     compare("redis-server", &clients)
 }
 
-/// sshd turns keepalive on for every connection that it accepts, and leaves the times to
-/// the sysctls. A process of its own has the connection.
+/// sshd turns keepalive on for every connection that it accepts. The times are the
+/// sysctls'. Each connection belongs to its own process.
 pub fn sshd() -> Result<()> {
     netns::enter_new()?;
     let root = Root::of("openssh-server")?;
@@ -145,7 +145,7 @@ pub fn sshd() -> Result<()> {
     let rows = rows("sshd")?;
     let mut servers = Vec::new();
     for row in &rows {
-        let Row { setting, port, .. } = row;
+        let ServerCase { setting, port, .. } = row;
         let file = format!("etc/sshd-{port}");
         let config = format!(
             "Port {port}\nListenAddress 127.0.0.1\nListenAddress ::1\nHostKey /etc/key\n\
@@ -155,20 +155,21 @@ pub fn sshd() -> Result<()> {
         let arguments = ["-D", "-e", "-f", &file];
         servers.push(root.serve(program, &arguments, row.at(LOOPBACKS[0]))?);
     }
-    let clients = connect(&rows, |client| starts(client, "SSH-2.0-"))?;
+    let clients = connect(&rows, |client| expect_line(client, "SSH-2.0-"))?;
     compare("sshd-session", &clients)
 }
 
-/// A client of each row's server, over IPv4 and over IPv6, that has been served.
+/// Connects clients to each row's server over IPv4 and IPv6, and waits until each is
+/// served.
 fn connect(
-    rows: &[Row],
-    served: impl Fn(&mut TcpStream) -> Result<()>,
-) -> Result<Vec<(&Row, TcpStream)>> {
+    rows: &[ServerCase],
+    wait_served: impl Fn(&mut TcpStream) -> Result<()>,
+) -> Result<Vec<(&ServerCase, TcpStream)>> {
     let mut clients = Vec::new();
     for row in rows {
         for loopback in LOOPBACKS {
             let mut client = TcpStream::connect(row.at(loopback))?;
-            served(&mut client).with_context(|| format!("{row:?}"))?;
+            wait_served(&mut client).with_context(|| format!("{row:?}"))?;
             clients.push((row, client));
             if row.is_proxy() {
                 break;
@@ -178,26 +179,26 @@ fn connect(
     Ok(clients)
 }
 
-/// Reads a line, which says that the server has the connection.
-fn starts(client: &mut TcpStream, with: &str) -> Result<()> {
+/// Reads a line, which shows that the server has accepted the connection.
+fn expect_line(client: &mut TcpStream, start: &str) -> Result<()> {
     client.set_read_timeout(Some(HANG))?;
     let mut line = String::new();
     BufReader::new(client).read_line(&mut line)?;
-    ensure!(line.starts_with(with), "{line:?}, not {with}");
+    ensure!(line.starts_with(start), "{line:?}, not {start}");
     Ok(())
 }
 
-fn compare(comm: &str, clients: &[(&Row, TcpStream)]) -> Result<()> {
-    let shown = Shown::read(comm)?;
+fn compare(comm: &str, clients: &[(&ServerCase, TcpStream)]) -> Result<()> {
+    let shown = ServerRows::read(comm)?;
     clients
         .iter()
         .try_for_each(|(row, client)| shown.compare_accepted(row, client))
 }
 
-/// What kaprobe shows of a server's sockets.
-struct Shown(Vec<Value>);
+/// kaprobe's rows for a server's sockets.
+struct ServerRows(Vec<Value>);
 
-impl Shown {
+impl ServerRows {
     fn read(comm: &str) -> Result<Self> {
         let output = command::run(&["sockets", "--json", "--comm", comm])?;
         let lines = String::from_utf8(output.stdout)?;
@@ -206,17 +207,17 @@ impl Shown {
     }
 
     /// Compares the server's end of a connection.
-    fn compare_accepted(&self, row: &Row, client: &TcpStream) -> Result<()> {
+    fn compare_accepted(&self, row: &ServerCase, client: &TcpStream) -> Result<()> {
         let port = client.local_addr()?.port();
         self.compare(row, |it| it["rport"] == port && it["lport"] == row.port)?;
         Ok(())
     }
 
-    /// Compares the one socket that this is true of.
-    fn compare(&self, row: &Row, is: impl Fn(&Value) -> bool) -> Result<&Value> {
-        let mut those = self.0.iter().filter(|it| is(it));
-        let (Some(socket), None) = (those.next(), those.next()) else {
-            bail!("{row:?}: not one such socket");
+    /// Compares the only socket that matches a predicate. Returns its row.
+    fn compare(&self, row: &ServerCase, is: impl Fn(&Value) -> bool) -> Result<&Value> {
+        let mut matching = self.0.iter().filter(|it| is(it));
+        let (Some(socket), None) = (matching.next(), matching.next()) else {
+            bail!("{row:?}: none or several matching sockets");
         };
         let cells = cells_of(socket);
         ensure!(row.shown == cells, "{row:?}: {cells:?}, {socket}");
@@ -224,7 +225,7 @@ impl Shown {
     }
 }
 
-/// The cells that a socket comes to.
+/// The cells of the table for a socket.
 fn cells_of(socket: &Value) -> [String; 4] {
     let on = socket["keepalive"] == true;
     let cell = |name: &str, from: &str, unit: &str, per: u64| match socket[name].as_u64() {
@@ -242,22 +243,22 @@ fn cells_of(socket: &Value) -> [String; 4] {
     ]
 }
 
-impl Row {
+impl ServerCase {
     fn at(&self, host: IpAddr) -> SocketAddr {
         SocketAddr::new(host, self.port)
     }
 
-    /// Whether the setting is one of connections that nginx makes itself.
+    /// Whether the setting is for connections to nginx's upstream.
     fn is_proxy(&self) -> bool {
         self.setting.starts_with("proxy_")
     }
 
-    /// Where those go.
+    /// The port of the upstream.
     fn upstream(&self) -> u16 {
         self.port + 1000
     }
 
-    /// What nginx is told.
+    /// The part of nginx's configuration.
     fn in_nginx(&self) -> String {
         let Self { setting, port, .. } = self;
         let server = |listen: &str, answer: &str| {

@@ -37,7 +37,7 @@ fn old(plays: &[Scenario]) -> Result<Process> {
 
 /// Connections whose peer is silent, whose data is on its way, and that are well, of
 /// another process and older than the trace.
-pub fn knows_what_was_there_before() -> Result<()> {
+pub fn sees_existing_sockets() -> Result<()> {
     netns::enter_new()?;
     let process = old(&[is::ZOMBIE, is::ENDLESS, is::STUCK])?;
     let file = File::new()?;
@@ -143,7 +143,7 @@ fn replays(file: &File) -> Result<()> {
 /// A process that ends takes its sockets with it, and resets those that it had not read
 /// to the end. When that is read nobody holds them any more: only the snapshot has seen
 /// who did.
-pub fn knows_who_has_ended_since() -> Result<()> {
+pub fn names_owners_that_have_exited() -> Result<()> {
     netns::enter_new()?;
     let process = old(&[is::ZOMBIE, is::UNREAD])?;
     let file = File::new()?;
@@ -183,7 +183,7 @@ pub fn knows_who_has_ended_since() -> Result<()> {
 
 /// The snapshot waits for a lock that somebody keeps: the trace goes on, and ends when it
 /// is told to. Nothing of the snapshot stays once the lock is free.
-pub fn keeps_no_trace_from_ending() -> Result<()> {
+pub fn blocked_snapshot_does_not_block_the_trace() -> Result<()> {
     netns::enter_new()?;
     let locked = Planned::bind(Path::V4)?.connect(Side::Client, Keepalive::new(1, 1, 9))?;
     let lock = LockHeld::take(locked.near()?)?;

@@ -22,7 +22,7 @@ type Sysctls = [u32; 3];
 
 /// Every value that kaprobe reports is what getsockopt says, for all combinations of
 /// own and inherited settings, in two namespaces of different sysctls.
-pub fn are_what_getsockopt_says() -> Result<()> {
+pub fn rows_equal_getsockopt() -> Result<()> {
     for sysctls in [[300, 20, 5], [5000, 71, 9]] {
         in_namespace(sysctls)?;
     }
@@ -69,7 +69,7 @@ fn in_namespace(sysctls: Sysctls) -> Result<()> {
 
 /// Without the privilege to load BPF programs: the same sockets, less what sock_diag does
 /// not know, which is marked, and a note; no owners of another user's sockets.
-pub fn are_what_sock_diag_says() -> Result<()> {
+pub fn fallback_rows_equal_sock_diag() -> Result<()> {
     netns::enter_new()?;
     let mut made = Vec::new();
     for address in ["127.0.0.1:0", "[::1]:0"] {
@@ -144,7 +144,7 @@ pub fn are_what_sock_diag_says() -> Result<()> {
 
 /// Watched by a program: one snapshot after the other, without a terminal's escapes, and a
 /// clean end when told to.
-pub fn are_watched_in_a_pipe() -> Result<()> {
+pub fn watch_writes_to_a_pipe() -> Result<()> {
     netns::enter_new()?;
     let _listener = TcpListener::bind("127.0.0.1:0")?;
     let mut child = command::kaprobe()?
@@ -171,7 +171,7 @@ pub fn are_watched_in_a_pipe() -> Result<()> {
 /// Many sockets: each is there once, and memory does not grow with them. In a virtual
 /// machine as many as it opens in seconds; else first more than a snapshot holds at once
 /// (`BATCH`, sockets/snapshot.rs), then twice as many.
-pub fn are_all_there_in_little_memory() -> Result<()> {
+pub fn many_sockets_need_constant_memory() -> Result<()> {
     let (processes, each) = match env::var_os("KAPROBE_IN_VM") {
         Some(_) => (1, 1_500),
         None => (2, 9_000),

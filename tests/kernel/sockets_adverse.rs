@@ -29,7 +29,7 @@ const CONNECTIONS: u64 = 2000;
 const NAMESPACES: u64 = 20;
 
 /// Where iproute2 keeps the namespaces that it made, by name.
-const NAMED: &str = "/run/netns";
+const NETNS_DIR: &str = "/run/netns";
 
 /// Connections by the thousand come and go, and so do processes that hold some, while
 /// snapshots are taken: each ends well, says what it could not find out, and has the
@@ -162,7 +162,7 @@ fn stopped_on_its_way() -> Result<bool> {
 }
 
 /// What a /proc mounted with hidepid does not show is marked, and a note says why.
-pub fn say_what_proc_hides() -> Result<()> {
+pub fn hidden_processes_are_reported() -> Result<()> {
     netns::enter_new()?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let (_roots, far) = connect_to(&listener)?;
@@ -208,7 +208,7 @@ pub fn say_what_proc_hides() -> Result<()> {
 
 /// Without CAP_SYS_PTRACE it shows all but the owners, and says so; and an audit of what it
 /// could not look at is not passed.
-pub fn say_what_may_not_be_looked_at() -> Result<()> {
+pub fn missing_privilege_is_reported() -> Result<()> {
     netns::enter_new()?;
     // No other test connects to there, in whatever namespace.
     let listener = TcpListener::bind("127.41.0.1:0")?;
@@ -290,8 +290,8 @@ fn while_many(
 /// Gives this thread, and what it starts, a place for names that nobody else sees.
 fn cover_named() -> Result<()> {
     mounts::enter_new()?;
-    fs::create_dir_all(NAMED)?;
-    mounts::cover(Path::new(NAMED))
+    fs::create_dir_all(NETNS_DIR)?;
+    mounts::cover(Path::new(NETNS_DIR))
 }
 
 /// A namespace that has a name, and a listener in it, until dropped.
@@ -306,7 +306,7 @@ impl Doomed {
         let there = thread::spawn(|| {
             netns::enter_new()?;
             let inode = netns::inode()?;
-            let name = Path::new(NAMED).join(inode.to_string());
+            let name = Path::new(NETNS_DIR).join(inode.to_string());
             File::create(&name)?;
             mount_bind("/proc/thread-self/ns/net", &name)?;
             anyhow::Ok(Self {

@@ -21,7 +21,7 @@ use socket2::Socket;
 
 /// The iterator over descriptors tells of a process's sockets what /proc does, whatever
 /// else it has open; where that hides something it is not made use of.
-pub fn have_the_descriptors_that_proc_lists() -> Result<()> {
+pub fn descriptors_equal_proc() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("socket");
     let bound = UnixListener::bind(&path)?;
@@ -79,7 +79,7 @@ pub fn have_the_descriptors_that_proc_lists() -> Result<()> {
 /// accept(), dup(), exec and fork, and passed over a Unix socket to another process. Of
 /// one on its way there, that nobody is to be seen; of an orphan, and of one that nobody
 /// has accepted, nothing.
-pub fn are_all_told() -> Result<()> {
+pub fn all_owners_are_shown() -> Result<()> {
     netns::enter_new()?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let connect = || connect_to(&listener);
@@ -122,7 +122,7 @@ pub fn are_all_told() -> Result<()> {
     drop(orphan);
     let waiting = TcpStream::connect(listener.local_addr()?)?;
 
-    let shown = Shown::read()?;
+    let shown = SocketRows::read()?;
     for (what, port, owners) in &expected {
         shown.compare(*port, owners).context(*what)?;
     }
@@ -157,14 +157,14 @@ pub fn are_all_told() -> Result<()> {
         anyhow::bail!("no descriptor came");
     };
     let received = TcpStream::from(received);
-    let shown = Shown::read()?;
+    let shown = SocketRows::read()?;
     shown.compare(passed_port, &[there, (forked, there.1)])?;
     shown.compare(in_flight_port, &[mine(&received)])?;
 
     // The child dies of its parent's end, in its own time.
     drop(holder);
     wait_until("its last holder's end has orphaned it", || {
-        let shown = Shown::read()?;
+        let shown = SocketRows::read()?;
         let row = shown.socket("lport", passed_port)?;
         Ok(row["owners"].is_null() && row["state"] == "FIN_WAIT2")
     })
@@ -194,9 +194,9 @@ fn owners(held: &[(u32, u32)]) -> Result<Value> {
 }
 
 /// A snapshot.
-struct Shown(Vec<Value>);
+struct SocketRows(Vec<Value>);
 
-impl Shown {
+impl SocketRows {
     fn read() -> Result<Self> {
         snapshot::here().map(Self)
     }

@@ -63,7 +63,7 @@ const SCENARIOS: [Scenario; 9] = [
 
 /// Every socket and every timer is the one that /proc/net/tcp and ss show, with what it has
 /// left, retransmits and probes.
-pub fn agree_with_ss_and_proc() -> Result<()> {
+pub fn timers_equal_ss_and_proc() -> Result<()> {
     netns::enter_new()?;
     let iproute2 = Root::of("iproute2")?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -146,9 +146,10 @@ fn half_open(listener: &TcpListener) -> Result<Socket> {
 
 /// What keepalive's timer has left under a retransmission or a window probe is what
 /// /proc/net/tcp shows once that is over.
-pub fn are_right_where_another_hides_them() -> Result<()> {
+pub fn hidden_keepalive_timers_are_shown() -> Result<()> {
     netns::enter_new()?;
-    let cases: [(&str, Act, Act); 2] = [("on", silence_and_send, hear), ("probe", fill, far_reads)];
+    let cases: [(&str, PairAction, PairAction); 2] =
+        [("on", silence_and_send, hear), ("probe", fill, far_reads)];
     for path in Path::ALL {
         for (timer, hide, show) in cases {
             let pair = Planned::bind(path)?.connect(Side::Client, Keepalive::new(1000, 10, 3))?;
@@ -175,7 +176,7 @@ pub fn are_right_where_another_hides_them() -> Result<()> {
     Ok(())
 }
 
-type Act = fn(&Pair) -> io::Result<()>;
+type PairAction = fn(&Pair) -> io::Result<()>;
 
 fn silence_and_send(pair: &Pair) -> io::Result<()> {
     pair.silence()?;

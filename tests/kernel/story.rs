@@ -29,12 +29,12 @@ const FORGETS_S: u32 = 12;
 const PROBES: u32 = 3;
 
 /// kaprobe on the client and on both servers.
-struct Watch {
+struct HostTraces {
     kaprobes: [(&'static str, Kaprobe); 3],
     logs: TempDir,
 }
 
-impl Watch {
+impl HostTraces {
     fn start(network: &Network) -> Result<Self> {
         let logs = tempfile::tempdir()?;
         let [first, second] = &network.servers;
@@ -55,7 +55,7 @@ impl Watch {
 
     /// Stops them, and gives the log of each host by name, and what a replay of the
     /// three makes of them.
-    fn stop(self) -> Result<Told> {
+    fn stop(self) -> Result<StoryLogs> {
         let Self { kaprobes, logs } = self;
         let by_host = kaprobes.map(|(name, kaprobe)| (name, kaprobe.stop()));
         let files = by_host.each_ref().map(|(name, _)| {
@@ -79,7 +79,7 @@ impl Watch {
         }
         let logs = by_host.map(|(name, log)| log.map(|log| (name, log)));
         let [client, first, second] = logs;
-        Ok(Told {
+        Ok(StoryLogs {
             logs: [client?, first?, second?],
             merged,
         })
@@ -93,12 +93,12 @@ fn output(output: &Output) -> Result<String> {
 }
 
 /// What the hosts' kaprobes said.
-struct Told {
+struct StoryLogs {
     logs: [(&'static str, Log); 3],
     merged: Vec<Value>,
 }
 
-impl Told {
+impl StoryLogs {
     fn of(&self, host: &str) -> Result<&Log> {
         let log = self.logs.iter().find(|(name, _)| *name == host);
         Ok(&log.with_context(|| format!("no log of {host}"))?.1)
@@ -142,7 +142,7 @@ impl Told {
 }
 
 /// A connection through the balancer, with both of its ends.
-struct Connection {
+struct BalancedConnection {
     client: TcpStream,
     server: TcpStream,
     /// The server that has it, and the other.
@@ -152,7 +152,11 @@ struct Connection {
 
 /// Listens on both servers and connects; says something and hears it. `keepalive` of
 /// the server's end, and of the client's, with its seconds to the first probe.
-fn connect(network: &Network, client_s: Option<u64>, server_s: Option<u64>) -> Result<Connection> {
+fn connect(
+    network: &Network,
+    client_s: Option<u64>,
+    server_s: Option<u64>,
+) -> Result<BalancedConnection> {
     let probes = |seconds| {
         TcpKeepalive::new()
             .with_time(Duration::from_secs(seconds))
@@ -181,7 +185,7 @@ fn connect(network: &Network, client_s: Option<u64>, server_s: Option<u64>) -> R
     };
     server.set_read_timeout(Some(HANG))?;
     exchange(&mut client, &mut server)?;
-    Ok(Connection {
+    Ok(BalancedConnection {
         client,
         server,
         has_it,
@@ -190,12 +194,12 @@ fn connect(network: &Network, client_s: Option<u64>, server_s: Option<u64>) -> R
 }
 
 /// Nobody speaks until the balancer has forgotten.
-pub fn of_a_balancer_that_forgets() -> Result<()> {
+pub fn balancer_forgets_an_idle_connection() -> Result<()> {
     let network = Network::build(FORGETS_S)?;
-    let watch = Watch::start(&network)?;
+    let watch = HostTraces::start(&network)?;
     // The server probes, but too late to keep the balancer's entry alive.
     let server_s = u64::from(FORGETS_S) * 2;
-    let Connection {
+    let BalancedConnection {
         mut client,
         mut server,
         has_it,
@@ -284,11 +288,11 @@ pub fn of_a_balancer_that_forgets() -> Result<()> {
 }
 
 /// The client probes at half of that time: nobody forgets.
-pub fn does_not_happen_with_keepalive() -> Result<()> {
+pub fn keepalive_preserves_the_balancer_entry() -> Result<()> {
     let network = Network::build(FORGETS_S)?;
-    let watch = Watch::start(&network)?;
+    let watch = HostTraces::start(&network)?;
     let probes_s = u64::from(FORGETS_S) / 2;
-    let Connection {
+    let BalancedConnection {
         mut client,
         mut server,
         has_it,

@@ -1,5 +1,4 @@
-//! The scenarios do what they say: the kernel's own counters are the witness. No
-//! kaprobe takes part.
+//! The scenarios change the kernel's counters as expected. Runs without kaprobe.
 
 use std::ops::RangeInclusive;
 use std::thread;
@@ -12,8 +11,8 @@ use kaprobe_testkit::netns::{self, Counters};
 use kaprobe_testkit::traffic::play;
 use kaprobe_testkit::traffic::scenarios as is;
 
-/// A scenario, and what one run of it adds to each counter.
-struct Row {
+/// A scenario, and the growth of each counter in one run.
+struct ScenarioCase {
     scenario: Scenario,
     probes: RangeInclusive<u64>,
     gave_up: u64,
@@ -27,8 +26,8 @@ const fn row(
     gave_up: u64,
     estab_resets: u64,
     out_rsts: u64,
-) -> Row {
-    Row {
+) -> ScenarioCase {
+    ScenarioCase {
         scenario,
         probes,
         gave_up,
@@ -37,9 +36,9 @@ const fn row(
     }
 }
 
-const ROWS: &[Row] = &[
-    // Each script that ends in a reset by hand loses two established ends; it takes
-    // one reset where the peer hears it, and one from either end where it does not.
+const ROWS: &[ScenarioCase] = &[
+    // A script that ends with an abort resets two established ends. It takes one reset if
+    // the peer receives it, and one from each end if not.
     row(is::ANSWERED, 2..=3, 0, 2, 1),
     row(is::ACCEPTED, 2..=3, 0, 2, 1),
     row(is::SILENT, 3..=3, 1, 2, 2),
@@ -55,13 +54,13 @@ const ROWS: &[Row] = &[
     row(is::LOCAL_DROP, 3..=3, 1, 2, 2),
     row(is::CONGESTED, 3..=5, 0, 2, 1),
     row(is::FIN_WAIT2_TIME_WAIT, 0..=0, 0, 0, 0),
-    // The peer, in CLOSE_WAIT, is what is lost here.
+    // Only the peer is counted, in CLOSE_WAIT.
     row(is::FIN_WAIT2_RESET, 0..=0, 0, 1, 1),
     row(is::SYN_SENT, 0..=0, 0, 0, 0),
 ];
 
-/// Each scenario in a namespace of its own, all at once.
-pub fn moves_the_kernels_counters() -> Result<()> {
+/// Runs all scenarios at once, each in its own namespace.
+pub fn scenarios_move_the_counters() -> Result<()> {
     let _egress = Egress::attach()?;
     let runs: Vec<_> = ROWS
         .iter()
@@ -70,11 +69,11 @@ pub fn moves_the_kernels_counters() -> Result<()> {
             (
                 row,
                 path,
-                thread::spawn(move || play_alone(row.scenario, path)),
+                thread::spawn(move || play_in_own_namespace(row.scenario, path)),
             )
         })
         .collect();
-    let wrong: Vec<String> = runs
+    let differences: Vec<String> = runs
         .into_iter()
         .map(|(row, path, run)| {
             let counted = run.join().map_err(|_| anyhow!("panicked"))?;
@@ -88,11 +87,11 @@ pub fn moves_the_kernels_counters() -> Result<()> {
         })
         .filter_map(Result::transpose)
         .collect::<Result<_>>()?;
-    ensure!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    ensure!(differences.is_empty(), "\n{}", differences.join("\n"));
     Ok(())
 }
 
-fn play_alone(scenario: Scenario, path: Path) -> Result<Counters> {
+fn play_in_own_namespace(scenario: Scenario, path: Path) -> Result<Counters> {
     netns::enter_new()?;
     for name in ["tcp_keepalive_time", "tcp_keepalive_intvl"] {
         netns::set_ipv4_sysctl(name, 1)?;
