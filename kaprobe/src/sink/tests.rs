@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
-use insta::assert_snapshot;
 use jiff::tz::TimeZone;
 
 use super::*;
@@ -145,185 +144,14 @@ fn csv_is_what_the_csv_crate_makes() -> Result<(), ::csv::Error> {
     Ok(())
 }
 
+/// `tests/golden.rs` shows this log in each format.
 #[test]
-fn text() {
-    assert_snapshot!(text_of(NARROW, false, &everything()), @r#"
-    TIME         PID    COMM     LADDR:LPORT     RADDR:RPORT     EVENT
-    07:08:09.000 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  probe 1/9 idle 3.0s
-    07:08:09.010 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  answered 1 in <20ms
-    07:08:10.000 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  early idle 990ms next 2.0s
-    07:08:10.100 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  data_pending unacked 2
-    07:08:10.200 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  busy
-    07:08:10.250 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  probe_congested 1/9 idle 3.0s
-    07:08:10.300 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  not_rearmed ESTABLISHED keepalive off
-    07:08:10.350 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  unclassified ESTABLISHED
-    07:08:10.400 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  timeout probe_count after 9 probes idle 12.0s
-    07:08:10.401 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  rst_sent active ESTABLISHED TCP_KEEPALIVE_TIMEOUT
-    07:08:10.500 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  timeout user_timeout after 2 probes idle 3.0s err 999
-    07:08:10.600 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  fin_wait2 to time_wait
-    07:08:10.650 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  fin_wait2
-    07:08:10.700 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  closed
-    07:08:09.700 4242   beam.smp [2001:db8::10]:5672 [2001:db8:ffff:ffff:ffff:ffff:ffff:ffff]:40000 probe 2/9 idle 5s
-    07:08:09.710 4242   beam.smp [::ffff:192.168.0.1]:5672 [::ffff:192.168.0.2]:40000 probe 1/9 idle 3s
-    07:08:09.720 666    =\u{1b}[2J\n"\x20,\xff\u{202e}\\ 10.0.0.1:5672       10.0.0.2:40000  probe 1/9 idle 3s
-    07:08:09.730 -      -        10.0.0.1:5672       10.0.0.2:40000  fin_wait2 to reset
-    07:08:10.750 4242   beam.smp 10.0.0.1:5672       10.0.0.2:40000  rst_received ESTABLISHED idle 3.0s sent 4ms ago unacked 1
-    07:08:10.760 4242   beam.smp 10.0.0.1:5672       10.0.0.2:40000  probe 2/9 idle 4s
-    07:08:10.760 4242   beam.smp 10.0.0.1:5672       10.0.0.2:40000  answered 2 in 431us
-    07:08:10.770 4242   beam.smp 10.0.0.1:5672       10.0.0.9:50000  zombie probes_unanswered 2/9 idle 7300s dead in 575s
-    07:08:10.800 -      -        -                   -               lost 12 probe of tcp_keepalive_timer by ring_buffer
-    07:08:10.900 -      -        -                   -               lost 12 events of tcp_keepalive_timer by ring_buffer
-    07:08:10.950 -      -        10.0.0.1:5672       10.0.0.2:40000  rst_sent passive to PSH|ACK len 100 ttl 64 met nothing NO_SOCKET
-    07:08:10.960 -      -        10.0.0.1:5672       10.0.0.2:40000  rst_sent passive to ACK len 100 ttl 64 met socket LISTEN
-    07:08:10.960 -      -        10.0.0.1:5672       10.0.0.2:40000  verdict idle_eviction idle 352s (medium) fits AWS NLB (350s): set TCP_KEEPIDLE to 150 s
-    "#);
-}
-
-#[test]
-fn wide_text() {
-    let wide = TextStyle {
-        wide: true,
-        ..NARROW
-    };
-    assert_snapshot!(text_of(wide, false, &everything()), @r#"
-    TIME         PID    COMM     LADDR:LPORT           RADDR:RPORT           EVENT
-    07:08:09.000 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        probe 1/9 idle 3.0s next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
-    07:08:09.010 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        answered 1 in <20ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
-    07:08:10.000 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        early idle 990ms next 2.0s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
-    07:08:10.100 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        data_pending unacked 2 next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
-    07:08:10.200 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        busy next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
-    07:08:10.250 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        probe_congested 1/9 idle 3.0s next 500ms late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
-    07:08:10.300 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        not_rearmed ESTABLISHED keepalive off next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
-    07:08:10.350 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        unclassified ESTABLISHED next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
-    07:08:10.400 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        timeout probe_count after 9 probes idle 12.0s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
-    07:08:10.401 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        rst_sent active ESTABLISHED TCP_KEEPALIVE_TIMEOUT ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
-    07:08:10.500 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        timeout user_timeout after 2 probes idle 3.0s err 999 next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) ut 5s state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
-    07:08:10.600 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        fin_wait2 to time_wait next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
-    07:08:10.650 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        fin_wait2 next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
-    07:08:10.700 4242   beam.smp 10.0.0.1:5672         10.0.0.2:40000        closed ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
-    07:08:09.700 4242   beam.smp [2001:db8::10]:5672   [2001:db8:ffff:ffff:ffff:ffff:ffff:ffff]:40000 probe 2/9 idle 5s next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 cookie 4711 sock 2
-    07:08:09.710 4242   beam.smp [::ffff:192.168.0.1]:5672 [::ffff:192.168.0.2]:40000                     probe 1/9 idle 3s next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 3
-    07:08:09.720 666    =\u{1b}[2J\n"\x20,\xff\u{202e}\\ 10.0.0.1:5672             10.0.0.2:40000                                 probe 1/9 idle 3s next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 4
-    07:08:09.730 -      -        10.0.0.1:5672             10.0.0.2:40000                                 fin_wait2 to reset late 4ms ka 3s/1s/9 (socket/socket/sysctl) state FIN_WAIT2 uid 1000 netns 4026531840 sock 5
-    07:08:10.750 4242   beam.smp 10.0.0.1:5672             10.0.0.2:40000                                 rst_received ESTABLISHED idle 3.0s sent 4ms ago unacked 1 ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 1
-    07:08:10.760 4242   beam.smp 10.0.0.1:5672             10.0.0.2:40000                                 probe 2/9 idle 4s next 1s late 4ms ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 6
-    07:08:10.760 4242   beam.smp 10.0.0.1:5672             10.0.0.2:40000                                 answered 2 in 431us ka 3s/1s/9 (socket/socket/sysctl) state ESTABLISHED uid 1000 netns 4026531840 cgroup 77 inode 31337 sock 6
-    07:08:10.770 4242   beam.smp 10.0.0.1:5672             10.0.0.9:50000                                 zombie probes_unanswered 2/9 idle 7300s dead in 575s next 50s ka 7200s/75s/9 (sysctl/sysctl/sysctl) state ESTABLISHED uid 1000 netns 4026531840 inode 77 sock 7
-    07:08:10.800 -      -        -                         -                                              lost 12 probe of tcp_keepalive_timer by ring_buffer
-    07:08:10.900 -      -        -                         -                                              lost 12 events of tcp_keepalive_timer by ring_buffer
-    07:08:10.950 -      -        10.0.0.1:5672             10.0.0.2:40000                                 rst_sent passive to PSH|ACK len 100 ttl 64 met nothing NO_SOCKET netns 4026531840
-    07:08:10.960 -      -        10.0.0.1:5672             10.0.0.2:40000                                 rst_sent passive to ACK len 100 ttl 64 met socket LISTEN state LISTEN netns 4026531840
-    07:08:10.960 -      -        10.0.0.1:5672             10.0.0.2:40000                                 verdict idle_eviction idle 352s (medium) fits AWS NLB (350s): set TCP_KEEPIDLE to 150 s netns 4026531840
-    "#);
-}
-
-#[test]
-fn colored_text() {
-    let bare = TextStyle {
-        heading: false,
-        ..NARROW
-    };
-    let text = text_of(bare, true, &everything()[..2]);
-    assert_snapshot!(text.replace('\x1b', "ESC"), @"
-    07:08:09.000 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  ESC[36mprobeESC[0m 1/9 idle 3.0s
-    07:08:09.010 4242   beam.smp 10.0.0.1:5672   10.0.0.2:40000  ESC[32mansweredESC[0m 1 in <20ms
-    ");
-}
-
-#[test]
-fn clocks() {
-    let times = |time| {
-        let style = TextStyle {
-            time,
-            heading: false,
-            ..NARROW
-        };
-        let text = text_of(style, false, &everything()[..2]);
-        let first: Vec<_> = text
-            .lines()
-            .filter_map(|line| line.split(' ').next())
-            .collect();
-        first.join(" ")
-    };
-    assert_eq!(times(TimeFormat::Clock), "07:08:09.000 07:08:09.010");
-    assert_eq!(
-        times(TimeFormat::Rfc3339),
-        "2024-05-06T07:08:09.000000000Z 2024-05-06T07:08:09.010000000Z"
-    );
-    assert_eq!(
-        times(TimeFormat::Unix),
-        "1714979289.000000000 1714979289.010000000"
-    );
-    assert_eq!(times(TimeFormat::Mono), "1000.000000000 1000.010000000");
-    assert_eq!(times(TimeFormat::Relative), "0.000000 0.010000");
-}
-
-#[test]
-fn json() {
-    assert_snapshot!(json_of(&everything()), @r#"
-    {"header":{"version":"1.3","host":"mq\\n1","kernel":"6.12.107+deb13-cloud-amd64","kaprobe":"0.1.0","started":"2024-05-06T07:08:09.000000000Z","clock_offset_ns":-5,"hz":250,"hooks":{"tcp_keepalive_timer":"fentry"},"filters":{"port":["5672"]},"timeouts":[{"what":"ipvs","netns":4026531840,"seconds":900}]}}
-    {"time":"2024-05-06T07:08:09.000000000Z","mono_ns":1000000000000,"seq":1,"event":"probe","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probe":1,"probes_out":1,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":9000,"next_ms":1000,"late_ms":4,"unacked":0}
-    {"time":"2024-05-06T07:08:09.010000000Z","mono_ns":1000010000000,"seq":2,"event":"answered","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probe":1,"probes_out":0,"answered_after_ms":10}
-    {"time":"2024-05-06T07:08:10.000000000Z","mono_ns":1001000000000,"seq":3,"event":"early","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probes_out":0,"idle_ms":990,"lastrcv_ms":5000,"lastack_ms":990,"lastsnd_ms":9000,"next_ms":2010,"late_ms":4,"unacked":0}
-    {"time":"2024-05-06T07:08:10.100000000Z","mono_ns":1001100000000,"seq":4,"event":"data_pending","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probes_out":0,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":9000,"next_ms":1000,"late_ms":4,"unacked":2}
-    {"time":"2024-05-06T07:08:10.200000000Z","mono_ns":1001200000000,"seq":5,"event":"busy","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probes_out":0,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":9000,"next_ms":1000,"late_ms":4,"unacked":0}
-    {"time":"2024-05-06T07:08:10.250000000Z","mono_ns":1001250000000,"seq":6,"event":"probe_congested","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probe":1,"probes_out":0,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":9000,"next_ms":500,"late_ms":4,"unacked":0}
-    {"time":"2024-05-06T07:08:10.300000000Z","mono_ns":1001300000000,"seq":7,"event":"not_rearmed","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":false,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probes_out":0,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":9000,"next_ms":1000,"late_ms":4,"unacked":0}
-    {"time":"2024-05-06T07:08:10.350000000Z","mono_ns":1001350000000,"seq":8,"event":"unclassified","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probes_out":0,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":9000,"next_ms":1000,"late_ms":4,"unacked":0}
-    {"time":"2024-05-06T07:08:10.400000000Z","mono_ns":1001400000000,"seq":9,"event":"timeout","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probes_out":9,"idle_ms":12040,"lastrcv_ms":12345,"lastack_ms":12040,"lastsnd_ms":9000,"late_ms":4,"unacked":0,"cause":"probe_count","err":"ETIMEDOUT","firing_ns":1001400000000}
-    {"time":"2024-05-06T07:08:10.401000000Z","mono_ns":1001401000000,"seq":10,"event":"rst_sent","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probes_out":0,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":9000,"unacked":0,"direction":"active","reason":"SK_RST_REASON_TCP_KEEPALIVE_TIMEOUT","firing_ns":1001400000000}
-    {"time":"2024-05-06T07:08:10.500000000Z","mono_ns":1001500000000,"seq":11,"event":"timeout","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","user_timeout_ms":5000,"user_timeout_from":"socket","probes_out":2,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":9000,"next_ms":1000,"late_ms":4,"unacked":0,"cause":"user_timeout","err":"999"}
-    {"time":"2024-05-06T07:08:10.600000000Z","mono_ns":1001600000000,"seq":12,"event":"fin_wait2","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probes_out":0,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":9000,"next_ms":1000,"late_ms":4,"unacked":0,"to":"time_wait"}
-    {"time":"2024-05-06T07:08:10.650000000Z","mono_ns":1001650000000,"seq":13,"event":"fin_wait2","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probes_out":0,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":9000,"next_ms":1000,"late_ms":4,"unacked":0}
-    {"time":"2024-05-06T07:08:10.700000000Z","mono_ns":1001700000000,"seq":14,"event":"closed","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probes_out":0,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":9000,"unacked":0}
-    {"time":"2024-05-06T07:08:09.700000000Z","mono_ns":1000700000000,"seq":15,"event":"probe","sock":2,"pid":4242,"comm":"beam.smp","family":"inet6","laddr":"2001:db8::10","lport":5672,"raddr":"2001:db8:ffff:ffff:ffff:ffff:ffff:ffff","rport":40000,"netns":4026531840,"inode":31337,"cookie":4711,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probe":2,"probes_out":2,"idle_ms":5000,"lastrcv_ms":5000,"lastack_ms":6000,"lastsnd_ms":9000,"next_ms":1000,"late_ms":4,"unacked":0}
-    {"time":"2024-05-06T07:08:09.710000000Z","mono_ns":1000710000000,"seq":16,"event":"probe","sock":3,"pid":4242,"comm":"beam.smp","family":"inet6","laddr":"::ffff:192.168.0.1","lport":5672,"raddr":"::ffff:192.168.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probe":1,"probes_out":1,"idle_ms":3000,"lastrcv_ms":5000,"lastack_ms":3000,"lastsnd_ms":9000,"next_ms":1000,"late_ms":4,"unacked":0}
-    {"time":"2024-05-06T07:08:09.720000000Z","mono_ns":1000720000000,"seq":17,"event":"probe","sock":4,"pid":666,"comm":"=\\u{1b}[2J\\n\" ,\\xff\\u{202e}\\\\","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probe":1,"probes_out":1,"idle_ms":3000,"lastrcv_ms":5000,"lastack_ms":3000,"lastsnd_ms":9000,"next_ms":1000,"late_ms":4,"unacked":0}
-    {"time":"2024-05-06T07:08:09.730000000Z","mono_ns":1000730000000,"seq":18,"event":"fin_wait2","sock":5,"family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"uid":1000,"orphan":true,"state":"FIN_WAIT2","keepalive":false,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probes_out":0,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":9000,"late_ms":4,"unacked":0,"to":"reset"}
-    {"time":"2024-05-06T07:08:10.750000000Z","mono_ns":1001750000000,"seq":19,"event":"rst_received","sock":1,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probes_out":0,"idle_ms":3004,"lastrcv_ms":5000,"lastack_ms":3004,"lastsnd_ms":4,"unacked":1,"err":"ECONNRESET","unsent":false,"retransmits":0}
-    {"time":"2024-05-06T07:08:10.760000000Z","mono_ns":1001760000000,"seq":20,"event":"probe","sock":6,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probe":2,"probes_out":2,"idle_ms":4000,"lastrcv_ms":5000,"lastack_ms":4000,"lastsnd_ms":9000,"next_ms":1000,"late_ms":4,"unacked":0}
-    {"time":"2024-05-06T07:08:10.760431700Z","mono_ns":1001760431700,"seq":21,"event":"answered","sock":6,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"inode":31337,"uid":1000,"cgroup":77,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":3000,"keepalive_time_from":"socket","keepalive_intvl_ms":1000,"keepalive_intvl_from":"socket","keepalive_probes":9,"keepalive_probes_from":"sysctl","probe":2,"probes_out":0,"answered_after_ms":0,"rtt_us":431}
-    {"time":"2024-05-06T07:08:10.770000000Z","mono_ns":1001770000000,"seq":22,"event":"zombie","sock":7,"pid":4242,"comm":"beam.smp","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.9","rport":50000,"netns":4026531840,"inode":77,"uid":1000,"orphan":false,"state":"ESTABLISHED","keepalive":true,"keepalive_time_ms":7200000,"keepalive_time_from":"sysctl","keepalive_intvl_ms":75000,"keepalive_intvl_from":"sysctl","keepalive_probes":9,"keepalive_probes_from":"sysctl","probes_out":2,"idle_ms":7300000,"lastrcv_ms":7300000,"lastack_ms":7300000,"lastsnd_ms":7300000,"next_ms":50000,"unacked":0,"why":"probes_unanswered","dead_in_ms":575000,"dead_by":"probe_count"}
-    {"time":"2024-05-06T07:08:10.800000000Z","mono_ns":1001800000000,"seq":23,"event":"lost","hook":"tcp_keepalive_timer","lost_kind":"probe","lost_why":"ring_buffer","lost":12}
-    {"time":"2024-05-06T07:08:10.900000000Z","mono_ns":1001900000000,"seq":24,"event":"lost","hook":"tcp_keepalive_timer","lost_why":"ring_buffer","lost":12}
-    {"time":"2024-05-06T07:08:10.950000000Z","mono_ns":1001950000000,"seq":25,"event":"rst_sent","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"direction":"passive","reason":"SK_RST_REASON_NO_SOCKET","flags":"PSH|ACK","len":100,"ttl":64,"met":"nothing"}
-    {"time":"2024-05-06T07:08:10.960000000Z","mono_ns":1001960000000,"seq":26,"event":"rst_sent","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"state":"LISTEN","direction":"passive","flags":"ACK","len":100,"ttl":64,"met":"socket"}
-    {"time":"2024-05-06T07:08:10.960000000Z","mono_ns":1001960000000,"seq":27,"event":"verdict","family":"inet","laddr":"10.0.0.1","lport":5672,"raddr":"10.0.0.2","rport":40000,"netns":4026531840,"idle_ms":352000,"verdict":"idle_eviction","confidence":"medium","evidence":[1,26],"middlebox":"AWS NLB (350s)","survived_ms":301000,"died_ms":352000,"learned_of":"endpoint","contradictory":false,"advice":"set TCP_KEEPIDLE to 150 s","set_in":"program","set":"TCP_KEEPIDLE=150"}
-    "#);
-}
-
-#[test]
-fn csv() {
-    assert_snapshot!(csv_of(&everything()), @r#"
-    time,mono_ns,seq,event,sock,pid,comm,family,laddr,lport,raddr,rport,netns,inode,cookie,uid,cgroup,orphan,state,keepalive,keepalive_time_ms,keepalive_time_from,keepalive_intvl_ms,keepalive_intvl_from,keepalive_probes,keepalive_probes_from,user_timeout_ms,user_timeout_from,probe,probes_out,idle_ms,lastrcv_ms,lastack_ms,lastsnd_ms,next_ms,late_ms,unacked,cause,to,err,direction,reason,firing_ns,answered_after_ms,hook,lost_kind,lost_why,lost,unsent,retransmits,flags,len,ttl,met,verdict,confidence,evidence,middlebox,survived_ms,died_ms,learned_of,contradictory,advice,rtt_us,story,why,dead_in_ms,dead_by,set_in,set
-    2024-05-06T07:08:09.000000000Z,1000000000000,1,probe,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,1,1,3004,5000,3004,9000,1000,4,0,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,
-    2024-05-06T07:08:09.010000000Z,1000010000000,2,answered,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,1,0,,,,,,,,,,,,,,10,,,,,,,,,,,,,,,,,,,,,,,,,,
-    2024-05-06T07:08:10.000000000Z,1001000000000,3,early,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,990,5000,990,9000,2010,4,0,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,
-    2024-05-06T07:08:10.100000000Z,1001100000000,4,data_pending,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,1000,4,2,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,
-    2024-05-06T07:08:10.200000000Z,1001200000000,5,busy,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,1000,4,0,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,
-    2024-05-06T07:08:10.250000000Z,1001250000000,6,probe_congested,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,1,0,3004,5000,3004,9000,500,4,0,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,
-    2024-05-06T07:08:10.300000000Z,1001300000000,7,not_rearmed,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,false,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,1000,4,0,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,
-    2024-05-06T07:08:10.350000000Z,1001350000000,8,unclassified,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,1000,4,0,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,
-    2024-05-06T07:08:10.400000000Z,1001400000000,9,timeout,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,9,12040,12345,12040,9000,,4,0,probe_count,,ETIMEDOUT,,,1001400000000,,,,,,,,,,,,,,,,,,,,,,,,,,,
-    2024-05-06T07:08:10.401000000Z,1001401000000,10,rst_sent,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,,,0,,,,active,SK_RST_REASON_TCP_KEEPALIVE_TIMEOUT,1001400000000,,,,,,,,,,,,,,,,,,,,,,,,,,,
-    2024-05-06T07:08:10.500000000Z,1001500000000,11,timeout,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,5000,socket,,2,3004,5000,3004,9000,1000,4,0,user_timeout,,999,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,
-    2024-05-06T07:08:10.600000000Z,1001600000000,12,fin_wait2,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,1000,4,0,,time_wait,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,
-    2024-05-06T07:08:10.650000000Z,1001650000000,13,fin_wait2,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,1000,4,0,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,
-    2024-05-06T07:08:10.700000000Z,1001700000000,14,closed,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,,,0,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,
-    2024-05-06T07:08:09.700000000Z,1000700000000,15,probe,2,4242,beam.smp,inet6,2001:db8::10,5672,2001:db8:ffff:ffff:ffff:ffff:ffff:ffff,40000,4026531840,31337,4711,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,2,2,5000,5000,6000,9000,1000,4,0,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,
-    2024-05-06T07:08:09.710000000Z,1000710000000,16,probe,3,4242,beam.smp,inet6,::ffff:192.168.0.1,5672,::ffff:192.168.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,1,1,3000,5000,3000,9000,1000,4,0,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,
-    2024-05-06T07:08:09.720000000Z,1000720000000,17,probe,4,666,"\x3d\u{1b}[2J\n"" ,\xff\u{202e}\\",inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,1,1,3000,5000,3000,9000,1000,4,0,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,
-    2024-05-06T07:08:09.730000000Z,1000730000000,18,fin_wait2,5,,,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,,,1000,,true,FIN_WAIT2,false,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,9000,,4,0,,reset,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,
-    2024-05-06T07:08:10.750000000Z,1001750000000,19,rst_received,1,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,,0,3004,5000,3004,4,,,1,,,ECONNRESET,,,,,,,,,false,0,,,,,,,,,,,,,,,,,,,,
-    2024-05-06T07:08:10.760000000Z,1001760000000,20,probe,6,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,2,2,4000,5000,4000,9000,1000,4,0,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,
-    2024-05-06T07:08:10.760431700Z,1001760431700,21,answered,6,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,31337,,1000,77,false,ESTABLISHED,true,3000,socket,1000,socket,9,sysctl,,,2,0,,,,,,,,,,,,,,0,,,,,,,,,,,,,,,,,,,,431,,,,,,
-    2024-05-06T07:08:10.770000000Z,1001770000000,22,zombie,7,4242,beam.smp,inet,10.0.0.1,5672,10.0.0.9,50000,4026531840,77,,1000,,false,ESTABLISHED,true,7200000,sysctl,75000,sysctl,9,sysctl,,,,2,7300000,7300000,7300000,7300000,50000,,0,,,,,,,,,,,,,,,,,,,,,,,,,,,,,probes_unanswered,575000,probe_count,,
-    2024-05-06T07:08:10.800000000Z,1001800000000,23,lost,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,tcp_keepalive_timer,probe,ring_buffer,12,,,,,,,,,,,,,,,,,,,,,,
-    2024-05-06T07:08:10.900000000Z,1001900000000,24,lost,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,tcp_keepalive_timer,,ring_buffer,12,,,,,,,,,,,,,,,,,,,,,,
-    2024-05-06T07:08:10.950000000Z,1001950000000,25,rst_sent,,,,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,,,,,,,,,,,,,,,,,,,,,,,,,,,,passive,SK_RST_REASON_NO_SOCKET,,,,,,,,,PSH|ACK,100,64,nothing,,,,,,,,,,,,,,,,
-    2024-05-06T07:08:10.960000000Z,1001960000000,26,rst_sent,,,,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,,,,,,LISTEN,,,,,,,,,,,,,,,,,,,,,,passive,,,,,,,,,,ACK,100,64,socket,,,,,,,,,,,,,,,,
-    2024-05-06T07:08:10.960000000Z,1001960000000,27,verdict,,,,inet,10.0.0.1,5672,10.0.0.2,40000,4026531840,,,,,,,,,,,,,,,,,,352000,,,,,,,,,,,,,,,,,,,,,,,,idle_eviction,medium,1 26,AWS NLB (350s),301000,352000,endpoint,false,set TCP_KEEPIDLE to 150 s,,,,,,program,TCP_KEEPIDLE=150
-    "#);
+fn the_golden_log_has_the_sample() -> Result<(), String> {
+    let log = include_str!("../../../tests/golden/records.jsonl");
+    let header = log.lines().next().unwrap_or_default();
+    let json = json_of(&everything());
+    let (_, records) = json.split_once('\n').unwrap_or_default();
+    sample::golden::check("../records.jsonl", &format!("{header}\n{records}"))
 }
 
 #[test]
