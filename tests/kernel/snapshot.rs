@@ -1,6 +1,5 @@
-//! A trace starts from the sockets that are there already: zombies are told at once, and
-//! what is known of the others is right in their first event. However long it takes, no
-//! trace waits for it.
+//! A trace starts with a snapshot of the existing sockets: it reports zombies at once, and
+//! the first event of every other socket is complete. No trace waits for its snapshot.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,11 +22,11 @@ use rustix::process::Signal;
 
 const HERE: [&str; 2] = ["--netns", "/proc/self/ns/net"];
 
-/// The interval that sockets have which set none, s.
+/// The sysctl for the interval, s.
 const INTVL: u32 = 2;
 
-/// A process that has wait_played these to their end, and still holds its sockets.
-fn old(plays: &[Scenario]) -> Result<Process> {
+/// Starts a process and waits until it has played scenarios. It still holds its sockets.
+fn start_old(plays: &[Scenario]) -> Result<Process> {
     netns::set_ipv4_sysctl("tcp_keepalive_intvl", INTVL)?;
     let mut process = Process::start(Task::new("old", plays))?;
     process.go()?;
@@ -35,12 +34,12 @@ fn old(plays: &[Scenario]) -> Result<Process> {
     Ok(process)
 }
 
-/// Connections whose peer is silent, whose data is on its way, and that are well, of
-/// another process and older than the trace.
+/// Another process has older connections: with a silent peer, with unacknowledged data, and
+/// with a peer that answers.
 pub fn sees_existing_sockets() -> Result<()> {
     netns::enter_new()?;
-    let process = old(&[is::ZOMBIE, is::ENDLESS, is::STUCK])?;
-    let file = File::new()?;
+    let process = start_old(&[is::ZOMBIE, is::ENDLESS, is::STUCK])?;
+    let file = LogFile::new()?;
     let kaprobe =
         Kaprobe::trace_from_snapshot(&[&HERE, &["-e", "all", "-o", &file.path][..]].concat())?;
     let kaprobe = kaprobe.ready()?;
@@ -51,12 +50,12 @@ pub fn sees_existing_sockets() -> Result<()> {
             .filter(move |it| it.0 == scenario.name)
     };
     wait_until(
-        "each connection was spoken of, and each zombie more than once",
+        "each connection has a record, and each zombie also a probe",
         || {
             let log = file.log()?;
-            let told = log.by_connection()?;
+            let by_connection = log.by_connection()?;
             let zombies = all(is::ZOMBIE).all(|(_, it)| {
-                told.get(it).is_some_and(|records| {
+                by_connection.get(it).is_some_and(|records| {
                     records.iter().any(|it| it.event() == "probe")
                         && records.iter().any(|it| it.event() == "zombie")
                 })
@@ -65,16 +64,16 @@ pub fn sees_existing_sockets() -> Result<()> {
                 && process
                     .connections
                     .iter()
-                    .all(|(_, it)| told.contains_key(it)))
+                    .all(|(_, it)| by_connection.contains_key(it)))
         },
     )?;
     let log = kaprobe.stop()?;
-    let told = log.by_connection()?;
+    let by_connection = log.by_connection()?;
     for (name, connection) in &process.connections {
-        let records = told.get(connection).context("no record")?;
+        let records = by_connection.get(connection).context("no record")?;
         check(name, records, &process).with_context(|| format!("{name}: {records:?}"))?;
     }
-    replays(&file)?;
+    check_replay(&file)?;
     process.dismiss()
 }
 
@@ -86,7 +85,7 @@ fn check(name: &str, records: &[&Record], process: &Process) -> Result<()> {
             record.number("sock") == records.first().and_then(|it| it.number("sock")),
             "sock"
         );
-        settings(name, record)?;
+        check_settings(name, record)?;
     }
     let zombies: Vec<_> = records.iter().filter(|it| it.event() == "zombie").collect();
     let zombie = match (name, zombies.as_slice()) {
@@ -105,8 +104,8 @@ fn check(name: &str, records: &[&Record], process: &Process) -> Result<()> {
     Ok(())
 }
 
-/// They are those that the script of that name sets, and of the origin that it has.
-fn settings(name: &str, record: &Record) -> Result<()> {
+/// Checks that a record has the settings of a scenario, with their origins.
+fn check_settings(name: &str, record: &Record) -> Result<()> {
     let intvl = u64::from(INTVL) * 1_000;
     let (time, intvl, from, probes) = match name {
         "zombie" => (1_000, intvl, "sysctl", 100),
@@ -130,24 +129,26 @@ fn settings(name: &str, record: &Record) -> Result<()> {
     Ok(())
 }
 
-/// The log shows the same when it is replayed.
-fn replays(file: &File) -> Result<()> {
+/// Checks that a replay of the log shows the same records.
+fn check_replay(file: &LogFile) -> Result<()> {
     let replayed = run(&["replay", "--json", "-q", &file.path])?;
     ensure!(replayed.status.success(), "{replayed:?}");
     let records = |text: &str| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
-    let (was, is) = (file.text()?, String::from_utf8(replayed.stdout)?);
-    ensure!(records(&was) == records(&is), "{was}\nis replayed as\n{is}");
+    let (log, replay) = (file.text()?, String::from_utf8(replayed.stdout)?);
+    ensure!(
+        records(&log) == records(&replay),
+        "{log}\nis replayed as\n{replay}"
+    );
     Ok(())
 }
 
-/// A process that ends takes its sockets with it, and resets those that it had not read
-/// to the end. When that is read nobody holds them any more: only the snapshot has seen
-/// who did.
+/// A process exits, and the kernel resets its sockets with unread data. When kaprobe reads
+/// that event, no process holds the socket. Only the snapshot knows the owner.
 pub fn names_owners_that_have_exited() -> Result<()> {
     netns::enter_new()?;
-    let process = old(&[is::ZOMBIE, is::UNREAD])?;
-    let file = File::new()?;
-    // No event before that has its owner looked for.
+    let process = start_old(&[is::ZOMBIE, is::UNREAD])?;
+    let file = LogFile::new()?;
+    // These flags exclude earlier events, which would look up the owner.
     let events = ["-e", "zombie,rst_sent", "-o", &file.path];
     let kaprobe = Kaprobe::trace_from_snapshot(&[&HERE, &events[..]].concat())?.ready()?;
     wait_until("the snapshot was taken", || {
@@ -175,29 +176,30 @@ pub fn names_owners_that_have_exited() -> Result<()> {
     let resets = resets(&kaprobe.stop()?)?;
     for (_, connection) in unread {
         let reset = resets.get(connection).context("no reset")?;
-        let is_its = reset.number("pid") == Some(pid.into()) && reset.text("comm") == Some("old");
-        ensure!(is_its, "not of old, {pid}: {reset:?}");
+        let has_owner =
+            reset.number("pid") == Some(pid.into()) && reset.text("comm") == Some("old");
+        ensure!(has_owner, "owner is not old, {pid}: {reset:?}");
     }
     Ok(())
 }
 
-/// The snapshot waits for a lock that somebody keeps: the trace goes on, and ends when it
-/// is told to. Nothing of the snapshot stays once the lock is free.
+/// The snapshot waits for a held socket lock. The trace continues, and stops on a signal.
+/// The snapshot's process exits once the lock is free.
 pub fn blocked_snapshot_does_not_block_the_trace() -> Result<()> {
     netns::enter_new()?;
     let locked = Planned::bind(Path::V4)?.connect(Side::Client, Keepalive::new(1, 1, 9))?;
     let lock = LockHeld::take(locked.near()?)?;
-    let file = File::new()?;
+    let file = LogFile::new()?;
     let flags = ["-e", "probe", "-o", &file.path];
     let kaprobe = Kaprobe::trace_from_snapshot(&[&HERE, &flags[..]].concat())?.ready()?;
     let mut snapshot = None;
-    wait_until("the snapshot has come to the lock, or to its end", || {
+    wait_until("the snapshot waits for the lock or has ended", || {
         snapshot = child_of(kaprobe.pid())?.or(snapshot);
         Ok(snapshot.is_some_and(|it| waits_for_a_lock(it) || has_ended(it)))
     })?;
     let snapshot = snapshot.context("no snapshot")?;
     if has_ended(snapshot) {
-        // Kernels before 6.1 do not: `bpf_iter_tcp_seq_show`, net/ipv4/tcp_ipv4.c.
+        // Kernels before 6.1 take no lock: `bpf_iter_tcp_seq_show`, net/ipv4/tcp_ipv4.c.
         return Err(Skip("this kernel's iterator takes no lock".into()).into());
     }
     let member = LoadMember {
@@ -205,12 +207,14 @@ pub fn blocked_snapshot_does_not_block_the_trace() -> Result<()> {
         answered: true,
     };
     let load = Load::open(Path::V4, Path::V4.loopback(), [member])?;
-    wait_until("a probe was told", || Ok(file.log()?.count(&["probe"]) > 0))?;
+    wait_until("a probe was reported", || {
+        Ok(file.log()?.count(&["probe"]) > 0)
+    })?;
     kaprobe.signal(Signal::INT)?;
     let ended = kaprobe.finish()?;
     ensure!(
         waits_for_a_lock(snapshot),
-        "the lock was not kept for so long"
+        "the lock was freed before the trace ended"
     );
     ensure!(
         ended.stderr.contains("but the trace ended before it"),
@@ -219,11 +223,11 @@ pub fn blocked_snapshot_does_not_block_the_trace() -> Result<()> {
     );
     ended.clean()?;
     lock.release()?;
-    wait_until("the snapshot has gone", || Ok(has_ended(snapshot)))?;
+    wait_until("the snapshot has ended", || Ok(has_ended(snapshot)))?;
     Ok(load.end()?)
 }
 
-/// A child of that process, where it has one.
+/// The first child of a process, if any.
 fn child_of(pid: u32) -> Result<Option<u32>> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
     Ok(children
@@ -233,7 +237,7 @@ fn child_of(pid: u32) -> Result<Option<u32>> {
         .transpose()?)
 }
 
-/// Whether one of a process's threads is in a sleep that no signal ends.
+/// Whether a thread of a process is in an uninterruptible sleep.
 fn waits_for_a_lock(pid: u32) -> bool {
     let tasks = fs::read_dir(format!("/proc/{pid}/task"))
         .into_iter()
@@ -248,24 +252,24 @@ fn has_ended(pid: u32) -> bool {
     )
 }
 
-/// The state of a process or thread, as its folder in /proc has it.
-fn state(of: &FilePath) -> Option<char> {
-    let stat = fs::read_to_string(of.join("stat")).ok()?;
+/// The state of a process or thread, by its folder in /proc.
+fn state(folder: &FilePath) -> Option<char> {
+    let stat = fs::read_to_string(folder.join("stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
 }
 
-/// A log that is being written.
-struct File {
+/// A log that kaprobe is writing.
+struct LogFile {
     path: String,
     _folder: tempfile::TempDir,
 }
 
-impl File {
+impl LogFile {
     fn new() -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("log.jsonl");
         Ok(Self {
-            path: path.to_str().context("a path that is no text")?.to_owned(),
+            path: path.to_str().context("the path is not UTF-8")?.to_owned(),
             _folder: folder,
         })
     }
@@ -274,7 +278,7 @@ impl File {
         Ok(fs::read_to_string(&self.path)?)
     }
 
-    /// All whole lines so far.
+    /// The complete lines so far.
     fn log(&self) -> Result<Log> {
         let text = self.text()?;
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);

@@ -1,5 +1,4 @@
-//! `kaprobe sockets` against what the kernel says elsewhere: getsockopt, the sysctl files,
-//! /proc/net/tcp, sock_diag.
+//! Compares `kaprobe sockets` with getsockopt, the sysctls, /proc/net/tcp and sock_diag.
 
 use std::collections::{HashMap, HashSet};
 use std::env;
@@ -17,11 +16,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use socket2::{SockRef, TcpKeepalive};
 
-/// The sysctls of a namespace: idle time, interval, count.
+/// The keepalive sysctls of a namespace: time, interval, count.
 type Sysctls = [u32; 3];
 
-/// Every value that kaprobe reports is what getsockopt says, for all combinations of
-/// own and inherited settings, in two namespaces of different sysctls.
+/// Every reported value equals getsockopt's, for all combinations of own and inherited
+/// settings, in two namespaces with different sysctls.
 pub fn rows_equal_getsockopt() -> Result<()> {
     for sysctls in [[300, 20, 5], [5000, 71, 9]] {
         in_namespace(sysctls)?;
@@ -42,8 +41,8 @@ fn in_namespace(sysctls: Sysctls) -> Result<()> {
     let mut made = Vec::new();
     for address in ["127.0.0.1:0", "[::1]:0"] {
         for combination in 0..32 {
-            made.push(Made::connected(address, combination)?);
-            made.push(Made::accepted(address, combination)?);
+            made.push(TestConnection::connected(address, combination)?);
+            made.push(TestConnection::accepted(address, combination)?);
         }
     }
     let before = timers::from_proc()?;
@@ -67,14 +66,14 @@ fn in_namespace(sysctls: Sysctls) -> Result<()> {
     Ok(())
 }
 
-/// Without the privilege to load BPF programs: the same sockets, less what sock_diag does
-/// not know, which is marked, and a note; no owners of another user's sockets.
+/// Without the privilege to load BPF programs, kaprobe shows the same sockets, prints a
+/// note, and marks values that sock_diag lacks. Sockets of other users have no owners.
 pub fn fallback_rows_equal_sock_diag() -> Result<()> {
     netns::enter_new()?;
     let mut made = Vec::new();
     for address in ["127.0.0.1:0", "[::1]:0"] {
         for combination in [0, 0b1, 0b10011, 0b11111] {
-            made.push(Made::connected(address, combination)?);
+            made.push(TestConnection::connected(address, combination)?);
         }
     }
     let by_root = snapshot()?;
@@ -142,8 +141,8 @@ pub fn fallback_rows_equal_sock_diag() -> Result<()> {
     Ok(())
 }
 
-/// Watched by a program: one snapshot after the other, without a terminal's escapes, and a
-/// clean end when told to.
+/// `--watch` into a pipe writes one snapshot after another, without terminal escapes, and
+/// ends cleanly on SIGINT.
 pub fn watch_writes_to_a_pipe() -> Result<()> {
     netns::enter_new()?;
     let _listener = TcpListener::bind("127.0.0.1:0")?;
@@ -162,15 +161,15 @@ pub fn watch_writes_to_a_pipe() -> Result<()> {
     }
     kill_process(Pid::from_child(&child), Signal::INT)?;
     let rest: Vec<_> = lines.collect::<Result<_, _>>()?;
-    ensure!(rest.len() % 2 == 0, "a picture broke off: {rest:?}");
+    ensure!(rest.len() % 2 == 0, "an incomplete snapshot: {rest:?}");
     let status = child.wait()?;
     ensure!(status.success(), "{status}");
     Ok(())
 }
 
-/// Many sockets: each is there once, and memory does not grow with them. In a virtual
-/// machine as many as it opens in seconds; else first more than a snapshot holds at once
-/// (`BATCH`, sockets/snapshot.rs), then twice as many.
+/// Every one of many sockets is shown once, and memory does not grow with their number. A
+/// virtual machine has as many as it opens in seconds. Otherwise there are first more than
+/// a batch of a snapshot (`BATCH`, sockets/snapshot.rs), then twice as many.
 pub fn many_sockets_need_constant_memory() -> Result<()> {
     let (processes, each) = match env::var_os("KAPROBE_IN_VM") {
         Some(_) => (1, 1_500),
@@ -195,13 +194,13 @@ pub fn many_sockets_need_constant_memory() -> Result<()> {
     let few = peaks.iter().min().context("no snapshot")?;
     ensure!(
         peaks.iter().all(|it| *it < few + 4096),
-        "{peaks:?} KiB: it grows with the sockets"
+        "{peaks:?} KiB: memory grows with the sockets"
     );
     held.into_iter().try_for_each(Process::dismiss)
 }
 
-/// Takes a snapshot and finds each connection in it that is held; returns the most memory
-/// that was resident (VmHWM), KiB.
+/// Takes a snapshot and checks that it has every held connection. Returns kaprobe's peak
+/// resident memory (VmHWM), KiB.
 fn peak_of_a_snapshot(held: &[Process]) -> Result<u64> {
     let ends = |local: SocketAddr, remote: SocketAddr| {
         let ip = |it: SocketAddr| json!(it.ip()).to_string();
@@ -212,19 +211,19 @@ fn peak_of_a_snapshot(held: &[Process]) -> Result<u64> {
     let expected: HashSet<_> = connections
         .flat_map(|&(_, (_, local, remote))| [ends(local, remote), ends(remote, local)])
         .collect();
-    // It waits after its snapshot, so that it can be looked at.
+    // With --watch kaprobe waits after its snapshot, so that its memory can be read.
     let mut watching = command::kaprobe()?
         .args(["sockets", "--json", "--state=established", "--watch=1h"])
         .stdout(Stdio::piped())
         .spawn()?;
     let mut lines = BufReader::new(watching.stdout.take().context("no stdout")?).lines();
-    let mut told = HashSet::new();
+    let mut shown = HashSet::new();
     for line in lines.by_ref().take(expected.len()) {
         let row: Value = serde_json::from_str(&line?)?;
         let ends = ["laddr", "lport", "raddr", "rport"].map(|name| row[name].to_string());
-        ensure!(told.insert(ends), "twice: {row}");
+        ensure!(shown.insert(ends), "shown twice: {row}");
     }
-    let missing = expected.difference(&told).count();
+    let missing = expected.difference(&shown).count();
     ensure!(missing == 0, "{missing} of {} are missing", expected.len());
     let process = procfs::process::Process::new(i32::try_from(watching.id())?)?;
     let peak = process.status()?.vmhwm.context("no VmHWM")?;
@@ -238,17 +237,17 @@ fn snapshot() -> Result<HashMap<u64, Value>> {
     by_inode(snapshot::take(&["--all-netns"])?)
 }
 
-/// A connection whose near end has what the bits of `combination` say: keepalive, time,
-/// interval, count, user timeout.
-struct Made {
+/// A connection whose near end has own settings. The bits of `combination` are keepalive,
+/// time, interval, count, user timeout.
+struct TestConnection {
     combination: u8,
     near: TcpStream,
     _far: TcpStream,
     _listener: TcpListener,
 }
 
-impl Made {
-    /// The near end has connected, and has set that itself.
+impl TestConnection {
+    /// The near end connects, and sets the options itself.
     fn connected(address: &str, combination: u8) -> Result<Self> {
         let listener = TcpListener::bind(address)?;
         let near = TcpStream::connect(listener.local_addr()?)?;
@@ -257,7 +256,7 @@ impl Made {
         Self::new(combination, near, far, listener)
     }
 
-    /// The near end was accepted, and has that from the listener.
+    /// The near end is accepted, and inherits the options from the listener.
     fn accepted(address: &str, combination: u8) -> Result<Self> {
         let listener = TcpListener::bind(address)?;
         set(SockRef::from(&listener), combination)?;
@@ -272,7 +271,7 @@ impl Made {
         mut far: TcpStream,
         listener: TcpListener,
     ) -> Result<Self> {
-        // Left unread, so that there is a queue.
+        // The data stays unread, so that the queue is not empty.
         far.write_all(&vec![0; combination.into()])?;
         Ok(Self {
             combination,
@@ -335,7 +334,7 @@ fn set(socket: SockRef<'_>, combination: u8) -> Result<()> {
     if has(3) {
         own = own.with_retries(7);
     }
-    // Setting these turns keepalive on; the last word has the combination.
+    // Setting the times turns keepalive on, so keepalive itself is set after them.
     socket.set_tcp_keepalive(&own)?;
     socket.set_keepalive(has(0))?;
     if has(4) {

@@ -1,5 +1,5 @@
-//! What `kaprobe sockets` and `audit` do where things vanish under them, and where they may
-//! not look.
+//! `kaprobe sockets` and `audit` while sockets and namespaces disappear, and without the
+//! privilege to see everything.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -24,16 +24,16 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use socket2::{SockRef, TcpKeepalive};
 
-/// How many connections, and how many namespaces, have to come and go.
+/// The number of connections and of namespaces that come and go.
 const CONNECTIONS: u64 = 2000;
 const NAMESPACES: u64 = 20;
 
-/// Where iproute2 keeps the namespaces that it made, by name.
+/// The directory of iproute2's named network namespaces.
 const NETNS_DIR: &str = "/run/netns";
 
-/// Connections by the thousand come and go, and so do processes that hold some, while
-/// snapshots are taken: each ends well, says what it could not find out, and has the
-/// connections that stay, with their owners.
+/// Thousands of connections and their processes come and go during snapshots. Each snapshot
+/// succeeds, reports what it could not find out, and has the lasting connections with their
+/// owners.
 pub fn survive_connections_that_vanish() -> Result<()> {
     netns::enter_new()?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -41,26 +41,26 @@ pub fn survive_connections_that_vanish() -> Result<()> {
         .map(|_| connect_to(&listener))
         .collect::<Result<_>>()?;
     let stay: Vec<_> = stay.iter().flat_map(|(near, far)| [near, far]).collect();
-    let nobodys = PublicCopy::make()?;
+    let copy = PublicCopy::make()?;
     let may_miss = iterator_counts()?;
     let mut seen = HashSet::new();
     let come = TcpListener::bind("127.0.0.1:0")?;
     let come_and_go = |count| come_and_go(&come, count);
     while_many(CONNECTIONS, come_and_go, || {
-        for (by, owned) in [(command::kaprobe()?, true), (nobodys.as_nobody(), false)] {
+        for (by, owned) in [(command::kaprobe()?, true), (copy.as_nobody(), false)] {
             let (code, stdout, stderr) = command::run_as(by, &["sockets", "--json"])?;
             ensure!(code == Some(0), "{code:?}: {stderr}");
             let rows = snapshot::parse(&stdout)?;
             for socket in &stay {
                 let inode = snapshot::inode(*socket)?;
-                let mut those = rows.iter().filter(|row| row["inode"] == inode);
-                let Some(row) = those.next() else {
+                let mut matching = rows.iter().filter(|row| row["inode"] == inode);
+                let Some(row) = matching.next() else {
                     ensure!(may_miss, "no row of inode {inode}");
                     continue;
                 };
                 let pid = owned.then(std::process::id);
                 ensure!(row["pid"] == json!(pid), "owner {pid:?}: {row}");
-                ensure!(those.next().is_none(), "twice: {row}");
+                ensure!(matching.next().is_none(), "shown twice: {row}");
                 seen.insert(inode);
             }
             let marked = rows.iter().any(|row| row["owners"] == json!([]));
@@ -80,17 +80,17 @@ pub fn survive_connections_that_vanish() -> Result<()> {
     Ok(())
 }
 
-/// Whether this kernel's iterator goes on by counting, and may so miss a socket where
-/// others before it have gone meanwhile: that without a batch, which came with 5.15.
+/// Whether this kernel's iterator resumes by position, as before the batches of 5.15. It
+/// may miss a socket if an earlier one disappears meanwhile.
 fn iterator_counts() -> Result<bool> {
     let types = fs::read("/sys/kernel/btf/vmlinux")?;
     Ok(!types.windows(BATCH.len()).any(|it| it == BATCH))
 }
 
-/// `struct bpf_tcp_iter_state`, net/ipv4/tcp_ipv4.c.
+/// The name of `struct bpf_tcp_iter_state`, net/ipv4/tcp_ipv4.c.
 const BATCH: &[u8] = b"bpf_tcp_iter_state";
 
-/// A connection, now and then held by a process for as long as that lives.
+/// Opens and closes a connection. Some are held by a short-lived process.
 fn come_and_go(listener: &TcpListener, count: u64) -> Result<()> {
     let (near, far) = connect_to(listener)?;
     SockRef::from(&far).set_keepalive(true)?;
@@ -99,17 +99,17 @@ fn come_and_go(listener: &TcpListener, count: u64) -> Result<()> {
             let mut process = Command::new("true");
             process.stdin(OwnedFd::from(near)).spawn()?.wait()?;
         }
-        // Others are reset: there are not enough ports for so many in TIME_WAIT.
+        // Most are reset: there are not enough ports for so many sockets in TIME_WAIT.
         1 => {}
         _ => SockRef::from(&near).set_linger(Some(Duration::ZERO))?,
     }
     Ok(())
 }
 
-/// Namespaces with names come and go: no snapshot of all of them fails.
+/// Named namespaces come and go, and no snapshot of all namespaces fails.
 pub fn survive_namespaces_that_vanish() -> Result<()> {
     netns::enter_new()?;
-    cover_named()?;
+    cover_netns_dir()?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();
     let take = || {
@@ -118,15 +118,17 @@ pub fn survive_namespaces_that_vanish() -> Result<()> {
         ensure!(own.count() == 1, "the namespace that stays is missing");
         Ok(())
     };
-    while_many(NAMESPACES, |_| Doomed::make().map(drop), take)?;
-    // And one that is gone for everybody else, with all that was in it, while kaprobe is
-    // on its way there.
-    wait_until("a snapshot was stopped on its way", stopped_on_its_way)
+    while_many(NAMESPACES, |_| TemporaryNetns::make().map(drop), take)?;
+    wait_until(
+        "a namespace was removed during a snapshot",
+        removed_during_snapshot,
+    )
 }
 
-/// Whether that came about.
-fn stopped_on_its_way() -> Result<bool> {
-    let doomed = Doomed::make()?;
+/// Removes a namespace after kaprobe has opened it, and before it is entered. False if the
+/// snapshot was too fast.
+fn removed_during_snapshot() -> Result<bool> {
+    let doomed = TemporaryNetns::make()?;
     let inode = doomed.inode;
     let mut command = command::kaprobe()?;
     command.args(["sockets", "--json", "--all-netns", "--state", "listen"]);
@@ -143,7 +145,7 @@ fn stopped_on_its_way() -> Result<bool> {
     let mut caught = false;
     while !caught && child.try_wait()?.is_none() {
         if holds() {
-            // It has not been waited for since it was alive: the pid is its own.
+            // The child is not reaped yet, so the pid is still its own.
             let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
             let pid = pid.context("no pid")?;
             kill_process(pid, Signal::STOP)?;
@@ -161,7 +163,7 @@ fn stopped_on_its_way() -> Result<bool> {
     Ok(caught)
 }
 
-/// What a /proc mounted with hidepid does not show is marked, and a note says why.
+/// Sockets whose owners a /proc with hidepid hides are marked, and a note says why.
 pub fn hidden_processes_are_reported() -> Result<()> {
     netns::enter_new()?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -169,12 +171,12 @@ pub fn hidden_processes_are_reported() -> Result<()> {
     let mut sleep = Command::new("sleep");
     sleep.uid(NOBODY).gid(NOBODY);
     let inode = snapshot::inode(&far)?;
-    let nobodys = sleeper(sleep, OwnedFd::from(far))?;
+    let holder = sleeper(sleep, OwnedFd::from(far))?;
     mounts::enter_new()?;
     mount("proc", "/proc", "proc", MountFlags::empty(), c"hidepid=2")?;
 
     let copy = PublicCopy::make()?;
-    let own = json!([{ "pid": nobodys.id(), "comm": "sleep", "fd": 0 }]);
+    let own = json!([{ "pid": holder.id(), "comm": "sleep", "fd": 0 }]);
     for (by, source, owners) in [
         (copy.as_nobody(), "sock_diag", own),
         (unprivileged::without_ptrace()?, "iter/tcp", json!([])),
@@ -182,12 +184,12 @@ pub fn hidden_processes_are_reported() -> Result<()> {
         let (code, stdout, stderr) = command::run_as(by, &["sockets", "--json", "--all-netns"])?;
         ensure!(code == Some(0), "{code:?}: {stderr}");
         for note in ["owner unknown for", "network namespaces may be left out"] {
-            let said = stderr.lines().any(|line| {
+            let is_noted = stderr.lines().any(|line| {
                 line.contains(note)
                     && line.contains("/proc hides")
                     && line.contains("CAP_SYS_PTRACE")
             });
-            ensure!(said, "{note}: {stderr}");
+            ensure!(is_noted, "{note}: {stderr}");
         }
         let here = netns::inode()?;
         let mut rows = snapshot::parse(&stdout)?;
@@ -206,11 +208,11 @@ pub fn hidden_processes_are_reported() -> Result<()> {
     Ok(())
 }
 
-/// Without CAP_SYS_PTRACE it shows all but the owners, and says so; and an audit of what it
-/// could not look at is not passed.
+/// Without CAP_SYS_PTRACE, kaprobe shows everything but the owners, and says so. An audit
+/// that may have missed namespaces does not pass.
 pub fn missing_privilege_is_reported() -> Result<()> {
     netns::enter_new()?;
-    // No other test connects to there, in whatever namespace.
+    // No other test uses this address, in any namespace.
     let listener = TcpListener::bind("127.41.0.1:0")?;
     let (near, far) = connect_to(&listener)?;
     let soon = TcpKeepalive::new().with_time(Duration::from_secs(10));
@@ -226,8 +228,8 @@ pub fn missing_privilege_is_reported() -> Result<()> {
         ensure!(row["pid"].is_null() && row["owners"] == json!([]), "{row}");
         ensure!(row["keepalive_time_ms"].is_u64(), "{row}");
     }
-    let said = stderr.contains("owner unknown for 3 sockets: ");
-    ensure!(said && stderr.contains("CAP_SYS_PTRACE"), "{stderr}");
+    let is_noted = stderr.contains("owner unknown for 3 sockets: ");
+    ensure!(is_noted && stderr.contains("CAP_SYS_PTRACE"), "{stderr}");
 
     let here = [
         "audit",
@@ -238,11 +240,11 @@ pub fn missing_privilege_is_reported() -> Result<()> {
         "127.41.0.1",
     ];
     let everywhere = [&here[..], &["--all-netns"]].concat();
-    let may_not = unprivileged::without_ptrace;
+    let without_ptrace = unprivileged::without_ptrace;
     for (by, arguments, expected, sees) in [
         (command::kaprobe()?, &everywhere[..], 0, true),
-        (may_not()?, &here, 0, false),
-        (may_not()?, &everywhere, 5, false),
+        (without_ptrace()?, &here, 0, false),
+        (without_ptrace()?, &everywhere, 5, false),
     ] {
         let (code, stdout, stderr) = command::run_as(by, arguments)?;
         let groups = stdout.lines().filter(|line| line.starts_with("safe"));
@@ -259,51 +261,53 @@ pub fn missing_privilege_is_reported() -> Result<()> {
     Ok(())
 }
 
-/// Does one thing again and again on another thread, and meanwhile another on this one:
-/// until the first was done so often, and the second twice.
+/// Repeats `background` on another thread and `check` on this thread, until the first has
+/// run `count` times and the second twice.
 fn while_many(
-    often: u64,
-    mut one: impl FnMut(u64) -> Result<()> + Send,
-    mut another: impl FnMut() -> Result<()>,
+    count: u64,
+    mut background: impl FnMut(u64) -> Result<()> + Send,
+    mut check: impl FnMut() -> Result<()>,
 ) -> Result<()> {
-    let (over, done) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
         let meanwhile = scope.spawn(|| -> Result<()> {
-            while !over.load(Ordering::Relaxed) {
-                one(done.fetch_add(1, Ordering::Relaxed))?;
+            while !stop.load(Ordering::Relaxed) {
+                background(done.fetch_add(1, Ordering::Relaxed))?;
             }
             Ok(())
         });
-        let mut times = 0;
-        let looked = wait_until("it has been done often enough", || {
-            another()?;
-            times += 1;
-            let enough = done.load(Ordering::Relaxed) >= often && times >= 2;
+        let mut checks = 0;
+        let checked = wait_until("both functions have run often enough", || {
+            check()?;
+            checks += 1;
+            let enough = done.load(Ordering::Relaxed) >= count && checks >= 2;
             Ok(enough || meanwhile.is_finished())
         });
-        over.store(true, Ordering::Relaxed);
-        let meanwhile = meanwhile.join().map_err(|_| anyhow!("it panicked"))?;
-        looked.and(meanwhile)
+        stop.store(true, Ordering::Relaxed);
+        let meanwhile = meanwhile
+            .join()
+            .map_err(|_| anyhow!("the background thread panicked"))?;
+        checked.and(meanwhile)
     })
 }
 
-/// Gives this thread, and what it starts, a place for names that nobody else sees.
-fn cover_named() -> Result<()> {
+/// Gives this thread and its children a private [`NETNS_DIR`].
+fn cover_netns_dir() -> Result<()> {
     mounts::enter_new()?;
     fs::create_dir_all(NETNS_DIR)?;
     mounts::cover(Path::new(NETNS_DIR))
 }
 
-/// A namespace that has a name, and a listener in it, until dropped.
-struct Doomed {
+/// A named network namespace with a listener. Removed when dropped.
+struct TemporaryNetns {
     name: PathBuf,
     inode: u64,
     _listener: TcpListener,
 }
 
-impl Doomed {
+impl TemporaryNetns {
     fn make() -> Result<Self> {
-        let there = thread::spawn(|| {
+        let made = thread::spawn(|| {
             netns::enter_new()?;
             let inode = netns::inode()?;
             let name = Path::new(NETNS_DIR).join(inode.to_string());
@@ -315,13 +319,13 @@ impl Doomed {
                 _listener: TcpListener::bind("127.0.0.1:0")?,
             })
         });
-        there.join().map_err(|_| anyhow!("it panicked"))?
+        made.join().map_err(|_| anyhow!("the thread panicked"))?
     }
 }
 
-impl Drop for Doomed {
+impl Drop for TemporaryNetns {
     fn drop(&mut self) {
-        // What stays of it is gone with the mount namespace of the test.
+        // On an error, the rest disappears with the test's mount namespace.
         let _ = unmount(&self.name, UnmountFlags::DETACH);
         let _ = fs::remove_file(&self.name);
     }

@@ -1,4 +1,4 @@
-//! Who holds the sockets, as `kaprobe sockets` shows it, whichever way they came to it.
+//! `kaprobe sockets` shows all processes that hold a socket, however they got it.
 
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -19,14 +19,14 @@ use procfs::process::{FDTarget, Process};
 use serde_json::{Value, json};
 use socket2::Socket;
 
-/// The iterator over descriptors tells of a process's sockets what /proc does, whatever
-/// else it has open; where that hides something it is not made use of.
+/// The iterator over descriptors finds the same sockets as /proc. kaprobe does not use it if
+/// it hides something.
 pub fn descriptors_equal_proc() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("socket");
     let bound = UnixListener::bind(&path)?;
     let again = bound.try_clone()?;
-    // Of a socket's inode, but not of sockfs.
+    // The file is a Unix socket's inode, but not of sockfs.
     let file = File::options()
         .read(true)
         .custom_flags(libc::O_PATH)
@@ -36,8 +36,8 @@ pub fn descriptors_equal_proc() -> Result<()> {
     let child = sleeper(Command::new("sleep"), shared.try_clone()?.into())?;
     let ours: [&dyn AsRawFd; 5] = [&bound, &again, &file, &udp, &shared];
     let ours = ours.map(|it| it.as_raw_fd().unsigned_abs());
-    // Another test of this process opens and closes descriptors meanwhile.
-    let stays = |pid, fd| pid != std::process::id() || ours.contains(&fd);
+    // Other tests of this process open and close descriptors meanwhile.
+    let is_stable = |pid, fd| pid != std::process::id() || ours.contains(&fd);
 
     let config = TracerConfig {
         buffer_bytes: 4096,
@@ -45,11 +45,11 @@ pub fn descriptors_equal_proc() -> Result<()> {
     };
     let iterator = SocketIterator::load(&config)?.take_descriptors();
     let iterator = iterator.context("no iterator over descriptors")?;
-    let mut told = Vec::new();
-    iterator.each(&mut |it| told.push((it.pid, it.fd, it.inode)))?;
+    let mut iterated = Vec::new();
+    iterator.each(&mut |it| iterated.push((it.pid, it.fd, it.inode)))?;
     ensure!(
-        told.is_sorted_by_key(|&(pid, fd, _)| (pid, fd)),
-        "not in order: {told:?}"
+        iterated.is_sorted_by_key(|&(pid, fd, _)| (pid, fd)),
+        "not in order: {iterated:?}"
     );
     for pid in [std::process::id(), child.id()] {
         let mut listed = Vec::new();
@@ -59,11 +59,13 @@ pub fn descriptors_equal_proc() -> Result<()> {
                 listed.push((pid, fd.fd.unsigned_abs(), inode));
             }
         }
-        listed.retain(|it| stays(pid, it.1));
+        listed.retain(|it| is_stable(pid, it.1));
         listed.sort_unstable();
-        let of_it = told.iter().filter(|it| it.0 == pid && stays(pid, it.1));
-        let told: Vec<_> = of_it.copied().collect();
-        ensure!(!listed.is_empty() && told == listed, "{told:?}: {listed:?}");
+        let own = iterated
+            .iter()
+            .filter(|it| it.0 == pid && is_stable(pid, it.1));
+        let own: Vec<_> = own.copied().collect();
+        ensure!(!listed.is_empty() && own == listed, "{own:?}: {listed:?}");
     }
     for (by, source) in [
         (command::kaprobe()?, "iter/task_file"),
@@ -75,10 +77,9 @@ pub fn descriptors_equal_proc() -> Result<()> {
     Ok(())
 }
 
-/// Every process that has a descriptor of a socket is told, with each of them: after
-/// accept(), dup(), exec and fork, and passed over a Unix socket to another process. Of
-/// one on its way there, that nobody is to be seen; of an orphan, and of one that nobody
-/// has accepted, nothing.
+/// Every process with a descriptor of a socket is shown, with each descriptor: after
+/// accept(), dup(), exec and fork, and after passing over a Unix socket. A socket in flight
+/// has unknown owners. An orphan and a socket that is not accepted have none.
 pub fn all_owners_are_shown() -> Result<()> {
     netns::enter_new()?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -148,26 +149,29 @@ pub fn all_owners_are_shown() -> Result<()> {
     ] {
         let text = text(port)?;
         let words: Vec<_> = text.split_whitespace().collect();
-        let told = words.get(3..5).context("too short")?.join(" ");
-        ensure!(told == owner, "{told}, not {owner}: {text}");
+        let shown = words.get(3..5).context("too short")?.join(" ");
+        ensure!(shown == owner, "{shown}, not {owner}: {text}");
     }
 
     let forked = holder.fork()?;
     let (_, Some(received)) = holder::receive(&right)? else {
-        anyhow::bail!("no descriptor came");
+        anyhow::bail!("no descriptor was received");
     };
     let received = TcpStream::from(received);
     let shown = SocketRows::read()?;
     shown.compare(passed_port, &[there, (forked, there.1)])?;
     shown.compare(in_flight_port, &[mine(&received)])?;
 
-    // The child dies of its parent's end, in its own time.
+    // The holder's child is killed later, when the kernel signals its parent's death.
     drop(holder);
-    wait_until("its last holder's end has orphaned it", || {
-        let shown = SocketRows::read()?;
-        let row = shown.socket("lport", passed_port)?;
-        Ok(row["owners"].is_null() && row["state"] == "FIN_WAIT2")
-    })
+    wait_until(
+        "the socket is an orphan after its last holder's death",
+        || {
+            let shown = SocketRows::read()?;
+            let row = shown.socket("lport", passed_port)?;
+            Ok(row["owners"].is_null() && row["state"] == "FIN_WAIT2")
+        },
+    )
 }
 
 fn port(socket: &TcpStream) -> Result<u16> {
@@ -184,7 +188,7 @@ fn comm(pid: u32) -> Result<String> {
     Ok(comm.trim_end().to_owned())
 }
 
-/// As JSON has them: by pid, and then by descriptor.
+/// The JSON of owners, sorted by pid and descriptor.
 fn owners(held: &[(u32, u32)]) -> Result<Value> {
     let mut held = held.to_vec();
     held.sort_unstable();
@@ -193,7 +197,7 @@ fn owners(held: &[(u32, u32)]) -> Result<Value> {
     held.iter().map(owner).collect()
 }
 
-/// A snapshot.
+/// The rows of this network namespace.
 struct SocketRows(Vec<Value>);
 
 impl SocketRows {
@@ -201,11 +205,13 @@ impl SocketRows {
         snapshot::here().map(Self)
     }
 
-    /// The only one with this port.
+    /// The only row with this port.
     fn socket(&self, side: &str, port: u16) -> Result<&Value> {
-        let mut those = self.0.iter().filter(|row| row[side] == port);
-        let row = those.next().with_context(|| format!("no {side} {port}"))?;
-        ensure!(those.next().is_none(), "more than one {side} {port}");
+        let mut matching = self.0.iter().filter(|row| row[side] == port);
+        let row = matching
+            .next()
+            .with_context(|| format!("no {side} {port}"))?;
+        ensure!(matching.next().is_none(), "more than one {side} {port}");
         Ok(row)
     }
 

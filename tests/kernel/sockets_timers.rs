@@ -1,5 +1,5 @@
-//! The timers that `kaprobe sockets` shows: those that /proc/net/tcp and `ss -o` show too,
-//! and keepalive's where another hides it from them.
+//! `kaprobe sockets` shows the same timers as /proc/net/tcp and `ss -o`. It also shows the
+//! keepalive timer when another timer hides it from them.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -24,7 +24,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 const CLIENT: Start = Start::Connected(Side::Client);
 const SERVER: Start = Start::Connected(Side::Server);
 
-const fn leads_to(name: &'static str, start: Start, time: u32, steps: &'static [Step]) -> Scenario {
+const fn scenario(name: &'static str, start: Start, time: u32, steps: &'static [Step]) -> Scenario {
     Scenario {
         name,
         start,
@@ -33,15 +33,15 @@ const fn leads_to(name: &'static str, start: Start, time: u32, steps: &'static [
     }
 }
 
-/// What leads to each timer, and to nothing that happens soon.
+/// Scenarios that lead to each timer, and then stay quiet.
 const SCENARIOS: [Scenario; 9] = [
-    leads_to("keepalive", CLIENT, 100, &[]),
-    leads_to("keepalive, minutes", CLIENT, 400, &[]),
-    leads_to("keepalive, hours", SERVER, 7200, &[]),
-    leads_to("a probe is out", CLIENT, 1, &[Silence, Custom(&Probes(1))]),
-    leads_to("retransmission", CLIENT, 1000, &[Silence, Send]),
-    leads_to("window probe", CLIENT, 1000, &[Custom(&Fill)]),
-    leads_to(
+    scenario("keepalive", CLIENT, 100, &[]),
+    scenario("keepalive, minutes", CLIENT, 400, &[]),
+    scenario("keepalive, hours", SERVER, 7200, &[]),
+    scenario("a probe is out", CLIENT, 1, &[Silence, Custom(&Probes(1))]),
+    scenario("retransmission", CLIENT, 1000, &[Silence, Send]),
+    scenario("window probe", CLIENT, 1000, &[Custom(&Fill)]),
+    scenario(
         "FIN_WAIT2, for long",
         CLIENT,
         1000,
@@ -52,17 +52,17 @@ const SCENARIOS: [Scenario; 9] = [
             Custom(&Close),
         ],
     ),
-    leads_to(
+    scenario(
         "FIN_WAIT2, for a minute",
         CLIENT,
         1000,
         &[Custom(&Shutdown), Until(State(FIN_WAIT2)), Custom(&Close)],
     ),
-    leads_to("SYN_SENT", Start::Unheard, 1000, &[]),
+    scenario("SYN_SENT", Start::Unheard, 1000, &[]),
 ];
 
-/// Every socket and every timer is the one that /proc/net/tcp and ss show, with what it has
-/// left, retransmits and probes.
+/// Every socket and timer equals the one that /proc/net/tcp and ss show, with its time left,
+/// retransmits and probes.
 pub fn timers_equal_ss_and_proc() -> Result<()> {
     netns::enter_new()?;
     let iproute2 = Root::of("iproute2")?;
@@ -78,8 +78,8 @@ pub fn timers_equal_ss_and_proc() -> Result<()> {
     }
     play::play_out(&mut scripted)?;
     let (mut compared, mut seen) = (HashSet::new(), HashSet::new());
-    // What is sent again, or probed, is so ever less often.
-    wait_until("each was seen with nothing happening meanwhile", || {
+    // Retransmissions and probes back off, so that quiet moments come.
+    wait_until("each socket was seen without a change meanwhile", || {
         let ss = timers::from_ss(&iproute2)?;
         let proc = timers::from_proc()?;
         let rows = rows()?;
@@ -96,31 +96,31 @@ pub fn timers_equal_ss_and_proc() -> Result<()> {
             ensure!(seen.contains(&(timer, is_v6)), "no {timer}: {seen:?}");
         }
     }
-    ensure!(seen.contains(&("off", false)), "none off: {seen:?}");
+    ensure!(seen.contains(&("off", false)), "no timer is off: {seen:?}");
     Ok(())
 }
 
 fn rows() -> Result<HashMap<Key, Value>> {
     let mut rows = HashMap::new();
     for row in snapshot::here()? {
-        let twice = rows.insert(timers::key(&row)?, row);
-        ensure!(twice.is_none(), "twice: {twice:?}");
+        let duplicate = rows.insert(timers::key(&row)?, row);
+        ensure!(duplicate.is_none(), "shown twice: {duplicate:?}");
     }
     Ok(rows)
 }
 
-/// Compares what was the same before and after: which those are.
+/// Compares the rows of sockets that did not change meanwhile. Returns their keys.
 fn compare([before, after]: &[Sightings; 2], rows: &HashMap<Key, Value>) -> Result<HashSet<Key>> {
     for (key, row) in rows {
         let seen = before.contains_key(key) || after.contains_key(key);
-        ensure!(seen, "nobody else knows of {row}");
+        ensure!(seen, "only kaprobe shows {row}");
     }
-    let steady = before.iter().filter_map(|(key, before)| {
+    let unchanged = before.iter().filter_map(|(key, before)| {
         let after = after.get(key).filter(|after| before.is_unchanged(after))?;
         Some((key, before, after))
     });
     let mut compared = HashSet::new();
-    for (key, before, after) in steady {
+    for (key, before, after) in unchanged {
         let row = rows
             .get(key)
             .with_context(|| format!("no row: {before:?}"))?;
@@ -132,7 +132,7 @@ fn compare([before, after]: &[Sightings; 2], rows: &HashMap<Key, Value>) -> Resu
     Ok(compared)
 }
 
-/// A client that does not hear the answer to its SYN: the server's end stays in SYN_RECV.
+/// A client that does not receive the SYN-ACK: the server's end stays in SYN_RECV.
 fn half_open(listener: &TcpListener) -> Result<Socket> {
     let client = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
     deafen(&client)?;
@@ -140,12 +140,12 @@ fn half_open(listener: &TcpListener) -> Result<Socket> {
     match client.connect(&listener.local_addr()?.into()) {
         Err(why) if why.raw_os_error() == Some(libc::EINPROGRESS) => Ok(client),
         Err(why) => Err(why.into()),
-        Ok(()) => bail!("it heard"),
+        Ok(()) => bail!("the client is connected"),
     }
 }
 
-/// What keepalive's timer has left under a retransmission or a window probe is what
-/// /proc/net/tcp shows once that is over.
+/// The time left of a keepalive timer hidden by a retransmission or a window probe equals
+/// what /proc/net/tcp shows once the other timer is off.
 pub fn hidden_keepalive_timers_are_shown() -> Result<()> {
     netns::enter_new()?;
     let cases: [(&str, PairAction, PairAction); 2] =
@@ -158,18 +158,20 @@ pub fn hidden_keepalive_timers_are_shown() -> Result<()> {
             wait_for(key, timer)?;
             let hidden = rows()?.remove(&key).context("no row")?;
             ensure!(hidden["timer"] == timer, "not hidden: {hidden}");
-            let told = timers::expires_ms(&hidden, "keepalive_next_ms");
-            let told = told.context("no keepalive timer")?;
-            wait_until("the other timer is over", || {
+            let expires = timers::expires_ms(&hidden, "keepalive_next_ms");
+            let expires = expires.context("no keepalive timer")?;
+            wait_until("the other timer is off", || {
                 show(&pair)?;
                 Ok(timers::from_proc()?
                     .get(&key)
                     .is_some_and(|it| it.timer == "keepalive"))
             })?;
-            let shown = timers::from_proc()?.remove(&key).context("gone")?;
+            let shown = timers::from_proc()?
+                .remove(&key)
+                .context("the socket is gone")?;
             ensure!(
-                shown.may_fire_at(told),
-                "{hidden}: not at {told}: {shown:?}"
+                shown.may_fire_at(expires),
+                "{hidden}: not at {expires}: {shown:?}"
             );
         }
     }
@@ -185,7 +187,7 @@ fn silence_and_send(pair: &Pair) -> io::Result<()> {
 
 fn hear(pair: &Pair) -> io::Result<()> {
     match pair.hear() {
-        // It does already.
+        // The pair already hears.
         Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }

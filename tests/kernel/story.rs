@@ -1,8 +1,8 @@
-//! The story that kaprobe was made for, with real parts: a balancer in direct server
-//! return forgets an idle connection, and the client's next segment lands on a server
-//! that never had it. kaprobe runs on each host; a replay of the three logs ties them.
+//! Kaprobe's main use case: a balancer with direct server return forgets an idle
+//! connection, and the client's next segment reaches a server that never had it. kaprobe
+//! runs on each host; a replay of the three logs combines them.
 //!
-//! `--nocapture` shows what that replay says.
+//! `--nocapture` prints the replay.
 
 use std::env;
 use std::fs;
@@ -22,13 +22,13 @@ use serde_json::Value;
 use socket2::{SockRef, TcpKeepalive};
 use tempfile::TempDir;
 
-/// After how long the balancer forgets, s.
+/// The balancer's idle timeout, s.
 const FORGETS_S: u32 = 12;
 
-/// TCP_KEEPCNT, of whoever has keepalive on.
+/// TCP_KEEPCNT of both ends.
 const PROBES: u32 = 3;
 
-/// kaprobe on the client and on both servers.
+/// Running traces on the client and on both servers.
 struct HostTraces {
     kaprobes: [(&'static str, Kaprobe); 3],
     logs: TempDir,
@@ -40,7 +40,7 @@ impl HostTraces {
         let [first, second] = &network.servers;
         let start = |host: &Host| -> Result<_> {
             let log = logs.path().join(format!("{}.jsonl", host.name));
-            let log = log.to_str().context("a strange path")?;
+            let log = log.to_str().context("the path is not UTF-8")?;
             let kaprobe = host.on(|| Kaprobe::trace(&["--netns", host.name, "-o", log]))?;
             Ok((host.name, kaprobe))
         };
@@ -53,8 +53,7 @@ impl HostTraces {
         })
     }
 
-    /// Stops them, and gives the log of each host by name, and what a replay of the
-    /// three makes of them.
+    /// Stops the traces. Returns the log of each host, and a replay of all three.
     fn stop(self) -> Result<StoryLogs> {
         let Self { kaprobes, logs } = self;
         let by_host = kaprobes.map(|(name, kaprobe)| (name, kaprobe.stop()));
@@ -87,12 +86,12 @@ impl HostTraces {
 }
 
 fn output(output: &Output) -> Result<String> {
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{}: {said}", output.status);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}: {stderr}", output.status);
     Ok(String::from_utf8(output.stdout.clone())?)
 }
 
-/// What the hosts' kaprobes said.
+/// The logs of the hosts, and their merged replay.
 struct StoryLogs {
     logs: [(&'static str, Log); 3],
     merged: Vec<Value>,
@@ -104,18 +103,22 @@ impl StoryLogs {
         Ok(&log.with_context(|| format!("no log of {host}"))?.1)
     }
 
-    /// The one record of a host that tells this.
-    fn one(&self, host: &str, told: &str) -> Result<&Record> {
+    /// The only record of a host with a label.
+    fn one(&self, host: &str, label: &str) -> Result<&Record> {
         let log = self.of(host)?;
-        let all: Vec<_> = log.records.iter().filter(|it| it.label() == told).collect();
+        let all: Vec<_> = log
+            .records
+            .iter()
+            .filter(|it| it.label() == label)
+            .collect();
         match all.as_slice() {
             [one] => Ok(one),
-            _ => bail!("{} times {told} on {host}: {:#?}", all.len(), log.records),
+            _ => bail!("{} times {label} on {host}: {:#?}", all.len(), log.records),
         }
     }
 
-    /// The last verdict names what each host did, and rests on all their verdicts.
-    fn is_one_story(&self, [has_it, other]: [&str; 2]) -> Result<()> {
+    /// Checks that the last verdict describes each host's part, and cites all other verdicts.
+    fn check_story(&self, [owner, other]: [&str; 2]) -> Result<()> {
         let verdicts = self.merged.iter().filter(|it| it["event"] == "verdict");
         let verdicts: Vec<_> = verdicts.collect();
         let last = verdicts.last().context("no verdict in the replay")?;
@@ -123,7 +126,7 @@ impl StoryLogs {
         for part in [
             "client sent after ".to_owned(),
             format!("{other} answered with a reset, having no such connection"),
-            format!("{has_it} held its end until it gave up after "),
+            format!("{owner} held its end until it gave up after "),
         ] {
             ensure!(story.contains(&part), "{part:?} is missing: {last}");
         }
@@ -135,23 +138,23 @@ impl StoryLogs {
         Ok(())
     }
 
-    /// How many records of an event there are, on all hosts.
+    /// The number of records with an event, on all hosts.
     fn count(&self, event: &str) -> u64 {
         self.logs.iter().map(|(_, log)| log.count(&[event])).sum()
     }
 }
 
-/// A connection through the balancer, with both of its ends.
+/// A connection through the balancer.
 struct BalancedConnection {
     client: TcpStream,
     server: TcpStream,
-    /// The server that has it, and the other.
-    has_it: &'static str,
+    /// The server that has the connection, and the other server.
+    owner: &'static str,
     other: &'static str,
 }
 
-/// Listens on both servers and connects; says something and hears it. `keepalive` of
-/// the server's end, and of the client's, with its seconds to the first probe.
+/// Listens on both servers, connects, and exchanges data. `client_s` and `server_s` turn
+/// keepalive on at one end, with that time and interval in seconds.
 fn connect(
     network: &Network,
     client_s: Option<u64>,
@@ -179,7 +182,7 @@ fn connect(
     if let Some(seconds) = client_s {
         SockRef::from(&client).set_tcp_keepalive(&probes(seconds))?;
     }
-    let (mut server, has_it, other) = match accepted(&listeners)? {
+    let (mut server, owner, other) = match accepted(&listeners)? {
         0 => (listeners[0].accept()?.0, first.name, second.name),
         _ => (listeners[1].accept()?.0, second.name, first.name),
     };
@@ -188,12 +191,12 @@ fn connect(
     Ok(BalancedConnection {
         client,
         server,
-        has_it,
+        owner,
         other,
     })
 }
 
-/// Nobody speaks until the balancer has forgotten.
+/// The connection is idle until the balancer has forgotten it.
 pub fn balancer_forgets_an_idle_connection() -> Result<()> {
     let network = Network::build(FORGETS_S)?;
     let watch = HostTraces::start(&network)?;
@@ -202,22 +205,22 @@ pub fn balancer_forgets_an_idle_connection() -> Result<()> {
     let BalancedConnection {
         mut client,
         mut server,
-        has_it,
+        owner,
         other,
     } = connect(&network, None, Some(server_s))?;
     let ends: (SocketAddr, SocketAddr) = (client.local_addr()?, client.peer_addr()?);
-    ensure!(network.remembered()? == 1, "the balancer was passed by");
+    ensure!(network.remembered()? == 1, "the balancer has no connection");
     wait_until("the balancer has forgotten", || {
         Ok(network.remembered()? == 0)
     })?;
 
     client.write_all(b"ping")?;
     expect_death(&mut client, ErrorKind::ConnectionReset)?;
-    // Nobody has told the server: it has a zombie.
+    // The server does not know of the reset: it has a zombie.
     let zombie = network
         .servers
         .iter()
-        .find(|it| it.name == has_it)
+        .find(|it| it.name == owner)
         .context("no server")?;
     let zombies = zombie.on(|| {
         let sockets = run(&["sockets", "--state", "established", "--json"])?;
@@ -231,10 +234,10 @@ pub fn balancer_forgets_an_idle_connection() -> Result<()> {
     let is_it = |row: &&Value| row["rport"] == ends.0.port() && row["lport"] == ends.1.port();
     ensure!(
         zombies.iter().filter(is_it).count() == 1,
-        "no zombie on {has_it}: {zombies:?}"
+        "no zombie on {owner}: {zombies:?}"
     );
-    // The client's host answers its probes with resets, which the balancer sends
-    // elsewhere, if anywhere: nobody answers.
+    // The client's host answers the server's probes with resets, but the balancer does not
+    // forward them to this server: its probes stay unanswered.
     expect_death(&mut server, ErrorKind::TimedOut)?;
     let counters = network.client.on(Counters::read)?;
     ensure!(
@@ -243,9 +246,9 @@ pub fn balancer_forgets_an_idle_connection() -> Result<()> {
     );
     drop((client, server));
 
-    let told = watch.stop()?;
-    let received = told.one("client", "rst_received")?;
-    let verdict = told.one("client", "verdict/idle_eviction")?;
+    let logs = watch.stop()?;
+    let received = logs.one("client", "rst_received")?;
+    let verdict = logs.one("client", "verdict/idle_eviction")?;
     let (_, local, remote) = verdict.connection()?;
     ensure!(
         (local, remote) == ends,
@@ -264,30 +267,30 @@ pub fn balancer_forgets_an_idle_connection() -> Result<()> {
     ensure!(advice.contains(&set), "{advice}");
     ensure!(received.number("unacked") == Some(1), "{received:?}");
 
-    let sent = told.one(other, "rst_sent")?;
+    let sent = logs.one(other, "rst_sent")?;
     ensure!(sent.text("direction") == Some("passive"), "{sent:?}");
     ensure!(sent.number("len") == Some(4), "{sent:?}");
-    let stray = told.one(other, "verdict/stray_segment")?;
+    let stray = logs.one(other, "verdict/stray_segment")?;
     let (_, local, remote) = stray.connection()?;
     ensure!((remote, local) == ends, "of another connection: {stray:?}");
 
-    told.one(has_it, "timeout/probe_count")?;
-    let dead = told.one(has_it, "verdict/peer_unreachable")?;
+    logs.one(owner, "timeout/probe_count")?;
+    let dead = logs.one(owner, "verdict/peer_unreachable")?;
     let (_, local, remote) = dead.connection()?;
     ensure!((remote, local) == ends, "of another connection: {dead:?}");
-    // The answers to those probes, without a verdict: the client had the connection.
-    let log = told.of("client")?;
+    // The resets in answer to the probes have no verdict: the client had the connection.
+    let log = logs.of("client")?;
     let answers = log
         .records
         .iter()
         .filter(|it| it.text("direction") == Some("passive"));
     ensure!(answers.count() == PROBES as usize, "{log:?}");
-    told.is_one_story([has_it, other])?;
-    ensure!(told.count("verdict") == 3, "{:?}", told.logs);
+    logs.check_story([owner, other])?;
+    ensure!(logs.count("verdict") == 3, "{:?}", logs.logs);
     Ok(())
 }
 
-/// The client probes at half of that time: nobody forgets.
+/// The client probes at half the idle timeout: the balancer keeps the connection.
 pub fn keepalive_preserves_the_balancer_entry() -> Result<()> {
     let network = Network::build(FORGETS_S)?;
     let watch = HostTraces::start(&network)?;
@@ -295,36 +298,36 @@ pub fn keepalive_preserves_the_balancer_entry() -> Result<()> {
     let BalancedConnection {
         mut client,
         mut server,
-        has_it,
+        owner,
         ..
     } = connect(&network, Some(probes_s), None)?;
-    // The third goes out when the balancer would have forgotten, had it not seen others.
+    // Without the first two probes, the balancer would forget before the third.
     wait_until("three probes are sent", || {
         Ok(network.client.on(Counters::read)?.keepalive >= 3)
     })?;
     ensure!(
         network.remembered()? == 1,
-        "the balancer has forgotten all the same"
+        "the balancer has forgotten the connection"
     );
     exchange(&mut client, &mut server)?;
     drop((client, server));
 
-    let told = watch.stop()?;
-    let log = told.of("client")?;
+    let logs = watch.stop()?;
+    let log = logs.of("client")?;
     let probes = log.count(&["probe"]);
     ensure!(probes >= 3, "{:?}", log.records);
     ensure!(log.count(&["answered"]) == probes, "{:?}", log.records);
     for event in ["rst_sent", "rst_received", "timeout", "verdict", "lost"] {
-        ensure!(told.count(event) == 0, "{event}: {:?}", told.logs);
+        ensure!(logs.count(event) == 0, "{event}: {:?}", logs.logs);
     }
     ensure!(
-        !told
-            .of(has_it)?
+        !logs
+            .of(owner)?
             .records
             .iter()
             .any(|it| it.event() != "closed"),
         "{:?}",
-        told.logs
+        logs.logs
     );
     Ok(())
 }
