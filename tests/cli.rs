@@ -1,4 +1,4 @@
-//! What the binary makes of its command line, without any privilege.
+//! Tests of the command line that need no privilege.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -8,7 +8,7 @@ use kaprobe_testkit::streams;
 
 type TestResult = Result<(), Box<dyn Error>>;
 
-/// Runs kaprobe in a folder of its own, which must be empty afterwards.
+/// Runs kaprobe in a new folder, and checks that it leaves no files there.
 fn kaprobe(args: &[&str]) -> Result<Output, Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let kaprobe = env!("CARGO_BIN_EXE_kaprobe");
@@ -143,13 +143,13 @@ fn bad_input_is_one_line_and_exit_code_2() -> TestResult {
         ),
         (&["doctor", "--csv"], "unexpected argument '--csv'"),
     ];
-    for (args, told) in rows {
+    for (args, message) in rows {
         let output = kaprobe(args)?;
         let stderr = String::from_utf8(output.stderr)?;
         assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
         assert!(output.stdout.is_empty(), "{args:?}");
         assert!(
-            stderr.starts_with("kaprobe: ") && stderr.contains(told),
+            stderr.starts_with("kaprobe: ") && stderr.contains(message),
             "{args:?}: {stderr}"
         );
         assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
@@ -215,9 +215,9 @@ fn help_goes_to_stdout_and_fits_a_terminal() -> TestResult {
     Ok(())
 }
 
-/// The README's words for each of these commands are those of its help.
+/// The README has no flag that is missing in the help, and explains every event.
 #[test]
-fn the_readme_and_the_help_agree() -> TestResult {
+fn readme_agrees_with_the_help() -> TestResult {
     let readme = include_str!("../README.md");
     for (command, from, to) in [
         ("trace", "### `kaprobe trace`", "### `kaprobe replay`"),
@@ -254,9 +254,9 @@ fn between<'a>(text: &'a str, from: &str, to: &str) -> Option<&'a str> {
     Some(text.split_once(from)?.1.split_once(to)?.0)
 }
 
-/// The words of a text: names of flags and events, with their dashes.
+/// Splits a text into words. Names of flags and events keep their dashes.
 fn words(text: &str) -> impl Iterator<Item = &str> {
-    let within = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
-    text.split(move |c| !within(c))
+    let is_word = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    text.split(move |c| !is_word(c))
         .filter(|word| !word.is_empty())
 }

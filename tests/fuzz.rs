@@ -1,9 +1,8 @@
-//! Hostile input, for a bounded time: logs for the reader, bytes for the wire decoder.
+//! Fuzzes the log reader and the decoder of ring buffer events, for a limited time.
 //!
-//! Inputs are valid ones with something changed: that gets further than noise does.
-//! One that breaks something is made as small as can be and kept under `tests/corpus/`,
-//! from where it is tried each time. `KAPROBE_FUZZ_SECONDS` says how long to look for
-//! more.
+//! Inputs are valid inputs with changes: they reach more code than noise does. A failing
+//! input is minimized and kept in `tests/corpus/`, which every run tries first.
+//! `KAPROBE_FUZZ_SECONDS` is the time for new inputs.
 
 use kaprobe::model::field::Fields as _;
 use std::error::Error;
@@ -41,12 +40,13 @@ use serde_json::Value;
 
 type TestResult<T = ()> = Result<T, Box<dyn Error>>;
 
-/// What makes of an input what it is, or says what is wrong.
+/// A function that processes an input, and returns an error if something is wrong.
 type FuzzTarget = fn(&[u8]) -> Result<(), String>;
 
-const ROOM: NonZeroUsize = NonZeroUsize::new(8).expect("it is not zero");
+/// The number of sockets that a correlator or judge keeps.
+const CAPACITY: NonZeroUsize = NonZeroUsize::new(8).expect("it is not zero");
 
-/// Tries what is in the corpus; then what the strategy makes, until time is up.
+/// Tries the corpus, then generated inputs until the time is up.
 fn fuzz(name: &str, target: FuzzTarget, inputs: impl Strategy<Value = Vec<u8>>) -> TestResult {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../tests/corpus")
@@ -92,7 +92,7 @@ fn files(folder: &Path) -> TestResult<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// What a sink writes to, to be looked at.
+/// A writer whose bytes can be read while a sink owns a clone of it.
 #[derive(Clone, Default)]
 struct SharedBuffer(Arc<Mutex<Vec<u8>>>);
 
@@ -108,7 +108,7 @@ impl Write for SharedBuffer {
     }
 }
 
-/// What a sink of this format makes of these.
+/// Writes records in a format, and returns the text.
 fn written(format: Format, time: TimeFormat, records: &[Record]) -> io::Result<String> {
     let style = TextStyle {
         time,
@@ -139,10 +139,10 @@ fn header() -> Header {
     }
 }
 
-/// What must hold of records, wherever they come from: they make verdicts, each is one
-/// line that steers no terminal, and is read back as it was. Gives the log.
+/// Checks records from any input: verdicts can be made, each record is one line without
+/// control characters, and is read back unchanged. Returns the log.
 fn check(records: Vec<Record>, timeouts: &[HostTimeout]) -> Result<String, String> {
-    let mut pipeline = Pipeline::new(every_event(), Judge::new(ROOM, timeouts));
+    let mut pipeline = Pipeline::new(every_event(), Judge::new(CAPACITY, timeouts));
     let mut shown = Vec::new();
     for mut record in records {
         pipeline.push(0, &mut record, |it| shown.push(it.clone()));
@@ -164,13 +164,13 @@ fn check(records: Vec<Record>, timeouts: &[HostTimeout]) -> Result<String, Strin
             return Err(format!("a control character: {text:?}"));
         }
         if format == Format::Json {
-            let again = read(text.as_bytes());
-            let again = again.into_iter().filter_map(|item| match item {
+            let read = read(text.as_bytes());
+            let read = read.into_iter().filter_map(|item| match item {
                 Item::Record(record) => Some(*record),
                 Item::Header(_) => None,
             });
-            if again.collect::<Vec<_>>() != shown {
-                return Err(format!("not read back as it was: {text}"));
+            if read.collect::<Vec<_>>() != shown {
+                return Err(format!("not read back unchanged: {text}"));
             }
             log = text;
         }
@@ -178,12 +178,12 @@ fn check(records: Vec<Record>, timeouts: &[HostTimeout]) -> Result<String, Strin
     Ok(log)
 }
 
-/// All that a log says, as far as it can be read.
+/// Reads a log up to the first error.
 fn read(log: &[u8]) -> Vec<Item> {
     let mut log = Log::new(log);
     let mut items = Vec::new();
     while let Ok(Some(item)) = log.next(&mut |remark| {
-        let _told = remark.to_string();
+        let _text = remark.to_string();
     }) {
         items.push(item);
     }
@@ -198,12 +198,14 @@ fn log_reader(log: &[u8]) -> Result<(), String> {
     }
     for part in [log.len() / 3, log.len() / 2, log.len().saturating_sub(1)] {
         let mut start = read(&log[..part]);
-        // Of a line that is none, a part may be one.
+        // A part of an invalid line may be a valid line.
         if part > 0 && log[part - 1] != b'\n' {
             start.pop();
         }
         if !items.starts_with(&start) {
-            return Err(format!("cut at {part} it is not the start of the whole"));
+            return Err(format!(
+                "cut at {part}: the items are not the first items of the whole log"
+            ));
         }
     }
     let (mut records, mut timeouts) = (Vec::new(), Vec::new());
@@ -216,10 +218,10 @@ fn log_reader(log: &[u8]) -> Result<(), String> {
     check(records, &timeouts).map(drop)
 }
 
-/// The records that follow from bytes as the ring buffer would give them.
-fn records_of(wire: &[u8]) -> Vec<Record> {
+/// Decodes and correlates bytes of the ring buffer into records.
+fn decode_records(wire: &[u8]) -> Vec<Record> {
     let decoder = decoder();
-    let mut correlator = Correlator::new(ROOM);
+    let mut correlator = Correlator::new(CAPACITY);
     let mut records = Vec::new();
     for bytes in wire.chunks(wire::EVENT_SIZE) {
         if let Ok(event) = decoder.decode(bytes) {
@@ -243,11 +245,11 @@ fn records_of(wire: &[u8]) -> Vec<Record> {
 }
 
 fn wire_decoder(wire: &[u8]) -> Result<(), String> {
-    let log = check(records_of(wire), &[])?;
+    let log = check(decode_records(wire), &[])?;
     schema::check_log(&log).map(drop)
 }
 
-/// An event of this kind, so many seconds in, that the decoder takes.
+/// A valid event of a kind, at a second of the trace.
 fn wire_event(kind: u16, second: u32) -> Vec<u8> {
     let mut raw = wire::Event {
         version: wire::VERSION,
@@ -280,7 +282,7 @@ const NUMBERS: [u64; 9] = [
     u64::MAX,
 ];
 
-/// Events of one socket or so, with some of their numbers changed.
+/// A strategy for events of one socket, with some numbers changed.
 fn wires() -> impl Strategy<Value = Vec<u8>> {
     let number = prop_oneof![select(&NUMBERS[..]), any::<u64>()];
     let changes = vec(
@@ -294,7 +296,7 @@ fn wires() -> impl Strategy<Value = Vec<u8>> {
         for (second, (kind, changes)) in (0..).zip(events) {
             let mut event = wire_event(kind, second);
             for (at, size, number) in changes {
-                // Past the version and the kind: what has others is no event at all.
+                // Skips the version and the kind: other values are rejected at once.
                 let at = (4 + at.index(event.len() - 4)) / size * size;
                 let bytes = number.to_ne_bytes();
                 let end = (at + size).min(event.len());
@@ -311,13 +313,13 @@ fn wires() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// A line for each kind of record, and some headers.
+/// Log lines: one for each kind of record, and some headers.
 fn lines() -> Vec<String> {
     let wire = (0..).zip(0..kind::COUNT);
     let wire: Vec<_> = wire
         .flat_map(|(second, kind)| wire_event(kind, second))
         .collect();
-    let records = written(Format::Json, TimeFormat::Clock, &records_of(&wire));
+    let records = written(Format::Json, TimeFormat::Clock, &decode_records(&wire));
     let mut lines: Vec<_> = records
         .unwrap_or_default()
         .lines()
@@ -334,7 +336,7 @@ fn lines() -> Vec<String> {
     lines
 }
 
-/// What is put where it may not belong.
+/// Texts to insert into logs at any place.
 const TOKENS: &[&str] = &[
     "\n",
     "\r",
@@ -376,23 +378,23 @@ const TOKENS: &[&str] = &[
     "\"lost\"",
 ];
 
-/// Something done to a log.
+/// A change of a log.
 #[derive(Clone, Debug)]
 enum Change {
-    /// The value of a field is another.
+    /// Replaces the value of a field.
     Value(Index, &'static str),
-    /// Something stands at this place.
+    /// Inserts a text.
     Insert(Index, &'static str),
-    /// A byte is another.
+    /// Replaces a byte.
     Byte(Index, u8),
-    /// Some bytes are gone.
+    /// Removes bytes.
     Remove(Index, usize),
-    /// Some bytes are there many times.
+    /// Repeats bytes.
     Repeat(Index, usize, usize),
 }
 
 impl Change {
-    fn to(&self, log: &mut Vec<u8>) {
+    fn apply(&self, log: &mut Vec<u8>) {
         match self {
             Self::Value(which, token) => {
                 let starts = log.windows(2).enumerate().filter(|(_, it)| *it == b"\":");
@@ -427,7 +429,7 @@ impl Change {
     }
 }
 
-/// Logs of a few lines, with something done to them.
+/// A strategy for logs of a few lines, with changes.
 fn logs() -> impl Strategy<Value = Vec<u8>> {
     let token = || select(TOKENS);
     let change = prop_oneof![
@@ -445,23 +447,23 @@ fn logs() -> impl Strategy<Value = Vec<u8>> {
             log.push(b'\n');
         }
         for change in &changes {
-            change.to(&mut log);
+            change.apply(&mut log);
         }
         log
     })
 }
 
 #[test]
-fn logs_of_any_bytes() -> TestResult {
+fn log_reader_survives_any_log() -> TestResult {
     fuzz("log", log_reader, logs())
 }
 
 #[test]
-fn wires_of_any_bytes() -> TestResult {
+fn wire_decoder_survives_any_bytes() -> TestResult {
     fuzz("wire", wire_decoder, wires())
 }
 
-/// What a field may hold, made of this: numbers, words, addresses, any text.
+/// Candidate values for a field, made from a number and a text: numbers, words, addresses.
 fn values(number: u64, text: &str) -> Vec<Value> {
     let [a, b, c, d, ..] = number.to_be_bytes();
     let v6 = u128::from(number) << 64 | u128::from(number.swap_bytes());
@@ -478,7 +480,7 @@ fn values(number: u64, text: &str) -> Vec<Value> {
         "SYN|ACK".into(),
         text.into(),
     ];
-    // All words that a record may hold are in the schema, among others.
+    // The schema contains all words that a record may hold.
     let quoted = schema::SCHEMA.split('"').skip(1).step_by(2);
     let words: Vec<_> = quoted.filter(|word| word.len() < 24).collect();
     let first = usize::try_from(number % words.len() as u64).unwrap_or_default();
@@ -487,8 +489,8 @@ fn values(number: u64, text: &str) -> Vec<Value> {
     values
 }
 
-/// A record with this field set. A record has all endpoints or none: with one, the others
-/// are added.
+/// Sets a field of a record. A record has all endpoint fields or none, so setting one adds
+/// the others.
 fn with_field(mut record: Value, name: &str, value: Value) -> Value {
     let endpoints = serde_json::json!({
         "family": "inet", "laddr": "10.0.0.1", "lport": 1, "raddr": "10.0.0.2", "rport": 2,
@@ -503,7 +505,7 @@ fn with_field(mut record: Value, name: &str, value: Value) -> Value {
     record
 }
 
-/// A record of these fields, each holding a value that it can.
+/// Makes a record with these fields, each with a valid value.
 fn record_of(fields: &[(Index, u64, String)]) -> Result<Record, serde_json::Error> {
     let mut record = serde_json::json!({
         "time": "2024-05-06T07:08:09.000000000Z", "mono_ns": 1, "seq": 1, "event": "probe"
@@ -527,7 +529,7 @@ proptest! {
     #![proptest_config(Config { cases: 64, failure_persistence: None, ..Config::default() })]
 
     #[test]
-    fn any_record_is_read_as_it_was_written(
+    fn any_record_is_read_back_unchanged(
         fields in vec((any::<Index>(), any::<u64>(), any::<String>()), 0..16)
     ) {
         let record = record_of(&fields).map_err(|why| TestCaseError::fail(why.to_string()))?;
@@ -538,7 +540,7 @@ proptest! {
 }
 
 #[test]
-fn a_value_is_found_for_every_field() {
+fn every_field_has_a_valid_candidate_value() {
     for name in Record::NAMES {
         let record = serde_json::json!({
             "time": "2024-05-06T07:08:09.000000000Z", "mono_ns": 1, "seq": 1, "event": "probe"
@@ -550,9 +552,9 @@ fn a_value_is_found_for_every_field() {
     }
 }
 
-/// The unchanged inputs must be taken, or the changed ones try nothing.
+/// The unchanged inputs must be valid; otherwise the fuzzing would test nothing.
 #[test]
-fn inputs_are_good_to_begin_with() -> TestResult {
+fn unchanged_inputs_are_valid() -> TestResult {
     let log = lines().join("\n");
     let events = read(log.as_bytes())
         .into_iter()

@@ -1,4 +1,4 @@
-//! `kaprobe replay`: what a log recorded is what is shown, without any privilege.
+//! `kaprobe replay` shows what a log recorded. These tests need no privilege.
 
 use std::error::Error;
 use std::ffi::OsStr;
@@ -31,20 +31,24 @@ use tempfile::TempDir;
 
 type TestResult<T = ()> = Result<T, Box<dyn Error>>;
 
-/// A record of a socket, so many ms after the start.
+/// A record of a socket, at a time in ms after the start.
 fn record(ms: u32, seq: u64, event: EventName) -> Record {
     let ns = u64::from(ms) * 1_000_000;
     let at = Instant {
         mono_ns: 1_000_000_000_000 + ns,
         wall_ns: WALL_NS.saturating_add_unsigned(ns),
     };
-    let [here, there] = [1, 2].map(|host| IpAddr::from([10, 0, 0, host]));
+    let [local, remote] = [1, 2].map(|host| IpAddr::from([10, 0, 0, host]));
     let mut record = Record::new(at, event);
     record.seq = seq;
     record.sock = Some(seq % 7 + 1);
     record.process.pid = Some(4242);
     record.process.comm = Some(Escaped::from_bytes(b"be\x1bam \xff"));
-    record.endpoints = Some(Endpoints::new((here, 5672), (there, 40_000), 4_026_531_840));
+    record.endpoints = Some(Endpoints::new(
+        (local, 5672),
+        (remote, 40_000),
+        4_026_531_840,
+    ));
     record.identity.uid = Some(0);
     record.identity.orphan = Some(false);
     record.state = Some(State::Established);
@@ -83,10 +87,10 @@ fn record(ms: u32, seq: u64, event: EventName) -> Record {
 }
 
 fn lost(ms: u32, seq: u64) -> Record {
-    let like = record(ms, seq, EventName::Lost);
+    let template = record(ms, seq, EventName::Lost);
     let mut lost = Record {
-        time: like.time,
-        mono_ns: like.mono_ns,
+        time: template.time,
+        mono_ns: template.mono_ns,
         seq,
         event: EventName::Lost,
         ..Record::default()
@@ -97,12 +101,12 @@ fn lost(ms: u32, seq: u64) -> Record {
     lost
 }
 
-/// Records as a trace makes them: an answer is told late, and happened before. An
-/// IPv6 socket without an owner is among them.
+/// Records of a trace. The answer has an earlier time than the record before it. One socket
+/// is IPv6 and has no owner.
 fn records() -> Vec<Record> {
     let mut v6 = record(30, 4, EventName::Probe);
-    let [here, there] = [1, 2].map(|host| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, host]));
-    v6.endpoints = Some(Endpoints::new((here, 443), (there, 40_000), 7));
+    let [local, remote] = [1, 2].map(|host| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, host]));
+    v6.endpoints = Some(Endpoints::new((local, 443), (remote, 40_000), 7));
     (v6.process.pid, v6.process.comm) = (None, None);
     vec![
         record(0, 1, EventName::Probe),
@@ -114,24 +118,24 @@ fn records() -> Vec<Record> {
     ]
 }
 
-/// What a trace writes of these.
+/// Writes headers and records as a trace does.
 fn write(
     path: &Path,
     format: Format,
     style: TextStyle,
     headers: &[Header],
-    of: &[Record],
+    records: &[Record],
 ) -> TestResult {
     let mut sink = sink::to(File::create(path)?, format, style, false);
     sink.head(&Head {
         headers,
         hosts: false,
     })?;
-    of.iter().try_for_each(|record| sink.record(record))?;
+    records.iter().try_for_each(|record| sink.record(record))?;
     Ok(sink.flush()?)
 }
 
-/// A folder with logs, and kaprobe run in it.
+/// A folder with logs, in which kaprobe runs.
 struct Logs(TempDir);
 
 impl Logs {
@@ -155,18 +159,19 @@ impl Logs {
         command
     }
 
-    /// Standard output and standard error of a replay that ends with this code.
-    fn told(&self, args: &[&str], code: i32) -> TestResult<(String, String)> {
-        told(&self.replay(args).stdin(Stdio::null()).output()?, code)
+    /// Runs a replay that must exit with a code. Returns its stdout and stderr.
+    fn run(&self, args: &[&str], code: i32) -> TestResult<(String, String)> {
+        texts(&self.replay(args).stdin(Stdio::null()).output()?, code)
     }
 
-    /// Standard output of a replay that goes well.
+    /// Runs a replay that must exit with 0. Returns its stdout.
     fn shown(&self, args: &[&str]) -> TestResult<String> {
-        Ok(self.told(args, 0)?.0)
+        Ok(self.run(args, 0)?.0)
     }
 }
 
-fn told(output: &Output, code: i32) -> TestResult<(String, String)> {
+/// Checks the exit code of a run. Returns its stdout and stderr.
+fn texts(output: &Output, code: i32) -> TestResult<(String, String)> {
     let (out, err) = (
         String::from_utf8(output.stdout.clone())?,
         String::from_utf8(output.stderr.clone())?,
@@ -176,7 +181,7 @@ fn told(output: &Output, code: i32) -> TestResult<(String, String)> {
 }
 
 #[test]
-fn a_replay_is_what_the_trace_was() -> TestResult {
+fn replay_equals_the_trace() -> TestResult {
     let logs = Logs::new()?;
     let log = logs.log("run.jsonl", "mq1", &records())?;
     let plain: &[(&str, Format, TextStyle)] = &[
@@ -248,48 +253,48 @@ fn a_replay_is_what_the_trace_was() -> TestResult {
         .replay(&["-", "--json"])
         .stdin(File::open(logs.path("run.jsonl"))?)
         .output()?;
-    assert_eq!(told(&piped, 0)?.0, log);
+    assert_eq!(texts(&piped, 0)?.0, log);
     Ok(())
 }
 
-/// Records that verdicts rest on: a connection that outlives an idle time, one that a
-/// longer one kills, one whose peer is gone, and a reset that nobody asked for.
-fn ends() -> Vec<Record> {
-    let of = |sock, mut record: Record| {
+/// Records that lead to verdicts: a connection that survives an idle time, one that dies
+/// after a longer idle time, and one whose peer is unreachable.
+fn verdict_records() -> Vec<Record> {
+    let of_socket = |sock, mut record: Record| {
         record.sock = Some(sock);
         record.endpoints.get_or_insert_default().rport =
             40_000 + u16::try_from(sock).unwrap_or_default();
         record
     };
-    let mut received = of(2, record(910_000, 0, EventName::Closed));
+    let mut received = of_socket(2, record(910_000, 0, EventName::Closed));
     received.event = EventName::RstReceived;
     received.ages.idle_ms = Some(905_000);
     (received.ages.lastrcv_ms, received.ages.lastack_ms) = (Some(905_000), Some(905_000));
     (received.ages.lastsnd_ms, received.unacked) = (Some(200), Some(1));
     received.unsent = Some(false);
-    let mut timeout = of(3, record(920_000, 0, EventName::Timeout));
+    let mut timeout = of_socket(3, record(920_000, 0, EventName::Timeout));
     (timeout.probe, timeout.next_ms) = (None, None);
     timeout.cause = Some(Cause::ProbeCount);
-    let mut answered = of(1, record(903_004, 0, EventName::Answered));
+    let mut answered = of_socket(1, record(903_004, 0, EventName::Answered));
     answered.answered_after_ms = Some(3);
     vec![
-        of(1, record(900_000, 0, EventName::Probe)),
-        of(3, record(901_000, 0, EventName::Probe)),
-        of(1, record(903_000, 0, EventName::Early)),
+        of_socket(1, record(900_000, 0, EventName::Probe)),
+        of_socket(3, record(901_000, 0, EventName::Probe)),
+        of_socket(1, record(903_000, 0, EventName::Early)),
         answered,
         lost(904_000, 0),
         received.clone(),
-        of(2, record(910_001, 0, EventName::Closed)),
+        of_socket(2, record(910_001, 0, EventName::Closed)),
         timeout,
-        of(3, record(920_001, 0, EventName::Closed)),
+        of_socket(3, record(920_001, 0, EventName::Closed)),
     ]
 }
 
-/// The records of a trace to which these flags were given, and the header of its log.
+/// The header and the records of a trace with these flags.
 fn traced(flags: &[&str]) -> TestResult<(Header, Vec<Record>)> {
     let words = ["kaprobe", "trace"].iter().chain(flags);
     let cli::Action::Run(cli::Command::Trace(args)) = cli::parse(words)? else {
-        return Err("no trace".into());
+        return Err("not a trace".into());
     };
     let plan = TracePlan::new(*args)?;
     let header = Header {
@@ -304,16 +309,16 @@ fn traced(flags: &[&str]) -> TestResult<(Header, Vec<Record>)> {
     let judge = Judge::new(MAX_SOCKETS, &header.timeouts);
     let mut pipeline = Pipeline::new(Filter::new(plan.records), judge);
     let mut records = Vec::new();
-    for mut record in ends() {
+    for mut record in verdict_records() {
         pipeline.push(0, &mut record, |it| records.push(it.clone()));
     }
     Ok((header, records))
 }
 
-/// Whatever was asked for: verdicts are made anew where the log has what they rest on,
-/// and are those that were made.
+/// With any flags, a replay shows the same verdicts as the trace. It makes verdicts again if
+/// the log has the records for them.
 #[test]
-fn verdicts_are_those_of_the_trace() -> TestResult {
+fn verdicts_equal_those_of_the_trace() -> TestResult {
     let logs = Logs::new()?;
     let (_, whole) = traced(&[])?;
     let verdicts = whole.iter().filter(|it| it.verdict.is_some()).count();
@@ -347,7 +352,7 @@ fn verdicts_are_those_of_the_trace() -> TestResult {
             assert_eq!(replayed, fs::read_to_string(live)?, "{flags:?}");
         }
     }
-    // A log made without them has what they rest on.
+    // This log has no verdicts, but the records for them.
     let (header, records) = traced(traces[4])?;
     write(
         &logs.path("run.jsonl"),
@@ -356,25 +361,25 @@ fn verdicts_are_those_of_the_trace() -> TestResult {
         &[header],
         &records,
     )?;
-    let anew = logs.shown(&["run.jsonl", "-e", "verdict", "--json"])?;
-    assert_eq!(anew.matches("\"verdict\":").count(), verdicts, "{anew}");
+    let shown = logs.shown(&["run.jsonl", "-e", "verdict", "--json"])?;
+    assert_eq!(shown.matches("\"verdict\":").count(), verdicts, "{shown}");
     Ok(())
 }
 
 #[test]
-fn the_summary_is_that_of_a_trace() -> TestResult {
+fn summary_equals_that_of_a_trace() -> TestResult {
     let logs = Logs::new()?;
     logs.log("run.jsonl", "mq1", &records())?;
-    let (_, summary) = logs.told(&["run.jsonl"], 0)?;
+    let (_, summary) = logs.run(&["run.jsonl"], 0)?;
     assert!(summary.starts_with("kaprobe: 6 records: 3 probe, 1 closed, 1 lost, 1 answered\nkaprobe: 7 sockets seen\nkaprobe: events lost: 12 by tcp_keepalive_timer"), "{summary}");
-    assert_eq!(logs.told(&["run.jsonl", "-q"], 0)?.1, "");
+    assert_eq!(logs.run(&["run.jsonl", "-q"], 0)?.1, "");
     Ok(())
 }
 
-/// By remote endpoint, of what passes the filters; with what was learned to the end of
-/// each trace in the log.
+/// The summary counts records that pass the filters, per remote endpoint, and shows what
+/// the judge has learned by the end of each trace.
 #[test]
-fn a_summary_counts_by_remote_endpoint() -> TestResult {
+fn summary_counts_by_remote_endpoint() -> TestResult {
     let logs = Logs::new()?;
     let (header, records) = traced(&[])?;
     let log = logs.path("run.jsonl");
@@ -386,51 +391,51 @@ fn a_summary_counts_by_remote_endpoint() -> TestResult {
             .map(serde_json::from_str)
             .collect::<Result<_, _>>()?)
     };
-    let of = |rows: &[serde_json::Value], port: u16| -> serde_json::Value {
+    let row_of = |rows: &[serde_json::Value], port: u16| -> serde_json::Value {
         let row = rows.iter().find(|it| it["rport"] == port);
         row.cloned().unwrap_or_default()
     };
     let all = rows(&["run.jsonl"])?;
     assert_eq!(all.len(), 4, "{all:?}");
-    let evicted = of(&all, 40_002);
+    let evicted = row_of(&all, 40_002);
     assert_eq!(evicted["connections"], 1, "{evicted}");
     assert_eq!(evicted["verdicts"][0]["verdict"], "idle_eviction");
     assert_eq!(evicted["idle_at_death"][0]["from_ms"], 700_000);
-    let given_up = of(&all, 40_003);
+    let given_up = row_of(&all, 40_003);
     assert_eq!(given_up["events"]["timeout"], 1, "{given_up}");
     assert_eq!(given_up["verdicts"][0]["verdict"], "peer_unreachable");
-    // What no verdict has told: what the judge knows in the end.
+    // The judge's knowledge at the end, which no verdict contains.
     let survived = &given_up["idle_timeout"];
     assert_eq!(survived["learned_of"], "endpoint", "{all:?}");
     assert_eq!(survived["survived_ms"], 2_794, "{all:?}");
     assert_eq!(survived["believed"], false);
     assert_eq!(all[3]["total"]["lost"], 12);
 
-    // Two traces in one log: each socket is another one.
+    // Two traces in one log: sockets with equal numbers are different sockets.
     let once = fs::read_to_string(&log)?;
     fs::write(logs.path("twice.jsonl"), [&*once, &once].concat())?;
     let twice = rows(&["twice.jsonl"])?;
-    assert_eq!(of(&twice, 40_002)["connections"], 2, "{twice:?}");
+    assert_eq!(row_of(&twice, 40_002)["connections"], 2, "{twice:?}");
     let filtered = rows(&["run.jsonl", "-D", "40003", "-e", "verdict"])?;
     assert_eq!(filtered.len(), 2, "{filtered:?}");
     assert_eq!(filtered[0]["events"], serde_json::json!({"verdict": 1}));
 
     let text = logs.shown(&["--summary", "run.jsonl"])?;
-    assert!(text.is_ascii(), "a pipe may end up anywhere: {text}");
+    assert!(text.is_ascii(), "not ASCII in a pipe: {text}");
     assert!(text.lines().all(|it| it.len() <= 80), "{text}");
     assert!(text.starts_with("REMOTE  ") && text.contains("#"), "{text}");
-    let (_, said) = logs.told(&["--summary", "run.jsonl", "--format", "csv"], 2)?;
-    assert!(said.contains("--summary is text or JSON lines"), "{said}");
-    let (_, said) = logs.told(&["--summary", "run.jsonl", "-o", "x.csv"], 2)?;
-    assert!(said.contains("'--summary' cannot be used with"), "{said}");
+    let (_, err) = logs.run(&["--summary", "run.jsonl", "--format", "csv"], 2)?;
+    assert!(err.contains("--summary is text or JSON lines"), "{err}");
+    let (_, err) = logs.run(&["--summary", "run.jsonl", "-o", "x.csv"], 2)?;
+    assert!(err.contains("'--summary' cannot be used with"), "{err}");
     Ok(())
 }
 
 #[test]
-fn filters_are_those_of_a_trace() -> TestResult {
+fn filters_equal_those_of_a_trace() -> TestResult {
     let logs = Logs::new()?;
     logs.log("run.jsonl", "mq1", &records())?;
-    // `lost` passes whatever is asked for.
+    // `lost` passes every filter.
     let rows: &[(&[&str], &str)] = &[
         (&[], "probe probe answered probe lost closed"),
         (&["-e", "default"], "probe probe answered probe lost closed"),
@@ -459,9 +464,9 @@ fn filters_are_those_of_a_trace() -> TestResult {
     Ok(())
 }
 
-/// What a replay left out must not look as if it had not happened.
+/// The header lists a replay's filters, so that missing records are explained.
 #[test]
-fn the_header_tells_what_a_replay_left_out() -> TestResult {
+fn header_lists_the_filters_of_replays() -> TestResult {
     let logs = Logs::new()?;
     logs.log("run.jsonl", "mq1", &records())?;
     logs.shown(&["run.jsonl", "-o", "once.jsonl", "-P", "443,5672", "-c", "9"])?;
@@ -469,9 +474,9 @@ fn the_header_tells_what_a_replay_left_out() -> TestResult {
     let log = fs::read_to_string(logs.path("twice.jsonl"))?;
     schema::check_log(&log)?;
     let first: HeaderLine = serde_json::from_str(log.lines().next().unwrap_or_default())?;
-    let told: Vec<_> = first.header.narrowed.iter().flatten().collect();
+    let narrowed: Vec<_> = first.header.narrowed.iter().flatten().collect();
     assert_eq!(
-        format!("{told:?}"),
+        format!("{narrowed:?}"),
         r#"[("count", ["9"]), ("port", ["443", "5672"]), ("events", ["probe"])]"#
     );
     assert_eq!(first.header.filters, header("").filters);
@@ -479,7 +484,7 @@ fn the_header_tells_what_a_replay_left_out() -> TestResult {
 }
 
 #[test]
-fn logs_of_several_hosts_are_one_story() -> TestResult {
+fn logs_of_several_hosts_are_merged() -> TestResult {
     let logs = Logs::new()?;
     let at = |times: &[u32]| -> Vec<Record> {
         let numbered = times.iter().zip(1..);
@@ -517,7 +522,7 @@ fn logs_of_several_hosts_are_one_story() -> TestResult {
         "{csv}"
     );
 
-    // What was merged stays merged.
+    // A merged log replays the same.
     fs::write(logs.path("merged.jsonl"), &json)?;
     assert_eq!(logs.shown(&["merged.jsonl", "-q"])?, text);
     assert_eq!(logs.shown(&["merged.jsonl", "-q", "--json"])?, json);
@@ -525,7 +530,7 @@ fn logs_of_several_hosts_are_one_story() -> TestResult {
 }
 
 #[test]
-fn hosts_of_one_name_are_told_apart_by_their_logs() -> TestResult {
+fn hosts_with_equal_names_are_distinguished_by_log() -> TestResult {
     let logs = Logs::new()?;
     logs.log("a.jsonl", "web", &records())?;
     logs.log("b.jsonl", "web", &records())?;
@@ -533,7 +538,7 @@ fn hosts_of_one_name_are_told_apart_by_their_logs() -> TestResult {
         logs.path("c.jsonl"),
         serde_json::to_string(&record(1, 1, EventName::Closed))?,
     )?;
-    let (json, told) = logs.told(&["a.jsonl", "b.jsonl", "c.jsonl", "--json"], 0)?;
+    let (json, err) = logs.run(&["a.jsonl", "b.jsonl", "c.jsonl", "--json"], 0)?;
     for host in ["\"web(a.jsonl)\"", "\"web(b.jsonl)\"", "\"c.jsonl\""] {
         assert!(
             json.contains(&format!("\"host\":{host},\"sock\"")),
@@ -541,14 +546,14 @@ fn hosts_of_one_name_are_told_apart_by_their_logs() -> TestResult {
         );
     }
     assert!(
-        told.contains("c.jsonl:1: a record before any header"),
-        "{told}"
+        err.contains("c.jsonl:1: a record before any header"),
+        "{err}"
     );
     Ok(())
 }
 
 #[test]
-fn what_is_odd_is_named_by_file_and_line() -> TestResult {
+fn bad_lines_are_reported_by_file_and_line() -> TestResult {
     let logs = Logs::new()?;
     let log = logs.log("good.jsonl", "mq1", &records())?;
     let headless = log.lines().skip(1).collect::<Vec<_>>().join("\n");
@@ -571,15 +576,15 @@ fn what_is_odd_is_named_by_file_and_line() -> TestResult {
         ("no log", b"\x7fELF\x02\x01\n\xff\xfe\n", 1, 0, "kaprobe: 2 lines skipped: not records\n"),
         ("another major", major.as_bytes(), 1, 0, "kaprobe: log:1: log format 2.0, this kaprobe reads "),
     ];
-    for (what, log, code, shown, said) in rows {
+    for (what, log, code, shown, message) in rows {
         fs::write(logs.path("log"), log)?;
-        let (text, told) = logs.told(&["log", "-H"], *code)?;
+        let (text, err) = logs.run(&["log", "-H"], *code)?;
         assert_eq!(text.lines().count(), *shown, "{what}: {text}");
-        assert!(told.contains(said), "{what}: {told}");
+        assert!(err.contains(message), "{what}: {err}");
     }
-    // Nothing is left behind by what fails before it starts.
+    // A replay that fails at the start leaves no file.
     fs::write(logs.path("log"), major)?;
-    logs.told(&["log", "-o", "out.csv"], 1)?;
+    logs.run(&["log", "-o", "out.csv"], 1)?;
     assert!(!logs.path("out.csv").exists());
 
     fs::write(logs.path("log"), twice)?;
@@ -593,7 +598,7 @@ fn what_is_odd_is_named_by_file_and_line() -> TestResult {
 }
 
 #[test]
-fn what_can_not_be_is_one_line() -> TestResult {
+fn an_impossible_replay_is_one_line_of_error() -> TestResult {
     let logs = Logs::new()?;
     let log = logs.log("run.jsonl", "mq1", &records())?;
     std::os::unix::fs::symlink("run.jsonl", logs.path("link.jsonl"))?;
@@ -628,21 +633,21 @@ fn what_can_not_be_is_one_line() -> TestResult {
             "--output run.jsonl: is also a log to read",
         ),
     ];
-    for (args, code, said) in rows {
-        let (shown, told) = logs.told(args, *code)?;
+    for (args, code, message) in rows {
+        let (shown, err) = logs.run(args, *code)?;
         assert!(shown.is_empty(), "{args:?}: {shown}");
         assert!(
-            told.starts_with("kaprobe: ") && told.contains(said),
-            "{args:?}: {told}"
+            err.starts_with("kaprobe: ") && err.contains(message),
+            "{args:?}: {err}"
         );
-        assert_eq!(told.lines().count(), 1, "{args:?}: {told}");
+        assert_eq!(err.lines().count(), 1, "{args:?}: {err}");
     }
     assert_eq!(fs::read_to_string(logs.path("run.jsonl"))?, log);
     Ok(())
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_failure() -> TestResult {
+fn a_closed_stdout_is_not_a_failure() -> TestResult {
     let logs = Logs::new()?;
     let many: Vec<_> = std::iter::repeat_n(records(), 2_000).flatten().collect();
     logs.log("run.jsonl", "mq1", &many)?;
@@ -653,11 +658,11 @@ fn a_reader_that_goes_away_is_no_failure() -> TestResult {
         .spawn()?;
     drop(child.stdout.take());
     let output = child.wait_with_output()?;
-    assert_eq!(told(&output, 0)?.1, "");
+    assert_eq!(texts(&output, 0)?.1, "");
     Ok(())
 }
 
-/// Peak memory of a process, kB.
+/// The peak resident memory of a process, kB.
 fn peak(child: &Child) -> TestResult<u64> {
     let status = fs::read_to_string(format!("/proc/{}/status", child.id()))?;
     let line = status.lines().find_map(|it| it.strip_prefix("VmHWM:"));
@@ -665,14 +670,14 @@ fn peak(child: &Child) -> TestResult<u64> {
     Ok(peak.ok_or("no VmHWM")?.parse()?)
 }
 
-/// Feeds a log of so many records, and keeps it open until told.
+/// Writes a log with a number of records, and keeps it open until signalled.
 fn feed(
-    into: impl AsRef<OsStr>,
+    path: impl AsRef<OsStr>,
     host: &str,
     count: u32,
     end: &std::sync::mpsc::Receiver<()>,
 ) -> io::Result<()> {
-    let mut out = io::BufWriter::new(fs::OpenOptions::new().write(true).open(into.as_ref())?);
+    let mut out = io::BufWriter::new(fs::OpenOptions::new().write(true).open(path.as_ref())?);
     writeln!(
         out,
         "{}",
@@ -683,7 +688,7 @@ fn feed(
     for n in 0..count {
         let ns = u64::from(n) * 1_000;
         let time = WallTime(WALL_NS.saturating_add_unsigned(ns));
-        // Each of another socket, of another process, of other ends.
+        // Each record has its own socket, process and address.
         write!(
             out,
             r#"{{"time":"{time}","mono_ns":{ns},"seq":{n},"event":"closed","sock":{n},"pid":{n},"comm":"c{n}","#
@@ -698,13 +703,12 @@ fn feed(
         writeln!(out, r#""netns":1,"cookie":{n},"new{}":1}}"#, n % 500)?;
     }
     out.flush()?;
-    // Whoever waits may have gone.
+    // The sender is dropped as the signal, so an error is normal.
     let _ended = end.recv();
     Ok(())
 }
 
-/// Peak memory of a replay of two logs with so many records between them, once it
-/// has shown them all.
+/// The peak memory of a replay of two logs, once it has shown `count` records.
 fn memory_of(count: u32) -> TestResult<u64> {
     let logs = Logs::new()?;
     let mut feeders = Vec::new();
@@ -722,7 +726,7 @@ fn memory_of(count: u32) -> TestResult<u64> {
         .stderr(Stdio::null())
         .spawn()?;
     let mut shown = BufReader::new(child.stdout.take().ok_or("no stdout")?);
-    // Of the last records of one log, as many as the other has left wait for its end.
+    // The last record waits until the other log ends.
     let mut line = Vec::new();
     for _ in 1..count {
         line.clear();
@@ -732,7 +736,7 @@ fn memory_of(count: u32) -> TestResult<u64> {
     let (ends, feeders): (Vec<_>, Vec<_>) = feeders.into_iter().unzip();
     drop(ends);
     for feeder in feeders {
-        feeder.join().map_err(|_| "a feeder died")??;
+        feeder.join().map_err(|_| "a feeder panicked")??;
     }
     io::copy(&mut shown, &mut io::sink())?;
     assert!(child.wait()?.success());
@@ -740,7 +744,7 @@ fn memory_of(count: u32) -> TestResult<u64> {
 }
 
 #[test]
-fn memory_does_not_grow_with_the_logs() -> TestResult {
+fn memory_is_independent_of_log_size() -> TestResult {
     let (few, many) = (memory_of(10_000)?, memory_of(1_000_000)?);
     println!("peak memory: {few} kB of 10,000 records, {many} kB of 1,000,000");
     assert!(many < few + 1_024, "{few} kB, then {many} kB");
