@@ -5,9 +5,8 @@
 //! they were attached (`func_add`, kernel/tracepoint.c). Programs attached to the function
 //! itself run in between.
 
-use std::fs;
-use std::thread;
 use std::time::Duration;
+use std::{fs, thread};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::Ebpf;

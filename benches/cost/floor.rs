@@ -1,8 +1,7 @@
 //! The floor: programs that do nothing, attached to kaprobe's hooks.
 
 use anyhow::{Context as _, Result, bail};
-use aya::programs;
-use aya::{Btf, Ebpf};
+use aya::{Btf, Ebpf, programs};
 
 use crate::object::{Program, assemble, instruction};
 

@@ -11,15 +11,14 @@ use aya::sys::{Stats, enable_stats};
 use kaprobe_testkit::doctor;
 use rustix::process::{Pid, getpid};
 
-use crate::Plan;
 use crate::firing::Stopwatch;
-use crate::floor;
 use crate::load::Holders;
 use crate::output_folder::OutputFolder;
 use crate::sample::Measure;
 use crate::script::{Form, Script};
 use crate::stats::ProgramStats;
 use crate::tracer::TracerProcess;
+use crate::{Plan, floor};
 
 /// The time that each subject is watched in a round.
 const WATCHED: Duration = Duration::from_secs(3);

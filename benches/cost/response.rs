@@ -4,9 +4,8 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
-use std::{array, env};
+use std::{array, env, thread};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use kaprobe_testkit::doctor;

@@ -1,9 +1,8 @@
 //! Runs a tracer as a child process.
 
-use std::env;
 use std::process::{Child, Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, thread};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use kaprobe_testkit::clock::monotonic;

@@ -1,10 +1,7 @@
 //! Test events: every kind of event, on ordinary and unusual sockets.
 
 use crate::keepalive::forecast;
-use crate::model::socket::Ages;
-use crate::model::socket::Endpoints;
-use crate::model::socket::Identity;
-use crate::model::socket::Settings;
+use crate::model::socket::{Ages, Endpoints, Identity, Settings};
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -18,8 +15,10 @@ use crate::model::record::{EventName, Record};
 use crate::model::remedy::SetIn;
 use crate::model::row::{Row, RowSource, Timer};
 use crate::model::time::Instant;
-use crate::model::values::{Cause, FinWait2, Hook, LostWhy, Met, Origin};
-use crate::model::values::{Confidence, Evidence, Family, LearnedOf, State, VerdictName};
+use crate::model::values::{
+    Cause, Confidence, Evidence, Family, FinWait2, Hook, LearnedOf, LostWhy, Met, Origin, State,
+    VerdictName,
+};
 use crate::text::escape::Escaped;
 
 #[path = "../../testkit/src/golden.rs"]

@@ -1,8 +1,7 @@
 //! Lists the BPF programs and maps of a process, and edits its maps.
 
-use std::fs;
-use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::{fs, io};
 
 use anyhow::{Context, Result, bail};
 

@@ -7,11 +7,10 @@
 //! a certain firing, or compares with the kernel's counters, must keep its timers away
 //! from such tasks.
 
-use std::env;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
+use std::{env, io};
 
 use anyhow::{Context, Result, ensure};
 use rustix::thread::{CpuSet, sched_setaffinity};

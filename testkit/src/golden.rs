@@ -1,9 +1,8 @@
 //! Compares output with golden files, byte for byte. `KAPROBE_BLESS=1` rewrites the files;
 //! git then shows the difference, and the commit message explains it.
 
-use std::env;
-use std::fs;
 use std::path::Path;
+use std::{env, fs};
 
 /// Compares a text with `tests/golden/expected/NAME`.
 ///

@@ -1,9 +1,7 @@
 //! Runs each test on its own thread, so that it can enter its own network namespace.
 
-use std::env;
-use std::fmt;
 use std::process::ExitCode;
-use std::thread;
+use std::{env, fmt, thread};
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};

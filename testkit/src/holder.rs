@@ -1,12 +1,11 @@
 //! A child process that holds open the descriptors it receives: this test binary again.
 
-use std::env;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitCode, Stdio};
-use std::thread;
+use std::{env, thread};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::net::{

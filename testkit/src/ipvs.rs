@@ -6,13 +6,12 @@
 //! to the other server (`net.ipv4.vs.sloppy_tcp`, round robin). The namespaces disappear
 //! when the thread that built them has ended, and every process it started.
 
-use std::env;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread;
+use std::{env, thread};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

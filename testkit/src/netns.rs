@@ -1,9 +1,8 @@
 //! Enters a new network namespace, and reads its counters.
 
 use std::collections::HashMap;
-use std::fs;
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::{fs, io};
 
 use anyhow::{Context, Result, bail};
 use rustix::thread::{UnshareFlags, unshare_unsafe};

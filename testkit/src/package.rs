@@ -1,13 +1,12 @@
 //! Runs programs of Debian packages that are unpacked, not installed. `cargo xtask test`
 //! fetches the packages for this host and for its guests.
 
-use std::env;
-use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::{env, fs};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::mount::{MountFlags, mount_bind, mount_bind_recursive, mount_remount};

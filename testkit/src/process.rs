@@ -1,13 +1,12 @@
 //! Child processes that hold sockets: this test binary again, with a [`Task`].
 
-use std::env;
 use std::ffi::CString;
-use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::{Path as FilePath, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::{env, fs};
 
 use crate::traffic::ends::{set_far_keepalive, set_near_keepalive};
 use crate::traffic::load::{Load, LoadMember, allow_open_files};
@@ -20,9 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::child::Killed;
 use crate::log::ConnectionId;
-use crate::mounts;
-use crate::netns;
 use crate::traffic::play;
+use crate::{mounts, netns};
 
 /// The environment variable that passes a [`Task`] as JSON.
 const TASK: &str = "KAPROBE_TEST_TASK";

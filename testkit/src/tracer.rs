@@ -11,10 +11,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::child::Killed;
-use crate::command;
-use crate::doctor;
 use crate::log::Log;
 use crate::wait::wait_until;
+use crate::{command, doctor};
 
 /// The argument of `-e` that selects every event.
 pub const ALL_EVENTS: &str = "all";

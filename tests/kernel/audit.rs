@@ -9,16 +9,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Error, Result, bail, ensure};
 use kaprobe::traffic::sockopt;
-use kaprobe_testkit::command;
 use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::ipvs::{self, Network};
-use kaprobe_testkit::netns;
 use kaprobe_testkit::package::Root;
-use kaprobe_testkit::schema;
 use kaprobe_testkit::snapshot::inode;
 use kaprobe_testkit::tracer::Kaprobe;
 use kaprobe_testkit::traffic::ends::connect_to;
 use kaprobe_testkit::wait::{HANG, wait_until};
+use kaprobe_testkit::{command, netns, schema};
 use serde_json::Value;
 use socket2::{SockRef, TcpKeepalive};
 

@@ -8,8 +8,7 @@ use kaprobe_testkit::log::{ConnectionId, Log, Record};
 use kaprobe_testkit::netns;
 use kaprobe_testkit::process::{Process, Task};
 use kaprobe_testkit::tracer::Kaprobe;
-use kaprobe_testkit::traffic::play;
-use kaprobe_testkit::traffic::scenarios as is;
+use kaprobe_testkit::traffic::{play, scenarios as is};
 use rustix::process::Signal;
 
 /// A set of flags, and a predicate for the records that pass them.

@@ -11,13 +11,12 @@ use kaprobe::traffic::pair::{Keepalive, Pair, Path, Planned, Side};
 use serde_json::Value;
 
 use kaprobe_testkit::clock::monotonic_ns;
-use kaprobe_testkit::command;
 use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::log::{self, Record};
-use kaprobe_testkit::netns;
 use kaprobe_testkit::tracer::Kaprobe;
 use kaprobe_testkit::traffic::ends::unacknowledged;
 use kaprobe_testkit::wait::wait_until;
+use kaprobe_testkit::{command, netns};
 
 /// Settings that end by probe count, by TCP_USER_TIMEOUT, and by inherited values. No probe
 /// is so close to a user timeout that a late timer changes the number of probes: the timer

@@ -12,15 +12,13 @@ use anyhow::{Context, Result, ensure};
 use kaprobe::traffic::pair::{Keepalive, Path};
 use kaprobe_testkit::bpf::{self, Object};
 use kaprobe_testkit::command::{binary, run};
-use kaprobe_testkit::doctor;
 use kaprobe_testkit::harness::Skip;
 use kaprobe_testkit::log::Log;
-use kaprobe_testkit::mounts;
 use kaprobe_testkit::netns::{self, Counters};
-use kaprobe_testkit::streams;
 use kaprobe_testkit::tracer::Kaprobe;
 use kaprobe_testkit::traffic::load::{Load, LoadMember};
 use kaprobe_testkit::wait::wait_until;
+use kaprobe_testkit::{doctor, mounts, streams};
 use rustix::process::Signal;
 
 /// Opens connections that each send one probe per second.

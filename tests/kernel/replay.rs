@@ -8,8 +8,7 @@ use kaprobe::traffic::script::ScriptedConnection;
 use kaprobe_testkit::command::run;
 use kaprobe_testkit::netns;
 use kaprobe_testkit::tracer::{ALL_EVENTS, Kaprobe};
-use kaprobe_testkit::traffic::play;
-use kaprobe_testkit::traffic::scenarios as is;
+use kaprobe_testkit::traffic::{play, scenarios as is};
 use rustix::process::Signal;
 
 /// The formats of the file output. Standard output is JSON.

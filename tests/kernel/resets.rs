@@ -1,11 +1,10 @@
 //! The records of resets equal the kernel's counters, and each cause has its verdict.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
+use std::{io, mem};
 
 use anyhow::{Context as _, Result, ensure};
 use kaprobe::traffic::pair::{Path, deafen};
@@ -17,9 +16,8 @@ use kaprobe_testkit::log::{Log, Record};
 use kaprobe_testkit::netns::{self, Counters};
 use kaprobe_testkit::tracer::one_per_way;
 use kaprobe_testkit::traffic::ends::set_linger2;
-use kaprobe_testkit::traffic::play;
-use kaprobe_testkit::traffic::scenarios as is;
 use kaprobe_testkit::traffic::steps::{CLOSE_WAIT, FIN_WAIT2};
+use kaprobe_testkit::traffic::{play, scenarios as is};
 use kaprobe_testkit::wait::wait_until;
 use socket2::{Domain, Socket, Type};
 

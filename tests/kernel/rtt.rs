@@ -7,8 +7,7 @@ use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::log::Record;
 use kaprobe_testkit::netns;
 use kaprobe_testkit::tracer::Kaprobe;
-use kaprobe_testkit::traffic::play;
-use kaprobe_testkit::traffic::scenarios as is;
+use kaprobe_testkit::traffic::{play, scenarios as is};
 use regex::Regex;
 
 /// Scenarios, and a regular expression for the probe and answer events of a connection.

@@ -11,8 +11,7 @@ use kaprobe_testkit::egress::Egress;
 use kaprobe_testkit::log::Log;
 use kaprobe_testkit::netns;
 use kaprobe_testkit::tracer::{ALL_EVENTS, one_per_way};
-use kaprobe_testkit::traffic::play;
-use kaprobe_testkit::traffic::scenarios as is;
+use kaprobe_testkit::traffic::{play, scenarios as is};
 use regex::Regex;
 
 /// A scenario, and a regular expression for the events of its connection, each followed by

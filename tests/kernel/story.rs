@@ -4,12 +4,11 @@
 //!
 //! `--nocapture` prints the replay.
 
-use std::env;
-use std::fs;
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Output;
 use std::time::Duration;
+use std::{env, fs};
 
 use anyhow::{Context, Result, bail, ensure};
 use kaprobe_testkit::command::run;

@@ -8,8 +8,7 @@ use kaprobe::traffic::pair::Path;
 use kaprobe::traffic::script::{Scenario, ScriptedConnection};
 use kaprobe_testkit::egress::Egress;
 use kaprobe_testkit::netns::{self, Counters};
-use kaprobe_testkit::traffic::play;
-use kaprobe_testkit::traffic::scenarios as is;
+use kaprobe_testkit::traffic::{play, scenarios as is};
 
 /// A scenario, and the growth of each counter in one run.
 struct ScenarioCase {

@@ -5,12 +5,9 @@
 //! with the interval (`tcp_keepalive_timer`, net/ipv4/tcp_timer.c). An armed timer keeps
 //! its expiry until it fires, even if the sysctls change.
 
-use crate::keepalive::connection::Connection;
-use crate::keepalive::connection::latest_firing_ms;
-use crate::keepalive::zombie::PathTimeout;
-use crate::keepalive::zombie::zombie;
-use crate::model::fate::Fate;
-use crate::model::fate::Why;
+use crate::keepalive::connection::{Connection, latest_firing_ms};
+use crate::keepalive::zombie::{PathTimeout, zombie};
+use crate::model::fate::{Fate, Why};
 use crate::timeout::middlebox::Answer;
 use crate::timeout::timeouts::Timeout;
 

@@ -21,8 +21,7 @@ use crate::model::record::{EventName, Record};
 use crate::model::row::Row;
 use crate::model::socket::Process;
 use crate::model::time::{Instant, TICK_MS};
-use crate::model::values::Hook;
-use crate::model::values::{Direction, Errno, State, TcpFlags};
+use crate::model::values::{Direction, Errno, Hook, State, TcpFlags};
 use crate::text::escape::Escaped;
 
 /// Most sockets that are remembered.

@@ -8,8 +8,7 @@ use crate::demo::connections::DemoConnection;
 use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
 use crate::model::time::WallTime;
-use crate::model::values::Cause;
-use crate::model::values::{Direction, Errno};
+use crate::model::values::{Cause, Direction, Errno};
 use crate::text::units::Tenths;
 use crate::text::wrap::wrapped;
 

@@ -13,8 +13,7 @@ use ipnet::{IpNet, Ipv6Net};
 use crate::filter::ports::PortSet;
 use crate::model::record::{EventName, Record};
 use crate::model::socket::Endpoints;
-use crate::model::values::Family;
-use crate::model::values::Hook;
+use crate::model::values::{Family, Hook};
 use crate::text::escape::Escaped;
 
 /// Filters of sockets. A socket must pass every filter. An empty or `None` filter

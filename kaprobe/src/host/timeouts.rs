@@ -3,10 +3,9 @@
 //!
 //! Only timeouts in use are reported: a module that is merely loaded ends no connection.
 
-use std::fs;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
-use std::thread;
+use std::{fs, thread};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, Socket, Type};

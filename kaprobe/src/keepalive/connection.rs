@@ -8,8 +8,7 @@
 use crate::keepalive::forecast::TimerState;
 use crate::model::row::Row;
 use crate::model::time::TICK_MS;
-use crate::model::values::Origin;
-use crate::model::values::State;
+use crate::model::values::{Origin, State};
 
 /// A keepalive time or interval, and where its value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,8 +4,7 @@
 //! since 5.10.
 
 use crate::model::row::Row;
-use crate::model::values::Cause;
-use crate::model::values::State;
+use crate::model::values::{Cause, State};
 
 /// The state of a keepalive timer and its settings; times in ms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

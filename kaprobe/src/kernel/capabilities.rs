@@ -3,13 +3,12 @@
 
 use anyhow::Result;
 
-use crate::kernel::attach;
 use crate::kernel::btf::KernelTypes;
 use crate::kernel::config::TracerConfig;
 use crate::kernel::descriptors::DescriptorIterator;
 use crate::kernel::iterator::SocketIterator;
 use crate::kernel::object::LoadedObject;
-use crate::kernel::programs;
+use crate::kernel::{attach, programs};
 use crate::model::attach_mode::AttachMode;
 use crate::model::named::Named as _;
 use crate::model::values::Hook;

@@ -321,8 +321,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::header::VERSION;
-    use crate::model::header::{Header, HeaderLine};
+    use crate::model::header::{Header, HeaderLine, VERSION};
     use crate::model::record::Record;
     use crate::sample;
 

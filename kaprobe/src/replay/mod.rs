@@ -24,13 +24,11 @@ pub use crate::replay::merge::{LogIndex, Merge};
 use crate::replay::stream::{ReplayEnd, ReplayStream};
 use crate::replay::summary::{ReplaySummary, SummaryFormat};
 
-use crate::exit;
 use crate::replay::input::Input;
 use crate::replay::plan::ReplayPlan;
-use crate::report;
 use crate::sink::options::{Format, Outputs};
 use crate::sink::{self, SinkError};
-use crate::stderr;
+use crate::{exit, report, stderr};
 
 /// Runs `kaprobe replay`.
 ///

@@ -8,7 +8,6 @@ use std::thread;
 use anyhow::{Context as _, Result, anyhow};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::exit;
 use crate::filter::passes;
 use crate::host::cgroup;
 use crate::host::hidden::HiddenProcesses;
@@ -20,8 +19,8 @@ use crate::owners::batch::OwnerBatch;
 use crate::owners::descriptors::Descriptors;
 use crate::sockets::plan::Selection;
 use crate::sockets::sock_diag;
-use crate::stderr;
 use crate::text::escape::Escaped;
+use crate::{exit, stderr};
 
 /// Rows per batch. The owners of a batch are found in one pass over all descriptors. This
 /// limits a snapshot's memory to about 10 MB for any number of sockets.

@@ -1,7 +1,6 @@
 //! Spans of time, as people read them.
 
-use std::fmt::Write as _;
-use std::fmt::{self, Display};
+use std::fmt::{self, Display, Write as _};
 
 use crate::text::digits;
 

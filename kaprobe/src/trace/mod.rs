@@ -22,7 +22,6 @@ use anyhow::{Context as _, Result, anyhow};
 use crate::correlate::{Correlator, MAX_SOCKETS};
 use crate::filter::Filter;
 use crate::filter::kernel::KernelFilter;
-use crate::host;
 use crate::host::netns::Netns;
 use crate::host::privilege::{Privileges, raise_memlock};
 use crate::kernel::{Attached, Tracer, TracerConfig};
@@ -32,7 +31,6 @@ use crate::model::record::EventName;
 use crate::model::time::WallTime;
 use crate::owners::cache::OwnerCache;
 use crate::report::{self, Outcome};
-use crate::shutdown;
 use crate::sink::{self, SinkError, Sinks};
 use crate::stop::Stop;
 use crate::text::escape::Escaped;
@@ -42,6 +40,7 @@ use crate::trace::plan::TracePlan;
 use crate::trace::snapshot::SnapshotProcess;
 use crate::verdict::judge::Judge;
 use crate::verdict::pipeline::Pipeline;
+use crate::{host, shutdown};
 
 /// Most batches that wait between reading and writing.
 const QUEUE: usize = 4;

@@ -4,10 +4,9 @@
 //! kernel shows nothing. So it runs the same on a machine that is twenty times slower.
 
 use std::fmt::Debug;
-use std::io;
 use std::net::SocketAddr;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use crate::traffic::pair::{Keepalive, Pair, Path, Planned, Side};
 use crate::traffic::sockopt;

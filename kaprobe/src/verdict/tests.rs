@@ -1,14 +1,11 @@
 //! Verdicts on fixed events, then properties of verdicts on any events.
 
 use crate::model::header::HostTimeout;
-use crate::model::record::EventName;
-use crate::model::record::Record;
-use crate::model::values::Confidence;
-use crate::model::values::Evidence;
+use crate::model::record::{EventName, Record};
+use crate::model::values::{Confidence, Evidence};
 use crate::sample::with;
 use crate::text::escape::Escaped;
-use crate::verdict::judge::Judge;
-use crate::verdict::judge::MAX_PROBES;
+use crate::verdict::judge::{Judge, MAX_PROBES};
 use crate::verdict::pipeline::Pipeline;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;

@@ -5,10 +5,9 @@
 //! userfaultfd resolves the fault. A keepalive timer that fires meanwhile finds the socket
 //! owned.
 
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::ptr;
 use std::thread::{self, JoinHandle};
+use std::{io, ptr};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mm::{MapFlags, ProtFlags, UserfaultfdFlags, mmap_anonymous, munmap, userfaultfd};

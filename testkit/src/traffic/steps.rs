@@ -1,8 +1,7 @@
 //! Script steps that only tests use.
 
-use std::fs;
-use std::io;
 use std::net::Shutdown;
+use std::{fs, io};
 
 use kaprobe::traffic::script::{CLOSE, CustomStep, ScriptedConnection};
 use kaprobe::traffic::sockopt::tcp_info;

@@ -6,15 +6,13 @@
 mod tally;
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::io::{self, Write};
-use std::iter;
 use std::num::NonZero;
-use std::panic;
 use std::process::{ExitCode, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Instant;
+use std::{fmt, iter, panic};
 
 use anyhow::{Context, Result, bail};
 

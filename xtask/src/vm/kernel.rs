@@ -1,10 +1,9 @@
 //! The kernels that kaprobe is tested on: one per Debian release, and newer ones.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{fmt, fs};
 
 use anyhow::{Context, Result};
 use clap::builder::PossibleValuesParser;

@@ -1,9 +1,8 @@
 //! Why a guest ended: its exit code, or the failure.
 
-use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fmt, fs};
 
 /// The number of last console lines that an error shows.
 const TAIL: usize = 40;
