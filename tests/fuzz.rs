@@ -463,7 +463,8 @@ fn wire_decoder_survives_any_bytes() -> TestResult {
     fuzz("wire", wire_decoder, wires())
 }
 
-/// Candidate values for a field, made from a number and a text: numbers, words, addresses.
+/// Candidate values for a field, made from a number and a text: numbers, words,
+/// addresses.
 fn values(number: u64, text: &str) -> Vec<Value> {
     let [a, b, c, d, ..] = number.to_be_bytes();
     let v6 = u128::from(number) << 64 | u128::from(number.swap_bytes());
@@ -489,8 +490,8 @@ fn values(number: u64, text: &str) -> Vec<Value> {
     values
 }
 
-/// Sets a field of a record. A record has all endpoint fields or none, so setting one adds
-/// the others.
+/// Sets a field of a record. A record has all endpoint fields or none, so setting one
+/// adds the others.
 fn with_field(mut record: Value, name: &str, value: Value) -> Value {
     let endpoints = serde_json::json!({
         "family": "inet", "laddr": "10.0.0.1", "lport": 1, "raddr": "10.0.0.2", "rport": 2,

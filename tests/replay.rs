@@ -99,8 +99,8 @@ fn lost(ms: u32, seq: u64) -> Record {
     lost
 }
 
-/// Records of a trace. The answer has an earlier time than the record before it. One socket
-/// is IPv6 and has no owner.
+/// Records of a trace. The answer has an earlier time than the record before it. One
+/// socket is IPv6 and has no owner.
 fn records() -> Vec<Record> {
     let mut v6 = record(30, 4, EventName::Probe);
     let [local, remote] = [1, 2].map(|host| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, host]));
@@ -313,8 +313,8 @@ fn traced(flags: &[&str]) -> TestResult<(Header, Vec<Record>)> {
     Ok((header, records))
 }
 
-/// With any flags, a replay shows the same verdicts as the trace. It makes verdicts again if
-/// the log has the records for them.
+/// With any flags, a replay shows the same verdicts as the trace. It makes verdicts again
+/// if the log has the records for them.
 #[test]
 fn verdicts_equal_those_of_the_trace() -> TestResult {
     let logs = Logs::new()?;

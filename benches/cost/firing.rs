@@ -2,8 +2,8 @@
 //!
 //! Two programs of the bench read the clock: one before every other program at entry, one
 //! after every other program at exit. Programs of a tracepoint run in the order in which
-//! they were attached (`func_add`, kernel/tracepoint.c). Programs attached to the function
-//! itself run in between.
+//! they were attached (`func_add`, kernel/tracepoint.c). Programs attached to the
+//! function itself run in between.
 
 use std::time::Duration;
 use std::{fs, thread};
@@ -129,16 +129,16 @@ fn program<'a>((name, target): (&'a str, &str), timer: u64, act: &[Instruction])
 const CLOCK: Instruction = [0x85, 0, 0, 0, 5, 0, 0, 0];
 
 fn begin() -> Vec<Instruction> {
-    let [begun, ..] = OFFSETS;
-    vec![CLOCK, instruction(0x7b, 7, 0, begun, 0)]
+    let [started, ..] = OFFSETS;
+    vec![CLOCK, instruction(0x7b, 7, 0, started, 0)]
 }
 
 fn end() -> Vec<Instruction> {
-    let [begun, ns, count] = OFFSETS;
+    let [started, ns, count] = OFFSETS;
     vec![
         CLOCK,
-        // r0 -= begun; ns += r0
-        instruction(0x79, 1, 7, begun, 0),
+        // r0 -= started; ns += r0
+        instruction(0x79, 1, 7, started, 0),
         instruction(0x1f, 0, 1, 0, 0),
         instruction(0x79, 1, 7, ns, 0),
         instruction(0x0f, 1, 0, 0, 0),

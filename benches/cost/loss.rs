@@ -16,7 +16,7 @@ use crate::sample::{Number, mib, print_all};
 use crate::script::{Form, Script};
 use crate::tracer::TracerProcess;
 use crate::usage::Usage;
-use kaprobe_testkit::netns::Counters;
+use kaprobe_testkit::netns::KernelCounters;
 
 /// Numbers of connections whose timers fire each second. The last is the most that two
 /// cores can serve.
@@ -85,11 +85,11 @@ fn watch(
     let from = folder.written()?;
     let before = (
         Usage::of(tracer.pid())?,
-        Counters::read()?.keepalive,
+        KernelCounters::read()?.keepalive,
         Instant::now(),
     );
     thread::sleep(WATCHED);
-    let after = (Usage::of(tracer.pid())?, Counters::read()?.keepalive);
+    let after = (Usage::of(tracer.pid())?, KernelCounters::read()?.keepalive);
     let seconds = before.2.elapsed().as_secs_f64();
     let part = from..folder.written()?;
     tracer.stop()?;

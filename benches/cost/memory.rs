@@ -16,8 +16,8 @@ use crate::tracer::TracerProcess;
 use crate::usage::Usage;
 use kaprobe_testkit::netns;
 
-/// The number of connections, and the seconds between firings of a timer. Many connections
-/// fire less often, so that a tracer can follow.
+/// The number of connections, and the seconds between firings of a timer. Many
+/// connections fire less often, so that a tracer can follow.
 const LOADS: [(u32, u32); 2] = [(1_000, 1), (50_000, 10)];
 
 /// Measures each subject once per load: the result is the same every time.

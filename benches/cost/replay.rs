@@ -12,7 +12,7 @@ use kaprobe_testkit::command;
 use crate::Plan;
 use crate::load::Holders;
 use crate::output_folder::OutputFolder;
-use crate::run::{self, Used};
+use crate::run::{self, RunUsage};
 use crate::sample::{Number, print_all};
 use crate::tracer::{self, TracerProcess};
 
@@ -61,11 +61,11 @@ fn size(path: &str) -> Result<(f64, f64)> {
 
 /// Prints rates by CPU time: of one core, independent of other load.
 fn print(subject: &str, command: Command, bytes: f64, lines: f64) -> Result<()> {
-    let numbers: &[Number<'_, Used>] = &[
+    let numbers: &[Number<'_, RunUsage>] = &[
         ("replay.bytes", "MB/s", &|it| {
             bytes / 1e6 / it.cpu.as_secs_f64()
         }),
         ("replay.records", "/s", &|it| lines / it.cpu.as_secs_f64()),
     ];
-    print_all(subject, run::to_its_end(command), numbers)
+    print_all(subject, run::until_exit(command), numbers)
 }

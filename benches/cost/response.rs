@@ -102,20 +102,20 @@ fn play() -> Result<Responses> {
 /// Plays all clients and servers, and prints the result.
 pub fn respond() -> Result<()> {
     let pairs: [_; PAIRS] = array::from_fn(|_| connection());
-    let begun = Instant::now();
+    let started = Instant::now();
     let clients = pairs.map(|pair| -> Result<_> {
         let (client, server) = pair?;
         // A server ends when its client ends.
         thread::spawn(move || serve(server));
         Ok(thread::spawn(move || {
-            send_requests(client, begun + WATCHED)
+            send_requests(client, started + WATCHED)
         }))
     });
     let mut took = Vec::new();
     for client in clients {
         took.extend(client?.join().map_err(|_| anyhow!("a client panicked"))??);
     }
-    let seconds = begun.elapsed().as_secs_f64();
+    let seconds = started.elapsed().as_secs_f64();
     took.sort_unstable();
     let at = |share: usize| -> Result<f64> {
         let took = took.get(took.len() * share / 100);

@@ -12,7 +12,7 @@ use wait4::Wait4 as _;
 const TICK: Duration = Duration::from_millis(1);
 
 /// The resources that a command used.
-pub struct Used {
+pub struct RunUsage {
     /// CPU time, in user mode and in the kernel.
     pub cpu: Duration,
     /// The wall-clock time.
@@ -23,12 +23,12 @@ pub struct Used {
 }
 
 /// Runs a command, and returns the resources that it used.
-pub fn to_its_end(mut command: Command) -> Result<Used> {
+pub fn until_exit(mut command: Command) -> Result<RunUsage> {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
     let process = Process::new(i32::try_from(child.id())?)?;
     let mut peak_kib = 0;
@@ -43,9 +43,9 @@ pub fn to_its_end(mut command: Command) -> Result<Used> {
         thread::sleep(TICK);
     };
     ensure!(used.status.success(), "{command:?}: {}", used.status);
-    Ok(Used {
+    Ok(RunUsage {
         cpu: used.rusage.utime + used.rusage.stime,
-        elapsed: begun.elapsed(),
+        elapsed: started.elapsed(),
         peak_bytes: peak_kib * 1024,
     })
 }

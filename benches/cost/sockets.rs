@@ -12,7 +12,7 @@ use kaprobe_testkit::command;
 use crate::Plan;
 use crate::load::Holders;
 use crate::output_folder::OutputFolder;
-use crate::run::{self, Used};
+use crate::run::{self, RunUsage};
 use crate::sample::{Measure, Number, mib, print_all};
 use crate::stats::ProgramStats;
 use crate::tracer::{self, TracerProcess};
@@ -45,7 +45,7 @@ pub fn measure(plan: Plan) -> Result<()> {
         deferrals("snapshots without end", |stop| {
             let mut count = 0;
             while !stop.load(Ordering::Relaxed) {
-                run::to_its_end(snapshot(&[])?)?;
+                run::until_exit(snapshot(&[])?)?;
                 count += 1;
             }
             Ok(count)
@@ -78,14 +78,14 @@ fn snapshot(arguments: &[&str]) -> Result<Command> {
 }
 
 fn print(subject: &str, command: Command) -> Result<()> {
-    let numbers: &[Number<'_, Used>] = &[
+    let numbers: &[Number<'_, RunUsage>] = &[
         ("sockets.cpu", "ms", &|it| it.cpu.as_secs_f64() * 1e3),
         ("sockets.elapsed", "ms", &|it| {
             it.elapsed.as_secs_f64() * 1e3
         }),
         ("sockets.memory", "MiB", &|it| mib(it.peak_bytes)),
     ];
-    print_all(subject, run::to_its_end(command), numbers)
+    print_all(subject, run::until_exit(command), numbers)
 }
 
 /// Measures how many firings find their socket owned while a load runs. That event is

@@ -1,8 +1,9 @@
 //! Measures how long a tracer takes to start and to stop: wall-clock time and CPU time.
 //!
 //! The load fires all the time, so the kernel's timestamp of the first event shows when
-//! tracing started. Timers of one second fire in batches 32 ms apart at HZ = 250 (the timer
-//! wheel's second level, kernel/time/timer.c). That is the resolution of the result.
+//! tracing started. Timers of one second fire in batches 32 ms apart at HZ = 250 (the
+//! timer wheel's second level, kernel/time/timer.c). That is the resolution of the
+//! result.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -86,7 +87,7 @@ fn times(
     first: impl Fn(&str) -> Option<u64>,
 ) -> Result<Times> {
     let first = tracer.until(|| Ok(first(&folder.read()?)))?;
-    let start = Duration::from_nanos(first).checked_sub(tracer.begun());
+    let start = Duration::from_nanos(first).checked_sub(tracer.started());
     let programs = ProgramStats::of(tracer.pid())?;
     let stopped = Instant::now();
     tracer.stop()?;

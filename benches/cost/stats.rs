@@ -18,7 +18,8 @@ struct Run {
 pub struct ProgramStats(BTreeMap<u32, Run>);
 
 impl ProgramStats {
-    /// Reads the statistics from the process's descriptors, without those of other tracers.
+    /// Reads the statistics from the process's descriptors, without those of other
+    /// tracers.
     pub fn of(pid: Pid) -> Result<Self> {
         let mut programs = BTreeMap::new();
         for text in bpf::descriptors(pid.as_raw_pid().cast_unsigned())? {

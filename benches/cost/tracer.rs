@@ -22,7 +22,7 @@ pub struct TracerProcess {
     /// `None` once the process has been waited for.
     child: Option<Child>,
     pid: Pid,
-    begun: Duration,
+    started: Duration,
 }
 
 impl TracerProcess {
@@ -54,12 +54,12 @@ impl TracerProcess {
             .stdin(Stdio::null())
             .stdout(stdout)
             .stderr(Stdio::null());
-        let begun = monotonic();
+        let started = monotonic();
         let child = command.spawn().with_context(|| format!("{command:?}"))?;
         Ok(Self {
             pid: Pid::from_child(&child),
             child: Some(child),
-            begun,
+            started,
         })
     }
 
@@ -86,8 +86,8 @@ impl TracerProcess {
     }
 
     /// The start time by CLOCK_MONOTONIC, the clock of event timestamps.
-    pub fn begun(&self) -> Duration {
-        self.begun
+    pub fn started(&self) -> Duration {
+        self.started
     }
 
     /// The pid of the tracer.

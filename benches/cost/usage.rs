@@ -7,8 +7,8 @@ use rustix::process::Pid;
 /// The usage of a process, all threads together.
 #[derive(Clone, Copy, Default)]
 pub struct Usage {
-    /// CPU time in user mode and in the kernel, ns. Like utime and stime, but without their
-    /// 10 ms resolution. Includes softirqs that interrupted the process.
+    /// CPU time in user mode and in the kernel, ns. Like utime and stime, but without
+    /// their 10 ms resolution. Includes softirqs that interrupted the process.
     pub cpu_ns: u64,
     /// Voluntary context switches: each wait ends with a wake-up.
     pub waits: u64,

@@ -1,5 +1,5 @@
-//! Measures the cost of an event in user space: CPU time from the ring buffer to the file,
-//! and wake-ups of the tracer.
+//! Measures the cost of an event in user space: CPU time from the ring buffer to the
+//! file, and wake-ups of the tracer.
 
 use std::thread;
 use std::time::Duration;
@@ -17,8 +17,8 @@ use crate::usage::Usage;
 
 /// The time that each subject is watched in a round.
 ///
-/// As long as kaprobe trusts a cached owner (`RECHECK`, host/owner.rs), so that the results
-/// include one recheck per socket.
+/// As long as kaprobe trusts a cached owner (`RECHECK`, host/owner.rs), so that the
+/// results include one recheck per socket.
 const WATCHED: Duration = Duration::from_secs(5);
 /// The time for a tracer to look up owners and to set column widths.
 const SETTLED: Duration = Duration::from_secs(1);
@@ -26,8 +26,8 @@ const SETTLED: Duration = Duration::from_secs(1);
 /// A comparison of kaprobe with bpftrace in one form of output.
 struct Contest {
     form: &'static str,
-    /// A text that only kaprobe's lines for firings contain. Kaprobe also reports answers;
-    /// bpftrace reports only firings.
+    /// A text that only kaprobe's lines for firings contain. Kaprobe also reports
+    /// answers; bpftrace reports only firings.
     probe: &'static str,
     kaprobe: &'static [&'static str],
     bpftrace: Script,
@@ -74,7 +74,8 @@ pub fn measure(plan: Plan) -> Result<()> {
             contest.print("bpftrace", contest.bpftrace(&way, &[]))?;
         }
         let [text, ..] = &CONTESTS;
-        // kaprobe with the same lines as bpftrace, and bpftrace with fewer calls of write(2).
+        // kaprobe with the same lines as bpftrace, and bpftrace with fewer calls of
+        // write(2).
         text.print("kaprobe, probes only", text.kaprobe(&["-e", "probe"]))?;
         text.print("bpftrace -B full", text.bpftrace(&way, &["-B", "full"]))?;
     }

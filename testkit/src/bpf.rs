@@ -22,7 +22,7 @@ pub enum Object {
 }
 
 /// The BPF objects that a process has open, directly or through a link.
-pub fn held_by(pid: u32) -> Result<Vec<Object>> {
+pub fn held_objects(pid: u32) -> Result<Vec<Object>> {
     let descriptors = descriptors(pid)?;
     let lines = descriptors.iter().flat_map(|it| it.lines());
     let mut held: Vec<_> = lines.filter_map(object).collect();
@@ -54,8 +54,8 @@ fn object(line: &str) -> Option<Object> {
 }
 
 impl Object {
-    /// Whether the object is still loaded. The kernel does not reuse an id soon: ids count
-    /// up (`bpf_prog_alloc_id`, kernel/bpf/syscall.c).
+    /// Whether the object is still loaded. The kernel does not reuse an id soon: ids
+    /// count up (`bpf_prog_alloc_id`, kernel/bpf/syscall.c).
     pub fn exists(self) -> Result<bool> {
         match self.open() {
             Ok(_open) => Ok(true),
@@ -112,7 +112,7 @@ struct BatchAttr {
 impl Table {
     /// Opens the map of this name that a process holds.
     pub fn of(pid: u32, name: &str) -> Result<Self> {
-        for object in held_by(pid)? {
+        for object in held_objects(pid)? {
             if let Object::Map(_) = object {
                 let map = object.open().with_context(|| format!("{object:?}"))?;
                 if name_of(&map)?.starts_with(format!("{name}\0").as_bytes()) {

@@ -38,12 +38,12 @@ fn mount() -> Result<PathBuf> {
 
 /// A new cgroup below the root. Removed when dropped.
 #[derive(Debug)]
-pub struct Cgroup {
+pub struct TestCgroup {
     /// Its directory.
     pub path: PathBuf,
 }
 
-impl Cgroup {
+impl TestCgroup {
     /// Creates the cgroup.
     pub fn new(name: &str) -> Result<Self> {
         let path = root()?.join(format!("kaprobe-test.{}.{name}", std::process::id()));
@@ -52,7 +52,7 @@ impl Cgroup {
     }
 }
 
-impl Drop for Cgroup {
+impl Drop for TestCgroup {
     fn drop(&mut self) {
         // A cgroup that is still in use stays. It is empty then.
         let _ = fs::remove_dir(&self.path);

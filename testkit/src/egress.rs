@@ -1,5 +1,5 @@
-//! A BPF egress program for all cgroups. It drops packets with one mark, and drops packets
-//! with another mark as congested. Other packets pass.
+//! A BPF egress program for all cgroups. It drops packets with one mark, and drops
+//! packets with another mark as congested. Other packets pass.
 //!
 //! It is loaded with plain bpf(2): a few instructions need no library, and the tests must
 //! not depend on kaprobe's own loader.

@@ -1,9 +1,9 @@
-//! Shared code of kaprobe's tests and benches: starts kaprobe, plays traffic, and compares
-//! kaprobe's output with the kernel's.
+//! Shared code of kaprobe's tests and benches: starts kaprobe, plays traffic, and
+//! compares kaprobe's output with the kernel's.
 //!
-//! Only `tests/` and `benches/` depend on this crate. Kaprobe's unit tests cannot, because
-//! the crate depends on kaprobe. They include [`golden`] and [`schema`] as source files,
-//! which do not use kaprobe.
+//! Only `tests/` and `benches/` depend on this crate. Kaprobe's unit tests cannot,
+//! because the crate depends on kaprobe. They include [`golden`] and [`schema`] as source
+//! files, which do not use kaprobe.
 
 pub mod bpf;
 pub mod cgroup;

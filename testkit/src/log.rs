@@ -11,7 +11,7 @@ use crate::schema;
 
 /// A parsed log.
 #[derive(Debug)]
-pub struct Log {
+pub struct TraceLog {
     /// The records, in the order of the log.
     pub records: Vec<Record>,
 }
@@ -23,7 +23,7 @@ pub struct Record(Map<String, Value>);
 /// Identifies a connection: network namespace, local address, remote address.
 pub type ConnectionId = (u64, SocketAddr, SocketAddr);
 
-impl Log {
+impl TraceLog {
     /// Parses lines and checks each against the schema.
     pub fn parse(lines: &[impl Borrow<str>]) -> Result<Self> {
         let values = schema::check_log(&lines.join("\n")).map_err(Error::msg)?;
@@ -91,8 +91,8 @@ impl Record {
         self.text("event").unwrap_or_default()
     }
 
-    /// Whether the record belongs to a socket. A loss does not, and a reset in answer to a
-    /// segment may not.
+    /// Whether the record belongs to a socket. A loss does not, and a reset in answer to
+    /// a segment may not.
     fn has_socket(&self) -> bool {
         self.number("sock").is_some()
     }

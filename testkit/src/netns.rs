@@ -52,7 +52,7 @@ fn loopback_up() -> Result<()> {
 
 /// TCP counters of this thread's network namespace since it was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct KernelCounters {
     /// TcpExt `TCPKeepAlive`: probe attempts.
     pub keepalive: u64,
     /// TcpExt `TCPAbortOnTimeout`: connections that keepalive or retransmission gave up.
@@ -63,7 +63,7 @@ pub struct Counters {
     pub out_rsts: u64,
 }
 
-impl Counters {
+impl KernelCounters {
     /// Reads the counters.
     pub fn read() -> Result<Self> {
         let netstat = table("/proc/thread-self/net/netstat")?;

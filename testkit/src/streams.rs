@@ -1,4 +1,5 @@
-//! Runs commands whose standard output or error is closed or full, and checks how they end.
+//! Runs commands whose standard output or error is closed or full, and checks how they
+//! end.
 
 use std::fs::OpenOptions;
 use std::io;

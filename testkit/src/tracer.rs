@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::child::Killed;
-use crate::log::Log;
+use crate::log::TraceLog;
 use crate::wait::wait_until;
 use crate::{command, doctor};
 
@@ -116,7 +116,7 @@ impl Kaprobe {
     }
 
     /// Stops kaprobe with SIGINT and reads its log. An error unless it exits with 0.
-    pub fn stop(self) -> Result<Log> {
+    pub fn stop(self) -> Result<TraceLog> {
         self.signal(Signal::INT)?;
         self.finish()?.clean()
     }
@@ -165,7 +165,7 @@ pub struct Finished {
 
 impl Finished {
     /// Parses the log. An error unless kaprobe exited with 0.
-    pub fn clean(self) -> Result<Log> {
+    pub fn clean(self) -> Result<TraceLog> {
         let Self {
             status,
             lines,
@@ -176,7 +176,7 @@ impl Finished {
             status.success(),
             "kaprobe {arguments:?}: {status}\n{stderr}"
         );
-        Log::parse(&lines).with_context(|| format!("kaprobe {arguments:?}\n{stderr}"))
+        TraceLog::parse(&lines).with_context(|| format!("kaprobe {arguments:?}\n{stderr}"))
     }
 }
 

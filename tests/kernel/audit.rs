@@ -22,8 +22,8 @@ use socket2::{SockRef, TcpKeepalive};
 
 const SCHEMA: &str = include_str!("../../schema/kaprobe-audit.schema.json");
 
-/// SO_KEEPALIVE, TCP_KEEPIDLE and TCP_KEEPINTVL of a socket (s), and its advice for an idle
-/// timeout of 350 s.
+/// SO_KEEPALIVE, TCP_KEEPIDLE and TCP_KEEPINTVL of a socket (s), and its advice for an
+/// idle timeout of 350 s.
 type AuditCase = (bool, Option<u64>, Option<u64>, &'static str);
 
 const ROWS: [AuditCase; 6] = [
@@ -220,7 +220,8 @@ pub fn timeouts_come_from_a_log() -> Result<()> {
     })
 }
 
-/// Without a given timeout, the audit uses the timeouts of this host's IPVS and conntrack.
+/// Without a given timeout, the audit uses the timeouts of this host's IPVS and
+/// conntrack.
 pub fn timeouts_come_from_this_host() -> Result<()> {
     ipvs::usable()?;
     netns::enter_new()?;
@@ -262,8 +263,8 @@ const BALANCER: [&str; 4] = ["--idle-timeout", "12s", "--behind", "ipvs"];
 /// TCP_KEEPIDLE of three clients, s: off, too long, and safe.
 const CLIENTS: [Option<u64>; 3] = [None, Some(30), Some(4)];
 
-/// A real balancer kills exactly the connections that the audit names. After following the
-/// advice it kills none.
+/// A real balancer kills exactly the connections that the audit names. After following
+/// the advice it kills none.
 pub fn predicts_balancer_evictions() -> Result<()> {
     let network = Network::build(FORGETS_S)?;
     let mut clients = Clients::connect(&network)?;
@@ -275,7 +276,8 @@ pub fn predicts_balancer_evictions() -> Result<()> {
         .map(|(inode, _)| *inode)
         .collect();
     ensure!(doomed.len() == 2 && audited.len() == 3, "{audited:?}");
-    // Without a given timeout, the audit finds the balancer's in its namespace on this host.
+    // Without a given timeout, the audit finds the balancer's in its namespace on this
+    // host.
     let (code, found) = network.client.on(|| audit(&[]))?;
     ensure!(code == Some(5) && found == audited, "{code:?}: {found:?}");
     wait_until("the balancer has forgotten the unsafe connections", || {
@@ -297,7 +299,7 @@ pub fn predicts_balancer_evictions() -> Result<()> {
 
     let survivors = clients;
     let mut clients = Clients::connect(&network)?;
-    let before = network.client.on(netns::Counters::read)?;
+    let before = network.client.on(netns::KernelCounters::read)?;
     network.client.on(|| {
         let (_, mut audited) = audit(&BALANCER)?;
         audited.retain(|(inode, _)| clients.near.contains_key(inode));
@@ -309,7 +311,7 @@ pub fn predicts_balancer_evictions() -> Result<()> {
     // A client sends at most one probe in 4 s.
     let all = clients.near.len() + survivors.near.len();
     wait_until("probes were sent for longer than the idle timeout", || {
-        let now = network.client.on(netns::Counters::read)?;
+        let now = network.client.on(netns::KernelCounters::read)?;
         Ok(now.keepalive - before.keepalive >= 5 * all as u64)
     })?;
     let remembered = network.remembered()?;

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use kaprobe::traffic::pair::{Keepalive, Path};
 use kaprobe_testkit::clock::monotonic_ns;
 use kaprobe_testkit::cpu::OwnCpu;
-use kaprobe_testkit::netns::{self, Counters};
+use kaprobe_testkit::netns::{self, KernelCounters};
 use kaprobe_testkit::tracer::one_per_way;
 use kaprobe_testkit::traffic::load::{Load, LoadMember, allow_open_files};
 use kaprobe_testkit::wait::wait_until;
@@ -18,8 +18,8 @@ const CONNECTIONS: u32 = 80;
 /// The time that the connections are watched.
 const WATCHED: Duration = Duration::from_secs(20);
 
-/// Two of three peers answer every probe. The other connections die one after another, most
-/// by the probe count, some by TCP_USER_TIMEOUT.
+/// Two of three peers answer every probe. The other connections die one after another,
+/// most by the probe count, some by TCP_USER_TIMEOUT.
 fn members() -> impl Iterator<Item = LoadMember> {
     (0..CONNECTIONS).map(|n| {
         let answered = n % 3 != 0;
@@ -43,17 +43,18 @@ fn open_load() -> Result<Vec<Load>> {
         .collect()
 }
 
-/// For every way to attach, the number of `probe` and `probe_congested` records equals the
-/// growth of TCPKeepAlive, and the number of `timeout` records that of TCPAbortOnTimeout.
+/// For every way to attach, the number of `probe` and `probe_congested` records equals
+/// the growth of TCPKeepAlive, and the number of `timeout` records that of
+/// TCPAbortOnTimeout.
 pub fn records_equal_the_counters() -> Result<()> {
     netns::enter_new()?;
     let kaprobes = one_per_way(&["--netns", "/proc/self/ns/net"])?;
     let _alone = OwnCpu::take()?;
-    let before = Counters::read()?;
+    let before = KernelCounters::read()?;
     let load = open_load()?;
     thread::sleep(WATCHED);
     load.into_iter().try_for_each(Load::end)?;
-    let after = Counters::read()?;
+    let after = KernelCounters::read()?;
     let probes = after.keepalive - before.keepalive;
     let timeouts = after.abort_on_timeout - before.abort_on_timeout;
     ensure!(
@@ -79,29 +80,29 @@ pub fn records_equal_the_counters() -> Result<()> {
 /// The events that the kernel counts in TCPKeepAlive.
 const PROBES: &[&str] = &["probe", "probe_congested"];
 
-/// With a tiny ring buffer, and while kaprobe is stopped, delivered and lost events add up
-/// to the kernel's counters.
+/// With a tiny ring buffer, and while kaprobe is stopped, delivered and lost events add
+/// up to the kernel's counters.
 pub fn lost_events_are_counted() -> Result<()> {
     netns::enter_new()?;
     let kaprobes = one_per_way(&["--netns", "/proc/self/ns/net", "--buffer-size", "4096"])?;
     let _alone = OwnCpu::take()?;
-    let before = Counters::read()?;
+    let before = KernelCounters::read()?;
     for (_, kaprobe) in &kaprobes {
         kaprobe.signal(Signal::STOP)?;
     }
     let load = open_load()?;
     wait_until("500 probes were sent", || {
-        Ok(Counters::read()?.keepalive - before.keepalive > 500)
+        Ok(KernelCounters::read()?.keepalive - before.keepalive > 500)
     })?;
     for (_, kaprobe) in &kaprobes {
         kaprobe.signal(Signal::CONT)?;
     }
-    let (resumed, resumed_ns) = (Counters::read()?, monotonic_ns());
+    let (resumed, resumed_ns) = (KernelCounters::read()?, monotonic_ns());
     wait_until("200 more probes were sent", || {
-        Ok(Counters::read()?.keepalive - resumed.keepalive > 200)
+        Ok(KernelCounters::read()?.keepalive - resumed.keepalive > 200)
     })?;
     load.into_iter().try_for_each(Load::end)?;
-    let after = Counters::read()?;
+    let after = KernelCounters::read()?;
     for (way, kaprobe) in kaprobes {
         let log = kaprobe.stop()?;
         ensure!(

@@ -3,8 +3,8 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use kaprobe::traffic::pair::Path;
 use kaprobe::traffic::script::ScriptedConnection;
-use kaprobe_testkit::cgroup::Cgroup;
-use kaprobe_testkit::log::{ConnectionId, Log, Record};
+use kaprobe_testkit::cgroup::TestCgroup;
+use kaprobe_testkit::log::{ConnectionId, Record, TraceLog};
 use kaprobe_testkit::netns;
 use kaprobe_testkit::process::{Process, Task};
 use kaprobe_testkit::tracer::Kaprobe;
@@ -28,7 +28,7 @@ fn row(flags: &str, passes: impl Fn(&Record) -> bool + 'static) -> FilterCase {
 struct TwoProcesses {
     here: Process,
     there: Process,
-    cgroup: Cgroup,
+    cgroup: TestCgroup,
 }
 
 /// Filters by local, remote or either port.
@@ -124,7 +124,7 @@ pub fn combined() -> Result<()> {
 /// see any socket that they exclude.
 pub fn in_the_kernel() -> Result<()> {
     netns::enter_new()?;
-    let cgroup = Cgroup::new("filters")?;
+    let cgroup = TestCgroup::new("filters")?;
     let cgroup = cgroup.path.to_str().context("the path is not UTF-8")?;
     let mut scripted = [ScriptedConnection::new(is::SILENT, Path::V4)?];
     let port = scripted[0].local.port().to_string();
@@ -191,7 +191,7 @@ fn is_in(record: &Record, netns: u64) -> bool {
 impl TwoProcesses {
     fn start(name: &str) -> Result<Self> {
         netns::enter_new()?;
-        let cgroup = Cgroup::new(name)?;
+        let cgroup = TestCgroup::new(name)?;
         let plays = [is::ANSWERED, is::SILENT, is::ACCEPTED];
         let here = Task {
             cgroup: Some(cgroup.path.clone()),
@@ -254,12 +254,17 @@ fn check_all(
 }
 
 /// Checks that no record passed that the filter excludes, and that every matching record
-/// of this test's namespaces passed. In other namespaces there may be traffic that only one
-/// of the two kaprobes has seen.
-fn check(row: &FilterCase, unfiltered: &Log, filtered: &Log, namespaces: &[u64]) -> Result<()> {
+/// of this test's namespaces passed. In other namespaces there may be traffic that only
+/// one of the two kaprobes has seen.
+fn check(
+    row: &FilterCase,
+    unfiltered: &TraceLog,
+    filtered: &TraceLog,
+    namespaces: &[u64],
+) -> Result<()> {
     let stray = filtered.records.iter().find(|record| !(row.passes)(record));
     ensure!(stray.is_none(), "{:?} passed {stray:?}", row.flags);
-    let ours = |log: &Log| {
+    let ours = |log: &TraceLog| {
         let mut seen: Vec<(ConnectionId, String)> = log
             .records
             .iter()

@@ -18,9 +18,9 @@ use kaprobe_testkit::traffic::ends::unacknowledged;
 use kaprobe_testkit::wait::wait_until;
 use kaprobe_testkit::{command, netns};
 
-/// Settings that end by probe count, by TCP_USER_TIMEOUT, and by inherited values. No probe
-/// is so close to a user timeout that a late timer changes the number of probes: the timer
-/// wheel is late by up to an eighth (kernel/time/timer.c).
+/// Settings that end by probe count, by TCP_USER_TIMEOUT, and by inherited values. No
+/// probe is so close to a user timeout that a late timer changes the number of probes:
+/// the timer wheel is late by up to an eighth (kernel/time/timer.c).
 const SETTINGS: [Keepalive; 8] = [
     Keepalive::SYSCTL,
     Keepalive {
@@ -56,8 +56,8 @@ pub fn predicted_ends_match_the_kernel() -> Result<()> {
         netns::set_ipv4_sysctl(name, value)?;
     }
     let kaprobe = Kaprobe::trace(&["-e", "all", "--netns", "/proc/self/ns/net"])?.ready()?;
-    // No firing may be missed: each one counts. Some connections live for only two seconds,
-    // so the snapshots must not wait for a CPU.
+    // No firing may be missed: each one counts. Some connections live for only two
+    // seconds, so the snapshots must not wait for a CPU.
     let _alone = OwnCpu::take()?;
     let _any = TcpListener::bind("127.0.0.1:0")?;
     let watch = SocketsWatch::start()?;
@@ -157,9 +157,9 @@ impl SocketsWatch {
     }
 }
 
-/// Compares a row with the `timeout` record: same rule, and same time to the tick, less the
-/// delays of the firings until then. A firing's record has its own delay; `next_ms` counts
-/// from the time of the firing.
+/// Compares a row with the `timeout` record: same rule, and same time to the tick, less
+/// the delays of the firings until then. A firing's record has its own delay; `next_ms`
+/// counts from the time of the firing.
 fn compare(row: &Value, firings: &[&Record]) -> Result<()> {
     let taken = row["mono_ns"].as_u64().context("mono_ns")?;
     let since = firings

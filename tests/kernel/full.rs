@@ -1,11 +1,11 @@
-//! When the table of known sockets is full, kaprobe still reports events of other sockets,
-//! and says that it cannot follow them.
+//! When the table of known sockets is full, kaprobe still reports events of other
+//! sockets, and says that it cannot follow them.
 
 use anyhow::{Result, ensure};
 use kaprobe::traffic::pair::{Keepalive, Path};
 use kaprobe_testkit::bpf::Table;
 use kaprobe_testkit::cpu::OwnCpu;
-use kaprobe_testkit::netns::{self, Counters};
+use kaprobe_testkit::netns::{self, KernelCounters};
 use kaprobe_testkit::tracer::{ALL_EVENTS, Kaprobe};
 use kaprobe_testkit::traffic::load::{Load, LoadMember};
 use kaprobe_testkit::wait::wait_until;
@@ -30,10 +30,10 @@ pub fn reports_sockets_beyond_the_table() -> Result<()> {
     let strangers: Vec<u64> = (1..=SOCKETS).collect();
     table.fill(&strangers)?;
 
-    let before = Counters::read()?;
+    let before = KernelCounters::read()?;
     let beyond = open(BEYOND, false)?;
     wait_until("the sockets beyond have been given up", || {
-        let given_up = Counters::read()?.abort_on_timeout - before.abort_on_timeout;
+        let given_up = KernelCounters::read()?.abort_on_timeout - before.abort_on_timeout;
         Ok(given_up == u64::from(BEYOND))
     })?;
     let ends: Vec<_> = beyond.pairs().iter().map(|pair| pair.local).collect();
@@ -41,7 +41,7 @@ pub fn reports_sockets_beyond_the_table() -> Result<()> {
 
     // Frees entries for both ends of the next connections.
     strangers[..4].iter().try_for_each(|&it| table.remove(it))?;
-    let probes = Counters::read()?.keepalive;
+    let probes = KernelCounters::read()?.keepalive;
     let later = open(1, true)?;
     wait_for_probes(probes + 3)?;
     let followed = [&known, &later].map(|load| load.pairs()[0].local);
@@ -94,6 +94,6 @@ fn open(count: u32, answered: bool) -> Result<Load> {
 
 fn wait_for_probes(count: u64) -> Result<()> {
     wait_until("probes were sent", || {
-        Ok(Counters::read()?.keepalive >= count)
+        Ok(KernelCounters::read()?.keepalive >= count)
     })
 }

@@ -13,8 +13,8 @@ use kaprobe::traffic::pair::{Keepalive, Path};
 use kaprobe_testkit::bpf::{self, Object};
 use kaprobe_testkit::command::{binary, run};
 use kaprobe_testkit::harness::Skip;
-use kaprobe_testkit::log::Log;
-use kaprobe_testkit::netns::{self, Counters};
+use kaprobe_testkit::log::TraceLog;
+use kaprobe_testkit::netns::{self, KernelCounters};
 use kaprobe_testkit::tracer::Kaprobe;
 use kaprobe_testkit::traffic::load::{Load, LoadMember};
 use kaprobe_testkit::wait::wait_until;
@@ -31,9 +31,9 @@ fn open_load() -> Result<Load> {
 }
 
 fn wait_for_probes(more: u64) -> Result<()> {
-    let before = Counters::read()?;
+    let before = KernelCounters::read()?;
     wait_until("probes were sent", || {
-        Ok(Counters::read()?.keepalive >= before.keepalive + more)
+        Ok(KernelCounters::read()?.keepalive >= before.keepalive + more)
     })
 }
 
@@ -61,7 +61,7 @@ pub fn stops_cleanly() -> Result<()> {
         .collect::<Result<_>>()?;
     let held = kaprobes
         .iter()
-        .map(|kaprobe| bpf::held_by(kaprobe.pid()))
+        .map(|kaprobe| bpf::held_objects(kaprobe.pid()))
         .collect::<Result<Vec<_>>>()?;
     let load = open_load()?;
     wait_for_probes(60)?;
@@ -88,7 +88,7 @@ pub fn ends_when_stdout_is_closed() -> Result<()> {
     let output = file.to_str().context("the path is not UTF-8")?;
     let arguments = ["--netns", "/proc/self/ns/net", "-o", output];
     let mut kaprobe = Kaprobe::trace_unread(&arguments)?.ready()?;
-    let held = bpf::held_by(kaprobe.pid())?;
+    let held = bpf::held_objects(kaprobe.pid())?;
     let load = open_load()?;
     wait_for_probes(20)?;
     kaprobe.close_stdout();
@@ -99,7 +99,7 @@ pub fn ends_when_stdout_is_closed() -> Result<()> {
         "no summary: {finished:?}"
     );
     let text = fs::read_to_string(&file)?;
-    let log = Log::parse(&text.lines().collect::<Vec<_>>())?;
+    let log = TraceLog::parse(&text.lines().collect::<Vec<_>>())?;
     ensure!(text.ends_with('\n'), "the log ends in an incomplete line");
     ensure!(log.count(&["probe"]) > 0, "the log has no probes");
     wait_until_freed("closed pipe", &held)?;
@@ -158,7 +158,7 @@ pub fn log_has_whole_lines_after_sigkill() -> Result<()> {
     let file = dir.path().join("log.jsonl");
     let output = file.to_str().context("the path is not UTF-8")?;
     let kaprobe = Kaprobe::trace(&["--netns", "/proc/self/ns/net", "-o", output])?.ready()?;
-    let held = bpf::held_by(kaprobe.pid())?;
+    let held = bpf::held_objects(kaprobe.pid())?;
     let load = open_load()?;
     wait_until("the export has more than 50 lines", || {
         Ok(fs::read(&file).is_ok_and(|text| text.iter().filter(|b| **b == b'\n').count() > 50))
@@ -168,7 +168,7 @@ pub fn log_has_whole_lines_after_sigkill() -> Result<()> {
     load.end()?;
     let text = fs::read_to_string(&file)?;
     let (complete, _cut_off) = text.rsplit_once('\n').context("no line")?;
-    let log = Log::parse(&complete.lines().collect::<Vec<_>>())?;
+    let log = TraceLog::parse(&complete.lines().collect::<Vec<_>>())?;
     ensure!(
         log.records.len() >= 50,
         "only {} records",
@@ -177,8 +177,8 @@ pub fn log_has_whole_lines_after_sigkill() -> Result<()> {
     wait_until_freed("SIGKILL", &held)
 }
 
-/// Arguments that name missing or existing files are refused: one line on stderr that names
-/// the file, an exit code, nothing on stdout, and no new file.
+/// Arguments that name missing or existing files are refused: one line on stderr that
+/// names the file, an exit code, nothing on stdout, and no new file.
 pub fn refuses_impossible_arguments() -> Result<()> {
     const FAILURE: i32 = 1;
     let dir = tempfile::tempdir()?;

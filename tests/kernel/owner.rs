@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use kaprobe_testkit::cpu::OwnCpu;
-use kaprobe_testkit::log::{Log, Record};
+use kaprobe_testkit::log::{Record, TraceLog};
 use kaprobe_testkit::netns;
 use kaprobe_testkit::process::{Process, Task};
 use kaprobe_testkit::tracer::Kaprobe;
@@ -16,8 +16,8 @@ use kaprobe_testkit::traffic::scenarios as is;
 /// The time that the timers are watched: three probes per connection.
 const WATCHED: Duration = Duration::from_secs(6);
 
-/// Several processes own sockets: started before or after the trace, and in the same or in
-/// their own network and mount namespaces. Meanwhile a thread keeps a CPU busy.
+/// Several processes own sockets: started before or after the trace, and in the same or
+/// in their own network and mount namespaces. Meanwhile a thread keeps a CPU busy.
 pub fn owner_is_the_holding_process() -> Result<()> {
     netns::enter_new()?;
     let start = |comm: &str, own_namespaces| {
@@ -74,7 +74,7 @@ pub fn orphan_has_no_owner() -> Result<()> {
     process.dismiss()
 }
 
-fn check(process: &Process, log: &Log) -> Result<()> {
+fn check(process: &Process, log: &TraceLog) -> Result<()> {
     let comm = &process.task.comm;
     let by_connection = log.by_connection()?;
     for (_, connection) in &process.connections {
@@ -95,7 +95,8 @@ fn check(process: &Process, log: &Log) -> Result<()> {
     Ok(())
 }
 
-/// Keeps one CPU in user space during a function, so that timers interrupt the busy thread.
+/// Keeps one CPU in user space during a function, so that timers interrupt the busy
+/// thread.
 #[expect(
     clippy::missing_spin_loop,
     reason = "QEMU leaves its translated code at each PAUSE (helper_pause): too slow"

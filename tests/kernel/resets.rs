@@ -12,8 +12,8 @@ use kaprobe::traffic::script::{CLOSE, Scenario, ScriptedConnection};
 use kaprobe::traffic::sockopt::{set_repair, tcp_info};
 use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::doctor;
-use kaprobe_testkit::log::{Log, Record};
-use kaprobe_testkit::netns::{self, Counters};
+use kaprobe_testkit::log::{Record, TraceLog};
+use kaprobe_testkit::netns::{self, KernelCounters};
 use kaprobe_testkit::tracer::one_per_way;
 use kaprobe_testkit::traffic::ends::set_linger2;
 use kaprobe_testkit::traffic::steps::{CLOSE_WAIT, FIN_WAIT2};
@@ -25,8 +25,8 @@ use socket2::{Domain, Socket, Type};
 struct ResetCase {
     name: &'static str,
     act: fn(Path) -> Result<EndAddresses>,
-    /// The events of the near end, which acts, and of the far end. In order, each followed
-    /// by a space.
+    /// The events of the near end, which acts, and of the far end. In order, each
+    /// followed by a space.
     near: &'static str,
     far: &'static str,
     /// The end of the kernel's reason for an active reset, if the kernel has reasons.
@@ -215,8 +215,8 @@ const TIMED: &[(Scenario, u64)] = &[
 ];
 
 /// For every way to attach: `rst_sent` records equal the growth of OutRsts, each count of
-/// EstabResets has a record, each reset end has a verdict, and normal ends have none. A way
-/// misses exactly what `doctor` says.
+/// EstabResets has a record, each reset end has a verdict, and normal ends have none. A
+/// way misses exactly what `doctor` says.
 pub fn every_reset_has_a_record_and_a_verdict() -> Result<()> {
     netns::enter_new()?;
     let silent = doctor::ways_that_miss("tcp_v4_send_reset")?;
@@ -226,14 +226,14 @@ pub fn every_reset_has_a_record_and_a_verdict() -> Result<()> {
         .collect::<io::Result<Vec<_>>>()?;
     let kaprobes = one_per_way(&["--netns", "/proc/self/ns/net"])?;
     let alone = OwnCpu::take()?;
-    let before = Counters::read()?;
+    let before = KernelCounters::read()?;
     // Resets by a process come first, when no keepalive timer is armed yet. Before 6.7 a
     // kprobe that hits inside another one's handler is skipped, and nothing counts it.
     let acted = act_all()?;
     play::play_out(&mut scripted)?;
     drop(scripted);
     drop(alone);
-    let after = Counters::read()?;
+    let after = KernelCounters::read()?;
     let (rsts, resets) = (
         after.out_rsts - before.out_rsts,
         after.estab_resets - before.estab_resets,
@@ -279,9 +279,9 @@ fn act_all() -> Result<Vec<Acted>> {
     let mut acted = Vec::new();
     for row in ROWS {
         for path in Path::ALL {
-            let before = Counters::read()?;
+            let before = KernelCounters::read()?;
             let (near, far) = (row.act)(path).with_context(|| format!("{} {path:?}", row.name))?;
-            let after = Counters::read()?;
+            let after = KernelCounters::read()?;
             let counted = (
                 after.out_rsts - before.out_rsts,
                 after.estab_resets - before.estab_resets,
@@ -349,9 +349,9 @@ fn unseen() -> u64 {
     (rows + vanished) * Path::ALL.len() as u64
 }
 
-/// The number of reported changes from ESTABLISHED or CLOSE_WAIT to CLOSE. The record of an
-/// active reset shows CLOSE; the row knows the state before.
-fn estab_resets(log: &Log) -> u64 {
+/// The number of reported changes from ESTABLISHED or CLOSE_WAIT to CLOSE. The record of
+/// an active reset shows CLOSE; the row knows the state before.
+fn estab_resets(log: &TraceLog) -> u64 {
     let received = log.records.iter().filter(|it| {
         let counts = matches!(it.text("state"), Some("ESTABLISHED" | "CLOSE_WAIT"));
         it.event() == "rst_received" && counts
@@ -370,7 +370,7 @@ fn estab_resets(log: &Log) -> u64 {
 /// The records of each end, by its own and the other end's address.
 type ByEnd<'a> = BTreeMap<EndAddresses, Vec<&'a Record>>;
 
-fn by_end(log: &Log) -> Result<ByEnd<'_>> {
+fn by_end(log: &TraceLog) -> Result<ByEnd<'_>> {
     let mut ends = ByEnd::new();
     for record in log.records.iter().filter(|it| it.event() != "lost") {
         let (_, local, remote) = record.connection()?;
@@ -510,7 +510,8 @@ fn gives_up_connecting(path: Path) -> Result<EndAddresses> {
 
 fn connects_to_closed_port(path: Path) -> Result<EndAddresses> {
     let (near, far) = (bound(path)?, bound(path)?);
-    // The far socket is bound, so that no other socket gets the port, but does not listen.
+    // The far socket is bound, so that no other socket gets the port, but does not
+    // listen.
     let ends = (address(&near)?, address(&far)?);
     let refused = near.connect(&ends.1.into()).err();
     let refused = refused.map(|e| e.kind());
@@ -606,8 +607,8 @@ fn disconnects(path: Path) -> Result<EndAddresses> {
     Ok(ends)
 }
 
-/// The peer has shut down its side and reads nothing. Its window is full: data stays unsent,
-/// and the FIN waits behind it.
+/// The peer has shut down its side and reads nothing. Its window is full: data stays
+/// unsent, and the FIN waits behind it.
 fn disconnects_with_data(path: Path) -> Result<EndAddresses> {
     let ResetConnection {
         near, far, ends, ..

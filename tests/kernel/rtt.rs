@@ -23,7 +23,8 @@ const EXPECTED: &[(Scenario, &str)] = &[
 ];
 
 /// With `--rtt` each answer follows its probe, and has a round-trip time. Without it the
-/// answer is inferred at the next firing, with the same probe number and less precise time.
+/// answer is inferred at the next firing, with the same probe number and less precise
+/// time.
 pub fn answers_are_reported_on_arrival() -> Result<()> {
     netns::enter_new()?;
     let here = ["--netns", "/proc/self/ns/net"];

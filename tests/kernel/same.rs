@@ -8,14 +8,14 @@ use kaprobe::traffic::pair::Path;
 use kaprobe::traffic::script::{Scenario, ScriptedConnection};
 use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::egress::Egress;
-use kaprobe_testkit::log::Log;
+use kaprobe_testkit::log::TraceLog;
 use kaprobe_testkit::netns;
 use kaprobe_testkit::tracer::{ALL_EVENTS, one_per_way};
 use kaprobe_testkit::traffic::{play, scenarios as is};
 use regex::Regex;
 
-/// A scenario, and a regular expression for the events of its connection, each followed by
-/// a space. Repetition is unbounded only if it depends on the machine's speed.
+/// A scenario, and a regular expression for the events of its connection, each followed
+/// by a space. Repetition is unbounded only if it depends on the machine's speed.
 const EXPECTED: &[(Scenario, &str)] = &[
     (
         is::ANSWERED,
@@ -116,7 +116,7 @@ pub fn every_way_reports_the_same() -> Result<()> {
     drop(scripted);
     drop(alone);
 
-    let logs: Vec<(String, Log)> = kaprobes
+    let logs: Vec<(String, TraceLog)> = kaprobes
         .into_iter()
         .map(|(way, kaprobe)| Ok((way, kaprobe.stop()?)))
         .collect::<Result<_>>()?;
@@ -166,7 +166,7 @@ fn expected_events(scenario: Scenario) -> Result<Regex> {
 }
 
 /// Compares each log with the first, connection by connection.
-fn compare(logs: &[(String, Log)]) -> Result<()> {
+fn compare(logs: &[(String, TraceLog)]) -> Result<()> {
     let comparable: Vec<(&str, BTreeMap<_, Vec<_>>)> = logs
         .iter()
         .map(|(way, log)| {

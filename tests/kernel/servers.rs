@@ -57,8 +57,8 @@ fn rows(server: &str) -> Result<Vec<ServerCase>> {
     Ok(rows)
 }
 
-/// Prints a note if the table was made with another version. The comparison itself decides
-/// whether the table is still right.
+/// Prints a note if the table was made with another version. The comparison itself
+/// decides whether the table is still right.
 fn compare_version(server: &str, output: &[u8]) -> Result<()> {
     let output = String::from_utf8_lossy(output);
     let row = cells(server).find(|row| row.len() == 4);

@@ -1,5 +1,6 @@
-//! A trace starts with a snapshot of the existing sockets: it reports zombies at once, and
-//! the first event of every other socket is complete. No trace waits for its snapshot.
+//! A trace starts with a snapshot of the existing sockets: it reports zombies at once,
+//! and the first event of every other socket is complete. No trace waits for its
+//! snapshot.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +11,7 @@ use kaprobe::traffic::pair::{Keepalive, Path, Planned, Side};
 use kaprobe::traffic::script::Scenario;
 use kaprobe_testkit::command::run;
 use kaprobe_testkit::harness::Skip;
-use kaprobe_testkit::log::{ConnectionId, Log, Record};
+use kaprobe_testkit::log::{ConnectionId, Record, TraceLog};
 use kaprobe_testkit::netns;
 use kaprobe_testkit::process::{Process, Task};
 use kaprobe_testkit::tracer::Kaprobe;
@@ -34,8 +35,8 @@ fn start_old(plays: &[Scenario]) -> Result<Process> {
     Ok(process)
 }
 
-/// Another process has older connections: with a silent peer, with unacknowledged data, and
-/// with a peer that answers.
+/// Another process has older connections: with a silent peer, with unacknowledged data,
+/// and with a peer that answers.
 pub fn sees_existing_sockets() -> Result<()> {
     netns::enter_new()?;
     let process = start_old(&[is::ZOMBIE, is::ENDLESS, is::STUCK])?;
@@ -142,8 +143,8 @@ fn check_replay(file: &LogFile) -> Result<()> {
     Ok(())
 }
 
-/// A process exits, and the kernel resets its sockets with unread data. When kaprobe reads
-/// that event, no process holds the socket. Only the snapshot knows the owner.
+/// A process exits, and the kernel resets its sockets with unread data. When kaprobe
+/// reads that event, no process holds the socket. Only the snapshot knows the owner.
 pub fn names_owners_that_have_exited() -> Result<()> {
     netns::enter_new()?;
     let process = start_old(&[is::ZOMBIE, is::UNREAD])?;
@@ -160,7 +161,7 @@ pub fn names_owners_that_have_exited() -> Result<()> {
         .iter()
         .filter(|(name, _)| name == is::UNREAD.name)
         .collect();
-    let resets = |log: &Log| -> Result<BTreeMap<ConnectionId, Record>> {
+    let resets = |log: &TraceLog| -> Result<BTreeMap<ConnectionId, Record>> {
         let resets = log
             .records
             .iter()
@@ -279,9 +280,9 @@ impl LogFile {
     }
 
     /// The complete lines so far.
-    fn log(&self) -> Result<Log> {
+    fn log(&self) -> Result<TraceLog> {
         let text = self.text()?;
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        Log::parse(&whole.lines().collect::<Vec<_>>())
+        TraceLog::parse(&whole.lines().collect::<Vec<_>>())
     }
 }

@@ -168,8 +168,8 @@ pub fn watch_writes_to_a_pipe() -> Result<()> {
 }
 
 /// Every one of many sockets is shown once, and memory does not grow with their number. A
-/// virtual machine has as many as it opens in seconds. Otherwise there are first more than
-/// a batch of a snapshot (`BATCH`, sockets/snapshot.rs), then twice as many.
+/// virtual machine has as many as it opens in seconds. Otherwise there are first more
+/// than a batch of a snapshot (`BATCH`, sockets/snapshot.rs), then twice as many.
 pub fn many_sockets_need_constant_memory() -> Result<()> {
     let (processes, each) = match env::var_os("KAPROBE_IN_VM") {
         Some(_) => (1, 1_500),

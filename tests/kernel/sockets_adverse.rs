@@ -31,9 +31,9 @@ const NAMESPACES: u64 = 20;
 /// The directory of iproute2's named network namespaces.
 const NETNS_DIR: &str = "/run/netns";
 
-/// Thousands of connections and their processes come and go during snapshots. Each snapshot
-/// succeeds, reports what it could not find out, and has the lasting connections with their
-/// owners.
+/// Thousands of connections and their processes come and go during snapshots. Each
+/// snapshot succeeds, reports what it could not find out, and has the lasting connections
+/// with their owners.
 pub fn survive_connections_that_vanish() -> Result<()> {
     netns::enter_new()?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -125,8 +125,8 @@ pub fn survive_namespaces_that_vanish() -> Result<()> {
     )
 }
 
-/// Removes a namespace after kaprobe has opened it, and before it is entered. False if the
-/// snapshot was too fast.
+/// Removes a namespace after kaprobe has opened it, and before it is entered. False if
+/// the snapshot was too fast.
 fn removed_during_snapshot() -> Result<bool> {
     let doomed = TemporaryNetns::make()?;
     let inode = doomed.inode;

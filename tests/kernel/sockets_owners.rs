@@ -19,8 +19,8 @@ use procfs::process::{FDTarget, Process};
 use serde_json::{Value, json};
 use socket2::Socket;
 
-/// The iterator over descriptors finds the same sockets as /proc. kaprobe does not use it if
-/// it hides something.
+/// The iterator over descriptors finds the same sockets as /proc. kaprobe does not use it
+/// if it hides something.
 pub fn descriptors_equal_proc() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("socket");
@@ -78,8 +78,8 @@ pub fn descriptors_equal_proc() -> Result<()> {
 }
 
 /// Every process with a descriptor of a socket is shown, with each descriptor: after
-/// accept(), dup(), exec and fork, and after passing over a Unix socket. A socket in flight
-/// has unknown owners. An orphan and a socket that is not accepted have none.
+/// accept(), dup(), exec and fork, and after passing over a Unix socket. A socket in
+/// flight has unknown owners. An orphan and a socket that is not accepted have none.
 pub fn all_owners_are_shown() -> Result<()> {
     netns::enter_new()?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -104,13 +104,17 @@ pub fn all_owners_are_shown() -> Result<()> {
 
     let mut holder = Holder::start()?;
     let (kept, _far) = connect()?;
-    let there = (holder.pid(), holder.pass(&kept)?);
-    expected.push(("passed and kept", port(&kept)?, vec![mine(&kept), there]));
+    let in_holder = (holder.pid(), holder.pass(&kept)?);
+    expected.push((
+        "passed and kept",
+        port(&kept)?,
+        vec![mine(&kept), in_holder],
+    ));
     let (passed, _far_of_passed) = connect()?;
     let passed_port = port(&passed)?;
-    let there = (holder.pid(), holder.pass(&passed)?);
+    let in_holder = (holder.pid(), holder.pass(&passed)?);
     drop(passed);
-    expected.push(("passed and closed", passed_port, vec![there]));
+    expected.push(("passed and closed", passed_port, vec![in_holder]));
     let (in_flight, _far) = connect()?;
     let in_flight_port = port(&in_flight)?;
     let (left, right) = UnixStream::pair()?;
@@ -159,7 +163,7 @@ pub fn all_owners_are_shown() -> Result<()> {
     };
     let received = TcpStream::from(received);
     let shown = SocketRows::read()?;
-    shown.compare(passed_port, &[there, (forked, there.1)])?;
+    shown.compare(passed_port, &[in_holder, (forked, in_holder.1)])?;
     shown.compare(in_flight_port, &[mine(&received)])?;
 
     // The holder's child is killed later, when the kernel signals its parent's death.

@@ -1,5 +1,5 @@
-//! `kaprobe sockets` shows the same timers as /proc/net/tcp and `ss -o`. It also shows the
-//! keepalive timer when another timer hides it from them.
+//! `kaprobe sockets` shows the same timers as /proc/net/tcp and `ss -o`. It also shows
+//! the keepalive timer when another timer hides it from them.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -61,8 +61,8 @@ const SCENARIOS: [Scenario; 9] = [
     scenario("SYN_SENT", Start::Unheard, 1000, &[]),
 ];
 
-/// Every socket and timer equals the one that /proc/net/tcp and ss show, with its time left,
-/// retransmits and probes.
+/// Every socket and timer equals the one that /proc/net/tcp and ss show, with its time
+/// left, retransmits and probes.
 pub fn timers_equal_ss_and_proc() -> Result<()> {
     netns::enter_new()?;
     let iproute2 = Root::of("iproute2")?;

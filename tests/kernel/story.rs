@@ -13,8 +13,8 @@ use std::{env, fs};
 use anyhow::{Context, Result, bail, ensure};
 use kaprobe_testkit::command::run;
 use kaprobe_testkit::ipvs::{Host, Network, SERVICE, accepted, exchange, expect_death};
-use kaprobe_testkit::log::{Log, Record};
-use kaprobe_testkit::netns::Counters;
+use kaprobe_testkit::log::{Record, TraceLog};
+use kaprobe_testkit::netns::KernelCounters;
 use kaprobe_testkit::tracer::Kaprobe;
 use kaprobe_testkit::wait::{HANG, wait_until};
 use serde_json::Value;
@@ -92,12 +92,12 @@ fn output(output: &Output) -> Result<String> {
 
 /// The logs of the hosts, and their merged replay.
 struct StoryLogs {
-    logs: [(&'static str, Log); 3],
+    logs: [(&'static str, TraceLog); 3],
     merged: Vec<Value>,
 }
 
 impl StoryLogs {
-    fn of(&self, host: &str) -> Result<&Log> {
+    fn of(&self, host: &str) -> Result<&TraceLog> {
         let log = self.logs.iter().find(|(name, _)| *name == host);
         Ok(&log.with_context(|| format!("no log of {host}"))?.1)
     }
@@ -116,7 +116,8 @@ impl StoryLogs {
         }
     }
 
-    /// Checks that the last verdict describes each host's part, and cites all other verdicts.
+    /// Checks that the last verdict describes each host's part, and cites all other
+    /// verdicts.
     fn check_story(&self, [owner, other]: [&str; 2]) -> Result<()> {
         let verdicts = self.merged.iter().filter(|it| it["event"] == "verdict");
         let verdicts: Vec<_> = verdicts.collect();
@@ -235,10 +236,10 @@ pub fn balancer_forgets_an_idle_connection() -> Result<()> {
         zombies.iter().filter(is_it).count() == 1,
         "no zombie on {owner}: {zombies:?}"
     );
-    // The client's host answers the server's probes with resets, but the balancer does not
-    // forward them to this server: its probes stay unanswered.
+    // The client's host answers the server's probes with resets, but the balancer does
+    // not forward them to this server: its probes stay unanswered.
     expect_death(&mut server, ErrorKind::TimedOut)?;
-    let counters = network.client.on(Counters::read)?;
+    let counters = network.client.on(KernelCounters::read)?;
     ensure!(
         (counters.estab_resets, counters.out_rsts) == (1, PROBES.into()),
         "{counters:?}"
@@ -302,7 +303,7 @@ pub fn keepalive_preserves_the_balancer_entry() -> Result<()> {
     } = connect(&network, Some(probes_s), None)?;
     // Without the first two probes, the balancer would forget before the third.
     wait_until("three probes are sent", || {
-        Ok(network.client.on(Counters::read)?.keepalive >= 3)
+        Ok(network.client.on(KernelCounters::read)?.keepalive >= 3)
     })?;
     ensure!(
         network.remembered()? == 1,

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use kaprobe::traffic::pair::Path;
 use kaprobe::traffic::script::{Scenario, ScriptedConnection};
 use kaprobe_testkit::egress::Egress;
-use kaprobe_testkit::netns::{self, Counters};
+use kaprobe_testkit::netns::{self, KernelCounters};
 use kaprobe_testkit::traffic::{play, scenarios as is};
 
 /// A scenario, and the growth of each counter in one run.
@@ -90,7 +90,7 @@ pub fn scenarios_move_the_counters() -> Result<()> {
     Ok(())
 }
 
-fn play_in_own_namespace(scenario: Scenario, path: Path) -> Result<Counters> {
+fn play_in_own_namespace(scenario: Scenario, path: Path) -> Result<KernelCounters> {
     netns::enter_new()?;
     for name in ["tcp_keepalive_time", "tcp_keepalive_intvl"] {
         netns::set_ipv4_sysctl(name, 1)?;
@@ -98,5 +98,5 @@ fn play_in_own_namespace(scenario: Scenario, path: Path) -> Result<Counters> {
     netns::set_ipv4_sysctl("tcp_keepalive_probes", 3)?;
     let mut scripted = [ScriptedConnection::new(scenario, path)?];
     play::play_out(&mut scripted)?;
-    Counters::read()
+    KernelCounters::read()
 }

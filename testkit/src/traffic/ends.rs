@@ -63,8 +63,8 @@ fn repeat_until_blocked(mut operation: impl FnMut() -> io::Result<usize>) -> io:
     }
 }
 
-/// Connects to a listener. Returns the client's end and the accepted end. Nothing else may
-/// connect to the listener meanwhile.
+/// Connects to a listener. Returns the client's end and the accepted end. Nothing else
+/// may connect to the listener meanwhile.
 pub fn connect_to(listener: &TcpListener) -> Result<(TcpStream, TcpStream)> {
     let client = TcpStream::connect(listener.local_addr()?)?;
     Ok((client, listener.accept()?.0))

@@ -24,8 +24,8 @@ pub struct Load {
 }
 
 impl Load {
-    /// Opens a connection for each member. One address is both local and remote. An address
-    /// has about 28,000 free ports; every 127.x.y.z has its own.
+    /// Opens a connection for each member. One address is both local and remote. An
+    /// address has about 28,000 free ports; every 127.x.y.z has its own.
     pub fn open(
         path: Path,
         address: IpAddr,

@@ -1,9 +1,8 @@
 //! Holds a socket's lock by delaying a page fault.
 //!
-//! `tcp_sendmsg` copies from user memory while it owns the socket
-//! (`tcp_sendmsg_locked`, net/ipv4/tcp.c). A send from a missing page blocks there until
-//! userfaultfd resolves the fault. A keepalive timer that fires meanwhile finds the socket
-//! owned.
+//! `tcp_sendmsg` copies from user memory while it owns the socket (`tcp_sendmsg_locked`,
+//! net/ipv4/tcp.c). A send from a missing page blocks there until userfaultfd resolves
+//! the fault. A keepalive timer that fires meanwhile finds the socket owned.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::thread::{self, JoinHandle};
@@ -20,8 +19,8 @@ const FAULT_DEADLINE: Timespec = Timespec {
     tv_nsec: 0,
 };
 
-/// A held socket lock. Freed by [`Self::release`] or when dropped. Every other user of the
-/// lock waits, TCP_INFO and close included.
+/// A held socket lock. Freed by [`Self::release`] or when dropped. Every other user of
+/// the lock waits, TCP_INFO and close included.
 #[derive(Debug)]
 pub struct LockHeld {
     // Dropped first: closing it resolves the fault, and the sender ends.

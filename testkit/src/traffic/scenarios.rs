@@ -164,8 +164,8 @@ pub const FIN_WAIT2_TIME_WAIT: Scenario = Scenario {
     ..SILENT
 };
 
-/// An orphan in FIN_WAIT2 is reset because `tcp_fin_timeout` is lowered meanwhile. No other
-/// socket of the namespace may depend on that sysctl.
+/// An orphan in FIN_WAIT2 is reset because `tcp_fin_timeout` is lowered meanwhile. No
+/// other socket of the namespace may depend on that sysctl.
 pub const FIN_WAIT2_RESET: Scenario = Scenario {
     name: "fin_wait2_reset",
     steps: &[
@@ -219,8 +219,8 @@ pub const UNREAD: Scenario = Scenario {
 /// The scenarios that do not end.
 pub const ALL_ENDLESS: &[Scenario] = &[ENDLESS, ZOMBIE, STUCK, UNREAD];
 
-/// The scenarios that end. They need root and their own network namespace. Two of them need
-/// [`crate::egress`].
+/// The scenarios that end. They need root and their own network namespace. Two of them
+/// need [`crate::egress`].
 pub const ALL: &[Scenario] = &[
     ANSWERED,
     ACCEPTED,
