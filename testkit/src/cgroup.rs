@@ -39,7 +39,7 @@ fn mount() -> Result<PathBuf> {
 /// A new cgroup below the root. Removed when dropped.
 #[derive(Debug)]
 pub struct TestCgroup {
-    /// Its directory.
+    /// The directory of the cgroup.
     pub path: PathBuf,
 }
 

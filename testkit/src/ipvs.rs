@@ -4,7 +4,7 @@
 //! The balancer sees the segments of the client, but not the replies of the servers. It
 //! forgets a connection after an idle timeout of a few seconds, and sends its next
 //! segment to the other server (`net.ipv4.vs.sloppy_tcp`, round robin). The namespaces
-//! disappear when the thread that built them has ended, and every process it started.
+//! disappear once the thread that built them and all processes it started have ended.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};

@@ -20,7 +20,7 @@ use crate::wait::wait_until;
 const ROOTS: &str = "/mnt";
 
 /// A root directory with a package's files, and this host's /dev and /proc. It disappears
-/// when the thread that made it has ended, and every process it started.
+/// once the thread that made it and all processes it started have ended.
 #[derive(Debug)]
 pub struct Root(PathBuf);
 

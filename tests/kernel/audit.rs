@@ -55,8 +55,8 @@ const ROWS: [AuditCase; 6] = [
     (true, Some(120), None, "safe"),
 ];
 
-/// The inode of a connection, and its advice.
-type Advice = (u64, String);
+/// The inode of a connection, with its fate and advice.
+type AuditedConnection = (u64, String);
 
 /// Each connection gets its fate. Following the advice makes all of them safe.
 pub fn advice_makes_connections_safe() -> Result<()> {
@@ -386,7 +386,7 @@ fn set(stream: &TcpStream, time: Option<u64>, intvl: Option<u64>) -> Result<()> 
 }
 
 /// Runs an audit. Returns the exit code, and for each connection `fate why set_in set`.
-fn audit(arguments: &[&str]) -> Result<(Option<i32>, Vec<Advice>)> {
+fn audit(arguments: &[&str]) -> Result<(Option<i32>, Vec<AuditedConnection>)> {
     let arguments = [&["audit", "--loopback", "--json"], arguments].concat();
     let output = command::run(&arguments)?;
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -410,7 +410,7 @@ fn check(line: &str) -> Result<Value> {
 }
 
 /// Follows the advice literally and in order.
-fn follow(audited: &[Advice], sockets: &HashMap<u64, TcpStream>) -> Result<()> {
+fn follow(audited: &[AuditedConnection], sockets: &HashMap<u64, TcpStream>) -> Result<()> {
     for (inode, advice) in audited {
         let socket = sockets.get(inode).context("unknown inode")?;
         for word in advice.split(' ') {

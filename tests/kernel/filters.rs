@@ -8,7 +8,7 @@ use kaprobe_testkit::log::{ConnectionId, Record, TraceLog};
 use kaprobe_testkit::netns;
 use kaprobe_testkit::process::{Process, Task};
 use kaprobe_testkit::tracer::Kaprobe;
-use kaprobe_testkit::traffic::{play, scenarios as is};
+use kaprobe_testkit::traffic::{play, scenarios};
 use rustix::process::Signal;
 
 /// A set of flags, and a predicate for the records that pass them.
@@ -126,7 +126,7 @@ pub fn in_the_kernel() -> Result<()> {
     netns::enter_new()?;
     let cgroup = TestCgroup::new("filters")?;
     let cgroup = cgroup.path.to_str().context("the path is not UTF-8")?;
-    let mut scripted = [ScriptedConnection::new(is::SILENT, Path::V4)?];
+    let mut scripted = [ScriptedConnection::new(scenarios::SILENT, Path::V4)?];
     let port = scripted[0].local.port().to_string();
     // The main thread is still in the original namespace.
     let elsewhere = format!("pid:{}", std::process::id());
@@ -192,7 +192,7 @@ impl TwoProcesses {
     fn start(name: &str) -> Result<Self> {
         netns::enter_new()?;
         let cgroup = TestCgroup::new(name)?;
-        let plays = [is::ANSWERED, is::SILENT, is::ACCEPTED];
+        let plays = [scenarios::ANSWERED, scenarios::SILENT, scenarios::ACCEPTED];
         let here = Task {
             cgroup: Some(cgroup.path.clone()),
             ..Task::new("here", &plays)

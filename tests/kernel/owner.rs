@@ -11,7 +11,7 @@ use kaprobe_testkit::log::{Record, TraceLog};
 use kaprobe_testkit::netns;
 use kaprobe_testkit::process::{Process, Task};
 use kaprobe_testkit::tracer::Kaprobe;
-use kaprobe_testkit::traffic::scenarios as is;
+use kaprobe_testkit::traffic::scenarios;
 
 /// The time that the timers are watched: three probes per connection.
 const WATCHED: Duration = Duration::from_secs(6);
@@ -23,7 +23,7 @@ pub fn owner_is_the_holding_process() -> Result<()> {
     let start = |comm: &str, own_namespaces| {
         let mut process = Process::start(Task {
             own_namespaces,
-            ..Task::new(comm, &[is::ENDLESS])
+            ..Task::new(comm, &[scenarios::ENDLESS])
         })?;
         process.go()?;
         process.wait_played()?;
@@ -57,7 +57,10 @@ pub fn orphan_has_no_owner() -> Result<()> {
         "data_pending,fin_wait2",
     ])?
     .ready()?;
-    let mut process = Process::start(Task::new("parent", &[is::ORPHAN, is::FIN_WAIT2_TIME_WAIT]))?;
+    let mut process = Process::start(Task::new(
+        "parent",
+        &[scenarios::ORPHAN, scenarios::FIN_WAIT2_TIME_WAIT],
+    ))?;
     process.go()?;
     process.wait_played()?;
     let log = kaprobe.stop()?;

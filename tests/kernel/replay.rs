@@ -8,7 +8,7 @@ use kaprobe::traffic::script::ScriptedConnection;
 use kaprobe_testkit::command::run;
 use kaprobe_testkit::netns;
 use kaprobe_testkit::tracer::{ALL_EVENTS, Kaprobe};
-use kaprobe_testkit::traffic::{play, scenarios as is};
+use kaprobe_testkit::traffic::{play, scenarios};
 use rustix::process::Signal;
 
 /// The formats of the file output. Standard output is JSON.
@@ -27,12 +27,12 @@ pub fn replay_equals_the_trace() -> Result<()> {
         Ok(path.to_str().context("the path is not UTF-8")?.to_owned())
     };
     let scenarios = [
-        is::ANSWERED,
-        is::SILENT,
-        is::USER_TIMEOUT,
-        is::VANISHED,
-        is::EARLY,
-        is::FIN_WAIT2_TIME_WAIT,
+        scenarios::ANSWERED,
+        scenarios::SILENT,
+        scenarios::USER_TIMEOUT,
+        scenarios::VANISHED,
+        scenarios::EARLY,
+        scenarios::FIN_WAIT2_TIME_WAIT,
     ];
     let mut scripted = scenarios
         .into_iter()

@@ -17,7 +17,7 @@ use kaprobe_testkit::netns::{self, KernelCounters};
 use kaprobe_testkit::tracer::one_per_way;
 use kaprobe_testkit::traffic::ends::set_linger2;
 use kaprobe_testkit::traffic::steps::{CLOSE_WAIT, FIN_WAIT2};
-use kaprobe_testkit::traffic::{play, scenarios as is};
+use kaprobe_testkit::traffic::{play, scenarios};
 use kaprobe_testkit::wait::wait_until;
 use socket2::{Domain, Socket, Type};
 
@@ -208,10 +208,10 @@ const ROWS: &[ResetCase] = &[
 
 /// Scenarios that need a timer, and the part of `estab_resets` without a record.
 const TIMED: &[(Scenario, u64)] = &[
-    (is::SILENT, 0),
-    (is::USER_TIMEOUT, 0),
-    (is::VANISHED, 1),
-    (is::FIN_WAIT2_RESET, 0),
+    (scenarios::SILENT, 0),
+    (scenarios::USER_TIMEOUT, 0),
+    (scenarios::VANISHED, 1),
+    (scenarios::FIN_WAIT2_RESET, 0),
 ];
 
 /// For every way to attach: `rst_sent` records equal the growth of OutRsts, each count of

@@ -7,19 +7,19 @@ use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::log::Record;
 use kaprobe_testkit::netns;
 use kaprobe_testkit::tracer::Kaprobe;
-use kaprobe_testkit::traffic::{play, scenarios as is};
+use kaprobe_testkit::traffic::{play, scenarios};
 use regex::Regex;
 
 /// Scenarios, and a regular expression for the probe and answer events of a connection.
 const EXPECTED: &[(Scenario, &str)] = &[
-    (is::ANSWERED, "(probe/1 answered/1 ){2,}"),
+    (scenarios::ANSWERED, "(probe/1 answered/1 ){2,}"),
     (
-        is::RECOVERS,
+        scenarios::RECOVERS,
         "probe/1 probe/2 (probe/3 )?answered/[23] (probe/1 answered/1 )+",
     ),
-    (is::SILENT, "probe/1 probe/2 probe/3 "),
+    (scenarios::SILENT, "probe/1 probe/2 probe/3 "),
     // The peer's own probes do not answer ours.
-    (is::SILENT_PEER_PROBES, "probe/1 probe/2 probe/3 "),
+    (scenarios::SILENT_PEER_PROBES, "probe/1 probe/2 probe/3 "),
 ];
 
 /// With `--rtt` each answer follows its probe, and has a round-trip time. Without it the

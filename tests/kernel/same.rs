@@ -11,65 +11,68 @@ use kaprobe_testkit::egress::Egress;
 use kaprobe_testkit::log::TraceLog;
 use kaprobe_testkit::netns;
 use kaprobe_testkit::tracer::{ALL_EVENTS, one_per_way};
-use kaprobe_testkit::traffic::{play, scenarios as is};
+use kaprobe_testkit::traffic::{play, scenarios};
 use regex::Regex;
 
 /// A scenario, and a regular expression for the events of its connection, each followed
 /// by a space. Repetition is unbounded only if it depends on the machine's speed.
 const EXPECTED: &[(Scenario, &str)] = &[
     (
-        is::ANSWERED,
+        scenarios::ANSWERED,
         "probe/1 (answered/1 probe/1 )+(answered/1 )?ABORTED",
     ),
     (
-        is::ACCEPTED,
+        scenarios::ACCEPTED,
         "probe/1 (answered/1 probe/1 )+(answered/1 )?ABORTED",
     ),
     (
-        is::SILENT,
+        scenarios::SILENT,
         "probe/1 probe/2 probe/3 rst_sent timeout/probe_count verdict/peer_unreachable closed ",
     ),
     (
-        is::SYSCTL,
+        scenarios::SYSCTL,
         "probe/1 probe/2 probe/3 rst_sent timeout/probe_count verdict/peer_unreachable closed ",
     ),
     (
-        is::USER_TIMEOUT,
+        scenarios::USER_TIMEOUT,
         "probe/1 probe/2 rst_sent timeout/user_timeout verdict/user_timeout closed ",
     ),
     (
-        is::RECOVERS,
+        scenarios::RECOVERS,
         "probe/1 probe/2 (answered/2 |probe/3 answered/3 )probe/1 (answered/1 probe/1 )*(answered/1 )?ABORTED",
     ),
     (
-        is::VANISHED,
+        scenarios::VANISHED,
         "probe/1 rst_received verdict/probe_reset closed ",
     ),
-    (is::DATA_PENDING, "(data_pending ){2,}ABORTED"),
+    (scenarios::DATA_PENDING, "(data_pending ){2,}ABORTED"),
     (
-        is::WINDOW_SHUT,
+        scenarios::WINDOW_SHUT,
         "(data_pending ){2,}(early )*probe/1 (answered/1 )?ABORTED",
     ),
-    (is::ORPHAN, "(data_pending ){2,}closed "),
-    (is::EARLY, "(early ){2,}probe/1 (answered/1 )?ABORTED"),
-    (is::BUSY, "(busy ){2,}(data_pending )?early ABORTED"),
+    (scenarios::ORPHAN, "(data_pending ){2,}closed "),
     (
-        is::LOCAL_DROP,
+        scenarios::EARLY,
+        "(early ){2,}probe/1 (answered/1 )?ABORTED",
+    ),
+    (scenarios::BUSY, "(busy ){2,}(data_pending )?early ABORTED"),
+    (
+        scenarios::LOCAL_DROP,
         "probe/1 probe/2 probe/3 rst_sent timeout/probe_count verdict/peer_unreachable closed ",
     ),
     (
-        is::CONGESTED,
+        scenarios::CONGESTED,
         "(probe_congested ){2,}probe/1 (answered/1 )?ABORTED",
     ),
     (
-        is::FIN_WAIT2_TIME_WAIT,
+        scenarios::FIN_WAIT2_TIME_WAIT,
         "fin_wait2/time_wait verdict/fin_wait2 closed ",
     ),
     (
-        is::FIN_WAIT2_RESET,
+        scenarios::FIN_WAIT2_RESET,
         "rst_sent fin_wait2/reset verdict/fin_wait2 closed ",
     ),
-    (is::SYN_SENT, "not_rearmed closed "),
+    (scenarios::SYN_SENT, "not_rearmed closed "),
 ];
 
 /// The last events of a connection that its script resets.

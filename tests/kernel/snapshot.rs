@@ -17,7 +17,7 @@ use kaprobe_testkit::process::{Process, Task};
 use kaprobe_testkit::tracer::Kaprobe;
 use kaprobe_testkit::traffic::load::{Load, LoadMember};
 use kaprobe_testkit::traffic::lock::LockHeld;
-use kaprobe_testkit::traffic::scenarios as is;
+use kaprobe_testkit::traffic::scenarios;
 use kaprobe_testkit::wait::wait_until;
 use rustix::process::Signal;
 
@@ -39,7 +39,7 @@ fn start_old(plays: &[Scenario]) -> Result<Process> {
 /// and with a peer that answers.
 pub fn sees_existing_sockets() -> Result<()> {
     netns::enter_new()?;
-    let process = start_old(&[is::ZOMBIE, is::ENDLESS, is::STUCK])?;
+    let process = start_old(&[scenarios::ZOMBIE, scenarios::ENDLESS, scenarios::STUCK])?;
     let file = LogFile::new()?;
     let kaprobe =
         Kaprobe::trace_from_snapshot(&[&HERE, &["-e", "all", "-o", &file.path][..]].concat())?;
@@ -55,7 +55,7 @@ pub fn sees_existing_sockets() -> Result<()> {
         || {
             let log = file.log()?;
             let by_connection = log.by_connection()?;
-            let zombies = all(is::ZOMBIE).all(|(_, it)| {
+            let zombies = all(scenarios::ZOMBIE).all(|(_, it)| {
                 by_connection.get(it).is_some_and(|records| {
                     records.iter().any(|it| it.event() == "probe")
                         && records.iter().any(|it| it.event() == "zombie")
@@ -147,7 +147,7 @@ fn check_replay(file: &LogFile) -> Result<()> {
 /// reads that event, no process holds the socket. Only the snapshot knows the owner.
 pub fn names_owners_that_have_exited() -> Result<()> {
     netns::enter_new()?;
-    let process = start_old(&[is::ZOMBIE, is::UNREAD])?;
+    let process = start_old(&[scenarios::ZOMBIE, scenarios::UNREAD])?;
     let file = LogFile::new()?;
     // These flags exclude earlier events, which would look up the owner.
     let events = ["-e", "zombie,rst_sent", "-o", &file.path];
@@ -159,7 +159,7 @@ pub fn names_owners_that_have_exited() -> Result<()> {
     drop(process);
     let unread: Vec<_> = connections
         .iter()
-        .filter(|(name, _)| name == is::UNREAD.name)
+        .filter(|(name, _)| name == scenarios::UNREAD.name)
         .collect();
     let resets = |log: &TraceLog| -> Result<BTreeMap<ConnectionId, Record>> {
         let resets = log

@@ -8,7 +8,7 @@ use kaprobe::traffic::pair::Path;
 use kaprobe::traffic::script::{Scenario, ScriptedConnection};
 use kaprobe_testkit::egress::Egress;
 use kaprobe_testkit::netns::{self, KernelCounters};
-use kaprobe_testkit::traffic::{play, scenarios as is};
+use kaprobe_testkit::traffic::{play, scenarios};
 
 /// A scenario, and the growth of each counter in one run.
 struct ScenarioCase {
@@ -38,24 +38,24 @@ const fn row(
 const ROWS: &[ScenarioCase] = &[
     // A script that ends with an abort resets two established ends. It takes one reset if
     // the peer receives it, and one from each end if not.
-    row(is::ANSWERED, 2..=3, 0, 2, 1),
-    row(is::ACCEPTED, 2..=3, 0, 2, 1),
-    row(is::SILENT, 3..=3, 1, 2, 2),
-    row(is::SYSCTL, 3..=3, 1, 2, 2),
-    row(is::USER_TIMEOUT, 2..=2, 1, 2, 2),
-    row(is::RECOVERS, 4..=5, 0, 2, 1),
-    row(is::VANISHED, 1..=1, 0, 2, 1),
-    row(is::DATA_PENDING, 0..=0, 0, 2, 2),
-    row(is::WINDOW_SHUT, 1..=2, 0, 2, 1),
-    row(is::ORPHAN, 0..=0, 0, 0, 0),
-    row(is::EARLY, 1..=1, 0, 2, 1),
-    row(is::BUSY, 0..=0, 0, 2, 1),
-    row(is::LOCAL_DROP, 3..=3, 1, 2, 2),
-    row(is::CONGESTED, 3..=5, 0, 2, 1),
-    row(is::FIN_WAIT2_TIME_WAIT, 0..=0, 0, 0, 0),
+    row(scenarios::ANSWERED, 2..=3, 0, 2, 1),
+    row(scenarios::ACCEPTED, 2..=3, 0, 2, 1),
+    row(scenarios::SILENT, 3..=3, 1, 2, 2),
+    row(scenarios::SYSCTL, 3..=3, 1, 2, 2),
+    row(scenarios::USER_TIMEOUT, 2..=2, 1, 2, 2),
+    row(scenarios::RECOVERS, 4..=5, 0, 2, 1),
+    row(scenarios::VANISHED, 1..=1, 0, 2, 1),
+    row(scenarios::DATA_PENDING, 0..=0, 0, 2, 2),
+    row(scenarios::WINDOW_SHUT, 1..=2, 0, 2, 1),
+    row(scenarios::ORPHAN, 0..=0, 0, 0, 0),
+    row(scenarios::EARLY, 1..=1, 0, 2, 1),
+    row(scenarios::BUSY, 0..=0, 0, 2, 1),
+    row(scenarios::LOCAL_DROP, 3..=3, 1, 2, 2),
+    row(scenarios::CONGESTED, 3..=5, 0, 2, 1),
+    row(scenarios::FIN_WAIT2_TIME_WAIT, 0..=0, 0, 0, 0),
     // Only the peer is counted, in CLOSE_WAIT.
-    row(is::FIN_WAIT2_RESET, 0..=0, 0, 1, 1),
-    row(is::SYN_SENT, 0..=0, 0, 0, 0),
+    row(scenarios::FIN_WAIT2_RESET, 0..=0, 0, 1, 1),
+    row(scenarios::SYN_SENT, 0..=0, 0, 0, 0),
 ];
 
 /// Runs all scenarios at once, each in its own namespace.
