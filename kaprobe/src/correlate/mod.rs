@@ -5,14 +5,12 @@
 //! same events give the same records. A [`Lost`] event can only remove conclusions.
 
 mod snapshot;
-mod time;
 
 use std::borrow::Cow;
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 
 use crate::correlate::snapshot::{NewZombie, ZombieFinder};
-use crate::correlate::time::ns;
 use crate::lru::LruMap;
 use crate::model::event::{Event, Kind, Lost, PassiveReset, SocketEvent, SocketId};
 use crate::model::flow::Flow;
@@ -20,7 +18,7 @@ use crate::model::owner::Owner;
 use crate::model::record::{EventName, Record};
 use crate::model::row::Row;
 use crate::model::socket::Process;
-use crate::model::time::{Instant, TICK_MS};
+use crate::model::time::{Instant, TICK_MS, ms_to_ns};
 use crate::model::values::{Direction, Errno, Hook, State, TcpFlags};
 use crate::text::escape::Escaped;
 
@@ -256,11 +254,11 @@ impl WaitingProbe {
 
     fn due_ns(&self) -> Option<u64> {
         let ms = self.due_ms?.get().into();
-        Some(self.at_ns.saturating_add(ns(ms)))
+        Some(self.at_ns.saturating_add(ms_to_ns(ms)))
     }
 
     fn acked_ns(&self) -> u64 {
-        self.at_ns.saturating_sub(ns(self.acked_ms.into()))
+        self.at_ns.saturating_sub(ms_to_ns(self.acked_ms.into()))
     }
 }
 
@@ -276,7 +274,7 @@ fn hides_probes(lost: &Lost) -> bool {
 
 /// When the last acknowledgement came, CLOCK_MONOTONIC ns, accurate to a tick.
 fn acked_ns(event: &SocketEvent) -> u64 {
-    event.at.mono_ns.saturating_sub(ns(event.lastack_ms))
+    event.at.mono_ns.saturating_sub(ms_to_ns(event.lastack_ms))
 }
 
 /// The latest time at which the probe was answered, CLOCK_MONOTONIC ns. `event` has no
@@ -288,13 +286,13 @@ fn acked_ns(event: &SocketEvent) -> u64 {
 /// must have come before the kernel could send another.
 fn answered_at(waiting: &WaitingProbe, event: &SocketEvent, certain: bool) -> Option<u64> {
     let acked = acked_ns(event);
-    if acked <= waiting.acked_ns().saturating_add(ns(TICK_MS)) {
+    if acked <= waiting.acked_ns().saturating_add(ms_to_ns(TICK_MS)) {
         return None;
     }
     if !certain
         && waiting
             .due_ns()
-            .is_none_or(|due| acked.saturating_add(ns(TICK_MS)) >= due)
+            .is_none_or(|due| acked.saturating_add(ms_to_ns(TICK_MS)) >= due)
     {
         return None;
     }

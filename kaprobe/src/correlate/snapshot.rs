@@ -3,7 +3,6 @@
 
 use std::num::NonZeroUsize;
 
-use crate::correlate::time::ns;
 use crate::keepalive::connection::Connection;
 use crate::keepalive::zombie::{PathTimeout, zombie};
 use crate::lru::LruMap;
@@ -12,6 +11,7 @@ use crate::model::fate::Why;
 use crate::model::flow::FlowKey;
 use crate::model::record::{EventName, Record};
 use crate::model::row::Row;
+use crate::model::time::ms_to_ns;
 
 /// Finds the zombies of a snapshot and records each only once.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Zombie {
     fn is_same_socket(&self, event: &SocketEvent) -> bool {
         match (self.inode, event.identity.inode) {
             (Some(zombie), Some(inode)) => zombie == inode,
-            _ => event.at.mono_ns.saturating_sub(ns(event.lastrcv_ms)) < self.at_ns,
+            _ => event.at.mono_ns.saturating_sub(ms_to_ns(event.lastrcv_ms)) < self.at_ns,
         }
     }
 }

@@ -10,6 +10,12 @@ use serde::ser::{Serialize, Serializer};
 /// The longest kernel tick (HZ = 100), ms. The error of an age is smaller than this.
 pub const TICK_MS: u64 = 10;
 
+/// Converts ms to ns.
+#[must_use]
+pub const fn ms_to_ns(ms: u64) -> u64 {
+    ms.saturating_mul(1_000_000)
+}
+
 /// A point in time on both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant {

@@ -10,6 +10,7 @@ use std::num::NonZeroUsize;
 
 use crate::lru::LruMap;
 use crate::model::record::{EventName, Record};
+use crate::model::time::ms_to_ns;
 use crate::model::values::{Evidence, VerdictName};
 use crate::text::escape::Escaped;
 use crate::text::units::Ms;
@@ -102,7 +103,7 @@ impl HostVerdict {
 
     /// When the peer was last heard, ns.
     fn heard_ns(&self) -> i64 {
-        let idle_ns = self.idle_ms.saturating_mul(1_000_000);
+        let idle_ns = ms_to_ns(self.idle_ms);
         self.at_ns.saturating_sub_unsigned(idle_ns)
     }
 

@@ -11,7 +11,7 @@ use crate::model::flow::FlowKey;
 use crate::model::header::HostTimeout;
 use crate::model::record::{EventName, Record};
 use crate::model::socket::Ages;
-use crate::model::time::TICK_MS;
+use crate::model::time::{TICK_MS, ms_to_ns};
 use crate::model::values::{Direction, Evidence};
 use crate::text::escape::Escaped;
 use crate::timeout::estimate::TimeoutEstimator;
@@ -207,7 +207,7 @@ impl Tracked {
     ///
     /// The age is survived if the peer was heard after the age was measured.
     fn survived(&mut self, record: &Record) -> Option<u64> {
-        let tick_ns = TICK_MS * 1_000_000;
+        let tick_ns = ms_to_ns(TICK_MS);
         let ages = (
             record.ages.lastrcv_ms,
             record.ages.lastack_ms,
@@ -218,7 +218,7 @@ impl Tracked {
         };
         let heard_ns = record
             .mono_ns
-            .saturating_sub(lastrcv.min(lastack).saturating_mul(1_000_000));
+            .saturating_sub(ms_to_ns(lastrcv.min(lastack)));
         let is_heard = heard_ns > self.quiet_at_ns.saturating_add(tick_ns);
         let survived = (is_heard && self.quiet_ms > 0).then(|| mem::take(&mut self.quiet_ms));
         // An unanswered probe passed the middlebox too, but the kernel recorded no time.

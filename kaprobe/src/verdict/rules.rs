@@ -2,7 +2,7 @@
 
 use crate::model::record::Record;
 use crate::model::remedy::{Remedy, SetIn};
-use crate::model::time::TICK_MS;
+use crate::model::time::{TICK_MS, ms_to_ns};
 use crate::model::values::{Cause, Confidence, LearnedOf, Met, State, VerdictName};
 use crate::timeout::estimate::{Death, TimeoutBounds};
 use crate::timeout::middlebox::MiddleboxTable;
@@ -53,9 +53,7 @@ impl ResetTrigger {
             .saturating_add(TICK_MS);
         Some(Death {
             age_ms,
-            heard_ns: record
-                .mono_ns
-                .saturating_sub(age_ms.saturating_mul(1_000_000)),
+            heard_ns: record.mono_ns.saturating_sub(ms_to_ns(age_ms)),
             died_ns: record.mono_ns,
         })
     }
