@@ -98,8 +98,10 @@ pub fn lost_events_are_counted() -> Result<()> {
         kaprobe.signal(Signal::CONT)?;
     }
     let (resumed, resumed_ns) = (KernelCounters::read()?, monotonic_ns());
-    wait_until("200 more probes were sent", || {
-        Ok(KernelCounters::read()?.keepalive - resumed.keepalive > 200)
+    // The timers fire together, once a second. More probes than fire at one time: else all
+    // of them may fall before kaprobe has emptied its buffer.
+    wait_until("600 more probes were sent", || {
+        Ok(KernelCounters::read()?.keepalive - resumed.keepalive > 600)
     })?;
     load.into_iter().try_for_each(Load::end)?;
     let after = KernelCounters::read()?;
