@@ -8,7 +8,7 @@ use kaprobe_ebpf::wire::{self, cause, flag, kind};
 use crate::model::event::{Event, Kind, PassiveReset, SocketEvent, SocketId};
 use crate::model::socket::{Endpoints, Identity, Settings};
 use crate::model::time::Instant;
-use crate::model::values::{Cause, FinWait2, Met, Origin};
+use crate::model::values::{Cause, Family, FinWait2, Met, Origin};
 
 /// `AF_INET` and `AF_INET6`, as Linux numbers them.
 const AF_INET: u16 = 2;
@@ -120,12 +120,22 @@ impl Decoder {
         }
     }
 
+    /// Converts jiffies to ms, rounded down. The usual values of HZ (kernel/Kconfig.hz)
+    /// need no division: seven of them would be a third of the time that decoding takes.
+    #[inline]
     pub(super) fn ms(&self, jiffies: u32) -> u64 {
-        u64::from(jiffies) * 1000 / u64::from(self.hz.max(1))
+        let jiffies = u64::from(jiffies);
+        match self.hz {
+            1000 => jiffies,
+            250 => jiffies * 4,
+            100 => jiffies * 10,
+            hz => jiffies * 1000 / u64::from(hz.max(1)),
+        }
     }
 
     /// The settings in force: the socket's own, or else the sysctl's, as `keepalive_time_when`
     /// and similar functions resolve them (include/net/tcp.h).
+    #[inline]
     pub(super) fn settings(&self, raw: &wire::Event) -> Settings {
         let set = |own: u32, sysctl: u32| match own {
             0 => (sysctl, Origin::Sysctl),
@@ -148,10 +158,12 @@ impl Decoder {
         }
     }
 
+    #[inline]
     fn reason(&self, raw: &wire::Event) -> Option<String> {
-        let known = self.reset_reasons.get(&raw.reason);
-        (raw.flags & flag::HAS_REASON != 0)
-            .then(|| known.cloned().unwrap_or_else(|| raw.reason.to_string()))
+        (raw.flags & flag::HAS_REASON != 0).then(|| {
+            let known = self.reset_reasons.get(&raw.reason);
+            known.cloned().unwrap_or_else(|| raw.reason.to_string())
+        })
     }
 }
 
@@ -177,6 +189,7 @@ pub(super) fn ticks_until(then: u32, now: u32) -> u32 {
 }
 
 /// The facts that identify a socket. 0 means that it does not have the fact.
+#[inline]
 pub(super) fn identity(raw: &wire::Event) -> Identity {
     let known = |number: u64| (number != 0).then_some(number);
     Identity {
@@ -224,18 +237,23 @@ fn fin_wait2(flags: u16) -> Option<FinWait2> {
 }
 
 /// The two ends of a socket's connection, and its network namespace.
+#[inline]
 pub(super) fn endpoints(raw: &wire::Socket) -> Result<Endpoints, DecodeError> {
-    let address = |bytes: [u8; 16]| match raw.family {
-        AF_INET => {
-            let [a, b, c, d, ..] = bytes;
-            Ok(IpAddr::V4(Ipv4Addr::new(a, b, c, d)))
-        }
-        AF_INET6 => Ok(IpAddr::V6(Ipv6Addr::from(bytes))),
-        other => Err(DecodeError::Family(other)),
+    let v4 = |[a, b, c, d, ..]: [u8; 16]| IpAddr::V4(Ipv4Addr::new(a, b, c, d));
+    let v6 = |bytes| IpAddr::V6(Ipv6Addr::from(bytes));
+    let (family, laddr, raddr) = match raw.family {
+        AF_INET => (Family::Inet, v4(raw.laddr), v4(raw.raddr)),
+        AF_INET6 => (Family::Inet6, v6(raw.laddr), v6(raw.raddr)),
+        other => return Err(DecodeError::Family(other)),
     };
-    let local = (address(raw.laddr)?, raw.lport);
-    let remote = (address(raw.raddr)?, raw.rport);
-    Ok(Endpoints::new(local, remote, raw.netns))
+    Ok(Endpoints {
+        family,
+        laddr,
+        lport: raw.lport,
+        raddr,
+        rport: raw.rport,
+        netns: raw.netns,
+    })
 }
 
 #[cfg(test)]
@@ -274,6 +292,16 @@ mod tests {
         raw.socket.laddr[..4].copy_from_slice(&[10, 9, 0, 1]);
         raw.mono_ns = 5_000;
         raw
+    }
+
+    #[test]
+    fn ms_follow_from_hz() {
+        for hz in [100, 250, 300, 1000, 1024] {
+            for jiffies in [0, 1, 7, 251, u32::MAX] {
+                let ms = u64::from(jiffies) * 1000 / u64::from(hz);
+                assert_eq!(decoder(hz).ms(jiffies), ms, "{jiffies} at {hz}");
+            }
+        }
     }
 
     #[test]

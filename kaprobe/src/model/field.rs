@@ -122,8 +122,12 @@ pub trait Field {
 impl<F: Field> Field for Option<F> {
     const OPTIONAL: bool = true;
 
+    #[inline(always)]
     fn value(&self) -> Value<'_> {
-        self.as_ref().map_or(Value::Absent, F::value)
+        match self {
+            Some(value) => value.value(),
+            None => Value::Absent,
+        }
     }
 }
 
@@ -134,11 +138,12 @@ pub(crate) const fn is_optional<F: Field>(_: &F) -> bool {
 
 /// Implements [`Field`] for types, each with a function that returns the value.
 macro_rules! fields {
-    ($($type:ty: $value:expr),+ $(,)?) => {
+    ($($type:ty: |$it:ident| $value:expr),+ $(,)?) => {
         $(impl $crate::model::field::Field for $type {
+            #[inline(always)]
             fn value(&self) -> $crate::model::field::Value<'_> {
-                let value: fn(&$type) -> $crate::model::field::Value<'_> = $value;
-                value(self)
+                let $it = self;
+                $value
             }
         })+
     };

@@ -36,6 +36,7 @@ impl Default for Endpoints {
 impl Endpoints {
     /// Makes endpoints whose family is that of the local address.
     #[must_use]
+    #[inline]
     pub fn new((laddr, lport): (IpAddr, u16), (raddr, rport): (IpAddr, u16), netns: u32) -> Self {
         let family = if laddr.is_ipv4() {
             Family::Inet
@@ -137,6 +138,7 @@ group! {
 impl Ages {
     /// Makes the ages of a socket that has been connected.
     #[must_use]
+    #[inline]
     pub fn new(lastrcv_ms: u64, lastack_ms: u64, lastsnd_ms: u64) -> Self {
         Self {
             idle_ms: Some(lastrcv_ms.min(lastack_ms)),

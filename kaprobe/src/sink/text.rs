@@ -13,6 +13,7 @@ use jiff::tz::TimeZone;
 
 use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
+use crate::model::socket::Endpoints;
 use crate::model::values::{Direction, Errno};
 use crate::sink::interface::{Head, Sink};
 use crate::sink::options::{TextStyle, TimeFormat};
@@ -156,16 +157,15 @@ impl<W: Write> TextLines<W> {
         columns
             .comm
             .put(line, |line| put_word(line, process.comm.as_ref()));
-        let ends = [
-            (&mut columns.local, record.endpoints.map(|it| it.local())),
-            (&mut columns.remote, record.endpoints.map(|it| it.remote())),
-        ];
-        for (column, end) in ends {
+        let endpoints = record.endpoints.as_ref();
+        let mut put_end = |column: &mut Column, end: Option<_>| {
             column.put(line, |line| match end {
                 Some(end) => put_endpoint(line, end),
                 None => line.push_str(NOTHING),
             });
-        }
+        };
+        put_end(&mut columns.local, endpoints.map(Endpoints::local));
+        put_end(&mut columns.remote, endpoints.map(Endpoints::remote));
     }
 }
 

@@ -11,6 +11,7 @@ pub const NOTHING: &str = "-";
 pub const UNSEEN: &str = "?";
 
 /// Escaped text as one word that is not empty.
+#[inline]
 pub fn word(text: &str) -> Cow<'_, str> {
     match text {
         "" => "''".into(),
@@ -20,6 +21,7 @@ pub fn word(text: &str) -> Cow<'_, str> {
 }
 
 /// An address and a port, as people write them.
+#[inline]
 pub fn endpoint(end: (IpAddr, u16)) -> String {
     let mut text = String::new();
     put_endpoint(&mut text, end);

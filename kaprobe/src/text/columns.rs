@@ -46,7 +46,7 @@ impl Column {
     }
 
     /// Grows for a cell. Returns the width of the cell.
-    #[inline]
+    #[inline(always)]
     pub fn fit(&mut self, cell: &str) -> usize {
         let width = if cell.is_ascii() {
             cell.len()
@@ -60,6 +60,7 @@ impl Column {
     }
 
     /// Appends the cell that `write` writes, then padding and the space between columns.
+    #[inline]
     pub fn put(&mut self, line: &mut String, write: impl FnOnce(&mut String)) {
         let start = line.len();
         write(line);

@@ -7,11 +7,13 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 
 /// Appends a number.
+#[inline]
 pub fn number(text: &mut String, number: impl itoa::Integer) {
     text.push_str(itoa::Buffer::new().format(number));
 }
 
 /// Appends a number with leading zeros, `count` digits long.
+#[inline]
 pub fn digits(text: &mut String, mut number: u32, count: usize) {
     let mut digits = [b'0'; 10];
     for digit in digits[..count].iter_mut().rev() {
@@ -23,6 +25,7 @@ pub fn digits(text: &mut String, mut number: u32, count: usize) {
 }
 
 /// Appends an address.
+#[inline]
 pub fn address(text: &mut String, address: IpAddr) {
     match address {
         IpAddr::V4(address) => {
@@ -57,6 +60,7 @@ impl<F: Fn(Timestamp) -> String> Seconds<F> {
     }
 
     /// The second of a time, ns since 1970, and the ns that have passed in it.
+    #[inline]
     pub fn of(&mut self, ns: i64) -> (&str, u32) {
         const SECOND_NS: i64 = 1_000_000_000;
         let second = ns.div_euclid(SECOND_NS);
@@ -81,6 +85,7 @@ impl Default for Rfc3339 {
 
 impl Rfc3339 {
     /// Appends a time, ns since 1970.
+    #[inline]
     pub fn put(&mut self, text: &mut String, ns: i64) {
         let (second, ns) = self.0.of(ns);
         text.push_str(second.trim_end_matches('Z'));

@@ -11,24 +11,28 @@ pub trait Put {
 }
 
 impl Put for &str {
+    #[inline]
     fn put(&self, line: &mut String) {
         line.push_str(self);
     }
 }
 
 impl Put for u8 {
+    #[inline]
     fn put(&self, line: &mut String) {
         digits::number(line, *self);
     }
 }
 
 impl Put for u32 {
+    #[inline]
     fn put(&self, line: &mut String) {
         digits::number(line, *self);
     }
 }
 
 impl Put for u64 {
+    #[inline]
     fn put(&self, line: &mut String) {
         digits::number(line, *self);
     }
@@ -38,6 +42,7 @@ impl Put for u64 {
 pub struct Shown<T>(pub T);
 
 impl<T: Display> Put for Shown<T> {
+    #[inline]
     fn put(&self, line: &mut String) {
         // Writing to a String cannot fail.
         let _ = write!(line, "{}", self.0);
@@ -48,6 +53,7 @@ impl<T: Display> Put for Shown<T> {
 pub struct Ms(pub u64);
 
 impl Put for Ms {
+    #[inline]
     fn put(&self, line: &mut String) {
         let Self(ms) = *self;
         if ms < 1_000 {
@@ -88,6 +94,7 @@ impl Display for Tenths {
 pub struct Us(pub u64);
 
 impl Put for Us {
+    #[inline]
     fn put(&self, line: &mut String) {
         let Self(us) = *self;
         match us {
