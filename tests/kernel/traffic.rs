@@ -16,7 +16,7 @@ struct ScenarioCase {
     probes: RangeInclusive<u64>,
     gave_up: u64,
     estab_resets: u64,
-    out_rsts: u64,
+    out_rsts: RangeInclusive<u64>,
 }
 
 const fn row(
@@ -24,7 +24,7 @@ const fn row(
     probes: RangeInclusive<u64>,
     gave_up: u64,
     estab_resets: u64,
-    out_rsts: u64,
+    out_rsts: RangeInclusive<u64>,
 ) -> ScenarioCase {
     ScenarioCase {
         scenario,
@@ -37,25 +37,26 @@ const fn row(
 
 const ROWS: &[ScenarioCase] = &[
     // A script that ends with an abort resets two established ends. It takes one reset if
-    // the peer receives it, and one from each end if not.
-    row(scenarios::ANSWERED, 2..=3, 0, 2, 1),
-    row(scenarios::ACCEPTED, 2..=3, 0, 2, 1),
-    row(scenarios::SILENT, 3..=3, 1, 2, 2),
-    row(scenarios::SYSCTL, 3..=3, 1, 2, 2),
-    row(scenarios::USER_TIMEOUT, 2..=2, 1, 2, 2),
-    row(scenarios::RECOVERS, 4..=5, 0, 2, 1),
-    row(scenarios::VANISHED, 1..=1, 0, 2, 1),
-    row(scenarios::DATA_PENDING, 0..=0, 0, 2, 2),
-    row(scenarios::WINDOW_SHUT, 1..=2, 0, 2, 1),
-    row(scenarios::ORPHAN, 0..=0, 0, 0, 0),
-    row(scenarios::EARLY, 1..=1, 0, 2, 1),
-    row(scenarios::BUSY, 0..=0, 0, 2, 1),
-    row(scenarios::LOCAL_DROP, 3..=3, 1, 2, 2),
-    row(scenarios::CONGESTED, 3..=5, 0, 2, 1),
-    row(scenarios::FIN_WAIT2_TIME_WAIT, 0..=0, 0, 0, 0),
+    // the peer receives it in time, and one from each end if not: a busy kernel delivers
+    // segments later (`__do_softirq` leaves the rest to ksoftirqd).
+    row(scenarios::ANSWERED, 2..=3, 0, 2, 1..=2),
+    row(scenarios::ACCEPTED, 2..=3, 0, 2, 1..=2),
+    row(scenarios::SILENT, 3..=3, 1, 2, 2..=2),
+    row(scenarios::SYSCTL, 3..=3, 1, 2, 2..=2),
+    row(scenarios::USER_TIMEOUT, 2..=2, 1, 2, 2..=2),
+    row(scenarios::RECOVERS, 4..=5, 0, 2, 1..=2),
+    row(scenarios::VANISHED, 1..=1, 0, 2, 1..=1),
+    row(scenarios::DATA_PENDING, 0..=0, 0, 2, 2..=2),
+    row(scenarios::WINDOW_SHUT, 1..=2, 0, 2, 1..=2),
+    row(scenarios::ORPHAN, 0..=0, 0, 0, 0..=0),
+    row(scenarios::EARLY, 1..=1, 0, 2, 1..=2),
+    row(scenarios::BUSY, 0..=0, 0, 2, 1..=2),
+    row(scenarios::LOCAL_DROP, 3..=3, 1, 2, 2..=2),
+    row(scenarios::CONGESTED, 3..=5, 0, 2, 1..=2),
+    row(scenarios::FIN_WAIT2_TIME_WAIT, 0..=0, 0, 0, 0..=0),
     // Only the peer is counted, in CLOSE_WAIT.
-    row(scenarios::FIN_WAIT2_RESET, 0..=0, 0, 1, 1),
-    row(scenarios::SYN_SENT, 0..=0, 0, 0, 0),
+    row(scenarios::FIN_WAIT2_RESET, 0..=0, 0, 1, 1..=1),
+    row(scenarios::SYN_SENT, 0..=0, 0, 0, 0..=0),
 ];
 
 /// Runs all scenarios at once, each in its own namespace.
@@ -81,7 +82,7 @@ pub fn scenarios_move_the_counters() -> Result<()> {
             let same = row.probes.contains(&c.keepalive)
                 && row.gave_up == c.abort_on_timeout
                 && row.estab_resets == c.estab_resets
-                && row.out_rsts == c.out_rsts;
+                && row.out_rsts.contains(&c.out_rsts);
             Ok((!same).then(|| format!("{name} {path:?}: {c:?}")))
         })
         .filter_map(Result::transpose)

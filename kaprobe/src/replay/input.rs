@@ -25,9 +25,7 @@ impl Input {
     pub fn name(&self) -> String {
         match self {
             Self::Stdin => "standard input".to_owned(),
-            Self::File(path) => {
-                Escaped::from_bytes(path.as_os_str().as_encoded_bytes()).to_string()
-            }
+            Self::File(path) => Escaped::from_path(path).to_string(),
         }
     }
 

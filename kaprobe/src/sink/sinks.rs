@@ -36,7 +36,7 @@ struct NamedSink {
 pub fn open(outputs: &Outputs) -> Result<Sinks, exit::Error> {
     let mut open = Vec::new();
     if let Some(log) = &outputs.file {
-        let name = Escaped::from_bytes(log.path.as_os_str().as_encoded_bytes()).to_string();
+        let name = Escaped::from_path(&log.path).to_string();
         let file = create(log).map_err(|error| {
             exit::Error::failure(format!("cannot write {name}: {}", why(&error, &log.path)))
         })?;

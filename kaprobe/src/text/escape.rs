@@ -7,6 +7,7 @@
 //! formats. The mapping is one-to-one: the original bytes can be restored.
 
 use std::fmt::{self, Display, Write as _};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -17,6 +18,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Escaped(Arc<str>);
 
 impl Escaped {
+    /// Escapes a path.
+    #[must_use]
+    pub fn from_path(path: &Path) -> Self {
+        Self::from_bytes(path.as_os_str().as_encoded_bytes())
+    }
+
     /// Escapes bytes as they came.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {

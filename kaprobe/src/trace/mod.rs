@@ -221,7 +221,7 @@ impl TraceStages {
         sinks.flush()?;
         match ready_file {
             Some(path) => fs::write(path, "").map_err(|why| {
-                let path = Escaped::from_bytes(path.as_os_str().as_encoded_bytes());
+                let path = Escaped::from_path(path);
                 SinkError::new(path.as_str(), why)
             }),
             None => Ok(()),
