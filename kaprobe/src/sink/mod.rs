@@ -5,6 +5,7 @@ mod error;
 mod interface;
 mod json;
 mod lines;
+mod log_file;
 pub mod options;
 mod sinks;
 mod terminal;

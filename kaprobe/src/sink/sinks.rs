@@ -1,8 +1,6 @@
 //! The outputs of a command: the screen, and a log.
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
 
 use jiff::tz::TimeZone;
 
@@ -14,7 +12,8 @@ use crate::sink::error::SinkError;
 use crate::sink::interface::{Head, Sink};
 use crate::sink::json::JsonLines;
 use crate::sink::lines::Lines;
-use crate::sink::options::{Format, LogFile, Outputs, TextStyle};
+use crate::sink::log_file::{create, why};
+use crate::sink::options::{Format, Outputs, TextStyle};
 use crate::sink::terminal::is_colored;
 use crate::sink::text::TextLines;
 use crate::text::escape::Escaped;
@@ -124,29 +123,5 @@ pub fn to(
         Format::Text => Box::new(TextLines::new(out, style, colored, TimeZone::system())),
         Format::Json => Box::new(JsonLines::new(out)),
         Format::Csv => Box::new(CsvLines::new(out, style.heading)),
-    }
-}
-
-/// Creates the log with the permissions that the umask leaves: it holds no more than
-/// /proc and `ss` show to everyone. Without `overwrite` it opens nothing that exists, a
-/// link included.
-pub(super) fn create(log: &LogFile) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true);
-    if log.overwrite {
-        options.create(true).truncate(true);
-    } else {
-        options.create_new(true);
-    }
-    options.open(&log.path)
-}
-
-pub(super) fn why(error: &io::Error, path: &Path) -> String {
-    match error.kind() {
-        io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory if path.is_dir() => {
-            "it is a directory".to_owned()
-        }
-        io::ErrorKind::AlreadyExists => "it exists; --force overwrites it".to_owned(),
-        _ => error.to_string(),
     }
 }

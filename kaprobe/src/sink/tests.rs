@@ -13,8 +13,8 @@ use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
 use crate::model::time::WallTime;
 use crate::sample;
+use crate::sink::log_file::{create, why};
 use crate::sink::options::{ColorWhen, Format, LogFile, TextStyle, TimeFormat};
-use crate::sink::sinks::{create, why};
 use crate::text::escape::Escaped;
 
 const NARROW: TextStyle = TextStyle {
