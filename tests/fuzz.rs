@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use kaprobe::correlate::Correlator;
 use kaprobe::model::event::{Event, Lost};
-use kaprobe::model::header::{Header, HeaderLine, HostTimeout};
+use kaprobe::model::header::{Header, HeaderLine};
+use kaprobe::model::host_timeout::HostTimeout;
 use kaprobe::model::named::Named as _;
 use kaprobe::model::record::Record;
 use kaprobe::model::time::{self, WallTime};
@@ -134,6 +135,7 @@ fn header() -> Header {
             what: Escaped::from("ipvs"),
             netns: 0,
             seconds: 900,
+            ..HostTimeout::default()
         }],
         ..fixtures::header("mq1")
     }

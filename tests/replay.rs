@@ -12,7 +12,8 @@ use std::thread;
 use kaprobe::cli;
 use kaprobe::correlate::MAX_SOCKETS;
 use kaprobe::filter::Filter;
-use kaprobe::model::header::{Header, HeaderLine, HostTimeout, VERSION};
+use kaprobe::model::header::{Header, HeaderLine, VERSION};
+use kaprobe::model::host_timeout::HostTimeout;
 use kaprobe::model::record::{EventName, Record};
 use kaprobe::model::socket::Endpoints;
 use kaprobe::model::time::{Instant, WallTime};
@@ -298,9 +299,10 @@ fn traced(flags: &[&str]) -> TestResult<(Header, Vec<Record>)> {
     let header = Header {
         filters: plan.given,
         timeouts: vec![HostTimeout {
-            what: Escaped::from("ipvs"),
+            what: Escaped::from("conntrack"),
             netns: 4_026_531_840,
-            seconds: 900,
+            seconds: 8,
+            ..HostTimeout::default()
         }],
         ..header("mq1")
     };

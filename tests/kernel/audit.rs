@@ -250,7 +250,7 @@ pub fn timeouts_come_from_this_host() -> Result<()> {
     ensure!(audited == expected, "{audited:?}");
     let text = command::run(&["audit", "--loopback"])?;
     let text = String::from_utf8(text.stdout)?;
-    for timeout in ["350s of conntrack", "900s of ipvs"] {
+    for timeout in ["350s of this host's conntrack", "900s of this host's ipvs"] {
         ensure!(text.contains(&format!("idle timeout {timeout}")), "{text}");
     }
     Ok(())

@@ -34,6 +34,9 @@ record! {
         timeout_ms: Option<u64>,
         /// The middlebox or flag that the timeout comes from.
         timeout_of: Option<Escaped>,
+        /// Further details of that timeout: what applies it, and how it is known to be on
+        /// the path.
+        timeout_about: Option<Escaped>,
         /// Name of the network namespace, as `ip netns` lists it.
         netns_name: Option<Escaped>,
         /// The process that holds the socket.
@@ -78,6 +81,7 @@ record! {
         why,
         timeout_ms,
         timeout_of,
+        timeout_about,
         netns_name,
         process.pid,
         process.comm,
@@ -110,7 +114,7 @@ impl Assessment {
     #[must_use]
     pub fn of(row: &Row, accepted: bool, timeouts: &Timeouts) -> Self {
         let connection = Connection::from_row(row);
-        let timeout = timeouts.towards(row.endpoints.remote());
+        let timeout = timeouts.of(&row.endpoints);
         let judgement = judge(connection.as_ref(), timeout.as_ref());
         let advice = connection
             .as_ref()
@@ -124,6 +128,7 @@ impl Assessment {
             why: judgement.why,
             endpoints: row.endpoints,
             timeout_ms: timeout.as_ref().map(|it| it.ms),
+            timeout_about: timeout.as_ref().map(|it| Escaped::from_escaped(&it.about)),
             timeout_of: timeout.map(|it| it.of),
             netns_name: row.netns_name.clone(),
             process: row.process.clone(),

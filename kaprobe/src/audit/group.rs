@@ -36,6 +36,8 @@ pub(super) struct GroupKey {
     pub set: Option<Escaped>,
     /// The idle timeout used for the fate, ms.
     pub timeout_ms: Option<u64>,
+    /// What applies that timeout, and how it is known to be on the path.
+    pub timeout_about: Option<Escaped>,
 }
 
 /// The remote end of a group's connections.
@@ -99,6 +101,7 @@ impl Groups {
             set_in: it.set_in,
             set: it.set.clone(),
             timeout_ms: it.timeout_ms,
+            timeout_about: it.timeout_about.clone(),
         };
         self.groups.entry(key).or_default().add(it);
         *self.counts.entry(it.fate).or_default() += 1;

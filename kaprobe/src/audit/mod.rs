@@ -22,7 +22,7 @@ use crate::model::row::Row;
 use crate::model::values::State;
 use crate::sink::SinkError;
 use crate::sockets::snapshot::Snapshots;
-use crate::timeout::timeouts::{Timeout, Timeouts};
+use crate::timeout::timeouts::Timeouts;
 use crate::{exit, host, sink};
 
 /// Runs `kaprobe audit`. Returns [`exit::Code::Ok`] if every connection was read and is
@@ -59,18 +59,18 @@ pub fn run(plan: &AuditPlan) -> Result<exit::Code> {
 /// The timeouts from the flags or, if there are none, this host's own.
 fn timeouts(plan: &AuditPlan) -> Result<Timeouts> {
     let learned = log_timeouts::read(&plan.logs)?;
-    let mut everywhere = plan.timeouts.clone();
-    if everywhere.is_empty() && learned.is_empty() {
-        everywhere.extend(host::timeouts::read().iter().map(Timeout::of_host));
-        if everywhere.is_empty() {
-            return Err(exit::Error::usage(
-                "no idle timeout known: this host applies none itself (IPVS, \
-                 conntrack); give --idle-timeout, --behind or --log",
-            )
-            .into());
-        }
+    if !plan.timeouts.is_empty() || !learned.is_empty() {
+        return Ok(Timeouts::new(plan.timeouts.clone(), learned));
     }
-    Ok(Timeouts::new(everywhere, learned))
+    let host = host::timeouts::read();
+    if host.is_empty() {
+        return Err(exit::Error::usage(
+            "no idle timeout known: this host applies none itself (IPVS, \
+             conntrack); give --idle-timeout, --behind or --log",
+        )
+        .into());
+    }
+    Ok(Timeouts::of_host(host))
 }
 
 /// The state of a running audit.

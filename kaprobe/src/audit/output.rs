@@ -1,5 +1,6 @@
 //! Writes the audit: text for people, or JSON lines or CSV with one line per connection.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
@@ -57,7 +58,7 @@ struct TimeoutLine<'a> {
     ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     refreshed_by_keepalive: Option<bool>,
-    about: &'a str,
+    about: Cow<'a, str>,
 }
 
 impl<W: Write> AuditWriter<W> {
@@ -103,7 +104,7 @@ impl<W: Write> AuditWriter<W> {
 }
 
 fn summary<'a>(groups: &'a Groups, timeouts: &'a Timeouts) -> SummaryLine<'a> {
-    let timeouts = timeouts.everywhere().iter().map(|it| TimeoutLine {
+    let everywhere = timeouts.everywhere().iter().map(|it| TimeoutLine {
         of: it.of.as_str(),
         ms: it.ms,
         refreshed_by_keepalive: match it.refreshed {
@@ -111,7 +112,13 @@ fn summary<'a>(groups: &'a Groups, timeouts: &'a Timeouts) -> SummaryLine<'a> {
             Answer::No => Some(false),
             Answer::Unknown => None,
         },
-        about: &it.about,
+        about: (&*it.about).into(),
+    });
+    let host = timeouts.host().iter().map(|it| TimeoutLine {
+        of: it.what.as_str(),
+        ms: it.seconds.saturating_mul(1_000),
+        refreshed_by_keepalive: Some(true),
+        about: format!("this host's {}, for connections that pass there", it.name()).into(),
     });
     SummaryLine {
         summary: AuditSummary {
@@ -123,7 +130,7 @@ fn summary<'a>(groups: &'a Groups, timeouts: &'a Timeouts) -> SummaryLine<'a> {
             safe: groups.count(Fate::Safe),
             no_spare: groups.tight,
             loopback_left_out: groups.loopback,
-            timeouts: timeouts.collect(),
+            timeouts: everywhere.chain(host).collect(),
             idle_ms: &groups.idle,
             silence_ms: &groups.silence,
         },
@@ -145,11 +152,24 @@ fn text(groups: &Groups, timeouts: &Timeouts, heading: bool, bars: Bars) -> Stri
             "where the logs show an idle timeout, that is taken instead",
         );
     }
+    for it in timeouts.host() {
+        let ms = Ms(it.seconds.saturating_mul(1_000));
+        push(
+            &mut text,
+            &format!("idle timeout {ms} of this host's {}", it.name()),
+        );
+    }
+    if !timeouts.host().is_empty() {
+        push(
+            &mut text,
+            "each applies to the connections that are known to pass there",
+        );
+    }
     let sorted = groups.sorted();
-    let heading = heading.then(|| (HEADINGS.map(str::to_owned), None));
+    let heading = heading.then(|| (HEADINGS.map(str::to_owned), Vec::new()));
     let rows = sorted
         .iter()
-        .map(|(key, group)| (cells(key, group), remedy(key, group)));
+        .map(|(key, group)| (cells(key, group), notes(key, group, timeouts)));
     if !sorted.is_empty() {
         text.push('\n');
         table(
@@ -233,6 +253,16 @@ fn program(key: &GroupKey, group: &Group) -> String {
     format!("{}[{}{more}]", word(comm.as_str()), pids.join(","))
 }
 
+/// The lines below a group: its timeout, if it is not the same for all, and its remedy.
+fn notes(key: &GroupKey, group: &Group, timeouts: &Timeouts) -> Vec<String> {
+    let about = key.timeout_about.as_ref();
+    let about = about.filter(|_| !timeouts.host().is_empty());
+    let timeout = about
+        .zip(key.timeout_ms)
+        .map(|(about, ms)| format!("idle timeout {}: {about}", Ms(ms)));
+    timeout.into_iter().chain(remedy(key, group)).collect()
+}
+
 /// The remedy, in one line.
 fn remedy(key: &GroupKey, group: &Group) -> Option<String> {
     let timeout = Ms(key.timeout_ms.unwrap_or_default());
@@ -290,21 +320,21 @@ fn settings(key: &GroupKey, group: &Group, set: &str, program: &str) -> String {
     }
 }
 
-/// Appends a table. Each column is as wide as its widest cell. A remedy follows its row.
-fn table(text: &mut String, rows: &[([String; 7], Option<String>)]) {
+/// Appends a table. Each column is as wide as its widest cell. Notes follow their row.
+fn table(text: &mut String, rows: &[([String; 7], Vec<String>)]) {
     let mut columns = HEADINGS.map(|heading| Column::new(heading, 0).growing(usize::MAX));
     for (cells, _) in rows {
         for (column, cell) in columns.iter_mut().zip(cells) {
             column.fit(cell);
         }
     }
-    for (cells, remedy) in rows {
+    for (cells, notes) in rows {
         for (column, cell) in columns.iter_mut().zip(cells) {
             column.put(text, |text| text.push_str(cell));
         }
         end_line(text);
-        if let Some(remedy) = remedy {
-            push(text, &format!("    {remedy}"));
+        for note in notes {
+            push(text, &format!("    {note}"));
         }
     }
 }
@@ -355,6 +385,7 @@ mod tests {
     use insta::assert_snapshot;
 
     use super::*;
+    use crate::model::host_timeout::HostTimeout;
     use crate::model::socket::Endpoints;
     use crate::model::values::State;
     use crate::sample::{golden, with};
@@ -385,25 +416,37 @@ mod tests {
             let it = middleboxes.iter().find(|it| it.id == id);
             it.map(|it| Timeout::of_middlebox(it, None))
         };
-        let host = crate::model::header::HostTimeout {
+        let conntrack = HostTimeout {
+            what: Escaped::from("conntrack"),
+            netns: 4_026_532_999,
+            netns_name: Some(Escaped::from("other")),
+            seconds: 350,
+            ..HostTimeout::default()
+        };
+        let ipvs = HostTimeout {
             what: Escaped::from("ipvs"),
             netns: 7,
+            netns_name: None,
             seconds: 900,
+            services: vec![([10, 0, 0, 1], 5672).into()],
+            ..HostTimeout::default()
         };
-        let sets: [(&str, Vec<Timeout>); 4] = [
-            ("given", vec![Timeout::given(350_000)]),
+        let everywhere = |it| Timeouts::new(it, Vec::new());
+        let sets = [
+            ("given", everywhere(vec![Timeout::given(350_000)])),
             (
                 "behind",
-                behind("azure-lb")
-                    .into_iter()
-                    .chain(behind("aws-nlb"))
-                    .collect(),
+                everywhere(
+                    behind("azure-lb")
+                        .into_iter()
+                        .chain(behind("aws-nlb"))
+                        .collect(),
+                ),
             ),
-            ("proxy", behind("aws-alb").into_iter().collect()),
-            ("host", vec![Timeout::of_host(&host)]),
+            ("proxy", everywhere(behind("aws-alb").into_iter().collect())),
+            ("host", Timeouts::of_host(vec![conntrack, ipvs])),
         ];
         for (set, timeouts) in sets {
-            let timeouts = Timeouts::new(timeouts, Vec::new());
             for (extension, format) in [
                 ("txt", Format::Text),
                 ("json", Format::Json),

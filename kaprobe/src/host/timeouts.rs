@@ -3,22 +3,30 @@
 //!
 //! Only timeouts in use are reported: a module that is merely loaded ends no connection.
 
+use std::io::BufRead as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
-use std::{fs, thread};
+use std::{fs, io, thread};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, Socket, Type};
 
-use crate::host::netns;
-use crate::model::header::HostTimeout;
+use crate::host::netns::{self, Namespace};
+use crate::model::host_timeout::HostTimeout;
 use crate::text::escape::Escaped;
 
 /// Directory of conntrack's sysctls, which are those of the reader's namespace.
 const CONNTRACK: &str = "/proc/sys/net/netfilter";
 
+/// The services of IPVS in the reader's namespace.
+const SERVICES: &str = "/proc/thread-self/net/ip_vs";
+
 /// Maximum number of namespaces to look at. Each takes a descriptor and a few calls.
 const MOST: usize = 512;
+
+/// Maximum number of services, and of servers, that are read.
+const MOST_SERVICES: usize = 4_096;
 
 /// Reads the timeouts. A namespace that can't be entered and a read that fails are left
 /// out: these are hints, and a trace works without them.
@@ -27,13 +35,14 @@ pub fn read() -> Vec<HostTimeout> {
     // Each thread has its own namespaces, so a new thread can go from one to the next.
     let reader = thread::Builder::new().name("timeouts".to_owned());
     let reader = reader.spawn(|| {
+        let own_uts = netns::own_uts();
         let mut found = Vec::new();
         for (netns, namespace) in netns::all(MOST).found {
             let kind = Some(LinkNameSpaceType::Network);
             if netns::own().is_some_and(|own| own == netns)
                 || move_into_link_name_space(namespace.file.as_fd(), kind).is_ok()
             {
-                found.extend(here(netns));
+                found.extend(here(netns, &namespace, own_uts));
             }
         }
         found
@@ -45,15 +54,21 @@ pub fn read() -> Vec<HostTimeout> {
 }
 
 /// Timeouts of the namespace that this thread is in.
-fn here(netns: u32) -> impl Iterator<Item = HostTimeout> {
-    let timeout = move |what: &str, seconds| HostTimeout {
-        what: Escaped::from(what),
-        netns,
+fn here(netns: u32, namespace: &Namespace, own_uts: Option<u64>) -> Vec<HostTimeout> {
+    let conntrack = conntrack(CONNTRACK.as_ref()).map(|seconds| HostTimeout {
+        what: Escaped::from("conntrack"),
         seconds,
-    };
-    let ipvs = ipvs().map(|seconds| timeout("ipvs", seconds));
-    let conntrack = conntrack(CONNTRACK.as_ref()).map(|seconds| timeout("conntrack", seconds));
-    ipvs.into_iter().chain(conntrack)
+        ..HostTimeout::default()
+    });
+    let mut found: Vec<_> = ipvs().into_iter().chain(conntrack).collect();
+    if !found.is_empty() {
+        let name = namespace.name(own_uts);
+        for it in &mut found {
+            it.netns = netns;
+            it.netns_name.clone_from(&name);
+        }
+    }
+    found
 }
 
 /// How long conntrack keeps an idle established connection, s, if it tracks any.
@@ -68,19 +83,8 @@ fn conntrack(sysctls: &Path) -> Option<u64> {
 
 /// `IP_VS_BASE_CTL`, include/uapi/linux/ip_vs.h.
 const IP_VS_BASE_CTL: libc::c_int = 64 + 1024 + 64;
-/// `IP_VS_SO_GET_INFO`.
-const GET_INFO: libc::c_int = IP_VS_BASE_CTL + 1;
 /// `IP_VS_SO_GET_TIMEOUT`: what `ipvsadm --list --timeout` shows.
 const GET_TIMEOUT: libc::c_int = IP_VS_BASE_CTL + 6;
-
-/// `struct ip_vs_getinfo`.
-#[repr(C)]
-#[derive(Default)]
-struct Info {
-    version: u32,
-    size: u32,
-    num_services: u32,
-}
 
 /// `struct ip_vs_timeout_user`, s.
 #[repr(C)]
@@ -91,20 +95,79 @@ struct Timeouts {
     udp: i32,
 }
 
-/// How long IPVS keeps an idle connection, s, if it has a service. Needs CAP_NET_ADMIN over
-/// the namespace.
-fn ipvs() -> Option<u64> {
+/// The idle timeout of IPVS and its services, if it has some for TCP. Needs CAP_NET_ADMIN
+/// over the namespace.
+fn ipvs() -> Option<HostTimeout> {
+    let services = services(fs::File::open(SERVICES).ok()?)?;
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).ok()?;
-    // SAFETY: `Info` is three integers, as the kernel's structure.
-    let info: Info = unsafe { option(&socket, GET_INFO) }?;
-    if info.num_services == 0 {
-        return None;
-    }
     // SAFETY: `Timeouts` is three integers, as the kernel's structure.
     let timeouts: Timeouts = unsafe { option(&socket, GET_TIMEOUT) }?;
-    u64::try_from(timeouts.tcp)
-        .ok()
-        .filter(|&seconds| seconds > 0)
+    let seconds = u64::try_from(timeouts.tcp).ok().filter(|&it| it > 0)?;
+    Some(HostTimeout {
+        seconds,
+        ..services
+    })
+}
+
+/// The services of IPVS for TCP, and the servers to which it translates; `None` if there
+/// is no service. The format is that of `ip_vs_info_seq_show`
+/// (net/netfilter/ipvs/ip_vs_ctl.c). It has IPv6 and firewall marks too, unlike
+/// `IP_VS_SO_GET_SERVICES`.
+fn services(table: impl io::Read) -> Option<HostTimeout> {
+    let mut found = HostTimeout {
+        what: Escaped::from("ipvs"),
+        ..HostTimeout::default()
+    };
+    let mut is_tcp = false;
+    for line in io::BufReader::new(table).lines() {
+        // The rest is not known.
+        let Ok(line) = line else {
+            found.more_services = true;
+            break;
+        };
+        let mut words = line.split_ascii_whitespace();
+        let (Some(kind), Some(address)) = (words.next(), words.next()) else {
+            continue;
+        };
+        let list = match kind {
+            "TCP" => {
+                is_tcp = true;
+                &mut found.services
+            }
+            // A mark is set by a rule of the firewall, whatever the address.
+            "FWM" => {
+                is_tcp = false;
+                found.more_services = true;
+                continue;
+            }
+            // With masquerading, the server's end has its own address.
+            "->" if is_tcp && words.next() == Some("Masq") => &mut found.servers,
+            "->" => continue,
+            _ => {
+                is_tcp = false;
+                continue;
+            }
+        };
+        match address_and_port(address) {
+            Some(end) if list.len() < MOST_SERVICES => list.push(end),
+            _ => found.more_services = true,
+        }
+    }
+    (found.more_services || !found.services.is_empty()).then_some(found)
+}
+
+/// Reads `0A090064:1628` or `[fd00:…:0001]:1628`: the port is hexadecimal, and so is an
+/// IPv4 address.
+fn address_and_port(text: &str) -> Option<SocketAddr> {
+    let (address, port) = text.rsplit_once(':')?;
+    let address = match address.strip_prefix('[') {
+        Some(v6) => IpAddr::from(v6.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?),
+        None => IpAddr::from(Ipv4Addr::from(u32::from_str_radix(address, 16).ok()?)),
+    };
+    Some(SocketAddr::new(
+        address,
+        u16::from_str_radix(port, 16).ok()?,
+    ))
 }
 
 /// Reads a socket option of the IP level.
@@ -143,6 +206,42 @@ mod tests {
         write("nf_conntrack_count", "3\n")?;
         assert_eq!(conntrack(sysctls.path()), Some(432_000));
         Ok(())
+    }
+
+    #[test]
+    fn services_are_read_from_the_table_of_ipvs() {
+        let heading = "IP Virtual Server version 1.2.1 (size=4096)\n\
+                       Prot LocalAddress:Port Scheduler Flags\n  \
+                       -> RemoteAddress:Port Forward Weight ActiveConn InActConn\n";
+        #[rustfmt::skip]
+        let rows = [
+            ("", None),
+            ("UDP  0A090064:0035 rr \n  -> 0A09000B:0035      Masq    1      0          0\n", None),
+            (
+                "TCP  0A090064:1628 rr persistent 300 FFFFFFFF\n  -> 0A09000B:1628      Route   1      0          0\n\
+                 TCP  [fd00:0000:0000:0000:0000:0000:0000:0001]:0000 wlc \n  \
+                 -> [fd00:0000:0000:0000:0000:0000:0000:0011]:0050      Masq    1      0          0\n\
+                 UDP  0A090064:0035 rr ops \n  -> 0A09000C:0035      Masq    1      0          0\n",
+                Some("10.9.0.100:5672 [fd00::1]:0; [fd00::11]:80; false"),
+            ),
+            ("FWM  00000001 rr \n  -> 0A09000B:0050      Masq    1      0          0\n", Some("; ; true")),
+            ("TCP  nonsense rr \n", Some("; ; true")),
+        ];
+        for (table, expected) in rows {
+            let found = services(format!("{heading}{table}").as_bytes()).map(|it| {
+                let list = |all: &[SocketAddr]| {
+                    let all: Vec<_> = all.iter().map(SocketAddr::to_string).collect();
+                    all.join(" ")
+                };
+                let (services, servers) = (list(&it.services), list(&it.servers));
+                format!("{services}; {servers}; {}", it.more_services)
+            });
+            assert_eq!(found.as_deref(), expected, "{table}");
+        }
+        let many = "TCP  0A090064:1628 rr \n".repeat(MOST_SERVICES + 1);
+        let found = services(many.as_bytes());
+        let found = found.map(|it| (it.services.len(), it.more_services));
+        assert_eq!(found, Some((MOST_SERVICES, true)));
     }
 
     #[test]

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::host_timeout::HostTimeout;
 use crate::model::time::WallTime;
 use crate::text::escape::Escaped;
 
 /// Version of the log format. The major number changes when a reader of the old format
 /// would misread the new one.
-pub const VERSION: &str = "1.3";
+pub const VERSION: &str = "1.4";
 
 /// Filter values from the command line, by flag name.
 pub type Filters = BTreeMap<String, Vec<String>>;
@@ -41,17 +42,6 @@ pub struct Header {
     /// Idle timeouts that this host applies to connections that pass through it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timeouts: Vec<HostTimeout>,
-}
-
-/// An idle timeout that the host itself applies.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HostTimeout {
-    /// What applies the timeout: `ipvs` or `conntrack`.
-    pub what: Escaped,
-    /// Network namespace of the timeout, inode number.
-    pub netns: u32,
-    /// The timeout in seconds without a packet.
-    pub seconds: u64,
 }
 
 /// The first line of a log. Its only key is `header`, which no record has.

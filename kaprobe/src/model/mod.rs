@@ -6,6 +6,7 @@ pub mod fate;
 pub mod field;
 pub mod flow;
 pub mod header;
+pub mod host_timeout;
 pub mod named;
 pub mod owner;
 pub mod record;

@@ -8,7 +8,8 @@ use jiff::tz::TimeZone;
 
 use super::*;
 use crate::model::field::{Fields as _, Name, Value};
-use crate::model::header::{Header, HeaderLine, HostTimeout};
+use crate::model::header::{Header, HeaderLine};
+use crate::model::host_timeout::HostTimeout;
 use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
 use crate::model::time::WallTime;
@@ -39,7 +40,11 @@ fn header() -> Header {
         timeouts: vec![HostTimeout {
             what: Escaped::from("ipvs"),
             netns: 4_026_531_840,
+            netns_name: Some(Escaped::from("l\nb")),
             seconds: 900,
+            services: vec![([10, 0, 0, 1], 5672).into()],
+            servers: vec![([10, 0, 0, 3], 5672).into()],
+            more_services: true,
         }],
     }
 }

@@ -1,14 +1,17 @@
 //! Known idle timeouts: the defaults of common middleboxes, and the timeouts of this
 //! host.
 //!
-//! A default is a hint because operators change it. The timeouts of the host are read
-//! from it and are facts. Neither shows that a connection passes there.
+//! A default is a hint because operators change it, and it does not show that a
+//! connection passes there. A timeout of the host is read from it. It is a fact for the
+//! connections that are known to pass there, and a hint for those that may.
 
 use std::fmt::Write as _;
 
 use serde::Deserialize;
 
-use crate::model::header::HostTimeout;
+use crate::model::host_timeout::HostTimeout;
+use crate::model::socket::Endpoints;
+use crate::timeout::on_path::{OnPath, PathEvidence, on_path};
 
 /// The table of defaults and their sources.
 const TABLE: &str = include_str!("../../data/idle-timeouts.csv");
@@ -67,11 +70,28 @@ pub struct Fit {
     pub names: String,
     /// The timeout, s.
     pub seconds: u64,
-    /// True if this host applies the timeout.
-    pub is_host: bool,
+    /// Where the timeout comes from.
+    pub source: FitSource,
+}
+
+/// Where a known timeout comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FitSource {
+    /// This host applies it, and it is known to be on the path.
+    Host(PathEvidence),
+    /// This host applies it, and it may be on the path.
+    PossibleHost,
+    /// The default of a middlebox that may be on the path.
+    Default,
 }
 
 impl Fit {
+    /// True if this host applies the timeout to the connection.
+    #[must_use]
+    pub const fn is_host(&self) -> bool {
+        matches!(self.source, FitSource::Host(_))
+    }
+
     /// The first name.
     #[must_use]
     pub fn first_name(&self) -> &str {
@@ -89,43 +109,58 @@ impl MiddleboxTable {
         }
     }
 
-    /// The timeouts that explain a reset after `died_ms` of idle time, the host's first.
+    /// The timeouts that explain the reset of a connection after `died_ms` of idle time,
+    /// those that this host is known to apply to it first.
     ///
     /// Other connections survived `survived_ms`. The timeout must lie between the two,
-    /// within [`slack_ms`]. A default must also be close: every shorter timeout would
-    /// fit, and a name that always fits is no information. A timeout of the host need not
-    /// be close.
+    /// within [`slack_ms`]. A timeout that is not known to be on the path must also be
+    /// close: every shorter timeout would fit, and a name that always fits is no
+    /// information.
     #[must_use]
-    pub fn fits(&self, survived_ms: Option<u64>, died_ms: u64) -> Vec<Fit> {
+    pub fn fits(
+        &self,
+        connection: Option<&Endpoints>,
+        survived_ms: Option<u64>,
+        died_ms: u64,
+    ) -> Vec<Fit> {
         let lies_between = |seconds: u64| {
             let ms = seconds.saturating_mul(1000);
             ms <= died_ms.saturating_add(slack_ms(died_ms))
                 && survived_ms.is_none_or(|it| it <= ms.saturating_add(slack_ms(ms)))
         };
-        let host = self.host.iter().filter(|it| lies_between(it.seconds));
-        let mut fits: Vec<_> = host
-            .map(|it| Fit {
-                names: format!("this host's {} in netns {}", it.what, it.netns),
-                seconds: it.seconds,
-                is_host: true,
-            })
-            .collect();
-        // Of two that fit, the longer one is closer to the idle time, so more likely.
-        fits.sort_by_key(|it| std::cmp::Reverse(it.seconds));
-        let near = |it: &&Middlebox| {
-            let ms = it.default_s.saturating_mul(1000);
-            it.draws_reset != Answer::No
-                && lies_between(it.default_s)
-                && (died_ms <= ms + ms / 10 + SLACK_MS
+        let is_near = |seconds: u64| {
+            let ms = seconds.saturating_mul(1000);
+            lies_between(seconds)
+                && (died_ms <= ms.saturating_add(ms / 10 + SLACK_MS)
                     || survived_ms.is_some_and(|low| low >= ms / 5 * 4))
         };
-        fits.extend(grouped(self.middleboxes.iter().filter(near)));
+        let host = self.host.iter().filter_map(|it| {
+            let (source, fits) = match on_path(it, connection?) {
+                OnPath::Yes(evidence) => (FitSource::Host(evidence), lies_between(it.seconds)),
+                OnPath::Unknown => (FitSource::PossibleHost, is_near(it.seconds)),
+                OnPath::No => return None,
+            };
+            fits.then(|| Fit {
+                names: format!("this host's {}", it.name()),
+                seconds: it.seconds,
+                source,
+            })
+        });
+        let mut fits: Vec<_> = host.collect();
+        // Of two that fit, the longer one is closer to the idle time, so more likely.
+        fits.sort_by_key(|it| (!it.is_host(), std::cmp::Reverse(it.seconds)));
+        fits.extend(grouped(
+            self.middleboxes
+                .iter()
+                .filter(|it| it.draws_reset != Answer::No && is_near(it.default_s)),
+        ));
         fits
     }
 
-    /// The timeouts that this host applies.
-    pub fn host(&self) -> impl Iterator<Item = &HostTimeout> {
-        self.host.iter()
+    /// The timeouts that this host is known to apply to a connection.
+    pub fn on_path_of(&self, connection: &Endpoints) -> impl Iterator<Item = &HostTimeout> {
+        let known = |it: &&HostTimeout| matches!(on_path(it, connection), OnPath::Yes(_));
+        self.host.iter().filter(known)
     }
 
     /// The shortest default of a middlebox that a probe refreshes, s.
@@ -177,7 +212,7 @@ fn grouped<'a>(middleboxes: impl Iterator<Item = &'a Middlebox>) -> Vec<Fit> {
             None => fits.push(Fit {
                 names: it.name.clone(),
                 seconds: it.default_s,
-                is_host: false,
+                source: FitSource::Default,
             }),
         }
     }
@@ -186,6 +221,8 @@ fn grouped<'a>(middleboxes: impl Iterator<Item = &'a Middlebox>) -> Vec<Fit> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
     use crate::text::escape::Escaped;
 
@@ -194,6 +231,8 @@ mod tests {
             what: Escaped::from(what),
             netns: 7,
             seconds,
+            services: vec![([10, 0, 0, 2], 80).into()],
+            ..HostTimeout::default()
         }
     }
 
@@ -234,7 +273,7 @@ mod tests {
             // A middlebox that never draws a reset is not named.
             (&[], None, 601_000, &[]),
             (&[], None, 60_500, &[]),
-            // A timeout of the host need not be close, but must fit.
+            // A timeout of the host on the path need not be close, but must fit.
             (&own, None, 12_000, &["4 this host's ipvs in netns 7"]),
             (&own, Some(6), 12_000, &[]),
             (&own, None, 2_000, &[]),
@@ -246,13 +285,33 @@ mod tests {
             ),
         ] {
             let survived_ms = survived_s.map(|s: u64| s * 1000);
-            let fits = MiddleboxTable::new(own).fits(survived_ms, died_ms);
+            let ends = [1, 2].map(|host| (IpAddr::from([10, 0, 0, host]), 80));
+            let connection = Endpoints::new(ends[0], ends[1], 7);
+            let fits = MiddleboxTable::new(own).fits(Some(&connection), survived_ms, died_ms);
             let names: Vec<_> = fits
                 .iter()
                 .map(|fit| format!("{} {}", fit.seconds, fit.names))
                 .collect();
             assert_eq!(names, expected, "{survived_s:?} {died_ms}");
         }
+    }
+
+    #[test]
+    fn a_timeout_that_may_be_elsewhere_is_no_more_than_a_hint() {
+        let ends = [1, 2].map(|host| (IpAddr::from([10, 0, 0, host]), 81));
+        let connection = Endpoints::new(ends[0], ends[1], 9);
+        let table = MiddleboxTable::new(&[host("ipvs", 8), host("conntrack", 8)]);
+        for (died_ms, expected) in [
+            (8_500, vec![FitSource::PossibleHost]),
+            // Every longer idle time would fit.
+            (20_400, vec![]),
+            (352_000, vec![FitSource::Default]),
+        ] {
+            let fits = table.fits(Some(&connection), None, died_ms);
+            let sources: Vec<_> = fits.iter().map(|it| it.source).collect();
+            assert_eq!(sources, expected, "{died_ms}: {fits:?}");
+        }
+        assert_eq!(table.on_path_of(&connection).count(), 0);
     }
 
     #[test]

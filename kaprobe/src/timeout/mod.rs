@@ -2,4 +2,5 @@
 
 pub mod estimate;
 pub mod middlebox;
+pub mod on_path;
 pub mod timeouts;

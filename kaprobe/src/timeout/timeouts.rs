@@ -1,11 +1,11 @@
 //! Chooses the idle timeout that a connection is judged by. Pure.
 
-use std::net::IpAddr;
-
-use crate::model::header::HostTimeout;
+use crate::model::host_timeout::HostTimeout;
+use crate::model::socket::Endpoints;
 use crate::text::escape::Escaped;
 use crate::timeout::estimate::{TimeoutBounds, TimeoutEstimator};
 use crate::timeout::middlebox::{Answer, Middlebox};
+use crate::timeout::on_path::{OnPath, PathEvidence, on_path};
 
 /// An idle timeout on the path of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,9 +64,9 @@ impl Timeout {
         }
     }
 
-    /// A timeout that this host applies.
+    /// A timeout that this host applies to a connection, and how that is known.
     #[must_use]
-    pub fn of_host(it: &HostTimeout) -> Self {
+    pub fn of_host(it: &HostTimeout, evidence: PathEvidence) -> Self {
         let note = if it.what.as_str() == "ipvs" {
             DIRECT_ROUTING
         } else {
@@ -76,7 +76,7 @@ impl Timeout {
             ms: it.seconds.saturating_mul(1000),
             of: it.what.clone(),
             refreshed: Answer::Yes,
-            about: format!("this host's own, in netns {}{note}", it.netns),
+            about: format!("this host's {}, {evidence}{note}", it.name()),
         }
     }
 
@@ -107,12 +107,14 @@ impl Timeout {
 const DIRECT_ROUTING: &str =
     "; in direct routing a server's probe bypasses it, and the client's answer refreshes it";
 
-/// The known idle timeouts, for all remote addresses and for single ones.
+/// The known idle timeouts, for all connections and for some.
 pub struct Timeouts {
     /// The timeouts on every path. The first one applies.
     everywhere: Vec<Timeout>,
     /// The timeouts learned from logs, per remote address and port.
     learned: Vec<TimeoutEstimator>,
+    /// The timeouts that this host applies to the connections that pass there.
+    host: Vec<HostTimeout>,
 }
 
 impl Timeouts {
@@ -124,6 +126,16 @@ impl Timeouts {
         Self {
             everywhere,
             learned,
+            host: Vec::new(),
+        }
+    }
+
+    /// The timeouts that this host applies.
+    #[must_use]
+    pub fn of_host(host: Vec<HostTimeout>) -> Self {
+        Self {
+            host,
+            ..Self::new(Vec::new(), Vec::new())
         }
     }
 
@@ -139,19 +151,38 @@ impl Timeouts {
         !self.learned.is_empty()
     }
 
-    /// The timeout that a connection to `remote` is judged by.
+    /// The timeouts that this host applies, each to some connections.
     #[must_use]
-    pub fn towards(&self, remote: (IpAddr, u16)) -> Option<Timeout> {
+    pub fn host(&self) -> &[HostTimeout] {
+        &self.host
+    }
+
+    /// The timeout that a connection is judged by. A timeout of this host is used only if
+    /// it is known to be on the path.
+    #[must_use]
+    pub fn of(&self, connection: &Endpoints) -> Option<Timeout> {
+        let remote = connection.remote();
         let learned = self.learned.iter().filter_map(|it| it.bounds(remote));
         let learned = learned
             .filter_map(Timeout::of_bounds)
             .min_by_key(|it| it.ms);
-        learned.or_else(|| self.everywhere.first().cloned())
+        let host = self
+            .host
+            .iter()
+            .filter_map(|it| match on_path(it, connection) {
+                OnPath::Yes(evidence) => Some(Timeout::of_host(it, evidence)),
+                OnPath::Unknown | OnPath::No => None,
+            });
+        learned
+            .or_else(|| self.everywhere.first().cloned())
+            .or_else(|| host.min_by_key(|it| it.ms))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
     use crate::timeout::estimate::Death;
     use crate::timeout::middlebox::middleboxes;
@@ -161,7 +192,6 @@ mod tests {
         let of = |id: &str| middleboxes().into_iter().find(|it| it.id == id);
         let of = |id: &str| of(id).map(|it| Timeout::of_middlebox(&it, None));
         let both = |a, b| of(a).into_iter().chain(of(b)).collect::<Vec<_>>();
-        let remote = (IpAddr::from([10, 0, 0, 1]), 2);
         for (a, b, ms) in [
             ("aws-nlb", "ipvs", 350_000),
             ("ipvs", "aws-nlb", 350_000),
@@ -169,10 +199,62 @@ mod tests {
         ] {
             let timeouts = Timeouts::new(both(a, b), Vec::new());
             assert_eq!(
-                timeouts.towards(remote).map(|it| it.ms),
+                timeouts.of(&Endpoints::default()).map(|it| it.ms),
                 Some(ms),
                 "{a} {b}"
             );
+        }
+    }
+
+    #[test]
+    fn a_timeout_of_this_host_applies_where_it_is_known_to_be_on_the_path() {
+        let conntrack = |netns, seconds| HostTimeout {
+            what: "conntrack".into(),
+            netns,
+            seconds,
+            ..HostTimeout::default()
+        };
+        let ipvs = HostTimeout {
+            what: "ipvs".into(),
+            services: vec![([10, 0, 0, 9], 80).into()],
+            ..conntrack(9, 4)
+        };
+        let timeouts = Timeouts::of_host(vec![conntrack(7, 350), conntrack(8, 8), ipvs]);
+        for (netns, to, expected) in [
+            (
+                7,
+                1,
+                Some((
+                    350_000,
+                    "this host's conntrack in netns 7, the connection's own",
+                )),
+            ),
+            (
+                8,
+                1,
+                Some((
+                    8_000,
+                    "this host's conntrack in netns 8, the connection's own",
+                )),
+            ),
+            (9, 1, None),
+            // The shortest of those on the path.
+            (
+                7,
+                9,
+                Some((
+                    4_000,
+                    "this host's ipvs in netns 9, which has the service 10.0.0.9:80",
+                )),
+            ),
+        ] {
+            let end = |host| (IpAddr::from([10, 0, 0, host]), 80);
+            let found = timeouts.of(&Endpoints::new((end(1).0, 1), end(to), netns));
+            let found = found.map(|it| (it.ms, it.about));
+            let found = found
+                .as_ref()
+                .map(|(ms, about)| (*ms, about.split(';').next().unwrap_or_default()));
+            assert_eq!(found, expected, "netns {netns} to {to}");
         }
     }
 
@@ -204,7 +286,9 @@ mod tests {
             (learned(Some(301_000), 352_000, 2), elsewhere, 900_000),
         ] {
             let timeouts = Timeouts::new(vec![Timeout::given(900_000)], vec![learned]);
-            assert_eq!(timeouts.towards(to).map(|it| it.ms), Some(ms), "{to:?}");
+            let connection = Endpoints::new((to.0, 9), to, 7);
+            let found = timeouts.of(&connection).map(|it| it.ms);
+            assert_eq!(found, Some(ms), "{to:?}");
         }
     }
 }

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use crate::lru::LruMap;
 use crate::model::flow::FlowKey;
-use crate::model::header::HostTimeout;
+use crate::model::host_timeout::HostTimeout;
 use crate::model::record::{EventName, Record};
 use crate::model::socket::Ages;
 use crate::model::time::{TICK_MS, ms_to_ns};

@@ -5,7 +5,7 @@ use crate::model::remedy::{Remedy, SetIn};
 use crate::model::time::{TICK_MS, ms_to_ns};
 use crate::model::values::{Cause, Confidence, LearnedOf, Met, State, VerdictName};
 use crate::timeout::estimate::{Death, TimeoutBounds};
-use crate::timeout::middlebox::MiddleboxTable;
+use crate::timeout::middlebox::{Fit, MiddleboxTable};
 use crate::verdict::finding::{Abort, Explanation, Finding, HalfOf};
 use crate::verdict::remedies;
 
@@ -169,12 +169,9 @@ fn forgotten(
     let survived_ms = bounds.and_then(|it| it.survived_ms);
     let shortest_ms = bounds.and_then(|it| it.died_ms).unwrap_or(u64::MAX);
     let died_ms = idle_ms.min(shortest_ms);
-    finding.fits = middleboxes.fits(survived_ms, died_ms);
+    finding.fits = middleboxes.fits(record.endpoints.as_ref(), survived_ms, died_ms);
     let explained = !bounds.is_some_and(|it| it.contradictory);
-    if finding.confidence == Confidence::Low
-        && explained
-        && finding.fits.iter().any(|fit| fit.is_host)
-    {
+    if finding.confidence == Confidence::Low && explained && finding.fits.iter().any(Fit::is_host) {
         finding.confidence = Confidence::Medium;
     }
     finding.bounds = bounds;
@@ -300,9 +297,11 @@ pub(super) fn passive(
     let aborted =
         |explanation| Finding::new(VerdictName::AbortedLocally, Confidence::Medium, explanation);
     match (record.met?, record.state) {
-        (Met::Nothing, _) | (Met::Socket, Some(State::Listen)) if !was_seen => {
-            Some(stray(len > 0 && since_ns > AFTER_CLOSE_NS, middleboxes))
-        }
+        (Met::Nothing, _) | (Met::Socket, Some(State::Listen)) if !was_seen => Some(stray(
+            record,
+            len > 0 && since_ns > AFTER_CLOSE_NS,
+            middleboxes,
+        )),
         // Data for a connection that a program has closed. A TIME_WAIT socket sends a
         // reset only while it replaces a FIN_WAIT2 socket (`tcp_timewait_state_process`,
         // net/ipv4/tcp_minisocks.c).
@@ -319,8 +318,9 @@ pub(super) fn passive(
 }
 
 /// The verdict on a segment for a connection that this host never had.
-fn stray(is_likely: bool, middleboxes: &MiddleboxTable) -> Finding {
-    let own = middleboxes.host().max_by_key(|it| it.seconds);
+fn stray(record: &Record, is_likely: bool, middleboxes: &MiddleboxTable) -> Finding {
+    let connection = record.endpoints.as_ref();
+    let own = connection.and_then(|it| middleboxes.on_path_of(it).max_by_key(|it| it.seconds));
     let (seconds, half_of) = match own.filter(|it| it.seconds < 7_200) {
         Some(own) => (own.seconds / 2, HalfOf::Host(own.what.to_string())),
         None => (middleboxes.shortest_refreshed_s() / 2, HalfOf::Common),

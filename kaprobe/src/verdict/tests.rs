@@ -1,6 +1,6 @@
 //! Verdicts on fixed events, then properties of verdicts on any events.
 
-use crate::model::header::HostTimeout;
+use crate::model::host_timeout::HostTimeout;
 use crate::model::record::{EventName, Record};
 use crate::model::values::{Confidence, Evidence};
 use crate::sample::with;
@@ -525,11 +525,14 @@ fn advice_names_the_setting_its_scope_and_the_reason() {
         what: Escaped::from("ipvs"),
         netns: 7,
         seconds: 4,
+        services: vec![([10, 0, 0, 1], 5672).into()],
+        ..HostTimeout::default()
     }];
     let records = run(&[of(received(0, 12_000, 10))], &own, EventName::ALL);
     let verdict = records.last().expect("a verdict");
     let fits = verdict.middlebox.as_ref().map(Escaped::as_str);
-    assert_eq!(fits, Some("this host's ipvs in netns 7 (4s)"));
+    let known = "this host's ipvs in netns 7, which has the service 10.0.0.1:5672 (4s)";
+    assert_eq!(fits, Some(known));
     assert_eq!(verdict.confidence, Some(Confidence::Medium));
 }
 

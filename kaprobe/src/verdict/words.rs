@@ -9,14 +9,18 @@ use crate::model::values::{Errno, LearnedOf, Origin};
 use crate::text::escape::Escaped;
 use crate::text::units::Ms;
 use crate::timeout::estimate::TimeoutBounds;
-use crate::timeout::middlebox::Fit;
+use crate::timeout::middlebox::{Fit, FitSource};
 use crate::verdict::finding::{Abort, Explanation, Finding, HalfOf};
 
 /// The names of the timeouts that explain the end.
 pub(super) fn names(fits: &[Fit]) -> Escaped {
     let names = fits.iter().map(|fit| {
-        let default = if fit.is_host { "" } else { " by default" };
-        format!("{} ({}s{default})", fit.names, fit.seconds)
+        let Fit { names, seconds, .. } = fit;
+        match fit.source {
+            FitSource::Host(evidence) => format!("{names}, {evidence} ({seconds}s)"),
+            FitSource::PossibleHost => format!("{names}, if it is on the path ({seconds}s)"),
+            FitSource::Default => format!("{names} ({seconds}s by default)"),
+        }
     });
     Escaped::from_escaped(&names.collect::<Vec<_>>().join("; "))
 }
@@ -110,7 +114,11 @@ fn learned(record: &Record, bounds: TimeoutBounds, fits: &[Fit]) -> String {
         ""
     };
     let named = fits.first().map_or(String::new(), |fit| {
-        let default = if fit.is_host { "" } else { " default" };
+        let default = if fit.source == FitSource::Default {
+            " default"
+        } else {
+            ""
+        };
         format!("; {}'s{default} is {}s", fit.first_name(), fit.seconds)
     });
     format!("idle timeout towards {remote} {between}{doubt}{named}")

@@ -1,0 +1,50 @@
+//! The idle timeouts that this host applies to connections that pass through it.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::text::escape::Escaped;
+
+/// An idle timeout that the host itself applies.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostTimeout {
+    /// What applies the timeout: `ipvs` or `conntrack`.
+    pub what: Escaped,
+    /// Network namespace of the timeout, inode number.
+    pub netns: u32,
+    /// Name of that namespace, as `ip netns` lists it, or the host name of its processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns_name: Option<Escaped>,
+    /// The timeout in seconds without a packet.
+    pub seconds: u64,
+    /// The addresses and ports that IPVS serves. Port 0 stands for every port.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<SocketAddr>,
+    /// The servers to which IPVS translates: their connections have their own addresses,
+    /// not those of the service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<SocketAddr>,
+    /// IPVS has services that `services` does not list: by firewall mark, or too many.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub more_services: bool,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+const fn is_false(it: &bool) -> bool {
+    !*it
+}
+
+impl HostTimeout {
+    /// The timeout by its component and namespace: `conntrack in netns router`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.netns_name {
+            Some(name) => format!("{} in netns {name}", self.what),
+            None => format!("{} in netns {}", self.what, self.netns),
+        }
+    }
+}
