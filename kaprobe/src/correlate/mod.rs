@@ -41,6 +41,8 @@ pub struct Correlator {
 #[derive(Debug)]
 struct Socket {
     number: u64,
+    /// Its close was seen: little is lost when it is evicted.
+    closed: bool,
     /// The last probe, until its answer is known.
     waiting: Option<WaitingProbe>,
     last: LastSeen,
@@ -109,7 +111,7 @@ impl Correlator {
         self.numbered
     }
 
-    /// How many sockets were evicted for lack of room.
+    /// How many sockets were evicted for lack of room before their close was seen.
     #[must_use]
     pub fn evicted(&self) -> u64 {
         self.evicted
@@ -130,6 +132,7 @@ impl Correlator {
             _ => self.begin(event),
         };
         let number = socket.number;
+        socket.closed |= event.kind == Kind::Closed;
         let filled = &*socket.last.update(event);
         let waiting = socket.waiting.take_if(|_| event.probes_out == 0);
         if let Some(waiting) = waiting {
@@ -156,11 +159,14 @@ impl Correlator {
         let number = self.snapshot.claim(event);
         let socket = Socket {
             number: number.unwrap_or_else(|| self.next_number()),
+            closed: false,
             waiting: None,
             last: LastSeen::of(event),
         };
-        let (socket, forgotten) = self.sockets.push(event.id, socket);
-        self.evicted += u64::from(forgotten.is_some());
+        let (socket, before) = self.sockets.push(event.id, socket);
+        // Another socket may have replaced an untracked one at the same address.
+        let evicted = before.filter(|(id, socket)| *id != event.id && !socket.closed);
+        self.evicted += u64::from(evicted.is_some());
         socket
     }
 
