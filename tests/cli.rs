@@ -24,6 +24,10 @@ fn kaprobe(args: &[&str]) -> Result<Output, Box<dyn Error>> {
 #[test]
 fn bad_input_is_one_line_and_exit_code_2() -> TestResult {
     let nine = "1,2,3,4,5,6,7,8,9";
+    let hosts: Vec<_> = (0..257)
+        .map(|it| format!("10.0.{}.{}", it / 256, it % 256))
+        .collect();
+    let hosts = hosts.join(",");
     let rows: &[(&[&str], &str)] = &[
         (&[], "no command"),
         (&["trac"], "unrecognized subcommand 'trac'"),
@@ -100,6 +104,14 @@ fn bad_input_is_one_line_and_exit_code_2() -> TestResult {
         (
             &["trace", "--netns", nine],
             "--netns takes at most 8 values, not 9",
+        ),
+        (
+            &["trace", "--addr", &hosts],
+            "--addr takes at most 256 values, not 257",
+        ),
+        (
+            &["sockets", "--addr", &hosts],
+            "--addr takes at most 256 values, not 257",
         ),
         (
             &["trace", "-o", "a.csv", "--ready-file", "a.csv"],

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use kaprobe_ebpf::config::{Config, Learned, State};
 use kaprobe_ebpf::wire::counter;
 
+use crate::filter::kernel::MAX_NETWORKS;
 use crate::filter::ports::PortSet;
 use crate::kernel::btf::KernelTypes;
 use crate::kernel::config::TracerConfig;
@@ -100,6 +101,7 @@ fn create_maps(config: &Config, buffer_bytes: u32) -> Result<Ebpf> {
         .map_max_entries("FIRINGS", cpus)
         .map_max_entries("FIRINGS_PREEMPTED", preempted)
         .map_max_entries("COUNTERS", counter::COUNT * cpus)
+        .map_max_entries("ADDRESSES", MAX_NETWORKS as u32)
         .load(&object)
         .context("cannot create kaprobe's BPF maps")
 }

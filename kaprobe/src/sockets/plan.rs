@@ -8,7 +8,7 @@ use kaprobe_ebpf::config::MAX_CGROUPS;
 use crate::cli::args::{SocketsArgs, Sort};
 use crate::cli::filters::{check_count, comms, pids, sockets};
 use crate::exit;
-use crate::filter::kernel::KernelFilter;
+use crate::filter::kernel::{KernelFilter, MAX_NETWORKS};
 use crate::model::values::State;
 use crate::sink::options::Format;
 use crate::text::escape::Escaped;
@@ -52,6 +52,7 @@ impl SocketsPlan {
     /// [`exit::Code::Usage`] if an argument is not valid.
     pub fn new(args: SocketsArgs) -> Result<Self, exit::Error> {
         check_count(MAX_CGROUPS, "--cgroup", args.cgroup.len())?;
+        check_count(MAX_NETWORKS, "--addr", args.snapshot.sockets.addr.len())?;
         Ok(Self {
             selection: Selection {
                 kernel: KernelFilter {

@@ -12,7 +12,7 @@ use crate::cli::outputs::outputs;
 use crate::exit;
 use crate::filter::RecordFilter;
 use crate::filter::events::{EventSet, event_mask};
-use crate::filter::kernel::KernelFilter;
+use crate::filter::kernel::{KernelFilter, MAX_NETWORKS};
 use crate::model::attach_mode::AttachMode;
 use crate::model::header::Filters;
 use crate::model::values::Family;
@@ -63,6 +63,7 @@ impl TracePlan {
         let outputs = outputs(&output)?;
         check_count(MAX_NETNS, "--netns", filters.records.sockets.netns.len())?;
         check_count(MAX_CGROUPS, "--cgroup", filters.cgroup.len())?;
+        check_count(MAX_NETWORKS, "--addr", filters.records.sockets.addr.len())?;
         if running.ready_file.is_some() && running.ready_file == output.output {
             return Err(exit::Error::usage(
                 "--ready-file and --output name the same file",
