@@ -185,12 +185,7 @@ impl Report {
             hz,
             possible: failure.is_none(),
             why: failure.as_ref().map(|why| format!("{why:#}")),
-            code: match failure.as_ref().map(exit::code_of) {
-                None => exit::Code::Ok,
-                // All privileges are held, so the kernel lacks something.
-                Some(exit::Code::Failure) => exit::Code::Kernel,
-                Some(code) => code,
-            },
+            code: failure.as_ref().map_or(exit::Code::Ok, code_of),
             btf: Btf {
                 readable: unreadable.is_none(),
                 why: unreadable.map(|why| why.to_string()),
@@ -200,6 +195,15 @@ impl Report {
             sockets,
             owners,
         }
+    }
+}
+
+/// The exit code of a reason why tracing is not possible.
+fn code_of(why: &anyhow::Error) -> exit::Code {
+    match exit::code_of(why) {
+        // All privileges are held, so the kernel lacks something.
+        exit::Code::Failure if exit::exhausted(why).is_none() => exit::Code::Kernel,
+        code => code,
     }
 }
 

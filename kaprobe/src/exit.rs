@@ -1,6 +1,9 @@
 //! The exit codes, and errors that carry one.
 
 use std::fmt::{self, Display};
+use std::io;
+
+use rustix::io::Errno;
 
 /// An exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,12 +84,27 @@ impl Display for Error {
 
 impl std::error::Error for Error {}
 
+/// What this process or the host has run out of, if that is the cause of an error: of file
+/// descriptors or memory. Such an error says nothing about what the kernel supports or
+/// allows.
+#[must_use]
+pub fn exhausted(error: &anyhow::Error) -> Option<io::Error> {
+    let raw = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref::<io::Error>() {
+        Some(io) => io.raw_os_error(),
+        None => cause.downcast_ref().copied().map(Errno::raw_os_error),
+    };
+    let all = [Errno::MFILE, Errno::NFILE, Errno::NOMEM].map(Errno::raw_os_error);
+    let found = error.chain().filter_map(raw).find(|raw| all.contains(raw));
+    found.map(io::Error::from_raw_os_error)
+}
+
 /// The exit code of any error: that of the outermost [`Error`] in it, else
-/// [`Code::Failure`].
+/// [`Code::Failure`]. An error by [`exhausted`] is always a [`Code::Failure`].
 #[must_use]
 pub fn code_of(error: &anyhow::Error) -> Code {
     match error.downcast_ref::<Unread>() {
         Some(unread) => code_of(&unread.error),
+        None if exhausted(error).is_some() => Code::Failure,
         None => error
             .downcast_ref::<Error>()
             .map_or(Code::Failure, Error::code),
@@ -133,6 +151,28 @@ mod tests {
     use anyhow::{Context as _, anyhow};
 
     use super::*;
+
+    #[test]
+    fn what_has_run_out_is_not_what_the_kernel_lacks() {
+        let of = |errno: Errno| io::Error::from(errno);
+        let rows = [
+            (anyhow!(of(Errno::MFILE)), Some(Errno::MFILE)),
+            (anyhow!(Errno::NFILE), Some(Errno::NFILE)),
+            (
+                anyhow!(of(Errno::NOMEM)).context("deep"),
+                Some(Errno::NOMEM),
+            ),
+            (anyhow!(of(Errno::PERM)), None),
+            (anyhow!("EMFILE"), None),
+        ];
+        for (why, expected) in rows {
+            let why = why.context(Error::kernel("no way to hook"));
+            let found = exhausted(&why).and_then(|it| it.raw_os_error());
+            assert_eq!(found, expected.map(Errno::raw_os_error), "{why:#}");
+            let code = expected.map_or(Code::Kernel, |_| Code::Failure);
+            assert_eq!(code_of(&why), code, "{why:#}");
+        }
+    }
 
     #[test]
     fn an_error_is_a_message_and_one_code() {

@@ -6,6 +6,7 @@ use std::{env, fmt};
 
 use kaprobe::audit::plan::AuditPlan;
 use kaprobe::cli::{self, Action, Command};
+use kaprobe::host::privilege;
 use kaprobe::replay::plan::ReplayPlan;
 use kaprobe::sink::SinkError;
 use kaprobe::sockets::plan::SocketsPlan;
@@ -14,6 +15,7 @@ use kaprobe::{audit, demo, doctor, exit, memory, replay, sockets, stderr, trace}
 
 fn main() -> ExitCode {
     memory::tune_allocator();
+    privilege::raise_descriptors();
     let code = run().unwrap_or_else(|why| {
         if has_no_reader(&why) {
             return exit::code_if_unread(&why);

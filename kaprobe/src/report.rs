@@ -1,6 +1,10 @@
 //! Reports on standard error: how each hook was attached, and at the end the counts of
 //! records, sockets and losses.
 
+use std::io;
+
+use rustix::io::Errno;
+
 use crate::filter::FilterCounts;
 use crate::kernel::Attached;
 use crate::model::named::Named as _;
@@ -20,6 +24,8 @@ pub struct Outcome {
     pub untracked: u64,
     /// Processes whose descriptors could not be read.
     pub unreadable: usize,
+    /// How many searches for owners have failed, and why the last one did.
+    pub failed_searches: Option<(u64, Errno)>,
     /// Sockets of the snapshot whose owners did not fit in the cache.
     pub dropped_owners: u64,
     /// Sockets of the snapshot seen so far, if the trace ended before the snapshot.
@@ -109,6 +115,13 @@ fn summary_lines(outcome: &Outcome) -> Vec<String> {
             "{processes} not searched for sockets: owners may be missing"
         ));
     }
+    if let Some((failed, why)) = outcome.failed_searches {
+        let searches = plural(failed, "search", "searches");
+        lines.push(format!(
+            "{searches} for owners failed ({}): owners may be missing",
+            io::Error::from(why)
+        ));
+    }
     if outcome.dropped_owners > 0 {
         let sockets = plural(outcome.dropped_owners, "socket", "sockets");
         lines.push(format!("snapshot: no room for the owners of {sockets}"));
@@ -189,6 +202,7 @@ mod tests {
             evicted: 2,
             untracked: 1,
             unreadable: 3,
+            failed_searches: Some((1, Errno::MFILE)),
             dropped_owners: 2,
             partial_snapshot: Some(1),
         };
@@ -199,6 +213,7 @@ mod tests {
         2 sockets forgotten for lack of room
         1 event of sockets that did not fit in the kernel's table
         3 processes not searched for sockets: owners may be missing
+        1 search for owners failed (Too many open files (os error 24)): owners may be missing
         snapshot: no room for the owners of 2 sockets
         snapshot: 1 socket, but the trace ended before it
         ");

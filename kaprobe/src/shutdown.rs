@@ -1,6 +1,7 @@
 //! Stops a trace on a signal, at a deadline, or when standard output is closed.
 
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use std::{io, process, thread};
 
@@ -23,6 +24,7 @@ const INTERRUPTED: i32 = 128 + 2;
 /// # Errors
 /// If signals can't be watched.
 pub fn watch(stop: Stop, duration: Option<Duration>) -> Result<()> {
+    check_descriptors().context("cannot watch for signals")?;
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
@@ -48,6 +50,14 @@ pub fn watch(stop: Stop, duration: Option<Duration>) -> Result<()> {
         })
         .context("cannot start the thread that waits for signals")?;
     Ok(())
+}
+
+/// Checks that a few descriptors are available: tokio panics if it can't make its pair of
+/// sockets for signals (`OsExtraData::default`, tokio/src/signal/unix.rs), and opens three
+/// more before that.
+fn check_descriptors() -> io::Result<()> {
+    let pairs: io::Result<Vec<_>> = (0..3).map(|_| UnixStream::pair()).collect();
+    pairs.map(drop)
 }
 
 /// The signals that stop a trace.

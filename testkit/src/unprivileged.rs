@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use anyhow::Result;
+use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set, set_thread_groups};
 use tempfile::TempDir;
 
@@ -32,8 +33,13 @@ impl PublicCopy {
 
     /// A command that runs the copy as nobody.
     pub fn as_nobody(&self) -> Command {
+        self.run_as(NOBODY)
+    }
+
+    /// A command that runs the copy under this user and group id.
+    pub fn run_as(&self, id: u32) -> Command {
         let mut command = Command::new(self.0.path().join("kaprobe"));
-        command.gid(NOBODY).uid(NOBODY);
+        command.gid(id).uid(id);
         command
     }
 }
@@ -41,16 +47,26 @@ impl PublicCopy {
 /// kaprobe as root, but without CAP_SYS_PTRACE and without groups that /proc exempts from
 /// hidepid.
 pub fn without_ptrace() -> Result<Command> {
-    let mut command = command::kaprobe()?;
+    let mut command = without(CapabilitySet::SYS_PTRACE)?;
     command.gid(NOBODY);
-    let drop_privileges = || {
-        set_thread_groups(&[])?;
-        // The bounding set limits root's capabilities after exec.
-        Ok(remove_capability_from_bounding_set(
-            CapabilitySet::SYS_PTRACE,
-        )?)
-    };
-    // SAFETY: two system calls.
-    unsafe { command.pre_exec(drop_privileges) };
+    // SAFETY: a system call.
+    unsafe { command.pre_exec(|| Ok(set_thread_groups(&[])?)) };
     Ok(command)
+}
+
+/// kaprobe as root, but without a capability.
+pub fn without(capability: CapabilitySet) -> Result<Command> {
+    let mut command = command::kaprobe()?;
+    // The bounding set limits root's capabilities after exec.
+    let drop_privilege = move || Ok(remove_capability_from_bounding_set(capability)?);
+    // SAFETY: a system call.
+    unsafe { command.pre_exec(drop_privilege) };
+    Ok(command)
+}
+
+/// Sets a limit of the process that a command starts, soft and hard.
+pub fn limit(command: &mut Command, resource: Resource, limit: Rlimit) {
+    let set = move || Ok(setrlimit(resource, limit)?);
+    // SAFETY: a system call.
+    unsafe { command.pre_exec(set) };
 }

@@ -12,6 +12,7 @@ mod exact;
 mod filters;
 mod foretold;
 mod full;
+mod limits;
 mod manners;
 mod owner;
 mod prototypes;
@@ -91,6 +92,11 @@ fn main() -> ExitCode {
             "sockets_no_ptrace",
             sockets_adverse::missing_privilege_is_reported,
         ),
+        ("limits_descriptors", limits::descriptors_that_run_out),
+        ("limits_raised", limits::soft_limit_is_raised),
+        ("limits_threads", limits::threads_that_run_out),
+        ("limits_proc", limits::proc_that_is_not_there),
+        ("limits_demo", limits::demo_without_net_admin),
         ("servers_nginx", servers::nginx),
         ("servers_redis", servers::redis),
         ("servers_sshd", servers::sshd),

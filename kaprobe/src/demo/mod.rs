@@ -18,12 +18,12 @@ use crate::demo::connections::{CONNECTIONS, DemoConnection};
 use crate::demo::explain::Explainer;
 use crate::model::named::Named as _;
 use crate::model::record::Record;
-use crate::shutdown;
 use crate::sink::{self, Head, Sink, SinkError, Sinks};
 use crate::trace::Session;
 use crate::trace::plan::TracePlan;
-use crate::traffic::pair::{Path, can_vanish};
+use crate::traffic::pair::{Path, can_silence, can_vanish};
 use crate::traffic::script::{self, ScriptedConnection, Step};
+use crate::{exit, shutdown};
 
 /// Runs `kaprobe demo`.
 ///
@@ -45,6 +45,12 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         .collect();
     let plan = plan(&scripted, args)?;
     let session = Session::start(&plan)?;
+    if !can_silence() {
+        return Err(exit::Error::privilege(
+            "the demo needs CAP_NET_ADMIN here: without it, no peer can be made to go silent",
+        )
+        .into());
+    }
     shutdown::watch(session.stopper(), None)?;
 
     let explainer = Arc::new(Mutex::new(Explainer::new(by_port)));

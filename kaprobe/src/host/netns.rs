@@ -15,6 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::exit;
 use crate::host::hidden::HiddenProcesses;
 use crate::host::proc;
 use crate::text::escape::Escaped;
@@ -159,11 +160,15 @@ pub struct Namespaces {
 
 /// Finds the network namespaces that have a name or a process, at most `most`. One that
 /// disappears meanwhile is missing, or is kept alive by the result.
-#[must_use]
-pub fn all(most: usize) -> Namespaces {
+///
+/// # Errors
+/// When /proc can't be read, or no descriptor is available.
+pub fn all(most: usize) -> Result<Namespaces> {
     let named = fs::read_dir(NAMED).into_iter().flatten().flatten();
     let named = named.map(|entry| (entry.path(), Some(entry.file_name()), None));
+    let proc = proc::open_proc().context("cannot read /proc")?;
     let processes = numbered("/proc".as_ref())
+        .context("cannot read /proc")?
         .map(|process| (process.join("ns/net"), None, Some(process.join("ns/uts"))));
     let mut all: BTreeMap<u32, Namespace> = BTreeMap::new();
     let mut unreadable = 0;
@@ -171,6 +176,7 @@ pub fn all(most: usize) -> Namespaces {
         let inode = match inode(&path) {
             Ok(inode) => inode,
             Err(why) => {
+                fail_if_exhausted(&why)?;
                 // Forbidden, or the path led elsewhere (seen on 5.10).
                 unreadable += usize::from(name.is_none() && !is_missing(&why));
                 continue;
@@ -182,12 +188,12 @@ pub fn all(most: usize) -> Namespaces {
                 known.uts = known.uts.take().or(uts);
             }
             Entry::Vacant(entry) => {
-                if let Ok(file) = fs::File::open(&path) {
-                    entry.insert(Namespace {
-                        file,
-                        name: name.map(|name| name.to_string_lossy().into_owned()),
-                        uts,
-                    });
+                let name = name.map(|name| name.to_string_lossy().into_owned());
+                match fs::File::open(&path).map_err(anyhow::Error::from) {
+                    Ok(file) => {
+                        entry.insert(Namespace { file, name, uts });
+                    }
+                    Err(why) => fail_if_exhausted(&why)?,
                 }
             }
         }
@@ -195,13 +201,17 @@ pub fn all(most: usize) -> Namespaces {
             break;
         }
     }
-    let proc = proc::open_proc();
-    Namespaces {
-        hidden: proc.map_or_else(
-            |_| HiddenProcesses::default(),
-            |it| HiddenProcesses::new(it.as_fd(), unreadable),
-        ),
+    Ok(Namespaces {
+        hidden: HiddenProcesses::new(proc.as_fd(), unreadable),
         found: all,
+    })
+}
+
+/// Fails if an error only shows that something has run out.
+fn fail_if_exhausted(why: &anyhow::Error) -> Result<()> {
+    match exit::exhausted(why) {
+        Some(cause) => Err(cause).context("cannot read the network namespaces"),
+        None => Ok(()),
     }
 }
 
@@ -229,17 +239,18 @@ fn no_such_name(name: &str, named: &Path) -> anyhow::Error {
 fn exists(inum: u32, named: &Path) -> bool {
     names_in(named).contains_key(&inum)
         || numbered("/proc".as_ref())
-            .flat_map(|process| numbered(&process.join("task")))
+            .into_iter()
+            .flatten()
+            .flat_map(|process| numbered(&process.join("task")).into_iter().flatten())
             .any(|thread| inode(&thread.join("ns/net")).is_ok_and(|found| found == inum))
 }
 
-/// Entries of a directory whose names are numbers. A directory that can't be read has none.
-fn numbered(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+/// Entries of a directory whose names are numbers.
+fn numbered(directory: &Path) -> io::Result<impl Iterator<Item = PathBuf> + use<>> {
+    let entries = fs::read_dir(directory)?.flatten();
     let is_number = |name: &std::ffi::OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
-    entries
-        .filter(move |entry| is_number(&entry.file_name()))
-        .map(|entry| entry.path())
+    let numbered = entries.filter(move |entry| is_number(&entry.file_name()));
+    Ok(numbered.map(|entry| entry.path()))
 }
 
 /// The inode number of the network namespace that a file refers to.

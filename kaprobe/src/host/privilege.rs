@@ -1,13 +1,15 @@
 //! The privileges of this process: what they allow, and what is missing.
 
+use std::fs;
 use std::path::Path;
-use std::{fs, io};
 
+use anyhow::{Context as _, Result};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 use serde::Serialize;
 
 use crate::exit;
+use crate::host::proc;
 
 /// The inode number of the host's user namespace: PROC_USER_INIT_INO,
 /// include/linux/proc_ns.h.
@@ -85,8 +87,9 @@ impl Privileges {
     /// Reads the privileges of this thread.
     ///
     /// # Errors
-    /// When the kernel does not tell them, which is not expected.
-    pub fn read() -> io::Result<Self> {
+    /// When /proc does not show them.
+    pub fn read() -> Result<Self> {
+        proc::open_proc().context("cannot read /proc")?;
         Ok(Self {
             effective: capabilities(None)?.effective,
             confined: fs::read_link("/proc/self/ns/user")? != Path::new(HOST_NAMESPACE),
@@ -169,6 +172,18 @@ pub fn raise_memlock() -> Option<u64> {
     // It fails only if another thread lowers the limit in between; that limit stays.
     let _lowered = setrlimit(Resource::Memlock, raised);
     getrlimit(Resource::Memlock).current
+}
+
+/// Raises the limit on open descriptors to the hard limit. A trace holds some 60, and one
+/// more for each network namespace.
+pub fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // A limit up to the hard one may always be set (`do_prlimit`, kernel/sys.c).
+    let _cannot_fail = setrlimit(Resource::Nofile, raised);
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Opens /proc, and tells whether it hides processes.
 
+use std::io;
+
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::{Errno, Result};
@@ -7,9 +9,21 @@ use rustix::io::{Errno, Result};
 /// Opens /proc.
 ///
 /// # Errors
-/// When it is not mounted.
-pub fn open_proc() -> Result<OwnedFd> {
-    open_dir(rustix::fs::CWD, c"/proc")
+/// When no proc file system is mounted there, or one of a pid namespace that this process
+/// is not in: it does not show what is asked of it.
+pub fn open_proc() -> io::Result<OwnedFd> {
+    let proc = open_dir(rustix::fs::CWD, c"/proc")?;
+    if rustix::fs::fstatfs(&proc)?.f_type != libc::PROC_SUPER_MAGIC {
+        return Err(io::Error::other("no proc file system is mounted there"));
+    }
+    // Leads nowhere for a process without a pid in that namespace (`proc_self_get_link`,
+    // fs/proc/self.c).
+    match rustix::fs::readlinkat(&proc, c"self", Vec::new()) {
+        Err(Errno::NOENT) => Err(io::Error::other(
+            "it shows a pid namespace that this process is not in",
+        )),
+        own => Ok(own.map(|_| proc)?),
+    }
 }
 
 /// Whether this /proc hides the processes of other users (`hidepid`). If not, it lists the

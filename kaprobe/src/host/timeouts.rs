@@ -37,7 +37,7 @@ pub fn read() -> Vec<HostTimeout> {
     let reader = reader.spawn(|| {
         let own_uts = netns::own_uts();
         let mut found = Vec::new();
-        for (netns, namespace) in netns::all(MOST).found {
+        for (netns, namespace) in netns::all(MOST).unwrap_or_default().found {
             let kind = Some(LinkNameSpaceType::Network);
             if netns::own().is_some_and(|own| own == netns)
                 || move_into_link_name_space(namespace.file.as_fd(), kind).is_ok()

@@ -31,7 +31,7 @@ impl LoadedObject {
     /// Attaches a hook in the first mode that is allowed and works.
     ///
     /// # Errors
-    /// Names every mode that was tried, and why the kernel refused it.
+    /// Names every mode that was tried, and why the kernel refused it; or what has run out.
     pub fn attach(&mut self, hook: Hook) -> Result<Attached> {
         let mut modes: Vec<_> = programs::modes(hook).collect();
         // A hook with a single mode leaves no choice.
@@ -50,7 +50,12 @@ impl LoadedObject {
                         refused,
                     });
                 }
-                Err(why) => refused.push((mode, reason(&why))),
+                Err(why) => {
+                    if let Some(cause) = exit::exhausted(&why) {
+                        return Err(cause).with_context(|| format!("cannot hook {hook} by {mode}"));
+                    }
+                    refused.push((mode, reason(&why)));
+                }
             }
         }
         let refused = refused.iter().map(|(mode, why)| format!("{mode}: {why}"));

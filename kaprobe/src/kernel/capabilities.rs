@@ -3,6 +3,7 @@
 
 use anyhow::Result;
 
+use crate::exit;
 use crate::kernel::btf::KernelTypes;
 use crate::kernel::config::TracerConfig;
 use crate::kernel::descriptors::DescriptorIterator;
@@ -47,7 +48,8 @@ impl Capabilities {
     /// Tries every mode of every hook, and the iterators. Nothing stays attached.
     ///
     /// # Errors
-    /// When the maps can't be created: without privilege, without BPF, or without BTF.
+    /// When the maps can't be created: without privilege, without BPF, or without BTF. Or
+    /// when something has run out, so that nothing can be told.
     pub fn probe() -> Result<Self> {
         let config = TracerConfig {
             buffer_bytes: SMALLEST_BUFFER,
@@ -66,7 +68,7 @@ impl Capabilities {
                 hooks.push(AttachProbe {
                     hook,
                     mode,
-                    outcome: outcome.map_err(|why| attach::reason(&why)),
+                    outcome: refusal(outcome, attach::reason)?,
                     misses: misses(&object.types, hook, mode),
                 });
             }
@@ -77,9 +79,21 @@ impl Capabilities {
         Ok(Self {
             hooks,
             hz,
-            iterator: iterator.map(drop).map_err(|why| format!("{why:#}")),
-            descriptors: descriptors.map(drop).map_err(|why| format!("{why:#}")),
+            iterator: refusal(iterator.map(drop), |why| format!("{why:#}"))?,
+            descriptors: refusal(descriptors.map(drop), |why| format!("{why:#}"))?,
         })
+    }
+}
+
+/// Why the kernel refused something, if it did. An error that says nothing about the kernel
+/// stays one.
+fn refusal(
+    outcome: Result<()>,
+    reason: impl FnOnce(&anyhow::Error) -> String,
+) -> Result<Result<(), String>> {
+    match outcome {
+        Err(why) if exit::exhausted(&why).is_some() => Err(why),
+        outcome => Ok(outcome.map_err(|why| reason(&why))),
     }
 }
 

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use aya::programs::{Program, loaded_links};
 use aya_obj::generated::bpf_link_type;
 
+use crate::exit;
 use crate::kernel::bpf;
 
 /// A program whose misses are counted. This keeps the program and its links in the kernel.
@@ -27,7 +28,7 @@ impl Watched {
     pub fn new(program: &Program) -> io::Result<Self> {
         let fd = program.fd().map_err(io::Error::other)?;
         let links = match program {
-            Program::KProbe(kprobe) => links_of(kprobe.info().map_err(io::Error::other)?.id()),
+            Program::KProbe(kprobe) => links_of(kprobe.info().map_err(io::Error::other)?.id())?,
             _ => Vec::new(),
         };
         Ok(Self {
@@ -45,13 +46,26 @@ impl Watched {
     }
 }
 
-/// The links of a program. Kernels before 5.15 do not link kprobes.
-fn links_of(program: u32) -> Vec<OwnedFd> {
-    loaded_links()
-        .filter_map(Result::ok)
-        .filter(|link| link.program_id() == program)
-        .filter_map(|link| bpf::open_link(link.id()).ok())
-        .collect()
+/// The links of a program that can be opened. Kernels before 5.15 do not link kprobes, and
+/// only CAP_SYS_ADMIN may list links (`bpf_obj_get_next_id`, kernel/bpf/syscall.c).
+///
+/// # Errors
+/// When no descriptor is available.
+fn links_of(program: u32) -> io::Result<Vec<OwnedFd>> {
+    let mut links = Vec::new();
+    for link in loaded_links() {
+        let opened = match link {
+            Ok(link) if link.program_id() != program => continue,
+            Ok(link) => bpf::open_link(link.id()).map_err(anyhow::Error::from),
+            Err(why) => Err(why.into()),
+        };
+        match opened {
+            Ok(link) => links.push(link),
+            // The link is gone meanwhile, or may not be seen.
+            Err(why) => exit::exhausted(&why).map_or(Ok(()), Err)?,
+        }
+    }
+    Ok(links)
 }
 
 fn missed_by(link: &OwnedFd) -> io::Result<u64> {

@@ -9,6 +9,7 @@ use kaprobe_ebpf::config::{State, key};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 
+use crate::exit;
 use crate::kernel::attach::Attached;
 use crate::kernel::clock;
 use crate::kernel::config::TracerConfig;
@@ -71,6 +72,7 @@ impl Tracer {
         for hook in resets.into_iter().chain(rtt) {
             match object.attach(hook) {
                 Ok(hooked) => attached.push(hooked),
+                Err(why) if exit::exhausted(&why).is_some() => return Err(why),
                 Err(why) => without.push(format!("{why:#}")),
             }
         }

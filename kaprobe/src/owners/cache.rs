@@ -15,10 +15,11 @@
 //! only one: a process that ends closes its sockets, and resets those with unread data.
 
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use hashbrown::{HashMap, HashSet};
+use rustix::io::Errno;
 
 use crate::kernel::DescriptorIterator;
 use crate::model::event::{Event, SocketEvent};
@@ -87,6 +88,8 @@ pub struct OwnerCache {
     /// Time spent on checking sockets one by one since the last walk.
     single_checks: Duration,
     unreadable: usize,
+    /// Why the last walk failed, and how many have.
+    failed: Option<(u64, Errno)>,
     dropped_owners: u64,
 }
 
@@ -124,7 +127,7 @@ impl OwnerCache {
     ///
     /// # Errors
     /// If /proc can't be opened.
-    pub fn new(iterator: Option<DescriptorIterator>) -> rustix::io::Result<Self> {
+    pub fn new(iterator: Option<DescriptorIterator>) -> io::Result<Self> {
         Ok(Self::with_capacity(CAPACITY, Descriptors::open(iterator)?))
     }
 
@@ -143,6 +146,7 @@ impl OwnerCache {
             repeats: 0,
             single_checks: Duration::ZERO,
             unreadable: 0,
+            failed: None,
             dropped_owners: 0,
         }
     }
@@ -263,6 +267,12 @@ impl OwnerCache {
         self.unreadable
     }
 
+    /// How many walks have failed, and why the last one did. Owners are missing then.
+    #[must_use]
+    pub fn failed(&self) -> Option<(u64, Errno)> {
+        self.failed
+    }
+
     /// Whether a socket's owner must be looked up: it is unknown or its check is too old.
     fn is_due(&self, inode: Inode, now: Instant) -> bool {
         match self.owned.get(&inode).filter(|it| !it.gone) {
@@ -340,11 +350,17 @@ impl OwnerCache {
                 None => {}
             }
         });
-        // If /proc can't be read, no owner is found, as if /proc hid everything.
-        if let Ok(unreadable) = walked {
-            self.walks = walk;
-            self.unreadable = unreadable;
-            self.forget_older(checked_s, &pids);
+        match walked {
+            Ok(unreadable) => {
+                self.walks = walk;
+                self.unreadable = unreadable;
+                self.forget_older(checked_s, &pids);
+            }
+            // No owner is found then, as if /proc hid everything.
+            Err(why) => {
+                let failures = self.failed.map_or(0, |(count, _)| count);
+                self.failed = Some((failures + 1, why));
+            }
         }
         // Reads the names now, because the processes may end.
         for &pid in &pids {

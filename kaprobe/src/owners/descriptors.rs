@@ -43,7 +43,7 @@ impl Descriptors {
     ///
     /// # Errors
     /// If /proc can't be opened.
-    pub fn open(iterator: Option<DescriptorIterator>) -> Result<Self> {
+    pub fn open(iterator: Option<DescriptorIterator>) -> io::Result<Self> {
         let proc = open_proc()?;
         let iterator = iterator.filter(|_| matches_proc(proc.as_fd()).is_ok());
         Ok(Self { proc, iterator })

@@ -69,10 +69,11 @@ impl<'a> Snapshots<'a> {
     /// Opens the BPF iterator, or sock_diag if the iterator is refused.
     ///
     /// # Errors
-    /// If a namespace or cgroup of the selection does not exist.
+    /// If a namespace or cgroup of the selection does not exist, or something has run out.
     pub fn open(selection: &'a Selection) -> Result<Self> {
-        Self::new(selection, |refused| {
-            Ok(SocketReader::SockDiag(format!("{refused:#}")))
+        Self::new(selection, |refused| match exit::exhausted(&refused) {
+            Some(_) => Err(refused),
+            None => Ok(SocketReader::SockDiag(format!("{refused:#}"))),
         })
     }
 
@@ -135,8 +136,14 @@ impl<'a> Snapshots<'a> {
             })
         };
         // On a separate thread, because it changes its network namespace.
-        let notes = thread::scope(|scope| scope.spawn(|| self.take_on_thread(&mut on_rows)).join());
-        let notes = notes.map_err(|_| anyhow!("the thread that reads the sockets has died"))?;
+        let notes = thread::scope(|scope| {
+            let thread = thread::Builder::new().name("sockets".to_owned());
+            let thread = thread
+                .spawn_scoped(scope, || self.take_on_thread(&mut on_rows))
+                .context("cannot start the thread that reads the sockets")?;
+            let notes = thread.join();
+            notes.map_err(|_| anyhow!("the thread that reads the sockets has died"))
+        })?;
         match failed {
             Some(why) => Err(why),
             None => notes.context(exit::Error::kernel("cannot show the TCP sockets")),
@@ -241,7 +248,7 @@ impl SnapshotRun<'_, '_> {
     /// Reads the sockets of the selected namespaces.
     fn read_each_netns(&mut self, reader: &mut SocketReader) -> Result<()> {
         let (own, own_uts) = (netns::own(), netns::own_uts());
-        let netns::Namespaces { found: all, hidden } = netns::all(NETNS_LIMIT);
+        let netns::Namespaces { found: all, hidden } = netns::all(NETNS_LIMIT)?;
         if all.len() == NETNS_LIMIT {
             self.note_incomplete(format!(
                 "more than {NETNS_LIMIT} network namespaces: not all are shown"

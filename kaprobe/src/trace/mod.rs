@@ -282,6 +282,7 @@ impl TraceStages {
             evicted: self.correlator.evicted(),
             untracked: tracer.untracked(),
             unreadable: self.owners.unreadable(),
+            failed_searches: self.owners.failed(),
             dropped_owners: self.owners.dropped_owners(),
             // `None` once the snapshot has ended.
             partial_snapshot: self.snapshot.as_ref().map(|_| self.seen),

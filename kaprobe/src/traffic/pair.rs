@@ -286,6 +286,13 @@ pub fn can_vanish() -> bool {
     tried.is_ok()
 }
 
+/// Whether this process may call [`Pair::silence`]. Linux lets every process attach a socket
+/// filter; there are hosts that require CAP_NET_ADMIN (seen on a 6.18 of a cloud).
+#[must_use]
+pub fn can_silence() -> bool {
+    Path::V4.socket().and_then(|s| deafen(&s)).is_ok()
+}
+
 /// Attaches a classic socket filter that drops every segment.
 pub fn deafen(socket: &Socket) -> io::Result<()> {
     const RETURN_CONSTANT: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
