@@ -177,7 +177,7 @@ const ROWS: &[ResetCase] = &[
         name: "data unread at close",
         act: leaves_unread,
         reason: "ABORT_ON_CLOSE",
-        advice: ["data unread: read", "data unread"],
+        advice: ["or was killed, with data unread: unless", "data unread"],
         ..ACTIVE
     },
     ResetCase {

@@ -48,7 +48,7 @@ pub(super) fn judge(connection: Option<&Connection>, timeout: Option<&Timeout>) 
     if timeout.refreshed == Answer::No {
         return Judgement::bad(Fate::Unprotected, Why::NotRefreshed);
     }
-    match zombie(it, PathTimeout::Known(timeout.ms)) {
+    match zombie(it, PathTimeout::Known(timeout.expired_ms)) {
         Some(why) => Judgement::bad(Fate::Zombie, why),
         None if it.keepalive => judge_with_keepalive(it, timeout),
         None => Judgement::bad(Fate::Unprotected, Why::KeepaliveOff),

@@ -28,6 +28,13 @@ impl Flow {
         }
     }
 
+    /// Makes a flow in which an IPv4-mapped address equals its IPv4 address.
+    #[must_use]
+    pub fn canonical(local: (IpAddr, u16), remote: (IpAddr, u16)) -> Self {
+        let canonical = |(address, port): (IpAddr, u16)| (address.to_canonical(), port);
+        Self::new(canonical(local), canonical(remote))
+    }
+
     /// The local address and port.
     #[must_use]
     pub fn local(&self) -> (IpAddr, u16) {
@@ -72,10 +79,8 @@ impl FlowKey {
 
 impl From<&Endpoints> for FlowKey {
     fn from(it: &Endpoints) -> Self {
-        let local = (it.laddr.to_canonical(), it.lport);
-        let remote = (it.raddr.to_canonical(), it.rport);
         Self {
-            flow: Flow::new(local, remote),
+            flow: Flow::canonical(it.local(), it.remote()),
             netns: it.netns,
         }
     }

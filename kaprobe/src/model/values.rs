@@ -185,6 +185,12 @@ impl TcpFlags {
         self.0 & 0b10 != 0
     }
 
+    /// Whether the segment closes a connection (FIN).
+    #[must_use]
+    pub const fn closes(self) -> bool {
+        self.0 & 0b1 != 0
+    }
+
     /// Whether the segment has ACK, as all but the first segment do.
     #[must_use]
     pub const fn acknowledges(self) -> bool {

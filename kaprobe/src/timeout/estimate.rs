@@ -7,9 +7,13 @@
 //! fatal age, but the shortest age by which [`MIN_DEATHS`] independent deaths occurred:
 //! deaths that no single moment explains.
 //!
+//! An idle age that a connection survived is no timeout. A death at such an age is that of
+//! a restart, and is left out.
+//!
 //! The estimate assumes one middlebox with one timeout, and the output says so. Two
 //! middleboxes, or [`MIN_DEATHS`] restarts, can look like one timeout, and then nothing
-//! reveals them. If the evidence does not fit one timeout, it is marked contradictory.
+//! reveals them. If [`MIN_DEATHS`] independent deaths lie below a survived age, no single
+//! timeout explains them, and the evidence is marked contradictory.
 //!
 //! Probes from the peer refresh the middlebox, but the kernel records no time for them.
 //! If the peer probes, a connection can appear to survive an age that the middlebox never
@@ -31,6 +35,10 @@ pub const MIN_DEATHS: usize = 2;
 
 /// The number of deaths kept per endpoint or network. Deaths at the shortest ages stay.
 const MAX_DEATHS: usize = 16;
+
+/// Idle ages this close count as the same, ms: a survived age lacks the time that an
+/// acknowledgement may be delayed, and a fatal one includes the round trip.
+const SAME_AGE_MS: u64 = 500;
 
 /// The number of buckets for survived ages: eight per octave, up to 49 days. Only the
 /// longest age of a bucket is kept.
@@ -64,10 +72,16 @@ pub struct TimeoutBounds {
     pub survived_ms: Option<u64>,
     /// The upper bound, ms: the shortest credible idle age that killed.
     pub died_ms: Option<u64>,
-    /// The number of independent deaths.
+    /// The shortest idle age that killed and that no connection survived, ms. It may be
+    /// that of a restart: no upper bound, but advice must stay below it.
+    pub shortest_ms: Option<u64>,
+    /// The longest time without data, ms, after which the peer still answered a probe. Its
+    /// program has not closed the connection by then.
+    pub held_ms: Option<u64>,
+    /// The number of independent deaths that a timeout may explain.
     pub deaths: usize,
-    /// True if a connection survived an age at which another died. The bounds are then
-    /// wide enough to span the contradiction.
+    /// True if connections survived ages at which others died, and no single restart
+    /// explains that. The bounds are then wide enough to span the contradiction.
     pub contradictory: bool,
 }
 
@@ -79,10 +93,18 @@ impl TimeoutBounds {
     }
 }
 
+/// True if `age_ms` is no longer than the idle age that a connection survived.
+#[must_use]
+pub fn is_survived(survived_ms: Option<u64>, age_ms: u64) -> bool {
+    survived_ms.is_some_and(|it| age_ms <= it.saturating_add(SAME_AGE_MS))
+}
+
 #[derive(Clone, Debug, Default)]
 struct History {
     /// The longest survived age of each bucket, ms, ascending.
     survived: Vec<u32>,
+    /// The longest time without data after which the peer answered a probe, ms.
+    held_ms: Option<u64>,
     /// The deaths at the shortest ages, ascending.
     deaths: Vec<Death>,
 }
@@ -108,6 +130,13 @@ impl TimeoutEstimator {
                 Ok(at) => history.survived[at] = age_ms.max(history.survived[at]),
                 Err(at) => history.survived.insert(at, age_ms),
             }
+        });
+    }
+
+    /// Records that the peer answered a probe `age_ms` after the last data.
+    pub fn held(&mut self, remote: (IpAddr, u16), age_ms: u64) {
+        self.update(remote, |history| {
+            history.held_ms = history.held_ms.max(Some(age_ms));
         });
     }
 
@@ -179,28 +208,32 @@ fn bucket(age_ms: u32) -> usize {
 impl History {
     fn bounds(&self, of: LearnedOf) -> TimeoutBounds {
         let longest = self.longest_survived(u64::MAX);
-        let shortest = self.deaths.first().map(|it| it.age_ms);
-        let contradictory = longest
-            .zip(shortest)
-            .is_some_and(|(longest, shortest)| longest >= shortest);
-        let (survived_ms, died_ms) = if contradictory {
-            let above = self.deaths.iter().find(|it| Some(it.age_ms) > longest);
-            (
-                shortest.and_then(|shortest| self.longest_survived(shortest)),
-                above.map(|it| it.age_ms),
-            )
-        } else {
-            let believed =
-                (1..=self.deaths.len()).find(|&n| independent(&self.deaths[..n]) >= MIN_DEATHS);
-            let believed = believed.map(|n| self.deaths[n - 1].age_ms);
-            (longest, believed.or(shortest))
-        };
+        let at = self
+            .deaths
+            .partition_point(|it| is_survived(longest, it.age_ms));
+        let (survived, others) = self.deaths.split_at(at);
+        let shortest = |deaths: &[Death]| deaths.first().map(|it| it.age_ms);
+        if independent(survived) >= MIN_DEATHS {
+            return TimeoutBounds {
+                of,
+                survived_ms: shortest(survived).and_then(|age| self.longest_survived(age)),
+                died_ms: shortest(others),
+                shortest_ms: shortest(survived),
+                held_ms: self.held_ms,
+                deaths: independent(&self.deaths),
+                contradictory: true,
+            };
+        }
+        let believed = (1..=others.len()).find(|&n| independent(&others[..n]) >= MIN_DEATHS);
+        let believed = believed.map(|n| others[n - 1].age_ms);
         TimeoutBounds {
             of,
-            survived_ms,
-            died_ms,
-            deaths: independent(&self.deaths),
-            contradictory,
+            survived_ms: longest,
+            died_ms: believed.or(shortest(others)),
+            shortest_ms: shortest(others),
+            held_ms: self.held_ms,
+            deaths: independent(others),
+            contradictory: false,
         }
     }
 
@@ -281,6 +314,18 @@ mod tests {
                 &[301],
                 &[(500, 352), (510, 360), (1_000, 370), (2_000, 380)],
                 (Some(301), Some(370), 3, false),
+            ),
+            (
+                "a death at a survived age is that of a restart",
+                &[301],
+                &[(500, 200), (600, 301), (1_000, 352), (2_000, 360)],
+                (Some(301), Some(360), 2, false),
+            ),
+            (
+                "only deaths at survived ages",
+                &[400],
+                &[(500, 200)],
+                (Some(400), None, 0, false),
             ),
             (
                 "a contradiction with bounds on both sides",

@@ -4,14 +4,16 @@ use crate::model::host_timeout::HostTimeout;
 use crate::model::socket::Endpoints;
 use crate::text::escape::Escaped;
 use crate::timeout::estimate::{TimeoutBounds, TimeoutEstimator};
-use crate::timeout::middlebox::{Answer, Middlebox};
+use crate::timeout::middlebox::{Answer, Middlebox, MiddleboxTable};
 use crate::timeout::on_path::{OnPath, PathEvidence, on_path};
 
 /// An idle timeout on the path of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeout {
-    /// The time without a packet after which it expires, ms.
+    /// The time without a packet after which it may expire, ms.
     pub ms: u64,
+    /// The time without a packet after which it has expired for certain, ms.
+    pub expired_ms: u64,
     /// Its origin: a middlebox id, a host component, a flag or a log.
     pub of: Escaped,
     /// Whether a keepalive probe counts as traffic.
@@ -26,6 +28,7 @@ impl Timeout {
     pub fn given(ms: u64) -> Self {
         Self {
             ms,
+            expired_ms: ms,
             of: Escaped::from("idle-timeout"),
             refreshed: Answer::Yes,
             about: "as given".to_owned(),
@@ -56,8 +59,10 @@ impl Timeout {
         if it.id == "ipvs" {
             about.push_str(DIRECT_ROUTING);
         }
+        let ms = ms.unwrap_or(it.default_s.saturating_mul(1000));
         Self {
-            ms: ms.unwrap_or(it.default_s.saturating_mul(1000)),
+            ms,
+            expired_ms: ms,
             of: Escaped::from(it.id.as_str()),
             refreshed: it.refreshed_by_keepalive,
             about,
@@ -72,8 +77,10 @@ impl Timeout {
         } else {
             ""
         };
+        let ms = it.seconds.saturating_mul(1000);
         Self {
-            ms: it.seconds.saturating_mul(1000),
+            ms,
+            expired_ms: ms,
             of: it.what.clone(),
             refreshed: Answer::Yes,
             about: format!("this host's {}, {evidence}{note}", it.name()),
@@ -82,12 +89,15 @@ impl Timeout {
 
     /// The timeout learned from a log. `None` if it is not credible or has no upper bound.
     ///
-    /// The longest survived age is safe. Half of the shortest fatal age is used if that is
-    /// longer, as in the advice of `verdict`.
-    fn of_bounds(it: TimeoutBounds) -> Option<Self> {
+    /// Only the longest survived age is known to be safe. If there is none, half of the
+    /// shortest fatal age or of the shortest common default is assumed to be, as in the
+    /// advice of `verdict`: a fatal age is an upper bound.
+    fn of_bounds(it: TimeoutBounds, common_s: u64) -> Option<Self> {
         let died_ms = it.died_ms.filter(|_| it.is_believed())?;
+        let assumed_ms = it.shortest_ms.unwrap_or(died_ms).min(common_s * 1_000) / 2;
         Some(Self {
-            ms: it.survived_ms.unwrap_or(0).max(died_ms / 2),
+            ms: it.survived_ms.unwrap_or(assumed_ms),
+            expired_ms: died_ms,
             of: Escaped::from("log"),
             refreshed: Answer::Yes,
             about: "learned".to_owned(),
@@ -115,6 +125,8 @@ pub struct Timeouts {
     learned: Vec<TimeoutEstimator>,
     /// The timeouts that this host applies to the connections that pass there.
     host: Vec<HostTimeout>,
+    /// The shortest common default of a middlebox, s.
+    common_s: u64,
 }
 
 impl Timeouts {
@@ -126,6 +138,7 @@ impl Timeouts {
         Self {
             everywhere,
             learned,
+            common_s: MiddleboxTable::new(&[]).shortest_refreshed_s(),
             host: Vec::new(),
         }
     }
@@ -164,7 +177,7 @@ impl Timeouts {
         let remote = connection.remote();
         let learned = self.learned.iter().filter_map(|it| it.bounds(remote));
         let learned = learned
-            .filter_map(Timeout::of_bounds)
+            .filter_map(|it| Timeout::of_bounds(it, self.common_s))
             .min_by_key(|it| it.ms);
         let host = self
             .host
@@ -280,8 +293,9 @@ mod tests {
         let elsewhere = (IpAddr::from([10, 0, 1, 1]), 1);
         for (learned, to, ms) in [
             (learned(Some(301_000), 352_000, 2), remote, 301_000),
-            (learned(Some(10_000), 352_000, 2), remote, 176_000),
-            (learned(None, 352_000, 2), remote, 176_000),
+            (learned(Some(10_000), 352_000, 2), remote, 10_000),
+            (learned(None, 352_000, 2), remote, 120_000),
+            (learned(None, 20_000, 2), remote, 10_000),
             (learned(Some(301_000), 352_000, 1), remote, 900_000),
             (learned(Some(301_000), 352_000, 2), elsewhere, 900_000),
         ] {

@@ -1,5 +1,6 @@
 //! Findings: the conclusions of the rules, as data. `words.rs` turns them into text.
 
+use crate::model::record::Record;
 use crate::model::remedy::Remedy;
 use crate::model::values::{Confidence, VerdictName};
 use crate::timeout::estimate::TimeoutBounds;
@@ -46,12 +47,20 @@ impl Finding {
 /// Why a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Explanation {
-    /// The other end forgot the idle connection. A first probe after half of this time
-    /// would have prevented that.
-    Forgotten(HalfOf),
+    /// The other end no longer knew the idle connection. If a box between forgot it, a
+    /// first probe after this time would have prevented that.
+    Forgotten {
+        /// What limits the advised TCP_KEEPIDLE.
+        limit: IdleLimit,
+        /// Who may have forgotten the connection.
+        by: ForgottenBy,
+    },
     /// The other end forgot the connection after this idle age, ms, which is too short
     /// for any TCP_KEEPIDLE.
     ForgottenTooSoon(u64),
+    /// The other end forgot the connection after an idle age that connections survived,
+    /// ms: it restarted.
+    Survived(u64),
     /// The peer had already closed when the probe or segment reached it.
     PeerHadClosed,
     /// The peer was reachable but no longer knew the connection.
@@ -61,8 +70,14 @@ pub(super) enum Explanation {
     Unsolicited(Option<Fit>),
     /// The program sent data after the peer had closed.
     SentAfterPeerClosed,
+    /// The peer closed while data was on its way.
+    CrossedPeerClose,
+    /// The peer reset the connection after it had not answered retransmissions.
+    ResetWhileRetransmitting,
     /// The peer reset the connection while it was in use.
     InUse,
+    /// The other end is on this host, and its records show why it reset the connection.
+    ByOtherEnd(OtherEnd),
     /// The peer's host or the path to it is down.
     Unreachable,
     /// TCP_USER_TIMEOUT passed before all probes were sent.
@@ -73,21 +88,85 @@ pub(super) enum Explanation {
     Aborted(Abort),
     /// Data arrived after the program had closed the connection.
     DataAfterClose,
+    /// The accept queue was full, and net.ipv4.tcp_abort_on_overflow is 1.
+    AcceptQueueFull,
     /// A segment arrived for a connection that this host does not have.
-    Stray(HalfOf),
+    Stray(IdleLimit),
 }
 
-/// The time whose half is the advised TCP_KEEPIDLE.
+/// What limits the advised TCP_KEEPIDLE.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum HalfOf {
-    /// A known timeout that explains the end.
+pub(super) enum IdleLimit {
+    /// Half of a known timeout that explains the end.
     Fit(Fit),
-    /// The shortest fatal idle age, ms.
+    /// Half of the shortest fatal idle age, ms.
     Death(u64),
-    /// A timeout of this host, by the component that applies it.
+    /// The longest idle age that connections survived, ms.
+    Survived(u64),
+    /// Half of a timeout of this host, by the component that applies it.
     Host(String),
-    /// The shortest common default of a middlebox.
+    /// Half of the shortest common default of a middlebox.
     Common,
+}
+
+/// Who may have forgotten an idle connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ForgottenBy {
+    /// The peer restarted, its program closed the connection, or a box between forgot it.
+    PeerOrBox,
+    /// The peer restarted, or a box between forgot the connection.
+    RestartOrBox,
+    /// The peer's program closes idle connections or restarted more than once, or a box
+    /// between forgets them.
+    ProgramOrBox,
+    /// This host, which applies a timeout that matches.
+    HostBox,
+    /// A box between.
+    Box,
+}
+
+/// The other end of a connection, and why it sent a reset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct OtherEnd {
+    /// The number of its record.
+    pub(super) seq: u64,
+    /// Its program; `None` if no socket was left.
+    pub(super) program: Option<String>,
+    /// Its network namespace.
+    pub(super) netns: u32,
+    /// Why it sent the reset.
+    pub(super) why: OtherEndWhy,
+}
+
+impl OtherEnd {
+    /// The end that sent the reset of this record, for this reason. `None` if the reset
+    /// ends no connection of another.
+    pub(super) fn of(record: &Record, finding: &Finding) -> Option<Self> {
+        let why = match finding.explanation {
+            Explanation::Aborted(abort) => OtherEndWhy::Aborted(abort),
+            Explanation::DataAfterClose => OtherEndWhy::Closed,
+            Explanation::Stray(_) => OtherEndWhy::Unknown,
+            _ => return None,
+        };
+        let program = record.process.comm.as_ref().zip(record.process.pid);
+        Some(Self {
+            seq: record.seq,
+            program: program.map(|(comm, pid)| format!("{comm}[{pid}]")),
+            netns: record.endpoints?.netns,
+            why,
+        })
+    }
+}
+
+/// Why the other end sent a reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OtherEndWhy {
+    /// It reset the connection itself.
+    Aborted(Abort),
+    /// It had closed the connection, then data arrived.
+    Closed,
+    /// It has no such connection.
+    Unknown,
 }
 
 /// Why this host reset a connection.

@@ -7,16 +7,17 @@ use std::num::NonZeroUsize;
 use smallvec::SmallVec;
 
 use crate::lru::LruMap;
-use crate::model::flow::FlowKey;
+use crate::model::flow::{Flow, FlowKey};
 use crate::model::host_timeout::HostTimeout;
 use crate::model::record::{EventName, Record};
 use crate::model::socket::Ages;
 use crate::model::time::{TICK_MS, ms_to_ns};
-use crate::model::values::{Direction, Evidence};
+use crate::model::values::{Direction, Evidence, State};
 use crate::text::escape::Escaped;
 use crate::timeout::estimate::TimeoutEstimator;
 use crate::timeout::middlebox::MiddleboxTable;
-use crate::verdict::finding::Finding;
+use crate::verdict::finding::{Finding, OtherEnd};
+use crate::verdict::rules::ResetContext;
 use crate::verdict::{rules, words};
 
 /// The events that verdicts need. If a log lacks some of them, there are fewer verdicts.
@@ -42,6 +43,8 @@ pub(super) const MAX_PROBES: usize = 16;
 pub struct Judge {
     /// The connections seen, up to a bound.
     connections: LruMap<FlowKey, Tracked>,
+    /// The ends that sent a reset, by their own endpoints.
+    resets: LruMap<Flow, SentReset>,
     estimator: TimeoutEstimator,
     middleboxes: MiddleboxTable,
     /// The time since which no record is missing, CLOCK_MONOTONIC ns.
@@ -63,9 +66,25 @@ struct Tracked {
     /// A lower bound for the time without a packet at `quiet_at_ns`, ms; 0 if none was
     /// measured.
     quiet_ms: u32,
+    /// The longest idle age that the connection survived, ms.
+    survived_ms: Option<u64>,
     /// True if the end of the connection has a verdict.
     is_judged: bool,
 }
+
+/// A reset that an end on this host sent.
+#[derive(Debug)]
+struct SentReset {
+    at_ns: u64,
+    by: OtherEnd,
+}
+
+/// The maximum number of ends that sent a reset. A reset within this host arrives at once.
+const MAX_RESETS: NonZeroUsize = NonZeroUsize::new(1_024).expect("it is not zero");
+
+/// The longest time from a reset to its arrival on the same host, ns. Long enough for a
+/// busy host, and too short for the ports to be used again.
+const MAX_TRANSIT_NS: u64 = 5_000_000_000;
 
 /// Record numbers of probes. There are tens of thousands of lists, and few have more than
 /// three probes: if many probes are sent together, the host drops some of them
@@ -79,6 +98,7 @@ impl Judge {
     pub fn new(max_sockets: NonZeroUsize, host: &[HostTimeout]) -> Self {
         Self {
             connections: LruMap::with_capacity(max_sockets),
+            resets: LruMap::with_capacity(MAX_RESETS),
             estimator: TimeoutEstimator::default(),
             middleboxes: MiddleboxTable::new(host),
             since_ns: None,
@@ -107,7 +127,30 @@ impl Judge {
             Some(Direction::Passive) => self.passive(record, flow),
             _ => self.socket(record, flow),
         };
-        finding.map(|finding| verdict_record(record, finding))
+        let finding = finding?;
+        if record.event == EventName::RstSent {
+            self.note_reset(record, &finding);
+        }
+        Some(verdict_record(record, finding))
+    }
+
+    /// Remembers why an end on this host sent a reset, for the verdict on the other end.
+    fn note_reset(&mut self, record: &Record, finding: &Finding) {
+        let (Some(endpoints), Some(by)) = (record.endpoints, OtherEnd::of(record, finding)) else {
+            return;
+        };
+        let at_ns = record.mono_ns;
+        let flow = Flow::canonical(endpoints.local(), endpoints.remote());
+        self.resets.push(flow, SentReset { at_ns, by });
+    }
+
+    /// The end on this host whose reset this record reports.
+    fn other_end(&mut self, record: &Record) -> Option<OtherEnd> {
+        let endpoints = record.endpoints?;
+        let flow = Flow::canonical(endpoints.remote(), endpoints.local());
+        let reset = self.resets.remove(&flow)?;
+        let transit_ns = record.mono_ns.saturating_sub(reset.at_ns);
+        (transit_ns <= MAX_TRANSIT_NS).then_some(reset.by)
     }
 
     /// The idle timeouts learned from the records so far.
@@ -140,6 +183,10 @@ impl Judge {
 
     fn socket(&mut self, record: &Record, flow: FlowKey) -> Option<Finding> {
         let (sock, remote) = (record.sock?, flow.remote());
+        let other_end = match record.event {
+            EventName::RstReceived => self.other_end(record),
+            _ => None,
+        };
         let tracked = self.connections.get_or_insert_with(flow, Tracked::default);
         if tracked.sock != sock {
             if record.event == EventName::Closed {
@@ -153,8 +200,14 @@ impl Judge {
         }
         // There is no middlebox between a host and itself.
         let is_remote = !remote.0.is_loopback();
-        if let Some(age_ms) = tracked.survived(record).filter(|_| is_remote) {
-            self.estimator.survived(remote, age_ms);
+        if let Some(age_ms) = tracked.survived(record) {
+            tracked.survived_ms = tracked.survived_ms.max(Some(age_ms));
+            if is_remote {
+                self.estimator.survived(remote, age_ms);
+            }
+        }
+        if let Some(age_ms) = held_ms(record).filter(|_| is_remote) {
+            self.estimator.held(remote, age_ms);
         }
         let finding = match record.event {
             EventName::Probe => {
@@ -173,15 +226,14 @@ impl Judge {
                 if let Some(death) = reset.death(record).filter(|_| is_remote) {
                     self.estimator.died(remote, death);
                 }
-                let bounds = self.estimator.bounds(remote);
-                let bounds = bounds.filter(|it| it.is_believed());
-                Some(rules::explain(
-                    record,
-                    reset,
-                    bounds,
-                    self.is_lossy,
-                    &self.middleboxes,
-                ))
+                let context = ResetContext {
+                    bounds: self.estimator.bounds(remote),
+                    survived_ms: tracked.survived_ms,
+                    other_end,
+                    is_lossy: self.is_lossy,
+                    middleboxes: &self.middleboxes,
+                };
+                Some(rules::explain(record, reset, &context))
             }
             _ => None,
         };
@@ -189,6 +241,7 @@ impl Judge {
         // A connection ends once, so it has one verdict.
         tracked.is_judged = true;
         finding.evidence.extend(tracked.probes.iter());
+        finding.evidence.sort_unstable();
         Some(finding)
     }
 }
@@ -235,6 +288,16 @@ impl Tracked {
         }
         survived.map(u64::from)
     }
+}
+
+/// The time without data after which the peer answered a probe, ms: its program had not
+/// closed the connection. `None` if this record shows none.
+fn held_ms(record: &Record) -> Option<u64> {
+    let is_first_probe = record.event == EventName::Probe && record.probe == Some(1);
+    let is_open = record.state == Some(State::Established);
+    let (lastrcv, lastsnd) = (record.ages.lastrcv_ms?, record.ages.lastsnd_ms?);
+    let held = lastrcv.min(lastsnd).checked_sub(record.ages.lastack_ms?)?;
+    (is_first_probe && is_open && held > 0).then_some(held)
 }
 
 /// The record of a verdict, at the time and on the socket of the record judged.

@@ -3,10 +3,36 @@
 //! A first probe at half of the timeout leaves time for one lost probe and for a timer
 //! that fires late, by an eighth at most. A probe refreshes a middlebox that counts
 //! packets, but not a proxy that counts bytes.
+//!
+//! An idle age that killed a connection is an upper bound for the timeout. So the advice
+//! is never later than what survivors, known timeouts and the shortest common default
+//! allow.
 
 use crate::model::remedy::{Remedy, SetIn};
 use crate::model::socket::Settings;
 use crate::model::values::Origin;
+use crate::timeout::middlebox::Fit;
+use crate::verdict::finding::IdleLimit;
+
+/// The latest first probe that is safe, s, and what limits it. `died_ms` is the shortest
+/// idle age that killed a connection; `survived_ms` the longest that one survived.
+pub(super) fn idle_limit(
+    died_ms: u64,
+    survived_ms: Option<u64>,
+    fits: &[Fit],
+    common_s: u64,
+) -> (u64, IdleLimit) {
+    let fits = fits
+        .iter()
+        .map(|it| (it.seconds / 2, IdleLimit::Fit(it.clone())));
+    let survived = survived_ms.map(|ms| (ms / 1_000, IdleLimit::Survived(ms)));
+    let limits = fits
+        .chain(survived)
+        .chain([(common_s / 2, IdleLimit::Common)]);
+    let death = (died_ms / 2_000, IdleLimit::Death(died_ms));
+    let (seconds, limit) = limits.fold(death, |least, it| if it.0 < least.0 { it } else { least });
+    (seconds.max(1), limit)
+}
 
 /// The setting that sends the first probe after `seconds`. `None` if the first probe is
 /// already that early.

@@ -4,18 +4,20 @@ use crate::model::record::Record;
 use crate::model::remedy::{Remedy, SetIn};
 use crate::model::time::{TICK_MS, ms_to_ns};
 use crate::model::values::{Cause, Confidence, LearnedOf, Met, State, VerdictName};
-use crate::timeout::estimate::{Death, TimeoutBounds};
-use crate::timeout::middlebox::{Fit, MiddleboxTable};
-use crate::verdict::finding::{Abort, Explanation, Finding, HalfOf};
+use crate::timeout::estimate::{Death, TimeoutBounds, is_survived};
+use crate::timeout::middlebox::{Fit, MiddleboxTable, slack_ms};
+use crate::verdict::finding::{
+    Abort, Explanation, Finding, ForgottenBy, IdleLimit, OtherEnd, OtherEndWhy,
+};
 use crate::verdict::remedies;
 
 /// The minimum silence of an idle connection, ms. A shorter silence can be the time that
 /// the peer and the network take for an answer.
 const IDLE_MS: u64 = 1_000;
 
-/// The minimum idle age that makes a timeout likely, ms. Below it, a peer that resets by
-/// coincidence is about as likely.
-const LIKELY_MS: u64 = 10_000;
+/// The shortest idle age that a first probe can precede by half, ms: TCP_KEEPIDLE is at
+/// least 1 s.
+const MIN_PROBED_MS: u64 = 2_000;
 
 /// The longest time that a closed connection stays in FIN_WAIT2 and TIME_WAIT, ns. A
 /// segment that arrives sooner after the first record, or after a loss, may belong to a
@@ -29,6 +31,10 @@ pub(super) enum ResetTrigger {
     Probe { out: u8, is_recorded: bool },
     /// The first segment after `gap_ms` without a packet.
     FirstSegment { gap_ms: u64, retransmitted: bool },
+    /// Data that the peer had left unanswered, sent more than once.
+    Retransmission,
+    /// Data that was sent before the peer's FIN arrived.
+    CrossedClose,
     /// No segment from this host: the connection was idle.
     Unsolicited,
     /// Traffic, or a trigger that cannot be told from traffic.
@@ -36,13 +42,14 @@ pub(super) enum ResetTrigger {
 }
 
 impl ResetTrigger {
-    /// The death by idle timeout that the reset shows, if any. The age is an upper bound:
-    /// any packet that passed after the peer was last heard makes the true age shorter.
+    /// The death by idle timeout that the reset may show, if any. The age is an upper
+    /// bound: any packet that passed after the peer was last heard makes the true age
+    /// shorter.
     pub(super) fn death(self, record: &Record) -> Option<Death> {
         let first = match self {
             Self::Probe { out, .. } => out == 1,
             Self::FirstSegment { .. } => true,
-            Self::Unsolicited | Self::Traffic => false,
+            _ => false,
         };
         // A peer that has closed has finished the connection, not forgotten it.
         let open = matches!(record.state, Some(State::Established | State::FinWait1));
@@ -59,32 +66,33 @@ impl ResetTrigger {
     }
 }
 
-/// Finds the trigger of a received reset. `None` if there is nothing to explain.
-///
-/// Data for an orphan also passes `tcp_receive_reset`, because no process can read it
-/// (`tcp_rcv_state_process`, net/ipv4/tcp_input.c). The kernel has then just processed
-/// the ACK of that segment. The reset that answers it gets the verdict instead.
+/// Finds the trigger of a received reset. `None` if there is nothing to explain: the
+/// handshake was refused, the connection was over, or its program had closed it and only
+/// its FIN was on its way.
 pub(super) fn received(record: &Record, is_recorded: bool) -> Option<ResetTrigger> {
     use State::{CloseWait, Closing, Established, FinWait1, FinWait2, LastAck};
     let state = record.state?;
     let (idle, sent) = (record.ages.idle_ms?, record.ages.lastsnd_ms?);
+    let (out, unacked) = (record.probes_out?, record.unacked?);
+    // The kernel records no send time for a FIN without data (`tcp_event_data_sent`).
+    let sent_since_heard = sent < idle;
     let is_orphan = record.identity.orphan == Some(true);
     match state {
-        Established | CloseWait | Closing | LastAck => {}
-        FinWait1 | FinWait2 if is_orphan && record.ages.lastack_ms? <= TICK_MS => return None,
-        FinWait1 | FinWait2 => {}
-        // The handshake was refused, or the connection is already over.
+        Established | CloseWait => {}
+        FinWait1 | LastAck | Closing if sent_since_heard => {}
+        FinWait2 if !is_orphan => {}
         _ => return None,
     }
-    let (out, unacked) = (record.probes_out?, record.unacked?);
     // If data is waiting, the probe is a window probe (`tcp_send_probe0`).
     if out > 0 && unacked == 0 && record.unsent == Some(false) {
         return Some(ResetTrigger::Probe { out, is_recorded });
     }
-    // The kernel records no send time for a FIN without data (`tcp_event_data_sent`).
+    if state == CloseWait && unacked > 0 && sent.saturating_add(TICK_MS) >= record.ages.lastack_ms?
+    {
+        return Some(ResetTrigger::CrossedClose);
+    }
     let gap_ms = match state {
-        Established | FinWait1 if sent < idle => idle - sent,
-        FinWait1 => idle,
+        Established | FinWait1 if sent_since_heard => idle - sent,
         _ => 0,
     };
     let retransmits = record.retransmits.unwrap_or_default();
@@ -100,6 +108,8 @@ pub(super) fn received(record: &Record, is_recorded: bool) -> Option<ResetTrigge
             gap_ms,
             retransmitted: retransmits > 0,
         }
+    } else if unacked > 0 && retransmits > 0 && idle >= IDLE_MS {
+        ResetTrigger::Retransmission
     } else if unacked == 0 && idle >= IDLE_MS && sent >= IDLE_MS {
         ResetTrigger::Unsolicited
     } else {
@@ -107,85 +117,175 @@ pub(super) fn received(record: &Record, is_recorded: bool) -> Option<ResetTrigge
     })
 }
 
+/// What other records tell about a received reset.
+#[derive(Clone, Debug)]
+pub(super) struct ResetContext<'a> {
+    /// The learned bounds for the idle timeout towards the peer.
+    pub(super) bounds: Option<TimeoutBounds>,
+    /// The longest idle age that this very connection survived, ms.
+    pub(super) survived_ms: Option<u64>,
+    /// The other end, if it is on this host and sent the reset.
+    pub(super) other_end: Option<OtherEnd>,
+    /// True if an event was lost.
+    pub(super) is_lossy: bool,
+    pub(super) middleboxes: &'a MiddleboxTable,
+}
+
+impl ResetContext<'_> {
+    /// The bounds, if there are enough deaths to report them.
+    fn believed(&self) -> Option<TimeoutBounds> {
+        self.bounds.filter(TimeoutBounds::is_believed)
+    }
+
+    /// The longest idle age that this connection or another to the peer survived, ms.
+    fn survived_ms(&self) -> Option<u64> {
+        self.survived_ms
+            .max(self.bounds.and_then(|it| it.survived_ms))
+    }
+
+    /// The survived age that excludes an idle timeout as the cause of a death, ms.
+    fn excludes(&self, death: Death) -> Option<u64> {
+        let survived_ms = self.survived_ms();
+        let contradictory = self.believed().is_some_and(|it| it.contradictory);
+        survived_ms.filter(|_| is_survived(survived_ms, death.age_ms) && !contradictory)
+    }
+}
+
 /// The verdict on a received reset.
-pub(super) fn explain(
-    record: &Record,
-    reset: ResetTrigger,
-    bounds: Option<TimeoutBounds>,
-    is_lossy: bool,
-    middleboxes: &MiddleboxTable,
-) -> Finding {
+pub(super) fn explain(record: &Record, reset: ResetTrigger, context: &ResetContext<'_>) -> Finding {
     let idle = record.ages.idle_ms.unwrap_or_default();
+    if let Some(other_end) = &context.other_end
+        && other_end.why != OtherEndWhy::Unknown
+    {
+        return by_other_end(reset, idle, other_end);
+    }
+    let death = reset.death(record);
+    let survived_ms = death.and_then(|it| context.excludes(it));
     let (verdict, idle_ms) = match reset {
         ResetTrigger::Probe { .. } => (VerdictName::ProbeReset, idle),
-        ResetTrigger::FirstSegment { gap_ms, .. } => (VerdictName::IdleEviction, gap_ms),
-        ResetTrigger::Unsolicited | ResetTrigger::Traffic => (VerdictName::AbortedByPeer, idle),
+        ResetTrigger::FirstSegment { gap_ms, .. } if survived_ms.is_none() => {
+            (VerdictName::IdleEviction, gap_ms)
+        }
+        _ => (VerdictName::AbortedByPeer, idle),
     };
-    let confidence = confidence(reset, bounds, is_lossy);
-    let explanation = match reset {
-        ResetTrigger::Unsolicited => {
-            Explanation::Unsolicited(middleboxes.proxies(idle).into_iter().next())
+    let explanation = match (reset, survived_ms) {
+        (_, Some(ms)) => Explanation::Survived(ms),
+        (ResetTrigger::Unsolicited, _) => {
+            let proxies = context.middleboxes.proxies(idle);
+            Explanation::Unsolicited(proxies.into_iter().next())
         }
-        ResetTrigger::Traffic if record.state == Some(State::CloseWait) => {
-            Explanation::SentAfterPeerClosed
-        }
-        ResetTrigger::Traffic => Explanation::InUse,
-        _ if record.state == Some(State::CloseWait) => Explanation::PeerHadClosed,
+        (ResetTrigger::CrossedClose, _) => Explanation::CrossedPeerClose,
+        (ResetTrigger::Retransmission, _) => Explanation::ResetWhileRetransmitting,
+        (ResetTrigger::Traffic, _) if has_peer_closed(record) => Explanation::SentAfterPeerClosed,
+        (ResetTrigger::Traffic, _) => Explanation::InUse,
+        _ if has_peer_closed(record) => Explanation::PeerHadClosed,
         _ => Explanation::PeerRestarted,
     };
-    let mut finding = Finding::new(verdict, confidence, explanation);
+    let mut finding = Finding::new(verdict, Confidence::Low, explanation);
     finding.idle_ms = Some(idle_ms);
-    if reset.death(record).is_some() {
-        forgotten(record, &mut finding, idle_ms, bounds, middleboxes);
+    if death.is_some() && survived_ms.is_none() {
+        forgotten(record, reset, &mut finding, idle_ms, context);
     }
+    finding.confidence = confidence(reset, &finding, context);
     finding
 }
 
-fn confidence(reset: ResetTrigger, bounds: Option<TimeoutBounds>, is_lossy: bool) -> Confidence {
-    use Confidence::{High, Low, Medium};
-    let repeated = bounds.is_some_and(|it| !it.contradictory);
-    // Another endpoint of the same network may be behind another middlebox.
-    let same_endpoint = bounds.is_some_and(|it| it.of == LearnedOf::Endpoint);
-    let contradicted = bounds.is_some_and(|it| it.contradictory);
-    match reset {
-        ResetTrigger::Probe { is_recorded, .. } if is_recorded => High,
-        ResetTrigger::Probe { .. } | ResetTrigger::Traffic => Medium,
-        ResetTrigger::Unsolicited => Low,
-        ResetTrigger::FirstSegment { retransmitted, .. } if contradicted || retransmitted => Low,
-        ResetTrigger::FirstSegment { .. } if repeated && same_endpoint && !is_lossy => High,
-        ResetTrigger::FirstSegment { gap_ms, .. } if gap_ms >= LIKELY_MS || repeated => Medium,
-        ResetTrigger::FirstSegment { .. } => Low,
+fn has_peer_closed(record: &Record) -> bool {
+    use State::{CloseWait, Closing, LastAck};
+    matches!(record.state, Some(CloseWait | Closing | LastAck))
+}
+
+/// The verdict on a reset that the other end sent, as its own records show.
+fn by_other_end(reset: ResetTrigger, idle_ms: u64, other_end: &OtherEnd) -> Finding {
+    let verdict = match reset {
+        ResetTrigger::Probe { .. } => VerdictName::ProbeReset,
+        _ => VerdictName::AbortedByPeer,
+    };
+    let explanation = Explanation::ByOtherEnd(other_end.clone());
+    Finding {
+        idle_ms: Some(idle_ms),
+        evidence: vec![other_end.seq],
+        ..Finding::new(verdict, Confidence::High, explanation)
     }
 }
 
-/// Completes the finding for a connection that an idle timeout ended.
+/// From the records of one host, the peer's program and a box between look the same. Only
+/// more evidence makes an eviction sure: connections that the peer's program kept for
+/// longer, or the records of the host that answered.
+fn confidence(reset: ResetTrigger, finding: &Finding, context: &ResetContext<'_>) -> Confidence {
+    use Confidence::{High, Low, Medium};
+    let contradictory = context.believed().is_some_and(|it| it.contradictory);
+    let is_answered_elsewhere = context.other_end.is_some();
+    match reset {
+        ResetTrigger::Probe { is_recorded, .. } if is_recorded => High,
+        ResetTrigger::Unsolicited => Low,
+        ResetTrigger::FirstSegment { .. } if finding.verdict != VerdictName::IdleEviction => Medium,
+        ResetTrigger::FirstSegment { .. } if is_answered_elsewhere => Medium,
+        ResetTrigger::FirstSegment { retransmitted, .. } if contradictory || retransmitted => Low,
+        ResetTrigger::FirstSegment { .. } => match finding.explanation {
+            Explanation::Forgotten {
+                by: ForgottenBy::Box,
+                ..
+            } if !context.is_lossy => High,
+            _ if context.believed().is_some() || has_host_fit(finding) => Medium,
+            _ => Low,
+        },
+        _ => Medium,
+    }
+}
+
+/// Whether a timeout that this host applies explains the end.
+fn has_host_fit(finding: &Finding) -> bool {
+    finding.fits.iter().any(Fit::is_host)
+}
+
+/// Completes the finding for a connection that an idle timeout may have ended.
 fn forgotten(
     record: &Record,
+    reset: ResetTrigger,
     finding: &mut Finding,
     idle_ms: u64,
-    bounds: Option<TimeoutBounds>,
-    middleboxes: &MiddleboxTable,
+    context: &ResetContext<'_>,
 ) {
-    let survived_ms = bounds.and_then(|it| it.survived_ms);
-    let shortest_ms = bounds.and_then(|it| it.died_ms).unwrap_or(u64::MAX);
-    let died_ms = idle_ms.min(shortest_ms);
-    finding.fits = middleboxes.fits(record.endpoints.as_ref(), survived_ms, died_ms);
-    let explained = !bounds.is_some_and(|it| it.contradictory);
-    if finding.confidence == Confidence::Low && explained && finding.fits.iter().any(Fit::is_host) {
-        finding.confidence = Confidence::Medium;
+    let survived_ms = context.survived_ms();
+    let shortest_ms = context.bounds.and_then(|it| it.shortest_ms);
+    let died_ms = idle_ms.min(shortest_ms.unwrap_or(u64::MAX));
+    finding.fits = context
+        .middleboxes
+        .fits(record.endpoints.as_ref(), survived_ms, died_ms);
+    finding.bounds = context.believed();
+    if died_ms < MIN_PROBED_MS {
+        finding.explanation = Explanation::ForgottenTooSoon(died_ms);
+        return;
     }
-    finding.bounds = bounds;
-    let (seconds, half_of) = match finding.fits.first() {
-        // Half of this age is below the minimum of TCP_KEEPIDLE.
-        None if died_ms < 2_000 => {
-            finding.explanation = Explanation::ForgottenTooSoon(died_ms);
-            return;
-        }
-        Some(fit) => (fit.seconds / 2, HalfOf::Fit(fit.clone())),
-        None => (died_ms / 2_000, HalfOf::Death(died_ms)),
+    let common_s = context.middleboxes.shortest_refreshed_s();
+    let (seconds, limit) = remedies::idle_limit(died_ms, survived_ms, &finding.fits, common_s);
+    let by = if has_host_fit(finding) {
+        ForgottenBy::HostBox
+    } else {
+        forgotten_by(reset, idle_ms, context)
     };
-    finding.explanation = Explanation::Forgotten(half_of);
-    finding.remedy = remedies::first_probe(&record.settings, seconds.max(1));
+    finding.explanation = Explanation::Forgotten { limit, by };
+    finding.remedy = remedies::first_probe(&record.settings, seconds);
+}
+
+/// Who may have forgotten the connection.
+fn forgotten_by(reset: ResetTrigger, idle_ms: u64, context: &ResetContext<'_>) -> ForgottenBy {
+    let believed = context.believed().filter(|it| !it.contradictory);
+    // Another endpoint of the same network may be another program.
+    let believed_here = believed.filter(|it| it.of == LearnedOf::Endpoint);
+    let is_held = believed_here
+        .and_then(|it| it.held_ms)
+        .is_some_and(|held| held > idle_ms.saturating_add(slack_ms(idle_ms)));
+    match (reset, believed) {
+        (ResetTrigger::Probe { .. }, None) => ForgottenBy::RestartOrBox,
+        // The host that answered had no socket: no program has closed one just now.
+        (_, None) if context.other_end.is_some() => ForgottenBy::RestartOrBox,
+        (ResetTrigger::Probe { .. }, Some(_)) => ForgottenBy::Box,
+        _ if is_held => ForgottenBy::Box,
+        (_, Some(_)) => ForgottenBy::ProgramOrBox,
+        (_, None) => ForgottenBy::PeerOrBox,
+    }
 }
 
 /// The verdict on a connection that keepalive gave up.
@@ -297,11 +397,17 @@ pub(super) fn passive(
     let aborted =
         |explanation| Finding::new(VerdictName::AbortedLocally, Confidence::Medium, explanation);
     match (record.met?, record.state) {
-        (Met::Nothing, _) | (Met::Socket, Some(State::Listen)) if !was_seen => Some(stray(
-            record,
-            len > 0 && since_ns > AFTER_CLOSE_NS,
-            middleboxes,
-        )),
+        // The peer answers a close that this host has forgotten.
+        (Met::Nothing, _) | (Met::Socket, Some(State::Listen)) if flags.closes() && len == 0 => {
+            None
+        }
+        (Met::Socket, Some(State::Listen)) if reason(record).ends_with("INVALID_SYN") => {
+            Some(accept_queue_full())
+        }
+        (Met::Nothing, _) | (Met::Socket, Some(State::Listen)) if !was_seen => {
+            let is_likely = len > 0 && since_ns > AFTER_CLOSE_NS;
+            Some(stray(record, is_likely, middleboxes))
+        }
         // Data for a connection that a program has closed. A TIME_WAIT socket sends a
         // reset only while it replaces a FIN_WAIT2 socket (`tcp_timewait_state_process`,
         // net/ipv4/tcp_minisocks.c).
@@ -317,13 +423,24 @@ pub(super) fn passive(
     }
 }
 
+/// The verdict on the last segment of a handshake that found the accept queue full
+/// (`tcp_check_req`, net/ipv4/tcp_minisocks.c).
+fn accept_queue_full() -> Finding {
+    Finding::new(
+        VerdictName::AbortedLocally,
+        Confidence::High,
+        Explanation::AcceptQueueFull,
+    )
+}
+
 /// The verdict on a segment for a connection that this host never had.
 fn stray(record: &Record, is_likely: bool, middleboxes: &MiddleboxTable) -> Finding {
+    let common_s = middleboxes.shortest_refreshed_s();
     let connection = record.endpoints.as_ref();
-    let own = connection.and_then(|it| middleboxes.on_path_of(it).max_by_key(|it| it.seconds));
-    let (seconds, half_of) = match own.filter(|it| it.seconds < 7_200) {
-        Some(own) => (own.seconds / 2, HalfOf::Host(own.what.to_string())),
-        None => (middleboxes.shortest_refreshed_s() / 2, HalfOf::Common),
+    let own = connection.and_then(|it| middleboxes.on_path_of(it).min_by_key(|it| it.seconds));
+    let (seconds, limit) = match own.filter(|it| it.seconds < common_s) {
+        Some(own) => (own.seconds / 2, IdleLimit::Host(own.what.to_string())),
+        None => (common_s / 2, IdleLimit::Common),
     };
     let confidence = if is_likely {
         Confidence::Medium
@@ -335,7 +452,7 @@ fn stray(record: &Record, is_likely: bool, middleboxes: &MiddleboxTable) -> Find
         ..Finding::new(
             VerdictName::StraySegment,
             confidence,
-            Explanation::Stray(half_of),
+            Explanation::Stray(limit),
         )
     }
 }

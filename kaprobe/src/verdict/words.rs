@@ -5,12 +5,17 @@ use std::net::SocketAddr;
 use crate::model::record::Record;
 use crate::model::remedy::{Remedy, SetIn};
 use crate::model::socket::Endpoints;
-use crate::model::values::{Errno, LearnedOf, Origin};
+use crate::model::values::{Errno, LearnedOf, Origin, State};
 use crate::text::escape::Escaped;
 use crate::text::units::Ms;
 use crate::timeout::estimate::TimeoutBounds;
 use crate::timeout::middlebox::{Fit, FitSource};
-use crate::verdict::finding::{Abort, Explanation, Finding, HalfOf};
+use crate::verdict::finding::{
+    Abort, Explanation, Finding, ForgottenBy, IdleLimit, OtherEnd, OtherEndWhy,
+};
+
+/// The minimum of TCP_KEEPINTVL, ms.
+const MIN_INTVL_MS: u64 = 1_000;
 
 /// The names of the timeouts that explain the end.
 pub(super) fn names(fits: &[Fit]) -> Escaped {
@@ -30,15 +35,12 @@ pub(super) fn advice(record: &Record, finding: &Finding) -> String {
     let program = program(record);
     let idle = || Ms(record.ages.idle_ms.unwrap_or_default());
     let text = match &finding.explanation {
-        Explanation::Forgotten(half_of) => format!(
-            "{} ({}{})",
-            first_probe(record, finding.remedy),
-            if finding.remedy.is_some() {
-                ""
-            } else {
-                "within "
-            },
-            half(half_of)
+        Explanation::Forgotten { limit, by } => forgotten(record, finding.remedy, limit, *by),
+        Explanation::Survived(ms) => format!(
+            "connections to the peer survived {} of silence, so no idle timeout ended this one: the \
+             peer restarted, or its program reset the connection; no keepalive setting prevents \
+             that",
+            Ms(*ms)
         ),
         Explanation::ForgottenTooSoon(died_ms) => format!(
             "after {} of silence the other end no longer knew the connection, as after a \
@@ -69,9 +71,22 @@ pub(super) fn advice(record: &Record, finding: &Finding) -> String {
             "{program} sent data after the peer had closed: no keepalive setting on this host \
              prevents that"
         ),
-        Explanation::InUse => {
-            "the connection was in use: see the peer's log; keepalive is not involved".to_owned()
-        }
+        Explanation::CrossedPeerClose => format!(
+            "the peer closed while data of {program} was on its way: idle connections should be \
+             closed by {program} first, sooner than by the peer; no keepalive setting prevents that"
+        ),
+        Explanation::ResetWhileRetransmitting => format!(
+            "the peer left data unanswered for {}, and reset the connection when it was sent again: \
+             the peer's host restarted, or the path to it was down and has changed; keepalive is \
+             not involved while data is unacknowledged",
+            idle()
+        ),
+        Explanation::InUse => format!(
+            "the connection was not idle, its peer was heard {} ago: see the peer's log; keepalive \
+             is not involved",
+            idle()
+        ),
+        Explanation::ByOtherEnd(it) => other_end(it),
         Explanation::Unreachable => unreachable(record, finding.remedy),
         Explanation::UserTimeout => user_timeout(record, finding.remedy),
         Explanation::FinWait2 => format!(
@@ -81,11 +96,17 @@ pub(super) fn advice(record: &Record, finding: &Finding) -> String {
         ),
         Explanation::Aborted(abort) => aborted(*abort, &program),
         Explanation::DataAfterClose => format!(
-            "{} bytes came after the program had closed: it should call shutdown and read to EOF \
-             before close",
+            "{} bytes came after the program had closed: they were on their way when it closed, or \
+             the peer sends without reading EOF; to receive such data, the program should call \
+             shutdown and read to EOF before close",
             record.len.unwrap_or_default()
         ),
-        Explanation::Stray(half_of) => stray(record, finding.remedy, half_of),
+        Explanation::AcceptQueueFull => format!(
+            "the accept queue of port {} was full, and net.ipv4.tcp_abort_on_overflow is 1: the \
+             program should accept faster, or raise its backlog and net.core.somaxconn",
+            record.endpoints.map_or(0, |it| it.lport)
+        ),
+        Explanation::Stray(limit) => stray(record, finding.remedy, limit),
     };
     match finding.bounds {
         Some(bounds) => format!("{}; {text}", learned(record, bounds, &finding.fits)),
@@ -124,14 +145,55 @@ fn learned(record: &Record, bounds: TimeoutBounds, fits: &[Fit]) -> String {
     format!("idle timeout towards {remote} {between}{doubt}{named}")
 }
 
-/// The time whose half is advised, as a phrase.
-fn half(of: &HalfOf) -> String {
+/// What limits the advised TCP_KEEPIDLE, as a phrase.
+fn limit(of: &IdleLimit) -> String {
     match of {
-        HalfOf::Fit(fit) => format!("half of {}'s {}s", fit.first_name(), fit.seconds),
-        HalfOf::Death(ms) => format!("half of {}, the shortest fatal idle time", Ms(*ms)),
-        HalfOf::Host(what) => format!("half of this host's {what} timeout"),
-        HalfOf::Common => "half of the shortest common default".to_owned(),
+        IdleLimit::Fit(fit) => format!("half of {}'s {}s", fit.first_name(), fit.seconds),
+        IdleLimit::Death(ms) => format!(
+            "half of {}, the shortest fatal idle time; the timeout may be shorter still",
+            Ms(*ms)
+        ),
+        IdleLimit::Survived(ms) => format!("connections survived {}", Ms(*ms)),
+        IdleLimit::Host(what) => format!("half of this host's {what} timeout"),
+        IdleLimit::Common => "half of the shortest common default".to_owned(),
     }
+}
+
+/// The advice for a connection that the other end no longer knew.
+fn forgotten(record: &Record, remedy: Option<Remedy>, of: &IdleLimit, by: ForgottenBy) -> String {
+    let suspects = match by {
+        ForgottenBy::PeerOrBox => {
+            "the peer restarted, its program closed the connection, or a box between forgot it: \
+             which, shows when it happens again; against a box, "
+        }
+        ForgottenBy::RestartOrBox => {
+            "the peer restarted, or a box between forgot the connection: which, shows when it \
+             happens again; against a box, "
+        }
+        ForgottenBy::ProgramOrBox => {
+            "the peer's program closes idle connections or restarted more than once (see its log), \
+             or a box between forgets them; against a box, "
+        }
+        ForgottenBy::HostBox | ForgottenBy::Box => "",
+    };
+    let first_probe = first_probe(record, remedy);
+    let limit = match remedy {
+        Some(_) => format!(" ({})", limit(of)),
+        None => String::new(),
+    };
+    format!("{suspects}{first_probe}{limit}")
+}
+
+/// Why the other end sent a reset, as its own records show.
+fn other_end(it: &OtherEnd) -> String {
+    let OtherEnd { program, netns, .. } = it;
+    let program = program.as_deref().unwrap_or("the program");
+    let what = match it.why {
+        OtherEndWhy::Aborted(abort) => aborted(abort, program),
+        OtherEndWhy::Closed => format!("{program} had closed it, and data came afterwards"),
+        OtherEndWhy::Unknown => "it has no such connection".to_owned(),
+    };
+    format!("the other end is on this host, in netns {netns}: {what}")
 }
 
 /// The change that sends the first probe earlier, or a note that it is early enough.
@@ -140,7 +202,8 @@ fn first_probe(record: &Record, remedy: Option<Remedy>) -> String {
     let time_s = record.settings.keepalive_time_ms.unwrap_or_default() / 1000;
     let Some(remedy) = remedy else {
         return format!(
-            "keepalive is on in {program}; its first probe after {time_s}s should be early enough"
+            "the first probe of {program} after {time_s}s is early enough, unless keepalive was \
+             turned on only lately"
         );
     };
     let seconds = remedy.time_s.unwrap_or_default();
@@ -175,19 +238,22 @@ fn unreachable(record: &Record, remedy: Option<Remedy>) -> String {
         )
     });
     let sooner = match (settings.keepalive_intvl_ms, settings.keepalive_intvl_from) {
-        (Some(ms), Some(Origin::Socket)) => {
-            format!("TCP_KEEPINTVL (now {}) in {}", Ms(ms), program(record))
-        }
+        // The minimum (`do_tcp_setsockopt`, net/ipv4/tcp.c), or not known.
+        (Some(..=MIN_INTVL_MS) | None, _) => String::new(),
+        (Some(ms), Some(Origin::Socket)) => format!(
+            "; to detect this sooner, lower TCP_KEEPINTVL (now {}) in {}",
+            Ms(ms),
+            program(record)
+        ),
         (Some(ms), _) => format!(
-            "net.ipv4.tcp_keepalive_intvl (now {}) in netns {}",
+            "; to detect this sooner, lower net.ipv4.tcp_keepalive_intvl (now {}) in netns {}",
             Ms(ms),
             netns(record)
         ),
-        (None, _) => "the interval".to_owned(),
     };
     format!(
         "{probes} probes unanswered, silent for {idle}{icmp}: the peer's host or the path to it \
-         is down; to detect this sooner, lower {sooner}{late}"
+         is down{sooner}{late}"
     )
 }
 
@@ -205,7 +271,10 @@ fn user_timeout(record: &Record, remedy: Option<Remedy>) -> String {
 /// The advice for a connection that this host reset.
 fn aborted(abort: Abort, program: &str) -> String {
     let what = match abort {
-        Abort::DataUnread => "closed it with data unread: read to the end before close",
+        Abort::DataUnread => {
+            "closed it, or was killed, with data unread: unless it was killed, it should read to the \
+             end before close"
+        }
         Abort::NoFinWait2 => "closed it with TCP_LINGER2 below 0, which skips FIN_WAIT2",
         Abort::Memory => {
             "left an orphan over the limit net.ipv4.tcp_max_orphans or tcp_mem: raise the limit, or \
@@ -241,16 +310,23 @@ fn aborted(abort: Abort, program: &str) -> String {
 }
 
 /// The advice for a segment that belongs to no connection of this host.
-fn stray(record: &Record, remedy: Option<Remedy>, half_of: &HalfOf) -> String {
+fn stray(record: &Record, remedy: Option<Remedy>, of: &IdleLimit) -> String {
     let peer = record.endpoints.map_or("the peer".to_owned(), |it| {
         SocketAddr::from(it.remote()).to_string()
     });
     let seconds = remedy.and_then(|it| it.time_s).unwrap_or_default();
+    // The last segment of a handshake looks the same where the kernel gives no reason.
+    let is_listening = record.state == Some(State::Listen);
+    let queue = if is_listening && record.reason.is_none() && record.len == Some(0) {
+        "its accept queue was full, with net.ipv4.tcp_abort_on_overflow=1; or "
+    } else {
+        ""
+    };
     format!(
-        "no such connection here: if a load balancer sends {peer} here, it may have forgotten an \
-         idle connection to another server; on {peer} set TCP_KEEPIDLE to at most half of the \
-         balancer's idle timeout: {seconds} is {}",
-        half(half_of)
+        "no such connection here: {queue}this host or its program restarted, or a load balancer \
+         that forgot an idle connection to another server sent {peer} here; against the latter, \
+         on {peer} set TCP_KEEPIDLE to at most half of the balancer's idle timeout: {seconds} is {}",
+        limit(of)
     )
 }
 
