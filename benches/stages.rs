@@ -10,6 +10,7 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use kaprobe::correlate::{Correlator, MAX_SOCKETS};
 use kaprobe::model::event::Event;
+use kaprobe::model::host_timeout::HostTimeouts;
 use kaprobe::model::record::Record;
 use kaprobe::sink;
 use kaprobe::sink::options::Format;
@@ -61,7 +62,10 @@ fn judge(bencher: Bencher<'_, '_>, sockets: u32) {
     bench
         .with_inputs(|| records.clone())
         .bench_local_refs(|records| {
-            let mut pipeline = Pipeline::new(every_event(), Judge::new(MAX_SOCKETS, &[]));
+            let mut pipeline = Pipeline::new(
+                every_event(),
+                Judge::new(MAX_SOCKETS, &HostTimeouts::default()),
+            );
             for record in records {
                 pipeline.push(0, record, |record| {
                     black_box(record);

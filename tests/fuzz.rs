@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use kaprobe::correlate::Correlator;
 use kaprobe::model::event::{Event, Lost};
 use kaprobe::model::header::{Header, HeaderLine};
-use kaprobe::model::host_timeout::HostTimeout;
+use kaprobe::model::host_timeout::{HostTimeout, HostTimeouts};
 use kaprobe::model::named::Named as _;
 use kaprobe::model::record::Record;
 use kaprobe::model::time::{self, WallTime};
@@ -143,7 +143,7 @@ fn header() -> Header {
 
 /// Checks records from any input: verdicts can be made, each record is one line without
 /// control characters, and is read back unchanged. Returns the log.
-fn check(records: Vec<Record>, timeouts: &[HostTimeout]) -> Result<String, String> {
+fn check(records: Vec<Record>, timeouts: &HostTimeouts) -> Result<String, String> {
     let mut pipeline = Pipeline::new(every_event(), Judge::new(CAPACITY, timeouts));
     let mut shown = Vec::new();
     for mut record in records {
@@ -210,11 +210,11 @@ fn log_reader(log: &[u8]) -> Result<(), String> {
             ));
         }
     }
-    let (mut records, mut timeouts) = (Vec::new(), Vec::new());
+    let (mut records, mut timeouts) = (Vec::new(), HostTimeouts::default());
     for item in items {
         match item {
             Item::Record(record) => records.push(*record),
-            Item::Header(header) => timeouts.extend(header.timeouts),
+            Item::Header(header) => timeouts = header.host_timeouts(),
         }
     }
     check(records, &timeouts).map(drop)
@@ -247,7 +247,7 @@ fn decode_records(wire: &[u8]) -> Vec<Record> {
 }
 
 fn wire_decoder(wire: &[u8]) -> Result<(), String> {
-    let log = check(decode_records(wire), &[])?;
+    let log = check(decode_records(wire), &HostTimeouts::default())?;
     schema::check_log(&log).map(drop)
 }
 

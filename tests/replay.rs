@@ -306,7 +306,7 @@ fn traced(flags: &[&str]) -> TestResult<(Header, Vec<Record>)> {
         }],
         ..header("mq1")
     };
-    let judge = Judge::new(MAX_SOCKETS, &header.timeouts);
+    let judge = Judge::new(MAX_SOCKETS, &header.host_timeouts());
     let mut pipeline = Pipeline::new(Filter::new(plan.records), judge);
     let mut records = Vec::new();
     for mut record in verdict_records() {

@@ -24,7 +24,7 @@ use crate::mounts;
 use crate::wait::HANG;
 
 /// The directory of iproute2's named network namespaces.
-const NETNS_DIR: &str = "/run/netns";
+pub(crate) const NETNS_DIR: &str = "/run/netns";
 
 /// The namespace that holds the bridge and nothing else.
 const SWITCH: &str = "switch";
@@ -231,7 +231,7 @@ pub fn usable() -> Result<()> {
 }
 
 /// Runs a batch of `ip` commands, in a named network namespace.
-fn ip(netns: Option<&str>, lines: &str) -> Result<()> {
+pub(crate) fn ip(netns: Option<&str>, lines: &str) -> Result<()> {
     let mut ip = Command::new("ip");
     if let Some(name) = netns {
         ip.args(["-netns", name]);

@@ -23,6 +23,7 @@ pub mod mounts;
 pub mod netns;
 pub mod package;
 pub mod process;
+pub mod router;
 pub mod schema;
 pub mod snapshot;
 pub mod streams;

@@ -12,6 +12,7 @@ mod exact;
 mod filters;
 mod foretold;
 mod full;
+mod host_timeouts;
 mod limits;
 mod manners;
 mod owner;
@@ -106,6 +107,14 @@ fn main() -> ExitCode {
         ("audit_log", audit::timeouts_come_from_a_log),
         ("audit_host", audit::timeouts_come_from_this_host),
         ("audit_balancer", audit::predicts_balancer_evictions),
+        (
+            "host_timeouts_audit",
+            host_timeouts::audit_applies_them_on_the_path,
+        ),
+        (
+            "host_timeouts_verdict",
+            host_timeouts::verdicts_name_them_on_the_path,
+        ),
         ("story", story::balancer_forgets_an_idle_connection),
         ("story_cured", story::keepalive_preserves_the_balancer_entry),
         ("stops", manners::stops_cleanly),

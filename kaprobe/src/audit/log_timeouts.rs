@@ -5,6 +5,7 @@ use std::mem;
 use anyhow::{Context as _, Result};
 
 use crate::correlate::MAX_SOCKETS;
+use crate::model::host_timeout::HostTimeouts;
 use crate::replay::input::Input;
 use crate::replay::{Item, Log};
 use crate::stderr;
@@ -21,7 +22,7 @@ pub fn read(logs: &[Input]) -> Result<Vec<TimeoutEstimator>> {
     for log in logs {
         let name = log.name();
         let mut log = Log::new(log.open()?);
-        let mut judge = Judge::new(MAX_SOCKETS, &[]);
+        let mut judge = Judge::new(MAX_SOCKETS, &HostTimeouts::default());
         let mut report = |remark| stderr::line(format_args!("{name}:{remark}"));
         loop {
             let next = log.next(&mut report);
@@ -29,7 +30,7 @@ pub fn read(logs: &[Input]) -> Result<Vec<TimeoutEstimator>> {
                 Some(Item::Record(record)) => drop(judge.push(&record)),
                 // A new trace has other sockets and another clock.
                 Some(Item::Header(_)) => {
-                    let new = Judge::new(MAX_SOCKETS, &[]);
+                    let new = Judge::new(MAX_SOCKETS, &HostTimeouts::default());
                     learned.push(mem::replace(&mut judge, new).into_estimator());
                 }
                 None => break,

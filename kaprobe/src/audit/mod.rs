@@ -63,7 +63,7 @@ fn timeouts(plan: &AuditPlan) -> Result<Timeouts> {
         return Ok(Timeouts::new(plan.timeouts.clone(), learned));
     }
     let host = host::timeouts::read();
-    if host.is_empty() {
+    if host.timeouts.is_empty() {
         return Err(exit::Error::usage(
             "no idle timeout known: this host applies none itself (IPVS, \
              conntrack); give --idle-timeout, --behind or --log",

@@ -385,7 +385,7 @@ mod tests {
     use insta::assert_snapshot;
 
     use super::*;
-    use crate::model::host_timeout::HostTimeout;
+    use crate::model::host_timeout::{HostRoute, HostTimeout, HostTimeouts, NetnsRoutes};
     use crate::model::socket::Endpoints;
     use crate::model::values::State;
     use crate::sample::{golden, with};
@@ -431,6 +431,17 @@ mod tests {
             services: vec![([10, 0, 0, 1], 5672).into()],
             ..HostTimeout::default()
         };
+        let route = HostRoute {
+            to: "2001:db8::/32".parse().map_err(|why| format!("{why}"))?,
+            through: vec![conntrack.netns],
+        };
+        let host = HostTimeouts {
+            timeouts: vec![conntrack, ipvs],
+            routes: vec![NetnsRoutes {
+                netns: 4_026_531_840,
+                routes: vec![route],
+            }],
+        };
         let everywhere = |it| Timeouts::new(it, Vec::new());
         let sets = [
             ("given", everywhere(vec![Timeout::given(350_000)])),
@@ -444,7 +455,7 @@ mod tests {
                 ),
             ),
             ("proxy", everywhere(behind("aws-alb").into_iter().collect())),
-            ("host", Timeouts::of_host(vec![conntrack, ipvs])),
+            ("host", Timeouts::of_host(host)),
         ];
         for (set, timeouts) in sets {
             for (extension, format) in [

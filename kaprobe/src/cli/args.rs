@@ -265,8 +265,8 @@ pub struct SocketsArgs {
 const AUDIT_HELP: &str = "\
 Without --idle-timeout, --behind and --log, audit uses the timeouts that this
 host applies itself, each for the connections that are known to pass there:
-conntrack of their network namespace, and IPVS if they are to one of its
-services. It changes nothing. Exit code: 0 if
+conntrack of their network namespace and of those that they are routed through,
+and IPVS if they are to one of its services. It changes nothing. Exit code: 0 if
 every connection is safe, 5 if one is not, or could not be read. Text has one
 line per program and remote endpoint; CSV and JSON have one per connection. JSON
 has a summary at the end.

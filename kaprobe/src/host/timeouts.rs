@@ -3,6 +3,7 @@
 //!
 //! Only timeouts in use are reported: a module that is merely loaded ends no connection.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -13,7 +14,9 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, Socket, Type};
 
 use crate::host::netns::{self, Namespace};
-use crate::model::host_timeout::HostTimeout;
+use crate::host::rtnetlink::Survey;
+use crate::host::topology;
+use crate::model::host_timeout::{HostTimeout, HostTimeouts};
 use crate::text::escape::Escaped;
 
 /// Directory of conntrack's sysctls, which are those of the reader's namespace.
@@ -28,29 +31,50 @@ const MOST: usize = 512;
 /// Maximum number of services, and of servers, that are read.
 const MOST_SERVICES: usize = 4_096;
 
-/// Reads the timeouts. A namespace that can't be entered and a read that fails are left
-/// out: these are hints, and a trace works without them.
+/// Reads the timeouts, and the routes to those of conntrack. A namespace that can't be
+/// entered and a read that fails are left out: a trace works without them.
 #[must_use]
-pub fn read() -> Vec<HostTimeout> {
+pub fn read() -> HostTimeouts {
     // Each thread has its own namespaces, so a new thread can go from one to the next.
     let reader = thread::Builder::new().name("timeouts".to_owned());
-    let reader = reader.spawn(|| {
-        let own_uts = netns::own_uts();
-        let mut found = Vec::new();
-        for (netns, namespace) in netns::all(MOST).unwrap_or_default().found {
-            let kind = Some(LinkNameSpaceType::Network);
-            if netns::own().is_some_and(|own| own == netns)
-                || move_into_link_name_space(namespace.file.as_fd(), kind).is_ok()
-            {
-                found.extend(here(netns, &namespace, own_uts));
-            }
-        }
-        found
-    });
+    let reader = reader.spawn(|| read_all(&netns::all(MOST).unwrap_or_default().found));
     reader
         .ok()
         .and_then(|it| it.join().ok())
         .unwrap_or_default()
+}
+
+fn read_all(namespaces: &BTreeMap<u32, Namespace>) -> HostTimeouts {
+    let enter = |netns: u32| {
+        let kind = Some(LinkNameSpaceType::Network);
+        let file = namespaces.get(&netns).map(|it| it.file.as_fd());
+        netns::own().is_some_and(|own| own == netns)
+            || file.is_some_and(|it| move_into_link_name_space(it, kind).is_ok())
+    };
+    let own_uts = netns::own_uts();
+    let mut timeouts = Vec::new();
+    for (&netns, namespace) in namespaces {
+        if enter(netns) {
+            timeouts.extend(here(netns, namespace, own_uts));
+        }
+    }
+    let conntrack = timeouts.iter().filter(|it| it.what.as_str() == "conntrack");
+    let targets: BTreeSet<_> = conntrack.map(|it| it.netns).collect();
+    // Within one namespace there is nothing to find out.
+    if targets.is_empty() || namespaces.len() < 2 {
+        return HostTimeouts {
+            timeouts,
+            routes: Vec::new(),
+        };
+    }
+    let mut survey = Survey::default();
+    for &netns in namespaces.keys().filter(|it| enter(**it)) {
+        survey.add(netns);
+    }
+    HostTimeouts {
+        timeouts,
+        routes: topology::routes(&survey.join(namespaces, enter), &targets),
+    }
 }
 
 /// Timeouts of the namespace that this thread is in.
@@ -247,7 +271,7 @@ mod tests {
     #[test]
     fn reading_leaves_this_thread_where_it_is() {
         let before = netns::own();
-        for timeout in read() {
+        for timeout in read().timeouts {
             assert!(timeout.seconds > 0, "{timeout:?}");
         }
         assert_eq!(netns::own(), before);

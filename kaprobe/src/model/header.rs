@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::host_timeout::HostTimeout;
+use crate::model::host_timeout::{HostTimeout, HostTimeouts, NetnsRoutes};
 use crate::model::time::WallTime;
 use crate::text::escape::Escaped;
 
@@ -42,6 +42,20 @@ pub struct Header {
     /// Idle timeouts that this host applies to connections that pass through it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timeouts: Vec<HostTimeout>,
+    /// The ways of packets to these timeouts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<NetnsRoutes>,
+}
+
+impl Header {
+    /// The idle timeouts of this host, and the ways of packets to them.
+    #[must_use]
+    pub fn host_timeouts(&self) -> HostTimeouts {
+        HostTimeouts {
+            timeouts: self.timeouts.clone(),
+            routes: self.routes.clone(),
+        }
+    }
 }
 
 /// The first line of a log. Its only key is `header`, which no record has.

@@ -1,10 +1,20 @@
 //! The idle timeouts that this host applies to connections that pass through it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::text::escape::Escaped;
+
+/// The idle timeouts that the host itself applies, and the ways of packets to them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostTimeouts {
+    /// The timeouts.
+    pub timeouts: Vec<HostTimeout>,
+    /// The routes of the network namespaces whose routes are known.
+    pub routes: Vec<NetnsRoutes>,
+}
 
 /// An idle timeout that the host itself applies.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,5 +56,33 @@ impl HostTimeout {
             Some(name) => format!("{} in netns {name}", self.what),
             None => format!("{} in netns {}", self.what, self.netns),
         }
+    }
+}
+
+/// Which network namespaces with a timeout the packets of a namespace pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetnsRoutes {
+    /// Network namespace of the sender, inode number.
+    pub netns: u32,
+    /// The ways by destination. What matches none passes no timeout of another namespace.
+    pub routes: Vec<HostRoute>,
+}
+
+/// The way of the packets to a destination, in this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRoute {
+    /// The destination. The longest prefix applies.
+    pub to: IpNet,
+    /// The network namespaces with a timeout that the packets pass, in this order. The
+    /// destination may be in the last one.
+    pub through: Vec<u32>,
+}
+
+impl NetnsRoutes {
+    /// The route with the longest prefix that contains an address.
+    #[must_use]
+    pub fn towards(&self, address: IpAddr) -> Option<&HostRoute> {
+        let routes = self.routes.iter().filter(|it| it.to.contains(&address));
+        routes.max_by_key(|it| it.to.prefix_len())
     }
 }

@@ -6,6 +6,7 @@ use std::fs::File;
 use crate::correlate::MAX_SOCKETS;
 use crate::filter::Filter;
 use crate::model::header::{Filters, Header};
+use crate::model::host_timeout::HostTimeouts;
 use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
 use crate::replay::line::Item;
@@ -95,7 +96,7 @@ fn judge(header: Option<&Header>, given: &Filters) -> Option<Judge> {
         events.is_none_or(|it| it.iter().any(|it| it == event.name()))
     };
     let timeouts = match header {
-        None => &[][..],
+        None => HostTimeouts::default(),
         Some(header) => {
             let mut kept = |event| filters_of(header).all(|it| has(it, event));
             let recompute = if kept(EventName::Verdict) {
@@ -106,10 +107,10 @@ fn judge(header: Option<&Header>, given: &Filters) -> Option<Judge> {
             if !recompute {
                 return None;
             }
-            &header.timeouts
+            header.host_timeouts()
         }
     };
-    Some(Judge::new(MAX_SOCKETS, timeouts))
+    Some(Judge::new(MAX_SOCKETS, &timeouts))
 }
 
 impl LogState {

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use super::*;
 use crate::model::field::{Fields as _, Name, Value};
 use crate::model::header::{Header, HeaderLine};
-use crate::model::host_timeout::HostTimeout;
+use crate::model::host_timeout::{HostRoute, HostTimeout, NetnsRoutes};
 use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
 use crate::model::time::WallTime;
@@ -45,6 +45,13 @@ fn header() -> Header {
             services: vec![([10, 0, 0, 1], 5672).into()],
             servers: vec![([10, 0, 0, 3], 5672).into()],
             more_services: true,
+        }],
+        routes: vec![NetnsRoutes {
+            netns: 4_026_531_841,
+            routes: vec![HostRoute {
+                to: ipnet::Ipv4Net::default().into(),
+                through: vec![4_026_531_840],
+            }],
         }],
     }
 }

@@ -2,15 +2,12 @@
 //! loaded. sock_diag has no keepalive settings.
 
 use crate::model::socket::Endpoints;
-use std::io;
 use std::mem::{offset_of, size_of};
+use std::ops::ControlFlow;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use netlink_packet_core::{
-    DefaultNla, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla as _,
-    parse_u64,
-};
+use anyhow::{Context as _, Result};
+use netlink_packet_core::{DefaultNla, Nla as _, parse_u64};
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::nlas::Nla;
@@ -18,18 +15,14 @@ use netlink_packet_sock_diag::inet::{
     ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, Timer as DiagTimer,
 };
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
-use netlink_sys::{Socket, SocketAddr};
 
+use crate::host::netlink;
 use crate::model::row::{Row, RowSource, Timer};
 use crate::model::time::Instant;
 use crate::model::values::{Family, State};
 
 /// `INET_DIAG_CGROUP_ID`, include/uapi/linux/inet_diag.h: since 5.8.
 const CGROUP_ID: u16 = 21;
-
-/// Size of the read buffer in bytes: the same as in `ss`, and the maximum that the kernel
-/// fills (`netlink_dump`, net/netlink/af_netlink.c).
-const BUFFER: usize = 32 * 1024;
 
 /// Reads every TCP socket of this thread's network namespace, which is `netns`.
 ///
@@ -62,11 +55,6 @@ fn dump(
     socket_id: SocketId,
     on_response: &mut dyn FnMut(&InetResponse) -> Result<()>,
 ) -> Result<()> {
-    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
     let request = InetRequest {
         family,
         protocol: IPPROTO_TCP,
@@ -75,39 +63,13 @@ fn dump(
         states: StateFlags::from_bits_retain(u32::MAX),
         socket_id,
     };
-    let mut request = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
-    request.finalize();
-    let mut bytes = vec![0; request.buffer_len()];
-    request.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        let got = match socket.recv(&mut &mut buffer[..], 0) {
-            Err(why) if why.kind() == io::ErrorKind::Interrupted => continue,
-            got => got?,
-        };
-        let mut rest = buffer
-            .get(..got)
-            .context("a datagram longer than the buffer")?;
-        while !rest.is_empty() {
-            let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)?;
-            match message.payload {
-                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                    on_response(&response)?;
-                }
-                NetlinkPayload::Done(_) => return Ok(()),
-                NetlinkPayload::Error(error) => match error.code {
-                    Some(_) => return Err(error.to_io().into()),
-                    None => return Ok(()),
-                },
-                NetlinkPayload::Noop => {}
-                _ => bail!("an unexpected netlink message"),
-            }
-            // NLMSG_ALIGN, include/uapi/linux/netlink.h: four bytes.
-            let length = (message.header.length as usize).next_multiple_of(4).max(4);
-            rest = rest.get(length..).unwrap_or_default();
+    let request = SockDiagMessage::InetRequest(request);
+    netlink::dump(NETLINK_SOCK_DIAG, request, &mut |answer| {
+        if let SockDiagMessage::InetResponse(response) = answer {
+            on_response(&response)?;
         }
-    }
+        Ok(ControlFlow::Continue(()))
+    })
 }
 
 /// Converts a response to a row. `None` if the TCP state is unknown.

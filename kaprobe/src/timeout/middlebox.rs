@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use serde::Deserialize;
 
-use crate::model::host_timeout::HostTimeout;
+use crate::model::host_timeout::{HostTimeout, HostTimeouts};
 use crate::model::socket::Endpoints;
 use crate::timeout::on_path::{OnPath, PathEvidence, on_path};
 
@@ -60,7 +60,7 @@ pub fn middleboxes() -> Vec<Middlebox> {
 #[derive(Clone, Debug)]
 pub struct MiddleboxTable {
     middleboxes: Vec<Middlebox>,
-    host: Vec<HostTimeout>,
+    host: HostTimeouts,
 }
 
 /// A known idle timeout that explains an observation.
@@ -102,10 +102,10 @@ impl Fit {
 impl MiddleboxTable {
     /// Joins the table with the timeouts that this host applies.
     #[must_use]
-    pub fn new(host: &[HostTimeout]) -> Self {
+    pub fn new(host: &HostTimeouts) -> Self {
         Self {
             middleboxes: middleboxes(),
-            host: host.to_vec(),
+            host: host.clone(),
         }
     }
 
@@ -134,8 +134,8 @@ impl MiddleboxTable {
                 && (died_ms <= ms.saturating_add(ms / 10 + SLACK_MS)
                     || survived_ms.is_some_and(|low| low >= ms / 5 * 4))
         };
-        let host = self.host.iter().filter_map(|it| {
-            let (source, fits) = match on_path(it, connection?) {
+        let host = self.host.timeouts.iter().filter_map(|it| {
+            let (source, fits) = match on_path(it, &self.host.routes, connection?) {
                 OnPath::Yes(evidence) => (FitSource::Host(evidence), lies_between(it.seconds)),
                 OnPath::Unknown => (FitSource::PossibleHost, is_near(it.seconds)),
                 OnPath::No => return None,
@@ -159,8 +159,10 @@ impl MiddleboxTable {
 
     /// The timeouts that this host is known to apply to a connection.
     pub fn on_path_of(&self, connection: &Endpoints) -> impl Iterator<Item = &HostTimeout> {
-        let known = |it: &&HostTimeout| matches!(on_path(it, connection), OnPath::Yes(_));
-        self.host.iter().filter(known)
+        self.host.timeouts.iter().filter(|it| {
+            let path = on_path(it, &self.host.routes, connection);
+            matches!(path, OnPath::Yes(_))
+        })
     }
 
     /// The shortest default of a middlebox that a probe refreshes, s.
@@ -175,7 +177,7 @@ impl MiddleboxTable {
     #[must_use]
     pub fn longest_ms(&self) -> u64 {
         let defaults = self.middleboxes.iter().map(|it| it.default_s);
-        let all = defaults.chain(self.host.iter().map(|it| it.seconds));
+        let all = defaults.chain(self.host.timeouts.iter().map(|it| it.seconds));
         all.max().unwrap_or(0).saturating_mul(1_000)
     }
 
@@ -257,22 +259,22 @@ mod tests {
 
     #[test]
     fn matching_timeouts_are_named() {
-        let own = [host("ipvs", 4), host("conntrack", 432_000)];
+        let own = vec![host("ipvs", 4), host("conntrack", 432_000)];
         let nlb = "350 AWS NLB, AWS GWLB, AWS NAT gateway, EC2 connection tracking (Nitro v6)";
         for (own, survived_s, died_ms, expected) in [
-            (&[][..], None, 903_000, &["900 Linux IPVS"][..]),
-            (&[], None, 352_000, &[nlb]),
+            (&vec![], None, 903_000, &["900 Linux IPVS"][..]),
+            (&vec![], None, 352_000, &[nlb]),
             // Within the tolerance, and outside it.
-            (&[], None, 343_000, &[nlb]),
-            (&[], None, 340_000, &[]),
+            (&vec![], None, 343_000, &[nlb]),
+            (&vec![], None, 340_000, &[]),
             // Every shorter timeout fits: none is named unless the bounds are tight.
-            (&[], None, 500_000, &[]),
-            (&[], Some(301), 500_000, &[nlb]),
-            (&[], Some(358), 500_000, &[nlb]),
-            (&[], Some(359), 500_000, &[]),
+            (&vec![], None, 500_000, &[]),
+            (&vec![], Some(301), 500_000, &[nlb]),
+            (&vec![], Some(358), 500_000, &[nlb]),
+            (&vec![], Some(359), 500_000, &[]),
             // A middlebox that never draws a reset is not named.
-            (&[], None, 601_000, &[]),
-            (&[], None, 60_500, &[]),
+            (&vec![], None, 601_000, &[]),
+            (&vec![], None, 60_500, &[]),
             // A timeout of the host on the path need not be close, but must fit.
             (&own, None, 12_000, &["4 this host's ipvs in netns 7"]),
             (&own, Some(6), 12_000, &[]),
@@ -287,7 +289,11 @@ mod tests {
             let survived_ms = survived_s.map(|s: u64| s * 1000);
             let ends = [1, 2].map(|host| (IpAddr::from([10, 0, 0, host]), 80));
             let connection = Endpoints::new(ends[0], ends[1], 7);
-            let fits = MiddleboxTable::new(own).fits(Some(&connection), survived_ms, died_ms);
+            let table = MiddleboxTable::new(&HostTimeouts {
+                timeouts: own.clone(),
+                routes: vec![],
+            });
+            let fits = table.fits(Some(&connection), survived_ms, died_ms);
             let names: Vec<_> = fits
                 .iter()
                 .map(|fit| format!("{} {}", fit.seconds, fit.names))
@@ -300,7 +306,10 @@ mod tests {
     fn a_timeout_that_may_be_elsewhere_is_no_more_than_a_hint() {
         let ends = [1, 2].map(|host| (IpAddr::from([10, 0, 0, host]), 81));
         let connection = Endpoints::new(ends[0], ends[1], 9);
-        let table = MiddleboxTable::new(&[host("ipvs", 8), host("conntrack", 8)]);
+        let table = MiddleboxTable::new(&HostTimeouts {
+            timeouts: vec![host("ipvs", 8), host("conntrack", 8)],
+            routes: vec![],
+        });
         for (died_ms, expected) in [
             (8_500, vec![FitSource::PossibleHost]),
             // Every longer idle time would fit.
@@ -316,7 +325,7 @@ mod tests {
 
     #[test]
     fn proxies_with_about_this_timeout_are_found() {
-        let table = MiddleboxTable::new(&[]);
+        let table = MiddleboxTable::new(&HostTimeouts::default());
         let names = |ms| {
             table
                 .proxies(ms)

@@ -6,7 +6,9 @@
 use std::fmt::{self, Display};
 use std::net::{IpAddr, SocketAddr};
 
-use crate::model::host_timeout::HostTimeout;
+use ipnet::IpNet;
+
+use crate::model::host_timeout::{HostTimeout, NetnsRoutes};
 use crate::model::socket::Endpoints;
 
 /// Whether a timeout of this host applies to a connection.
@@ -29,6 +31,8 @@ pub enum PathEvidence {
     Service(SocketAddr),
     /// The local end is this server of IPVS, which translates addresses.
     Server(SocketAddr),
+    /// Conntrack of another namespace, through which this route leads.
+    Route(IpNet),
 }
 
 impl Display for PathEvidence {
@@ -37,17 +41,43 @@ impl Display for PathEvidence {
             Self::OwnNetns => f.write_str("the connection's own"),
             Self::Service(address) => write!(f, "which has the service {address}"),
             Self::Server(address) => write!(f, "which has the server {address}"),
+            Self::Route(to) if to.prefix_len() == 0 => f.write_str("on the default route"),
+            Self::Route(to) if to.prefix_len() == to.max_prefix_len() => {
+                write!(f, "on the route to {}", to.addr())
+            }
+            Self::Route(to) => write!(f, "on the route to {to}"),
         }
     }
 }
 
-/// Whether a timeout of this host applies to a connection.
+/// Whether a timeout of this host applies to a connection, given the routes of the host.
 #[must_use]
-pub fn on_path(it: &HostTimeout, connection: &Endpoints) -> OnPath {
+pub fn on_path(it: &HostTimeout, routes: &[NetnsRoutes], connection: &Endpoints) -> OnPath {
     match it.what.as_str() {
         "ipvs" => ipvs(it, connection),
-        "conntrack" if it.netns == connection.netns => OnPath::Yes(PathEvidence::OwnNetns),
+        "conntrack" => conntrack(it, routes, connection),
         _ => OnPath::Unknown,
+    }
+}
+
+/// Conntrack of a namespace sees every connection of that namespace, and those that it
+/// forwards.
+fn conntrack(it: &HostTimeout, routes: &[NetnsRoutes], connection: &Endpoints) -> OnPath {
+    if it.netns == connection.netns {
+        return OnPath::Yes(PathEvidence::OwnNetns);
+    }
+    let remote = connection.raddr.to_canonical();
+    if remote.is_loopback() {
+        return OnPath::No;
+    }
+    let Some(routes) = routes.iter().find(|it| it.netns == connection.netns) else {
+        return OnPath::Unknown;
+    };
+    match routes.towards(remote) {
+        Some(route) if route.through.contains(&it.netns) => {
+            OnPath::Yes(PathEvidence::Route(route.to))
+        }
+        _ => OnPath::No,
     }
 }
 
@@ -76,6 +106,7 @@ fn serves(it: &SocketAddr, (address, port): (IpAddr, u16)) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::host_timeout::HostRoute;
     use crate::text::escape::Escaped;
 
     fn end(text: &str) -> SocketAddr {
@@ -109,13 +140,38 @@ mod tests {
             what: Escaped::from("tc"),
             ..conntrack.clone()
         };
+        let prefix = |text: &str| text.parse::<IpNet>().expect("a prefix");
+        let route = |to, through: &[u32]| HostRoute {
+            to: prefix(to),
+            through: through.to_vec(),
+        };
+        let routes = [
+            NetnsRoutes {
+                netns: 10,
+                routes: vec![
+                    route("0.0.0.0/0", &[7]),
+                    route("10.0.0.0/24", &[]),
+                    route("10.0.0.2/32", &[6, 7]),
+                ],
+            },
+            NetnsRoutes {
+                netns: 11,
+                routes: vec![],
+            },
+        ];
+        let by = |to| OnPath::Yes(PathEvidence::Route(prefix(to)));
         let service = |text| OnPath::Yes(PathEvidence::Service(end(text)));
         let server = |text| OnPath::Yes(PathEvidence::Server(end(text)));
         let (client, balanced) = ("10.9.0.1:40000", "10.9.0.100:5672");
         #[rustfmt::skip]
         let rows = [
             ("its own namespace", &conntrack, 7, client, "10.0.0.2:80", OnPath::Yes(PathEvidence::OwnNetns)),
-            ("another namespace", &conntrack, 8, client, "10.0.0.2:80", OnPath::Unknown),
+            ("another namespace, its routes unknown", &conntrack, 8, client, "10.0.0.2:80", OnPath::Unknown),
+            ("the default route leads there", &conntrack, 10, client, "8.8.8.8:80", by("0.0.0.0/0")),
+            ("the longest prefix applies", &conntrack, 10, client, "10.0.0.3:80", OnPath::No),
+            ("behind another namespace", &conntrack, 10, client, "[::ffff:10.0.0.2]:80", by("10.0.0.2/32")),
+            ("within its namespace", &conntrack, 10, "127.0.0.1:40000", "127.0.0.1:80", OnPath::No),
+            ("no route leads there", &conntrack, 11, client, "8.8.8.8:80", OnPath::No),
             ("the client of a service", &ipvs, 8, client, balanced, service(balanced)),
             ("the client, IPv4-mapped", &ipvs, 8, "[::ffff:10.9.0.1]:40000", "[::ffff:10.9.0.100]:5672", service(balanced)),
             ("a service on every port", &ipvs, 8, "[fd00::9]:40000", "[fd00::1]:443", service("[fd00::1]:0")),
@@ -136,7 +192,8 @@ mod tests {
                 (remote.ip(), remote.port()),
                 netns,
             );
-            assert_eq!(on_path(timeout, &connection), expected, "{name}");
+            let found = on_path(timeout, &routes, &connection);
+            assert_eq!(found, expected, "{name}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Chooses the idle timeout that a connection is judged by. Pure.
 
-use crate::model::host_timeout::HostTimeout;
+use crate::model::host_timeout::{HostTimeout, HostTimeouts};
 use crate::model::socket::Endpoints;
 use crate::text::escape::Escaped;
 use crate::timeout::estimate::{TimeoutBounds, TimeoutEstimator};
@@ -124,7 +124,7 @@ pub struct Timeouts {
     /// The timeouts learned from logs, per remote address and port.
     learned: Vec<TimeoutEstimator>,
     /// The timeouts that this host applies to the connections that pass there.
-    host: Vec<HostTimeout>,
+    host: HostTimeouts,
     /// The shortest common default of a middlebox, s.
     common_s: u64,
 }
@@ -138,14 +138,14 @@ impl Timeouts {
         Self {
             everywhere,
             learned,
-            common_s: MiddleboxTable::new(&[]).shortest_refreshed_s(),
-            host: Vec::new(),
+            common_s: MiddleboxTable::new(&HostTimeouts::default()).shortest_refreshed_s(),
+            host: HostTimeouts::default(),
         }
     }
 
     /// The timeouts that this host applies.
     #[must_use]
-    pub fn of_host(host: Vec<HostTimeout>) -> Self {
+    pub fn of_host(host: HostTimeouts) -> Self {
         Self {
             host,
             ..Self::new(Vec::new(), Vec::new())
@@ -167,7 +167,7 @@ impl Timeouts {
     /// The timeouts that this host applies, each to some connections.
     #[must_use]
     pub fn host(&self) -> &[HostTimeout] {
-        &self.host
+        &self.host.timeouts
     }
 
     /// The timeout that a connection is judged by. A timeout of this host is used only if
@@ -179,13 +179,12 @@ impl Timeouts {
         let learned = learned
             .filter_map(|it| Timeout::of_bounds(it, self.common_s))
             .min_by_key(|it| it.ms);
-        let host = self
-            .host
-            .iter()
-            .filter_map(|it| match on_path(it, connection) {
+        let host = self.host.timeouts.iter().filter_map(|it| {
+            match on_path(it, &self.host.routes, connection) {
                 OnPath::Yes(evidence) => Some(Timeout::of_host(it, evidence)),
                 OnPath::Unknown | OnPath::No => None,
-            });
+            }
+        });
         learned
             .or_else(|| self.everywhere.first().cloned())
             .or_else(|| host.min_by_key(|it| it.ms))
@@ -232,7 +231,10 @@ mod tests {
             services: vec![([10, 0, 0, 9], 80).into()],
             ..conntrack(9, 4)
         };
-        let timeouts = Timeouts::of_host(vec![conntrack(7, 350), conntrack(8, 8), ipvs]);
+        let timeouts = Timeouts::of_host(HostTimeouts {
+            timeouts: vec![conntrack(7, 350), conntrack(8, 8), ipvs],
+            routes: vec![],
+        });
         for (netns, to, expected) in [
             (
                 7,

@@ -166,17 +166,17 @@ struct TraceStages {
 
 impl TraceStages {
     fn new(plan: &TracePlan, header: &Header, owners: OwnerCache) -> Self {
+        let host = header.host_timeouts();
         let mut correlator = Correlator::new(MAX_SOCKETS);
         if plan.snapshot.is_some() {
-            correlator =
-                correlator.with_snapshot(MiddleboxTable::new(&header.timeouts).longest_ms());
+            correlator = correlator.with_snapshot(MiddleboxTable::new(&host).longest_ms());
         }
         Self {
             owners,
             correlator,
             pipeline: Pipeline::new(
                 Filter::new(plan.records.clone()),
-                Judge::new(MAX_SOCKETS, &header.timeouts),
+                Judge::new(MAX_SOCKETS, &host),
             ),
             snapshot: None,
             seen: 0,
@@ -315,6 +315,7 @@ fn resolve(plan: &TracePlan) -> Result<TracerConfig> {
 fn header(plan: &TracePlan, tracer: &Tracer) -> Header {
     let hook = |a: &Attached| (a.hook.to_string(), a.mode.to_string());
     let offset = tracer.clock_offset_ns();
+    let host = host::timeouts::read();
     Header {
         version: header::VERSION.to_owned(),
         host: Escaped::from_bytes(rustix::system::uname().nodename().to_bytes()),
@@ -330,6 +331,7 @@ fn header(plan: &TracePlan, tracer: &Tracer) -> Header {
             .collect::<BTreeMap<_, _>>(),
         filters: plan.given.clone(),
         narrowed: Vec::new(),
-        timeouts: host::timeouts::read(),
+        timeouts: host.timeouts,
+        routes: host.routes,
     }
 }

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use crate::lru::LruMap;
 use crate::model::flow::{Flow, FlowKey};
-use crate::model::host_timeout::HostTimeout;
+use crate::model::host_timeout::HostTimeouts;
 use crate::model::record::{EventName, Record};
 use crate::model::socket::Ages;
 use crate::model::time::{TICK_MS, ms_to_ns};
@@ -95,7 +95,7 @@ impl Judge {
     /// A judge that tracks at most `max_sockets` connections. `host` has the timeouts that
     /// the host itself applies.
     #[must_use]
-    pub fn new(max_sockets: NonZeroUsize, host: &[HostTimeout]) -> Self {
+    pub fn new(max_sockets: NonZeroUsize, host: &HostTimeouts) -> Self {
         Self {
             connections: LruMap::with_capacity(max_sockets),
             resets: LruMap::with_capacity(MAX_RESETS),

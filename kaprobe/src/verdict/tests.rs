@@ -1,6 +1,6 @@
 //! Verdicts on fixed events, then properties of verdicts on any events.
 
-use crate::model::host_timeout::HostTimeout;
+use crate::model::host_timeout::{HostTimeout, HostTimeouts};
 use crate::model::record::{EventName, Record};
 use crate::model::remedy::SetIn;
 use crate::model::values::{Confidence, Evidence, VerdictName};
@@ -24,7 +24,7 @@ const MAX_SOCKETS: NonZeroUsize = NonZeroUsize::new(64).expect("it is not zero")
 
 /// The records shown for these events if only the `shown` events are requested. `host` has
 /// the timeouts that the host applies.
-fn run(events: &[Event], host: &[HostTimeout], shown: &[EventName]) -> Vec<Record> {
+fn run(events: &[Event], host: &HostTimeouts, shown: &[EventName]) -> Vec<Record> {
     let mut correlator = Correlator::new(MAX_SOCKETS);
     let filter = Filter::new(RecordFilter {
         events: shown.iter().copied().collect(),
@@ -42,7 +42,7 @@ fn run(events: &[Event], host: &[HostTimeout], shown: &[EventName]) -> Vec<Recor
 
 /// The verdicts on these events.
 fn verdicts(events: &[Event]) -> Vec<Record> {
-    let records = run(events, &[], EventName::ALL);
+    let records = run(events, &HostTimeouts::default(), EventName::ALL);
     records
         .into_iter()
         .filter(|it| it.verdict.is_some())
@@ -629,13 +629,17 @@ fn advice_names_the_setting_its_scope_and_the_reason() {
         let verdicts = verdicts(&[of(event)]);
         assert_eq!(verdicts.first().map(advice), Some(expected.as_str()));
     }
-    let own = [HostTimeout {
+    let own = HostTimeout {
         what: Escaped::from("ipvs"),
         netns: 7,
         seconds: 4,
         services: vec![([10, 0, 0, 1], 5672).into()],
         ..HostTimeout::default()
-    }];
+    };
+    let own = HostTimeouts {
+        timeouts: vec![own],
+        routes: vec![],
+    };
     let records = run(&[of(received(0, 12_000, 10))], &own, EventName::ALL);
     let verdict = records.last().expect("a verdict");
     let fits = verdict.middlebox.as_ref().map(Escaped::as_str);
@@ -648,7 +652,7 @@ fn advice_names_the_setting_its_scope_and_the_reason() {
 fn verdicts_shown_alone_are_the_same_without_evidence() {
     let events = life(1, 1_000, Some(301), 351);
     let all = verdicts(&events);
-    let alone = run(&events, &[], &[EventName::Verdict]);
+    let alone = run(&events, &HostTimeouts::default(), &[EventName::Verdict]);
     let numbered = |record: &Record| Record {
         seq: 0,
         evidence: None,
@@ -830,8 +834,8 @@ proptest! {
     fn evidence_of_any_verdict_is_a_shown_record(
         events in prop::collection::vec(any_event(), 0..60),
     ) {
-        let records = run(&events, &[], EventName::ALL);
-        prop_assert_eq!(&records, &run(&events, &[], EventName::ALL));
+        let records = run(&events, &HostTimeouts::default(), EventName::ALL);
+        prop_assert_eq!(&records, &run(&events, &HostTimeouts::default(), EventName::ALL));
         for (index, record) in records.iter().enumerate() {
             prop_assert_eq!(record.seq, index as u64 + 1);
             let Some(Evidence(evidence)) = &record.evidence else { continue };
@@ -856,8 +860,8 @@ proptest! {
     #[test]
     fn advice_is_within_what_survived(events in prop::collection::vec(any_event(), 0..60)) {
         let most = most_confidence();
-        let records = run(&events, &[], EventName::ALL);
-        let mut judge = Judge::new(MAX_SOCKETS, &[]);
+        let records = run(&events, &HostTimeouts::default(), EventName::ALL);
+        let mut judge = Judge::new(MAX_SOCKETS, &HostTimeouts::default());
         for record in records.iter().filter(|it| it.verdict.is_none()) {
             let Some(verdict) = judge.push(record) else { continue };
             let name = verdict.verdict.map(|it| it.name());
@@ -985,10 +989,10 @@ proptest! {
         events in prop::collection::vec(any_event(), 1..60),
         cut in (any::<prop::sample::Index>(), any::<prop::sample::Index>()),
     ) {
-        let records = run(&events, &[], EventName::ALL);
+        let records = run(&events, &HostTimeouts::default(), EventName::ALL);
         let records: Vec<_> = records.into_iter().filter(|it| it.verdict.is_none()).collect();
         let judged = |records: &[Record]| -> Vec<Option<Record>> {
-            let mut judge = Judge::new(MAX_SOCKETS, &[]);
+            let mut judge = Judge::new(MAX_SOCKETS, &HostTimeouts::default());
             records.iter().map(|it| judge.push(it)).collect()
         };
         let (from, to) = (cut.0.index(records.len()), cut.1.index(records.len()) + 1);
@@ -1019,7 +1023,7 @@ proptest! {
     ) {
         let mut correlator = Correlator::new(MAX_SOCKETS);
         let max_sockets = NonZeroUsize::MIN.saturating_add(1);
-        let mut judge = Judge::new(max_sockets, &[]);
+        let mut judge = Judge::new(max_sockets, &HostTimeouts::default());
         for event in &events {
             correlator.push(event, &mut |record| {
                 judge.push(record);

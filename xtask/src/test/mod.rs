@@ -42,10 +42,11 @@ pub struct Args {
 /// Programs that the tests run besides kaprobe: a Debian package, and a path in it.
 ///
 /// Guests get only these files; tests on this host get the unpacked packages.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("iproute2", "usr/bin/ip"),
     ("iproute2", "usr/bin/ss"),
     ("ipvsadm", "usr/sbin/ipvsadm"),
+    ("nftables", "usr/sbin/nft"),
     ("nginx", "usr/sbin/nginx"),
     ("redis-server", "usr/bin/redis-server"),
     ("openssh-server", "usr/bin/ssh-keygen"),
@@ -180,8 +181,8 @@ fn guest(args: &Args) -> Result<Guest> {
     Ok(Guest {
         files,
         // tcp_diag: for `ss`, and for kaprobe if it may not load BPF programs. The
-        // others: for a network with a load balancer.
-        modules: ["tcp_diag", "ip_vs_rr", "bridge", "veth"]
+        // others: for networks with a load balancer, and with a router that tracks.
+        modules: ["tcp_diag", "ip_vs_rr", "bridge", "veth", "nft_ct"]
             .map(str::to_owned)
             .into(),
         programs: PROGRAMS.into(),

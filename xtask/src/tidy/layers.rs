@@ -49,7 +49,7 @@ pub const LAYERS: &Layers = &[
         pure("correlate", "turns events into records: which socket it was, and what follows"),
     ],
     &[
-        module("host", "reads files of the host: processes, namespaces, privileges"),
+        module("host", "reads the host: processes, namespaces, routes, privileges"),
         module("sink", "writes records as text, JSON lines and CSV"),
         pure("filter", "selects the records to show, and counts them"),
         pure("keepalive", "predicts when keepalive gives up on a connection"),

@@ -1,0 +1,142 @@
+//! Hosts with a router between them that tracks connections: a client and a server behind
+//! the router, two neighbours on a cable of their own, and a host that is not connected.
+//!
+//! Each has its own network namespace. They disappear once the thread that built them and
+//! all processes it started have ended.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::harness::Skip;
+use crate::ipvs::{Host, NETNS_DIR, ip};
+use crate::mounts;
+use crate::package::Root;
+use crate::wait::HANG;
+
+/// The established timeout of conntrack in the reader's network namespace.
+const ESTABLISHED: &str = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established";
+
+/// Rules that make conntrack see every packet of a network namespace.
+const TRACK: &str = "table inet track {
+    chain here {
+        type filter hook prerouting priority 0
+        ct state established accept
+    }
+}";
+
+/// The hosts.
+#[derive(Debug)]
+pub struct RoutedNetwork {
+    /// The client, behind the router.
+    pub client: Host,
+    /// Forwards between client and server.
+    pub router: Host,
+    /// The server, behind the router.
+    pub server: Host,
+    /// A host that has a cable to `right`.
+    pub left: Host,
+    /// A host that has a cable to `left`.
+    pub right: Host,
+    /// A host with nothing but loopback.
+    pub alone: Host,
+    nftables: Root,
+}
+
+impl RoutedNetwork {
+    /// Builds the network. Moves this thread into its own mount namespace, which holds the
+    /// names of the hosts' network namespaces.
+    pub fn build() -> Result<Self> {
+        let nftables = Root::of("nftables")?;
+        mounts::enter_new()?;
+        fs::create_dir_all(NETNS_DIR)?;
+        mounts::cover(Path::new(NETNS_DIR))?;
+        let host = |name, address: [u8; 4]| Host {
+            name,
+            address: Ipv4Addr::from(address),
+        };
+        let network = Self {
+            client: host("client", [10, 8, 1, 1]),
+            router: host("router", [10, 8, 1, 254]),
+            server: host("server", [10, 8, 2, 1]),
+            left: host("left", [10, 8, 3, 1]),
+            right: host("right", [10, 8, 3, 2]),
+            alone: host("alone", [127, 0, 0, 1]),
+            nftables,
+        };
+        network.connect()?;
+        Ok(network)
+    }
+
+    fn connect(&self) -> Result<()> {
+        let hosts = [
+            &self.client,
+            &self.router,
+            &self.server,
+            &self.left,
+            &self.right,
+            &self.alone,
+        ];
+        let add = |host: &Host| format!("netns add {}\n", host.name);
+        ip(None, &hosts.map(add).concat())?;
+        for host in hosts {
+            ip(Some(host.name), "link set lo up\n")?;
+        }
+        let cable = |from: &Host, near: &str, to: &Host| {
+            let to = to.name;
+            ip(
+                Some(from.name),
+                &format!("link add {near} type veth peer name eth0 netns {to}\n"),
+            )
+        };
+        let set = |host: &Host, device: &str, address: Ipv4Addr| {
+            let lines = format!("addr add {address}/24 dev {device}\nlink set {device} up\n");
+            ip(Some(host.name), &lines)
+        };
+        cable(&self.router, "eth1", &self.client)?;
+        cable(&self.router, "eth2", &self.server)?;
+        cable(&self.left, "eth0", &self.right)?;
+        for host in [&self.client, &self.server, &self.left, &self.right] {
+            set(host, "eth0", host.address)?;
+        }
+        let far = Ipv4Addr::new(10, 8, 2, 254);
+        set(&self.router, "eth1", self.router.address)?;
+        set(&self.router, "eth2", far)?;
+        for (host, via) in [(&self.client, self.router.address), (&self.server, far)] {
+            ip(Some(host.name), &format!("route add default via {via}\n"))?;
+        }
+        self.router
+            .on(|| Ok(fs::write("/proc/sys/net/ipv4/ip_forward", "1")?))
+    }
+
+    /// Makes conntrack of a host track connections, with this idle timeout.
+    pub fn track(&self, host: &Host, seconds: u32) -> Result<()> {
+        host.on(|| {
+            let mut nft = self.nftables.command("usr/sbin/nft");
+            let child = nft.args(["-f", "-"]).stdin(Stdio::piped()).spawn();
+            let mut child = child.context("run nft")?;
+            let mut stdin = child.stdin.take().context("no stdin")?;
+            stdin.write_all(TRACK.as_bytes())?;
+            drop(stdin);
+            if !child.wait()?.success() {
+                return Err(Skip("this kernel has no nft_ct, or has not loaded it".into()).into());
+            }
+            fs::write(ESTABLISHED, seconds.to_string()).context(ESTABLISHED)
+        })
+    }
+}
+
+/// A connection from one host to a port of another: both ends.
+pub fn connect(from: &Host, to: &Host) -> Result<(TcpStream, TcpStream)> {
+    let listener = to.on(|| Ok(TcpListener::bind((to.address, 0))?))?;
+    let address = listener.local_addr()?;
+    let near = from.on(|| Ok(TcpStream::connect(address)?))?;
+    let (far, peer) = listener.accept()?;
+    ensure!(peer == near.local_addr()?, "someone else connected: {peer}");
+    near.set_read_timeout(Some(HANG))?;
+    Ok((near, far))
+}

@@ -1,0 +1,153 @@
+//! The idle timeouts that this host applies count for the connections that pass them, and
+//! for no others.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use kaprobe::traffic::sockopt;
+use kaprobe_testkit::command;
+use kaprobe_testkit::cpu::OwnCpu;
+use kaprobe_testkit::ipvs::{Host, expect_death};
+use kaprobe_testkit::router::{RoutedNetwork, connect};
+use kaprobe_testkit::tracer::Kaprobe;
+use serde_json::Value;
+use socket2::{SockRef, TcpKeepalive};
+
+/// The idle timeout of conntrack on the router and on the host that is not connected, s.
+const TRACKED_S: u32 = 4;
+
+/// `audit` judges the connections through the router by the router's timeout, and those of
+/// the host that is not connected by its own. The neighbours have none.
+pub fn audit_applies_them_on_the_path() -> Result<()> {
+    let network = RoutedNetwork::build()?;
+    let RoutedNetwork {
+        client,
+        router,
+        server,
+        left,
+        right,
+        alone,
+        ..
+    } = &network;
+    network.track(router, TRACKED_S * 2)?;
+    network.track(alone, TRACKED_S)?;
+    let _open = [
+        connect(client, server)?,
+        connect(left, right)?,
+        connect(alone, alone)?,
+    ];
+    let routed = "8000 conntrack this host's conntrack in netns router, on the default route";
+    let own = "4000 conntrack this host's conntrack in netns alone, the connection's own";
+    for (host, expected) in [
+        (client, routed),
+        (server, routed),
+        (left, "unknown no_timeout"),
+        (right, "unknown no_timeout"),
+        (alone, own),
+    ] {
+        for row in audit(host)? {
+            let words = ["fate", "why"].map(|name| row[name].as_str().unwrap_or_default());
+            let found = match row["timeout_ms"].as_u64() {
+                None => words.join(" "),
+                Some(ms) => {
+                    let of = row["timeout_of"].as_str().unwrap_or_default();
+                    let about = row["timeout_about"].as_str().unwrap_or_default();
+                    format!("{ms} {of} {about}")
+                }
+            };
+            ensure!(found == expected, "{}: {found}", host.name);
+        }
+    }
+    Ok(())
+}
+
+/// The connections of a host, as `audit` without a timeout shows them.
+fn audit(host: &Host) -> Result<Vec<Value>> {
+    let arguments = ["audit", "--loopback", "--json", "--netns", host.name];
+    let output = command::run(&arguments)?;
+    let stdout = String::from_utf8(output.stdout)?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.code() == Some(5),
+        "{:?}: {stdout}{stderr}",
+        output.status
+    );
+    let lines = stdout.lines().map(serde_json::from_str::<Value>);
+    let mut rows = lines.collect::<Result<Vec<_>, _>>()?;
+    rows.retain(|it| it["fate"].is_string());
+    ensure!(
+        !rows.is_empty(),
+        "no connections on {}: {stdout}{stderr}",
+        host.name
+    );
+    Ok(rows)
+}
+
+/// Connections die when they are probed after [`TRACKED_S`]. The verdict names the router
+/// for the one through it, and nothing of this host for the one between the neighbours. A
+/// replay says the same.
+pub fn verdicts_name_them_on_the_path() -> Result<()> {
+    let network = RoutedNetwork::build()?;
+    let RoutedNetwork {
+        client,
+        router,
+        server,
+        left,
+        right,
+        alone,
+        ..
+    } = &network;
+    network.track(router, TRACKED_S)?;
+    network.track(alone, TRACKED_S)?;
+    let _alone = OwnCpu::take()?;
+    let _tracked = connect(alone, alone)?;
+    let routed = connect(client, server)?;
+    let direct = connect(left, right)?;
+    let dir = tempfile::tempdir()?;
+    let log = dir.path().join("log.jsonl");
+    let log = log.to_str().context("the path is not UTF-8")?;
+    let trace = Kaprobe::trace(&["--netns", "client", "--netns", "left", "-o", log])?.ready()?;
+    for (mut near, far) in [routed, direct] {
+        let probe = TcpKeepalive::new().with_time(Duration::from_secs(TRACKED_S.into()));
+        SockRef::from(&near).set_tcp_keepalive(&probe)?;
+        vanish(far)?;
+        expect_death(&mut near, ErrorKind::ConnectionReset)?;
+    }
+    trace.stop()?;
+    let on_path = "this host's conntrack in netns router, on the default route (4s)";
+    let expected = BTreeMap::from([
+        (client.address.to_string(), Some(on_path.to_owned())),
+        (left.address.to_string(), None),
+    ]);
+    let logged = fs::read_to_string(log)?;
+    ensure!(named(&logged)? == expected, "{logged}");
+    let replayed = command::run(&["replay", "--json", log])?;
+    let replayed = String::from_utf8(replayed.stdout)?;
+    ensure!(replayed == logged, "{logged}{replayed}");
+    Ok(())
+}
+
+/// The known timeouts that each verdict of a log names, by local address.
+fn named(log: &str) -> Result<BTreeMap<String, Option<String>>> {
+    let text = |record: &Value, name: &str| record[name].as_str().map(str::to_owned);
+    let mut named = BTreeMap::new();
+    for line in log.lines() {
+        let record: Value = serde_json::from_str(line)?;
+        if record["event"] == "verdict" {
+            let address = text(&record, "laddr").context("no address")?;
+            named.insert(address, text(&record, "middlebox"));
+        }
+    }
+    Ok(named)
+}
+
+/// Closes a connection without a word: the next segment from its peer draws a reset.
+fn vanish(stream: TcpStream) -> Result<()> {
+    sockopt::set_repair(&stream)?;
+    drop(stream);
+    Ok(())
+}
