@@ -11,9 +11,10 @@ use std::thread;
 
 use kaprobe::cli;
 use kaprobe::correlate::MAX_SOCKETS;
-use kaprobe::filter::Filter;
-use kaprobe::model::header::{Header, HeaderLine, VERSION};
-use kaprobe::model::host_timeout::HostTimeout;
+use kaprobe::filter::{Filter, RecordFilter};
+use kaprobe::model::header::{Header, HeaderLine, TimeoutsChange, TimeoutsLine, VERSION};
+use kaprobe::model::host_timeout::{HostTimeout, NetnsTimeouts};
+use kaprobe::model::named::Named as _;
 use kaprobe::model::record::{EventName, Record};
 use kaprobe::model::socket::Endpoints;
 use kaprobe::model::time::{Instant, WallTime};
@@ -363,6 +364,88 @@ fn verdicts_equal_those_of_the_trace() -> TestResult {
     )?;
     let shown = logs.shown(&["run.jsonl", "-e", "verdict", "--json"])?;
     assert_eq!(shown.matches("\"verdict\":").count(), verdicts, "{shown}");
+    Ok(())
+}
+
+/// The host's own timeouts change during a trace. A replay judges each record by those of
+/// its time, and shows the change itself.
+#[test]
+fn timeouts_count_from_their_change_on() -> TestResult {
+    let netns = 4_026_531_840;
+    let conntrack = HostTimeout {
+        what: Escaped::from("conntrack"),
+        netns,
+        seconds: 8,
+        ..HostTimeout::default()
+    };
+    let change = |ms, timeouts| {
+        let at = record(ms, 0, EventName::Closed);
+        TimeoutsChange {
+            time: at.time,
+            mono_ns: at.mono_ns,
+            host: None,
+            namespaces: vec![NetnsTimeouts {
+                netns,
+                timeouts,
+                routes: None,
+            }],
+        }
+    };
+    let mut deaths = verdict_records();
+    deaths.retain(|it| it.event == EventName::RstReceived);
+    let death = |ms, sock: u16| -> TestResult<Record> {
+        let mut death = deaths.first().ok_or("no death")?.clone();
+        let at = record(ms, 0, EventName::Closed);
+        (death.time, death.mono_ns, death.sock) = (at.time, at.mono_ns, Some(sock.into()));
+        death.retransmits = Some(0);
+        death.endpoints.get_or_insert_default().rport = sock;
+        Ok(death)
+    };
+    let header = header("mq1");
+    let filter = RecordFilter {
+        events: EventName::ALL.iter().copied().collect(),
+        ..RecordFilter::default()
+    };
+    let filter = Filter::new(filter);
+    let mut pipeline = Pipeline::new(filter, Judge::new(MAX_SOCKETS, &header.host_timeouts()));
+    let mut log = vec![serde_json::to_string(&HeaderLine { header })?];
+    let steps = [
+        (death(910_000, 1)?, change(911_000, vec![conntrack])),
+        (death(920_000, 2)?, change(921_000, vec![])),
+        (death(930_000, 3)?, change(931_000, vec![])),
+    ];
+    for (mut death, timeouts) in steps {
+        pipeline.push(0, &mut death, |it| log.extend(serde_json::to_string(it)));
+        pipeline.apply(0, &timeouts.namespaces);
+        log.push(serde_json::to_string(&TimeoutsLine { timeouts })?);
+    }
+    let log = log.join("\n") + "\n";
+    schema::check_log(&log)?;
+    let named = |text: &str| {
+        let verdicts = text.lines().filter(|it| it.contains("\"verdict\":"));
+        let named = verdicts.map(|it| it.contains("this host's conntrack"));
+        named.collect::<Vec<_>>()
+    };
+    assert_eq!(named(&log), [false, true, false], "{log}");
+    let logs = Logs::new()?;
+    fs::write(logs.path("a.jsonl"), &log)?;
+    assert_eq!(logs.shown(&["a.jsonl", "--json"])?, log);
+
+    // Merged with another, the lines name their hosts. The verdicts stay.
+    fs::write(logs.path("b.jsonl"), log.replace("\"mq1\"", "\"mq2\""))?;
+    let merged = logs.shown(&["a.jsonl", "b.jsonl", "--json"])?;
+    assert_eq!(named(&merged), [false, false, true, true, false, false]);
+    let lines: Vec<_> = merged
+        .lines()
+        .filter(|it| it.contains("{\"timeouts\":"))
+        .collect();
+    assert_eq!(lines.len(), 6, "{merged}");
+    for line in &lines {
+        schema::check_line(line)?;
+        assert!(line.contains("\"host\":\"mq"), "{line}");
+    }
+    fs::write(logs.path("merged.jsonl"), &merged)?;
+    assert_eq!(logs.shown(&["merged.jsonl", "--json"])?, merged);
     Ok(())
 }
 

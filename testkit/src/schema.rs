@@ -58,7 +58,9 @@ pub fn check_log(log: &str) -> Result<Vec<Value>, String> {
     if first.get("header").is_none() {
         return Err(format!("the first line is not a header: {first}"));
     }
-    let records: Vec<_> = values.collect::<Result<_, _>>()?;
+    let mut records: Vec<_> = values.collect::<Result<_, _>>()?;
+    // The host's own idle timeouts have changed: no record.
+    records.retain(|it| it.get("timeouts").is_none());
     match records.iter().find(|record| record.get("header").is_some()) {
         Some(header) => Err(format!("a header among the records: {header}")),
         None => Ok(records),

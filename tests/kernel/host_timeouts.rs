@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use kaprobe::traffic::sockopt;
-use kaprobe_testkit::command;
 use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::ipvs::{Host, expect_death};
 use kaprobe_testkit::router::{RoutedNetwork, connect};
 use kaprobe_testkit::tracer::Kaprobe;
+use kaprobe_testkit::wait::wait_until;
+use kaprobe_testkit::{command, netns};
 use serde_json::Value;
 use socket2::{SockRef, TcpKeepalive};
 
@@ -111,12 +112,8 @@ pub fn verdicts_name_them_on_the_path() -> Result<()> {
     let log = dir.path().join("log.jsonl");
     let log = log.to_str().context("the path is not UTF-8")?;
     let trace = Kaprobe::trace(&["--netns", "client", "--netns", "left", "-o", log])?.ready()?;
-    for (mut near, far) in [routed, direct] {
-        let probe = TcpKeepalive::new().with_time(Duration::from_secs(TRACKED_S.into()));
-        SockRef::from(&near).set_tcp_keepalive(&probe)?;
-        vanish(far)?;
-        expect_death(&mut near, ErrorKind::ConnectionReset)?;
-    }
+    die(routed)?;
+    die(direct)?;
     trace.stop()?;
     let on_path = "this host's conntrack in netns router, on the default route (4s)";
     let expected = BTreeMap::from([
@@ -145,9 +142,57 @@ fn named(log: &str) -> Result<BTreeMap<String, Option<String>>> {
     Ok(named)
 }
 
-/// Closes a connection without a word: the next segment from its peer draws a reset.
-fn vanish(stream: TcpStream) -> Result<()> {
-    sockopt::set_repair(&stream)?;
-    drop(stream);
+/// Conntrack of the router begins to track while a trace runs. Later verdicts name it, and
+/// a replay says the same.
+pub fn changes_count_for_later_verdicts() -> Result<()> {
+    let network = RoutedNetwork::build()?;
+    let (client, router) = (&network.client, &network.router);
+    let _alone = OwnCpu::take()?;
+    let dir = tempfile::tempdir()?;
+    let log = dir.path().join("log.jsonl");
+    let log = log.to_str().context("the path is not UTF-8")?;
+    let trace = Kaprobe::trace(&["--netns", "client", "-o", log])?.ready()?;
+    die(connect(client, &network.server)?)?;
+    network.track(router, TRACKED_S)?;
+    let tracked = connect(client, &network.server)?;
+    let inode = router.on(netns::inode)?;
+    wait_until("the trace has seen that the router tracks", || {
+        Ok(changed(&fs::read_to_string(log)?)?.contains(&Some(inode)))
+    })?;
+    die(tracked)?;
+    trace.stop()?;
+    let logged = fs::read_to_string(log)?;
+    let verdicts = logged
+        .lines()
+        .filter(|it| it.contains("\"event\":\"verdict\""));
+    let named: Vec<_> = verdicts
+        .map(|it| it.contains("conntrack in netns router"))
+        .collect();
+    ensure!(named == [false, true], "{logged}");
+    let replayed = command::run(&["replay", "--json", log])?;
+    ensure!(replayed.stdout == logged.as_bytes(), "{logged}");
     Ok(())
+}
+
+/// The network namespaces whose timeouts have changed, by a log.
+fn changed(log: &str) -> Result<Vec<Option<u64>>> {
+    let mut changed = Vec::new();
+    for line in log.lines().filter(|it| it.ends_with('}')) {
+        let line: Value = serde_json::from_str(line)?;
+        let namespaces = line["timeouts"]["namespaces"].as_array();
+        let tracked = namespaces.into_iter().flatten();
+        let tracked = tracked.filter(|it| it["timeouts"].is_array());
+        changed.extend(tracked.map(|it| it["netns"].as_u64()));
+    }
+    Ok(changed)
+}
+
+/// The far end goes without a word. The near end is probed after [`TRACKED_S`] of silence,
+/// and that draws a reset.
+fn die((mut near, far): (TcpStream, TcpStream)) -> Result<()> {
+    let probe = TcpKeepalive::new().with_time(Duration::from_secs(TRACKED_S.into()));
+    SockRef::from(&near).set_tcp_keepalive(&probe)?;
+    sockopt::set_repair(&far)?;
+    drop(far);
+    expect_death(&mut near, ErrorKind::ConnectionReset)
 }

@@ -115,6 +115,10 @@ fn main() -> ExitCode {
             "host_timeouts_verdict",
             host_timeouts::verdicts_name_them_on_the_path,
         ),
+        (
+            "host_timeouts_change",
+            host_timeouts::changes_count_for_later_verdicts,
+        ),
         ("story", story::balancer_forgets_an_idle_connection),
         ("story_cured", story::keepalive_preserves_the_balancer_entry),
         ("stops", manners::stops_cleanly),

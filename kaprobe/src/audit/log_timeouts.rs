@@ -33,6 +33,7 @@ pub fn read(logs: &[Input]) -> Result<Vec<TimeoutEstimator>> {
                     let new = Judge::new(MAX_SOCKETS, &HostTimeouts::default());
                     learned.push(mem::replace(&mut judge, new).into_estimator());
                 }
+                Some(Item::Timeouts(_)) => {}
                 None => break,
             }
         }

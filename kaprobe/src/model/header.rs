@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::host_timeout::{HostTimeout, HostTimeouts, NetnsRoutes};
+use crate::model::host_timeout::{HostTimeout, HostTimeouts, NetnsRoutes, NetnsTimeouts};
 use crate::model::time::WallTime;
 use crate::text::escape::Escaped;
 
@@ -48,7 +48,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// The idle timeouts of this host, and the ways of packets to them.
+    /// The idle timeouts of this host when the trace began, and the ways of packets to them.
     #[must_use]
     pub fn host_timeouts(&self) -> HostTimeouts {
         HostTimeouts {
@@ -63,4 +63,25 @@ impl Header {
 pub struct HeaderLine<H = Header> {
     /// The header of the log.
     pub header: H,
+}
+
+/// A line of a log between records: from here on the host has other idle timeouts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeoutsChange {
+    /// When the change was seen, wall clock.
+    pub time: WallTime,
+    /// When the change was seen, CLOCK_MONOTONIC, ns.
+    pub mono_ns: u64,
+    /// The host, if the log is of several hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<Escaped>,
+    /// The network namespaces where something changed, as they are now.
+    pub namespaces: Vec<NetnsTimeouts>,
+}
+
+/// The line of a [`TimeoutsChange`]. Its only key is `timeouts`, which no record has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeoutsLine<T = TimeoutsChange> {
+    /// The change.
+    pub timeouts: T,
 }

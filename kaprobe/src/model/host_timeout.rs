@@ -86,3 +86,16 @@ impl NetnsRoutes {
         routes.max_by_key(|it| it.to.prefix_len())
     }
 }
+
+/// The timeouts of a network namespace, and the ways of its packets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetnsTimeouts {
+    /// Network namespace, inode number.
+    pub netns: u32,
+    /// Its timeouts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timeouts: Vec<HostTimeout>,
+    /// The ways of its packets to the timeouts of others; `None` if they are not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routes: Option<Vec<HostRoute>>,
+}

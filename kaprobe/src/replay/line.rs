@@ -4,17 +4,19 @@ use crate::model::header;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
 
-use crate::model::header::{Header, HeaderLine};
+use crate::model::header::{Header, HeaderLine, TimeoutsChange, TimeoutsLine};
 use crate::model::record::Record;
 
-/// A header or a record.
+/// A header, a change of the host's timeouts, or a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
     /// The header of a trace whose records follow.
     Header(Box<Header>),
+    /// From here on the host has other idle timeouts.
+    Timeouts(Box<TimeoutsChange>),
     /// A record.
     Record(Box<Record>),
 }
@@ -101,6 +103,11 @@ pub(super) fn read(line: &[u8]) -> Result<Line, LineError> {
         }
         Err(why) => why,
     };
+    if let Ok(TimeoutsLine::<IgnoredAny> { .. }) = serde_json::from_str(line) {
+        let (TimeoutsLine { timeouts }, unknown) = parse::<TimeoutsLine>(line)?;
+        let item = Item::Timeouts(Box::new(timeouts));
+        return Ok(Line { item, unknown });
+    }
     let Ok(HeaderLine::<Versioned> { header }) = serde_json::from_str(line) else {
         return Err(not_a_record);
     };
@@ -159,6 +166,8 @@ mod tests {
     const RECORD: &str = r#"{"time":"2024-05-06T07:08:09.000000000Z","mono_ns":1,"seq":1,"event":"closed","comm":"é"}"#;
     const HEADER: &str = r#"{"header":{"version":"VERSION","host":"mq1","kernel":"6.12","kaprobe":"0.1.0","started":"2024-05-06T07:08:09.000000000Z","clock_offset_ns":0,"hz":250,"hooks":{},"filters":{}}}"#;
 
+    const TIMEOUTS: &str = r#"{"timeouts":{"time":"2024-05-06T07:08:09.000000000Z","mono_ns":1,"namespaces":[{"netns":7,"timeouts":[{"what":"ipvs","netns":7,"seconds":900}]}]}}"#;
+
     fn header(version: &str) -> String {
         HEADER.replace("VERSION", version)
     }
@@ -176,6 +185,10 @@ mod tests {
             (now.replace("\"hz\"", "\"more\":1,\"hz\""), Ok("header header.more")),
             (with(&now, "\"x\":1"), Ok("header x")),
             (header("1.999"), Ok("header")),
+            (TIMEOUTS.to_owned(), Ok("timeouts")),
+            (TIMEOUTS.replace("\"seconds\"", "\"more\":1,\"seconds\""), Ok("timeouts timeouts.namespaces.0.timeouts.0.more")),
+            (TIMEOUTS.replace(":900", ":\"long\""), Err(LineError::NotUnderstood("column ".to_owned()))),
+            (r#"{"timeouts":[]}"#.to_owned(), Err(LineError::NotUnderstood("column ".to_owned()))),
             (header("1"), Ok("header")),
             (header("2.0"), Err(LineError::Version("2.0".to_owned()))),
             (header("0.9"), Err(LineError::Version("0.9".to_owned()))),
@@ -192,6 +205,7 @@ mod tests {
             let read = read(line.as_bytes()).map(|line| {
                 let kind = match line.item {
                     Item::Header(_) => "header",
+                    Item::Timeouts(_) => "timeouts",
                     Item::Record(_) => "record",
                 };
                 let words = std::iter::once(kind.to_owned()).chain(line.unknown);
@@ -209,7 +223,11 @@ mod tests {
 
     #[test]
     fn a_line_cut_anywhere_is_reported_as_cut() {
-        for line in [RECORD.to_owned(), header("1.0"), header("1.999")] {
+        let headers = [header("1.0"), header("1.999")];
+        for line in [RECORD.to_owned(), TIMEOUTS.to_owned()]
+            .into_iter()
+            .chain(headers)
+        {
             for end in 0..line.len() {
                 let cut = read(&line.as_bytes()[..end]);
                 assert_eq!(cut, Err(LineError::Cut), "{end} of {line}");

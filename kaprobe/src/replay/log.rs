@@ -254,6 +254,7 @@ impl<R: Read> Log<R> {
                     self.remark(RemarkKind::NextTrace(header.host.clone()), on_remark);
                 }
             }
+            Item::Timeouts(_) => {}
             Item::Record(_) => {
                 if !self.headed && self.counts.records == 0 {
                     self.remark(RemarkKind::NoHeader, on_remark);
@@ -509,7 +510,7 @@ mod tests {
             .into_iter()
             .filter_map(|item| match item {
                 Item::Record(record) => Some(*record),
-                Item::Header(_) => None,
+                Item::Header(_) | Item::Timeouts(_) => None,
             })
             .collect();
         assert_eq!(read, records);

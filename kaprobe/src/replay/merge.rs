@@ -111,8 +111,8 @@ impl<R: Read> Merge<R> {
 
     fn put(&mut self, from: LogIndex, item: Item) {
         let time = match &item {
-            // A header directly follows the item before it.
-            Item::Header(_) => i64::MIN,
+            // They directly follow the item before them.
+            Item::Header(_) | Item::Timeouts(_) => i64::MIN,
             Item::Record(record) => record.time.0,
         };
         self.heads[from] = Some(item);

@@ -5,7 +5,7 @@ use std::fs::File;
 
 use crate::correlate::MAX_SOCKETS;
 use crate::filter::Filter;
-use crate::model::header::{Filters, Header};
+use crate::model::header::{Filters, Header, TimeoutsChange};
 use crate::model::host_timeout::HostTimeouts;
 use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
@@ -33,6 +33,10 @@ pub(super) trait RecordSink {
     fn head(&mut self, head: &Head<'_>) -> Result<(), SinkError>;
     /// See [`Sinks::next_trace`].
     fn next_trace(&mut self, header: &Header) -> Result<(), SinkError>;
+    /// See [`Sinks::timeouts`].
+    fn timeouts(&mut self, _: &TimeoutsChange) -> Result<(), SinkError> {
+        Ok(())
+    }
     /// See [`Sinks::record`].
     fn record(&mut self, record: &Record) -> Result<(), SinkError>;
     /// See [`Sinks::flush`].
@@ -49,6 +53,10 @@ impl RecordSink for Sinks {
 
     fn next_trace(&mut self, header: &Header) -> Result<(), SinkError> {
         Self::next_trace(self, header)
+    }
+
+    fn timeouts(&mut self, change: &TimeoutsChange) -> Result<(), SinkError> {
+        Self::timeouts(self, change)
     }
 
     fn record(&mut self, record: &Record) -> Result<(), SinkError> {
@@ -220,6 +228,7 @@ impl ReplayStream {
             match next.map_err(|(from, why)| ReplayEnd::Log(from, why))? {
                 Some((from, Item::Record(record))) => self.show(from, *record, sinks),
                 Some((from, Item::Header(header))) => self.next_trace(from, *header, sinks),
+                Some((from, Item::Timeouts(change))) => self.timeouts(from, *change, sinks),
                 None => break,
             }
             .map_err(ReplayEnd::Sink)?;
@@ -278,6 +287,20 @@ impl ReplayStream {
         self.logs[from].host.clone_from(&header.host);
         self.start(from, Some(&header));
         sinks.next_trace(&self.as_written(header))
+    }
+
+    /// Shows a change of the host's idle timeouts. Later verdicts follow from it.
+    fn timeouts(
+        &mut self,
+        from: LogIndex,
+        mut change: TimeoutsChange,
+        sinks: &mut impl RecordSink,
+    ) -> Result<(), SinkError> {
+        self.pipeline.apply(from, &change.namespaces);
+        if self.hosts && change.host.is_none() {
+            change.host = Some(self.logs[from].host.clone());
+        }
+        sinks.timeouts(&change)
     }
 
     /// Counts of the shown records and sockets.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::model::header::Header;
+use crate::model::header::{Header, TimeoutsChange};
 use crate::model::record::Record;
 
 /// Writes records in one format. Output is passed on in whole lines, at [`Sink::flush`]
@@ -19,6 +19,14 @@ pub trait Sink: Send {
     /// # Errors
     /// When it cannot be written.
     fn next_trace(&mut self, _: &Header) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Writes that the host has other idle timeouts from here on.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn timeouts(&mut self, _: &TimeoutsChange) -> io::Result<()> {
         Ok(())
     }
 

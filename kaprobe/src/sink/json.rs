@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use crate::model::field::{FieldVisitor, Fields, Name, Value};
-use crate::model::header::{Header, HeaderLine};
+use crate::model::header::{Header, HeaderLine, TimeoutsChange, TimeoutsLine};
 use crate::model::record::Record;
 use crate::sink::interface::{Head, Sink};
 use crate::text::digits::{self, Rfc3339};
@@ -116,6 +116,10 @@ impl<W: Write + Send> Sink for JsonLines<W> {
 
     fn next_trace(&mut self, header: &Header) -> io::Result<()> {
         self.put_value(&HeaderLine { header })
+    }
+
+    fn timeouts(&mut self, timeouts: &TimeoutsChange) -> io::Result<()> {
+        self.put_value(&TimeoutsLine { timeouts })
     }
 
     fn record(&mut self, record: &Record) -> io::Result<()> {

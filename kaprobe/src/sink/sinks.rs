@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use jiff::tz::TimeZone;
 
 use crate::exit;
-use crate::model::header::Header;
+use crate::model::header::{Header, TimeoutsChange};
 use crate::model::record::Record;
 use crate::sink::csv::CsvLines;
 use crate::sink::error::SinkError;
@@ -77,6 +77,14 @@ impl Sinks {
     /// If a write fails.
     pub fn next_trace(&mut self, header: &Header) -> Result<(), SinkError> {
         self.each(|sink| sink.next_trace(header))
+    }
+
+    /// Writes a change of the host's idle timeouts to each sink that has them.
+    ///
+    /// # Errors
+    /// If a write fails.
+    pub fn timeouts(&mut self, change: &TimeoutsChange) -> Result<(), SinkError> {
+        self.each(|sink| sink.timeouts(change))
     }
 
     /// Writes a record to each sink.

@@ -8,8 +8,8 @@ use jiff::tz::TimeZone;
 
 use super::*;
 use crate::model::field::{Fields as _, Name, Value};
-use crate::model::header::{Header, HeaderLine};
-use crate::model::host_timeout::{HostRoute, HostTimeout, NetnsRoutes};
+use crate::model::header::{Header, HeaderLine, TimeoutsChange};
+use crate::model::host_timeout::{HostRoute, HostTimeout, NetnsRoutes, NetnsTimeouts};
 use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
 use crate::model::time::WallTime;
@@ -53,6 +53,25 @@ fn header() -> Header {
                 through: vec![4_026_531_840],
             }],
         }],
+    }
+}
+
+/// A change of the timeouts in that header: one namespace has others, and one is gone.
+fn timeouts() -> TimeoutsChange {
+    let changed = NetnsTimeouts {
+        netns: 4_026_531_840,
+        timeouts: header().timeouts,
+        routes: Some(vec![]),
+    };
+    let gone = NetnsTimeouts {
+        netns: 4_026_531_841,
+        ..NetnsTimeouts::default()
+    };
+    TimeoutsChange {
+        time: WallTime(sample::at(0).wall_ns),
+        mono_ns: sample::at(0).mono_ns,
+        host: Some(Escaped::from("mq\n1")),
+        namespaces: vec![changed, gone],
     }
 }
 
@@ -329,6 +348,19 @@ mod schema;
 fn json_is_as_the_schema_says() {
     let checked = schema::check_log(&json_of(&everything()));
     assert_eq!(checked.map(|records| records.len()), Ok(everything().len()));
+}
+
+#[test]
+fn a_change_of_the_timeouts_is_as_the_schema_says() -> io::Result<()> {
+    let mut json = Vec::new();
+    JsonLines::new(&mut json).timeouts(&timeouts())?;
+    let line = String::from_utf8_lossy(&json);
+    let checked = schema::check_line(line.trim_end());
+    assert_eq!(checked.map(drop), Ok(()), "{line}");
+    let mut csv = Vec::new();
+    CsvLines::new(&mut csv, true).timeouts(&timeouts())?;
+    assert!(csv.is_empty());
+    Ok(())
 }
 
 #[test]

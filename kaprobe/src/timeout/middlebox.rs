@@ -9,8 +9,9 @@ use std::fmt::Write as _;
 
 use serde::Deserialize;
 
-use crate::model::host_timeout::{HostTimeout, HostTimeouts};
+use crate::model::host_timeout::{HostTimeout, HostTimeouts, NetnsTimeouts};
 use crate::model::socket::Endpoints;
+use crate::timeout::change;
 use crate::timeout::on_path::{OnPath, PathEvidence, on_path};
 
 /// The table of defaults and their sources.
@@ -107,6 +108,11 @@ impl MiddleboxTable {
             middleboxes: middleboxes(),
             host: host.clone(),
         }
+    }
+
+    /// Applies a change of the timeouts that this host applies.
+    pub fn apply(&mut self, change: &[NetnsTimeouts]) {
+        change::apply(&mut self.host, change);
     }
 
     /// The timeouts that explain the reset of a connection after `died_ms` of idle time,

@@ -3,11 +3,14 @@
 use anyhow::Result;
 
 use crate::model::event::Event;
+use crate::model::host_timeout::NetnsTimeouts;
 
 /// A message to the thread that writes.
 pub(super) enum Arrival {
     /// Events of the trace, or rows of the snapshot.
     Events(Vec<Event>),
+    /// The idle timeouts of the host have changed.
+    Timeouts(Vec<NetnsTimeouts>),
     /// The snapshot is complete, or has failed.
     SnapshotEnd(Result<()>),
     /// No more events follow.

@@ -5,11 +5,13 @@
 //! bounded queue connects the first two: if writing is too slow, the ring buffer fills,
 //! and the events that do not fit are counted. Memory does not grow.
 //!
-//! A fourth thread reads the sockets that existed before the trace: [`snapshot`].
+//! A fourth thread reads the sockets that existed before the trace: [`snapshot`]. A fifth
+//! watches the idle timeouts of the host: [`timeouts`].
 
 mod arrival;
 pub mod plan;
 mod snapshot;
+mod timeouts;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,7 +28,8 @@ use crate::host::netns::Netns;
 use crate::host::privilege::{Privileges, raise_memlock};
 use crate::kernel::{Attached, Tracer, TracerConfig};
 use crate::model::event::Event;
-use crate::model::header::{self, Header};
+use crate::model::header::{self, Header, TimeoutsChange};
+use crate::model::host_timeout::NetnsTimeouts;
 use crate::model::record::EventName;
 use crate::model::time::WallTime;
 use crate::owners::cache::OwnerCache;
@@ -38,9 +41,10 @@ use crate::timeout::middlebox::MiddleboxTable;
 use crate::trace::arrival::Arrival;
 use crate::trace::plan::TracePlan;
 use crate::trace::snapshot::SnapshotProcess;
+use crate::trace::timeouts::TimeoutsWatch;
 use crate::verdict::judge::Judge;
 use crate::verdict::pipeline::Pipeline;
-use crate::{host, shutdown};
+use crate::{host, kernel, shutdown};
 
 /// Most batches that wait between reading and writing.
 const QUEUE: usize = 4;
@@ -97,6 +101,7 @@ impl Session {
         let (queue, arrivals) = sync_channel(QUEUE);
         let (emptied, empty) = sync_channel(QUEUE);
         let rows = queue.clone();
+        let changes = queue.clone();
         let reader = thread::Builder::new()
             .name("ring-buffer".to_owned())
             .spawn(move || read(self.tracer, &queue, &empty))
@@ -105,6 +110,7 @@ impl Session {
         let shown = stages.start(sinks, &self.header, plan.ready_file.as_deref());
         let shown = shown.and_then(|()| {
             stages.start_snapshot(plan, rows);
+            let _watch = TimeoutsWatch::start(self.header.host_timeouts(), changes);
             stages.run(&arrivals, &emptied, sinks)
         });
         // If one sink has failed, another may still buffer records. A failure to write
@@ -243,6 +249,7 @@ impl TraceStages {
                     // Freed if the queue is full.
                     let _kept = emptied.try_send(batch);
                 }
+                Arrival::Timeouts(change) => self.timeouts(change, sinks)?,
                 Arrival::SnapshotEnd(outcome) => self.end_snapshot(outcome),
                 Arrival::End => break,
             }
@@ -251,6 +258,23 @@ impl TraceStages {
             }
         }
         Ok(())
+    }
+
+    /// Judges by other idle timeouts of the host from now on.
+    fn timeouts(
+        &mut self,
+        namespaces: Vec<NetnsTimeouts>,
+        sinks: &mut Sinks,
+    ) -> Result<(), SinkError> {
+        let now = kernel::now();
+        self.pipeline.apply(0, &namespaces);
+        sinks.timeouts(&TimeoutsChange {
+            time: WallTime(now.wall_ns),
+            mono_ns: now.mono_ns,
+            host: None,
+            namespaces,
+        })?;
+        sinks.flush()
     }
 
     fn batch(&mut self, batch: &mut [Event], sinks: &mut Sinks) -> Result<(), SinkError> {

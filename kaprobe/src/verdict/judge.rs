@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use crate::lru::LruMap;
 use crate::model::flow::{Flow, FlowKey};
-use crate::model::host_timeout::HostTimeouts;
+use crate::model::host_timeout::{HostTimeouts, NetnsTimeouts};
 use crate::model::record::{EventName, Record};
 use crate::model::socket::Ages;
 use crate::model::time::{TICK_MS, ms_to_ns};
@@ -104,6 +104,11 @@ impl Judge {
             since_ns: None,
             is_lossy: false,
         }
+    }
+
+    /// Applies a change of the timeouts that the host itself applies.
+    pub fn apply(&mut self, change: &[NetnsTimeouts]) {
+        self.middleboxes.apply(change);
     }
 
     /// Takes the next record. Its number is 0 if it is not shown. Returns the verdict that

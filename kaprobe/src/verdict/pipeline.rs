@@ -5,6 +5,7 @@
 //! number. A record of another socket is not judged.
 
 use crate::filter::{Filter, FilterCounts};
+use crate::model::host_timeout::NetnsTimeouts;
 use crate::model::record::{EventName, Record};
 use crate::model::values::Evidence;
 use crate::verdict::judge::{EVIDENCE, Judge};
@@ -46,6 +47,13 @@ impl Pipeline {
     /// Sets the judge of a source from now on. With `None`, its own verdicts are kept.
     pub fn set_judge(&mut self, source: usize, judge: Option<Judge>) {
         self.sources[source].judge = judge;
+    }
+
+    /// Applies a change of the idle timeouts that the host of a source applies.
+    pub fn apply(&mut self, source: usize, change: &[NetnsTimeouts]) {
+        if let Some(judge) = &mut self.sources[source].judge {
+            judge.apply(change);
+        }
     }
 
     /// The judge of a source.

@@ -1,0 +1,52 @@
+//! Watches the idle timeouts of the host while a trace runs: they change, and conntrack may
+//! begin to track.
+//!
+//! A timeout that ends a connection is older than the idle time before it, so it has been
+//! read by then, unless it is shorter than [`INTERVAL`].
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::host;
+use crate::model::host_timeout::HostTimeouts;
+use crate::timeout::change::difference;
+use crate::trace::arrival::Arrival;
+
+/// The shortest time between two reads.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// How many times as long as a read the thread waits after it: it takes at most about one
+/// part in so many of a processor.
+const REST: u32 = 100;
+
+/// The thread that watches. It ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct TimeoutsWatch {
+    _until: Sender<()>,
+}
+
+impl TimeoutsWatch {
+    /// Starts the thread. It passes on each change from `known`. `None` if there can be no
+    /// further thread: the timeouts that were read stay.
+    pub(super) fn start(known: HostTimeouts, to: SyncSender<Arrival>) -> Option<Self> {
+        let (until, ended) = channel();
+        let watch = thread::Builder::new().name("watch-timeouts".to_owned());
+        let thread = watch.spawn(move || watch_timeouts(known, &to, &ended));
+        thread.ok().map(|_| Self { _until: until })
+    }
+}
+
+fn watch_timeouts(mut known: HostTimeouts, to: &SyncSender<Arrival>, ended: &Receiver<()>) {
+    let mut rest = INTERVAL;
+    while ended.recv_timeout(rest) == Err(RecvTimeoutError::Timeout) {
+        let began = Instant::now();
+        let now = host::timeouts::read();
+        rest = INTERVAL.max(began.elapsed().saturating_mul(REST));
+        let change = difference(&known, &now);
+        known = now;
+        if !change.is_empty() && to.send(Arrival::Timeouts(change)).is_err() {
+            return;
+        }
+    }
+}
