@@ -38,7 +38,15 @@ impl Sighting {
     pub fn is_unchanged(&self, later: &Self) -> bool {
         let counts = |it: &Self| (it.timer, it.retransmits, it.probes_out, it.queues);
         let (earliest, latest) = self.common_expiry(later);
-        counts(self) == counts(later) && earliest <= latest
+        // A timer with no time left may be the same one, or one that was rearmed since and
+        // is due again.
+        let is_due = self.is_due() || later.is_due();
+        counts(self) == counts(later) && earliest <= latest && !is_due
+    }
+
+    /// Whether the timer has no time left.
+    fn is_due(&self) -> bool {
+        self.timer != "off" && self.expires_ms.0 == 0
     }
 
     /// Bounds for the time when the timer fires, from both sightings, with slack.
