@@ -129,7 +129,7 @@ const ROWS: &[ResetCase] = &[
     ResetCase {
         name: "data for an orphan",
         act: data_for_orphan,
-        near: "rst_received/FIN_WAIT2 closed passive/socket verdict/aborted_locally ",
+        near: "closed passive/socket verdict/aborted_locally ",
         far: RESET_LATE,
         advice: ["1 bytes came after"; 2],
         out_rsts: 1,

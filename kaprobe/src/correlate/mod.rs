@@ -98,6 +98,7 @@ impl Correlator {
                 }
                 emit(&mut lost_record(lost));
             }
+            Event::Socket(event) if is_data_for_orphan(event) => {}
             Event::Socket(event) => self.socket(event, emit),
             Event::PassiveReset(reset) => emit(&mut passive_record(reset)),
             Event::Snapshot(row) => self.row(row, emit),
@@ -272,6 +273,23 @@ impl WaitingProbe {
 /// probes out before the event: an answer may arrive before the count after it is read.
 fn probe_number(event: &SocketEvent) -> NonZeroU16 {
     NonZeroU16::MIN.saturating_add(event.probes_out.into())
+}
+
+/// Whether what looks like a received reset is data for an orphan.
+///
+/// No process can read such data, so the kernel treats it as a reset, and answers with one
+/// (`tcp_rcv_state_process`, net/ipv4/tcp_input.c): that reset has its own event. The kernel
+/// has then just processed the acknowledgement of the segment; it does not process that of a
+/// reset.
+fn is_data_for_orphan(event: &SocketEvent) -> bool {
+    let is_closing = matches!(
+        State::from_number(event.state),
+        Some(State::FinWait1 | State::FinWait2)
+    );
+    event.kind == Kind::RstReceived
+        && event.identity.orphan == Some(true)
+        && is_closing
+        && event.lastack_ms <= TICK_MS
 }
 
 fn hides_probes(lost: &Lost) -> bool {

@@ -638,6 +638,38 @@ fn a_close_is_recorded_with_the_last_known_owner_and_endpoints() {
 }
 
 #[test]
+fn data_for_an_orphan_is_no_received_reset() {
+    let received = |state, is_orphan, lastack_ms| {
+        let event = SocketEvent {
+            state,
+            lastack_ms,
+            ..event(5, Kind::RstReceived)
+        };
+        of(with(event, |it| it.identity.orphan = Some(is_orphan)))
+    };
+    for (event, is_recorded) in [
+        (received(4, true, 0), false),
+        (received(5, true, 0), false),
+        // The reset itself acknowledges nothing.
+        (received(5, true, 2_000), true),
+        // A process can still read.
+        (received(5, false, 0), true),
+        (received(1, true, 0), true),
+    ] {
+        let expected: &[&str] = if is_recorded {
+            &["5 rst_received #1"]
+        } else {
+            &[]
+        };
+        assert_eq!(
+            summaries(std::slice::from_ref(&event)),
+            expected,
+            "{event:?}"
+        );
+    }
+}
+
+#[test]
 fn a_zombie_of_a_snapshot_is_recorded_once() {
     let answered = |at_ms, inode| Row {
         probes_out: Some(0),
