@@ -9,7 +9,8 @@ use crate::model::named::Named as _;
 use crate::model::record::EventName;
 use crate::model::values::{LearnedOf, VerdictName};
 use crate::replay::summary::counts::{
-    EndpointCounts, LearnedTimeout, ReplaySummary, SummaryRow, Totals, VerdictCount,
+    AdviceCounts, EndpointCounts, LearnedTimeout, ReplaySummary, RowPort, SummaryRow, Totals,
+    VerdictCount,
 };
 use crate::sink::JsonLines;
 use crate::text::cell::endpoint;
@@ -131,10 +132,11 @@ fn put_row(text: &mut String, name: &str, connections: u64, counted: [u64; COUNT
 }
 
 fn name(row: &SummaryRow<'_>) -> String {
-    let remote = match (row.raddr, row.rport) {
+    let remote = match (row.raddr, row.port) {
         (None, _) => "all others".to_owned(),
         (Some(address), None) => format!("{address} (any port)"),
-        (Some(address), Some(port)) => endpoint((address, port)),
+        (Some(address), Some(RowPort::Remote(port))) => endpoint((address, port)),
+        (Some(address), Some(RowPort::Local(port))) => format!("{address} to port {port}"),
     };
     match row.host {
         Some(host) => format!("{host} > {remote}"),
@@ -143,9 +145,12 @@ fn name(row: &SummaryRow<'_>) -> String {
 }
 
 fn details(text: &mut String, counts: &EndpointCounts, bars: Bars) {
-    for (name, verdict) in &counts.verdicts {
-        let (count, name) = (verdict.count, name.name());
-        let advice = verdict.advice.as_ref().map_or("", |it| it.as_str());
+    for (name, verdict) in verdicts(counts) {
+        let count = verdict.count;
+        let advice = verdict
+            .advice
+            .as_ref()
+            .map_or("other advice", |it| it.as_str());
         let sentence = match verdict.confidence {
             Some(it) => format!("{count} {name} ({}): {advice}", it.name()),
             None => format!("{count} {name}: {advice}"),
@@ -161,6 +166,17 @@ fn details(text: &mut String, counts: &EndpointCounts, bars: Bars) {
     if let Some(sentence) = counts.timeout.and_then(timeout) {
         let _ = writeln!(text, "{}", wrapped(INDENT, &sentence, WIDTH));
     }
+}
+
+/// The verdicts of a row, each advice on its own.
+fn verdicts(counts: &EndpointCounts) -> impl Iterator<Item = (&'static str, &VerdictCount)> {
+    let each = |(name, all): (&VerdictName, _)| {
+        let name = name.name();
+        AdviceCounts::sorted(all)
+            .into_iter()
+            .map(move |it| (name, it))
+    };
+    counts.verdicts.iter().flat_map(each)
 }
 
 /// Describes the bounds of an idle timeout in a sentence.
@@ -204,6 +220,8 @@ struct JsonRow<'a> {
     raddr: Option<std::net::IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rport: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lport: Option<u16>,
     connections: u64,
     events: Events<'a>,
     verdicts: Vec<VerdictLine<'a>>,
@@ -251,12 +269,17 @@ impl<'a> From<SummaryRow<'a>> for JsonRow<'a> {
         SummaryRow {
             host,
             raddr,
-            rport,
+            port,
             counts,
         }: SummaryRow<'a>,
     ) -> Self {
-        let verdict = |(name, it): (&VerdictName, &'a VerdictCount)| VerdictLine {
-            verdict: name.name(),
+        let (rport, lport) = match port {
+            Some(RowPort::Remote(port)) => (Some(port), None),
+            Some(RowPort::Local(port)) => (None, Some(port)),
+            None => (None, None),
+        };
+        let verdict = |(verdict, it): (&'static str, &'a VerdictCount)| VerdictLine {
+            verdict,
             count: it.count,
             confidence: it.confidence.map(|it| it.name()),
             advice: it.advice.as_ref(),
@@ -265,9 +288,10 @@ impl<'a> From<SummaryRow<'a>> for JsonRow<'a> {
             host,
             raddr,
             rport,
+            lport,
             connections: counts.connections,
             events: Events(counts),
-            verdicts: counts.verdicts.iter().map(verdict).collect(),
+            verdicts: verdicts(counts).map(verdict).collect(),
             idle_at_death: &counts.idle,
             idle_timeout: counts.timeout.map(|it| TimeoutLine {
                 learned_of: it.of.name(),

@@ -1,8 +1,9 @@
 //! The counts of a summary.
 //!
-//! Counts records as they come and keeps none. Memory is bounded: the ports of an address
-//! with many ports, for example a client, share one row; and all endpoints after the
-//! first [`MAX_ROWS`] share one. Every record is counted.
+//! Counts records as they come and keeps none. The connections that a server accepts have
+//! one row for each client address and local port. Memory is bounded: the ports of an
+//! address with many ports share one row; and all endpoints after the first [`MAX_ROWS`]
+//! share one. Every record is counted.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,6 +12,7 @@ use crate::correlate::MAX_SOCKETS;
 use crate::lru::LruMap;
 use crate::model::header::Header;
 use crate::model::record::{EventName, Record};
+use crate::model::socket::Endpoints;
 use crate::model::values::{Confidence, LearnedOf, VerdictName};
 use crate::replay::stream::RecordSink;
 use crate::sink::{Head, SinkError};
@@ -26,6 +28,10 @@ const MAX_ROWS: usize = 4_096;
 const MAX_HOSTS: usize = 1_000;
 /// Longest advice that is kept, characters. Kaprobe itself writes fewer.
 const MAX_ADVICE_LEN: usize = 1_000;
+/// Most different advice for one verdict that is kept. The rest is only counted.
+const MAX_ADVICE: usize = 4;
+/// The first port of clients: the default of net.ipv4.ip_local_port_range.
+const FIRST_CLIENT_PORT: u16 = 32_768;
 
 /// The local and remote endpoint. If they change, a socket is a new connection.
 type LocalAndRemote = Option<((IpAddr, u16), (IpAddr, u16))>;
@@ -62,8 +68,27 @@ struct HostTrace {
 
 #[derive(Debug)]
 enum Ports {
-    Each(BTreeMap<u16, EndpointCounts>),
+    Each(BTreeMap<RowPort, EndpointCounts>),
     Together(Box<EndpointCounts>),
+}
+
+/// The port that a row is named by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum RowPort {
+    /// The port of the remote server.
+    Remote(u16),
+    /// The port of the server on this host. Each connection has another remote port.
+    Local(u16),
+}
+
+impl RowPort {
+    fn of(it: &Endpoints) -> Self {
+        if it.rport >= FIRST_CLIENT_PORT && it.lport < FIRST_CLIENT_PORT {
+            Self::Local(it.lport)
+        } else {
+            Self::Remote(it.rport)
+        }
+    }
 }
 
 /// The counts of one endpoint.
@@ -71,20 +96,73 @@ enum Ports {
 pub(super) struct EndpointCounts {
     pub(super) connections: u64,
     pub(super) events: BTreeMap<EventName, u64>,
-    pub(super) verdicts: BTreeMap<VerdictName, VerdictCount>,
+    pub(super) verdicts: BTreeMap<VerdictName, AdviceCounts>,
     /// Idle ages at death, from the verdicts that have one.
     pub(super) idle: Histogram,
     pub(super) timeout: Option<LearnedTimeout>,
 }
 
-/// The count of one verdict, with its confidence and advice.
+/// The counts of one verdict, for each advice. Advice that differs only in numbers counts
+/// as one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct AdviceCounts(Vec<VerdictCount>);
+
+/// The count of one verdict with one advice.
 #[derive(Clone, Debug)]
 pub(super) struct VerdictCount {
     pub(super) count: u64,
     /// The highest confidence.
     pub(super) confidence: Option<Confidence>,
-    /// The last advice.
+    /// The last advice. `None` also for the verdicts with more advice than is kept.
     pub(super) advice: Option<Escaped>,
+}
+
+impl AdviceCounts {
+    /// The counts, the most frequent advice first.
+    pub(super) fn sorted(&self) -> Vec<&VerdictCount> {
+        let mut counts: Vec<_> = self.0.iter().collect();
+        counts.sort_by_key(|it| (it.advice.is_none(), std::cmp::Reverse(it.count)));
+        counts
+    }
+
+    fn count(&self) -> u64 {
+        self.0.iter().map(|it| it.count).sum()
+    }
+
+    fn add(&mut self, more: &VerdictCount) {
+        let same = |it: &&mut VerdictCount| match (&it.advice, &more.advice) {
+            (Some(one), Some(other)) => differ_only_in_numbers(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        if let Some(known) = self.0.iter_mut().find(same) {
+            known.count += more.count;
+            known.confidence = known.confidence.max(more.confidence);
+            known.advice.clone_from(&more.advice);
+            return;
+        }
+        let with_advice = self.0.iter().filter(|it| it.advice.is_some()).count();
+        if more.advice.is_some() && with_advice >= MAX_ADVICE {
+            self.add(&VerdictCount {
+                advice: None,
+                ..*more
+            });
+        } else {
+            self.0.push(more.clone());
+        }
+    }
+}
+
+/// Whether two texts are the same but for their digits.
+fn differ_only_in_numbers(one: &Escaped, other: &Escaped) -> bool {
+    let is_number = |c: char| c.is_ascii_digit() || c == '.';
+    let words = |text: &'_ Escaped| -> Vec<String> {
+        let words = text.as_str().split(is_number);
+        words
+            .filter(|it| !it.is_empty())
+            .map(str::to_owned)
+            .collect()
+    };
+    words(one) == words(other)
 }
 
 /// The learned bounds of the idle timeout towards an endpoint.
@@ -105,7 +183,7 @@ pub(super) struct SummaryRow<'a> {
     /// `None` for all other endpoints.
     pub(super) raddr: Option<IpAddr>,
     /// `None` for all ports of the address.
-    pub(super) rport: Option<u16>,
+    pub(super) port: Option<RowPort>,
     pub(super) counts: &'a EndpointCounts,
 }
 
@@ -150,11 +228,12 @@ impl RecordSink for ReplaySummary {
             match ports {
                 Ports::Each(rows) => {
                     for (port, row) in rows {
-                        row.learn(
-                            estimator
-                                .bounds((*address, *port))
-                                .map(LearnedTimeout::from),
-                        );
+                        let port = match port {
+                            RowPort::Remote(port) => *port,
+                            RowPort::Local(_) => 0,
+                        };
+                        let bounds = estimator.bounds((*address, port));
+                        row.learn(bounds.map(LearnedTimeout::from));
                     }
                 }
                 // The ports are client ports: the timeout is known for the network only.
@@ -178,7 +257,7 @@ impl ReplaySummary {
         let row = self.row(
             host,
             record.endpoints.map(|it| it.raddr.to_canonical()),
-            record.endpoints.map(|it| it.rport),
+            record.endpoints.as_ref().map(RowPort::of),
         );
         row.connections += u64::from(is_new);
         row.count(record);
@@ -223,7 +302,7 @@ impl ReplaySummary {
         &mut self,
         host: Option<usize>,
         address: Option<IpAddr>,
-        port: Option<u16>,
+        port: Option<RowPort>,
     ) -> &mut EndpointCounts {
         let (Some(host), Some(address), Some(port)) = (host, address, port) else {
             return self.rest.get_or_insert_default();
@@ -263,10 +342,10 @@ impl ReplaySummary {
     pub(super) fn rows(&self) -> Vec<SummaryRow<'_>> {
         let mut rows = Vec::with_capacity(self.row_count + 1);
         for ((host, address), ports) in &self.addresses {
-            let row = |rport, counts| SummaryRow {
+            let row = |port, counts| SummaryRow {
                 host: self.hosts.get(*host).and_then(|it| it.name.as_ref()),
                 raddr: Some(*address),
-                rport,
+                port,
                 counts,
             };
             match ports {
@@ -281,7 +360,7 @@ impl ReplaySummary {
         rows.extend(self.rest.as_ref().map(|counts| SummaryRow {
             host: None,
             raddr: None,
-            rport: None,
+            port: None,
             counts,
         }));
         rows
@@ -310,16 +389,7 @@ impl EndpointCounts {
     }
 
     fn add(&mut self, name: VerdictName, more: &VerdictCount) {
-        let verdict = self.verdicts.entry(name).or_insert(VerdictCount {
-            count: 0,
-            confidence: None,
-            advice: None,
-        });
-        verdict.count += more.count;
-        verdict.confidence = verdict.confidence.max(more.confidence);
-        if more.advice.is_some() {
-            verdict.advice.clone_from(&more.advice);
-        }
+        self.verdicts.entry(name).or_default().add(more);
     }
 
     fn merge(&mut self, other: &Self) {
@@ -327,8 +397,8 @@ impl EndpointCounts {
         for (event, count) in &other.events {
             *self.events.entry(*event).or_default() += count;
         }
-        for (name, verdict) in &other.verdicts {
-            self.add(*name, verdict);
+        for (name, verdicts) in &other.verdicts {
+            verdicts.0.iter().for_each(|it| self.add(*name, it));
         }
         self.idle.merge(&other.idle);
         self.learn(other.timeout);
@@ -345,7 +415,7 @@ impl EndpointCounts {
     }
 
     fn verdict_count(&self) -> u64 {
-        self.verdicts.values().map(|it| it.count).sum()
+        self.verdicts.values().map(AdviceCounts::count).sum()
     }
 
     /// The number of records of an event.

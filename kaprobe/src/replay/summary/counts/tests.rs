@@ -42,7 +42,7 @@ const NLB: (&str, u16) = ("10.9.0.100", 5672);
 /// Four connections, most evicted by a load balancer; a healthy IPv6 connection; a loss.
 fn records() -> Vec<Record> {
     use EventName::{Answered, Closed, Probe, RstReceived};
-    let healthy = ("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", 40_000);
+    let healthy = ("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", 30_000);
     let mut records = vec![
         record(1, healthy, Probe),
         record(1, healthy, Answered),
@@ -94,7 +94,7 @@ fn text_fits_a_terminal() {
             …
             [3000s, 5000s)  1  █████████████████▋
         idle timeout lies between 301s and 352s, if one box is on the way
-    [2001:db8:ffff:ffff:ffff:ffff:ffff:ffff]:40000
+    [2001:db8:ffff:ffff:ffff:ffff:ffff:ffff]:30000
                                       1        1        1        0        0        0
     7 events were lost: counts and verdicts may lack them
     ");
@@ -148,7 +148,7 @@ fn the_ports_of_a_client_are_one_row() {
         .iter()
         .map(|it| {
             (
-                it.rport,
+                it.port,
                 it.counts.connections,
                 it.counts.event_count(EventName::Probe),
             )
@@ -157,6 +157,68 @@ fn the_ports_of_a_client_are_one_row() {
     assert_eq!(rows, [(None, 1_000, 1_000)]);
     assert_eq!(many.row_count, 1);
     checked(&many);
+}
+
+#[test]
+fn the_clients_of_a_server_are_one_row_for_each_address() {
+    let accepted = |sock: u16, address: &str| {
+        let mut record = record(sock.into(), (address, 40_000 + sock), EventName::Probe);
+        record.endpoints.get_or_insert_default().lport = 5672;
+        record
+    };
+    let records = [
+        accepted(1, "10.0.0.7"),
+        accepted(2, "10.0.0.7"),
+        accepted(3, "10.0.0.8"),
+    ];
+    let summary = summary(&records);
+    let text = written(&summary, TEXT);
+    assert!(
+        text.contains("\n10.0.0.7 to port 5672             2"),
+        "{text}"
+    );
+    assert!(
+        text.contains("\n10.0.0.8 to port 5672             1"),
+        "{text}"
+    );
+    assert_eq!(checked(&summary)[0]["lport"], 5672);
+}
+
+#[test]
+fn different_advice_under_one_verdict_is_kept_apart() {
+    let advised = |sock, advice: &str| {
+        let mut record = verdict(sock, NLB, VerdictName::AbortedByPeer, 3);
+        record.advice = Some(Escaped::from(advice));
+        record
+    };
+    let mut records = vec![
+        advised(1, "redis[7] sent data 1.5s after the peer had closed"),
+        advised(2, "the connection was not idle"),
+        advised(3, "redis[88] sent data 12s after the peer had closed"),
+    ];
+    let text = written(&summary(&records), TEXT);
+    assert!(
+        text.contains("2 aborted_by_peer (medium): redis[88] sent data 12s after"),
+        "{text}"
+    );
+    assert!(
+        text.contains("1 aborted_by_peer (medium): the connection was not idle"),
+        "{text}"
+    );
+    // Memory is bounded, and every verdict is counted.
+    let letters = ('a'..='z').map(|it| it.to_string());
+    records.extend((4..).zip(letters).map(|(sock, text)| advised(sock, &text)));
+    let summary = summary(&records);
+    let lines = checked(&summary);
+    let verdicts = lines[0]["verdicts"]
+        .as_array()
+        .map_or(&[][..], Vec::as_slice);
+    let counts: Vec<_> = verdicts
+        .iter()
+        .filter_map(|it| it["count"].as_u64())
+        .collect();
+    assert_eq!(counts, [2, 1, 1, 1, 24]);
+    assert_eq!(verdicts.last().and_then(|it| it.get("advice")), None);
 }
 
 #[test]
