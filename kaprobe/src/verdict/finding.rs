@@ -58,8 +58,8 @@ pub(super) enum Explanation {
     /// The other end forgot the connection after this idle age, ms, which is too short
     /// for any TCP_KEEPIDLE.
     ForgottenTooSoon(u64),
-    /// The other end forgot the connection after an idle age that connections survived,
-    /// ms: it restarted.
+    /// The other end forgot the connection after an idle age that this connection had
+    /// survived, ms: the peer restarted.
     Survived(u64),
     /// The peer had already closed when the probe or segment reached it.
     PeerHadClosed,
@@ -116,6 +116,9 @@ pub(super) enum ForgottenBy {
     PeerOrBox,
     /// The peer restarted, or a box between forgot the connection.
     RestartOrBox,
+    /// The peer restarted, or different boxes are on the paths to it: other connections
+    /// survived as long.
+    RestartOrManyBoxes,
     /// The peer's program closes idle connections or restarted more than once, or a box
     /// between forgets them.
     ProgramOrBox,

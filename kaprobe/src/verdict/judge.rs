@@ -14,7 +14,7 @@ use crate::model::socket::Ages;
 use crate::model::time::{TICK_MS, ms_to_ns};
 use crate::model::values::{Direction, Evidence, State};
 use crate::text::escape::Escaped;
-use crate::timeout::estimate::TimeoutEstimator;
+use crate::timeout::estimate::{Death, TimeoutEstimator, is_survived};
 use crate::timeout::middlebox::MiddleboxTable;
 use crate::verdict::finding::{Finding, OtherEnd};
 use crate::verdict::rules::ResetContext;
@@ -228,7 +228,10 @@ impl Judge {
             EventName::RstSent => rules::sent(record),
             EventName::RstReceived => {
                 let reset = rules::received(record, !tracked.probes.is_empty())?;
-                if let Some(death) = reset.death(record).filter(|_| is_remote) {
+                // What this very connection survived is no timeout of its path.
+                let may_be_timeout =
+                    |it: &Death| is_remote && !is_survived(tracked.survived_ms, it.age_ms);
+                if let Some(death) = reset.death(record).filter(may_be_timeout) {
                     self.estimator.died(remote, death);
                 }
                 let context = ResetContext {

@@ -11,6 +11,7 @@
 use crate::model::remedy::{Remedy, SetIn};
 use crate::model::socket::Settings;
 use crate::model::values::Origin;
+use crate::timeout::estimate::SAME_AGE_MS;
 use crate::timeout::middlebox::Fit;
 use crate::verdict::finding::IdleLimit;
 
@@ -25,7 +26,7 @@ pub(super) fn idle_limit(
     let fits = fits
         .iter()
         .map(|it| (it.seconds / 2, IdleLimit::Fit(it.clone())));
-    let survived = survived_ms.map(|ms| (ms / 1_000, IdleLimit::Survived(ms)));
+    let survived = survived_ms.map(|ms| ((ms + SAME_AGE_MS) / 1_000, IdleLimit::Survived(ms)));
     let limits = fits
         .chain(survived)
         .chain([(common_s / 2, IdleLimit::Common)]);

@@ -143,11 +143,11 @@ impl ResetContext<'_> {
             .max(self.bounds.and_then(|it| it.survived_ms))
     }
 
-    /// The survived age that excludes an idle timeout as the cause of a death, ms.
+    /// The age that this very connection survived, if it excludes an idle timeout as the
+    /// cause of a death, ms. Another connection may have another path.
     fn excludes(&self, death: Death) -> Option<u64> {
-        let survived_ms = self.survived_ms();
-        let contradictory = self.believed().is_some_and(|it| it.contradictory);
-        survived_ms.filter(|_| is_survived(survived_ms, death.age_ms) && !contradictory)
+        let is_survived = is_survived(self.survived_ms, death.age_ms);
+        self.survived_ms.filter(|_| is_survived)
     }
 }
 
@@ -277,6 +277,10 @@ fn forgotten_by(reset: ResetTrigger, idle_ms: u64, context: &ResetContext<'_>) -
     let is_held = believed_here
         .and_then(|it| it.held_ms)
         .is_some_and(|held| held > idle_ms.saturating_add(slack_ms(idle_ms)));
+    // Other connections survived the age at which this one died.
+    if context.bounds.is_some_and(|it| it.contradictory) {
+        return ForgottenBy::RestartOrManyBoxes;
+    }
     match (reset, believed) {
         (ResetTrigger::Probe { .. }, None) => ForgottenBy::RestartOrBox,
         // The host that answered had no socket: no program has closed one just now.

@@ -37,9 +37,8 @@ pub(super) fn advice(record: &Record, finding: &Finding) -> String {
     let text = match &finding.explanation {
         Explanation::Forgotten { limit, by } => forgotten(record, finding.remedy, limit, *by),
         Explanation::Survived(ms) => format!(
-            "connections to the peer survived {} of silence, so no idle timeout ended this one: the \
-             peer restarted, or its program reset the connection; no keepalive setting prevents \
-             that",
+            "this connection had survived {} of silence, so no idle timeout ended it: the peer \
+             restarted, or its program reset the connection; no keepalive setting prevents that",
             Ms(*ms)
         ),
         Explanation::ForgottenTooSoon(died_ms) => format!(
@@ -169,6 +168,10 @@ fn forgotten(record: &Record, remedy: Option<Remedy>, of: &IdleLimit, by: Forgot
         ForgottenBy::RestartOrBox => {
             "the peer restarted, or a box between forgot the connection: which, shows when it \
              happens again; against a box, "
+        }
+        ForgottenBy::RestartOrManyBoxes => {
+            "other connections survived as long: the peer restarted, or this one passed another \
+             box, which forgot it; against a box, "
         }
         ForgottenBy::ProgramOrBox => {
             "the peer's program closes idle connections or restarted more than once (see its log), \
