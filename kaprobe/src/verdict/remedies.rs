@@ -27,11 +27,14 @@ pub(super) fn idle_limit(
         .iter()
         .map(|it| (it.seconds / 2, IdleLimit::Fit(it.clone())));
     let survived = survived_ms.map(|ms| ((ms + SAME_AGE_MS) / 1_000, IdleLimit::Survived(ms)));
-    let limits = fits
-        .chain(survived)
-        .chain([(common_s / 2, IdleLimit::Common)]);
     let death = (died_ms / 2_000, IdleLimit::Death(died_ms));
-    let (seconds, limit) = limits.fold(death, |least, it| if it.0 < least.0 { it } else { least });
+    let common = (common_s / 2, IdleLimit::Common);
+    // Of equal limits, the first tells most.
+    let (seconds, limit) = fits
+        .chain(survived)
+        .chain([death])
+        .rev()
+        .fold(common, |least, it| if it.0 <= least.0 { it } else { least });
     (seconds.max(1), limit)
 }
 
