@@ -3,6 +3,7 @@
 use crate::model::record::Record;
 use crate::model::remedy::Remedy;
 use crate::model::values::{Confidence, VerdictName};
+use crate::text::escape::Escaped;
 use crate::timeout::estimate::TimeoutBounds;
 use crate::timeout::middlebox::Fit;
 
@@ -76,7 +77,7 @@ pub(super) enum Explanation {
     ResetWhileRetransmitting,
     /// The peer reset the connection while it was in use.
     InUse,
-    /// The other end is on this host, and its records show why it reset the connection.
+    /// The records of the other end show why it reset the connection.
     ByOtherEnd(OtherEnd),
     /// The peer's host or the path to it is down.
     Unreachable,
@@ -135,6 +136,8 @@ pub(super) struct OtherEnd {
     pub(super) seq: u64,
     /// Its program; `None` if no socket was left.
     pub(super) program: Option<String>,
+    /// Its host, if the records are from several hosts.
+    pub(super) host: Option<Escaped>,
     /// Its network namespace.
     pub(super) netns: u32,
     /// Why it sent the reset.
@@ -155,6 +158,7 @@ impl OtherEnd {
         Some(Self {
             seq: record.seq,
             program: program.map(|(comm, pid)| format!("{comm}[{pid}]")),
+            host: record.host.clone(),
             netns: record.endpoints?.netns,
             why,
         })

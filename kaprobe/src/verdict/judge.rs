@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use smallvec::SmallVec;
 
 use crate::lru::LruMap;
-use crate::model::flow::{Flow, FlowKey};
+use crate::model::flow::FlowKey;
 use crate::model::host_timeout::{HostTimeouts, NetnsTimeouts};
 use crate::model::record::{EventName, Record};
 use crate::model::socket::Ages;
@@ -16,8 +16,9 @@ use crate::model::values::{Direction, Evidence, State};
 use crate::text::escape::Escaped;
 use crate::timeout::estimate::{Death, TimeoutEstimator, is_survived};
 use crate::timeout::middlebox::MiddleboxTable;
-use crate::verdict::finding::{Finding, OtherEnd};
+use crate::verdict::finding::Finding;
 use crate::verdict::rules::ResetContext;
+use crate::verdict::sent_resets::SentResets;
 use crate::verdict::{rules, words};
 
 /// The events that verdicts need. If a log lacks some of them, there are fewer verdicts.
@@ -43,8 +44,6 @@ pub(super) const MAX_PROBES: usize = 16;
 pub struct Judge {
     /// The connections seen, up to a bound.
     connections: LruMap<FlowKey, Tracked>,
-    /// The ends that sent a reset, by their own endpoints.
-    resets: LruMap<Flow, SentReset>,
     estimator: TimeoutEstimator,
     middleboxes: MiddleboxTable,
     /// The time since which no record is missing, CLOCK_MONOTONIC ns.
@@ -72,20 +71,6 @@ struct Tracked {
     is_judged: bool,
 }
 
-/// A reset that an end on this host sent.
-#[derive(Debug)]
-struct SentReset {
-    at_ns: u64,
-    by: OtherEnd,
-}
-
-/// The maximum number of ends that sent a reset. A reset within this host arrives at once.
-const MAX_RESETS: NonZeroUsize = NonZeroUsize::new(1_024).expect("it is not zero");
-
-/// The longest time from a reset to its arrival on the same host, ns. Long enough for a
-/// busy host, and too short for the ports to be used again.
-const MAX_TRANSIT_NS: u64 = 5_000_000_000;
-
 /// Record numbers of probes. There are tens of thousands of lists, and few have more than
 /// three probes: if many probes are sent together, the host drops some of them
 /// (`net.core.netdev_max_backlog`).
@@ -98,7 +83,6 @@ impl Judge {
     pub fn new(max_sockets: NonZeroUsize, host: &HostTimeouts) -> Self {
         Self {
             connections: LruMap::with_capacity(max_sockets),
-            resets: LruMap::with_capacity(MAX_RESETS),
             estimator: TimeoutEstimator::default(),
             middleboxes: MiddleboxTable::new(host),
             since_ns: None,
@@ -112,8 +96,8 @@ impl Judge {
     }
 
     /// Takes the next record. Its number is 0 if it is not shown. Returns the verdict that
-    /// follows from it, with number 0.
-    pub fn push(&mut self, record: &Record) -> Option<Record> {
+    /// follows from it, with number 0. `resets` has the resets that other ends sent.
+    pub fn push(&mut self, record: &Record, resets: &mut SentResets<'_>) -> Option<Record> {
         match (record.event, &mut self.since_ns) {
             (EventName::Lost, since_ns) => {
                 self.is_lossy = true;
@@ -130,32 +114,13 @@ impl Judge {
         let flow = FlowKey::from(record.endpoints.as_ref()?);
         let finding = match record.direction {
             Some(Direction::Passive) => self.passive(record, flow),
-            _ => self.socket(record, flow),
+            _ => self.socket(record, flow, resets),
         };
         let finding = finding?;
         if record.event == EventName::RstSent {
-            self.note_reset(record, &finding);
+            resets.note(record, &finding);
         }
         Some(verdict_record(record, finding))
-    }
-
-    /// Remembers why an end on this host sent a reset, for the verdict on the other end.
-    fn note_reset(&mut self, record: &Record, finding: &Finding) {
-        let (Some(endpoints), Some(by)) = (record.endpoints, OtherEnd::of(record, finding)) else {
-            return;
-        };
-        let at_ns = record.mono_ns;
-        let flow = Flow::canonical(endpoints.local(), endpoints.remote());
-        self.resets.push(flow, SentReset { at_ns, by });
-    }
-
-    /// The end on this host whose reset this record reports.
-    fn other_end(&mut self, record: &Record) -> Option<OtherEnd> {
-        let endpoints = record.endpoints?;
-        let flow = Flow::canonical(endpoints.remote(), endpoints.local());
-        let reset = self.resets.remove(&flow)?;
-        let transit_ns = record.mono_ns.saturating_sub(reset.at_ns);
-        (transit_ns <= MAX_TRANSIT_NS).then_some(reset.by)
     }
 
     /// The idle timeouts learned from the records so far.
@@ -186,10 +151,15 @@ impl Judge {
         rules::passive(record, was_seen, since_ns, &self.middleboxes)
     }
 
-    fn socket(&mut self, record: &Record, flow: FlowKey) -> Option<Finding> {
+    fn socket(
+        &mut self,
+        record: &Record,
+        flow: FlowKey,
+        resets: &mut SentResets<'_>,
+    ) -> Option<Finding> {
         let (sock, remote) = (record.sock?, flow.remote());
         let other_end = match record.event {
-            EventName::RstReceived => self.other_end(record),
+            EventName::RstReceived => resets.take(record),
             _ => None,
         };
         let tracked = self.connections.get_or_insert_with(flow, Tracked::default);

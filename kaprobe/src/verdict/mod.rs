@@ -9,6 +9,7 @@ pub mod judge;
 pub mod pipeline;
 mod remedies;
 mod rules;
+pub mod sent_resets;
 mod words;
 
 #[cfg(test)]

@@ -9,12 +9,14 @@ use crate::model::host_timeout::NetnsTimeouts;
 use crate::model::record::{EventName, Record};
 use crate::model::values::Evidence;
 use crate::verdict::judge::{EVIDENCE, Judge};
+use crate::verdict::sent_resets::AllSentResets;
 
 /// Passes records through one filter, and through the judge of their source.
 #[derive(Debug)]
 pub struct Pipeline {
     filter: Filter,
     sources: Vec<RecordStream>,
+    resets: AllSentResets,
 }
 
 /// A stream of records from one host.
@@ -22,6 +24,8 @@ pub struct Pipeline {
 struct RecordStream {
     /// The judge that makes verdicts. With `None`, the verdicts of the stream are kept.
     judge: Option<Judge>,
+    /// The number of the current trace of the source.
+    trace: u64,
     /// True once a record has another number in the output than in its stream.
     renumbered: bool,
 }
@@ -41,12 +45,15 @@ impl Pipeline {
         Self {
             filter,
             sources: (0..sources).map(|_| RecordStream::default()).collect(),
+            resets: AllSentResets::default(),
         }
     }
 
-    /// Sets the judge of a source from now on. With `None`, its own verdicts are kept.
+    /// Begins a trace of a source, with a judge of its own. With `None`, its own verdicts are
+    /// kept.
     pub fn set_judge(&mut self, source: usize, judge: Option<Judge>) {
         self.sources[source].judge = judge;
+        self.sources[source].trace += 1;
     }
 
     /// Applies a change of the idle timeouts that the host of a source applies.
@@ -78,7 +85,12 @@ impl Pipeline {
     /// the verdict that follows from it. If the source has a judge, its own verdicts are
     /// dropped and made again, because their evidence has other numbers here.
     pub fn push(&mut self, source: usize, record: &mut Record, mut show: impl FnMut(&mut Record)) {
-        let Self { filter, sources } = self;
+        let Self {
+            filter,
+            sources,
+            resets,
+        } = self;
+        let number = source;
         let source = &mut sources[source];
         let Some(judge) = &mut source.judge else {
             if source.pass(filter, record) {
@@ -89,15 +101,16 @@ impl Pipeline {
         if record.event == EventName::Verdict || filter.is_done() {
             return;
         }
+        let mut resets = resets.of_trace((number, source.trace));
         let verdict = if filter.passes_event(record.event) {
             if !filter.pass(record) {
                 return;
             }
-            let verdict = judge.push(record);
+            let verdict = judge.push(record, &mut resets);
             show(record);
             verdict
         } else if EVIDENCE.contains(&record.event) && filter.passes_other_filters(record) {
-            judge.push(record)
+            judge.push(record, &mut resets)
         } else {
             None
         };

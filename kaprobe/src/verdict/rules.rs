@@ -124,7 +124,7 @@ pub(super) struct ResetContext<'a> {
     pub(super) bounds: Option<TimeoutBounds>,
     /// The longest idle age that this very connection survived, ms.
     pub(super) survived_ms: Option<u64>,
-    /// The other end, if it is on this host and sent the reset.
+    /// The other end, if its record of the reset is known.
     pub(super) other_end: Option<OtherEnd>,
     /// True if an event was lost.
     pub(super) is_lossy: bool,

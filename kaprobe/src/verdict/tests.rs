@@ -9,6 +9,7 @@ use crate::text::escape::Escaped;
 use crate::timeout::estimate::SAME_AGE_MS;
 use crate::verdict::judge::{Judge, MAX_PROBES};
 use crate::verdict::pipeline::Pipeline;
+use crate::verdict::sent_resets::AllSentResets;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 
@@ -705,6 +706,56 @@ fn both_ends_on_one_host_are_joined() {
 }
 
 #[test]
+fn the_log_of_the_other_host_overrules() {
+    let of_host = |event: SocketEvent, host: &str| {
+        let mut records = Vec::new();
+        Correlator::new(MAX_SOCKETS).push(&of(event), &mut |it| records.push(it.clone()));
+        let mut record = records.remove(0);
+        record.host = Some(Escaped::from(host));
+        record
+    };
+    let server = with(sent(Some("ABORT_ON_CLOSE")), |it| {
+        let (local, remote) = (it.endpoints.remote(), it.endpoints.local());
+        (it.endpoints.laddr, it.endpoints.lport) = local;
+        (it.endpoints.raddr, it.endpoints.rport) = remote;
+    });
+    let client = received(52, 4_004, 4);
+    // The clocks since boot of two hosts have nothing in common.
+    let mut closed = of_host(server, "mq1");
+    closed.mono_ns += 7_000_000_000_000;
+    let reset = of_host(client, "web");
+    for (traces, expected) in [
+        (
+            &[(0, closed.clone()), (1, reset.clone())][..],
+            "aborted_by_peer high 4004 [1, 3]",
+        ),
+        (&[(1, reset.clone())], "idle_eviction low 4000 [1]"),
+    ] {
+        let filter = Filter::new(RecordFilter {
+            events: EventName::ALL.iter().copied().collect(),
+            ..RecordFilter::default()
+        });
+        let mut pipeline = Pipeline::of(filter, 2);
+        for source in 0..2 {
+            pipeline.set_judge(
+                source,
+                Some(Judge::new(MAX_SOCKETS, &HostTimeouts::default())),
+            );
+        }
+        let mut last = None;
+        for (source, record) in traces {
+            let mut record = record.clone();
+            pipeline.push(*source, &mut record, |it| last = Some(it.clone()));
+        }
+        let last = last.expect("a verdict on the client");
+        assert_eq!(brief(&last), expected);
+        let names_server =
+            advice(&last).starts_with("the other end is on mq1: beam.smp[4242] closed");
+        assert_eq!(names_server, traces.len() == 2, "{}", advice(&last));
+    }
+}
+
+#[test]
 fn advice_stays_below_every_fatal_idle_time() {
     // One restart explains ten deaths at 20 s, so they are no upper bound.
     let mut events = Vec::new();
@@ -863,8 +914,9 @@ proptest! {
         let most = most_confidence();
         let records = run(&events, &HostTimeouts::default(), EventName::ALL);
         let mut judge = Judge::new(MAX_SOCKETS, &HostTimeouts::default());
+        let mut resets = AllSentResets::default();
         for record in records.iter().filter(|it| it.verdict.is_none()) {
-            let Some(verdict) = judge.push(record) else { continue };
+            let Some(verdict) = judge.push(record, &mut resets.of_trace((0, 0))) else { continue };
             let name = verdict.verdict.map(|it| it.name());
             let row = most.iter().find(|(row, _)| Some(*row) == name);
             prop_assert!(verdict.confidence <= row.map(|(_, most)| *most));
@@ -995,7 +1047,9 @@ proptest! {
         let records: Vec<_> = records.into_iter().filter(|it| it.verdict.is_none()).collect();
         let judged = |records: &[Record]| -> Vec<Option<Record>> {
             let mut judge = Judge::new(MAX_SOCKETS, &HostTimeouts::default());
-            records.iter().map(|it| judge.push(it)).collect()
+            let mut resets = AllSentResets::default();
+            let mut judge = |it| judge.push(it, &mut resets.of_trace((0, 0)));
+            records.iter().map(&mut judge).collect()
         };
         let (from, to) = (cut.0.index(records.len()), cut.1.index(records.len()) + 1);
         let part = from.min(to)..to;
@@ -1026,9 +1080,10 @@ proptest! {
         let mut correlator = Correlator::new(MAX_SOCKETS);
         let max_sockets = NonZeroUsize::MIN.saturating_add(1);
         let mut judge = Judge::new(max_sockets, &HostTimeouts::default());
+        let mut resets = AllSentResets::default();
         for event in &events {
             correlator.push(event, &mut |record| {
-                judge.push(record);
+                judge.push(record, &mut resets.of_trace((0, 0)));
             });
             let (connections, probes) = judge.kept();
             prop_assert!(connections <= 2 && probes <= MAX_PROBES);

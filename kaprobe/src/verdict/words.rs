@@ -85,7 +85,7 @@ pub(super) fn advice(record: &Record, finding: &Finding) -> String {
              is not involved",
             idle()
         ),
-        Explanation::ByOtherEnd(it) => other_end(it),
+        Explanation::ByOtherEnd(it) => other_end(record, it),
         Explanation::Unreachable => unreachable(record, finding.remedy),
         Explanation::UserTimeout => user_timeout(record, finding.remedy),
         Explanation::FinWait2 => format!(
@@ -188,15 +188,20 @@ fn forgotten(record: &Record, remedy: Option<Remedy>, of: &IdleLimit, by: Forgot
 }
 
 /// Why the other end sent a reset, as its own records show.
-fn other_end(it: &OtherEnd) -> String {
-    let OtherEnd { program, netns, .. } = it;
-    let program = program.as_deref().unwrap_or("the program");
+fn other_end(record: &Record, it: &OtherEnd) -> String {
+    let program = it.program.as_deref().unwrap_or("the program");
     let what = match it.why {
         OtherEndWhy::Aborted(abort) => aborted(abort, program),
         OtherEndWhy::Closed => format!("{program} had closed it, and data came afterwards"),
         OtherEndWhy::Unknown => "it has no such connection".to_owned(),
     };
-    format!("the other end is on this host, in netns {netns}: {what}")
+    match it.host.as_ref().filter(|_| it.host != record.host) {
+        Some(host) => format!("the other end is on {host}: {what}"),
+        None => format!(
+            "the other end is on this host, in netns {}: {what}",
+            it.netns
+        ),
+    }
 }
 
 /// The change that sends the first probe earlier, or a note that it is early enough.
