@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::ErrorKind;
-use std::net::TcpStream;
+use std::io::{ErrorKind, Read as _};
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -171,6 +171,35 @@ pub fn changes_count_for_later_verdicts() -> Result<()> {
     ensure!(named == [false, true], "{logged}");
     let replayed = command::run(&["replay", "--json", log])?;
     ensure!(replayed.stdout == logged.as_bytes(), "{logged}");
+    Ok(())
+}
+
+/// Conntrack keeps a connection that one end has closed for a shorter time. The verdict on
+/// its end names that time.
+pub fn half_closed_connections_have_their_own() -> Result<()> {
+    let network = RoutedNetwork::build()?;
+    network.track(&network.router, 432_000)?;
+    network.router.on(|| {
+        let half_closed = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait";
+        fs::write(half_closed, "3").context(half_closed)
+    })?;
+    let _alone = OwnCpu::take()?;
+    let (near, mut far) = connect(&network.client, &network.server)?;
+    near.shutdown(Shutdown::Write)?;
+    ensure!(far.read(&mut [0])? == 0, "no FIN");
+    let trace = Kaprobe::trace(&["--netns", "server"])?.ready()?;
+    let probe = TcpKeepalive::new().with_time(Duration::from_secs(TRACKED_S.into()));
+    SockRef::from(&far).set_tcp_keepalive(&probe)?;
+    sockopt::set_repair(&near)?;
+    drop(near);
+    wait_until("the probe has drawn a reset", || {
+        Ok(far.take_error()?.is_some())
+    })?;
+    let log = trace.stop()?;
+    let verdicts = log.records.iter().filter(|it| it.event() == "verdict");
+    let named: Vec<_> = verdicts.map(|it| it.text("middlebox")).collect();
+    let expected = "this host's conntrack in netns router, on the default route (3s)";
+    ensure!(named == [Some(expected)], "{:#?}", log.records);
     Ok(())
 }
 

@@ -116,6 +116,10 @@ fn main() -> ExitCode {
             host_timeouts::verdicts_name_them_on_the_path,
         ),
         (
+            "host_timeouts_half_closed",
+            host_timeouts::half_closed_connections_have_their_own,
+        ),
+        (
             "host_timeouts_change",
             host_timeouts::changes_count_for_later_verdicts,
         ),

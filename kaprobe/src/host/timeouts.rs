@@ -79,11 +79,7 @@ fn read_all(namespaces: &BTreeMap<u32, Namespace>) -> HostTimeouts {
 
 /// Timeouts of the namespace that this thread is in.
 fn here(netns: u32, namespace: &Namespace, own_uts: Option<u64>) -> Vec<HostTimeout> {
-    let conntrack = conntrack(CONNTRACK.as_ref()).map(|seconds| HostTimeout {
-        what: Escaped::from("conntrack"),
-        seconds,
-        ..HostTimeout::default()
-    });
+    let conntrack = conntrack(CONNTRACK.as_ref());
     let mut found: Vec<_> = ipvs().into_iter().chain(conntrack).collect();
     if !found.is_empty() {
         let name = namespace.name(own_uts);
@@ -95,14 +91,19 @@ fn here(netns: u32, namespace: &Namespace, own_uts: Option<u64>) -> Vec<HostTime
     found
 }
 
-/// How long conntrack keeps an idle established connection, s, if it tracks any.
-fn conntrack(sysctls: &Path) -> Option<u64> {
+/// The timeouts of conntrack, if it tracks any connection.
+fn conntrack(sysctls: &Path) -> Option<HostTimeout> {
     let read = |name: &str| -> Option<u64> {
         let text = fs::read_to_string(sysctls.join(name)).ok()?;
         text.trim().parse().ok()
     };
-    let count = read("nf_conntrack_count").filter(|&count| count > 0);
-    count.and_then(|_| read("nf_conntrack_tcp_timeout_established"))
+    read("nf_conntrack_count").filter(|&count| count > 0)?;
+    Some(HostTimeout {
+        what: Escaped::from("conntrack"),
+        seconds: read("nf_conntrack_tcp_timeout_established")?,
+        half_closed_s: read("nf_conntrack_tcp_timeout_close_wait"),
+        ..HostTimeout::default()
+    })
 }
 
 /// `IP_VS_BASE_CTL`, include/uapi/linux/ip_vs.h.
@@ -126,9 +127,10 @@ fn ipvs() -> Option<HostTimeout> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).ok()?;
     // SAFETY: `Timeouts` is three integers, as the kernel's structure.
     let timeouts: Timeouts = unsafe { option(&socket, GET_TIMEOUT) }?;
-    let seconds = u64::try_from(timeouts.tcp).ok().filter(|&it| it > 0)?;
+    let some = |it: i32| u64::try_from(it).ok().filter(|&it| it > 0);
     Some(HostTimeout {
-        seconds,
+        seconds: some(timeouts.tcp)?,
+        half_closed_s: some(timeouts.tcp_fin),
         ..services
     })
 }
@@ -223,12 +225,18 @@ mod tests {
     fn conntrack_is_reported_if_it_is_in_use() -> std::io::Result<()> {
         let sysctls = tempfile::tempdir()?;
         let write = |name: &str, text: &str| fs::write(sysctls.path().join(name), text);
-        assert_eq!(conntrack(sysctls.path()), None);
+        let read = || {
+            let found = conntrack(sysctls.path());
+            found.map(|it| (it.seconds, it.half_closed_s))
+        };
+        assert_eq!(read(), None);
         write("nf_conntrack_tcp_timeout_established", "432000\n")?;
         write("nf_conntrack_count", "0\n")?;
-        assert_eq!(conntrack(sysctls.path()), None);
+        assert_eq!(read(), None);
         write("nf_conntrack_count", "3\n")?;
-        assert_eq!(conntrack(sysctls.path()), Some(432_000));
+        assert_eq!(read(), Some((432_000, None)));
+        write("nf_conntrack_tcp_timeout_close_wait", "60\n")?;
+        assert_eq!(read(), Some((432_000, Some(60))));
         Ok(())
     }
 

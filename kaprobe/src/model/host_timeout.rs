@@ -28,6 +28,10 @@ pub struct HostTimeout {
     pub netns_name: Option<Escaped>,
     /// The timeout in seconds without a packet.
     pub seconds: u64,
+    /// The timeout of a connection that one end has closed, s: conntrack's
+    /// `nf_conntrack_tcp_timeout_close_wait`, or `tcpfin` of IPVS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub half_closed_s: Option<u64>,
     /// The addresses and ports that IPVS serves. Port 0 stands for every port.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<SocketAddr>,

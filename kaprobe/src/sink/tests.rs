@@ -42,6 +42,7 @@ fn header() -> Header {
             netns: 4_026_531_840,
             netns_name: Some(Escaped::from("l\nb")),
             seconds: 900,
+            half_closed_s: Some(120),
             services: vec![([10, 0, 0, 1], 5672).into()],
             servers: vec![([10, 0, 0, 3], 5672).into()],
             more_services: true,

@@ -163,6 +163,25 @@ impl MiddleboxTable {
         fits
     }
 
+    /// The timeout that this host applies to a half-closed connection and that has passed
+    /// after `idle_ms`, the longest if there are several.
+    #[must_use]
+    pub fn half_closed(&self, connection: &Endpoints, idle_ms: u64) -> Option<Fit> {
+        let known = self.host.timeouts.iter().filter_map(|it| {
+            let seconds = it.half_closed_s?;
+            let has_passed = seconds.saturating_mul(1000) <= idle_ms.saturating_add(SLACK_MS);
+            match on_path(it, &self.host.routes, connection) {
+                OnPath::Yes(evidence) if has_passed => Some(Fit {
+                    names: format!("this host's {}", it.name()),
+                    seconds,
+                    source: FitSource::Host(evidence),
+                }),
+                _ => None,
+            }
+        });
+        known.max_by_key(|it| it.seconds)
+    }
+
     /// The timeouts that this host is known to apply to a connection.
     pub fn on_path_of(&self, connection: &Endpoints) -> impl Iterator<Item = &HostTimeout> {
         self.host.timeouts.iter().filter(|it| {

@@ -71,6 +71,8 @@ pub(super) enum Explanation {
     Unsolicited(Option<Fit>),
     /// The program sent data after the peer had closed.
     SentAfterPeerClosed,
+    /// One end had closed, and this host's timeout for such connections had passed.
+    HalfClosedForgotten(Fit),
     /// The peer closed while data was on its way.
     CrossedPeerClose,
     /// The peer reset the connection after it had not answered retransmissions.

@@ -170,6 +170,11 @@ pub(super) fn explain(record: &Record, reset: ResetTrigger, context: &ResetConte
     };
     let explanation = match (reset, survived_ms) {
         (_, Some(ms)) => Explanation::Survived(ms),
+        (ResetTrigger::Traffic | ResetTrigger::Probe { .. }, _)
+            if let Some(fit) = half_closed(record, context) =>
+        {
+            Explanation::HalfClosedForgotten(fit)
+        }
         (ResetTrigger::Unsolicited, _) => {
             let proxies = context.middleboxes.proxies(idle);
             Explanation::Unsolicited(proxies.into_iter().next())
@@ -183,11 +188,25 @@ pub(super) fn explain(record: &Record, reset: ResetTrigger, context: &ResetConte
     };
     let mut finding = Finding::new(verdict, Confidence::Low, explanation);
     finding.idle_ms = Some(idle_ms);
+    if let Explanation::HalfClosedForgotten(fit) = &finding.explanation {
+        finding.remedy = remedies::first_probe(&record.settings, (fit.seconds / 2).max(1));
+        finding.fits = vec![fit.clone()];
+    }
     if death.is_some() && survived_ms.is_none() {
         forgotten(record, reset, &mut finding, idle_ms, context);
     }
     finding.confidence = confidence(reset, &finding, context);
     finding
+}
+
+/// The timeout of this host for a half-closed connection that may have ended this one.
+fn half_closed(record: &Record, context: &ResetContext<'_>) -> Option<Fit> {
+    if !matches!(record.state, Some(State::CloseWait | State::FinWait2)) {
+        return None;
+    }
+    let idle_ms = record.ages.idle_ms?;
+    let connection = record.endpoints.as_ref()?;
+    context.middleboxes.half_closed(connection, idle_ms)
 }
 
 fn has_peer_closed(record: &Record) -> bool {

@@ -651,6 +651,66 @@ fn advice_names_the_setting_its_scope_and_the_reason() {
 }
 
 #[test]
+fn half_closed_connections_have_a_timeout_of_their_own() {
+    let conntrack = |netns| HostTimeouts {
+        timeouts: vec![HostTimeout {
+            what: Escaped::from("conntrack"),
+            netns,
+            netns_name: Some(Escaped::from("router")),
+            seconds: 432_000,
+            half_closed_s: Some(3),
+            ..HostTimeout::default()
+        }],
+        routes: vec![],
+    };
+    let (here, elsewhere) = (conntrack(4_026_531_840), conntrack(7));
+    const CLOSE_WAIT: u8 = 8;
+    const FIN_WAIT2: u8 = 5;
+    let reset = |state, idle_ms| SocketEvent {
+        state,
+        ..received(0, idle_ms, 10)
+    };
+    let probed = |state| SocketEvent {
+        state,
+        ..on_probe(0, 1)
+    };
+    for (name, event, host, expected) in [
+        (
+            "data after the peer's FIN",
+            reset(CLOSE_WAIT, 6_000),
+            &here,
+            true,
+        ),
+        ("too early", reset(CLOSE_WAIT, 1_900), &here, false),
+        ("not closed", reset(1, 6_000), &here, false),
+        (
+            "not known to be on the path",
+            reset(CLOSE_WAIT, 6_000),
+            &elsewhere,
+            false,
+        ),
+        (
+            "a probe after the peer's FIN",
+            probed(CLOSE_WAIT),
+            &here,
+            true,
+        ),
+        ("a probe after the own FIN", probed(FIN_WAIT2), &here, true),
+    ] {
+        let records = run(&[of(event)], host, EventName::ALL);
+        let verdict = records.last().expect("a verdict");
+        let text = advice(verdict);
+        let start = "one end had closed, and this host's conntrack in netns router forgets such \
+                     a connection after 3s; this one was silent for ";
+        assert_eq!(text.starts_with(start), expected, "{name}: {text}");
+        let fits = verdict.middlebox.as_ref().map(Escaped::as_str);
+        let named = "this host's conntrack in netns router, the connection's own (3s)";
+        assert_eq!(fits == Some(named), expected, "{name}: {fits:?}");
+        assert_ne!(verdict.verdict, None, "{name}");
+    }
+}
+
+#[test]
 fn verdicts_shown_alone_are_the_same_without_evidence() {
     let events = life(1, 1_000, Some(301), 351);
     let all = verdicts(&events);

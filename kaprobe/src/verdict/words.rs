@@ -70,6 +70,7 @@ pub(super) fn advice(record: &Record, finding: &Finding) -> String {
             "{program} sent data after the peer had closed: no keepalive setting on this host \
              prevents that"
         ),
+        Explanation::HalfClosedForgotten(fit) => half_closed(record, finding.remedy, fit),
         Explanation::CrossedPeerClose => format!(
             "the peer closed while data of {program} was on its way: idle connections should be \
              closed by {program} first, sooner than by the peer; no keepalive setting prevents that"
@@ -225,6 +226,18 @@ fn first_probe(record: &Record, remedy: Option<Remedy>) -> String {
         }
         _ => format!("in {program} lower TCP_KEEPIDLE from {time_s} to {seconds}"),
     }
+}
+
+/// The advice for a connection that one end had closed, when a box of this host may have
+/// forgotten it.
+fn half_closed(record: &Record, remedy: Option<Remedy>, fit: &Fit) -> String {
+    let idle = Ms(record.ages.idle_ms.unwrap_or_default());
+    let Fit { names, seconds, .. } = fit;
+    format!(
+        "one end had closed, and {names} forgets such a connection after {seconds}s; this one was \
+         silent for {idle}: raise that timeout there, or {}",
+        first_probe(record, remedy)
+    )
 }
 
 /// The advice for a peer that answered no probe.
