@@ -40,6 +40,7 @@ pub struct Offsets {
     pub sk_lock_owned: u32,
     pub sk_write_queue: u32,
     pub sk_err: u32,
+    pub sk_err_soft: u32,
     pub sk_uid: u32,
     pub sk_socket: u32,
     /// The pointer to the cgroup in `sk_cgrp_data`, or 5.10's tagged `val`.
@@ -175,15 +176,6 @@ impl Types {
 /// call.
 pub const RDONLY_CAST: i32 = 0x6361_7374;
 
-/// Keys by which the exit of a firing finds its entry, where another firing may run in
-/// between.
-pub mod key {
-    /// The timer's address: both ends of the firing see it.
-    pub const TIMER: u32 = 0;
-    /// CPU and task: a kretprobe does not see the timer.
-    pub const TASK: u32 = 1;
-}
-
 /// Number of arguments of `tcp_send_active_reset` that may be the reason.
 pub const REASON_POSITIONS: usize = 3;
 
@@ -274,10 +266,11 @@ pub struct State {
     pub learn_cookie: u64,
     /// Timer ticks per second: CONFIG_HZ.
     pub hz: u32,
-    /// How the exit of a firing finds its entry: one of [`key`].
-    pub key: u32,
     /// 1 if a program sees active resets. A firing during which it saw none sent none.
     pub resets_seen: u32,
+    /// 1 if a program sees `tcp_write_wakeup` return. A firing during which it saw none
+    /// sent no probe.
+    pub wakeups_seen: u32,
     /// Always zero.
     pub reserved: u32,
 }

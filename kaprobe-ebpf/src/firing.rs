@@ -9,8 +9,9 @@ use kaprobe_ebpf::wire::{Event, cause, counter, flag, kind};
 
 use crate::filter;
 use crate::kernel::{
-    TCP_CLOSE, TCP_FIN_WAIT2, TCP_FLAG_RST, Unread, answers_probes, config, describe, dissect,
-    is_gone, look, look_again, name, now_ns, probes_out, socket_of, timer_of,
+    TCP_CLOSE, TCP_FIN_WAIT2, TCP_FLAG_RST, TCP_LISTEN, TCP_SYN_SENT, Unread, answers_probes,
+    config, describe, dissect, elapsed, has_changed, heard_since, is_fin_wait2_orphan, is_gone,
+    look, look_again, name, now_ns, probes_out, socket_of, timeout_error, timer_of, user_timeout,
 };
 use crate::maps::{count, state};
 use crate::ring::{send, send_answered, send_closed, send_closed_by, send_other, send_passive};
@@ -27,7 +28,7 @@ fn armed() -> bool {
 }
 
 /// Starts a firing: the timer's function is about to run. Values that the function may
-/// change are read now. The rest is read at exit, if the event is wanted.
+/// change are read now. The rest is read later, if the event is wanted.
 #[inline(always)]
 pub fn enter<C: EbpfContext>(ctx: &C, timer: u64) {
     let sk = socket_of(timer);
@@ -49,9 +50,37 @@ pub fn enter<C: EbpfContext>(ctx: &C, timer: u64) {
     } else {
         0
     };
+    (event.kind, event.cause) = NOT_PROVEN;
     event.firing_ns = 0;
     event.reason = 0;
     look(sk, event);
+}
+
+/// The outcome of a firing until something proves it.
+const NOT_PROVEN: (u16, u8) = (kind::UNCLASSIFIED, cause::NONE);
+
+/// Notes what `tcp_write_wakeup` returned, if a firing called it. The timer has the
+/// socket's lock, so this proves the outcome, whatever follows on another processor.
+#[inline(always)]
+pub fn probed(returned: i32) {
+    // SAFETY: this is the program's only reference to a firing.
+    let Some(firing) = (unsafe { running::find(0) }) else {
+        return;
+    };
+    // The kernel's own test, in `tcp_keepalive_timer`.
+    firing.event.kind = if returned <= 0 {
+        kind::PROBE
+    } else {
+        kind::PROBE_CONGESTED
+    };
+    name_now(firing);
+}
+
+/// Reads the identity of a firing's socket while the timer has the socket's lock.
+#[inline(always)]
+fn name_now(firing: &mut Firing) {
+    firing.named = 1;
+    name(firing.event.socket.sk, &mut firing.event);
 }
 
 /// Ends a firing: the timer's function has run. `timer` is 0 if the hook does not know it.
@@ -66,10 +95,20 @@ pub fn exit<C: EbpfContext>(ctx: &C, timer: u64) {
         return;
     };
     let destroyed = firing.destroyed != 0;
+    let named = firing.named != 0;
     let event = &mut firing.event;
     let sk = event.socket.sk;
+    let proven_err = event.err;
     look_again(sk, event);
-    (event.kind, event.cause) = classify(event, destroyed, state!(hz));
+    match event.kind {
+        // An answer may have come since, and a disconnect.
+        kind::PROBE => event.probes_out_after = event.probes_out.wrapping_add(1),
+        // The process may have taken the error since.
+        kind::TIMEOUT => event.err = proven_err,
+        kind::UNCLASSIFIED if destroyed => event.kind = kind::FIN_WAIT2,
+        kind::UNCLASSIFIED => (event.kind, event.cause) = classify(sk, event, state!(hz)),
+        _ => {}
+    }
     if config!(debug) != 0 && event.kind == kind::UNCLASSIFIED {
         debug!(
             ctx,
@@ -83,7 +122,7 @@ pub fn exit<C: EbpfContext>(ctx: &C, timer: u64) {
         );
     }
     send(event, |event| {
-        if !destroyed {
+        if !named {
             name(sk, event);
         }
     });
@@ -113,9 +152,19 @@ pub fn reset(sk: u64, reason: u32) {
     if let Some(firing) = unsafe { running(sk) } {
         firing_ns = firing.event.mono_ns;
         in_timer = flag::RESET_IN_TIMER;
-        firing.event.firing_ns = firing_ns;
-        firing.event.flags |= in_timer | has_reason;
-        firing.event.reason = reason;
+        let event = &mut firing.event;
+        event.firing_ns = firing_ns;
+        event.flags |= in_timer | has_reason;
+        event.reason = reason;
+        // The timer has the socket's lock, and resets for two reasons only.
+        if is_fin_wait2_orphan(sk) {
+            event.kind = kind::FIN_WAIT2;
+        } else {
+            event.kind = kind::TIMEOUT;
+            event.cause = cause_of(user_timeout(sk));
+            event.err = timeout_error(sk);
+        }
+        name_now(firing);
     }
     send_other(kind::RST_SENT, |event| {
         event.flags = in_timer | has_reason;
@@ -181,7 +230,9 @@ pub fn destroy(sk: u64) {
         // The firing is sent first, and its exit sends the end. Its name is read now, while
         // the socket still exists.
         firing.destroyed = 1;
-        name(sk, &mut firing.event);
+        if firing.named == 0 {
+            name_now(firing);
+        }
         return;
     }
     send_closed(sk, |event| describe(sk, event));
@@ -198,74 +249,145 @@ unsafe fn running(sk: u64) -> Option<&'static mut Firing> {
     unsafe { running::find(timer_of(sk)) }
 }
 
-/// The outcome of a firing, as the values before and after it prove.
-///
-/// A change that the firing made is checked first, since it proves itself. If the firing
-/// changed only the timer, its new expiry shows how long the kernel chose to wait, and
-/// that shows why. The kernel adds that wait to a jiffy between entry and exit, so the
-/// comparison is exact and needs no tolerance.
+/// Why keepalive gave up: if there is a user timeout, the kernel ignores the count.
 #[inline(always)]
-fn classify(event: &Event, destroyed: bool, hz: u32) -> (u16, u8) {
-    let has = |bit| event.flags & bit != 0;
-    let pending = has(flag::PENDING_AFTER);
-    let busy = pending && rearmed_for(event, hz / 20);
-
-    if event.state == TCP_FIN_WAIT2 && has(flag::DEAD) {
-        return if destroyed || has(flag::RESET_IN_TIMER) {
-            (kind::FIN_WAIT2, cause::NONE)
-        } else if busy {
-            (kind::BUSY, cause::NONE)
-        } else {
-            (kind::UNCLASSIFIED, cause::NONE)
-        };
+fn cause_of(user_timeout: u32) -> u8 {
+    if user_timeout != 0 {
+        cause::USER_TIMEOUT
+    } else {
+        cause::PROBE_COUNT
     }
-    let closed = event.state_after == TCP_CLOSE && event.state != TCP_CLOSE;
-    if !pending && (closed || destroyed || has(flag::RESET_IN_TIMER)) {
-        // This is the kernel's own test: if there is a user timeout, the count is ignored.
-        return if event.user_timeout != 0 {
-            (kind::TIMEOUT, cause::USER_TIMEOUT)
-        } else {
-            (kind::TIMEOUT, cause::PROBE_COUNT)
-        };
-    }
-    (waiting(event, pending, busy, hz), cause::NONE)
 }
 
-/// The outcome of a firing that left the connection as it was.
+/// The outcome of a firing that no hook inside it has proven, from the values before and
+/// after it.
+///
+/// Before the timer takes the socket's lock, and after it releases it, another processor
+/// may change anything. What such a change could also explain is not concluded: it is
+/// [`kind::CHANGED_MEANWHILE`].
+///
+/// If the firing changed only the timer, its new expiry shows how long the kernel chose to
+/// wait, and that shows why. The kernel adds that wait to a jiffy between entry and exit,
+/// so the comparison is exact and needs no tolerance.
 #[inline(always)]
-fn waiting(event: &Event, pending: bool, busy: bool, hz: u32) -> u16 {
+fn classify(sk: u64, event: &Event, hz: u32) -> (u16, u8) {
+    let pending = event.flags & flag::PENDING_AFTER != 0;
+    if !pending && gave_up(sk, event, hz) {
+        return (kind::TIMEOUT, cause_of(event.user_timeout));
+    }
+    let kind = if pending {
+        rearmed(sk, event, hz)
+    } else if !applied(event) {
+        kind::NOT_REARMED
+    } else if is_one_more_out(event) {
+        kind::PROBE
+    } else {
+        kind::UNCLASSIFIED
+    };
+    if kind == kind::UNCLASSIFIED && has_changed(sk, event) {
+        return (kind::CHANGED_MEANWHILE, cause::NONE);
+    }
+    (kind, cause::NONE)
+}
+
+/// Whether the connection ended as keepalive ends it, though no reset was seen: it had no
+/// data out, had been silent for long enough, and has the error of a timeout. Nothing else
+/// closes such a socket with that error: retransmission and window probes need data out.
+#[inline(always)]
+fn gave_up(sk: u64, event: &Event, hz: u32) -> bool {
+    let reached = if event.user_timeout != 0 {
+        let ticks = (event.user_timeout as u64 * hz as u64 / 1000) as u32;
+        silent_for(event) >= ticks && event.probes_out > 0
+    } else {
+        event.probes_out as u32 >= or(event.keepalive_probes, event.sysctl_probes)
+    };
+    applied(event)
+        && !has_data(event)
+        && reached
+        && silent_for(event) >= or(event.keepalive_time, event.sysctl_time)
+        && event.state_after == TCP_CLOSE
+        && event.err == timeout_error(sk)
+}
+
+/// Whether the timer had something to watch at entry.
+#[inline(always)]
+fn applied(event: &Event) -> bool {
+    let excluded = matches!(event.state, TCP_CLOSE | TCP_LISTEN | TCP_SYN_SENT);
+    event.flags & flag::KEEPOPEN != 0 && !excluded || is_orphan(event)
+}
+
+/// Whether the timer was an orphan's in FIN_WAIT2 at entry, which is not keepalive's.
+#[inline(always)]
+fn is_orphan(event: &Event) -> bool {
+    event.state == TCP_FIN_WAIT2 && event.flags & flag::DEAD != 0
+}
+
+/// Whether data was queued or unacknowledged at entry.
+#[inline(always)]
+fn has_data(event: &Event) -> bool {
+    event.packets_out > 0 || event.flags & flag::WRITE_QUEUE != 0
+}
+
+/// How long the peer had been silent by the end of the firing, if it stayed silent,
+/// jiffies.
+#[inline(always)]
+fn silent_for(event: &Event) -> u32 {
+    elapsed(event.lrcvtime, event.rcv_tstamp, event.jiffies_after)
+}
+
+/// Whether one more probe is out than before. The keepalive timer alone adds one, unless
+/// data waits: then the window probe timer does.
+#[inline(always)]
+fn is_one_more_out(event: &Event) -> bool {
+    event.probes_out_after == event.probes_out.wrapping_add(1) && !has_data(event)
+}
+
+/// The outcome of a firing that armed the timer again.
+#[inline(always)]
+fn rearmed(sk: u64, event: &Event, hz: u32) -> u16 {
     let time = or(event.keepalive_time, event.sysctl_time);
     let intvl = or(event.keepalive_intvl, event.sysctl_intvl);
-    // The kernel computes it in `keepalive_time_elapsed`, include/net/tcp.h: wrapping,
-    // unsigned.
-    let elapsed = (event.jiffies.wrapping_sub(event.lrcvtime))
-        .min(event.jiffies.wrapping_sub(event.rcv_tstamp));
-    let data = event.packets_out > 0 || event.flags & flag::WRITE_QUEUE != 0;
+    let silent = elapsed(event.lrcvtime, event.rcv_tstamp, event.jiffies);
     let owned = event.flags & flag::OWNED != 0;
+    let busy = rearmed_for(event, hz / 20);
 
-    if event.probes_out_after == event.probes_out.wrapping_add(1) {
-        kind::PROBE
-    } else if !pending {
-        kind::NOT_REARMED
-    } else if busy && owned {
+    if busy && owned {
         kind::BUSY
-    } else if data && rearmed_for(event, time) {
-        kind::DATA_PENDING
-    } else if elapsed < time && rearmed_for(event, time - elapsed) {
-        kind::EARLY
-    } else if rearmed_for(event, intvl) {
-        // A probe was sent, and another CPU saw the answer before this one looked.
+    } else if !applied(event) || is_orphan(event) {
+        if busy { kind::BUSY } else { kind::UNCLASSIFIED }
+    } else if is_one_more_out(event) {
         kind::PROBE
-    } else if rearmed_for(event, hz / 2) {
-        kind::PROBE_CONGESTED
+    } else if has_data(event) && rearmed_for(event, time) {
+        kind::DATA_PENDING
+    } else if silent < time && rearmed_for(event, time - silent) {
+        kind::EARLY
     } else if busy {
         // User context took the socket after the look at entry, and before the kernel's own.
         kind::BUSY
+    } else if let Some(heard) = heard_since(sk, event) {
+        rearmed_after_hearing(event, heard, time, intvl)
+    } else if state!(wakeups_seen) == 0 && rearmed_for(event, hz / 2) {
+        kind::PROBE_CONGESTED
     } else if rearmed_for(event, time) {
         // Data was queued after the look at entry, and before the kernel's own.
         kind::DATA_PENDING
     } else {
         kind::UNCLASSIFIED
+    }
+}
+
+/// The outcome of a firing during which the peer was heard, at the jiffy `heard`. That was
+/// before the timer had the lock, and there was nothing to do; or after it, and a probe was
+/// sent and answered.
+#[inline(always)]
+fn rearmed_after_hearing(event: &Event, heard: u32, time: u32, intvl: u32) -> u16 {
+    let early = event.expires_after == heard.wrapping_add(time);
+    let probe = state!(wakeups_seen) == 0 && rearmed_for(event, intvl);
+    match (early, probe) {
+        (true, false) => kind::EARLY,
+        (false, true) => kind::PROBE,
+        // Both explain it, or neither does.
+        _ => kind::UNCLASSIFIED,
     }
 }
 

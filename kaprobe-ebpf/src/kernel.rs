@@ -31,14 +31,21 @@ pub(crate) use config;
 pub const AF_INET: u16 = 2;
 /// `AF_INET6`: IPv6.
 pub const AF_INET6: u16 = 10;
+/// `TCP_SYN_SENT`, include/net/tcp_states.h.
+pub const TCP_SYN_SENT: u8 = 2;
 /// `TCP_FIN_WAIT2`, include/net/tcp_states.h.
 pub const TCP_FIN_WAIT2: u8 = 5;
 /// `TCP_TIME_WAIT`, include/net/tcp_states.h: the state of a minisock.
 const TCP_TIME_WAIT: u8 = 6;
 /// `TCP_CLOSE`, include/net/tcp_states.h.
 pub const TCP_CLOSE: u8 = 7;
+/// `TCP_LISTEN`, include/net/tcp_states.h.
+pub const TCP_LISTEN: u8 = 10;
 /// `TCP_NEW_SYN_RECV`, include/net/tcp_states.h: the state of another kind of minisock.
 const TCP_NEW_SYN_RECV: u8 = 12;
+
+/// `ETIMEDOUT`: uapi/asm-generic/errno.h.
+pub const ETIMEDOUT: u32 = 110;
 
 /// SYN in the 14th byte of a TCP header (RFC 9293, 3.1).
 const TCP_FLAG_SYN: u8 = 1 << 1;
@@ -570,8 +577,9 @@ fn flags(sk: Typed) -> u16 {
 
 /// Reads what a firing has changed, once the timer's function has returned.
 ///
-/// The socket may be free by then, and its memory may even be another socket's. The
-/// outcomes that free it use only one of these values: that the timer is not pending.
+/// The socket may be free by then, and its memory may even be another socket's. Another
+/// processor may have changed it since the timer released its lock. So these values prove
+/// an outcome only as far as nobody else makes the same change.
 #[inline(always)]
 pub fn look_again(sk: u64, event: &mut Event) {
     let sk = tcp_sock(sk);
@@ -585,6 +593,65 @@ pub fn look_again(sk: u64, event: &mut Event) {
     event.probes_out_after = member!(sk, icsk_probes_out);
     event.err = member!(sk, sk_err);
     event.jiffies_after = jiffies();
+}
+
+/// The error that `tcp_write_err` gives a connection (net/ipv4/tcp_timer.c): what ICMP
+/// said, or ETIMEDOUT.
+#[inline(always)]
+pub fn timeout_error(sk: u64) -> u32 {
+    let soft: u32 = member!(tcp_sock(sk), sk_err_soft);
+    if soft != 0 { soft } else { ETIMEDOUT }
+}
+
+/// Whether a socket is an orphan in FIN_WAIT2. Its timer is not keepalive's then.
+#[inline(always)]
+pub fn is_fin_wait2_orphan(sk: u64) -> bool {
+    let sk = tcp_sock(sk);
+    let (state, bits): (u8, u64) = (member!(sk, skc_state), member!(sk, sk_flags));
+    state == TCP_FIN_WAIT2 && bits & SOCK_DEAD != 0
+}
+
+/// `icsk_user_timeout`, ms; 0 means none.
+#[inline(always)]
+pub fn user_timeout(sk: u64) -> u32 {
+    member!(tcp_sock(sk), icsk_user_timeout)
+}
+
+/// Jiffies since a socket last heard from its peer: `keepalive_time_elapsed`,
+/// include/net/tcp.h, which is wrapping and unsigned.
+#[inline(always)]
+pub fn elapsed(lrcvtime: u32, rcv_tstamp: u32, jiffies: u32) -> u32 {
+    (jiffies.wrapping_sub(lrcvtime)).min(jiffies.wrapping_sub(rcv_tstamp))
+}
+
+/// When the peer was last heard, jiffies, if that was after the entry of the firing.
+#[inline(always)]
+pub fn heard_since(sk: u64, event: &Event) -> Option<u32> {
+    let sk = tcp_sock(sk);
+    let (received, acked): (u32, u32) = (member!(sk, lrcvtime), member!(sk, rcv_tstamp));
+    if received == event.lrcvtime && acked == event.rcv_tstamp {
+        return None;
+    }
+    let now = event.jiffies_after;
+    Some(now.wrapping_sub(elapsed(received, acked, now)))
+}
+
+/// Whether another processor has changed a socket since the entry of the firing: what
+/// `tcp_keepalive_timer` decides by, and does not itself change.
+#[inline(always)]
+pub fn has_changed(sk: u64, event: &Event) -> bool {
+    const SEEN: u16 = flag::DEAD | flag::KEEPOPEN | flag::WRITE_QUEUE | flag::OWNED;
+    let at = tcp_sock(sk);
+    let packets_out: u32 = member!(at, packets_out);
+    let time: u32 = member!(at, keepalive_time);
+    let intvl: u32 = member!(at, keepalive_intvl);
+    let (sysctl_time, sysctl_intvl) = sysctls(sk);
+    event.state_after != event.state
+        || (flags(at) ^ event.flags) & SEEN != 0
+        || packets_out != event.packets_out
+        || (time, intvl) != (event.keepalive_time, event.keepalive_intvl)
+        || (sysctl_time, sysctl_intvl) != (event.sysctl_time, event.sysctl_intvl)
+        || heard_since(sk, event).is_some()
 }
 
 /// Whether a socket has ended, or can only end: `inet_csk_destroy_sock`

@@ -46,6 +46,14 @@ pub fn timer_fexit(ctx: FExitContext) -> i32 {
     0
 }
 
+/// match-proto: fn tcp_write_wakeup(sk, mib)
+#[fexit]
+pub fn wakeup_fexit(ctx: FExitContext) -> i32 {
+    // What the function returned lies after its two arguments.
+    firing::probed(ctx.arg(2));
+    0
+}
+
 /// match-proto: fn tcp_keepalive_timer(t)
 #[kprobe]
 pub fn timer_kprobe(ctx: ProbeContext) -> u32 {
@@ -59,6 +67,13 @@ pub fn timer_kprobe(ctx: ProbeContext) -> u32 {
 #[kretprobe]
 pub fn timer_kretprobe(ctx: RetProbeContext) -> u32 {
     firing::exit(&ctx, 0);
+    0
+}
+
+/// match-proto: fn tcp_write_wakeup(sk, mib)
+#[kretprobe]
+pub fn wakeup_kretprobe(ctx: RetProbeContext) -> u32 {
+    firing::probed(ctx.ret());
     0
 }
 

@@ -2,16 +2,16 @@
 //!
 //! Timers run in a softirq, one after the other. So a CPU has at most one firing, and each
 //! CPU has one place for it. On PREEMPT_RT, a softirq can be preempted, and another can
-//! run in the meantime, so a map holds the firings by their keys.
+//! run in the meantime, so a map holds the firings by CPU and task. A hook that another
+//! context calls for the same socket never finds the firing.
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
-use kaprobe_ebpf::config::key;
 use kaprobe_ebpf::wire::{Event, counter};
 
 use crate::kernel::config;
-use crate::maps::{count, state};
+use crate::maps::count;
 
 /// Firings between entry and exit, one for each CPU. User space sets the size.
 #[map]
@@ -31,7 +31,9 @@ pub struct Firing {
     /// What is known of the firing so far.
     pub event: Event,
     /// 1 once `tcp_destroy_sock` was seen during the firing.
-    pub destroyed: u64,
+    pub destroyed: u32,
+    /// 1 once the socket's identity was read, while the timer had the socket's lock.
+    pub named: u32,
 }
 
 /// An empty place. It lies in read-only memory, as the stack has no room to build one.
@@ -39,6 +41,7 @@ static EMPTY: Firing = Firing {
     timer: 0,
     event: Event::EMPTY,
     destroyed: 0,
+    named: 0,
 };
 
 /// Takes a place for a firing that begins. Its `event` still has the values of the firing
@@ -54,7 +57,7 @@ pub unsafe fn begin(timer: u64) -> Option<&'static mut Firing> {
         unsafe { of_this_cpu() }?
     } else {
         // SAFETY: the caller promises the same.
-        unsafe { begin_preempted(timer) }?
+        unsafe { begin_preempted() }?
     };
     if firing.timer != 0 {
         // The exit of an earlier firing was missed, so the place still has its timer.
@@ -62,6 +65,7 @@ pub unsafe fn begin(timer: u64) -> Option<&'static mut Firing> {
     }
     firing.timer = timer;
     firing.destroyed = 0;
+    firing.named = 0;
     Some(firing)
 }
 
@@ -77,7 +81,7 @@ pub unsafe fn find(timer: u64) -> Option<&'static mut Firing> {
         unsafe { of_this_cpu() }?
     } else {
         // SAFETY: the caller promises the same.
-        unsafe { preempted(key_of(timer)) }?
+        unsafe { preempted(key_of_this()) }?
     };
     let is_it = firing.timer != 0 && (timer == 0 || timer == firing.timer);
     is_it.then_some(firing)
@@ -86,9 +90,9 @@ pub unsafe fn find(timer: u64) -> Option<&'static mut Firing> {
 /// Gives a firing's place back, and takes the last reference to it.
 #[inline(always)]
 pub fn end(firing: &'static mut Firing) {
-    let timer = core::mem::take(&mut firing.timer);
+    firing.timer = 0;
     if config!(preempt_rt) != 0 {
-        let _gone_already = FIRINGS_PREEMPTED.remove(key_of(timer));
+        let _gone_already = FIRINGS_PREEMPTED.remove(key_of_this());
     }
 }
 
@@ -114,8 +118,8 @@ unsafe fn of_this_cpu() -> Option<&'static mut Firing> {
 ///
 /// The program must hold no other reference to it.
 #[inline(always)]
-unsafe fn begin_preempted(timer: u64) -> Option<&'static mut Firing> {
-    let key = key_of(timer);
+unsafe fn begin_preempted() -> Option<&'static mut Firing> {
+    let key = key_of_this();
     // SAFETY: the caller promises the same.
     if let Some(left) = unsafe { preempted(key) } {
         return Some(left);
@@ -142,15 +146,10 @@ unsafe fn preempted(key: u64) -> Option<&'static mut Firing> {
     Some(unsafe { &mut *firing })
 }
 
-/// The key by which the exit of a firing finds its entry.
-///
-/// It is the timer's address if both ends see that. A kretprobe sees no argument, but
-/// runs on the CPU and in the task of its entry.
+/// The key of this context's firing: CPU and task. A softirq runs in a task, and stays on
+/// its CPU (`__local_bh_disable_ip`, kernel/softirq.c, disables migration).
 #[inline(always)]
-fn key_of(timer: u64) -> u64 {
-    if state!(key) == key::TIMER {
-        return timer;
-    }
+fn key_of_this() -> u64 {
     // Task 0 is current on every idle CPU, so the key needs the CPU too.
     // SAFETY: the helpers take no arguments.
     unsafe { bpf_get_current_pid_tgid() << 32 | bpf_get_smp_processor_id() as u64 }

@@ -33,20 +33,24 @@ pub mod kind {
     pub const NOT_REARMED: u16 = 7;
     /// The timer fired, and its effects fit no row of the decision tree.
     pub const UNCLASSIFIED: u16 = 8;
-    /// `tcp_send_active_reset` was called for the socket.
-    pub const RST_SENT: u16 = 9;
+    /// The timer fired, and another processor changed the socket before or after the timer
+    /// had its lock. What the timer did is not known.
+    pub const CHANGED_MEANWHILE: u16 = 9;
+    /// `tcp_send_active_reset` was called for the socket. The kinds before this one are
+    /// firings.
+    pub const RST_SENT: u16 = 10;
     /// A socket that an earlier event reported was destroyed.
-    pub const CLOSED: u16 = 10;
+    pub const CLOSED: u16 = 11;
     /// A reset was received on the socket: `tcp_receive_reset` was traced.
-    pub const RST_RECEIVED: u16 = 11;
+    pub const RST_RECEIVED: u16 = 12;
     /// A reset answered a segment. `state` is that of the socket or minisock that the
     /// segment met, or 0 if it met none. `socket` holds only the segment's ends.
-    pub const RST_PASSIVE: u16 = 12;
+    pub const RST_PASSIVE: u16 = 13;
     /// A segment acknowledged what was sent, while a probe that an earlier event reported
     /// was out. `probes_out` is the number of probes that were out.
-    pub const ANSWERED: u16 = 13;
+    pub const ANSWERED: u16 = 14;
     /// Number of kinds.
-    pub const COUNT: u16 = 14;
+    pub const COUNT: u16 = 15;
 
     /// The state of a socket in a [`crate::wire::Snapshot`]. It is not an event, and is
     /// never in the ring buffer.

@@ -321,6 +321,9 @@ pub fn everything() -> Vec<Event> {
         },
         off,
         event(1_350, Kind::Unclassified),
+        with(event(1_360, Kind::ChangedMeanwhile), |it| {
+            it.err = Some(104)
+        }),
         timeout,
         reset,
         user_timeout,

@@ -34,9 +34,7 @@ impl OwnCpu {
         if env::var_os("KAPROBE_IN_VM").is_some() {
             return Ok(None);
         }
-        let cpu = thread::available_parallelism()?.get() - 1;
-        ensure!(cpu > 0, "needs a second CPU");
-        pin(cpu).context("pin to a CPU")?;
+        pin(last()?).context("pin to a CPU")?;
         set_policy(libc::SCHED_RR, 1).context("become a real-time task")?;
         let stop = Arc::new(AtomicBool::new(false));
         let idle = thread::Builder::new().name("idle".into()).spawn({
@@ -67,10 +65,24 @@ impl Drop for OwnCpu {
     }
 }
 
-fn pin(cpu: usize) -> io::Result<()> {
+/// Number of the last CPU that this thread may run on, if it may run on all.
+pub fn last() -> Result<usize> {
+    let cpu = thread::available_parallelism()?.get() - 1;
+    ensure!(cpu > 0, "needs a second CPU");
+    Ok(cpu)
+}
+
+/// Pins this thread to a CPU.
+pub fn pin(cpu: usize) -> io::Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
     Ok(sched_setaffinity(None, &set)?)
+}
+
+/// Pins this thread to a CPU, where it runs before everything that is not real-time.
+pub fn pin_real_time(cpu: usize) -> io::Result<()> {
+    pin(cpu)?;
+    set_policy(libc::SCHED_RR, 1)
 }
 
 fn set_policy(policy: libc::c_int, priority: libc::c_int) -> io::Result<()> {

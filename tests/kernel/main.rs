@@ -17,6 +17,7 @@ mod limits;
 mod manners;
 mod owner;
 mod prototypes;
+mod race;
 mod replay;
 mod resets;
 mod rtt;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         ("exact_lossy", exact::lost_events_are_counted),
         ("full", full::reports_sockets_beyond_the_table),
         ("same", same::every_way_reports_the_same),
+        ("race", race::other_processors_make_no_record_false),
         ("owner", owner::owner_is_the_holding_process),
         ("owner_orphan", owner::orphan_has_no_owner),
         ("filters_port", filters::by_port),

@@ -64,6 +64,7 @@ pub fn event_mask(events: &BTreeSet<EventName>) -> u32 {
         EventName::FinWait2 => 1 << kind::FIN_WAIT2,
         EventName::NotRearmed => 1 << kind::NOT_REARMED,
         EventName::Unclassified => 1 << kind::UNCLASSIFIED,
+        EventName::ChangedMeanwhile => 1 << kind::CHANGED_MEANWHILE,
         EventName::RstSent => 1 << kind::RST_SENT | 1 << kind::RST_PASSIVE,
         // `closed` is reported for sockets with an earlier event. The mask makes these
         // the same sockets, whatever other events are shown.

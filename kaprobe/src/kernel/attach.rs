@@ -73,13 +73,16 @@ impl LoadedObject {
             .try_for_each(|&part| self.attach_part(part));
         if outcome.is_err() {
             self.detach(hook, mode);
+        } else if let Some(wakeup) = programs::wakeup(hook, mode) {
+            self.sees_wakeups = self.attach_part(wakeup).is_ok();
         }
         outcome
     }
 
     /// Removes the programs of a hook from the kernel.
     pub fn detach(&mut self, hook: Hook, mode: AttachMode) {
-        for (program, _) in programs::parts(hook, mode) {
+        let parts = programs::parts(hook, mode).iter().copied();
+        for (program, _) in parts.chain(programs::wakeup(hook, mode)) {
             // A program that was never loaded can't be unloaded, which is the aim anyway.
             let _not_loaded = match self.ebpf.program_mut(program) {
                 Some(Program::FEntry(p)) => p.unload(),

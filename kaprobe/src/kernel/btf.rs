@@ -163,6 +163,7 @@ impl KernelTypes {
             sk_lock_owned: at("sock", "sk_lock.owned")?,
             sk_write_queue: at("sock", "sk_write_queue")?,
             sk_err: at("sock", "sk_err")?,
+            sk_err_soft: at("sock", "sk_err_soft")?,
             sk_uid: at("sock", "sk_uid")?,
             sk_socket: at("sock", "sk_socket")?,
             sk_cgrp: if tagged == ABSENT {

@@ -134,6 +134,7 @@ const COUNTED: [(Hook, Kind); kind::COUNT as usize] = [
     (Hook::KeepaliveTimer, Kind::FinWait2(None)),
     (Hook::KeepaliveTimer, Kind::NotRearmed),
     (Hook::KeepaliveTimer, Kind::Unclassified),
+    (Hook::KeepaliveTimer, Kind::ChangedMeanwhile),
     (Hook::SendActiveReset, Kind::RstSent),
     (Hook::DestroySock, Kind::Closed),
     (Hook::ReceiveReset, Kind::RstReceived),

@@ -216,6 +216,7 @@ fn kind_of(raw: &wire::Event) -> Result<Kind, DecodeError> {
         kind::FIN_WAIT2 => Kind::FinWait2(fin_wait2(raw.flags)),
         kind::NOT_REARMED => Kind::NotRearmed,
         kind::UNCLASSIFIED => Kind::Unclassified,
+        kind::CHANGED_MEANWHILE => Kind::ChangedMeanwhile,
         kind::RST_SENT => Kind::RstSent,
         kind::RST_RECEIVED => Kind::RstReceived,
         kind::CLOSED => Kind::Closed,

@@ -32,6 +32,8 @@ pub(super) struct LoadedObject {
     pub config: Config,
     /// The only mode to attach in, for a hook that has several; `None` allows all.
     pub mode: Option<AttachMode>,
+    /// A program sees, inside each firing, whether a probe was sent.
+    pub sees_wakeups: bool,
 }
 
 impl LoadedObject {
@@ -54,6 +56,7 @@ impl LoadedObject {
             types,
             config,
             mode: wanted.attach,
+            sees_wakeups: false,
         })
     }
 

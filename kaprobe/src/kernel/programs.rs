@@ -56,6 +56,20 @@ pub fn parts(hook: Hook, mode: AttachMode) -> &'static [Part] {
     }
 }
 
+/// The program that sees, inside a firing, whether a probe was sent; `None` if the mode has
+/// none. Tracing is possible without it: less is known of a socket that another processor
+/// changes meanwhile.
+pub fn wakeup(hook: Hook, mode: AttachMode) -> Option<Part> {
+    match (hook, mode) {
+        (Hook::KeepaliveTimer, AttachMode::Fentry) => Some(("wakeup_fexit", WAKEUP)),
+        (Hook::KeepaliveTimer, AttachMode::Kprobe) => Some(("wakeup_kretprobe", WAKEUP)),
+        _ => None,
+    }
+}
+
+/// The function that `tcp_keepalive_timer` calls to send a probe.
+const WAKEUP: &str = "tcp_write_wakeup";
+
 /// The modes that a hook can be attached in, cheapest first.
 pub fn modes(hook: Hook) -> impl Iterator<Item = AttachMode> {
     let modes = AttachMode::ALL.iter().copied();
@@ -69,9 +83,9 @@ pub fn functions() -> BTreeSet<&'static str> {
         .iter()
         .flat_map(|&hook| parts(hook, AttachMode::Fentry))
         .map(|(_, target)| *target);
-    let iterators = ["bpf_iter_tcp", "bpf_iter_task_file"];
+    let others = [WAKEUP, "bpf_iter_tcp", "bpf_iter_task_file"];
     // Entry and exit attach to one function.
-    targets.chain(iterators).collect()
+    targets.chain(others).collect()
 }
 
 /// The programs that are loaded for a hook in one mode.

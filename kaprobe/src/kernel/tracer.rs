@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
 use aya_log::EbpfLogger;
-use kaprobe_ebpf::config::{State, key};
+use kaprobe_ebpf::config::State;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 
@@ -18,7 +18,6 @@ use crate::kernel::decode::Decoder;
 use crate::kernel::descriptors::DescriptorIterator;
 use crate::kernel::object::{self, LoadedObject};
 use crate::kernel::ring::Ring;
-use crate::model::attach_mode::AttachMode;
 use crate::model::event::Event;
 use crate::model::time::Instant;
 use crate::model::values::Hook;
@@ -78,6 +77,7 @@ impl Tracer {
         }
         let decoder = object.decoder(calibration.hz);
         let descriptors = DescriptorIterator::load(&mut object).ok();
+        let wakeups_seen = object.sees_wakeups.into();
         // Before the ring buffer is mapped, which is as large.
         let mut ebpf = object.into_ebpf();
 
@@ -95,11 +95,11 @@ impl Tracer {
             armed_ns: started.mono_ns,
             timer_function: calibration.timer_function,
             hz: calibration.hz,
-            key: key_for(&attached),
             resets_seen: attached
                 .iter()
                 .any(|a| a.hook == Hook::SendActiveReset)
                 .into(),
+            wakeups_seen,
             ..State::EMPTY
         };
         object::set_state(&mut ebpf, state)?;
@@ -228,17 +228,6 @@ impl Tracer {
         }
         self.more = batch.len() == BATCH;
         Ok(())
-    }
-}
-
-/// How the exit of a firing finds its entry. A kretprobe does not see the timer: with it,
-/// CPU and task are the key.
-fn key_for(attached: &[Attached]) -> u32 {
-    let by_kprobe = |a: &Attached| a.hook == Hook::KeepaliveTimer && a.mode == AttachMode::Kprobe;
-    if attached.iter().any(by_kprobe) {
-        key::TASK
-    } else {
-        key::TIMER
     }
 }
 

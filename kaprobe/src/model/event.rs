@@ -64,6 +64,9 @@ pub enum Kind {
     NotRearmed,
     /// The timer fired, and the outcome matches no known one.
     Unclassified,
+    /// The timer fired, and another processor changed the socket meanwhile: what the timer
+    /// did is not known.
+    ChangedMeanwhile,
     /// An active reset was sent.
     RstSent,
     /// A reset was received. Ages, probes and data are from before it: the kernel has

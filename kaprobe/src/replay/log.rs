@@ -441,7 +441,9 @@ mod tests {
 
     #[test]
     fn a_line_that_is_not_utf8_is_broken() {
-        let lines = lines().concat().replace("beam.smp", "beam\u{1}smp");
+        // Only the first broken lines are named.
+        let lines: String = lines().into_iter().take(12).collect();
+        let lines = lines.replace("beam.smp", "beam\u{1}smp");
         let log: Vec<_> = lines
             .bytes()
             .map(|it| if it == 1 { 0xff } else { it })

@@ -40,7 +40,9 @@ pub(crate) fn style(event: EventName) -> Style {
         EventName::RstSent | EventName::RstReceived => AnsiColor::Red.on_default(),
         EventName::Verdict => AnsiColor::Magenta.on_default().bold(),
         EventName::Lost => AnsiColor::Yellow.on_default().bold(),
-        EventName::ProbeCongested | EventName::Unclassified => AnsiColor::Yellow.on_default(),
+        EventName::ProbeCongested | EventName::Unclassified | EventName::ChangedMeanwhile => {
+            AnsiColor::Yellow.on_default()
+        }
         EventName::Probe => AnsiColor::Cyan.on_default(),
         EventName::Early
         | EventName::DataPending

@@ -316,6 +316,10 @@ fn detail(words: &mut Words<'_>, record: &Record) {
             words.pair("idle", idle);
             words.pair("dead in", record.dead_in_ms.map(Ms));
         }
+        EventName::ChangedMeanwhile => {
+            words.some(record.state.map(|state| state.name()));
+            words.pair("err", record.err.map(Shown));
+        }
         EventName::NotRearmed | EventName::Unclassified => {
             words.some(record.state.map(|state| state.name()));
             if record.settings.keepalive == Some(false) {

@@ -54,6 +54,11 @@ impl Load {
         &self.pairs
     }
 
+    /// The connections, to change.
+    pub fn pairs_mut(&mut self) -> &mut [Pair] {
+        &mut self.pairs
+    }
+
     /// Resets all connections. Afterwards none of their timers sends a probe.
     ///
     /// All timers are stopped before the first reset. Kprobes skip a timer that fires
