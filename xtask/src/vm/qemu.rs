@@ -45,6 +45,9 @@ enum Accel {
     /// Emulated, on a clock that counts instructions: the load of this host does not
     /// affect the guest's timers
     Tcg,
+    /// Emulated, with its processors at the same time, on this host's clock: they meet as
+    /// on a real machine, but timers are late where this host is busy
+    TcgParallel,
     /// On this host's processor and clock; faster, but not every host can
     Kvm,
 }
@@ -62,6 +65,7 @@ impl Accel {
                 "-icount",
                 "shift=3,sleep=off",
             ],
+            Self::TcgParallel => &["-accel", "tcg,thread=multi"],
             Self::Kvm => &["-accel", "kvm"],
         }
     }
