@@ -271,8 +271,8 @@ pub struct State {
     /// 1 if a program sees `tcp_write_wakeup` return. A firing during which it saw none
     /// sent no probe.
     pub wakeups_seen: u32,
-    /// Always zero.
-    pub reserved: u32,
+    /// 1 while user space tests whether the programs run.
+    pub self_test: u32,
 }
 
 impl State {
@@ -294,4 +294,12 @@ pub struct Learned {
     /// `sysctl_tcp_keepalive_intvl` of the socket's netns, jiffies. Divided by the seconds
     /// in the sysctl's file, it gives HZ.
     pub keepalive_intvl: u32,
+    /// 1 once a firing was seen to begin, during a test.
+    pub entry_seen: u32,
+    /// 1 once a firing was seen to end, during a test.
+    pub exit_seen: u32,
 }
+
+/// TCP_USER_TIMEOUT of the socket that a test uses, ms. Nobody else sets these three weeks,
+/// so no kaprobe shows the test of another.
+pub const SELF_TEST_USER_TIMEOUT: u32 = 0x6b61_7072;

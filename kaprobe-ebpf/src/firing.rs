@@ -4,7 +4,7 @@
 
 use aya_ebpf::EbpfContext;
 use aya_log_ebpf::debug;
-use kaprobe_ebpf::config::ABSENT;
+use kaprobe_ebpf::config::{ABSENT, SELF_TEST_USER_TIMEOUT};
 use kaprobe_ebpf::wire::{Event, cause, counter, flag, kind};
 
 use crate::filter;
@@ -13,7 +13,7 @@ use crate::kernel::{
     config, describe, dissect, elapsed, has_changed, heard_since, is_fin_wait2_orphan, is_gone,
     look, look_again, name, now_ns, probes_out, socket_of, timeout_error, timer_of, user_timeout,
 };
-use crate::maps::{count, state};
+use crate::maps::{count, note_sight, state};
 use crate::ring::{send, send_answered, send_closed, send_closed_by, send_other, send_passive};
 use crate::running::{self, Firing};
 
@@ -32,7 +32,11 @@ fn armed() -> bool {
 #[inline(always)]
 pub fn enter<C: EbpfContext>(ctx: &C, timer: u64) {
     let sk = socket_of(timer);
-    if !armed() || !filter::keeps(&Unread(sk)) {
+    if !armed() {
+        note_sight(false);
+        return;
+    }
+    if !filter::keeps(&Unread(sk)) {
         return;
     }
     // SAFETY: this is the program's only reference to a firing.
@@ -89,6 +93,9 @@ pub fn exit<C: EbpfContext>(ctx: &C, timer: u64) {
     // SAFETY: this is the program's only reference to a firing.
     let Some(firing) = (unsafe { running::find(timer) }) else {
         let armed_ns = state!(armed_ns);
+        if armed_ns == 0 {
+            note_sight(true);
+        }
         if !filter::any() && armed_ns != 0 && now_ns() > armed_ns + ARMING_NS {
             count(counter::ENTRY_MISSED);
         }
@@ -121,6 +128,10 @@ pub fn exit<C: EbpfContext>(ctx: &C, timer: u64) {
             event.expires_after.wrapping_sub(event.jiffies_after)
         );
     }
+    if is_self_test(event) {
+        running::end(firing);
+        return;
+    }
     send(event, |event| {
         if !named {
             name(sk, event);
@@ -132,6 +143,12 @@ pub fn exit<C: EbpfContext>(ctx: &C, timer: u64) {
         send_closed_by(event);
     }
     running::end(firing);
+}
+
+/// Whether the socket is that of a kaprobe which tests its programs.
+#[inline(always)]
+fn is_self_test(event: &Event) -> bool {
+    event.kind == kind::NOT_REARMED && event.user_timeout == SELF_TEST_USER_TIMEOUT
 }
 
 /// Reports a call of `tcp_send_active_reset`. `reason` is [`ABSENT`] if this kernel gives

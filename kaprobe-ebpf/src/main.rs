@@ -26,7 +26,7 @@ use aya_ebpf::macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint};
 use aya_ebpf::programs::{
     FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext,
 };
-use kaprobe_ebpf::config::{ABSENT, Learned};
+use kaprobe_ebpf::config::ABSENT;
 use kaprobe_ebpf::wire::{DESCRIPTOR_SIZE, SNAPSHOT_SIZE, Snapshot, VERSION};
 
 use crate::kernel::config;
@@ -315,13 +315,13 @@ fn learn(sk: u64) {
     }
     let (keepalive_time, keepalive_intvl) = kernel::sysctls(sk);
     if let Some(learned) = maps::LEARNED.get_ptr_mut(0) {
-        let facts = Learned {
-            timer_function: kernel::timer_function(kernel::timer_of(sk)),
-            keepalive_time,
-            keepalive_intvl,
-        };
+        let timer_function = kernel::timer_function(kernel::timer_of(sk));
         // SAFETY: the slot outlives the program, and only one socket has that cookie.
-        unsafe { learned.write(facts) };
+        unsafe {
+            (*learned).timer_function = timer_function;
+            (*learned).keepalive_time = keepalive_time;
+            (*learned).keepalive_intvl = keepalive_intvl;
+        }
     }
 }
 

@@ -75,6 +75,9 @@ struct Report {
     code: exit::Code,
     btf: Btf,
     privileges: Vec<Privilege>,
+    /// Why it could not be tested whether the hooks see anything; absent if it was tested.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    untested: Option<String>,
     /// The hooks; empty if nothing could be tried.
     hooks: Vec<HookReport>,
     /// How existing sockets are read; absent if nothing could be tried.
@@ -156,13 +159,16 @@ impl Report {
         privileges: Vec<Privilege>,
         tried: Result<Capabilities>,
     ) -> Self {
+        let mut untested = None;
         let (hooks, hz, sources, failure) = match tried {
             Ok(Capabilities {
                 hooks: tried,
                 hz,
+                untested: unseen,
                 iterator,
                 descriptors,
             }) => {
+                untested = unseen;
                 let hooks: Vec<_> = Hook::ALL
                     .iter()
                     .copied()
@@ -191,6 +197,7 @@ impl Report {
                 why: unreadable.map(|why| why.to_string()),
             },
             privileges,
+            untested,
             hooks,
             sockets,
             owners,
@@ -278,6 +285,12 @@ fn loses(hook: Hook, mode: Option<AttachMode>) -> Option<&'static str> {
         (_, Some(AttachMode::Kprobe)) => {
             Some("events while the CPU is in another probe, counted if the kernel counts them")
         }
+        // Timers run one after the other on a CPU. A reset can interrupt another one: the
+        // kernel skips a program that runs there already (`__bpf_prog_enter`,
+        // kernel/bpf/trampoline.c), and counts that since 5.12.
+        (Hook::SendActiveReset | Hook::SendReset, Some(AttachMode::Fentry)) => {
+            Some("resets while the CPU is in the same program, counted if the kernel counts them")
+        }
         (_, Some(AttachMode::Fentry | AttachMode::Tracepoint)) => None,
         (Hook::SendActiveReset, None) => {
             Some("rst_sent records, and whether a fin_wait2 timer sent a reset")
@@ -310,6 +323,10 @@ impl Display for Report {
         {
             let held = if *held { "yes" } else { "no" };
             writeln!(f, "  {name:<19}  {held:<3}  {purpose}")?;
+        }
+        if let Some(why) = &self.untested {
+            let why = escape::message(why);
+            writeln!(f, "\nnot tested whether the hooks see anything: {why}")?;
         }
         for hook in &self.hooks {
             write!(f, "\n{hook}")?;
@@ -396,6 +413,7 @@ mod tests {
         Capabilities {
             hooks: all,
             hz,
+            untested: None,
             iterator: end.map_err(str::to_owned),
             descriptors: end.map_err(str::to_owned),
         }
@@ -442,6 +460,7 @@ mod tests {
           fentry      works
           kprobe      works
           tracepoint  works
+          lost: resets while the CPU is in the same program, counted if the kernel counts them
 
         tcp_destroy_sock: by tracepoint
           tracepoint  works
@@ -637,13 +656,38 @@ mod tests {
           fentry      works
           kprobe      works
           tracepoint  works, but misses some
+          lost: resets while the CPU is in the same program, counted if the kernel counts them
         ");
-        assert_eq!(reset.loses, None);
         found.hooks.retain(|it| it.mode == AttachMode::Tracepoint);
         let report = report(true, Ok(found));
         let loses: Vec<_> = report.hooks.iter().map(|it| it.loses).collect();
         assert_eq!(loses, [None, Some("some"), None]);
         Ok(())
+    }
+
+    #[test]
+    fn a_mode_that_sees_nothing_is_not_chosen() {
+        let blind = "attached, but blind: /proc/sys/kernel/ftrace_enabled is 0";
+        let found = tried([Err(blind), Err(blind), Ok(())], Ok(()), 250);
+        let without_test = Capabilities {
+            untested: Some("no loopback".to_owned()),
+            ..found.clone()
+        };
+        let shown = report(true, Ok(found));
+        assert_eq!(shown.code, exit::Code::Ok);
+        assert_snapshot!(shown.hooks[0], @r"
+        tcp_keepalive_timer: by tracepoint
+          fentry      refused: attached, but blind: /proc/sys/kernel/ftrace_enabled is 0
+          kprobe      refused: attached, but blind: /proc/sys/kernel/ftrace_enabled is 0
+          tracepoint  works
+        ");
+        let all_blind = report(true, Ok(tried([Err(blind); 3], Ok(()), 250)));
+        assert_eq!(all_blind.code, exit::Code::Kernel);
+        let untested = report(true, Ok(without_test)).to_string();
+        assert!(
+            untested.contains("not tested whether the hooks see anything: no loopback"),
+            "{untested}"
+        );
     }
 
     #[test]

@@ -99,6 +99,11 @@ fn summary_lines(outcome: &Outcome) -> Vec<String> {
         format!("{} seen", plural(outcome.sockets, "socket", "sockets")),
         format!("events lost: {}", lost.join(", ")),
     ];
+    for hook in &counts.silenced {
+        lines.push(format!(
+            "{hook} was switched off for some time: how many events it missed is not known"
+        ));
+    }
     if outcome.evicted > 0 {
         let sockets = plural(outcome.evicted, "socket", "sockets");
         lines.push(format!("{sockets} forgotten for lack of room"));
@@ -195,6 +200,7 @@ mod tests {
             ]
             .into(),
             lost: [(Hook::KeepaliveTimer, 40)].into(),
+            silenced: [Hook::SendReset].into(),
         };
         let outcome = Outcome {
             counts,
@@ -210,6 +216,7 @@ mod tests {
         12 records: 8 probe, 3 timeout, 1 lost
         1 socket seen
         events lost: 40 by tcp_keepalive_timer, 0 by tcp_send_active_reset, 0 by tcp_v4_send_reset, 0 by tcp_receive_reset, 0 by tcp_destroy_sock
+        tcp_v4_send_reset was switched off for some time: how many events it missed is not known
         2 sockets forgotten for lack of room
         1 event of sockets that did not fit in the kernel's table
         3 processes not searched for sockets: owners may be missing

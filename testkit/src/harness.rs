@@ -22,15 +22,25 @@ impl std::error::Error for Skip {}
 pub type Test = (&'static str, fn() -> Result<()>);
 
 /// Runs the tests that the command line selects. A run that skips every test fails: it
-/// shows nothing.
-pub fn main(tests: &[Test]) -> ExitCode {
+/// shows nothing. `essential` names the tests that a variant of a kernel needs, such as one
+/// with PREEMPT_RT.
+pub fn main(tests: &[Test], essential: &[&str]) -> ExitCode {
     let arguments = Arguments::from_args();
     let Some((part, of)) = share() else {
         eprintln!("{SHARE} does not look like 0/2");
         return ExitCode::FAILURE;
     };
+    let unknown = essential
+        .iter()
+        .find(|name| !tests.iter().any(|(test, _)| test == *name));
+    if let Some(name) = unknown {
+        eprintln!("there is no essential test {name}");
+        return ExitCode::FAILURE;
+    }
+    let only_essential = env::var_os(ESSENTIAL).is_some();
     let trials = tests
         .iter()
+        .filter(|(name, _)| !only_essential || essential.contains(name))
         .skip(part)
         .step_by(of)
         .map(|&(name, test)| trial(name, test))
@@ -42,6 +52,9 @@ pub fn main(tests: &[Test]) -> ExitCode {
     }
     conclusion.exit_code()
 }
+
+/// If set, only the essential tests run.
+const ESSENTIAL: &str = "KAPROBE_ESSENTIAL";
 
 /// Selects a share of the tests; other runs take the rest. `1/2` is every second test,
 /// starting with the second.

@@ -223,10 +223,10 @@ fn error_of(record: &Record) -> String {
 }
 
 fn lost(record: &Record) -> String {
-    format!(
-        "kaprobe could not keep up: {} events are missing",
-        record.lost.unwrap_or_default()
-    )
+    match record.lost {
+        Some(lost) => format!("kaprobe could not keep up: {lost} events are missing"),
+        None => "a hook was switched off: events are missing".to_owned(),
+    }
 }
 
 /// `3× probe, 2× answered, 1× closed`.

@@ -125,6 +125,8 @@ pub struct FilterCounts {
     pub events: BTreeMap<EventName, u64>,
     /// Events lost, by hook.
     pub lost: BTreeMap<Hook, u64>,
+    /// Hooks that missed events of which nobody knows the number.
+    pub silenced: BTreeSet<Hook>,
 }
 
 impl Filter {
@@ -145,9 +147,15 @@ impl Filter {
         self.counts.records += 1;
         record.seq = self.counts.records;
         *self.counts.events.entry(record.event).or_default() += 1;
-        if let (Some(hook), Some(lost)) = (record.hook, record.lost) {
-            let sum = self.counts.lost.entry(hook).or_default();
-            *sum = sum.saturating_add(lost);
+        match (record.hook, record.lost) {
+            (Some(hook), Some(lost)) => {
+                let sum = self.counts.lost.entry(hook).or_default();
+                *sum = sum.saturating_add(lost);
+            }
+            (Some(hook), None) => {
+                self.counts.silenced.insert(hook);
+            }
+            (None, _) => {}
         }
         true
     }
@@ -289,7 +297,8 @@ mod tests {
             FilterCounts {
                 records: 3,
                 events,
-                lost
+                lost,
+                silenced: BTreeSet::new(),
             }
         );
     }

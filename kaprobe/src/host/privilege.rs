@@ -78,8 +78,6 @@ pub struct Privileges {
     effective: CapabilitySet,
     /// The capabilities are those of a user namespace; the kernel requires the host's.
     confined: bool,
-    /// Lockdown forbids BPF programs to read kernel memory.
-    locked_down: bool,
     root: bool,
 }
 
@@ -93,10 +91,6 @@ impl Privileges {
         Ok(Self {
             effective: capabilities(None)?.effective,
             confined: fs::read_link("/proc/self/ns/user")? != Path::new(HOST_NAMESPACE),
-            // Unknown if securityfs is not mounted. If it is locked down then, the
-            // verifier says that the function that reads kernel memory is unknown.
-            locked_down: fs::read_to_string("/sys/kernel/security/lockdown")
-                .is_ok_and(|modes| modes.contains("[confidentiality]")),
             root: geteuid().is_root(),
         })
     }
@@ -138,12 +132,6 @@ impl Privileges {
             return Err(exit::Error::privilege(format!(
                 "tracing needs {missing}: {remedy}"
             )));
-        }
-        if self.locked_down {
-            return Err(exit::Error::kernel(
-                "this kernel is locked down (confidentiality) and lets no BPF program read \
-                 its memory: boot it with lockdown=integrity or without",
-            ));
         }
         Ok(())
     }
@@ -193,7 +181,6 @@ mod tests {
     const USER: Privileges = Privileges {
         effective: CapabilitySet::empty(),
         confined: false,
-        locked_down: false,
         root: false,
     };
 
@@ -216,11 +203,6 @@ mod tests {
             effective: CapabilitySet::all(),
             confined: true,
             root: true,
-            ..USER
-        };
-        let locked = Privileges {
-            locked_down: true,
-            ..admin
         };
         let rows = [
             (enough, None),
@@ -251,13 +233,6 @@ mod tests {
                 Some((
                     exit::Code::Privilege,
                     "tracing needs CAP_BPF and CAP_PERFMON: those of a user namespace do not count; run it on the host",
-                )),
-            ),
-            (
-                locked,
-                Some((
-                    exit::Code::Kernel,
-                    "this kernel is locked down (confidentiality) and lets no BPF program read its memory: boot it with lockdown=integrity or without",
                 )),
             ),
         ];

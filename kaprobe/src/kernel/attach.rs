@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::programs::{Program, ProgramError};
-use aya::sys::SyscallError;
+use aya::programs::Program;
 
 use crate::exit;
 use crate::kernel::object::LoadedObject;
 use crate::kernel::programs::{self, Part};
+use crate::kernel::refusal::reason;
 use crate::model::attach_mode::AttachMode;
 use crate::model::values::Hook;
 
@@ -42,7 +42,7 @@ impl LoadedObject {
         }
         let mut refused = Vec::new();
         for mode in modes {
-            match self.attach_by(hook, mode) {
+            match self.attach_seeing(hook, mode) {
                 Ok(()) => {
                     return Ok(Attached {
                         hook,
@@ -63,11 +63,36 @@ impl LoadedObject {
         Err(exit::Error::kernel(format!("cannot hook {hook}: {}", refused.join("; "))).into())
     }
 
+    /// Attaches all programs of a hook in one mode, and tests on the timer whether programs
+    /// that are attached in that mode see anything. The kernel must be calibrated before.
+    ///
+    /// # Errors
+    /// Why the kernel refused one, or why they see nothing. Then nothing is attached.
+    pub fn attach_seeing(&mut self, hook: Hook, mode: AttachMode) -> Result<()> {
+        if let Some((_, why)) = self.blind.iter().find(|(blind, _)| *blind == mode) {
+            bail!("{why}");
+        }
+        self.attach_by(hook, mode)?;
+        if hook != Hook::KeepaliveTimer {
+            return Ok(());
+        }
+        let sight = self.test_sight(mode);
+        if let Err(why) = &sight {
+            self.detach(hook, mode);
+            self.sees_wakeups = false;
+            // The tracepoints of other hooks do not depend on those of timers.
+            if mode != AttachMode::Tracepoint {
+                self.blind.push((mode, format!("{why:#}")));
+            }
+        }
+        sight
+    }
+
     /// Attaches all programs of a hook in one mode, or none of them.
     ///
     /// # Errors
     /// Why the kernel refused one.
-    pub fn attach_by(&mut self, hook: Hook, mode: AttachMode) -> Result<()> {
+    fn attach_by(&mut self, hook: Hook, mode: AttachMode) -> Result<()> {
         let outcome = programs::parts(hook, mode)
             .iter()
             .try_for_each(|&part| self.attach_part(part));
@@ -119,31 +144,3 @@ impl LoadedObject {
         Ok(())
     }
 }
-
-/// Why the kernel refused a program, in one line: aya's own text contains the whole log of
-/// the verifier.
-pub fn reason(why: &anyhow::Error) -> String {
-    match why.downcast_ref() {
-        Some(ProgramError::LoadError {
-            io_error,
-            verifier_log,
-        }) => {
-            let log = verifier_log.to_string();
-            // The last line before the verifier's statistics says what it objects to.
-            let objection = log
-                .lines()
-                .rfind(|line| !STATISTICS.iter().any(|s| line.starts_with(s)));
-            match objection.filter(|line| !line.trim().is_empty()) {
-                Some(line) => format!("{io_error}: {}", line.trim()),
-                None => io_error.to_string(),
-            }
-        }
-        Some(ProgramError::SyscallError(SyscallError { call, io_error })) => {
-            format!("{call}: {io_error}")
-        }
-        _ => format!("{why:#}"),
-    }
-}
-
-/// The beginnings of the lines that the verifier ends its log with, whatever it found.
-const STATISTICS: [&str; 3] = ["verification time", "stack depth", "processed"];

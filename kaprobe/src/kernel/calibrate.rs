@@ -36,7 +36,9 @@ impl LoadedObject {
             };
             object::set_state(&mut self.ebpf, state)
         })?;
-        calibration(object::calibration(&mut self.ebpf)?)
+        let found = calibration(object::calibration(&mut self.ebpf)?)?;
+        self.timer_function = found.timer_function;
+        Ok(found)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::kernel::config::TracerConfig;
 use crate::kernel::descriptors::DescriptorIterator;
 use crate::kernel::iterator::SocketIterator;
 use crate::kernel::object::LoadedObject;
-use crate::kernel::{attach, programs};
+use crate::kernel::{programs, refusal};
 use crate::model::attach_mode::AttachMode;
 use crate::model::named::Named as _;
 use crate::model::values::Hook;
@@ -38,6 +38,9 @@ pub struct Capabilities {
     pub hooks: Vec<AttachProbe>,
     /// Timer ticks a second; 0 if they are unknown.
     pub hz: u32,
+    /// Why it could not be tested whether attached programs see anything; `None` if it was
+    /// tested.
+    pub untested: Option<String>,
     /// Whether iter/tcp reads the sockets, or why the kernel refused it.
     pub iterator: Result<(), String>,
     /// Whether iter/task_file reads the owners of sockets, or why the kernel refused it.
@@ -45,7 +48,8 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// Tries every mode of every hook, and the iterators. Nothing stays attached.
+    /// Tries every mode of every hook, and the iterators. Nothing stays attached. A mode
+    /// in which a timer fires unseen does not work, though the kernel accepts it.
     ///
     /// # Errors
     /// When the maps can't be created: without privilege, without BPF, or without BTF. Or
@@ -58,27 +62,30 @@ impl Capabilities {
         let mut object = LoadedObject::load(&config)?;
         let mut hooks = Vec::new();
         let mut hz = 0;
+        if object.attach(Hook::DestroySock).is_ok() {
+            hz = object.calibrate()?.hz;
+            object.detach(Hook::DestroySock, AttachMode::Tracepoint);
+        }
         for &hook in Hook::ALL {
             for mode in programs::modes(hook) {
-                let outcome = object.attach_by(hook, mode);
-                if hook == Hook::DestroySock && outcome.is_ok() {
-                    hz = object.calibrate()?.hz;
-                }
+                let outcome = object.attach_seeing(hook, mode);
                 object.detach(hook, mode);
                 hooks.push(AttachProbe {
                     hook,
                     mode,
-                    outcome: refusal(outcome, attach::reason)?,
+                    outcome: refusal(outcome, refusal::reason)?,
                     misses: misses(&object.types, hook, mode),
                 });
             }
         }
         let descriptors = DescriptorIterator::load(&mut object);
+        let untested = object.untested.take();
         drop(object);
         let iterator = SocketIterator::load(&config).and_then(|mut it| it.open());
         Ok(Self {
             hooks,
             hz,
+            untested,
             iterator: refusal(iterator.map(drop), |why| format!("{why:#}"))?,
             descriptors: refusal(descriptors.map(drop), |why| format!("{why:#}"))?,
         })

@@ -18,8 +18,11 @@ mod mapping;
 mod missed;
 mod object;
 mod programs;
+mod refusal;
 mod ring;
+mod self_test;
 mod seq_file;
+mod switches;
 mod tracer;
 
 pub use crate::kernel::attach::Attached;

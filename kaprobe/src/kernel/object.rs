@@ -1,6 +1,6 @@
 //! The BPF object: its maps created and its filters filled, its programs ready to attach.
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, LpmTrie, Map};
 use aya::programs::Iter;
@@ -10,12 +10,13 @@ use ipnet::IpNet;
 use kaprobe_ebpf::config::{Config, Learned, State};
 use kaprobe_ebpf::wire::counter;
 
+use crate::exit;
 use crate::filter::kernel::MAX_NETWORKS;
 use crate::filter::ports::PortSet;
 use crate::kernel::btf::KernelTypes;
 use crate::kernel::config::TracerConfig;
 use crate::kernel::decode::Decoder;
-use crate::kernel::{clock, kfunc, loader, programs};
+use crate::kernel::{clock, kfunc, loader, programs, refusal};
 use crate::model::attach_mode::AttachMode;
 
 /// The compiled programs. The repository holds them beside the digest of their sources.
@@ -32,6 +33,12 @@ pub(super) struct LoadedObject {
     pub config: Config,
     /// The only mode to attach in, for a hook that has several; `None` allows all.
     pub mode: Option<AttachMode>,
+    /// Address of `tcp_keepalive_timer`, as in `timer.function`; 0 until it is known.
+    pub timer_function: u64,
+    /// The modes in which attached programs see nothing, and why.
+    pub blind: Vec<(AttachMode, String)>,
+    /// Why it could not be tested whether the programs see anything.
+    pub untested: Option<String>,
     /// A program sees, inside each firing, whether a probe was sent.
     pub sees_wakeups: bool,
 }
@@ -57,6 +64,9 @@ impl LoadedObject {
             config,
             mode: wanted.attach,
             sees_wakeups: false,
+            timer_function: 0,
+            blind: Vec::new(),
+            untested: None,
         })
     }
 
@@ -66,9 +76,14 @@ impl LoadedObject {
     /// When the kernel does not have such an iterator, or refuses it.
     pub fn load_iterator(&mut self, program: &str, items: &str) -> Result<&mut Iter> {
         let iterator = iterator(&mut self.ebpf, program)?;
-        iterator
-            .load(items, &self.functions)
-            .with_context(|| format!("the kernel refuses the iterator iter/{items}"))?;
+        if let Err(why) = iterator.load(items, &self.functions) {
+            let why = anyhow::Error::from(why);
+            if let Some(cause) = exit::exhausted(&why) {
+                return Err(cause.into());
+            }
+            let why = refusal::reason(&why);
+            bail!("the kernel refuses the iterator iter/{items}: {why}");
+        }
         Ok(iterator)
     }
 
@@ -147,6 +162,18 @@ pub fn set_state(ebpf: &mut Ebpf, state: State) -> Result<()> {
 pub fn calibration(ebpf: &mut Ebpf) -> Result<Learned> {
     let map = Array::<_, Plain<Learned>>::try_from(map_mut(ebpf, "LEARNED")?)?;
     Ok(map.get(&0, 0)?.0)
+}
+
+/// Forgets whether the programs saw a firing.
+pub fn forget_sight(ebpf: &mut Ebpf) -> Result<()> {
+    let mut map = Array::<_, Plain<Learned>>::try_from(map_mut(ebpf, "LEARNED")?)?;
+    Ok(map.set(0, Plain(Learned::default()), 0)?)
+}
+
+/// Whether the programs saw a firing begin and end since [`forget_sight`].
+pub fn has_sight(ebpf: &mut Ebpf) -> Result<bool> {
+    let seen = calibration(ebpf)?;
+    Ok(seen.entry_seen != 0 && seen.exit_seen != 0)
 }
 
 /// Takes a map out of the object. Only once all programs are loaded: they refer to maps by

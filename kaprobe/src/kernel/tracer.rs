@@ -18,6 +18,7 @@ use crate::kernel::decode::Decoder;
 use crate::kernel::descriptors::DescriptorIterator;
 use crate::kernel::object::{self, LoadedObject};
 use crate::kernel::ring::Ring;
+use crate::kernel::switches::SwitchWatch;
 use crate::model::event::Event;
 use crate::model::time::Instant;
 use crate::model::values::Hook;
@@ -43,6 +44,7 @@ pub struct Tracer {
     ebpf: Ebpf,
     ring: Ring,
     counters: Counters,
+    switches: SwitchWatch,
     decoder: Decoder,
     descriptors: Option<DescriptorIterator>,
     attached: Vec<Attached>,
@@ -76,6 +78,12 @@ impl Tracer {
             }
         }
         let decoder = object.decoder(calibration.hz);
+        without.extend(
+            object
+                .untested
+                .take()
+                .map(|why| format!("a self-test: {why}")),
+        );
         let descriptors = DescriptorIterator::load(&mut object).ok();
         let wakeups_seen = object.sees_wakeups.into();
         // Before the ring buffer is mapped, which is as large.
@@ -106,6 +114,7 @@ impl Tracer {
         Ok(Self {
             ring,
             counters,
+            switches: SwitchWatch::new(&attached),
             decoder,
             descriptors,
             attached,
@@ -199,7 +208,8 @@ impl Tracer {
         self.drain(batch)?;
         // Read last, so that none is missed, but reported first: a loss may lie before any
         // of these events.
-        let losses = self.counters.new_losses();
+        let mut losses = self.counters.new_losses();
+        losses.extend(self.switches.new_losses());
         batch.splice(0..0, losses.into_iter().map(Event::Lost));
         Ok(true)
     }

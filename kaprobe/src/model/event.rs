@@ -39,7 +39,7 @@ pub struct Lost {
     pub kind: Option<Kind>,
     /// Why the events were lost.
     pub why: LostWhy,
-    /// How many events were lost.
+    /// How many events were lost; 0 if nobody knows ([`LostWhy::SwitchedOff`]).
     pub count: u64,
 }
 

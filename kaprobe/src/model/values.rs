@@ -112,6 +112,9 @@ named_enum! {
         FiringTable = "firing_table",
         /// The kernel skipped the program at a hook, or at one end of a firing.
         Missed = "missed",
+        /// Tracing of functions or kprobes was switched off or on: it is not known how many
+        /// events the hook missed.
+        SwitchedOff = "switched_off",
     }
 }
 

@@ -327,7 +327,10 @@ fn detail(words: &mut Words<'_>, record: &Record) {
             }
         }
         EventName::Lost => {
-            words.add(record.lost.unwrap_or_default());
+            match record.lost {
+                Some(count) => words.add(count),
+                None => words.add("unknown"),
+            }
             words.add(record.lost_kind.map_or("events", |kind| kind.name()));
             words.pair("of", record.hook.map(|hook| hook.name()));
             words.pair("by", record.lost_why.map(|why| why.name()));

@@ -97,12 +97,20 @@ fn text(summary: &ReplaySummary, heading: bool, bars: Bars) -> String {
         details(&mut text, counts, bars);
     }
     let Totals {
-        lost, forgotten, ..
+        lost,
+        silenced,
+        forgotten,
+        ..
     } = summary.totals;
     if lost > 0 {
         let _ = writeln!(
             text,
             "{lost} events were lost: counts and verdicts may lack them"
+        );
+    }
+    if silenced {
+        text.push_str(
+            "a hook was switched off for some time: counts and verdicts may lack events\n",
         );
     }
     if forgotten > 0 {

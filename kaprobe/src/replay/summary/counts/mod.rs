@@ -55,6 +55,9 @@ pub(super) struct Totals {
     pub(super) records: u64,
     /// Events that could not be delivered.
     pub(super) lost: u64,
+    /// A hook was switched off: it is not known how many events it missed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) silenced: bool,
     /// Sockets evicted for lack of room. If seen again, they are counted again.
     pub(super) forgotten: u64,
 }
@@ -248,8 +251,10 @@ impl RecordSink for ReplaySummary {
 impl ReplaySummary {
     fn count(&mut self, record: &Record) {
         self.totals.records += 1;
-        if let Some(lost) = record.lost {
+        if record.event == EventName::Lost {
+            let lost = record.lost.unwrap_or(0);
             self.totals.lost = self.totals.lost.saturating_add(lost);
+            self.totals.silenced |= record.lost.is_none();
             return;
         }
         let host = self.host(record.host.as_ref());
