@@ -214,7 +214,7 @@ pub fn verdict(records: &[Record]) -> Option<Record> {
 /// All records that the correlator makes from these events, numbered.
 pub fn records(events: &[Event]) -> Vec<Record> {
     let correlator = Correlator::new(NonZeroUsize::MIN.saturating_add(63));
-    let mut correlator = correlator.with_snapshot(432_000_000);
+    let mut correlator = correlator.with_snapshot(at(0).mono_ns, 432_000_000);
     let mut filter = Filter::new(RecordFilter {
         events: EventName::ALL.iter().copied().collect(),
         ..RecordFilter::default()

@@ -19,7 +19,7 @@ use crate::model::record::{EventName, Record};
 use crate::model::row::Row;
 use crate::model::socket::Process;
 use crate::model::time::{Instant, TICK_MS, ms_to_ns};
-use crate::model::values::{Direction, Errno, Hook, State, TcpFlags};
+use crate::model::values::{Direction, Errno, Hook, LostWhy, State, TcpFlags};
 use crate::text::escape::Escaped;
 
 /// Most sockets that are remembered.
@@ -74,12 +74,12 @@ impl Correlator {
         }
     }
 
-    /// Expects the rows of a snapshot between the events; the rows show sockets older
-    /// than the trace. Assumes that no idle timeout is longer than `longest_ms`.
+    /// Expects the rows of a snapshot between the events of a trace that began at `began_ns`,
+    /// CLOCK_MONOTONIC. Assumes that no idle timeout is longer than `longest_ms`.
     #[must_use]
-    pub fn with_snapshot(self, longest_ms: u64) -> Self {
+    pub fn with_snapshot(self, began_ns: u64, longest_ms: u64) -> Self {
         Self {
-            snapshot: ZombieFinder::begun(self.sockets.capacity(), longest_ms),
+            snapshot: ZombieFinder::begun(self.sockets.capacity(), began_ns, longest_ms),
             ..self
         }
     }
@@ -123,13 +123,15 @@ impl Correlator {
         let is_tracked = event.id.born_ns != 0;
         let gap_ns = self.gap_ns;
         if event.kind == Kind::Answered {
-            if let Some(socket) = self.sockets.get_mut(&event.id) {
+            if let Some(socket) = self.sockets.get_mut(&event.id)
+                && socket.last.is_of(event)
+            {
                 socket.answered(event, emit);
             }
             return;
         }
         let socket = match self.sockets.get_mut(&event.id) {
-            Some(known) if is_tracked || known.last.has_endpoints_of(event) => known,
+            Some(known) if known.last.is_of(event) => known,
             _ => self.begin(event),
         };
         let number = socket.number;
@@ -204,11 +206,13 @@ impl Socket {
 
 /// The last known inode, owner and endpoints of a socket. It loses them before it is
 /// destroyed: the endpoints on a disconnect (`tcp_disconnect`, net/ipv4/tcp.c). They
-/// complete the record of its close.
+/// complete the record of its close, and tell it from another socket at its address.
 #[derive(Debug)]
 struct LastSeen {
     /// 0 if the socket had none.
     inode: u64,
+    /// 0 while the kernel has not made one.
+    cookie: u64,
     owner: Option<Arc<Owner>>,
     pair: Flow,
 }
@@ -217,34 +221,47 @@ impl LastSeen {
     fn of(event: &SocketEvent) -> Self {
         Self {
             inode: event.identity.inode.unwrap_or(0),
+            cookie: event.identity.cookie.unwrap_or(0),
             owner: event.owner.clone(),
             pair: Flow::from(&event.endpoints),
         }
     }
 
-    fn has_endpoints_of(&self, event: &SocketEvent) -> bool {
-        self.pair == Flow::from(&event.endpoints)
+    /// Whether an event is of this socket. Another one may have its address if its end was
+    /// missed, or if its events are not tracked. A socket that disconnects and connects
+    /// again is another connection.
+    fn is_of(&self, event: &SocketEvent) -> bool {
+        let cookie = event.identity.cookie.unwrap_or(0);
+        // A cookie is made when it is first asked for, and then stays.
+        let same_cookie = self.cookie == 0 || self.cookie == cookie;
+        same_cookie && (lacks_endpoints(event) || self.pair == Flow::from(&event.endpoints))
     }
 
-    /// Remembers the owner of an event, or fills in what a close event has lost.
+    /// Remembers the owner of an event, or fills in what the event has lost.
     fn update<'a>(&mut self, event: &'a SocketEvent) -> Cow<'a, SocketEvent> {
-        if event.kind != Kind::Closed {
+        if event.kind != Kind::Closed && !lacks_endpoints(event) {
             if event.owner.is_some() && event.owner != self.owner {
                 *self = Self::of(event);
             }
+            self.cookie = event.identity.cookie.unwrap_or(self.cookie);
             return Cow::Borrowed(event);
         }
         let mut end = event.clone();
-        if end.owner.is_none() {
+        if end.kind == Kind::Closed && end.owner.is_none() {
             end.identity.inode = Some(self.inode).filter(|&inode| inode != 0);
             end.owner = self.owner.take();
         }
-        if end.endpoints.rport == 0 {
+        if lacks_endpoints(event) {
             (end.endpoints.laddr, end.endpoints.lport) = self.pair.local();
             (end.endpoints.raddr, end.endpoints.rport) = self.pair.remote();
         }
         Cow::Owned(end)
     }
+}
+
+/// Whether a socket was disconnected before the event.
+const fn lacks_endpoints(event: &SocketEvent) -> bool {
+    event.endpoints.rport == 0
 }
 
 impl WaitingProbe {
@@ -412,7 +429,7 @@ fn lost_record(lost: &Lost) -> Record {
         hook: Some(lost.hook),
         lost_kind: lost.kind.map(EventName::from),
         lost_why: Some(lost.why),
-        lost: Some(lost.count),
+        lost: (lost.why != LostWhy::SwitchedOff).then_some(lost.count),
         ..Record::new(lost.at, EventName::Lost)
     }
 }

@@ -16,6 +16,8 @@ use crate::model::time::ms_to_ns;
 /// Finds the zombies of a snapshot and records each only once.
 #[derive(Debug)]
 pub(super) struct ZombieFinder {
+    /// When the trace began, CLOCK_MONOTONIC ns.
+    began_ns: u64,
     /// Upper bound of every idle timeout, ms.
     longest_ms: u64,
     /// The sockets of the events so far, by inode number; `None` once the snapshot has
@@ -64,6 +66,7 @@ impl ZombieFinder {
     /// The state of a trace without a snapshot.
     pub(super) fn none() -> Self {
         Self {
+            began_ns: 0,
             longest_ms: u64::MAX,
             seen: None,
             zombies: LruMap::with_capacity(NonZeroUsize::MIN),
@@ -71,8 +74,9 @@ impl ZombieFinder {
     }
 
     /// The state of a trace whose snapshot follows.
-    pub(super) fn begun(max_sockets: NonZeroUsize, longest_ms: u64) -> Self {
+    pub(super) fn begun(max_sockets: NonZeroUsize, began_ns: u64, longest_ms: u64) -> Self {
         Self {
+            began_ns,
             longest_ms,
             seen: Some(LruMap::with_capacity(max_sockets)),
             zombies: LruMap::with_capacity(max_sockets),
@@ -111,8 +115,16 @@ impl ZombieFinder {
 
     /// Returns the zombie that a row shows, unless it is recorded already or an event
     /// newer than the row shows traffic.
+    ///
+    /// A connection whose peer was heard since the trace began was alive then, or was not
+    /// there yet: a snapshot may come late. The end of the handshake counts as hearing the
+    /// peer (`tcp_finish_connect`, net/ipv4/tcp_input.c).
     pub(super) fn check(&mut self, row: &Row) -> Option<NewZombie> {
         let connection = Connection::from_row(row)?;
+        let heard_ns = row.mono_ns.saturating_sub(ms_to_ns(connection.idle_ms));
+        if heard_ns >= self.began_ns {
+            return None;
+        }
         let why = zombie(&connection, PathTimeout::NoneLongerThan(self.longest_ms))?;
         let seen = row.identity.inode.zip(self.seen.as_mut());
         if let Some(seen) = seen.and_then(|(inode, it)| it.get_mut(&inode)) {

@@ -35,7 +35,7 @@ fn summaries(events: &[Event]) -> Vec<String> {
             .map_or(String::new(), |probe| format!(" {probe}"));
         format!("{ms} {}{sock}{probe}", record.event.name())
     };
-    let correlator = room_for(8).with_snapshot(432_000_000);
+    let correlator = room_for(8).with_snapshot(at(0).mono_ns, 432_000_000);
     run(correlator, events).into_iter().map(short).collect()
 }
 
@@ -370,7 +370,7 @@ proptest! {
         events in prop::collection::vec(any_event(), 0..60),
         room in 1..6_usize,
     ) {
-        let correlator = || room_for(room).with_snapshot(432_000_000);
+        let correlator = || room_for(room).with_snapshot(at(0).mono_ns, 432_000_000);
         let (twin, mut correlator) = (correlator(), correlator());
         let mut records = Vec::new();
         for event in &events {
@@ -767,7 +767,7 @@ fn a_zombie_of_a_snapshot_is_recorded_once() {
 
 #[test]
 fn the_number_of_remembered_zombies_is_bounded() {
-    let mut correlator = room_for(4).with_snapshot(0);
+    let mut correlator = room_for(4).with_snapshot(at(0).mono_ns, 0);
     let rows = (0..20).map(|n| {
         seen(with(row(n.into(), n.into()), |it| {
             it.endpoints.rport = n;
@@ -781,4 +781,72 @@ fn the_number_of_remembered_zombies_is_bounded() {
         (emitted, correlator.sockets(), correlator.evicted()),
         (20, 20, 16)
     );
+}
+
+#[test]
+fn a_socket_whose_end_was_missed_does_not_give_its_number_away() {
+    // The programs still know the address, so the next socket there has the same id.
+    let first = |at_ms| with(probe(at_ms, 0, 1), |it| it.identity.cookie = Some(7));
+    let port = |event: SocketEvent| with(event, |it| it.endpoints.rport = 9);
+    let cookie = |event: SocketEvent| with(event, |it| it.identity.cookie = Some(8));
+    let none = |event: SocketEvent| with(event, |it| it.identity.cookie = None);
+    let disconnected = |event: SocketEvent| {
+        with(event, |it| {
+            it.endpoints.rport = 0;
+            it.endpoints.laddr = Ipv4Addr::UNSPECIFIED.into();
+        })
+    };
+    let closed = |at_ms| {
+        with(event(at_ms, Kind::Closed), |it| {
+            it.identity.cookie = Some(7)
+        })
+    };
+    let rows: [(&str, SocketEvent, &str); 7] = [
+        ("the same socket", first(20), "20 probe #1 1"),
+        ("another remote port", port(first(20)), "20 probe #2 1"),
+        ("another cookie", cookie(first(20)), "20 probe #2 1"),
+        ("a cookie never goes", none(first(20)), "20 probe #2 1"),
+        ("its end", closed(20), "20 closed #1"),
+        (
+            "its end, disconnected",
+            disconnected(closed(20)),
+            "20 closed #1",
+        ),
+        (
+            "disconnected during a firing",
+            disconnected(with(first(20), |it| it.kind = Kind::ChangedMeanwhile)),
+            "20 changed_meanwhile #1",
+        ),
+    ];
+    for (what, second, expected) in rows {
+        let records = summaries(&[of(first(10)), of(second)]);
+        assert_eq!(records, ["10 probe #1 1", expected], "{what}");
+    }
+    let made = summaries(&[of(none(first(10))), of(first(20))]);
+    assert_eq!(
+        made,
+        ["10 probe #1 1", "20 probe #1 1"],
+        "a cookie is made later"
+    );
+}
+
+#[test]
+fn a_connection_that_was_heard_since_the_trace_began_is_no_zombie() {
+    let silent_for = |at_ms, idle_ms| {
+        seen(with(row(at_ms, 1), |it| {
+            it.settings.keepalive = Some(false);
+            it.ages.idle_ms = Some(idle_ms);
+        }))
+    };
+    let rows = [
+        ("heard before", 60_000, 60_001, 1),
+        ("heard or made since", 60_000, 59_999, 0),
+        ("heard as the trace began", 60_000, 60_000, 0),
+    ];
+    for (what, at_ms, idle_ms, zombies) in rows {
+        // Every silence is longer than any timeout.
+        let correlator = room_for(8).with_snapshot(at(0).mono_ns, 1);
+        let records = run(correlator, &[silent_for(at_ms, idle_ms)]);
+        assert_eq!(records.len(), zombies, "{what}");
+    }
 }

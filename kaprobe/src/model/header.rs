@@ -58,6 +58,15 @@ impl Header {
     }
 }
 
+impl Header {
+    /// When the trace began, CLOCK_MONOTONIC ns.
+    #[must_use]
+    pub fn began_ns(&self) -> u64 {
+        let ns = self.started.0.saturating_sub(self.clock_offset_ns);
+        u64::try_from(ns).unwrap_or(0)
+    }
+}
+
 /// The first line of a log. Its only key is `header`, which no record has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeaderLine<H = Header> {

@@ -175,7 +175,8 @@ impl TraceStages {
         let host = header.host_timeouts();
         let mut correlator = Correlator::new(MAX_SOCKETS);
         if plan.snapshot.is_some() {
-            correlator = correlator.with_snapshot(MiddleboxTable::new(&host).longest_ms());
+            let longest_ms = MiddleboxTable::new(&host).longest_ms();
+            correlator = correlator.with_snapshot(header.began_ns(), longest_ms);
         }
         Self {
             owners,
