@@ -28,6 +28,8 @@ const NAMED: &str = "/run/netns";
 pub enum Netns {
     /// A number: the inode number, as `lsns -t net` and `ls -l /proc/PID/ns` show it.
     Inode(u32),
+    /// `self`: the namespace of this process.
+    Own,
     /// `pid:PID`: the namespace of a process.
     Pid(u32),
     /// Anything with a slash: the path of a file that refers to the namespace.
@@ -45,6 +47,9 @@ impl FromStr for Netns {
             return pid
                 .map(Self::Pid)
                 .ok_or_else(|| anyhow!("after pid: comes the number of a process"));
+        }
+        if text == "self" {
+            return Ok(Self::Own);
         }
         if text.contains('/') {
             return Ok(Self::Path(text.into()));
@@ -78,6 +83,8 @@ impl Netns {
                 "no network namespace has inode number {inode}: see `lsns -t net`, \
                  or give the path of a file that refers to it"
             ),
+            Self::Own => inode("/proc/thread-self/ns/net".as_ref())
+                .context("cannot tell this process's network namespace"),
             Self::Pid(pid) => inode(format!("/proc/{pid}/ns/net").as_ref()).map_err(|why| {
                 let gone = is_missing(&why);
                 let what = format!("cannot tell the network namespace of process {pid}");
@@ -297,6 +304,7 @@ mod tests {
         let rows = [
             ("4026531833", Some(Netns::Inode(4_026_531_833))),
             ("pid:12", Some(Netns::Pid(12))),
+            ("self", Some(Netns::Own)),
             ("blue", Some(Netns::Name("blue".to_owned()))),
             ("4x", Some(Netns::Name("4x".to_owned()))),
             ("/run/netns/4", Some(Netns::Path("/run/netns/4".into()))),
@@ -321,6 +329,7 @@ mod tests {
         let names = [
             Netns::Inode(own),
             Netns::Pid(id()),
+            Netns::Own,
             Netns::Path("/proc/self/ns/net".into()),
             Netns::Name("blue".to_owned()),
         ];
