@@ -2,11 +2,12 @@
 //! loaded. sock_diag has no keepalive settings.
 
 use crate::model::socket::Endpoints;
+use std::io;
 use std::mem::{offset_of, size_of};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use netlink_packet_core::{DefaultNla, Nla as _, parse_u64};
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
@@ -50,6 +51,22 @@ pub fn each(
     Ok(())
 }
 
+/// Names the modules that the kernel lacks if an error says that it lacks them. Without
+/// sock_diag there is no such protocol (`netlink_create`, net/netlink/af_netlink.c); without
+/// tcp_diag there is no handler (`inet_diag_lock_handler`, net/ipv4/inet_diag.c).
+///
+/// The kernel loads them itself on demand, where it may. kaprobe loads none.
+fn missing_module(why: anyhow::Error) -> anyhow::Error {
+    let errno = why.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+    match errno {
+        Some(libc::EPROTONOSUPPORT | libc::ENOENT) => anyhow!(
+            "the kernel modules inet_diag and tcp_diag are not loaded, and the kernel did not load \
+             them itself: `modprobe tcp_diag` does"
+        ),
+        _ => why,
+    }
+}
+
 fn dump(
     family: u8,
     socket_id: SocketId,
@@ -64,12 +81,13 @@ fn dump(
         socket_id,
     };
     let request = SockDiagMessage::InetRequest(request);
-    netlink::dump(NETLINK_SOCK_DIAG, request, &mut |answer| {
+    let dumped = netlink::dump(NETLINK_SOCK_DIAG, request, &mut |answer| {
         if let SockDiagMessage::InetResponse(response) = answer {
             on_response(&response)?;
         }
         Ok(ControlFlow::Continue(()))
-    })
+    });
+    dumped.map_err(missing_module)
 }
 
 /// Converts a response to a row. `None` if the TCP state is unknown.
