@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::{fs, io};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 // From include/uapi/linux/bpf.h.
 const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
@@ -23,12 +24,58 @@ pub enum Object {
 
 /// The BPF objects that a process has open, directly or through a link.
 pub fn held_objects(pid: u32) -> Result<Vec<Object>> {
-    let descriptors = descriptors(pid)?;
-    let lines = descriptors.iter().flat_map(|it| it.lines());
-    let mut held: Vec<_> = lines.filter_map(object).collect();
+    let mut held = Vec::new();
+    for (what, descriptor) in bpf_descriptors(pid)? {
+        // The start of `struct bpf_prog_info`, `bpf_map_info` and `bpf_link_info`.
+        let [_type, id, of] = info(&descriptor)?.numbers;
+        held.push(match what {
+            Held::Program => Object::Program(id),
+            Held::Map => Object::Map(id),
+            Held::Link => Object::Program(of),
+        });
+    }
     held.sort();
     held.dedup();
     Ok(held)
+}
+
+/// What a descriptor refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    Program,
+    Map,
+    Link,
+}
+
+/// Copies of a process's descriptors of BPF objects. The text of fdinfo may change with a
+/// kernel, what bpf(2) says does not.
+fn bpf_descriptors(pid: u32) -> Result<Vec<(Held, OwnedFd)>> {
+    let process = Pid::from_raw(pid.try_into()?).context("no process")?;
+    let process = pidfd_open(process, PidfdFlags::empty())?;
+    let folder = format!("/proc/{pid}/fd");
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&folder).with_context(|| folder.clone())? {
+        let path = entry?.path();
+        // A descriptor may be closed between the listing and the reading.
+        let Ok(target) = fs::read_link(&path) else {
+            continue;
+        };
+        let target = target.to_string_lossy().replace('_', "-");
+        let kinds = [
+            ("bpf-prog", Held::Program),
+            ("bpf-map", Held::Map),
+            ("bpf-link", Held::Link),
+        ];
+        let Some((_, what)) = kinds.iter().find(|(name, _)| target.contains(name)) else {
+            continue;
+        };
+        let number = path.file_name().and_then(|name| name.to_str());
+        let number: i32 = number.context("no number")?.parse()?;
+        if let Ok(copy) = pidfd_getfd(&process, number, PidfdGetfdFlags::empty()) {
+            found.push((*what, copy));
+        }
+    }
+    Ok(found)
 }
 
 /// The fdinfo text of each descriptor of a process (`bpf_prog_show_fdinfo`,
@@ -41,16 +88,6 @@ pub fn descriptors(pid: u32) -> Result<Vec<String>> {
         descriptors.extend(fs::read_to_string(entry?.path()));
     }
     Ok(descriptors)
-}
-
-fn object(line: &str) -> Option<Object> {
-    let (name, id) = line.split_once(':')?;
-    let id = id.trim().parse().ok()?;
-    match name {
-        "prog_id" => Some(Object::Program(id)),
-        "map_id" => Some(Object::Map(id)),
-        _ => None,
-    }
 }
 
 impl Object {
@@ -76,10 +113,11 @@ impl Object {
 #[derive(Debug)]
 pub struct Table(OwnedFd);
 
-/// The start of `struct bpf_map_info`, up to the name.
+/// The start of what the kernel tells of a BPF object: of a map, up to its name.
 #[repr(C)]
-struct MapInfo {
-    numbers: [u32; 6],
+struct Info {
+    numbers: [u32; 3],
+    of_a_map: [u32; 3],
     name: [u8; 16],
 }
 
@@ -112,12 +150,10 @@ struct BatchAttr {
 impl Table {
     /// Opens the map of this name that a process holds.
     pub fn of(pid: u32, name: &str) -> Result<Self> {
-        for object in held_objects(pid)? {
-            if let Object::Map(_) = object {
-                let map = object.open().with_context(|| format!("{object:?}"))?;
-                if name_of(&map)?.starts_with(format!("{name}\0").as_bytes()) {
-                    return Ok(Self(map));
-                }
+        for (what, map) in bpf_descriptors(pid)? {
+            let start = format!("{name}\0");
+            if what == Held::Map && info(&map)?.name.starts_with(start.as_bytes()) {
+                return Ok(Self(map));
             }
         }
         bail!("{pid} holds no map {name}")
@@ -152,18 +188,19 @@ impl Table {
     }
 }
 
-fn name_of(map: &OwnedFd) -> Result<[u8; 16]> {
-    let mut info = MapInfo {
-        numbers: [0; 6],
+fn info(object: &OwnedFd) -> Result<Info> {
+    let mut info = Info {
+        numbers: [0; 3],
+        of_a_map: [0; 3],
         name: [0; 16],
     };
     let attr = InfoAttr {
-        fd: map.as_raw_fd(),
-        length: u32::try_from(size_of::<MapInfo>())?,
+        fd: object.as_raw_fd(),
+        length: u32::try_from(size_of::<Info>())?,
         info: (&raw mut info) as u64,
     };
-    command(BPF_OBJ_GET_INFO_BY_FD, &attr).context("cannot read the name of a map")?;
-    Ok(info.name)
+    command(BPF_OBJ_GET_INFO_BY_FD, &attr).context("cannot ask about a BPF object")?;
+    Ok(info)
 }
 
 /// Calls bpf(2) with a command that returns a descriptor.
