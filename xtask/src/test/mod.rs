@@ -181,8 +181,9 @@ fn guest(args: &Args) -> Result<Guest> {
     Ok(Guest {
         files,
         // tcp_diag: for `ss`, and for kaprobe if it may not load BPF programs. The
-        // others: for networks with a load balancer, and with a router that tracks.
-        modules: ["tcp_diag", "ip_vs_rr", "bridge", "veth", "nft_ct"]
+        // others: for networks with a load balancer, and with a router that tracks. ip_vs needs
+        // libcrc32c, which asks for crc32c by name: no table of modules says so.
+        modules: ["tcp_diag", "crc32c_generic", "ip_vs_rr", "bridge", "veth", "nft_ct"]
             .map(str::to_owned)
             .into(),
         programs: PROGRAMS.into(),
@@ -207,8 +208,14 @@ fn boot_all(args: &Args, guest: &Guest) -> Vec<Row> {
         1
     };
     let kernels: Vec<_> = args.kernels.series().collect();
-    let prepared: Vec<_> = shares(&kernels, max_parts)
+    // Who names a kernel gets all of its tests.
+    let (variants, full): (Vec<_>, Vec<_>) = kernels
         .into_iter()
+        .partition(|series| !args.kernels.is_given() && series.is_variant());
+    let essential = variants.into_iter().map(Share::essential);
+    let prepared: Vec<_> = shares(&full, max_parts)
+        .into_iter()
+        .chain(essential)
         .map(|share| (share.to_string(), prepare(&share, guest, &args.machine)))
         .collect();
     let next = Mutex::new(prepared.into_iter().enumerate());
@@ -234,11 +241,34 @@ struct Share {
     series: &'static kernel::Series,
     part: usize,
     parts: usize,
+    /// Only the tests that a variant of another kernel needs.
+    essential: bool,
+}
+
+impl Share {
+    const fn whole(series: &'static kernel::Series) -> Self {
+        Self {
+            series,
+            part: 0,
+            parts: 1,
+            essential: false,
+        }
+    }
+
+    const fn essential(series: &'static kernel::Series) -> Self {
+        Self {
+            essential: true,
+            ..Self::whole(series)
+        }
+    }
 }
 
 impl fmt::Display for Share {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.series.name)?;
+        if self.essential {
+            f.write_str(", essential tests")?;
+        }
         if self.parts > 1 {
             write!(f, ", part {} of {}", self.part + 1, self.parts)?;
         }
@@ -253,11 +283,7 @@ const MAX_PARTS: usize = 4;
 
 /// One share per kernel. If the last kernel would run alone, its tests are split.
 fn shares(kernels: &[&'static kernel::Series], at_once: usize) -> Vec<Share> {
-    let whole = |&series| Share {
-        series,
-        part: 0,
-        parts: 1,
-    };
+    let whole = |&series| Share::whole(series);
     match kernels.split_last() {
         Some((&series, others)) if kernels.len() % at_once == 1 => {
             let parts = at_once.min(MAX_PARTS);
@@ -265,6 +291,7 @@ fn shares(kernels: &[&'static kernel::Series], at_once: usize) -> Vec<Share> {
                 series,
                 part,
                 parts,
+                essential: false,
             });
             others.iter().map(whole).chain(split).collect()
         }
@@ -286,6 +313,9 @@ fn prepare(
     let mut guest = guest.clone();
     let variable = format!("KAPROBE_SHARE={}/{}", share.part, share.parts);
     guest.command.splice(0..0, ["env".to_owned(), variable]);
+    if share.essential {
+        guest.environment.push(("KAPROBE_ESSENTIAL", "1"));
+    }
     let prepared = guest.prepare(&kernel, &share.to_string(), machine)?;
     Ok(Some((kernel.to_string(), prepared)))
 }

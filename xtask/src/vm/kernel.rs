@@ -14,40 +14,50 @@ use crate::workspace;
 
 /// A kernel series that Debian updates.
 pub struct Series {
-    /// The prefix of its versions.
+    /// Its name in the matrix.
     pub name: &'static str,
+    /// The prefix of its versions.
+    versions: &'static str,
+    flavour: Flavour,
     suites: &'static [&'static str],
+}
+
+/// Which of Debian's builds of a kernel.
+#[derive(Clone, Copy, PartialEq)]
+enum Flavour {
+    /// For virtual machines: small, with everything that kaprobe reads.
+    Cloud,
+    /// PREEMPT_RT: softirqs are preempted, and spinlocks sleep.
+    Rt,
+}
+
+impl Flavour {
+    /// How the release of such a build ends.
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::Cloud => "-cloud-amd64",
+            Self::Rt => "-rt-amd64",
+        }
+    }
 }
 
 /// The kernels of the matrix, oldest first.
 ///
 /// 5.10 is the oldest with everything that kaprobe needs. Each later one changed
-/// something that kaprobe reads.
-pub const MATRIX: [Series; 5] = [
+/// something that kaprobe reads. The last one has PREEMPT_RT.
+pub const MATRIX: [Series; 6] = [
+    Series::cloud("5.10", &["bullseye", "bullseye-security"]),
+    Series::cloud("6.1", &["bookworm", "bookworm-security"]),
+    Series::cloud("6.12", &["trixie", "trixie-security"]),
+    Series::cloud("6.18", &["trixie-backports"]),
+    Series::cloud("7", &["trixie-backports"]),
     Series {
-        name: "5.10",
-        suites: &["bullseye", "bullseye-security"],
-    },
-    Series {
-        name: "6.1",
-        suites: &["bookworm", "bookworm-security"],
-    },
-    Series {
-        name: "6.12",
+        name: "6.12-rt",
+        versions: "6.12",
+        flavour: Flavour::Rt,
         suites: &["trixie", "trixie-security"],
     },
-    Series {
-        name: "6.18",
-        suites: &["trixie-backports"],
-    },
-    Series {
-        name: "7",
-        suites: &["trixie-backports"],
-    },
 ];
-
-/// Debian's build for virtual machines: small, with everything that kaprobe reads.
-const FLAVOUR: &str = "-cloud-amd64";
 
 /// The kernels of the matrix to use.
 #[derive(clap::Args)]
@@ -97,6 +107,21 @@ impl fmt::Display for Kernel {
 }
 
 impl Series {
+    const fn cloud(name: &'static str, suites: &'static [&'static str]) -> Self {
+        Self {
+            name,
+            versions: name,
+            flavour: Flavour::Cloud,
+            suites,
+        }
+    }
+
+    /// Whether a run of everything takes only the essential tests on this kernel: it differs
+    /// from another one in one respect.
+    pub fn is_variant(&self) -> bool {
+        self.flavour == Flavour::Rt
+    }
+
     /// The kernel from an earlier run, else the newest in Debian's archive.
     ///
     /// `None` if the archive no longer has one.
@@ -125,10 +150,13 @@ impl Series {
     }
 
     fn newest(&self, suites: &Suites) -> Result<Option<(String, String)>> {
-        let names = suites.names(&format!("linux-image-{}.", self.name))?;
+        let names = suites.names(&format!("linux-image-{}.", self.versions))?;
         let releases = names.iter().filter_map(|name| {
             let release = name.strip_prefix("linux-image-")?;
-            Some((numbers(release.strip_suffix(FLAVOUR)?), release))
+            Some((
+                numbers(release.strip_suffix(self.flavour.suffix())?),
+                release,
+            ))
         });
         let Some((_, release)) = releases.max() else {
             return Ok(None);
