@@ -49,7 +49,16 @@ fn log_file(path: &Path, args: &OutputArgs) -> Result<LogFile, exit::Error> {
             "--output {shown}: not the name of a file"
         )));
     }
-    let format = args.format.or_else(|| by_extension(path)).ok_or_else(|| {
+    let named = by_extension(path);
+    // `.txt` and `.log` are names for any text.
+    if let (Some(format), Some(named @ (Format::Json | Format::Csv))) = (args.format, named)
+        && format != named
+    {
+        return Err(exit::Error::usage(format!(
+            "--output {shown}: --format and the extension disagree"
+        )));
+    }
+    let format = args.format.or(named).ok_or_else(|| {
         exit::Error::usage(format!(
             "--output {shown}: no format goes by that extension; use .jsonl, .json, .csv or .txt, or add --format"
         ))

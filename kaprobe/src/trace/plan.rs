@@ -290,7 +290,8 @@ mod tests {
             ("-o x.csv", Text, Some(Csv)),
             ("-o x.txt", Text, Some(Text)),
             ("-o x --format csv", Text, Some(Csv)),
-            ("-o x.csv --format json", Text, Some(Json)),
+            ("-o x.csv --format csv", Text, Some(Csv)),
+            ("-o x.log --format json", Text, Some(Json)),
             ("-o x.csv --json", Json, Some(Csv)),
             ("-o x --format csv --json", Json, Some(Csv)),
         ] {
@@ -306,6 +307,14 @@ mod tests {
             (
                 "-o x.pcap",
                 "--output x.pcap: no format goes by that extension",
+            ),
+            (
+                "-o x.csv --format json",
+                "--output x.csv: --format and the extension disagree",
+            ),
+            (
+                "-o y.jsonl --format csv",
+                "--output y.jsonl: --format and the extension disagree",
             ),
             ("-o -", "--output names a file"),
             ("-o logs/", "--output logs/: not the name of a file"),
