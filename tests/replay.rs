@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use kaprobe::cli;
 use kaprobe::correlate::MAX_SOCKETS;
 use kaprobe::filter::{Filter, RecordFilter};
@@ -27,6 +29,7 @@ use kaprobe::verdict::judge::Judge;
 use kaprobe::verdict::pipeline::Pipeline;
 use kaprobe_testkit::fixtures::{NARROW, WALL_NS, header};
 use kaprobe_testkit::schema;
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use tempfile::TempDir;
 
 type TestResult<T = ()> = Result<T, Box<dyn Error>>;
@@ -658,7 +661,8 @@ fn bad_lines_are_reported_by_file_and_line() -> TestResult {
         ("no header", headless.as_bytes(), 0, 6, "kaprobe: log:1: a record before any header: its host and filters are unknown\n"),
         ("appended", twice.as_bytes(), 0, 12, "kaprobe: log:8: another trace follows in the same log, of host mq1\n"),
         ("empty", b"", 0, 0, "kaprobe: log:1: the log is empty\n"),
-        ("no log", b"\x7fELF\x02\x01\n\xff\xfe\n", 1, 0, "kaprobe: 2 lines skipped: not records\n"),
+        ("text", b"one\ntwo\n", 1, 0, "kaprobe: log: not a log of kaprobe: text\n"),
+        ("no log", b"\x7fELF\x02\x01\n\xff\xfe\n", 1, 0, "kaprobe: log: not a log of kaprobe: an ELF binary\n"),
         ("another major", major.as_bytes(), 1, 0, "kaprobe: log:1: log format 2.0, this kaprobe reads "),
     ];
     for (what, log, code, shown, message) in rows {
@@ -679,6 +683,118 @@ fn bad_lines_are_reported_by_file_and_line() -> TestResult {
             .count(),
         2
     );
+    Ok(())
+}
+
+/// The text as gzip and as zstd, in two parts each, as appended logs are.
+fn compressed(text: &str) -> io::Result<[Vec<u8>; 2]> {
+    let (mut gzip, mut zstd) = (Vec::new(), Vec::new());
+    let (one, two) = text.split_at(text.len() / 2);
+    for part in [one, two] {
+        let mut encoder = GzEncoder::new(gzip, Compression::fast());
+        encoder.write_all(part.as_bytes())?;
+        gzip = encoder.finish()?;
+        zstd.extend(compress_to_vec(part.as_bytes(), CompressionLevel::Fastest));
+    }
+    Ok([gzip, zstd])
+}
+
+/// A compressed log is read whatever its name, also from standard input. One that is cut off
+/// is shown as far as it goes, and is an error.
+#[test]
+fn compressed_logs_are_read() -> TestResult {
+    let logs = Logs::new()?;
+    let many: Vec<_> = std::iter::repeat_n(records(), 500).flatten().collect();
+    let log = logs.log("run.jsonl", "mq1", &many)?;
+    let text = logs.shown(&["run.jsonl", "-q"])?;
+    for (bytes, name) in compressed(&log)?.iter().zip(["run.jsonl.gz", "anything"]) {
+        fs::write(logs.path(name), bytes)?;
+        assert_eq!(logs.shown(&[name, "-q"])?, text, "{name}");
+        let file = File::open(logs.path(name))?;
+        let piped = logs.replay(&["-", "-q"]).stdin(file).output()?;
+        assert_eq!(texts(&piped, 0)?.0, text, "{name}");
+
+        fs::write(logs.path("cut"), &bytes[..bytes.len() - 9])?;
+        let (shown, err) = logs.run(&["cut", "-q"], 1)?;
+        assert!(!shown.is_empty() && text.starts_with(&shown), "{name}");
+        assert!(err.contains("kaprobe: cannot read cut: "), "{name}: {err}");
+        assert!(err.lines().count() <= 2, "{name}: {err}");
+    }
+    Ok(())
+}
+
+/// A log that is given twice, by whatever name, is read once.
+#[test]
+fn a_log_is_read_once() -> TestResult {
+    let logs = Logs::new()?;
+    logs.log("run.jsonl", "mq1", &records())?;
+    std::os::unix::fs::symlink("run.jsonl", logs.path("link.jsonl"))?;
+    fs::hard_link(logs.path("run.jsonl"), logs.path("hard.jsonl"))?;
+    let (once, _) = logs.run(&["run.jsonl"], 0)?;
+    for (also, name) in [
+        ("run.jsonl", "run.jsonl"),
+        ("./run.jsonl", "./run.jsonl"),
+        ("link.jsonl", "link.jsonl"),
+        ("hard.jsonl", "hard.jsonl"),
+    ] {
+        let (shown, err) = logs.run(&["run.jsonl", also], 0)?;
+        assert_eq!(shown, once, "{also}");
+        let note = format!("kaprobe: {name}: the same file as run.jsonl: read once\n");
+        assert!(err.starts_with(&note), "{err}");
+    }
+    let file = File::open(logs.path("run.jsonl"))?;
+    let piped = logs.replay(&["run.jsonl", "-"]).stdin(file).output()?;
+    let (shown, err) = texts(&piped, 0)?;
+    assert_eq!(shown, once);
+    assert!(
+        err.contains("standard input: the same file as run.jsonl"),
+        "{err}"
+    );
+    Ok(())
+}
+
+/// An audit must not pass because a log could not tell its timeouts.
+#[test]
+fn an_audit_fails_without_its_logs() -> TestResult {
+    let logs = Logs::new()?;
+    let log = logs.log("run.jsonl", "mq1", &records())?;
+    let [gzip, _] = compressed(&log)?;
+    let foreign: &[(&str, &[u8], &str)] = &[
+        (
+            "csv",
+            b"a,b,c,d\n1,2,3,4\n",
+            "log: not a log of kaprobe: a CSV file",
+        ),
+        ("text", b"one\ntwo\n", "log: not a log of kaprobe: text"),
+        ("empty", b"", "log: not a log of kaprobe: empty"),
+        ("blank", b"\n\n", "log: not a log of kaprobe: empty"),
+        ("json", b"{\"a\":1}\n", "log: not a log of kaprobe: JSON"),
+        ("cut gzip", &gzip[..gzip.len() - 9], "cannot read log: "),
+        (
+            "another major",
+            br#"{"header":{"version":"2.0"}}"#,
+            "log:1: log format 2.0",
+        ),
+    ];
+    let audit = |log: &str| -> TestResult<(String, String)> {
+        let mut audit = Command::new(env!("CARGO_BIN_EXE_kaprobe"));
+        audit
+            .args(["audit", "--log", log])
+            .current_dir(logs.0.path());
+        texts(&audit.output()?, 1)
+    };
+    for (what, bytes, message) in foreign {
+        fs::write(logs.path("log"), bytes)?;
+        let (shown, err) = audit("log")?;
+        assert!(shown.is_empty(), "{what}: {shown}");
+        assert!(
+            err.lines()
+                .any(|it| it.starts_with(&format!("kaprobe: {message}"))),
+            "{what}: {err}"
+        );
+    }
+    let (_, err) = audit(".")?;
+    assert!(err.contains("cannot read .: Is a directory"), "{err}");
     Ok(())
 }
 
@@ -833,5 +949,69 @@ fn memory_is_independent_of_log_size() -> TestResult {
     let (few, many) = (memory_of(10_000)?, memory_of(1_000_000)?);
     println!("peak memory: {few} kB of 10,000 records, {many} kB of 1,000,000");
     assert!(many < few + 1_024, "{few} kB, then {many} kB");
+    Ok(())
+}
+
+/// The peak memory of a replay of this log by standard input, kB, once it has read all of it.
+fn memory_of_hostile(args: &[&str], lines: impl Iterator<Item = String>) -> TestResult<u64> {
+    let logs = Logs::new()?;
+    logs.log("other.jsonl", "other", &[])?;
+    let mut child = logs
+        .replay(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut log = io::BufWriter::new(child.stdin.take().ok_or("no stdin")?);
+    for line in lines {
+        log.write_all(line.as_bytes())?;
+        log.write_all(b"\n")?;
+    }
+    log.flush()?;
+    let peak = peak(&child)?;
+    drop(log);
+    child.wait()?;
+    Ok(peak)
+}
+
+/// Headers and texts of any number and length do not fill the memory.
+#[test]
+fn a_hostile_log_does_not_fill_memory() -> TestResult {
+    let long = |len: usize, n: usize| format!("{n}{}", "x".repeat(len));
+    let one = serde_json::to_string(&HeaderLine {
+        header: header("web"),
+    })?;
+    let headers = (0..60).map(|n| {
+        let mut header = header("web");
+        header
+            .filters
+            .insert("x".to_owned(), vec![long(1_000_000, n)]);
+        serde_json::to_string(&HeaderLine { header }).unwrap_or_default()
+    });
+    // Each is about a connection of its own, and several headers make a merged log.
+    let verdict = |n: usize, len: usize| {
+        let record = serde_json::to_value(record(0, 0, EventName::Verdict));
+        let mut fields = record.unwrap_or_default();
+        fields["verdict"] = "peer_unreachable".into();
+        fields["lport"] = (n % 65_536).into();
+        fields["host"] = long(len, n).into();
+        fields.to_string()
+    };
+    let head = || std::iter::repeat_n(one.clone(), 2);
+    let names = head().chain((0..4_000).map(|n| verdict(n, 16_000)));
+    let long_names = head().chain((0..60).map(|n| verdict(n, 1_000_000)));
+    let args = ["-", "other.jsonl", "-q"];
+    for (what, peak) in [
+        ("headers", memory_of_hostile(&args, headers)?),
+        ("names", memory_of_hostile(&args, names)?),
+        ("long names", memory_of_hostile(&args, long_names.clone())?),
+        (
+            "summary",
+            memory_of_hostile(&[&args[..], &["--summary"]].concat(), long_names)?,
+        ),
+    ] {
+        println!("{what}: {peak} kB");
+        assert!(peak < 50_000, "{what}: {peak} kB");
+    }
     Ok(())
 }

@@ -16,6 +16,7 @@ use anyhow::Result;
 
 use crate::audit::assessment::Assessment;
 use crate::audit::group::Groups;
+use crate::audit::log_timeouts::LogTimeouts;
 use crate::audit::output::AuditWriter;
 use crate::audit::plan::AuditPlan;
 use crate::model::row::Row;
@@ -23,16 +24,16 @@ use crate::model::values::State;
 use crate::sink::SinkError;
 use crate::sockets::snapshot::Snapshots;
 use crate::timeout::timeouts::Timeouts;
-use crate::{exit, host, sink};
+use crate::{exit, host, replay, sink};
 
 /// Runs `kaprobe audit`. Returns [`exit::Code::Ok`] if every connection was read and is
 /// safe.
 ///
 /// # Errors
 /// If no idle timeout is known, the sockets or a log can't be read, or the report can't
-/// be written.
+/// be written. If lines of a log were skipped, after the report.
 pub fn run(plan: &AuditPlan) -> Result<exit::Code> {
-    let timeouts = timeouts(plan)?;
+    let (timeouts, skipped) = timeouts(plan)?;
     let mut audit = Audit {
         plan,
         timeouts: &timeouts,
@@ -52,15 +53,19 @@ pub fn run(plan: &AuditPlan) -> Result<exit::Code> {
     } else {
         exit::Code::NotSafe
     };
+    let complete = replay::fail_if_skipped(skipped);
+    let code = complete.as_ref().map_or_else(exit::Error::code, |()| code);
     done.map_err(|why| exit::unread(why, code))?;
+    complete?;
     Ok(code)
 }
 
-/// The timeouts from the flags or, if there are none, this host's own.
-fn timeouts(plan: &AuditPlan) -> Result<Timeouts> {
-    let learned = log_timeouts::read(&plan.logs)?;
+/// The timeouts from the flags or, if there are none, this host's own. And how many lines of
+/// the logs were skipped.
+fn timeouts(plan: &AuditPlan) -> Result<(Timeouts, u64)> {
+    let LogTimeouts { learned, skipped } = log_timeouts::read(&plan.logs)?;
     if !plan.timeouts.is_empty() || !learned.is_empty() {
-        return Ok(Timeouts::new(plan.timeouts.clone(), learned));
+        return Ok((Timeouts::new(plan.timeouts.clone(), learned), skipped));
     }
     let host = host::timeouts::read();
     if host.timeouts.is_empty() {
@@ -70,7 +75,7 @@ fn timeouts(plan: &AuditPlan) -> Result<Timeouts> {
         )
         .into());
     }
-    Ok(Timeouts::of_host(host))
+    Ok((Timeouts::of_host(host), skipped))
 }
 
 /// The state of a running audit.

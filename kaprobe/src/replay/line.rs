@@ -112,9 +112,10 @@ pub(super) fn read(line: &[u8]) -> Result<Line, LineError> {
         return Err(not_a_record);
     };
     if Version::is_known(&header.version).is_none() {
-        return Err(LineError::Version(header.version));
+        return Err(LineError::Version(Short(&header.version).to_string()));
     }
-    let (HeaderLine { header }, unknown) = parse::<HeaderLine>(line)?;
+    let (HeaderLine { mut header }, unknown) = parse::<HeaderLine>(line)?;
+    header.version = Short(&header.version).to_string();
     let item = Item::Header(Box::new(header));
     Ok(Line { item, unknown })
 }
@@ -125,7 +126,7 @@ fn parse<T: DeserializeOwned>(line: &str) -> Result<(T, Vec<String>), LineError>
     let mut json = serde_json::Deserializer::from_str(line);
     let value = serde_ignored::deserialize(&mut json, |path| {
         if unknown.len() < UNKNOWN_FIELDS {
-            unknown.push(path.to_string());
+            unknown.push(Short(&path.to_string()).to_string());
         }
     });
     let value = value.and_then(|value| json.end().map(|()| value));

@@ -3,6 +3,8 @@
 use std::fmt::{self, Display};
 use std::io::{self, BufRead as _, BufReader, Read};
 
+use crate::exit;
+use crate::replay::foreign;
 use crate::replay::line::{self, Item, LineError, Version};
 use crate::text::escape::{self, Escaped};
 
@@ -29,6 +31,9 @@ pub struct Log<R> {
     counts: LogCounts,
     /// The unknown fields and values reported so far.
     unknown: Vec<String>,
+    /// The remarks on the lines before the first header or record. If none follows, the
+    /// file is no log, and they say nothing.
+    early: Vec<Remark>,
 }
 
 /// Counts of the lines of a log.
@@ -119,6 +124,21 @@ pub enum LogError {
         /// The version, escaped.
         version: Escaped,
     },
+    /// The file is not a log.
+    #[error("not a log of kaprobe: {0}")]
+    NotALog(&'static str),
+}
+
+impl LogError {
+    /// The error of a log of this name.
+    #[must_use]
+    pub fn of(&self, name: &str) -> exit::Error {
+        exit::Error::failure(match self {
+            Self::Io(why) => format!("cannot read {name}: {why}"),
+            Self::Version { .. } => format!("{name}:{self}"),
+            Self::NotALog(_) => format!("{name}: {self}"),
+        })
+    }
 }
 
 /// How a line ended.
@@ -144,6 +164,7 @@ impl<R: Read> Log<R> {
             newer: false,
             counts: LogCounts::default(),
             unknown: Vec::new(),
+            early: Vec::new(),
         }
     }
 
@@ -163,8 +184,11 @@ impl<R: Read> Log<R> {
     /// `on_remark`.
     ///
     /// # Errors
-    /// If the rest of the log can't be read.
+    /// If the rest of the log can't be read, or the file is not a log.
     pub fn next(&mut self, on_remark: &mut dyn FnMut(Remark)) -> Result<Option<Item>, LogError> {
+        if self.number == 0 {
+            self.check_start()?;
+        }
         while let Some(end) = self.read_line()? {
             if end != LineEnd::TooLong && self.line.iter().all(u8::is_ascii_whitespace) {
                 continue;
@@ -190,13 +214,39 @@ impl<R: Read> Log<R> {
                 }
             };
             self.note(&item, on_remark);
+            self.early.drain(..).for_each(on_remark);
             return Ok(Some(item));
         }
         if self.number == 0 {
             self.number = 1;
             self.remark(RemarkKind::Empty, on_remark);
+        } else if !self.is_log() && self.counts.broken > 0 {
+            return Err(LogError::NotALog("text"));
         }
+        self.early.drain(..).for_each(on_remark);
         Ok(None)
+    }
+
+    /// The length of the last line, bytes.
+    pub(super) fn line_len(&self) -> usize {
+        self.line.len()
+    }
+
+    /// Whether a header or a record was found so far.
+    #[must_use]
+    pub fn is_log(&self) -> bool {
+        self.headed || self.counts.records > 0
+    }
+
+    /// Fails if the file is no text.
+    fn check_start(&mut self) -> Result<(), LogError> {
+        let start = loop {
+            match self.input.fill_buf() {
+                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+                start => break start?,
+            }
+        };
+        foreign::binary(start).map_or(Ok(()), |what| Err(LogError::NotALog(what)))
     }
 
     /// Reads a line without its line end. Keeps at most [`MAX_LINE_LEN`] bytes.
@@ -234,11 +284,15 @@ impl<R: Read> Log<R> {
         }))
     }
 
-    fn remark(&self, kind: RemarkKind, on_remark: &mut dyn FnMut(Remark)) {
-        on_remark(Remark {
-            line: self.number,
-            kind,
-        });
+    fn remark(&mut self, kind: RemarkKind, on_remark: &mut dyn FnMut(Remark)) {
+        let line = self.number;
+        let remark = Remark { line, kind };
+        if self.is_log() {
+            self.early.drain(..).for_each(&mut *on_remark);
+            on_remark(remark);
+        } else {
+            self.early.push(remark);
+        }
     }
 
     /// Updates the state for a header or record.
@@ -307,6 +361,12 @@ impl<R: Read> Log<R> {
             LineError::NotUnderstood(why) | LineError::NotJson(why) => why,
             LineError::Cut => "it breaks off".to_owned(),
         };
+        if !self.is_log()
+            && self.counts.broken == 0
+            && let Some(what) = foreign::text(&self.line)
+        {
+            return Err(LogError::NotALog(what));
+        }
         self.counts.broken += 1;
         if self.counts.broken <= MAX_REMARKS as u64 {
             self.remark(RemarkKind::Broken(why), on_remark);
@@ -421,6 +481,11 @@ mod tests {
             (&[header_line, &long, first], &["2: skipped, not a record: longer than 1048576 bytes"], (1, 1, 0)),
             (&[header_line, &long[..MAX_LINE_LEN + 1]], &["2: skipped, not a record: longer than 1048576 bytes"], (0, 1, 0)),
             (&[&"x\n".repeat(100), first], &[], (1, 100, 0)),
+            (&[&"x\n".repeat(100)], &["not a log of kaprobe: text"], (0, 100, 0)),
+            (&["time,mono_ns,seq,event\n", first], &["not a log of kaprobe: CSV of kaprobe trace"], (0, 0, 0)),
+            (&["\u{7f}ELF\n", first], &["not a log of kaprobe: an ELF binary"], (0, 0, 0)),
+            (&["{\"fate\":\"safe\"}\n", first], &["not a log of kaprobe: output of kaprobe audit"], (0, 0, 0)),
+            (&["Welcome to mq1.\n", header_line, first], &["1: skipped, not a record: not a JSON object"], (1, 1, 0)),
         ];
         for (log, expected, (records, broken, not_understood)) in rows {
             let (_, messages, counts) = read(log.concat().as_bytes());
@@ -457,11 +522,12 @@ mod tests {
 
     #[test]
     fn the_number_of_reported_broken_lines_is_limited() {
-        let messages = messages("x\n".repeat(MAX_REMARKS + 9).as_bytes());
+        let log = lines().remove(0) + &"x\n".repeat(MAX_REMARKS + 9);
+        let messages = messages(log.as_bytes());
         assert_eq!(messages.len(), MAX_REMARKS + 1);
         assert_eq!(
             messages.last().map(String::as_str),
-            Some("21: further broken lines are only counted")
+            Some("22: further broken lines are only counted")
         );
     }
 

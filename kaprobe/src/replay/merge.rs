@@ -12,6 +12,10 @@ use crate::replay::log::{Log, LogError, Remark};
 /// that it was merged from.
 const HEADERS: usize = 1_000;
 
+/// Most bytes of the lines of these headers. One of kaprobe takes less than a kilobyte, and
+/// some 60 bytes more for each timeout.
+const HEADERS_LEN: usize = 4 << 20;
+
 /// The index of a log among the merged logs.
 pub type LogIndex = usize;
 
@@ -59,10 +63,12 @@ impl<R: Read> Merge<R> {
     ) -> Result<Vec<Vec<Header>>, (LogIndex, LogError)> {
         let mut all = Vec::with_capacity(self.logs.len());
         for from in 0..self.logs.len() {
-            let mut headers = Vec::new();
+            let (mut headers, mut len) = (Vec::new(), 0);
             while let Some(item) = self.read(from, on_remark)? {
+                len += self.logs[from].line_len();
+                let has_room = headers.len() < HEADERS && len <= HEADERS_LEN;
                 match item {
-                    Item::Header(header) if headers.len() < HEADERS => headers.push(*header),
+                    Item::Header(header) if has_room => headers.push(*header),
                     item => {
                         self.put(from, item);
                         break;

@@ -3,6 +3,8 @@
 //! Streams the logs: memory does not grow with their size. Does not trust them: their
 //! text is checked and escaped like text from the kernel.
 
+mod decompress;
+mod foreign;
 pub mod input;
 mod line;
 mod log;
@@ -12,9 +14,8 @@ mod story;
 mod stream;
 mod summary;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::Result;
 
@@ -24,7 +25,7 @@ pub use crate::replay::merge::{LogIndex, Merge};
 use crate::replay::stream::{ReplayEnd, ReplayStream};
 use crate::replay::summary::{ReplaySummary, SummaryFormat};
 
-use crate::replay::input::Input;
+use crate::replay::input::{FileId, OpenLog};
 use crate::replay::plan::ReplayPlan;
 use crate::sink::options::{Format, Outputs};
 use crate::sink::{self, SinkError};
@@ -35,12 +36,13 @@ use crate::{exit, report, stderr};
 /// # Errors
 /// If a log can't be read, a line is not a record, or an output can't be written.
 pub fn run(plan: &ReplayPlan) -> Result<()> {
-    let names: Vec<_> = plan.logs.iter().map(Input::name).collect();
+    let logs = open(plan)?;
+    let names: Vec<_> = logs.iter().map(|log| log.name.clone()).collect();
     let mut on_remark =
         |from: LogIndex, remark| stderr::line(format_args!("{}:{remark}", names[from]));
-    let failed = |(from, why)| failure(&names, from, &why);
-    let files = open(plan, &names)?;
-    let mut merge = Merge::new(files.into_iter().map(Log::new).collect());
+    let failed = |(from, why): (LogIndex, LogError)| why.of(&names[from]);
+    let logs = logs.into_iter().map(|log| Log::new(log.reader));
+    let mut merge = Merge::new(logs.collect());
     let headers = merge.start(&mut on_remark).map_err(failed)?;
     let mut stream = ReplayStream::new(plan, &names, headers);
     let (shown, flushed) = if plan.summary {
@@ -60,7 +62,7 @@ pub fn run(plan: &ReplayPlan) -> Result<()> {
     }
     let complete = complete(&merge);
     let written = match (flushed, shown) {
-        (_, Err(ReplayEnd::Log(from, why))) => return Err(failure(&names, from, &why).into()),
+        (_, Err(ReplayEnd::Log(from, why))) => return Err(why.of(&names[from]).into()),
         (Err(why), _) | (Ok(()), Err(ReplayEnd::Sink(why))) => Err(why),
         (Ok(()), Ok(())) => Ok(()),
     };
@@ -85,44 +87,37 @@ fn print(summary: &ReplaySummary, outputs: &Outputs) -> Result<(), SinkError> {
 }
 
 /// Opens the logs. Fails if one of them is the output file.
-fn open(plan: &ReplayPlan, names: &[String]) -> Result<Vec<File>> {
+fn open(plan: &ReplayPlan) -> Result<Vec<OpenLog>> {
+    let logs = input::open(&plan.logs)?;
     let written = written(&plan.outputs);
-    let mut files = Vec::with_capacity(names.len());
-    for (log, name) in plan.logs.iter().zip(names) {
-        let file = log.open()?;
-        let id = file.metadata().ok().map(|it| (it.dev(), it.ino()));
-        if id.is_some() && id == written {
-            let same = format!("--output {name}: is also a log to read");
-            return Err(exit::Error::usage(same).into());
-        }
-        files.push(file);
+    if let Some(same) = logs.iter().find(|log| Some(log.id) == written) {
+        let same = format!("--output {}: is also a log to read", same.name);
+        return Err(exit::Error::usage(same).into());
     }
-    Ok(files)
+    Ok(logs)
 }
 
-/// The device and inode number of the file that will be overwritten.
-fn written(outputs: &Outputs) -> Option<(u64, u64)> {
+/// The file that will be overwritten.
+fn written(outputs: &Outputs) -> Option<FileId> {
     let log = outputs.file.as_ref().filter(|log| log.overwrite)?;
-    let file = fs::metadata(&log.path).ok()?;
-    Some((file.dev(), file.ino()))
-}
-
-fn failure(names: &[String], from: LogIndex, why: &LogError) -> exit::Error {
-    let name = &names[from];
-    exit::Error::failure(match why {
-        LogError::Io(why) => format!("cannot read {name}: {why}"),
-        LogError::Version { .. } => format!("{name}:{why}"),
-    })
+    Some(FileId::of(&fs::metadata(&log.path).ok()?))
 }
 
 /// Fails if lines were skipped: the output does not show it.
 fn complete<R: io::Read>(merge: &Merge<R>) -> Result<(), exit::Error> {
-    let broken: u64 = merge.logs().iter().map(|log| log.counts().broken).sum();
-    match broken {
+    fail_if_skipped(merge.logs().iter().map(|log| log.counts().broken).sum())
+}
+
+/// Fails if this number of lines of the logs is not 0.
+///
+/// # Errors
+/// [`exit::Code::Failure`], with that number.
+pub fn fail_if_skipped(lines: u64) -> Result<(), exit::Error> {
+    match lines {
         0 => Ok(()),
         1 => Err(exit::Error::failure("1 line skipped: not a record")),
         _ => Err(exit::Error::failure(format!(
-            "{broken} lines skipped: not records"
+            "{lines} lines skipped: not records"
         ))),
     }
 }

@@ -4,6 +4,7 @@
 //! Pure: time comes from the records. Addresses and ports identify a connection. A NAT
 //! changes them, and they are reused; so the times of the verdicts must match too.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
@@ -18,6 +19,9 @@ use crate::text::units::Ms;
 /// Most connections that are remembered.
 const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(16_384).expect("it is not zero");
 
+/// Most hosts in all. Verdicts of others are in no story.
+const MAX_NAMES: usize = 1_000;
+
 /// Most hosts per connection.
 const MAX_HOSTS: usize = 8;
 
@@ -29,7 +33,11 @@ type EndpointPair = [(IpAddr, u16); 2];
 
 /// The last verdict of each host, by connection.
 #[derive(Debug)]
-pub(super) struct Stories(LruMap<EndpointPair, Vec<HostVerdict>>);
+pub(super) struct Stories {
+    connections: LruMap<EndpointPair, Vec<HostVerdict>>,
+    /// The names of the hosts, to keep each in memory once.
+    hosts: BTreeSet<Escaped>,
+}
 
 /// A host's verdict on a connection.
 #[derive(Clone, Debug)]
@@ -45,15 +53,23 @@ struct HostVerdict {
 
 impl Stories {
     pub(super) fn new() -> Self {
-        Self(LruMap::with_capacity(MAX_CONNECTIONS))
+        Self {
+            connections: LruMap::with_capacity(MAX_CONNECTIONS),
+            hosts: BTreeSet::new(),
+        }
     }
 
     /// Adds the verdicts of other hosts on the same connection to a verdict.
     pub(super) fn add_story(&mut self, record: &mut Record) {
-        let Some((endpoints, part)) = HostVerdict::of(record) else {
+        let Some((endpoints, mut part)) = HostVerdict::of(record) else {
             return;
         };
-        let parts = self.0.get_or_insert_with(endpoints, Vec::new);
+        match self.hosts.get(&part.host) {
+            Some(known) => part.host.clone_from(known),
+            None if self.hosts.len() == MAX_NAMES => return,
+            None => drop(self.hosts.insert(part.host.clone())),
+        }
+        let parts = self.connections.get_or_insert_with(endpoints, Vec::new);
         parts.retain(|it| it.host != part.host);
         // The addresses were reused by another connection.
         if !parts.iter().any(|it| it.fits(&part)) {

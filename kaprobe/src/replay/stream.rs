@@ -1,7 +1,6 @@
 //! Passes records from the logs through the filters and judges to the sinks.
 
 use crate::model::header;
-use std::fs::File;
 
 use crate::correlate::MAX_SOCKETS;
 use crate::filter::Filter;
@@ -9,6 +8,7 @@ use crate::model::header::{Filters, Header, TimeoutsChange};
 use crate::model::host_timeout::HostTimeouts;
 use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
+use crate::replay::decompress::LogReader;
 use crate::replay::line::Item;
 use crate::replay::log::{LogError, Remark};
 use crate::replay::merge::{LogIndex, Merge};
@@ -211,7 +211,7 @@ impl ReplayStream {
     /// Shows the logs to their end, or until the pipeline is done.
     pub(super) fn run(
         &mut self,
-        merge: &mut Merge<File>,
+        merge: &mut Merge<LogReader>,
         sinks: &mut impl RecordSink,
         on_remark: &mut dyn FnMut(LogIndex, Remark),
     ) -> Result<(), ReplayEnd> {

@@ -10,7 +10,12 @@ use std::fmt::{self, Display, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The longest escaped text that is read, bytes. The longest that kaprobe writes is a path:
+/// PATH_MAX bytes, each as `\xff`. Of a hostile log some thousands are kept in memory.
+const MAX_LEN: usize = 4 * 4096;
 
 /// Escaped text: one line, printable characters only. Copies share it: every record has
 /// the command of its socket's owner.
@@ -85,7 +90,13 @@ impl Serialize for Escaped {
 
 impl<'de> Deserialize<'de> for Escaped {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        Ok(Self::from_escaped(&String::deserialize(from)?))
+        let text = String::deserialize(from)?;
+        if text.len() > MAX_LEN {
+            return Err(D::Error::custom(format_args!(
+                "longer than {MAX_LEN} bytes"
+            )));
+        }
+        Ok(Self::from_escaped(&text))
     }
 }
 

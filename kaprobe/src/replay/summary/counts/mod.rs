@@ -36,6 +36,14 @@ const FIRST_CLIENT_PORT: u16 = 32_768;
 /// The local and remote endpoint. If they change, a socket is a new connection.
 type LocalAndRemote = Option<((IpAddr, u16), (IpAddr, u16))>;
 
+/// What is kept of a connection.
+#[derive(Clone, Copy, Debug)]
+struct Connection {
+    endpoints: LocalAndRemote,
+    /// Its close was counted: nothing is lost when it is evicted.
+    is_closed: bool,
+}
+
 /// The counts so far.
 #[derive(Debug)]
 pub(in crate::replay) struct ReplaySummary {
@@ -44,7 +52,7 @@ pub(in crate::replay) struct ReplaySummary {
     row_count: usize,
     /// The row for all other endpoints.
     rest: Option<EndpointCounts>,
-    sockets: LruMap<(usize, u64, u64), LocalAndRemote>,
+    sockets: LruMap<(usize, u64, u64), Connection>,
     pub(super) totals: Totals,
 }
 
@@ -58,7 +66,8 @@ pub(super) struct Totals {
     /// A hook was switched off: it is not known how many events it missed.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) silenced: bool,
-    /// Sockets evicted for lack of room. If seen again, they are counted again.
+    /// Sockets evicted for lack of room before their close. If seen again, they are counted
+    /// again.
     pub(super) forgotten: u64,
 }
 
@@ -290,13 +299,17 @@ impl ReplaySummary {
         let trace = self.hosts.get(host).map_or(0, |it| it.trace);
         let key = (host, trace, sock);
         let endpoints = record.endpoints.map(|it| (it.local(), it.remote()));
-        let is_full = self.sockets.is_full();
-        let (_, before) = self.sockets.push(key, endpoints);
-        let is_new = before.is_none_or(|it| it != (key, endpoints));
-        if is_full && before.is_some_and(|(it, _)| it != key) {
-            self.totals.forgotten += 1;
-        }
-        if record.event == EventName::Closed {
+        let is_closed = record.event == EventName::Closed;
+        let connection = Connection {
+            endpoints,
+            is_closed,
+        };
+        let (_, before) = self.sockets.push(key, connection);
+        let known = before.filter(|(it, _)| *it == key);
+        let is_new = known.is_none_or(|(_, it)| it.endpoints != endpoints);
+        let evicted = before.filter(|(it, before)| *it != key && !before.is_closed);
+        self.totals.forgotten += u64::from(evicted.is_some());
+        if is_closed {
             // Kept while there is room: more records of its close may follow.
             self.sockets.demote(&key);
         }

@@ -1,0 +1,268 @@
+//! Reads a file that may be compressed by gzip or zstd: its first bytes tell, not its name.
+//!
+//! Memory is bounded, whatever the file holds: gzip needs 32 KiB, zstd at most
+//! [`MAX_WINDOW`].
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+
+use flate2::bufread::MultiGzDecoder;
+use ruzstd::decoding::BlockDecodingStrategy::UptoBlocks;
+use ruzstd::decoding::FrameDecoder;
+use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+
+/// The first bytes of a gzip member with deflate, the only method (RFC 1952).
+const GZIP: [u8; 3] = [0x1f, 0x8b, 8];
+/// The first bytes of a zstd frame (RFC 8878).
+const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// The largest window of a zstd frame, bytes. `zstd -19` uses half of it, `--long` more.
+const MAX_WINDOW: u64 = 16 << 20;
+
+/// A file whose first bytes were read already.
+pub struct Started {
+    start: Vec<u8>,
+    file: File,
+}
+
+impl Read for Started {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let len = self.start.len().min(into.len());
+        let (first, rest) = into.split_at_mut(len);
+        first.copy_from_slice(&self.start[..len]);
+        self.start.drain(..len);
+        match self.file.read(rest) {
+            // Another read fails in the same way.
+            Err(_) if len > 0 => Ok(len),
+            read => Ok(len + read?),
+        }
+    }
+}
+
+/// Reads a file, and decompresses it if it is compressed.
+pub enum LogReader {
+    /// Not compressed.
+    Plain(Started),
+    /// Compressed by gzip, one member or more.
+    Gzip(Box<MultiGzDecoder<BufReader<Started>>>),
+    /// Compressed by zstd.
+    Zstd(Box<ZstdReader<BufReader<Started>>>),
+}
+
+impl LogReader {
+    /// Reads the first bytes of a file. Waits for them.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub fn new(mut file: File) -> io::Result<Self> {
+        let start = start(&mut file)?;
+        let (is_gzip, is_zstd) = (start.starts_with(&GZIP), start.starts_with(&ZSTD));
+        let whole = Started { start, file };
+        Ok(if is_gzip {
+            Self::Gzip(Box::new(MultiGzDecoder::new(BufReader::new(whole))))
+        } else if is_zstd {
+            Self::Zstd(Box::new(ZstdReader::new(BufReader::new(whole))))
+        } else {
+            Self::Plain(whole)
+        })
+    }
+}
+
+impl Read for LogReader {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(file) => file.read(into),
+            Self::Gzip(file) => file.read(into),
+            Self::Zstd(file) => file.read(into),
+        }
+    }
+}
+
+/// The first bytes of a file, as many as tell how it is compressed. A live log is shown line
+/// by line, so this waits for no more of it than its first byte.
+fn start(file: &mut File) -> io::Result<Vec<u8>> {
+    let mut start = Vec::with_capacity(ZSTD.len());
+    let may_be = |start: &[u8]| GZIP.starts_with(start) || ZSTD.starts_with(start);
+    while start.len() < ZSTD.len() && may_be(&start) {
+        if file.take(1).read_to_end(&mut start)? == 0 {
+            break;
+        }
+    }
+    Ok(start)
+}
+
+/// Decompresses zstd frames, one after the other. The crate decodes one frame.
+pub struct ZstdReader<R> {
+    source: R,
+    decoder: FrameDecoder,
+    is_in_frame: bool,
+}
+
+impl<R: BufRead> ZstdReader<R> {
+    fn new(source: R) -> Self {
+        let mut decoder = FrameDecoder::new();
+        decoder.set_max_window_size(MAX_WINDOW);
+        Self {
+            source,
+            decoder,
+            is_in_frame: false,
+        }
+    }
+
+    /// Begins the next frame. Returns whether there is one.
+    fn begin(&mut self) -> io::Result<bool> {
+        while !self.source.fill_buf()?.is_empty() {
+            match self.decoder.reset(&mut self.source) {
+                Ok(()) => {
+                    self.is_in_frame = true;
+                    return Ok(true);
+                }
+                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
+                    length,
+                    ..
+                })) => {
+                    let mut skipped = (&mut self.source).take(length.into());
+                    io::copy(&mut skipped, &mut io::sink())?;
+                }
+                Err(FrameDecoderError::WindowSizeTooBig { requested, .. }) => {
+                    return Err(io::Error::other(format!(
+                        "its zstd window is {} MiB, more than kaprobe keeps in memory: \
+                         decompress it first",
+                        requested >> 20
+                    )));
+                }
+                Err(why) => return Err(broken(why)),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Decodes until there is something to read, or the frame has ended.
+    fn decode(&mut self) -> io::Result<()> {
+        let decoder = &mut self.decoder;
+        while decoder.can_collect() == 0 && !decoder.is_finished() {
+            decoder
+                .decode_blocks(&mut self.source, UptoBlocks(1))
+                .map_err(broken)?;
+        }
+        Ok(())
+    }
+
+    /// Ends a frame, and checks its checksum if it has one.
+    fn end(&mut self) -> io::Result<()> {
+        self.is_in_frame = false;
+        let expected = self.decoder.get_checksum_from_data();
+        match expected.is_none_or(|it| Some(it) == self.decoder.get_calculated_checksum()) {
+            true => Ok(()),
+            false => Err(io::Error::other("broken zstd data: its checksum differs")),
+        }
+    }
+}
+
+impl<R: BufRead> Read for ZstdReader<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.is_in_frame || self.begin()? {
+            self.decode()?;
+            let read = self.decoder.read(into)?;
+            if read > 0 || into.is_empty() {
+                return Ok(read);
+            }
+            self.end()?;
+        }
+        Ok(0)
+    }
+}
+
+fn broken(why: FrameDecoderError) -> io::Error {
+    io::Error::other(format!("broken zstd data: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek as _, Write as _};
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+
+    use super::*;
+
+    fn gzip(text: &[u8]) -> io::Result<Vec<u8>> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(text)?;
+        encoder.finish()
+    }
+
+    fn zstd(text: &[u8]) -> Vec<u8> {
+        compress_to_vec(text, CompressionLevel::Fastest)
+    }
+
+    /// What is read of a file with these bytes, or why it can't be.
+    fn read(bytes: &[u8]) -> Result<String, String> {
+        let read = || {
+            let mut file = tempfile::tempfile()?;
+            file.write_all(bytes)?;
+            file.rewind()?;
+            io::read_to_string(LogReader::new(file)?)
+        };
+        read().map_err(|why: io::Error| why.to_string())
+    }
+
+    #[test]
+    fn files_are_read_however_they_are_compressed() -> io::Result<()> {
+        let (one, two) = ("{\"one\":1}\n".repeat(50_000), "{\"two\":2}\n");
+        let both = format!("{one}{two}");
+        let skippable = [0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3];
+        for (bytes, text) in [
+            (both.clone().into_bytes(), &*both),
+            (gzip(both.as_bytes())?, &both),
+            (
+                [gzip(one.as_bytes())?, gzip(two.as_bytes())?].concat(),
+                &both,
+            ),
+            (zstd(both.as_bytes()), &both),
+            ([zstd(one.as_bytes()), zstd(two.as_bytes())].concat(), &both),
+            (
+                [zstd(one.as_bytes()), skippable.into(), zstd(two.as_bytes())].concat(),
+                &both,
+            ),
+            (zstd(b""), ""),
+            (gzip(b"")?, ""),
+            (Vec::new(), ""),
+            (vec![b'{'], "{"),
+            (ZSTD[..3].to_vec(), "\u{fffd}"),
+        ] {
+            let text = Some(text).filter(|it| !it.contains('\u{fffd}'));
+            assert_eq!(
+                read(&bytes).ok().as_deref(),
+                text,
+                "{:x?}",
+                &bytes[..bytes.len().min(20)]
+            );
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn broken_data_is_an_error_after_what_is_whole() -> io::Result<()> {
+        let text = "{\"line\":1}\n".repeat(100_000);
+        for whole in [gzip(text.as_bytes())?, zstd(text.as_bytes())] {
+            let mut flipped = whole.clone();
+            let middle = flipped.len() / 2;
+            flipped[middle] ^= 0x55;
+            let trailing = [&whole[..], b"garbage"].concat();
+            for bytes in [&whole[..whole.len() - 5], &flipped, &trailing] {
+                assert!(read(bytes).is_err());
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_window_that_is_too_large_is_refused() {
+        // A frame that declares a window of 1 GiB: exponent 20 above 1 KiB.
+        let frame = [&ZSTD[..], &[0, 20 << 3, 1, 0, 0]].concat();
+        let why = read(&frame).err().unwrap_or_default();
+        assert!(why.starts_with("its zstd window is 1024 MiB"), "{why}");
+    }
+}
