@@ -1,7 +1,7 @@
 //! Compares the arguments that each BPF program documents with this kernel's BTF.
 
 use anyhow::{Context, Result, bail, ensure};
-use btf_rs::{Btf, Type};
+use kaprobe::kernel::types::{Bytes, Type, TypeKind, Types};
 
 const PROGRAMS: &str = include_str!("../../kaprobe-ebpf/src/main.rs");
 
@@ -26,7 +26,7 @@ fn parse(text: &str) -> Option<Prototype<'_>> {
 
 /// Every documented prototype matches this kernel.
 pub fn prototypes_match_this_kernel() -> Result<()> {
-    let types = Btf::from_file("/sys/kernel/btf/vmlinux")?;
+    let types = Types::parse(Bytes::read("/sys/kernel/btf/vmlinux")?)?;
     let documented = PROGRAMS
         .lines()
         .filter_map(|line| line.strip_prefix("/// match-proto: "));
@@ -46,35 +46,21 @@ pub fn prototypes_match_this_kernel() -> Result<()> {
 }
 
 /// The names of the parameters. A name is empty if BTF has none, as for tracepoints.
-fn parameters(types: &Btf, prototype: &Prototype<'_>) -> Result<Option<Vec<String>>> {
+fn parameters(types: &Types, prototype: &Prototype<'_>) -> Result<Option<Vec<String>>> {
     let (name, own) = match prototype.kind {
         "fn" => (prototype.name.to_owned(), 0),
         // The first argument is the tracepoint's own data.
         "tracepoint" => (format!("btf_trace_{}", prototype.name), 1),
         kind => bail!("{kind} is neither fn nor tracepoint"),
     };
-    let Ok(named) = types.resolve_types_by_name(&name) else {
-        return Ok(None);
-    };
-    let starts = named
-        .iter()
-        .filter(|t| matches!(t, Type::Func(_) | Type::Typedef(_)));
-    let function = starts
-        .filter_map(|start| start.as_btf_type())
-        .flat_map(|start| types.chained_type_iter(start))
-        .find_map(|t| match t {
-            Type::FuncProto(function) => Some(function),
-            _ => None,
-        });
-    let Some(function) = function else {
-        return Ok(None);
-    };
-    let names = function.parameters.iter().skip(own);
-    Ok(Some(
-        names
-            .map(|p| types.resolve_name(p))
-            .collect::<Result<_, _>>()?,
-    ))
+    let is_start = |it: &Type<'_>| matches!(it.kind, TypeKind::Func | TypeKind::Typedef);
+    let starts = types.named(&name).filter(is_start);
+    let mut links = starts.flat_map(Type::chain);
+    let function = links.find(|it| it.kind == TypeKind::FuncProto);
+    Ok(function.map(|function| {
+        let names = function.entries().skip(own);
+        names.map(|it| it.name().to_owned()).collect()
+    }))
 }
 
 fn check(prototype: &Prototype<'_>, actual: &[String]) -> Result<()> {

@@ -5,32 +5,28 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io;
-use std::os::fd::AsRawFd as _;
 
 use anyhow::{Context as _, Result, bail};
-use btf_rs::{Backend, Btf, BtfType, Type};
 use kaprobe_ebpf::config::{ABSENT, DescriptorOffsets, Offsets};
-use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::exit;
+use crate::kernel::types::{Bytes, Type, TypeKind, Types};
 
 /// Where the kernel publishes its types.
 pub const PATH: &str = "/sys/kernel/btf/vmlinux";
 
 /// The running kernel's types.
 pub(super) struct KernelTypes {
-    btf: Btf,
-    /// Numbers of the types that were looked up, by name. A lookup goes through all types.
-    seen: RefCell<BTreeMap<String, Vec<u32>>>,
+    types: Types,
+    /// Numbers of the types that were looked up. A look-up goes through all types.
+    seen: RefCell<BTreeMap<(TypeKind, String), Option<u32>>>,
 }
 
 /// A member of a structure.
-struct Member {
+struct Member<'a> {
     /// Offset from the start of the outermost structure, bytes.
     offset: u32,
-    ty: Type,
+    ty: Type<'a>,
 }
 
 impl KernelTypes {
@@ -46,23 +42,14 @@ impl KernelTypes {
                  kaprobe needs a kernel built with CONFIG_DEBUG_INFO_BTF"
             ))
         };
-        // Types are looked up in the mapped file and not parsed into a tree: kaprobe needs
-        // fifteen of some 150,000. Before Linux 6.16 sysfs does not let the file be mapped;
-        // then a copy is.
-        let mapped = |path: &str| Btf::from_file_with_backend(path, Backend::Mmap);
-        let btf = match mapped(PATH) {
-            Ok(btf) => btf,
-            Err(_) => {
-                let mut copy = File::from(memfd_create("kaprobe-btf", MemfdFlags::CLOEXEC)?);
-                File::open(PATH)
-                    .and_then(|mut types| io::copy(&mut types, &mut copy))
-                    .with_context(unreadable)?;
-                let copy = format!("/proc/self/fd/{}", copy.as_raw_fd());
-                mapped(&copy).with_context(unreadable)?
+        let types = match Bytes::read(PATH).map_err(anyhow::Error::from) {
+            Err(why) if exit::exhausted(&why).is_some() => {
+                return Err(why.context(format!("cannot read {PATH}")));
             }
+            read => read.and_then(Types::parse).with_context(unreadable)?,
         };
         Ok(Self {
-            btf,
+            types,
             seen: RefCell::default(),
         })
     }
@@ -70,61 +57,39 @@ impl KernelTypes {
     /// Number of a function among the types.
     #[must_use]
     pub fn function(&self, name: &str) -> Option<u32> {
-        self.number(name, |found| matches!(found, Type::Func(_)))
+        self.named(TypeKind::Func, name).map(|it| it.number)
     }
 
     /// Number of a structure among the types.
     #[must_use]
     pub fn structure(&self, name: &str) -> Option<u32> {
-        self.number(name, |found| matches!(found, Type::Struct(_)))
-    }
-
-    fn number(&self, name: &str, is_meant: impl Fn(&Type) -> bool) -> Option<u32> {
-        let found = self.numbered(name);
-        { found }.find_map(|(number, found)| is_meant(&found).then_some(number))
+        self.named(TypeKind::Struct, name).map(|it| it.number)
     }
 
     /// Position of a function's parameter, from 0, by the parameter's name.
     #[must_use]
     pub fn parameter(&self, function: &str, name: &str) -> Option<usize> {
-        self.parameters(function)?
-            .iter()
-            .position(|p| self.btf.resolve_name(p).is_ok_and(|n| n == name))
+        let prototype = self.named(TypeKind::Func, function)?.target()?;
+        prototype.entries().position(|it| it.name() == name)
     }
 
     /// Number of arguments that a tracepoint passes. Its `btf_trace_` type is a pointer to a
     /// function that takes one more, the tracepoint's own data.
     #[must_use]
     pub fn tracepoint_arguments(&self, tracepoint: &str) -> Option<usize> {
-        let typedef = self
-            .named(&format!("btf_trace_{tracepoint}"))
-            .find(|t| matches!(t, Type::Typedef(_)))?;
-        let mut links = self.btf.chained_type_iter(typedef.as_btf_type()?);
-        links.find_map(|t| match t {
-            Type::FuncProto(proto) => proto.parameters.len().checked_sub(1),
-            _ => None,
-        })
+        let typedef = self.named(TypeKind::Typedef, &format!("btf_trace_{tracepoint}"))?;
+        let prototype = typedef.chain().find(|it| it.kind == TypeKind::FuncProto)?;
+        prototype.entries().count().checked_sub(1)
     }
 
     /// The kernel's names of the reset reasons, by number. They lack their common prefix, as
     /// the tracepoint prints them. Empty if this kernel's resets do not have a reason.
     #[must_use]
     pub fn reset_reasons(&self) -> BTreeMap<u32, String> {
-        let Some(Type::Enum(reasons)) = self
-            .named("sk_rst_reason")
-            .find(|t| matches!(t, Type::Enum(_)))
-        else {
-            return BTreeMap::new();
-        };
-        let name_of = |member| {
-            let name = self.btf.resolve_name(member).ok()?;
-            Some(name.trim_start_matches("SK_RST_REASON_").to_owned())
-        };
-        reasons
-            .members
-            .iter()
-            .filter_map(|member| Some((member.val(), name_of(member)?)))
-            .collect()
+        let reasons = self.named(TypeKind::Enum, "sk_rst_reason");
+        let reasons = reasons.iter().flat_map(Type::entries);
+        let name_of = |name: &str| name.trim_start_matches("SK_RST_REASON_").to_owned();
+        reasons.map(|it| (it.number, name_of(it.name()))).collect()
     }
 
     /// The offsets that the BPF programs need.
@@ -235,125 +200,88 @@ impl KernelTypes {
         })
     }
 
-    fn parameters(&self, function: &str) -> Option<Vec<btf_rs::Parameter>> {
-        let Type::Func(func) = self.named(function).find(|t| matches!(t, Type::Func(_)))? else {
-            return None;
-        };
-        match self.btf.resolve_chained_type(&func).ok()? {
-            Type::FuncProto(proto) => Some(proto.parameters),
-            _ => None,
-        }
-    }
-
     fn offset(&self, structure: &str, path: &str) -> Result<u32> {
         Ok(self.member(structure, path)?.offset)
     }
 
     fn size(&self, structure: &str, path: &str) -> Result<u32> {
-        let size = match self.member(structure, path)?.ty {
-            Type::Int(int) => int.size(),
-            other => bail!("{structure}.{path} is a {}, not an integer", other.name()),
-        };
-        Ok(u32::try_from(size)?)
+        let ty = self.member(structure, path)?.ty;
+        match ty.size().filter(|_| ty.kind == TypeKind::Int) {
+            Some(size) => Ok(size),
+            None => bail!("{structure}.{path} is not an integer"),
+        }
     }
 
     /// Follows a path from a structure to a member, as C writes it. After an arrow, the member
     /// is in the structure that the pointer leads to, and its offset is from the start of
     /// that one. Such a structure takes no lookup by name.
-    fn member(&self, structure: &str, path: &str) -> Result<Member> {
+    fn member(&self, structure: &str, path: &str) -> Result<Member<'_>> {
         let missing =
             || exit::Error::kernel(format!("this kernel's BTF has no {structure}.{path}"));
         let ty = self
-            .named(structure)
-            .find(|t| matches!(t, Type::Struct(_)))
+            .named(TypeKind::Struct, structure)
             .with_context(missing)?;
         let start = Member { offset: 0, ty };
         let mut steps = path.split("->");
-        let first = steps.next().and_then(|path| self.within(start, path));
+        let first = steps.next().and_then(|path| within(start, path));
         steps
             .try_fold(first.with_context(missing)?, |at, path| {
-                let ty = self.pointee(&at.ty)?;
-                self.within(Member { offset: 0, ty }, path)
+                let ty = self.pointee(at.ty)?;
+                within(Member { offset: 0, ty }, path)
             })
             .with_context(missing)
     }
 
-    /// Follows a dotted path to a member inside another.
-    fn within(&self, start: Member, path: &str) -> Option<Member> {
-        path.split('.').try_fold(start, |at, name| {
-            let inner = self.child(&at.ty, name)?;
-            Some(Member {
-                offset: at.offset + inner.offset,
-                ..inner
-            })
-        })
-    }
-
     /// The structure that a pointer leads to.
-    fn pointee(&self, pointer: &Type) -> Option<Type> {
-        let Type::Ptr(pointer) = pointer else {
-            return None;
-        };
-        match self.bare_type(pointer)? {
+    fn pointee<'a>(&'a self, pointer: Type<'a>) -> Option<Type<'a>> {
+        let pointer = Some(pointer).filter(|it| it.kind == TypeKind::Ptr)?;
+        let found = pointer.target()?.bare()?;
+        match found.kind {
             // The pointer's type is only declared.
-            Type::Fwd(declared) => {
-                let name = self.btf.resolve_name(&declared).ok()?;
-                self.named(&name).find(|t| matches!(t, Type::Struct(_)))
-            }
-            found => Some(found),
+            TypeKind::Fwd => self.named(TypeKind::Struct, found.name()),
+            _ => Some(found),
         }
     }
 
-    /// A direct member by name, looking through anonymous structures and unions.
-    fn child(&self, ty: &Type, name: &str) -> Option<Member> {
-        let (Type::Struct(fields) | Type::Union(fields)) = ty else {
-            return None;
-        };
-        fields.members.iter().find_map(|field| {
-            let offset = field.bit_offset() / 8;
-            let found = match self.btf.resolve_name(field).ok()?.as_str() {
-                this if this == name => Member {
-                    offset: 0,
-                    ty: self.bare_type(field)?,
-                },
-                "" => self.child(&self.bare_type(field)?, name)?,
-                _ => return None,
-            };
-            Some(Member {
-                offset: offset + found.offset,
-                ..found
-            })
-        })
-    }
-
-    /// The type of a member, without typedefs and qualifiers.
-    fn bare_type(&self, field: &dyn BtfType) -> Option<Type> {
-        let named = |t: &Type| {
-            matches!(
-                t,
-                Type::Typedef(_)
-                    | Type::Const(_)
-                    | Type::Volatile(_)
-                    | Type::Restrict(_)
-                    | Type::TypeTag(_)
-            )
-        };
-        self.btf.chained_type_iter(field).find(|t| !named(t))
-    }
-
-    fn named(&self, name: &str) -> impl Iterator<Item = Type> {
-        self.numbered(name).map(|(_, found)| found)
-    }
-
-    /// All types of this name, with their numbers.
-    fn numbered(&self, name: &str) -> impl Iterator<Item = (u32, Type)> {
-        let look = || self.btf.resolve_ids_by_name(name).unwrap_or_default();
+    fn named(&self, kind: TypeKind, name: &str) -> Option<Type<'_>> {
+        let look = || self.types.named(name).find(|it| it.kind == kind);
         let mut seen = self.seen.borrow_mut();
-        let numbers = match seen.get(name) {
-            Some(numbers) => numbers.clone(),
-            None => seen.entry(name.to_owned()).or_insert_with(look).clone(),
-        };
-        let found = |number| Some((number, self.btf.resolve_type_by_id(number).ok()?));
-        numbers.into_iter().filter_map(found)
+        let number = seen.entry((kind, name.to_owned()));
+        let number = *number.or_insert_with(|| look().map(|it| it.number));
+        self.types.get(number?)
     }
+}
+
+/// Follows a dotted path to a member inside another.
+fn within<'a>(start: Member<'a>, path: &str) -> Option<Member<'a>> {
+    path.split('.').try_fold(start, |at, name| {
+        let inner = child(at.ty, name)?;
+        Some(Member {
+            offset: at.offset + inner.offset,
+            ..inner
+        })
+    })
+}
+
+/// A direct member by name, looking through anonymous structures and unions. The type of the
+/// member is without typedefs and qualifiers.
+fn child<'a>(ty: Type<'a>, name: &str) -> Option<Member<'a>> {
+    if !matches!(ty.kind, TypeKind::Struct | TypeKind::Union) {
+        return None;
+    }
+    ty.entries().find_map(|field| {
+        let offset = field.bit_offset / 8;
+        let found = match field.name() {
+            this if this == name => Member {
+                offset: 0,
+                ty: field.ty()?.bare()?,
+            },
+            "" => child(field.ty()?.bare()?, name)?,
+            _ => return None,
+        };
+        Some(Member {
+            offset: offset + found.offset,
+            ..found
+        })
+    })
 }

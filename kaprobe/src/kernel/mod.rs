@@ -24,6 +24,7 @@ mod self_test;
 mod seq_file;
 mod switches;
 mod tracer;
+pub mod types;
 
 pub use crate::kernel::attach::Attached;
 pub use crate::kernel::btf::PATH as BTF_PATH;
