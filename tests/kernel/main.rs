@@ -13,8 +13,8 @@ mod exact;
 mod filters;
 mod foretold;
 mod full;
-mod limits;
 mod host_timeouts;
+mod limits;
 mod manners;
 mod owner;
 mod prototypes;
@@ -30,6 +30,7 @@ mod sockets_adverse;
 mod sockets_owners;
 mod sockets_timers;
 mod story;
+mod time_namespace;
 mod traffic;
 
 fn main() -> ExitCode {
@@ -156,5 +157,10 @@ const TESTS: &[harness::Test] = &[
     (
         "host_timeouts_change",
         host_timeouts::changes_count_for_later_verdicts,
+    ),
+    ("time_namespace", time_namespace::times_are_the_hosts),
+    (
+        "time_namespace_left",
+        time_namespace::an_unknown_offset_is_refused,
     ),
 ];

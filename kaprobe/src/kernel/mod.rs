@@ -29,7 +29,7 @@ pub mod types;
 pub use crate::kernel::attach::Attached;
 pub use crate::kernel::btf::PATH as BTF_PATH;
 pub use crate::kernel::capabilities::{AttachProbe, Capabilities};
-pub use crate::kernel::clock::now;
+pub use crate::kernel::clock::{now, read_namespace};
 pub use crate::kernel::config::TracerConfig;
 pub use crate::kernel::decode::{DecodeError, Decoder};
 pub use crate::kernel::descriptors::DescriptorIterator;

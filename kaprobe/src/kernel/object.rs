@@ -49,6 +49,7 @@ impl LoadedObject {
     /// # Errors
     /// When the kernel lacks what kaprobe needs, or refuses a map.
     pub fn load(wanted: &TracerConfig) -> Result<Self> {
+        clock::read_namespace()?;
         let types = KernelTypes::read()?;
         let config = wanted.for_programs(&types)?;
         let mut ebpf = create_maps(&config, wanted.buffer_bytes)?;

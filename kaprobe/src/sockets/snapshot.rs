@@ -13,7 +13,7 @@ use crate::host::cgroup;
 use crate::host::hidden::HiddenProcesses;
 use crate::host::netns::{self, Netns};
 use crate::host::privilege::{Privileges, raise_memlock};
-use crate::kernel::{SocketIterator, TracerConfig, now};
+use crate::kernel::{SocketIterator, TracerConfig, now, read_namespace};
 use crate::model::row::{Row, RowSource};
 use crate::owners::batch::OwnerBatch;
 use crate::owners::descriptors::Descriptors;
@@ -90,6 +90,7 @@ impl<'a> Snapshots<'a> {
         selection: &'a Selection,
         on_refusal: impl FnOnce(anyhow::Error) -> Result<SocketReader>,
     ) -> Result<Self> {
+        read_namespace()?;
         let netns: Result<BTreeSet<u32>> = selection
             .kernel
             .netns
