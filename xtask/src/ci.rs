@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::process::{CommandExt, say};
-use crate::{ebpf, test, workspace};
+use crate::{deny, ebpf, test, workspace};
 
-/// Checks the format, lints both targets, then does what `cargo xtask test` does.
+/// Checks the format, lints both targets, checks the dependencies, then does what `cargo
+/// xtask test` does.
 pub fn run(args: &test::Args) -> Result<ExitCode> {
     say("checking the format");
     workspace::cargo()
@@ -26,5 +27,6 @@ pub fn run(args: &test::Args) -> Result<ExitCode> {
     workspace::cargo().args(clippy).check_to_stderr()?;
     say("linting the BPF programs");
     ebpf::lint()?;
+    deny::run()?;
     test::run(args)
 }

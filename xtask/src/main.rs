@@ -3,6 +3,7 @@
 mod apt;
 mod bench;
 mod ci;
+mod deny;
 mod ebpf;
 mod process;
 mod programs;
@@ -34,8 +35,10 @@ enum Task {
     Test(test::Args),
     /// Check the invariants of the repository
     Tidy(tidy::Args),
-    /// Check the format, lint both targets, and run all tests
+    /// Check the format, lint both targets, check the dependencies, and run all tests
     Ci(test::Args),
+    /// Check the licences and sources of the dependencies, and the advisories on them
+    Deny,
     /// Measure kaprobe's cost next to bpftrace and to BPF programs that do nothing
     Bench(bench::Args),
     /// Run a command on a kernel of the matrix, in QEMU
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args),
         Task::Tidy(args) => tidy::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Ci(args) => ci::run(&args),
+        Task::Deny => deny::run().map(|()| ExitCode::SUCCESS),
         Task::Bench(args) => bench::run(&args),
         Task::Vm(args) => vm::run(&args),
     };
