@@ -2,12 +2,15 @@
 //! are several.
 //!
 //! A command may be named `=1+1`, which a spreadsheet would take for a formula. The
-//! first character of such text is escaped as hostile ones are anywhere: `\x3d1+1`.
+//! first character of such text is escaped as hostile ones are anywhere: `\x3d1+1`. So is
+//! one after a semicolon, which separates fields where the comma is a decimal point; there,
+//! quotes inside a line mean nothing. A number stays one.
 //!
 //! kaprobe writes a record by itself, since the csv crate takes several times as long: it
 //! looks for characters to quote in numbers and words that cannot hold any. The result is
 //! the same.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
@@ -19,8 +22,12 @@ use crate::text::digits::{self, Rfc3339};
 /// The field that has a column only where there are several hosts.
 const HOST: Name = name!(host);
 
-/// What a spreadsheet takes for the beginning of a formula.
-const FORMULA: [char; 4] = ['=', '+', '-', '@'];
+/// What a spreadsheet takes for the beginning of a formula, also in full width.
+const FORMULA: [char; 10] = ['=', '+', '-', '@', '\t', '\r', '＝', '＋', '－', '＠'];
+/// What may stand before a formula.
+const BEFORE_FORMULA: [char; 3] = [' ', '"', '\''];
+/// What separates fields in some countries.
+const SEPARATOR: char = ';';
 /// What a field has to be quoted for (RFC 4180).
 const SPECIAL: [char; 4] = ['"', ',', '\n', '\r'];
 
@@ -103,7 +110,35 @@ impl FieldVisitor<'_> for CsvFields<'_> {
 
 /// Whether a text needs neither quotes nor escapes in CSV.
 fn is_plain(text: &str) -> bool {
-    !text.starts_with(FORMULA) && !text.contains(SPECIAL)
+    !text.starts_with(FORMULA)
+        && !text.starts_with(BEFORE_FORMULA)
+        && !text.contains(SPECIAL)
+        && !text.contains(SEPARATOR)
+}
+
+/// Escapes the first character of what a spreadsheet would take for a formula.
+fn without_formulas(text: String) -> String {
+    let parts = text.split(SEPARATOR).map(without_formula);
+    if parts.clone().all(|part| matches!(part, Cow::Borrowed(_))) {
+        return text;
+    }
+    parts.collect::<Vec<_>>().join(";")
+}
+
+fn without_formula(part: &str) -> Cow<'_, str> {
+    let rest = part.trim_start_matches(BEFORE_FORMULA);
+    match rest.chars().next() {
+        Some(first) if FORMULA.contains(&first) && !is_number(rest) => {
+            let (before, after) = part.split_at(part.len() - rest.len());
+            let after = &after[first.len_utf8()..];
+            let first = match u32::from(first) {
+                ascii @ ..0x80 => format!("\\x{ascii:02x}"),
+                wide => format!("\\u{{{wide:x}}}"),
+            };
+            format!("{before}{first}{after}").into()
+        }
+        _ => part.into(),
+    }
 }
 
 /// Appends a value of a kind that never needs quotes or escapes; gives back one of
@@ -143,10 +178,7 @@ fn put_text(line: &mut String, value: Value<'_>) {
         Value::Text(shown) => drop(write!(text, "{shown}")),
         plain => drop(put_plain(&mut text, plain)),
     }
-    if text.starts_with(FORMULA) {
-        let first = text.remove(0);
-        text.insert_str(0, &format!("\\x{:02x}", u32::from(first)));
-    }
+    let text = without_formulas(text);
     if text.contains(SPECIAL) {
         line.push('"');
         line.push_str(&text.replace('"', "\"\""));
@@ -154,6 +186,10 @@ fn put_text(line: &mut String, value: Value<'_>) {
     } else {
         line.push_str(&text);
     }
+}
+
+fn is_number(text: &str) -> bool {
+    text.parse().is_ok_and(f64::is_finite)
 }
 
 impl<W: Write + Send> Sink for CsvLines<W> {
@@ -168,5 +204,48 @@ impl<W: Write + Send> Sink for CsvLines<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::escape::Escaped;
+
+    #[test]
+    fn a_spreadsheet_finds_no_formula() {
+        for (text, field) in [
+            ("=1+1", "\\x3d1+1"),
+            ("+1+1", "\\x2b1+1"),
+            ("-bash", "\\x2dbash"),
+            ("@SUM(A1)", "\\x40SUM(A1)"),
+            ("  =1", "  \\x3d1"),
+            ("\t=1", "\\t=1"),
+            ("＝1+1", "\\u{ff1d}1+1"),
+            ("＋1", "\\u{ff0b}1"),
+            ("－1", "\\u{ff0d}1"),
+            ("＠A1", "\\u{ff20}A1"),
+            ("a;=1+1", "a;\\x3d1+1"),
+            ("a; =1;@b", "a; \\x3d1;\\x40b"),
+            ("a;\"=1", "\"a;\"\"\\x3d1\""),
+            ("a;'=1", "a;'\\x3d1"),
+            ("-12", "-12"),
+            ("+1.5", "+1.5"),
+            ("-1;2", "-1;2"),
+            ("-", "\\x2d"),
+            ("-inf", "\\x2dinf"),
+            ("a=b", "a=b"),
+            ("a-b; c+d", "a-b; c+d"),
+        ] {
+            let escaped = Escaped::from(text);
+            let mut line = String::new();
+            let mut fields = CsvFields {
+                line: &mut line,
+                times: &mut Rfc3339::default(),
+                hosts: false,
+            };
+            fields.visit(name!(comm), Value::Escaped(&escaped));
+            assert_eq!(line, format!(",{field}"), "{text:?}");
+        }
     }
 }
