@@ -16,6 +16,10 @@ use crate::model::values::Cause;
 use crate::text::escape::Escaped;
 use crate::timeout::timeouts::Timeouts;
 
+/// Version of this format, which each JSON line bears. The major number changes when a reader
+/// of the old format would misread the new one.
+pub const VERSION: &str = "1.0";
+
 record! {
     /// A connection and its fate. Fields that rows of `kaprobe sockets` have too have the
     /// same names. A field that does not apply, or is not known, is absent.

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::audit::assessment::Assessment;
+use crate::audit::assessment::{self, Assessment};
 use crate::audit::group::{Group, GroupKey, Groups, Peers};
 use crate::model::fate::{Fate, Why};
 use crate::model::named::Named as _;
@@ -33,6 +33,7 @@ pub(super) enum AuditWriter<W: Write> {
 /// The last line of the JSON format.
 #[derive(Serialize)]
 struct SummaryLine<'a> {
+    version: &'static str,
     summary: AuditSummary<'a>,
 }
 
@@ -65,7 +66,7 @@ impl<W: Write> AuditWriter<W> {
     pub(super) fn new(out: W, format: Format, heading: bool, bars: Bars) -> Self {
         match format {
             Format::Text => Self::Text { out, heading, bars },
-            Format::Json => Self::Json(JsonLines::new(out)),
+            Format::Json => Self::Json(JsonLines::versioned(out, assessment::VERSION)),
             Format::Csv => Self::Csv(CsvLines::new(out, heading)),
         }
     }
@@ -121,6 +122,7 @@ fn summary<'a>(groups: &'a Groups, timeouts: &'a Timeouts) -> SummaryLine<'a> {
         about: format!("this host's {}, for connections that pass there", it.name()).into(),
     });
     SummaryLine {
+        version: assessment::VERSION,
         summary: AuditSummary {
             connections: groups.connections(),
             zombie: groups.count(Fate::Zombie),

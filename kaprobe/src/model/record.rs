@@ -29,7 +29,8 @@ record! {
         seq: u64,
         /// What the record reports.
         event: EventName,
-        /// Host of the event, if the output is from several hosts.
+        /// Host of the event, if the output is from several hosts. In JSON and CSV, of one
+        /// host too: the sink adds it.
         host: Option<Escaped>,
         /// Number of the socket in this trace, from 1.
         sock: Option<u64>,

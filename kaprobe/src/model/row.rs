@@ -11,6 +11,10 @@ use crate::model::time::{Instant, WallTime};
 use crate::model::values::{Cause, State};
 use crate::text::escape::Escaped;
 
+/// Version of this format, which each JSON line bears. The major number changes when a reader
+/// of the old format would misread the new one.
+pub const VERSION: &str = "1.0";
+
 record! {
     /// A socket of a snapshot. A field that does not apply, or is not known, is absent.
     /// Times in ms are converted from kernel ticks; their resolution is one tick, 1 to

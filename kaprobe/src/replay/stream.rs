@@ -85,6 +85,10 @@ pub(super) struct ReplayStream {
 struct LogState {
     /// The name of its host in records.
     host: Escaped,
+    /// It was merged from logs of several hosts, and its records name them.
+    is_merged: bool,
+    /// It has a header, which names its host.
+    is_headed: bool,
     /// The number of sockets in its finished traces.
     sockets: u64,
     /// The highest socket number of the current trace; numbers start at 1.
@@ -162,8 +166,10 @@ impl ReplayStream {
         let hosts = headers.len() > 1 || headers.iter().flatten().count() > 1;
         let logs = headers.iter().zip(host_names(&headers, names));
         let logs: Vec<_> = logs
-            .map(|(_, host)| LogState {
+            .map(|(headers, host)| LogState {
                 host,
+                is_merged: headers.len() > 1,
+                is_headed: !headers.is_empty(),
                 ..LogState::default()
             })
             .collect();
@@ -257,9 +263,13 @@ impl ReplayStream {
         if log.note(&record) {
             self.pipeline.set_judge(from, None);
         }
-        if self.hosts && record.host.is_none() {
-            record.host = Some(log.host.clone());
-        }
+        record.host = match record.host.take() {
+            // The sinks add the host again.
+            _ if !self.hosts && log.is_headed => None,
+            Some(host) if log.is_merged || !log.is_headed => Some(host),
+            _ if self.hosts => Some(log.host.clone()),
+            host => host,
+        };
         // Recomputed from the verdicts of these logs.
         record.story = None;
         let (hosts, stories) = (self.hosts, &mut self.stories);
@@ -285,6 +295,7 @@ impl ReplayStream {
     ) -> Result<(), SinkError> {
         self.trace_ended(from, sinks);
         self.logs[from].host.clone_from(&header.host);
+        self.logs[from].is_headed = true;
         self.start(from, Some(&header));
         sinks.next_trace(&self.as_written(header))
     }

@@ -1,5 +1,4 @@
-//! CSV: every field of a record, one column each. The host has a column only where there
-//! are several.
+//! CSV: every field of a record, one column each.
 //!
 //! A command may be named `=1+1`, which a spreadsheet would take for a formula. The
 //! first character of such text is escaped as hostile ones are anywhere: `\x3d1+1`. So is
@@ -14,13 +13,12 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use crate::model::field::{FieldVisitor, Fields, Name, Value, name};
+use crate::model::field::{FieldVisitor, Fields, Name, Value};
+use crate::model::header::Header;
 use crate::model::record::Record;
-use crate::sink::interface::{Head, Sink};
+use crate::sink::interface::{Head, Sink, value_or_host};
 use crate::text::digits::{self, Rfc3339};
-
-/// The field that has a column only where there are several hosts.
-const HOST: Name = name!(host);
+use crate::text::escape::Escaped;
 
 /// What a spreadsheet takes for the beginning of a formula, also in full width.
 const FORMULA: [char; 10] = ['=', '+', '-', '@', '\t', '\r', '＝', '＋', '－', '＠'];
@@ -35,7 +33,8 @@ const SPECIAL: [char; 4] = ['"', ',', '\n', '\r'];
 pub(crate) struct CsvLines<W> {
     out: W,
     heading: bool,
-    hosts: bool,
+    /// The host of the records that do not name theirs.
+    host: Option<Escaped>,
     /// The current line, kept for its memory.
     line: String,
     times: Rfc3339,
@@ -46,7 +45,7 @@ impl<W: Write> CsvLines<W> {
         Self {
             out,
             heading,
-            hosts: false,
+            host: None,
             line: String::new(),
             times: Rfc3339::default(),
         }
@@ -57,10 +56,7 @@ impl<W: Write> CsvLines<W> {
         if !self.heading {
             return Ok(());
         }
-        let names = F::NAMES.iter().copied();
-        let names = names.filter(|name| self.hosts || *name != HOST.as_str());
-        let names: Vec<_> = names.collect();
-        writeln!(self.out, "{}", names.join(","))
+        writeln!(self.out, "{}", F::NAMES.join(","))
     }
 
     /// Writes a record as a line.
@@ -69,7 +65,7 @@ impl<W: Write> CsvLines<W> {
         record.visit(CsvFields {
             line: &mut self.line,
             times: &mut self.times,
-            hosts: self.hosts,
+            host: self.host.as_ref(),
         });
         self.line.push('\n');
         // The first field has no comma before it.
@@ -85,15 +81,13 @@ impl<W: Write> CsvLines<W> {
 struct CsvFields<'a> {
     line: &'a mut String,
     times: &'a mut Rfc3339,
-    hosts: bool,
+    host: Option<&'a Escaped>,
 }
 
 impl FieldVisitor<'_> for CsvFields<'_> {
     #[inline(always)]
     fn visit(&mut self, name: Name, value: Value<'_>) {
-        if name == HOST && !self.hosts {
-            return;
-        }
+        let value = value_or_host(name, value, self.host);
         let line = &mut *self.line;
         line.push(',');
         match value {
@@ -194,8 +188,15 @@ fn is_number(text: &str) -> bool {
 
 impl<W: Write + Send> Sink for CsvLines<W> {
     fn head(&mut self, head: &Head<'_>) -> io::Result<()> {
-        self.hosts = head.hosts;
+        self.host = head.host();
         self.put_heading::<Record>()
+    }
+
+    fn next_trace(&mut self, header: &Header) -> io::Result<()> {
+        if let Some(host) = &mut self.host {
+            host.clone_from(&header.host);
+        }
+        Ok(())
     }
 
     fn record(&mut self, record: &Record) -> io::Result<()> {
@@ -210,7 +211,7 @@ impl<W: Write + Send> Sink for CsvLines<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::escape::Escaped;
+    use crate::model::field::name;
 
     #[test]
     fn a_spreadsheet_finds_no_formula() {
@@ -242,7 +243,7 @@ mod tests {
             let mut fields = CsvFields {
                 line: &mut line,
                 times: &mut Rfc3339::default(),
-                hosts: false,
+                host: None,
             };
             fields.visit(name!(comm), Value::Escaped(&escaped));
             assert_eq!(line, format!(",{field}"), "{text:?}");

@@ -2,8 +2,10 @@
 
 use std::io;
 
+use crate::model::field::{Name, Value, name};
 use crate::model::header::{Header, TimeoutsChange};
 use crate::model::record::Record;
+use crate::text::escape::Escaped;
 
 /// Writes records in one format. Output is passed on in whole lines, at [`Sink::flush`]
 /// at the latest.
@@ -50,6 +52,32 @@ pub struct Head<'a> {
     pub headers: &'a [Header],
     /// Records name their host, because there are several.
     pub hosts: bool,
+}
+
+impl Head<'_> {
+    /// The host of all records, if there is only one. A record in a file bears it: lines of
+    /// many files may be put together later.
+    #[must_use]
+    pub fn host(&self) -> Option<Escaped> {
+        let first = self.headers.first().filter(|_| !self.hosts);
+        first.map(|header| header.host.clone())
+    }
+}
+
+/// The field that a record of a single host does not have itself.
+const HOST: Name = name!(host);
+
+/// The value of a field; of the host, if it is absent, the one that all records have.
+#[inline(always)]
+pub(crate) fn value_or_host<'a>(
+    name: Name,
+    value: Value<'a>,
+    host: Option<&'a Escaped>,
+) -> Value<'a> {
+    match (value, host) {
+        (Value::Absent, Some(host)) if name == HOST => Value::Escaped(host),
+        (value, _) => value,
+    }
 }
 
 impl<'a> From<&'a Header> for Head<'a> {

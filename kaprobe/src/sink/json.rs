@@ -11,8 +11,9 @@ use serde::Serialize;
 use crate::model::field::{FieldVisitor, Fields, Name, Value};
 use crate::model::header::{Header, HeaderLine, TimeoutsChange, TimeoutsLine};
 use crate::model::record::Record;
-use crate::sink::interface::{Head, Sink};
+use crate::sink::interface::{Head, Sink, value_or_host};
 use crate::text::digits::{self, Rfc3339};
+use crate::text::escape::Escaped;
 
 /// Writes records as JSON lines.
 pub(crate) struct JsonLines<W> {
@@ -20,6 +21,10 @@ pub(crate) struct JsonLines<W> {
     /// The current line, kept for its memory.
     line: String,
     times: Rfc3339,
+    /// What the lines of records begin with, behind the brace.
+    start: String,
+    /// The host of the records that do not name theirs.
+    host: Option<Escaped>,
 }
 
 impl<W: Write> JsonLines<W> {
@@ -28,21 +33,37 @@ impl<W: Write> JsonLines<W> {
             out,
             line: String::new(),
             times: Rfc3339::default(),
+            start: String::new(),
+            host: None,
+        }
+    }
+
+    /// Lines of a format other than the log's: each bears the version of its schema.
+    pub(crate) fn versioned(out: W, version: &str) -> Self {
+        Self {
+            start: format!("\"version\":\"{version}\""),
+            ..Self::new(out)
         }
     }
 
     /// Writes a record as a line.
     pub(crate) fn put(&mut self, record: &impl Fields) -> io::Result<()> {
         self.line.clear();
+        self.line.push('{');
+        self.line.push_str(&self.start);
+        let first = self.line.len();
         let mut fields = JsonFields {
             line: &mut self.line,
             times: &mut self.times,
+            host: self.host.as_ref(),
             outcome: Ok(()),
         };
         record.visit(&mut fields);
         fields.outcome?;
-        // The first field has its comma in place of this.
-        self.line.replace_range(..1, "{");
+        if self.start.is_empty() {
+            // The comma before the first field.
+            self.line.remove(first);
+        }
         self.line.push_str("}\n");
         self.out.write_all(self.line.as_bytes())
     }
@@ -62,12 +83,14 @@ impl<W: Write> JsonLines<W> {
 struct JsonFields<'a> {
     line: &'a mut String,
     times: &'a mut Rfc3339,
+    host: Option<&'a Escaped>,
     outcome: serde_json::Result<()>,
 }
 
 impl FieldVisitor<'_> for &mut JsonFields<'_> {
     #[inline(always)]
     fn visit(&mut self, name: Name, value: Value<'_>) {
+        let value = value_or_host(name, value, self.host);
         let line = &mut *self.line;
         if !matches!(value, Value::Absent) {
             line.push_str(name.key());
@@ -111,10 +134,15 @@ fn is_plain(text: &str) -> bool {
 
 impl<W: Write + Send> Sink for JsonLines<W> {
     fn head(&mut self, head: &Head<'_>) -> io::Result<()> {
-        head.headers.iter().try_for_each(|it| self.next_trace(it))
+        head.headers.iter().try_for_each(|it| self.next_trace(it))?;
+        self.host = head.host();
+        Ok(())
     }
 
     fn next_trace(&mut self, header: &Header) -> io::Result<()> {
+        if let Some(host) = &mut self.host {
+            host.clone_from(&header.host);
+        }
         self.put_value(&HeaderLine { header })
     }
 

@@ -113,6 +113,9 @@ fn csv_of(records: &[Record]) -> String {
 fn everything() -> Vec<Record> {
     let mut records = sample::records(&sample::everything());
     records.extend(sample::verdict(&records));
+    for record in &mut records {
+        record.host = Some(header().host);
+    }
     records
 }
 
@@ -184,6 +187,40 @@ fn the_golden_log_has_the_sample() -> Result<(), String> {
     let json = json_of(&everything());
     let (_, records) = json.split_once('\n').unwrap_or_default();
     sample::golden::check("../records.jsonl", &format!("{header}\n{records}"))
+}
+
+/// A file has the host in each line, as lines of several files may be put together; the
+/// record itself does not.
+#[test]
+fn records_of_one_host_name_it_too() -> io::Result<()> {
+    let mut records = everything();
+    for record in &mut records {
+        record.host = None;
+    }
+    assert_eq!(json_of(&records), json_of(&everything()));
+    assert_eq!(csv_of(&records), csv_of(&everything()));
+    let text = text_of(NARROW, false, &records);
+    assert_eq!(text, text_of(NARROW, false, &everything()));
+    assert!(!text.contains("mq"), "{text}");
+    // Another trace in the same output may be of another host.
+    let other = Header {
+        host: Escaped::from("web2"),
+        ..header()
+    };
+    for (format, told) in [(Format::Json, r#""host":"web2""#), (Format::Csv, ",web2,")] {
+        let mut file = tempfile::NamedTempFile::new()?;
+        let mut sink = to(file.reopen()?, format, NARROW, false);
+        sink.head(&Head::from(&header()))?;
+        sink.next_trace(&other)?;
+        sink.record(&records[0])?;
+        sink.flush()?;
+        let text = io::read_to_string(&mut file)?;
+        assert!(
+            text.lines().last().is_some_and(|it| it.contains(told)),
+            "{text}"
+        );
+    }
+    Ok(())
 }
 
 #[test]

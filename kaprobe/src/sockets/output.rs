@@ -6,7 +6,7 @@ use terminal_size::{Height, Width, terminal_size};
 use unicode_width::UnicodeWidthChar as _;
 
 use crate::model::named::Named as _;
-use crate::model::row::{Row, RowSource, Timer};
+use crate::model::row::{self, Row, RowSource, Timer};
 use crate::model::values::{Origin, State};
 use crate::sink::options::Format;
 use crate::sink::{CsvLines, JsonLines};
@@ -29,7 +29,7 @@ impl<W: Write> RowWriter<W> {
         let out = BufWriter::new(out);
         match format {
             Format::Text => Self::Text(out, columns),
-            Format::Json => Self::Json(JsonLines::new(out)),
+            Format::Json => Self::Json(JsonLines::versioned(out, row::VERSION)),
             Format::Csv => Self::Csv(CsvLines::new(out, true)),
         }
     }
