@@ -17,6 +17,7 @@ pub mod kernel;
 mod lru;
 pub mod memory;
 pub mod model;
+mod output_file;
 mod owners;
 pub mod replay;
 mod report;

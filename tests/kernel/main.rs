@@ -10,6 +10,7 @@ mod audit;
 mod blind;
 mod demo;
 mod exact;
+mod files;
 mod filters;
 mod foretold;
 mod full;
@@ -163,4 +164,6 @@ const TESTS: &[harness::Test] = &[
         "time_namespace_left",
         time_namespace::an_unknown_offset_is_refused,
     ),
+    ("files_of_others", files::prepared_files_are_refused),
+    ("files_private", files::files_are_private),
 ];

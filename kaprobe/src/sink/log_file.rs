@@ -1,23 +1,27 @@
 //! Opens the file of a log. No other code opens one for writing.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use rustix::fs::OFlags;
+
+use crate::output_file::{self, PRIVATE};
 use crate::sink::options::LogFile;
 
-/// Creates the log with the permissions that the umask leaves: it holds no more than
-/// /proc and `ss` show to everyone. Without `overwrite` it opens nothing that exists, a
+/// Creates the log, for its owner only. Without `overwrite` it opens nothing that exists, a
 /// link included.
 pub(super) fn create(log: &LogFile) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true);
-    if log.overwrite {
-        options.create(true).truncate(true);
-    } else {
-        options.create_new(true);
+    let flags = OFlags::WRONLY | OFlags::CREATE;
+    if !log.overwrite {
+        return output_file::open(&log.path, flags | OFlags::EXCL, PRIVATE);
     }
-    options.open(&log.path)
+    let file = output_file::open(&log.path, flags, PRIVATE)?;
+    // Not before it is known to be ours.
+    if file.metadata()?.is_file() {
+        file.set_len(0)?;
+    }
+    Ok(file)
 }
 
 pub(super) fn why(error: &io::Error, path: &Path) -> String {

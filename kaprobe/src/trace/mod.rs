@@ -16,10 +16,11 @@ mod timeouts;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Instant;
-use std::{fs, thread};
+use std::time::{Instant, SystemTime};
+use std::{io, thread};
 
 use anyhow::{Context as _, Result, anyhow};
+use rustix::fs::{Mode, OFlags};
 
 use crate::correlate::{Correlator, MAX_SOCKETS};
 use crate::filter::Filter;
@@ -44,7 +45,7 @@ use crate::trace::snapshot::SnapshotProcess;
 use crate::trace::timeouts::TimeoutsWatch;
 use crate::verdict::judge::Judge;
 use crate::verdict::pipeline::Pipeline;
-use crate::{host, kernel, shutdown};
+use crate::{host, kernel, output_file, shutdown};
 
 /// Most batches that wait between reading and writing.
 const QUEUE: usize = 4;
@@ -227,7 +228,7 @@ impl TraceStages {
         sinks.head(&header.into())?;
         sinks.flush()?;
         match ready_file {
-            Some(path) => fs::write(path, "").map_err(|why| {
+            Some(path) => make_ready_file(path).map_err(|why| {
                 let path = Escaped::from_path(path);
                 SinkError::new(path.as_str(), why)
             }),
@@ -313,6 +314,16 @@ impl TraceStages {
             partial_snapshot: self.snapshot.as_ref().map(|_| self.seen),
         }
     }
+}
+
+/// Makes the ready file. One that exists keeps its contents, and gets the time of now.
+fn make_ready_file(path: &Path) -> io::Result<()> {
+    let mode = Mode::from_raw_mode(0o666);
+    let file = output_file::open(path, OFlags::WRONLY | OFlags::CREATE, mode)?;
+    if file.metadata()?.is_file() {
+        file.set_modified(SystemTime::now())?;
+    }
+    Ok(())
 }
 
 /// Resolves the network namespaces and cgroups in the plan to the kernel's identifiers.

@@ -60,6 +60,7 @@ pub const LAYERS: &Layers = &[
         module("exit", "defines the exit codes, and the errors that carry one"),
         module("shutdown", "stops a trace on a signal, at a deadline, or when stdout is closed"),
         module("stderr", "writes to standard error; only it does"),
+        module("output_file", "opens files for writing, but none that another user prepared"),
     ],
     &[
         pure("text", "formats text: escapes, units, columns, histograms, line breaks"),
