@@ -19,6 +19,7 @@ pub mod memory;
 pub mod model;
 mod output_file;
 mod owners;
+mod programs;
 pub mod replay;
 mod report;
 #[cfg(test)]

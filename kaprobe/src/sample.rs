@@ -59,6 +59,8 @@ pub fn event(at_ms: u64, kind: Kind) -> SocketEvent {
         owner: Some(Arc::new(Owner {
             pid: 4242,
             comm: Escaped::from("beam.smp"),
+            cmdline: Some(Escaped::from("beam.smp -s rabbit")),
+            unit: Some(Escaped::from("mq.service")),
         })),
         endpoints: endpoints(40_000),
         identity: Identity {
@@ -252,6 +254,8 @@ fn unusual_sockets() -> [SocketEvent; 4] {
         owner: Some(Arc::new(Owner {
             pid: 666,
             comm: Escaped::from_bytes(b"=\x1b[2J\n\" ,\xff\xe2\x80\xae\\"),
+            cmdline: Some(Escaped::from_bytes(b"=\x1b[2J\n\" ,\xff")),
+            unit: None,
         })),
         ..probe(720, 0, 3_000)
     };
@@ -360,6 +364,7 @@ pub fn everything() -> Vec<Event> {
     all.push(Event::Snapshot(Box::new(with(row(1_770, 77), |it| {
         it.process.pid = Some(4242);
         it.process.comm = Some(Escaped::from("beam.smp"));
+        it.process.cmdline = Some(Escaped::from("beam.smp -s rabbit"));
     }))));
     all.push(lost(1_800, Some(Kind::Probe)));
     all.push(lost(1_900, None));

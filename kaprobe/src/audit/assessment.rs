@@ -8,11 +8,13 @@ use crate::audit::judge::judge;
 use crate::keepalive::connection::Connection;
 use crate::model::fate::{Fate, Why};
 use crate::model::field::record;
-use crate::model::remedy::SetIn;
+use crate::model::remedy::{ProgramAdvice, Remedy, SetIn};
 use crate::model::row::Row;
 use crate::model::socket::{Ages, Endpoints, Identity, Process, Settings};
 use crate::model::time::WallTime;
 use crate::model::values::Cause;
+use crate::programs::settings;
+use crate::programs::table::{ConnectionSide, find};
 use crate::text::escape::Escaped;
 use crate::timeout::timeouts::Timeouts;
 
@@ -71,6 +73,10 @@ record! {
         set_in: Option<SetIn>,
         /// The settings to change, in this order.
         set: Option<Escaped>,
+        /// The socket options that do the same as these sysctls.
+        socket_set: Option<Escaped>,
+        /// The settings to change in the words of the program.
+        own: ProgramAdvice,
     }
     order {
         time,
@@ -89,6 +95,8 @@ record! {
         netns_name,
         process.pid,
         process.comm,
+        process.cmdline,
+        process.unit,
         identity.inode,
         accepted,
         settings.keepalive,
@@ -110,6 +118,13 @@ record! {
         dead_by,
         set_in,
         set,
+        socket_set,
+        own.program,
+        own.program_set,
+        own.program_apply,
+        own.program_reaches,
+        own.program_sysctl,
+        own.program_or,
     }
 }
 
@@ -148,7 +163,18 @@ impl Assessment {
             dead_in_ms: row.dead_in_ms,
             dead_by: row.dead_by,
             set_in: advice.map(|it| it.set_in),
-            set: advice.map(|it| Escaped::from(it.to_string().as_str())),
+            set: advice.map(text),
+            socket_set: advice.filter(|it| it.set_in == SetIn::Sysctl).map(|it| {
+                text(Remedy {
+                    set_in: SetIn::Program,
+                    ..it
+                })
+            }),
+            own: advice
+                // A reload with the same value arms no timer anew.
+                .filter(|_| judgement.why != Some(Why::LateTimer))
+                .and_then(|it| in_words_of(row, accepted, &it))
+                .unwrap_or_default(),
         }
     }
 
@@ -157,4 +183,19 @@ impl Assessment {
     pub fn is_ownerless(&self) -> bool {
         self.identity.inode.is_some() && self.process.pid.is_none()
     }
+}
+
+fn text(remedy: Remedy) -> Escaped {
+    Escaped::from(remedy.to_string().as_str())
+}
+
+/// The remedy in the words of the program that holds the connection.
+fn in_words_of(row: &Row, accepted: bool, remedy: &Remedy) -> Option<ProgramAdvice> {
+    let side = if accepted {
+        ConnectionSide::Accepted
+    } else {
+        ConnectionSide::Initiated
+    };
+    let program = find(&row.process, Some(side), row.endpoints.rport)?;
+    settings::in_words_of(program, remedy, &row.settings)
 }

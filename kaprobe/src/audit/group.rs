@@ -6,12 +6,12 @@ use std::net::IpAddr;
 
 use crate::audit::assessment::Assessment;
 use crate::model::fate::{Fate, Why};
-use crate::model::remedy::SetIn;
+use crate::model::remedy::{ProgramAdvice, SetIn};
 use crate::text::escape::Escaped;
 use crate::text::histogram::Histogram;
 
 /// Maximum number of process IDs kept for a group.
-const PID_LIMIT: usize = 4;
+const PID_LIMIT: usize = 1_000;
 
 /// The fields that the connections of a group have in common.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +26,10 @@ pub(super) struct GroupKey {
     pub netns_name: Option<Escaped>,
     /// Command name of the program that holds the connections.
     pub comm: Option<Escaped>,
+    /// What a runtime runs.
+    pub cmdline: Option<Escaped>,
+    /// systemd unit or container of the program.
+    pub unit: Option<Escaped>,
     /// The process that holds the connections can't be read.
     pub ownerless: bool,
     /// The remote end of the connections.
@@ -34,6 +38,10 @@ pub(super) struct GroupKey {
     pub set_in: Option<SetIn>,
     /// The settings to change.
     pub set: Option<Escaped>,
+    /// The socket options that do the same as these sysctls.
+    pub socket_set: Option<Escaped>,
+    /// The settings to change in the words of the program.
+    pub own: ProgramAdvice,
     /// The idle timeout used for the fate, ms.
     pub timeout_ms: Option<u64>,
     /// What applies that timeout, and how it is known to be on the path.
@@ -56,7 +64,7 @@ pub(super) struct Group {
     pub count: u64,
     /// The lowest IDs of the processes that hold the connections.
     pub pids: BTreeSet<u32>,
-    /// There are more processes.
+    /// There are more processes than these.
     pub more_pids: bool,
     /// The shortest and the longest idle time, ms.
     pub idle_ms: Option<(u64, u64)>,
@@ -92,6 +100,8 @@ impl Groups {
             netns: it.endpoints.netns,
             netns_name: it.netns_name.clone(),
             comm: it.process.comm.clone(),
+            cmdline: it.process.cmdline.clone(),
+            unit: it.process.unit.clone(),
             ownerless: it.is_ownerless(),
             peers: if it.accepted == Some(true) {
                 Peers::Clients(it.endpoints.lport)
@@ -100,6 +110,8 @@ impl Groups {
             },
             set_in: it.set_in,
             set: it.set.clone(),
+            socket_set: it.socket_set.clone(),
+            own: it.own.clone(),
             timeout_ms: it.timeout_ms,
             timeout_about: it.timeout_about.clone(),
         };

@@ -8,6 +8,7 @@ pub mod judge;
 mod log_timeouts;
 mod output;
 pub mod plan;
+mod words;
 
 use std::collections::HashSet;
 use std::io::{self, BufWriter};

@@ -8,12 +8,12 @@ use serde::Serialize;
 
 use crate::audit::assessment::{self, Assessment};
 use crate::audit::group::{Group, GroupKey, Groups, Peers};
+use crate::audit::words::{netns, program, remedy};
 use crate::model::fate::{Fate, Why};
 use crate::model::named::Named as _;
-use crate::model::remedy::SetIn;
 use crate::sink::options::Format;
 use crate::sink::{CsvLines, JsonLines};
-use crate::text::cell::{NOTHING, UNSEEN, endpoint, word};
+use crate::text::cell::{NOTHING, UNSEEN, endpoint};
 use crate::text::columns::{Column, end_line};
 use crate::text::histogram::{Bars, Histogram};
 use crate::text::units::Ms;
@@ -201,21 +201,19 @@ fn push(text: &mut String, line: &str) {
     text.push('\n');
 }
 
-const HEADINGS: [&str; 7] = [
+const HEADINGS: [&str; 8] = [
     "FATE",
     "COUNT",
     "PROGRAM",
+    "UNIT",
     "NETNS",
     "TO",
     "PROBES-AFTER",
     "IDLE",
 ];
 
-fn cells(key: &GroupKey, group: &Group) -> [String; 7] {
-    let netns = match &key.netns_name {
-        Some(name) => word(name.as_str()).into_owned(),
-        None => key.netns.to_string(),
-    };
+fn cells(key: &GroupKey, group: &Group) -> [String; 8] {
+    let unit = key.unit.as_ref().map_or(NOTHING, |it| it.as_str());
     let to = match key.peers {
         Peers::Clients(port) => format!("clients of :{port}"),
         Peers::Server(address, port) => endpoint((address, port)),
@@ -229,7 +227,8 @@ fn cells(key: &GroupKey, group: &Group) -> [String; 7] {
         key.fate.name().to_owned(),
         group.count.to_string(),
         program(key, group),
-        netns,
+        unit.to_owned(),
+        netns(key).into_owned(),
         to,
         silence,
         group.idle_ms.map_or(UNSEEN.to_owned(), span),
@@ -245,16 +244,6 @@ fn span((least, most): (u64, u64)) -> String {
     }
 }
 
-/// The command name, and the pids of its processes that own the connections.
-fn program(key: &GroupKey, group: &Group) -> String {
-    let Some(comm) = &key.comm else {
-        return if key.ownerless { UNSEEN } else { NOTHING }.to_owned();
-    };
-    let pids: Vec<_> = group.pids.iter().map(u32::to_string).collect();
-    let more = if group.more_pids { ",..." } else { "" };
-    format!("{}[{}{more}]", word(comm.as_str()), pids.join(","))
-}
-
 /// The lines below a group: its timeout, if it is not the same for all, and its remedy.
 fn notes(key: &GroupKey, group: &Group, timeouts: &Timeouts) -> Vec<String> {
     let about = key.timeout_about.as_ref();
@@ -265,65 +254,8 @@ fn notes(key: &GroupKey, group: &Group, timeouts: &Timeouts) -> Vec<String> {
     timeout.into_iter().chain(remedy(key, group)).collect()
 }
 
-/// The remedy, in one line.
-fn remedy(key: &GroupKey, group: &Group) -> Option<String> {
-    let timeout = Ms(key.timeout_ms.unwrap_or_default());
-    let program = match key.comm {
-        Some(_) => program(key, group),
-        None => "the program".to_owned(),
-    };
-    let set = key.set.as_ref().map(|it| it.as_str());
-    let mut text = match (key.why?, set) {
-        (Why::NoTimeout, _) => "no idle timeout is known on the way: see --idle-timeout".to_owned(),
-        (Why::NoSettings, _) => "its settings can't be read".to_owned(),
-        (Why::NotRefreshed, _) => format!(
-            "keepalive can't help: raise the timeout of {timeout}, or let {program} send data sooner"
-        ),
-        (Why::ProbesUnanswered, _) => "the peer is gone: keepalive will end it".to_owned(),
-        (Why::NoProbes, _) => format!(
-            "nothing saves it, unless the peer sends probes of its own: end it in {program} \
-             or by `ss -K`, and turn on SO_KEEPALIVE there"
-        ),
-        (_, None) => format!("no probe can be sent before {timeout}: raise that timeout"),
-        (Why::LateTimer, Some(set)) => {
-            format!("its timer was set before: in {program} set {set} again, or connect anew")
-        }
-        (_, Some(set)) => settings(key, group, set, &program),
-    };
-    if group.past > 0 && key.fate == Fate::AtRisk {
-        // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            "; {} silent for longer than {timeout} already",
-            group.past
-        );
-    }
-    Some(text)
-}
-
-/// The settings to set, where to set them, and when they take effect.
-fn settings(key: &GroupKey, group: &Group, set: &str, program: &str) -> String {
-    match key.set_in {
-        Some(SetIn::Sysctl) => {
-            let fires = group
-                .next_ms
-                .map_or(String::new(), |(_, most)| format!(", within {}", Ms(most)));
-            format!(
-                "set {set} in netns {}: new connections have it at once, these when their \
-                 timers next fire{fires}",
-                key.netns
-            )
-        }
-        _ if key.why == Some(Why::KeepaliveOff) => format!(
-            "in {program} set {set}: no sysctl turns it on; these stay as they are until it does, \
-             or is restarted"
-        ),
-        _ => format!("in {program} set {set}: it has set its own, a sysctl changes nothing"),
-    }
-}
-
 /// Appends a table. Each column is as wide as its widest cell. Notes follow their row.
-fn table(text: &mut String, rows: &[([String; 7], Vec<String>)]) {
+fn table(text: &mut String, rows: &[([String; 8], Vec<String>)]) {
     let mut columns = HEADINGS.map(|heading| Column::new(heading, 0).growing(usize::MAX));
     for (cells, _) in rows {
         for (column, cell) in columns.iter_mut().zip(cells) {
@@ -388,6 +320,7 @@ mod tests {
 
     use super::*;
     use crate::model::host_timeout::{HostRoute, HostTimeout, HostTimeouts, NetnsRoutes};
+    use crate::model::remedy::{ProgramAdvice, Reach, SetIn};
     use crate::model::socket::Endpoints;
     use crate::model::values::State;
     use crate::sample::{golden, with};
@@ -515,12 +448,12 @@ mod tests {
         assert_snapshot!(table, @r"
         idle timeout 350s of idle-timeout: as given
 
-        FATE        COUNT PROGRAM  NETNS TO            PROBES-AFTER IDLE
-        unprotected 1     -        7     10.0.0.2:5672 off          400s
+        FATE        COUNT PROGRAM  UNIT NETNS TO            PROBES-AFTER IDLE
+        unprotected 1     -        -    7     10.0.0.2:5672 off          400s
             keepalive can't help: raise the timeout of 350s, or let the program send data sooner
-        unprotected 1     ?        7     10.0.0.2:5672 off          400s
+        unprotected 1     ?        -    7     10.0.0.2:5672 off          400s
             keepalive can't help: raise the timeout of 350s, or let the program send data sooner
-        unknown     1     java[42] 7     10.0.0.2:5672 ?            ?
+        unknown     1     java[42] -    7     10.0.0.2:5672 ?            ?
             its settings can't be read
         ");
     }
@@ -552,7 +485,18 @@ mod tests {
             netns_name: Some(Escaped::from("a\tb c")),
             keepalive_next_ms: Some(6_800_000),
             silence_ms: Some(7_200_000),
-            ..assessment(Fate::AtRisk, Some(Why::LateProbe), b"psql")
+            socket_set: Some(Escaped::from("TCP_KEEPIDLE=175")),
+            own: ProgramAdvice {
+                program: Some(Escaped::from("libpq")),
+                program_set: Some(Escaped::from("keepalives_idle=175")),
+                program_apply: Some(Escaped::from("in its connection string")),
+                program_reaches: Some(Reach::New),
+                ..ProgramAdvice::default()
+            },
+            ..with(
+                assessment(Fate::AtRisk, Some(Why::LateProbe), b"psql"),
+                |it| it.process.unit = Some(Escaped::from("backup.service")),
+            )
         });
         groups.add(&assessment(Fate::Zombie, Some(Why::NoProbes), b"java"));
         groups.add(&Assessment {
@@ -568,14 +512,17 @@ mod tests {
         assert_snapshot!(table, @r#"
         idle timeout 350s of idle-timeout: as given
 
-        FATE        COUNT PROGRAM                                     NETNS     TO               PROBES-AFTER IDLE
-        zombie      1     java[42]                                    7         10.0.0.2:5672    off          400s
+        FATE        COUNT PROGRAM                                      UNIT           NETNS     TO               PROBES-AFTER IDLE
+        zombie      1     java[42]                                     -              7         10.0.0.2:5672    off          400s
             nothing saves it, unless the peer sends probes of its own: end it in java[42] or by `ss -K`, and turn on SO_KEEPALIVE there
-        unprotected 4000  =\u{1b}[2J\n"\x20,\xff\u{202e}[0,1,2,3,...] 7         clients of :5672 off          100ms..400s
-            in =\u{1b}[2J\n"\x20,\xff\u{202e}[0,1,2,3,...] set SO_KEEPALIVE=1 TCP_KEEPIDLE=175: no sysctl turns it on; these stay as they are until it does, or is restarted
-        at_risk     1     psql[42]                                    a\tb\x20c 10.0.0.2:5672    7200s        400s
-            set net.ipv4.tcp_keepalive_time=175 in netns 7: new connections have it at once, these when their timers next fire, within 6800s; 1 silent for longer than 350s already
-        safe        1     nginx[42]                                   7         10.0.0.2:5672    300s         400s
+        unprotected 4000  =\u{1b}[2J\n"\x20,\xff\u{202e} (8 processes) -              7         clients of :5672 off          100ms..400s
+            in =\u{1b}[2J\n"\x20,\xff\u{202e} (8 processes): SO_KEEPALIVE=1 TCP_KEEPIDLE=175 by setsockopt: reaches the sockets it is set on
+            no sysctl turns it on
+        at_risk     1     psql[42]                                     backup.service a\tb\x20c 10.0.0.2:5672    7200s        400s
+            in psql of backup.service: keepalives_idle=175 (TCP_KEEPIDLE=175) in its connection string: reaches new connections only
+            or in netns a\tb\x20c (7): net.ipv4.tcp_keepalive_time=175: reaches every program there that sets none of its own: new connections at once, open ones when their timers next fire, within 6800s
+            1 silent for longer than 350s already
+        safe        1     nginx[42]                                    -              7         10.0.0.2:5672    300s         400s
         "#);
         let lines: Vec<_> = histograms.lines().collect();
         assert!(

@@ -398,10 +398,7 @@ fn socket_record(event: &SocketEvent, sock: u64, at: Instant, name: EventName) -
     let owner = event.owner.as_deref();
     Record {
         sock: Some(sock),
-        process: Process {
-            pid: owner.map(|owner| owner.pid),
-            comm: owner.map(|owner| owner.comm.clone()),
-        },
+        process: owner.map(Process::from).unwrap_or_default(),
         endpoints: Some(event.endpoints),
         identity: event.identity,
         state: State::from_number(event.state),

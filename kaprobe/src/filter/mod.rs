@@ -198,7 +198,11 @@ mod tests {
         let comm = comm.map(Escaped::from);
         Record {
             event,
-            process: Process { pid, comm },
+            process: Process {
+                pid,
+                comm,
+                ..Process::default()
+            },
             ..Record::default()
         }
     }

@@ -11,6 +11,10 @@ pub struct Owner {
     pub pid: u32,
     /// The command name: up to 15 bytes from the kernel, any but NUL, escaped.
     pub comm: Escaped,
+    /// What it runs, if it is a runtime.
+    pub cmdline: Option<Escaped>,
+    /// Its systemd unit or container.
+    pub unit: Option<Escaped>,
 }
 
 /// A file descriptor of a process that refers to a socket.

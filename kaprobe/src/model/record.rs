@@ -134,6 +134,8 @@ record! {
         sock,
         process.pid,
         process.comm,
+        process.cmdline,
+        process.unit,
         endpoints?.family,
         endpoints?.laddr,
         endpoints?.lport,
@@ -201,7 +203,7 @@ record! {
 }
 
 // Each stage moves or clones records.
-const _: () = assert!(size_of::<Record>() <= 624, "a record is not to grow");
+const _: () = assert!(size_of::<Record>() <= 656, "a record is not to grow");
 
 impl Record {
     /// Makes a record with only a time and an event.

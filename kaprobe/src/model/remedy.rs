@@ -3,7 +3,9 @@
 use std::fmt;
 use std::fmt::Display;
 
+use crate::model::field::group;
 use crate::model::named::named_enum;
+use crate::text::escape::Escaped;
 
 named_enum! {
     /// Where a setting is changed.
@@ -14,6 +16,35 @@ named_enum! {
         Sysctl = "sysctl",
         /// In the program at the remote end.
         Peer = "peer",
+    }
+}
+
+named_enum! {
+    /// The connections that a changed setting reaches.
+    pub enum Reach {
+        /// Those made after the change.
+        New = "new",
+        /// Those, and open ones when they are next used.
+        NextUse = "next_use",
+    }
+}
+
+group! {
+    /// A remedy in the words of the program that holds the connection.
+    #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+    pub struct ProgramAdvice {
+        /// The program, as the table of programs names it.
+        program: Option<Escaped>,
+        /// The program's own settings to change; absent if it has none for this.
+        program_set: Option<Escaped>,
+        /// Where they are written, and how the program is told.
+        program_apply: Option<Escaped>,
+        /// The connections that the change reaches.
+        program_reaches: Option<Reach>,
+        /// The sysctls to change besides, as `NAME=VALUE`.
+        program_sysctl: Option<Escaped>,
+        /// Another way, which is not a keepalive setting.
+        program_or: Option<Escaped>,
     }
 }
 

@@ -85,6 +85,8 @@ record! {
         netns_name,
         process.pid,
         process.comm,
+        process.cmdline,
+        process.unit,
         owners,
         identity.uid,
         identity.inode,

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::model::field::group;
+use crate::model::owner::Owner;
 use crate::model::values::{Family, Origin};
 use crate::text::escape::Escaped;
 
@@ -91,6 +92,27 @@ group! {
         pid: Option<u32>,
         /// Command name.
         comm: Option<Escaped>,
+        /// What a runtime runs, such as `java -jar broker.jar`; absent for other programs.
+        cmdline: Option<Escaped>,
+        /// systemd unit or container, from the cgroup of the process.
+        unit: Option<Escaped>,
+    }
+}
+
+impl From<&Owner> for Process {
+    fn from(owner: &Owner) -> Self {
+        let Owner {
+            pid,
+            comm,
+            cmdline,
+            unit,
+        } = owner;
+        Self {
+            pid: Some(*pid),
+            comm: Some(comm.clone()),
+            cmdline: cmdline.clone(),
+            unit: unit.clone(),
+        }
     }
 }
 

@@ -7,7 +7,9 @@ use std::collections::{HashMap, HashSet};
 
 use crate::host::hidden::HiddenProcesses;
 use crate::model::owner::{OwnerFd, OwnerFds};
+use crate::model::socket::Process;
 use crate::owners::descriptors::{self, Descriptors, SocketFd};
+use crate::owners::process;
 use crate::text::escape::Escaped;
 
 /// The owners of a batch of sockets.
@@ -16,6 +18,7 @@ pub struct OwnerBatch<'a> {
     descriptors: &'a Descriptors,
     found: HashMap<u64, Vec<SocketFd>>,
     comms: HashMap<u32, Option<Escaped>>,
+    processes: HashMap<u32, Process>,
     hidden: HiddenProcesses,
 }
 
@@ -40,6 +43,7 @@ impl<'a> OwnerBatch<'a> {
             descriptors,
             found,
             comms: HashMap::new(),
+            processes: HashMap::new(),
         })
     }
 
@@ -54,6 +58,23 @@ impl<'a> OwnerBatch<'a> {
             Some(OwnerFd { pid, comm, fd })
         });
         OwnerFds(owners.collect())
+    }
+
+    /// The first of a socket's owners.
+    pub fn process(&mut self, owners: &OwnerFds) -> Process {
+        let Some(OwnerFd { pid, comm, .. }) = owners.0.first() else {
+            return Process::default();
+        };
+        let read = || match process::read(self.descriptors.proc(), *pid) {
+            Ok(owner) => Process::from(&owner),
+            // It has ended since its name was read.
+            Err(_) => Process {
+                pid: Some(*pid),
+                comm: Some(comm.clone()),
+                ..Process::default()
+            },
+        };
+        self.processes.entry(*pid).or_insert_with(read).clone()
     }
 
     /// The processes whose descriptors could not be read.

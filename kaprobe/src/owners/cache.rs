@@ -26,6 +26,7 @@ use crate::model::event::{Event, SocketEvent};
 use crate::model::owner::Owner;
 use crate::model::row::Row;
 use crate::owners::descriptors::{self, Descriptors, SocketFd};
+use crate::owners::process;
 
 /// An owner is checked again after this time. If a hundred thousand sockets fire within
 /// it, checking them by the iterator costs a fiftieth of one CPU.
@@ -221,6 +222,8 @@ impl OwnerCache {
             owner: Arc::new(Owner {
                 pid: first.pid,
                 comm: first.comm.clone(),
+                cmdline: row.process.cmdline.clone(),
+                unit: row.process.unit.clone(),
             }),
             checked: now,
         });
@@ -419,12 +422,11 @@ impl OwnerCache {
         if let Some(process) = known.filter(|it| now < it.checked + RECHECK) {
             return Some(Arc::clone(&process.owner));
         }
-        let Ok(comm) = descriptors::comm(self.descriptors.proc(), pid) else {
+        let Ok(owner) = process::read(self.descriptors.proc(), pid) else {
             // The process has ended.
             return known.map(|it| Arc::clone(&it.owner));
         };
-        let owner = Owner { pid, comm };
-        // Sockets of one process share the name.
+        // Sockets of one process share the names.
         let known = known.filter(|it| *it.owner == owner);
         let owner = known.map_or_else(|| Arc::new(owner), |it| Arc::clone(&it.owner));
         let process = Process {
@@ -441,13 +443,14 @@ mod tests {
     use std::ffi::OsStr;
     use std::io::Write as _;
     use std::net::TcpListener;
-    use std::os::fd::OwnedFd;
+    use std::os::fd::{AsFd as _, OwnedFd};
     use std::os::unix::ffi::OsStrExt as _;
     use std::process::{Child, Command, Stdio, id};
 
     use anyhow::Result;
 
     use super::*;
+    use crate::host::proc::open_proc;
     use crate::model::owner::{OwnerFd, OwnerFds};
     use crate::sample::{self, with};
     use crate::text::escape::Escaped;
@@ -474,10 +477,13 @@ mod tests {
             Ok(())
         }
 
+        /// The expected owner, which is in the cgroup of this process.
         fn is(&self, comm: &[u8]) -> Option<Arc<Owner>> {
+            let own = process::read(open_proc().ok()?.as_fd(), id()).ok()?;
             Some(Arc::new(Owner {
                 pid: self.0.id(),
                 comm: Escaped::from_bytes(comm),
+                ..own
             }))
         }
     }

@@ -3,3 +3,4 @@
 pub mod batch;
 pub mod cache;
 pub mod descriptors;
+mod process;

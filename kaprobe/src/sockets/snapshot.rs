@@ -332,8 +332,7 @@ impl SnapshotRun<'_, '_> {
         for row in &mut rows {
             if let Some(inode) = row.identity.inode {
                 let owners = found.of(inode);
-                row.process.pid = owners.0.first().map(|owner| owner.pid);
-                row.process.comm = owners.0.first().map(|owner| owner.comm.clone());
+                row.process = found.process(&owners);
                 row.owners = Some(owners);
             }
             let cgroups = self.cgroup_paths.get_or_insert_with(cgroup::paths);

@@ -54,6 +54,7 @@ pub const LAYERS: &Layers = &[
         pure("filter", "selects the records to show, and counts them"),
         pure("keepalive", "predicts when keepalive gives up on a connection"),
         pure("timeout", "defines the idle timeouts that connections are checked against"),
+        pure("programs", "knows what programs call their keepalive settings"),
     ],
     &[
         pure("model", "defines the shared types: events, records, sockets"),

@@ -1,0 +1,94 @@
+//! Reads what is known of a process: its name, what it runs, and its unit.
+
+use rustix::fd::BorrowedFd;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Result;
+
+use crate::model::owner::Owner;
+use crate::owners::descriptors;
+use crate::programs::{cmdline, unit};
+use crate::text::escape::Escaped;
+
+/// The longest part of a command line that is read, bytes. A class path may be longer;
+/// then the program is not found behind it.
+const CMDLINE_LIMIT: usize = 1 << 17;
+
+/// The longest part of /proc/PID/cgroup that is read, bytes.
+const CGROUP_LIMIT: usize = 1 << 13;
+
+/// Reads a process. What may not be read is absent, except the name.
+///
+/// # Errors
+/// If the process has ended or is hidden.
+pub fn read(proc: BorrowedFd<'_>, pid: u32) -> Result<Owner> {
+    let cgroup = contents(proc, pid, "cgroup", CGROUP_LIMIT);
+    Ok(Owner {
+        pid,
+        comm: descriptors::comm(proc, pid)?,
+        cmdline: what_it_runs(proc, pid).unwrap_or_default(),
+        unit: cgroup.ok().and_then(|it| unit::unit(&it)),
+    })
+}
+
+/// What a process runs, if its executable is a runtime.
+fn what_it_runs(proc: BorrowedFd<'_>, pid: u32) -> Result<Option<Escaped>> {
+    let executable = rustix::fs::readlinkat(proc, format!("{pid}/exe"), Vec::new())?;
+    let executable = executable.as_bytes();
+    if !cmdline::is_runtime(executable) {
+        return Ok(None);
+    }
+    let arguments = contents(proc, pid, "cmdline", CMDLINE_LIMIT)?;
+    Ok(cmdline::describe(executable, &arguments))
+}
+
+/// The first bytes of a file of a process, at most `limit`.
+fn contents(proc: BorrowedFd<'_>, pid: u32, name: &str, limit: usize) -> Result<Vec<u8>> {
+    let path = format!("{pid}/{name}");
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(proc, path, flags, Mode::empty())?;
+    let mut bytes = Vec::new();
+    while bytes.len() < limit {
+        bytes.reserve(4_096);
+        if rustix::io::read(&file, rustix::buffer::spare_capacity(&mut bytes))? == 0 {
+            break;
+        }
+    }
+    bytes.truncate(limit);
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::fd::AsFd as _;
+    use std::process::{Command, Stdio};
+
+    use anyhow::{Context as _, Result};
+
+    use super::*;
+    use crate::host::proc::open_proc;
+
+    #[test]
+    fn a_process_is_read() -> Result<()> {
+        let proc = open_proc()?;
+        let own = read(proc.as_fd(), std::process::id())?;
+        assert_eq!(own.pid, std::process::id());
+        assert_eq!(own.cmdline, None);
+        assert!(read(proc.as_fd(), u32::MAX).is_err());
+        let mut perl = Command::new("perl");
+        let perl = perl.args(["-e", "$| = 1; print 'x'; <STDIN>"]);
+        let Ok(mut perl) = perl.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn() else {
+            println!("skipped: no perl here");
+            return Ok(());
+        };
+        // The kernel sets the command line later than `spawn` returns.
+        let mut stdout = perl.stdout.take().context("no stdout")?;
+        stdout.read_exact(&mut [0])?;
+        let found = read(proc.as_fd(), perl.id());
+        perl.kill()?;
+        perl.wait()?;
+        let found = found?.cmdline.map(|it| it.to_string());
+        assert!(found.is_some_and(|it| it.starts_with("perl") && it.ends_with(" -e")));
+        Ok(())
+    }
+}
