@@ -2,7 +2,7 @@
 //! fetches the packages for this host and for its guests.
 
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{chown, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -10,7 +10,8 @@ use std::{env, fs};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::mount::{MountFlags, mount_bind, mount_bind_recursive, mount_remount};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Gid, Pid, Signal, Uid, kill_process_group};
+use rustix::thread::{set_thread_gid, set_thread_uid};
 
 use crate::harness::Skip;
 use crate::mounts;
@@ -19,55 +20,106 @@ use crate::wait::wait_until;
 /// The directory of the roots, in a private mount namespace.
 const ROOTS: &str = "/mnt";
 
+/// The user and group that [`Root::command_as_user`] runs a program as.
+pub const USER: u32 = 1000;
+
 /// A root directory with a package's files, and this host's /dev and /proc. It disappears
 /// once the thread that made it and all processes it started have ended.
 #[derive(Debug)]
-pub struct Root(PathBuf);
+pub struct Root {
+    path: PathBuf,
+    /// The unpacked package.
+    package: PathBuf,
+}
 
 impl Root {
     /// Moves this thread into its own mount namespace, and makes the root there.
     pub fn of(package: &str) -> Result<Self> {
-        let usr = usr(package)?;
+        let tree = tree(package)?;
+        let usr = tree.join("usr");
         mounts::enter_new()?;
         fs::create_dir_all(ROOTS)?;
         mounts::cover(Path::new(ROOTS))?;
-        let root = Self(Path::new(ROOTS).join(package));
+        let root = Self {
+            path: Path::new(ROOTS).join(package),
+            package: tree,
+        };
         for dir in ["usr", "dev", "proc", "etc", "run", "tmp", "var/lib/nginx"] {
             root.make_dir(dir)?;
         }
         for dir in ["bin", "sbin", "lib", "lib64"] {
-            symlink(format!("usr/{dir}"), root.0.join(dir))?;
+            symlink(format!("usr/{dir}"), root.path.join(dir))?;
         }
-        mount_bind(&usr, root.0.join("usr")).with_context(|| format!("bind {}", usr.display()))?;
-        let read_only = MountFlags::BIND | MountFlags::RDONLY;
-        mount_remount(root.0.join("usr"), read_only, c"")?;
+        root.bind(&usr, "usr")?;
         for dir in ["dev", "proc"] {
-            mount_bind_recursive(Path::new("/").join(dir), root.0.join(dir))?;
+            mount_bind_recursive(Path::new("/").join(dir), root.path.join(dir))?;
         }
         Ok(root)
     }
 
+    /// Binds a directory, read-only, to one in the root.
+    fn bind(&self, from: &Path, to: &str) -> Result<()> {
+        let to = self.path.join(to);
+        mount_bind(from, &to).with_context(|| format!("bind {}", from.display()))?;
+        let read_only = MountFlags::BIND | MountFlags::RDONLY;
+        Ok(mount_remount(to, read_only, c"")?)
+    }
+
+    /// Shows a directory of the package's /etc in the root's.
+    pub fn use_etc(&self, directory: &str) -> Result<()> {
+        let etc = Path::new("etc").join(directory);
+        fs::create_dir_all(self.path.join(&etc))?;
+        let etc = etc.to_str().context("the path is not UTF-8")?;
+        self.bind(&self.package.join(etc), etc)
+    }
+
     /// Writes a file in the root.
     pub fn write(&self, path: &str, text: &str) -> Result<()> {
-        Ok(fs::write(self.0.join(path), text)?)
+        Ok(fs::write(self.path.join(path), text)?)
+    }
+
+    /// The name of the directory that begins so, in a directory of the root.
+    pub fn find_dir(&self, directory: &str, start: &str) -> Result<String> {
+        let entries = fs::read_dir(self.path.join(directory))?.flatten();
+        let mut names = entries.map(|it| it.file_name().to_string_lossy().into_owned());
+        let name = names.find(|it| it.starts_with(start));
+        name.with_context(|| format!("no {start}* in {directory}"))
     }
 
     /// Makes a directory in the root.
     pub fn make_dir(&self, path: &str) -> Result<()> {
-        Ok(fs::create_dir_all(self.0.join(path))?)
+        Ok(fs::create_dir_all(self.path.join(path))?)
+    }
+
+    /// Makes a directory in the root that belongs to [`USER`].
+    pub fn make_user_dir(&self, path: &str) -> Result<()> {
+        self.make_dir(path)?;
+        Ok(chown(self.path.join(path), Some(USER), Some(USER))?)
     }
 
     /// A command that runs a program of the package.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(Path::new("/").join(program));
         command.env_clear();
-        let root = self.0.clone();
+        let root = self.path.clone();
         let enter = move || {
             rustix::process::chroot(&root)?;
             Ok(rustix::process::chdir("/")?)
         };
         // SAFETY: two system calls on a path that was made before the fork.
         unsafe { command.pre_exec(enter) };
+        command
+    }
+
+    /// A command that runs a program of the package as [`USER`]: some refuse root.
+    pub fn command_as_user(&self, program: &str) -> Command {
+        let mut command = self.command(program);
+        let drop_root = || {
+            set_thread_gid(Gid::from_raw(USER))?;
+            Ok(set_thread_uid(Uid::from_raw(USER))?)
+        };
+        // SAFETY: two system calls.
+        unsafe { command.pre_exec(drop_root) };
         command
     }
 
@@ -83,22 +135,37 @@ impl Root {
     /// Starts a server, and waits until it accepts connections at an address.
     pub fn serve(&self, program: &str, arguments: &[&str], address: SocketAddr) -> Result<Server> {
         let mut command = self.command(program);
-        command.args(arguments).process_group(0);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-        let mut server = Server(child.with_context(|| format!("start {program}"))?);
-        wait_until(&format!("{program} accepts connections"), || {
-            if let Some(status) = server.0.try_wait()? {
-                bail!("{program} {arguments:?}: {status}");
-            }
-            Ok(TcpStream::connect(address).is_ok())
-        })?;
-        Ok(server)
+        command.args(arguments);
+        Server::start(command, address)
     }
 }
 
 /// A running server and its children. Killed when dropped.
 #[derive(Debug)]
 pub struct Server(Child);
+
+impl Server {
+    /// Starts a server, and waits until it accepts connections at an address.
+    pub fn start(mut command: Command, address: SocketAddr) -> Result<Self> {
+        command.process_group(0);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        let mut server = Self(child.with_context(|| format!("start {command:?}"))?);
+        wait_until(&format!("{command:?} accepts connections"), || {
+            if let Some(status) = server.0.try_wait()? {
+                bail!("{command:?}: {status}");
+            }
+            Ok(TcpStream::connect(address).is_ok())
+        })?;
+        Ok(server)
+    }
+
+    /// Sends a signal to the server, but not to its children.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.0.id())?;
+        let pid = Pid::from_raw(pid).context("no pid")?;
+        Ok(rustix::process::kill_process(pid, signal)?)
+    }
+}
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -109,13 +176,21 @@ impl Drop for Server {
     }
 }
 
-/// The `usr` directory of a package.
-fn usr(package: &str) -> Result<PathBuf> {
+/// The unpacked package. A guest has its programs in its own root.
+fn tree(package: &str) -> Result<PathBuf> {
     if env::var_os("KAPROBE_IN_VM").is_some() {
-        return Ok("/usr".into());
+        return Ok("/".into());
     }
     let trees = env::var_os("KAPROBE_PACKAGES").map(PathBuf::from);
-    let usr = trees.map(|trees| trees.join(package).join("usr"));
-    usr.filter(|usr| usr.is_dir())
+    let tree = trees.map(|trees| trees.join(package));
+    tree.filter(|tree| tree.join("usr").is_dir())
         .ok_or_else(|| Skip(format!("no {package} here: `cargo xtask test` fetches it")).into())
+}
+
+/// Skips a test in a guest, which has no room for its packages.
+pub fn on_host_only() -> Result<()> {
+    if env::var_os("KAPROBE_IN_VM").is_some() {
+        return Err(Skip("its packages are too big for a guest".to_owned()).into());
+    }
+    Ok(())
 }

@@ -15,6 +15,7 @@ mod filters;
 mod foretold;
 mod full;
 mod host_timeouts;
+mod knobs;
 mod limits;
 mod manners;
 mod owner;
@@ -166,4 +167,13 @@ const TESTS: &[harness::Test] = &[
     ),
     ("files_of_others", files::prepared_files_are_refused),
     ("files_private", files::files_are_private),
+    ("knobs_postgresql", knobs::postgresql),
+    ("knobs_pgbouncer", knobs::pgbouncer),
+    ("knobs_haproxy", knobs::haproxy),
+    ("knobs_nginx", knobs::nginx),
+    ("knobs_redis", knobs::redis),
+    ("knobs_mariadb", knobs::mariadb),
+    ("knobs_rabbitmq", knobs::rabbitmq),
+    ("knobs_sshd", knobs::sshd),
+    ("knobs_java", knobs::java),
 ];

@@ -139,11 +139,12 @@ APT::Update::Error-Mode "any";
             .to_owned())
     }
 
-    /// The names of a package and of all its dependencies.
-    fn closure(&self, package: &str) -> Result<Vec<String>> {
+    /// The names of these packages and of all their dependencies.
+    fn closure(&self, packages: &[&str]) -> Result<Vec<String>> {
         let plan = self
             .apt("apt-get")
-            .args(["install", "--simulate", "--no-install-recommends", package])
+            .args(["install", "--simulate", "--no-install-recommends"])
+            .args(packages)
             .read()?;
         let installed = plan
             .lines()
@@ -176,9 +177,10 @@ APT::Update::Error-Mode "any";
     }
 }
 
-/// The folder of a package of [`RELEASE`], unpacked once with all its dependencies.
+/// The folder of a package of [`RELEASE`], unpacked once with all its dependencies. A shell
+/// is one of them: packages take it for granted, as Debian calls it essential.
 pub fn tree(package: &str) -> Result<PathBuf> {
-    unpack_once(package, |suites| suites.closure(package))
+    unpack_once(package, |suites| suites.closure(&[package, "dash"]))
 }
 
 /// The files that a program of a package needs: itself, its loader and its libraries.
