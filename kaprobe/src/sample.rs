@@ -59,8 +59,8 @@ pub fn event(at_ms: u64, kind: Kind) -> SocketEvent {
         owner: Some(Arc::new(Owner {
             pid: 4242,
             comm: Escaped::from("beam.smp"),
-            cmdline: Some(Escaped::from("beam.smp -s rabbit")),
-            unit: Some(Escaped::from("mq.service")),
+            cmdline: None,
+            unit: None,
         })),
         endpoints: endpoints(40_000),
         identity: Identity {
@@ -255,7 +255,7 @@ fn unusual_sockets() -> [SocketEvent; 4] {
             pid: 666,
             comm: Escaped::from_bytes(b"=\x1b[2J\n\" ,\xff\xe2\x80\xae\\"),
             cmdline: Some(Escaped::from_bytes(b"=\x1b[2J\n\" ,\xff")),
-            unit: None,
+            unit: Some(Escaped::from_bytes(b"\x1b]0;x\x07.service")),
         })),
         ..probe(720, 0, 3_000)
     };

@@ -196,6 +196,6 @@ fn in_words_of(row: &Row, accepted: bool, remedy: &Remedy) -> Option<ProgramAdvi
     } else {
         ConnectionSide::Initiated
     };
-    let program = find(&row.process, Some(side), row.endpoints.rport)?;
+    let program = find(&row.process, side, row.endpoints.rport)?;
     settings::in_words_of(program, remedy, &row.settings)
 }

@@ -115,6 +115,13 @@ pub fn own() -> Option<u32> {
     inode("/proc/thread-self/ns/net".as_ref()).ok()
 }
 
+/// The name that `ip netns` gave a network namespace.
+#[must_use]
+pub fn name(inode: u32) -> Option<Escaped> {
+    let name = names_in(Path::new(NAMED)).remove(&inode)?;
+    Some(Escaped::from(name.as_str()))
+}
+
 /// A network namespace that can be entered.
 #[derive(Debug)]
 pub struct Namespace {

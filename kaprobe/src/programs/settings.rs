@@ -249,7 +249,7 @@ mod tests {
             },
             ..Process::default()
         };
-        let program = find(&process, Some(side), 1);
+        let program = find(&process, side, 1);
         let said = program.and_then(|it| in_words_of(it, remedy, current));
         let Some(said) = said else {
             return "nothing".to_owned();

@@ -94,19 +94,11 @@ pub fn programs() -> &'static [Program] {
     &PROGRAMS
 }
 
-/// The program of a process, for its connections on one side. `side` is `None` if it is
-/// not known: then only a program with the same settings on both sides is found.
+/// The program of a process, for its connections on one side.
 #[must_use]
-pub fn find(
-    process: &Process,
-    side: Option<ConnectionSide>,
-    rport: u16,
-) -> Option<&'static Program> {
+pub fn find(process: &Process, side: ConnectionSide, rport: u16) -> Option<&'static Program> {
     let mut fitting = programs().iter().filter(|it| it.fits(process, rport));
-    match side {
-        Some(side) => fitting.find(|it| it.side == side || it.side == ConnectionSide::Both),
-        None => fitting.next().filter(|it| it.side == ConnectionSide::Both),
-    }
+    fitting.find(|it| it.side == side || it.side == ConnectionSide::Both)
 }
 
 impl Program {
@@ -180,7 +172,7 @@ mod tests {
                         }),
                         ..Process::default()
                     };
-                    let found = find(&process, Some(side), row.remote_port.unwrap_or(1));
+                    let found = find(&process, side, row.remote_port.unwrap_or(1));
                     assert_eq!(found, Some(row), "{comm} {side}");
                 }
             }
@@ -197,10 +189,7 @@ mod tests {
             };
             find(&process, side, rport).map(|it| it.name.as_str())
         };
-        let (accepted, initiated) = (
-            Some(ConnectionSide::Accepted),
-            Some(ConnectionSide::Initiated),
-        );
+        let (accepted, initiated) = (ConnectionSide::Accepted, ConnectionSide::Initiated);
         for (comm, cmdline, side, rport, expected) in [
             ("postgres", None, accepted, 1, Some("PostgreSQL")),
             (
@@ -210,8 +199,7 @@ mod tests {
                 1,
                 Some("PostgreSQL as a client"),
             ),
-            ("postgres", None, None, 1, None),
-            ("pgbouncer", None, None, 1, Some("PgBouncer")),
+            ("pgbouncer", None, initiated, 1, Some("PgBouncer")),
             ("postgresql", None, accepted, 1, None),
             (
                 "beam.smp",

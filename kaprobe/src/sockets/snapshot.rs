@@ -210,7 +210,8 @@ impl SnapshotRun<'_, '_> {
             ));
         }
         if self.netns.is_empty() && !self.selection.all_netns {
-            self.read_netns(reader, netns::own().unwrap_or_default(), None)?;
+            let own = netns::own().unwrap_or_default();
+            self.read_netns(reader, own, netns::name(own))?;
         } else {
             self.read_each_netns(reader)?;
         }

@@ -6,6 +6,7 @@
 
 mod finding;
 pub mod judge;
+mod own_settings;
 pub mod pipeline;
 mod remedies;
 mod rules;

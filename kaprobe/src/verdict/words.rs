@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::model::record::Record;
 use crate::model::remedy::{Remedy, SetIn};
-use crate::model::socket::Endpoints;
+use crate::model::socket::{Endpoints, Process};
 use crate::model::values::{Errno, LearnedOf, Origin, State};
 use crate::text::escape::Escaped;
 use crate::text::units::Ms;
@@ -13,6 +13,7 @@ use crate::timeout::middlebox::{Fit, FitSource};
 use crate::verdict::finding::{
     Abort, Explanation, Finding, ForgottenBy, IdleLimit, OtherEnd, OtherEndWhy,
 };
+use crate::verdict::own_settings;
 
 /// The minimum of TCP_KEEPINTVL, ms.
 const MIN_INTVL_MS: u64 = 1_000;
@@ -108,6 +109,7 @@ pub(super) fn advice(record: &Record, finding: &Finding) -> String {
         ),
         Explanation::Stray(limit) => stray(record, finding.remedy, limit),
     };
+    let text = text + &own_settings::clause(record, finding.remedy);
     match finding.bounds {
         Some(bounds) => format!("{}; {text}", learned(record, bounds, &finding.fits)),
         None => text,
@@ -351,11 +353,21 @@ fn stray(record: &Record, remedy: Option<Remedy>, of: &IdleLimit) -> String {
     )
 }
 
-/// The name and PID of the program that holds the socket.
+/// The program that holds the socket: what a runtime runs or the command name, its PID,
+/// and its unit.
 fn program(record: &Record) -> String {
-    match (&record.process.comm, record.process.pid) {
-        (Some(comm), Some(pid)) => format!("{comm}[{pid}]"),
-        _ => "the program".to_owned(),
+    let Process {
+        pid,
+        comm,
+        cmdline,
+        unit,
+    } = &record.process;
+    let (Some(name), Some(pid)) = (cmdline.as_ref().or(comm.as_ref()), pid) else {
+        return "the program".to_owned();
+    };
+    match unit {
+        Some(unit) => format!("{name}[{pid}] of {unit}"),
+        None => format!("{name}[{pid}]"),
     }
 }
 
