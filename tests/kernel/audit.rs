@@ -5,18 +5,23 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::{ErrorKind, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Error, Result, bail, ensure};
 use kaprobe::traffic::sockopt;
+use kaprobe_testkit::cgroup::TestCgroup;
 use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::ipvs::{self, Network};
 use kaprobe_testkit::package::Root;
+use kaprobe_testkit::process::sleeper;
 use kaprobe_testkit::snapshot::inode;
 use kaprobe_testkit::tracer::Kaprobe;
 use kaprobe_testkit::traffic::ends::connect_to;
 use kaprobe_testkit::wait::{HANG, wait_until};
-use kaprobe_testkit::{command, netns, schema};
+use kaprobe_testkit::{command, mounts, netns, schema};
+use rustix::mount::mount_bind;
 use serde_json::Value;
 use socket2::{SockRef, TcpKeepalive};
 
@@ -253,6 +258,47 @@ pub fn timeouts_come_from_this_host() -> Result<()> {
     for timeout in ["350s of this host's conntrack", "900s of this host's ipvs"] {
         ensure!(text.contains(&format!("idle timeout {timeout}")), "{text}");
     }
+    Ok(())
+}
+
+/// A group names its program once, with the number of its processes, the unit that they
+/// are in, and the network namespace by its name.
+pub fn groups_name_their_place() -> Result<()> {
+    mounts::enter_new()?;
+    netns::enter_new()?;
+    mounts::cover(Path::new("/run"))?;
+    fs::create_dir("/run/netns")?;
+    fs::write("/run/netns/blue", "")?;
+    mount_bind("/proc/thread-self/ns/net", "/run/netns/blue")?;
+    let cgroup = TestCgroup::new("place.service")?;
+    let unit = cgroup.path.file_name().and_then(|it| it.to_str());
+    let unit = unit.context("no name")?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut ends = Vec::new();
+    for _ in 0..2 {
+        let (near, far) = connect_to(&listener)?;
+        let sleeper = sleeper(Command::new("sleep"), far.into())?;
+        fs::write(cgroup.path.join("cgroup.procs"), sleeper.id().to_string())?;
+        ends.push((near, sleeper));
+    }
+    let arguments = "audit --loopback --idle-timeout 350s --comm sleep";
+    let arguments: Vec<_> = arguments.split(' ').collect();
+    let json = command::run(&[&arguments[..], &["--json"]].concat())?;
+    let mut connections = 0;
+    for line in String::from_utf8(json.stdout)?.lines() {
+        let value = check(line)?;
+        if value["inode"].is_u64() {
+            ensure!(value["unit"] == unit, "{value}");
+            ensure!(value["netns_name"] == "blue", "{value}");
+            connections += 1;
+        }
+    }
+    ensure!(connections == 2, "{connections} connections");
+    let text = String::from_utf8(command::run(&arguments)?.stdout)?;
+    for part in ["sleep (2 processes)", unit, " blue "] {
+        ensure!(text.contains(part), "no {part:?} in {text}");
+    }
+    ensure!(!text.contains("sleep["), "{text}");
     Ok(())
 }
 

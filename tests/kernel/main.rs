@@ -176,4 +176,5 @@ const TESTS: &[harness::Test] = &[
     ("knobs_rabbitmq", knobs::rabbitmq),
     ("knobs_sshd", knobs::sshd),
     ("knobs_java", knobs::java),
+    ("audit_place", audit::groups_name_their_place),
 ];
