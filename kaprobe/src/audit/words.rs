@@ -100,7 +100,11 @@ fn ways(key: &GroupKey, group: &Group, set: &Escaped, place: &str) -> Vec<String
             format!("or {}", sysctl_way(key, group, set))
         }
         (_, Some(SetIn::Sysctl)) => sysctl_way(key, group, set),
-        (Some(sysctls), _) => format!("and {}", sysctl_way(key, group, sysctls)),
+        (Some(sysctls), _) => {
+            let and = own.program_set.as_ref().map_or("", |_| "and ");
+            let place = in_netns(key, sysctls);
+            format!("{and}{place}: reaches every program there that sets none of its own; of these, new connections only")
+        }
         (None, _) if key.why == Some(Why::KeepaliveOff) => "no sysctl turns it on".to_owned(),
         (None, _) => "it has set its own: a sysctl changes nothing".to_owned(),
     });
@@ -122,13 +126,138 @@ fn sysctl_way(key: &GroupKey, group: &Group, set: &Escaped) -> String {
     let fires = group
         .next_ms
         .map_or(String::new(), |(_, most)| format!(", within {}", Ms(most)));
+    format!(
+        "{}: reaches every program there that sets none of its own: new connections at once, \
+         open ones when their timers next fire{fires}",
+        in_netns(key, set),
+    )
+}
+
+/// The sysctls, and the namespace to set them in.
+fn in_netns(key: &GroupKey, set: &Escaped) -> String {
     let number = match key.netns_name {
         Some(_) => format!(" ({})", key.netns),
         None => String::new(),
     };
-    format!(
-        "in netns {}{number}: {set}: reaches every program there that sets none of its own: new \
-         connections at once, open ones when their timers next fire{fires}",
-        netns(key),
-    )
+    format!("in netns {}{number}: {set}", netns(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::assessment::Assessment;
+    use crate::audit::group::Groups;
+    use crate::model::row::{Row, RowSource};
+    use crate::model::socket::{Ages, Endpoints, Process, Settings};
+    use crate::model::values::{Origin, State};
+    use crate::sample::at;
+    use crate::timeout::timeouts::{Timeout, Timeouts};
+
+    /// The lines for an accepted connection of a program, with the keepalive times of the
+    /// socket, s: `None` for the sysctl's.
+    fn lines(comm: &str, cmdline: Option<&str>, on: bool, own: Option<(u64, u64)>) -> Vec<String> {
+        let from = own.map_or(Origin::Sysctl, |_| Origin::Socket);
+        let (time_s, intvl_s) = own.unwrap_or((7_200, 75));
+        let mut row = Row::new(
+            at(0),
+            Endpoints {
+                netns: 7,
+                ..Endpoints::default()
+            },
+            State::Established,
+            RowSource::IterTcp,
+        );
+        row.process = Process {
+            pid: Some(42),
+            comm: Some(Escaped::from(comm)),
+            cmdline: cmdline.map(Escaped::from),
+            unit: None,
+        };
+        row.settings = Settings {
+            keepalive: Some(on),
+            keepalive_time_ms: Some(time_s * 1_000),
+            keepalive_time_from: Some(from),
+            keepalive_intvl_ms: Some(intvl_s * 1_000),
+            keepalive_intvl_from: Some(from),
+            keepalive_probes: Some(9),
+            keepalive_probes_from: Some(Origin::Sysctl),
+            ..Settings::default()
+        };
+        row.ages = Ages::new(0, 0, 0);
+        row.keepalive_next_ms = on.then_some(time_s * 1_000);
+        (row.probes_out, row.unacked) = (Some(0), Some(0));
+        let timeouts = Timeouts::new(vec![Timeout::given(300_000)], Vec::new());
+        let mut groups = Groups::default();
+        groups.add(&Assessment::of(&row, true, &timeouts));
+        let sorted = groups.sorted();
+        let all = sorted
+            .into_iter()
+            .flat_map(|(key, group)| remedy(key, group));
+        all.collect()
+    }
+
+    #[test]
+    fn each_way_says_what_it_reaches() {
+        let every = "in netns 7: net.ipv4.tcp_keepalive_time=150: reaches every program there \
+                     that sets none of its own";
+        let postgres = "in postgres[42]: tcp_keepalives_idle = 150 (TCP_KEEPIDLE=150) in \
+                        postgresql.conf, then `SELECT pg_reload_conf()`: reaches new \
+                        connections, and open ones when they are next used";
+        let rabbit = "in beam.smp -s rabbit[42]: tcp_listen_options.keepalive = true \
+                      (SO_KEEPALIVE=1 TCP_KEEPIDLE=150) in rabbitmq.conf, then restart the \
+                      node: reaches new connections only";
+        let fires =
+            ": new connections at once, open ones when their timers next fire, within 7200s";
+        let only_new = "; of these, new connections only";
+        let redis = "in redis-server[42]: tcp-keepalive 150 (TCP_KEEPIDLE=150) by `CONFIG SET` at \
+                     once, and in redis.conf: reaches new connections only";
+        for (comm, cmdline, on, own, expected) in [
+            (
+                "postgres",
+                None,
+                true,
+                None,
+                vec![postgres.to_owned(), format!("or {every}{fires}")],
+            ),
+            (
+                "mariadbd",
+                None,
+                true,
+                None,
+                vec![
+                    "MariaDB or MySQL has no setting of its own for TCP_KEEPIDLE=150".to_owned(),
+                    format!("{every}{fires}"),
+                ],
+            ),
+            (
+                "beam.smp",
+                Some("beam.smp -s rabbit"),
+                false,
+                None,
+                vec![rabbit.to_owned(), format!("and {every}{only_new}")],
+            ),
+            (
+                "redis-server",
+                None,
+                true,
+                Some((900, 100)),
+                vec![
+                    redis.to_owned(),
+                    "it has set its own: a sysctl changes nothing".to_owned(),
+                ],
+            ),
+            (
+                "mongod",
+                None,
+                true,
+                Some((300, 1)),
+                vec![
+                    "MongoDB has no setting of its own for TCP_KEEPIDLE=150".to_owned(),
+                    format!("{every}{only_new}"),
+                ],
+            ),
+        ] {
+            assert_eq!(lines(comm, cmdline, on, own), expected, "{comm}");
+        }
+    }
 }
