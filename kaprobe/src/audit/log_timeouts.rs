@@ -47,7 +47,10 @@ impl LogTimeouts {
             match item {
                 Item::Record(record) => {
                     let judge = judge.get_or_insert_with(new_judge);
-                    drop(judge.push(&record, &mut resets.of_trace((0, self.learned.len() as u64))));
+                    drop(judge.push(
+                        &record,
+                        &mut resets.of_trace((0, self.learned.len() as u64)),
+                    ));
                 }
                 // A new trace has other sockets and another clock.
                 Item::Header(_) => self.end_trace(&name, judge.take())?,
@@ -60,10 +63,7 @@ impl LogTimeouts {
             )));
         }
         self.skipped += log.counts().broken;
-        self.end_trace(
-            &name,
-            Some(judge.unwrap_or_else(new_judge)),
-        )
+        self.end_trace(&name, Some(judge.unwrap_or_else(new_judge)))
     }
 
     /// Keeps what the judge of a trace has learned.

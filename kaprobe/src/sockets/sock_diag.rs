@@ -57,7 +57,9 @@ pub fn each(
 ///
 /// The kernel loads them itself on demand, where it may. kaprobe loads none.
 fn missing_module(why: anyhow::Error) -> anyhow::Error {
-    let errno = why.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+    let errno = why
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::raw_os_error);
     match errno {
         Some(libc::EPROTONOSUPPORT | libc::ENOENT) => anyhow!(
             "the kernel modules inet_diag and tcp_diag are not loaded, and the kernel did not load \

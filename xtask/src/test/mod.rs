@@ -194,9 +194,16 @@ fn guest(args: &Args) -> Result<Guest> {
         // tcp_diag: for `ss`, and for kaprobe if it may not load BPF programs. The
         // others: for networks with a load balancer, and with a router that tracks. ip_vs needs
         // libcrc32c, which asks for crc32c by name: no table of modules says so.
-        modules: ["tcp_diag", "crc32c_generic", "ip_vs_rr", "bridge", "veth", "nft_ct"]
-            .map(str::to_owned)
-            .into(),
+        modules: [
+            "tcp_diag",
+            "crc32c_generic",
+            "ip_vs_rr",
+            "bridge",
+            "veth",
+            "nft_ct",
+        ]
+        .map(str::to_owned)
+        .into(),
         programs: PROGRAMS.into(),
         environment: vec![("KAPROBE_BIN", "/bin/kaprobe"), ("KAPROBE_IN_VM", "1")],
         command: words
