@@ -212,6 +212,11 @@ pub fn postgresql() -> Result<()> {
         ensure!(session.0.try_wait()?.is_none(), "psql has ended");
         anyhow::Ok(session)
     };
+    // It accepts connections before it lets them in.
+    wait_until("PostgreSQL has started", || {
+        let asked = psql("").args(["-c", "select 1"]).output()?;
+        Ok(asked.status.success())
+    })?;
     let mut client = session("")?;
 
     let advice = Audit::of("postgres")?.advice(true)?;
