@@ -189,8 +189,11 @@ pub(super) fn explain(record: &Record, reset: ResetTrigger, context: &ResetConte
     let mut finding = Finding::new(verdict, Confidence::Low, explanation);
     finding.idle_ms = Some(idle_ms);
     if let Explanation::HalfClosedForgotten(fit) = &finding.explanation {
-        finding.remedy = remedies::first_probe(&record.settings, (fit.seconds / 2).max(1));
         finding.fits = vec![fit.clone()];
+        let common_s = context.middleboxes.shortest_refreshed_s();
+        let survived_ms = context.survived_ms();
+        let (seconds, _) = remedies::idle_limit(idle_ms, survived_ms, &finding.fits, common_s);
+        finding.remedy = remedies::first_probe(&record.settings, seconds);
     }
     if death.is_some() && survived_ms.is_none() {
         forgotten(record, reset, &mut finding, idle_ms, context);

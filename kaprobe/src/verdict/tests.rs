@@ -708,6 +708,16 @@ fn half_closed_connections_have_a_timeout_of_their_own() {
         assert_eq!(fits == Some(named), expected, "{name}: {fits:?}");
         assert_ne!(verdict.verdict, None, "{name}");
     }
+    // The advice stays below the shortest common default.
+    let mut long = here;
+    long.timeouts[0].half_closed_s = Some(3_600);
+    let event = with(reset(CLOSE_WAIT, 4_000_000), |it| {
+        it.settings.keepalive = Some(false);
+    });
+    let records = run(&[of(event)], &long, EventName::ALL);
+    let text = records.last().map(advice).unwrap_or_default();
+    assert!(text.contains("after 3600s"), "{text}");
+    assert!(text.contains("TCP_KEEPIDLE=120"), "{text}");
 }
 
 #[test]
