@@ -1,5 +1,6 @@
 //! Hosts with a router between them that tracks connections: a client and a server behind
-//! the router, two neighbours on a cable of their own, and a host that is not connected.
+//! the router, three hosts on a bridge in it, two neighbours on a cable of their own, and a
+//! host that is not connected.
 //!
 //! Each has its own network namespace. They disappear once the thread that built them and
 //! all processes it started have ended.
@@ -38,6 +39,8 @@ pub struct RoutedNetwork {
     pub router: Host,
     /// The server, behind the router.
     pub server: Host,
+    /// Hosts on a bridge in the router's namespace, as containers are.
+    pub bridged: [Host; 3],
     /// A host that has a cable to `right`.
     pub left: Host,
     /// A host that has a cable to `left`.
@@ -63,6 +66,11 @@ impl RoutedNetwork {
             client: host("client", [10, 8, 1, 1]),
             router: host("router", [10, 8, 1, 254]),
             server: host("server", [10, 8, 2, 1]),
+            bridged: [
+                host("bridged1", [10, 8, 4, 1]),
+                host("bridged2", [10, 8, 4, 2]),
+                host("bridged3", [10, 8, 4, 3]),
+            ],
             left: host("left", [10, 8, 3, 1]),
             right: host("right", [10, 8, 3, 2]),
             alone: host("alone", [127, 0, 0, 1]),
@@ -73,7 +81,7 @@ impl RoutedNetwork {
     }
 
     fn connect(&self) -> Result<()> {
-        let hosts = [
+        let mut hosts = vec![
             &self.client,
             &self.router,
             &self.server,
@@ -81,8 +89,9 @@ impl RoutedNetwork {
             &self.right,
             &self.alone,
         ];
-        let add = |host: &Host| format!("netns add {}\n", host.name);
-        ip(None, &hosts.map(add).concat())?;
+        hosts.extend(&self.bridged);
+        let add = |host: &&Host| format!("netns add {}\n", host.name);
+        ip(None, &hosts.iter().map(add).collect::<String>())?;
         for host in hosts {
             ip(Some(host.name), "link set lo up\n")?;
         }
@@ -109,8 +118,34 @@ impl RoutedNetwork {
         for (host, via) in [(&self.client, self.router.address), (&self.server, far)] {
             ip(Some(host.name), &format!("route add default via {via}\n"))?;
         }
+        self.bridge()?;
         self.router
             .on(|| Ok(fs::write("/proc/sys/net/ipv4/ip_forward", "1")?))
+    }
+
+    /// Connects the hosts on the bridge.
+    fn bridge(&self) -> Result<()> {
+        let gateway = Ipv4Addr::new(10, 8, 4, 254);
+        let veth = |host: &Host| {
+            let name = host.name;
+            format!(
+                "link add {name} type veth peer name eth0 netns {name}\n\
+                 link set {name} master br0 up\n"
+            )
+        };
+        let ports: String = self.bridged.iter().map(veth).collect();
+        let lines = format!(
+            "link add br0 type bridge\naddr add {gateway}/24 dev br0\nlink set br0 up\n{ports}"
+        );
+        ip(Some(self.router.name), &lines)?;
+        for Host { name, address } in &self.bridged {
+            let lines = format!(
+                "addr add {address}/24 dev eth0\nlink set eth0 up\n\
+                 route add default via {gateway}\n"
+            );
+            ip(Some(name), &lines)?;
+        }
+        Ok(())
     }
 
     /// Makes conntrack of a host track connections, with this idle timeout.

@@ -22,13 +22,15 @@ use socket2::{SockRef, TcpKeepalive};
 const TRACKED_S: u32 = 4;
 
 /// `audit` judges the connections through the router by the router's timeout, and those of
-/// the host that is not connected by its own. The neighbours have none.
+/// the host that is not connected by its own. The neighbours have none, on a cable or on
+/// the router's bridge.
 pub fn audit_applies_them_on_the_path() -> Result<()> {
     let network = RoutedNetwork::build()?;
     let RoutedNetwork {
         client,
         router,
         server,
+        bridged: [outward, here, there],
         left,
         right,
         alone,
@@ -38,6 +40,8 @@ pub fn audit_applies_them_on_the_path() -> Result<()> {
     network.track(alone, TRACKED_S)?;
     let _open = [
         connect(client, server)?,
+        connect(outward, server)?,
+        connect(here, there)?,
         connect(left, right)?,
         connect(alone, alone)?,
     ];
@@ -46,6 +50,9 @@ pub fn audit_applies_them_on_the_path() -> Result<()> {
     for (host, expected) in [
         (client, routed),
         (server, routed),
+        (outward, routed),
+        (here, "unknown no_timeout"),
+        (there, "unknown no_timeout"),
         (left, "unknown no_timeout"),
         (right, "unknown no_timeout"),
         (alone, own),
