@@ -1,6 +1,7 @@
 //! Writes the audit: text for people, or JSON lines or CSV with one line per connection.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
@@ -10,6 +11,7 @@ use crate::audit::assessment::{self, Assessment};
 use crate::audit::group::{Group, GroupKey, Groups, Peers};
 use crate::audit::words::{netns, program, remedy};
 use crate::model::fate::{Fate, Why};
+use crate::model::host_timeout::HostTimeout;
 use crate::model::named::Named as _;
 use crate::sink::options::Format;
 use crate::sink::{CsvLines, JsonLines};
@@ -154,13 +156,7 @@ fn text(groups: &Groups, timeouts: &Timeouts, heading: bool, bars: Bars) -> Stri
             "where the logs show an idle timeout, that is taken instead",
         );
     }
-    for it in timeouts.host() {
-        let ms = Ms(it.seconds.saturating_mul(1_000));
-        push(
-            &mut text,
-            &format!("idle timeout {ms} of this host's {}", it.name()),
-        );
-    }
+    host_timeouts(&mut text, timeouts.host());
     if !timeouts.host().is_empty() {
         push(
             &mut text,
@@ -194,6 +190,31 @@ fn text(groups: &Groups, timeouts: &Timeouts, heading: bool, bars: Bars) -> Stri
     text.push('\n');
     push(&mut text, &totals(groups));
     text
+}
+
+/// Maximum number of namespaces that are named for one timeout.
+const MOST_NAMED: usize = 4;
+
+/// Appends a line for each timeout of this host: many containers may have the same.
+fn host_timeouts(text: &mut String, all: &[HostTimeout]) {
+    let mut netns = BTreeMap::<_, Vec<_>>::new();
+    for it in all {
+        let same = netns.entry((it.what.as_str(), it.seconds)).or_default();
+        same.push(it.netns_label());
+    }
+    for ((what, seconds), netns) in netns {
+        let ms = Ms(seconds.saturating_mul(1_000));
+        let (named, more) = netns.split_at(netns.len().min(MOST_NAMED));
+        let more = match more.len() {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        let named = named.join(", ");
+        push(
+            text,
+            &format!("idle timeout {ms} of this host's {what} in netns {named}{more}"),
+        );
+    }
 }
 
 fn push(text: &mut String, line: &str) {
@@ -319,7 +340,7 @@ mod tests {
     use insta::assert_snapshot;
 
     use super::*;
-    use crate::model::host_timeout::{HostRoute, HostTimeout, HostTimeouts, NetnsRoutes};
+    use crate::model::host_timeout::{HostRoute, HostTimeouts, NetnsRoutes};
     use crate::model::remedy::{ProgramAdvice, Reach, SetIn};
     use crate::model::socket::Endpoints;
     use crate::model::values::State;
@@ -418,6 +439,27 @@ mod tests {
             }
         }
         Ok(())
+    }
+
+    #[test]
+    fn timeouts_of_many_containers_are_one_line() {
+        let container = |netns, seconds| HostTimeout {
+            what: Escaped::from("conntrack"),
+            netns,
+            seconds,
+            ..HostTimeout::default()
+        };
+        let mut all: Vec<_> = (1..=500).map(|netns| container(netns, 432_000)).collect();
+        all.push(HostTimeout {
+            netns_name: Some(Escaped::from("router")),
+            ..container(501, 8)
+        });
+        let mut text = String::new();
+        host_timeouts(&mut text, &all);
+        assert_snapshot!(text, @"
+        idle timeout 8s of this host's conntrack in netns router
+        idle timeout 432000s of this host's conntrack in netns 1, 2, 3, 4 and 496 more
+        ");
     }
 
     #[test]

@@ -56,10 +56,14 @@ impl HostTimeout {
     /// The timeout by its component and namespace: `conntrack in netns router`.
     #[must_use]
     pub fn name(&self) -> String {
-        match &self.netns_name {
-            Some(name) => format!("{} in netns {name}", self.what),
-            None => format!("{} in netns {}", self.what, self.netns),
-        }
+        format!("{} in netns {}", self.what, self.netns_label())
+    }
+
+    /// The name of the namespace; without one, its inode number.
+    #[must_use]
+    pub fn netns_label(&self) -> String {
+        let name = self.netns_name.as_ref().map(Escaped::to_string);
+        name.unwrap_or_else(|| self.netns.to_string())
     }
 }
 
