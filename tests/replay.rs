@@ -418,7 +418,11 @@ fn timeouts_count_from_their_change_on() -> TestResult {
         (death(930_000, 3)?, change(931_000, vec![])),
     ];
     for (mut death, timeouts) in steps {
-        pipeline.push(0, &mut death, |it| log.extend(serde_json::to_string(it)));
+        pipeline.push(0, &mut death, |it| {
+            // As the sink adds it.
+            it.host = Some(Escaped::from("mq1"));
+            log.extend(serde_json::to_string(it));
+        });
         pipeline.apply(0, &timeouts.namespaces);
         log.push(serde_json::to_string(&TimeoutsLine { timeouts })?);
     }
