@@ -850,3 +850,30 @@ fn a_connection_that_was_heard_since_the_trace_began_is_no_zombie() {
         assert_eq!(records.len(), zombies, "{what}");
     }
 }
+
+#[test]
+fn a_switched_off_hook_loses_an_unknown_number_of_events() {
+    let lost = |why| {
+        Event::Lost(Lost {
+            at: at(10),
+            hook: Hook::KeepaliveTimer,
+            kind: None,
+            why,
+            count: 0,
+        })
+    };
+    let records = run(room_for(1), &[lost(LostWhy::SwitchedOff)]);
+    let number: Vec<_> = records.iter().map(|it| it.lost).collect();
+    assert_eq!(number, [None]);
+    // A probe that went out before the hook was seen to be off has no certain answer.
+    let answered = |why| {
+        let events = [of(probe(0, 0, 3_000)), lost(why), of(quiet(2_000, 10))];
+        let records = summaries(&events);
+        records.iter().any(|it| it.contains("answered"))
+    };
+    assert_eq!(
+        answered(LostWhy::SwitchedOff),
+        answered(LostWhy::Missed),
+        "both leave the same gap"
+    );
+}
