@@ -3,7 +3,7 @@
 //! again if it reaches only new connections. Then the audit is content.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
@@ -140,10 +140,23 @@ impl Advice {
 /// a server that was told to reload does so in its own time.
 fn reconnect_until_content<T>(comm: &str, mut connect: impl FnMut() -> Result<T>) -> Result<()> {
     wait_until(&format!("the audit of {comm} is content"), || {
-        let _connected = connect()?;
+        let _connected = match connect() {
+            Err(why) if is_restarting(&why) => return Ok(false),
+            connected => connected?,
+        };
         let audit = Audit::of(comm)?;
         Ok(audit.is_content())
     })
+}
+
+/// Whether a server is not there just now: some start anew to read their settings.
+fn is_restarting(why: &anyhow::Error) -> bool {
+    let kind = why.downcast_ref::<io::Error>().map(io::Error::kind);
+    use ErrorKind::{ConnectionRefused, ConnectionReset, UnexpectedEof};
+    matches!(
+        kind,
+        Some(ConnectionRefused | ConnectionReset | UnexpectedEof)
+    )
 }
 
 /// A client that got its first bytes from the server, so it was accepted.
@@ -518,6 +531,10 @@ impl<'a> Rabbit<'a> {
             "prevent_overlapping_partitions",
             "false",
         ]);
+        // They look at the system with programs that are not in the tree.
+        for monitor in ["start_cpu_sup", "start_disksup", "start_memsup"] {
+            erl.args(["-os_mon", monitor, "false"]);
+        }
         erl.envs(&self.environment).stderr(Stdio::null());
         Server::start(erl, at(PORT))
     }
