@@ -169,7 +169,7 @@ fn check(records: Vec<Record>, timeouts: &HostTimeouts) -> Result<String, String
             let read = read(text.as_bytes());
             let read = read.into_iter().filter_map(|item| match item {
                 Item::Record(record) => Some(*record),
-                Item::Header(_) | Item::Timeouts(_) => None,
+                Item::Header(_) | Item::Timeouts(_) | Item::Trailer(_) => None,
             });
             if read.collect::<Vec<_>>() != shown {
                 return Err(format!("not read back unchanged: {text}"));
@@ -216,6 +216,7 @@ fn log_reader(log: &[u8]) -> Result<(), String> {
             Item::Record(record) => records.push(*record),
             Item::Header(header) => timeouts = header.host_timeouts(),
             Item::Timeouts(it) => Judge::new(CAPACITY, &timeouts).apply(&it.namespaces),
+            Item::Trailer(_) => {}
         }
     }
     check(records, &timeouts).map(drop)
@@ -564,7 +565,7 @@ fn unchanged_inputs_are_valid() -> TestResult {
         .into_iter()
         .filter_map(|item| match item {
             Item::Record(record) => Some(record.event.name()),
-            Item::Header(_) | Item::Timeouts(_) => None,
+            Item::Header(_) | Item::Timeouts(_) | Item::Trailer(_) => None,
         });
     let events: std::collections::BTreeSet<_> = events.collect();
     for event in [

@@ -19,7 +19,9 @@ use kaprobe::model::host_timeout::{HostTimeout, NetnsTimeouts};
 use kaprobe::model::named::Named as _;
 use kaprobe::model::record::{EventName, Record};
 use kaprobe::model::socket::Endpoints;
+use kaprobe::model::tally::Tally;
 use kaprobe::model::time::{Instant, WallTime};
+use kaprobe::model::trailer::Trailer;
 use kaprobe::model::values::{Cause, Hook, LostWhy, Origin, State};
 use kaprobe::sink::options::{Format, TextStyle, TimeFormat};
 use kaprobe::sink::{self, Head};
@@ -121,7 +123,7 @@ fn records() -> Vec<Record> {
     ]
 }
 
-/// Writes headers and records as a trace does.
+/// Writes headers, records and a trailer as a trace does.
 fn write(
     path: &Path,
     format: Format,
@@ -134,7 +136,13 @@ fn write(
         headers,
         hosts: false,
     })?;
-    records.iter().try_for_each(|record| sink.record(record))?;
+    let mut tally = Tally::default();
+    for record in records {
+        tally.count(record);
+        sink.record(record)?;
+    }
+    let ended = tally.last_time().unwrap_or_default();
+    sink.trailer(&Trailer::new(ended, &tally))?;
     Ok(sink.flush()?)
 }
 
@@ -260,6 +268,67 @@ fn replay_equals_the_trace() -> TestResult {
     Ok(())
 }
 
+/// A log that was continued in another file, restarted, or cut off by kill -9: what is
+/// shown, what is said, and what is written again.
+#[test]
+fn a_log_of_several_parts_is_read_as_it_was_written() -> TestResult {
+    let logs = Logs::new()?;
+    let log = logs.log("run.jsonl", "mq1", &records())?;
+    let part = |name: &str, header: &Header, records: &[Record]| -> TestResult<String> {
+        let path = logs.path(name);
+        write(
+            &path,
+            Format::Json,
+            NARROW,
+            std::slice::from_ref(header),
+            records,
+        )?;
+        Ok(fs::read_to_string(path)?)
+    };
+    let (first, second) = (header("mq1"), header("mq1").next_part());
+    let all = records();
+    let (before, after) = all.split_at(3);
+    let ended = part("1.jsonl", &first, before)?;
+    let ended = ended.strip_suffix("}}\n").ok_or("no trailer")?;
+    let next = part("2.jsonl", &second, after)?;
+    let continued = format!("{ended},\"continued\":true}}}}\n{next}");
+    let (killed, _) = log.trim_end().rsplit_once('\n').ok_or("one line")?;
+    let killed = format!("{killed}\n");
+    let restarted = [log.clone(), log.clone()].concat();
+    let after_kill = [killed.clone(), log.clone()].concat();
+    let text = logs.shown(&["run.jsonl", "-q"])?;
+    let twice = [text.as_str(), text.split_once('\n').ok_or("no heading")?.1].concat();
+
+    let missing = "ended without a trailer: kaprobe was killed, or still writes it";
+    let another = "another trace follows in the same log, of host mq1";
+    let rows: [(&str, &str, &str, &[&str]); 4] = [
+        ("continued", &continued, &text, &[]),
+        ("killed", &killed, &text, &[missing]),
+        ("restarted", &restarted, &twice, &[another]),
+        ("after_kill", &after_kill, &twice, &[missing, another]),
+    ];
+    for (name, log, shown, said) in rows {
+        fs::write(logs.path(name), log)?;
+        let (out, err) = logs.run(&[name, "-q"], 0)?;
+        assert_eq!(out, shown, "{name}");
+        assert_eq!(err.lines().count(), said.len(), "{name}: {err}");
+        for (line, said) in err.lines().zip(said) {
+            assert!(line.ends_with(said), "{name}: {err}");
+        }
+        if name == "continued" || name == "killed" {
+            assert_eq!(logs.shown(&[name, "--json", "-q"])?, log, "{name}");
+        }
+    }
+    // Numbers go on where a trace follows another.
+    let again = logs.shown(&["after_kill", "--json", "-q"])?;
+    let trailers = again
+        .lines()
+        .filter(|line| line.starts_with("{\"trailer\""));
+    assert_eq!(trailers.count(), 1, "{again}");
+    assert!(again.trim_end().ends_with("}}"), "{again}");
+    Ok(())
+}
+
 /// Records that lead to verdicts: a connection that survives an idle time, one that dies
 /// after a longer idle time, and one whose peer is unreachable.
 fn verdict_records() -> Vec<Record> {
@@ -366,7 +435,11 @@ fn verdicts_equal_those_of_the_trace() -> TestResult {
         &records,
     )?;
     let shown = logs.shown(&["run.jsonl", "-e", "verdict", "--json"])?;
-    assert_eq!(shown.matches("\"verdict\":").count(), verdicts, "{shown}");
+    assert_eq!(
+        shown.matches("\"event\":\"verdict\"").count(),
+        verdicts,
+        "{shown}"
+    );
     Ok(())
 }
 
@@ -655,15 +728,17 @@ fn bad_lines_are_reported_by_file_and_line() -> TestResult {
     let broken = log.replacen("\"mono_ns\":", "\"mono_ns\":x", 1);
     let major = log.replacen(VERSION, "2.0", 1);
     let twice = [log.as_str(), &log].concat();
+    let trailer = log.find("{\"trailer\"").ok_or("no trailer")?;
     #[rustfmt::skip]
     let rows: &[(&str, &[u8], i32, usize, &str)] = &[
-        ("cut", &log.as_bytes()[..log.len() - 9], 0, 5, "kaprobe: log:7: the log breaks off in this line: read up to it\n"),
+        ("cut", &log.as_bytes()[..trailer - 9], 0, 5, "kaprobe: log:7: the log breaks off in this line: read up to it\n"),
+        ("cut in its trailer", &log.as_bytes()[..log.len() - 9], 0, 6, "kaprobe: log:8: the log breaks off in this line: read up to it\n"),
         ("no line end", log.trim_end().as_bytes(), 0, 6, ""),
         ("newer", newer.as_bytes(), 0, 6, "kaprobe: log:2: unknown field new left out\n"),
         ("broken", broken.as_bytes(), 1, 5, "kaprobe: log:2: skipped, not a record: column 52: expected value\n"),
         ("counted", broken.as_bytes(), 1, 5, "kaprobe: 1 line skipped: not a record\n"),
         ("no header", headless.as_bytes(), 0, 6, "kaprobe: log:1: a record before any header: its host and filters are unknown\n"),
-        ("appended", twice.as_bytes(), 0, 12, "kaprobe: log:8: another trace follows in the same log, of host mq1\n"),
+        ("appended", twice.as_bytes(), 0, 12, "kaprobe: log:9: another trace follows in the same log, of host mq1\n"),
         ("empty", b"", 0, 0, "kaprobe: log:1: the log is empty\n"),
         ("text", b"one\ntwo\n", 1, 0, "kaprobe: log: not a log of kaprobe: text\n"),
         ("no log", b"\x7fELF\x02\x01\n\xff\xfe\n", 1, 0, "kaprobe: log: not a log of kaprobe: an ELF binary\n"),

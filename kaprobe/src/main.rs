@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         stderr::line(format_args!("{why:#}"));
         exit::code_of(&why)
     });
+    stderr::finish();
     code.into()
 }
 

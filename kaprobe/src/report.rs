@@ -9,6 +9,7 @@ use crate::filter::FilterCounts;
 use crate::kernel::Attached;
 use crate::model::named::Named as _;
 use crate::model::values::Hook;
+use crate::sink::OutputLosses;
 use crate::stderr;
 
 /// The counts that a trace or a replay reports at its end.
@@ -30,6 +31,8 @@ pub struct Outcome {
     pub dropped_owners: u64,
     /// Sockets of the snapshot seen so far, if the trace ended before the snapshot.
     pub partial_snapshot: Option<u64>,
+    /// What each output lost.
+    pub outputs: Vec<OutputLosses>,
 }
 
 /// Reports how each hook was attached, and which parts are missing.
@@ -131,6 +134,18 @@ fn summary_lines(outcome: &Outcome) -> Vec<String> {
         let sockets = plural(outcome.dropped_owners, "socket", "sockets");
         lines.push(format!("snapshot: no room for the owners of {sockets}"));
     }
+    for output in &outcome.outputs {
+        let OutputLosses { name, told, untold } = output;
+        if *told > 0 {
+            let records = plural(*told, "record", "records");
+            lines.push(format!(
+                "{name}: {records} lost, and reported there as lost"
+            ));
+        }
+        if *untold > 0 {
+            lines.push(format!("{name}: {}", output.untold_text()));
+        }
+    }
     if let Some(sockets) = outcome.partial_snapshot {
         let sockets = plural(sockets, "socket", "sockets");
         lines.push(format!(
@@ -211,6 +226,14 @@ mod tests {
             failed_searches: Some((1, Errno::MFILE)),
             dropped_owners: 2,
             partial_snapshot: Some(1),
+            outputs: vec![
+                OutputLosses::default(),
+                OutputLosses {
+                    name: "a.jsonl".to_owned(),
+                    told: 7,
+                    untold: 1,
+                },
+            ],
         };
         assert_snapshot!(summary_lines(&outcome).join("\n"), @"
         12 records: 8 probe, 3 timeout, 1 lost
@@ -222,6 +245,8 @@ mod tests {
         3 processes not searched for sockets: owners may be missing
         1 search for owners failed (Too many open files (os error 24)): owners may be missing
         snapshot: no room for the owners of 2 sockets
+        a.jsonl: 7 records lost, and reported there as lost
+        a.jsonl: 1 record is not in it
         snapshot: 1 socket, but the trace ended before it
         ");
     }

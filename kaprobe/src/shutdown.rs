@@ -1,11 +1,16 @@
 //! Stops a trace on a signal, at a deadline, or when standard output is closed.
 
+use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
-use std::{io, process, thread};
+use std::{io, process, ptr, thread};
 
 use anyhow::{Context as _, Result};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::OFlags;
+use rustix::time::Timespec;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Builder;
@@ -17,21 +22,35 @@ use crate::stop::Stop;
 /// The exit status that a shell reports for a process killed by SIGINT.
 const INTERRUPTED: i32 = 128 + 2;
 
-/// Requests `stop` on SIGINT, SIGTERM or SIGHUP, after `duration`, or when the reader of
-/// standard output closes it. A second signal ends the process at once; the kernel then
-/// detaches the programs and frees the maps.
+/// What stops a trace.
+#[derive(Default)]
+pub struct StopWhen {
+    /// Stop after this time.
+    pub duration: Option<Duration>,
+    /// Called on SIGHUP, which then stops the trace only if the terminal is gone. `None`:
+    /// SIGHUP stops the trace, and so does a reader that closes standard output.
+    pub hangup: Option<Box<dyn Fn() + Send>>,
+}
+
+/// Requests `stop` on SIGINT, SIGTERM or SIGHUP, and on what else is `watched`. A second
+/// signal ends the process at once; the kernel then detaches the programs and frees the
+/// maps. A SIGHUP that was ignored at the start stays ignored, as nohup(1) wants it.
 ///
 /// # Errors
 /// If signals can't be watched.
-pub fn watch(stop: Stop, duration: Option<Duration>) -> Result<()> {
+pub fn watch(stop: Stop, watched: StopWhen) -> Result<()> {
     check_descriptors().context("cannot watch for signals")?;
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime that waits for signals")?;
     let entered = runtime.enter();
-    let mut signals = Signals::new().context("cannot watch for signals")?;
-    let stdout = Stdout::new();
+    let signals = Signals::new(watched.hangup);
+    let mut signals = signals.context("cannot watch for signals")?;
+    let stdout = match signals.hangup_action {
+        None => Stdout::new(),
+        Some(_) => Stdout(None),
+    };
     drop(entered);
     thread::Builder::new()
         .name("shutdown".to_owned())
@@ -39,7 +58,7 @@ pub fn watch(stop: Stop, duration: Option<Duration>) -> Result<()> {
             runtime.block_on(async {
                 tokio::select! {
                     () = signals.next() => {}
-                    () = deadline(duration) => {}
+                    () = deadline(watched.duration) => {}
                     () = stdout.closed() => {}
                 }
                 // A write to an eventfd fails only after about 2^64 writes.
@@ -64,25 +83,79 @@ fn check_descriptors() -> io::Result<()> {
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    hangup: Signal,
+    /// `None` if it is ignored.
+    hangup: Option<Signal>,
+    hangup_action: Option<Box<dyn Fn() + Send>>,
+    terminal: Terminal,
 }
 
 impl Signals {
-    fn new() -> io::Result<Self> {
+    fn new(hangup_action: Option<Box<dyn Fn() + Send>>) -> io::Result<Self> {
+        let hangup = (!is_ignored(libc::SIGHUP)).then(|| signal(SignalKind::hangup()));
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
+            hangup: hangup.transpose()?,
+            hangup_action,
+            terminal: Terminal::new(),
         })
     }
 
-    /// Returns when a signal arrives.
+    /// Returns when a signal arrives that stops the trace.
     async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hangup.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return,
+                _ = self.terminate.recv() => return,
+                () = received(&mut self.hangup) => {}
+            }
+            match &self.hangup_action {
+                Some(action) if !self.terminal.is_gone() => action(),
+                _ => return,
+            }
         }
+    }
+}
+
+async fn received(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether a signal is ignored.
+fn is_ignored(signal: libc::c_int) -> bool {
+    // SAFETY: zeros are a valid `sigaction`, which the call overwrites; it changes nothing.
+    let handler = unsafe {
+        let mut current: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, ptr::null(), &raw mut current);
+        current.sa_sigaction
+    };
+    handler == libc::SIG_IGN
+}
+
+/// The controlling terminal, if there is one.
+struct Terminal(Option<File>);
+
+impl Terminal {
+    fn new() -> Self {
+        let mut options = OpenOptions::new();
+        options
+            .read(true)
+            .custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+        Self(options.open("/dev/tty").ok())
+    }
+
+    /// Whether it was hung up: its window or its connection is closed.
+    fn is_gone(&self) -> bool {
+        let Some(terminal) = &self.0 else {
+            return false;
+        };
+        let mut fd = [PollFd::new(terminal, PollFlags::empty())];
+        // A failure tells nothing.
+        let polled = poll(&mut fd, Some(&Timespec::default()));
+        polled.is_ok() && fd[0].revents().contains(PollFlags::HUP)
     }
 }
 

@@ -46,7 +46,8 @@ pub fn check_line(line: &str) -> Result<Value, String> {
     check(VALIDATOR.as_ref().map_err(Clone::clone)?, line)
 }
 
-/// Checks a log: a header, then records. Returns the records.
+/// Checks a log: a header, then records, and a trailer if it has ended. Returns the
+/// records.
 ///
 /// # Errors
 /// Describes the first bad line.
@@ -61,8 +62,20 @@ pub fn check_log(log: &str) -> Result<Vec<Value>, String> {
     let mut records: Vec<_> = values.collect::<Result<_, _>>()?;
     // The host's own idle timeouts have changed: no record.
     records.retain(|it| it.get("timeouts").is_none());
-    match records.iter().find(|record| record.get("header").is_some()) {
-        Some(header) => Err(format!("a header among the records: {header}")),
-        None => Ok(records),
+    let count = records.len() as u64;
+    records.pop_if(|last| last.get("trailer").is_some());
+    let is_record = |line: &Value| line.get("header").or(line.get("trailer")).is_none();
+    if let Some(other) = records.iter().find(|line| !is_record(line)) {
+        return Err(format!("among the records: {other}"));
+    }
+    match log.lines().last().map(check_line).transpose()? {
+        Some(last)
+            if last["trailer"]["records"]
+                .as_u64()
+                .is_some_and(|it| it + 1 != count) =>
+        {
+            Err(format!("{count} records and trailers after the header: {last}"))
+        }
+        _ => Ok(records),
     }
 }

@@ -3,7 +3,12 @@
 
 use std::fs::OpenOptions;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Action, tcflow};
 
 /// The other end of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +61,22 @@ pub fn check(command: impl Fn() -> Command, code: i32, writes: bool) -> io::Resu
         }
     }
     Ok(())
+}
+
+/// Both ends of a terminal that was stopped, as by Ctrl-S: the one that nobody reads, and
+/// the one to write to.
+///
+/// # Errors
+/// The kernel has no terminal left.
+pub fn stopped_terminal() -> io::Result<(OwnedFd, OwnedFd)> {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    let name = ptsname(&master, Vec::new())?;
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let terminal = rustix::fs::open(&*name, flags, Mode::empty())?;
+    tcflow(&terminal, Action::OOff)?;
+    Ok((master, terminal))
 }
 
 fn stdio(end: StreamEnd) -> io::Result<Stdio> {

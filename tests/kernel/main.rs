@@ -18,6 +18,7 @@ mod host_timeouts;
 mod knobs;
 mod limits;
 mod manners;
+mod outputs;
 mod owner;
 mod prototypes;
 mod race;
@@ -65,6 +66,10 @@ const TESTS: &[harness::Test] = &[
     ("exact_lossy", exact::lost_events_are_counted),
     ("full", full::reports_sockets_beyond_the_table),
     ("same", same::every_way_reports_the_same),
+    ("outputs_screen", outputs::stalled_screen_holds_up_nothing),
+    ("outputs_log", outputs::stalled_log_holds_up_nothing),
+    ("outputs_disk", outputs::full_disk_is_reported_in_the_log),
+    ("outputs_stderr", outputs::stalled_stderr_holds_up_nothing),
     ("race", race::other_processors_make_no_record_false),
     ("blind", blind::what_sees_nothing_is_not_used),
     ("blind_later", blind::a_switch_is_noticed_during_a_trace),

@@ -79,31 +79,42 @@ pub fn stops_cleanly() -> Result<()> {
     Ok(load.end()?)
 }
 
-/// When the reader of its output closes the pipe, kaprobe ends with a summary, no error,
-/// and a complete log.
+/// When the reader of its output closes the pipe, kaprobe ends with a summary and no
+/// error. With a log it goes on: the log is whole, and has every probe.
 pub fn ends_when_stdout_is_closed() -> Result<()> {
     netns::enter_new()?;
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("log.jsonl");
     let output = file.to_str().context("the path is not UTF-8")?;
-    let arguments = ["--netns", "/proc/self/ns/net", "-o", output];
-    let mut kaprobe = Kaprobe::trace_unread(&arguments)?.ready()?;
-    let held = bpf::held_objects(kaprobe.pid())?;
+    let netns = ["--netns", "/proc/self/ns/net"];
+    let mut alone = Kaprobe::trace_unread(&netns)?.ready()?;
+    let mut logging = Kaprobe::trace_unread(&[&netns[..], &["-o", output]].concat())?.ready()?;
+    let held = bpf::held_objects(alone.pid())?;
+    let before = KernelCounters::read()?;
     let load = open_load()?;
     wait_for_probes(20)?;
-    kaprobe.close_stdout();
-    let finished = kaprobe.finish()?;
+    alone.close_stdout();
+    logging.close_stdout();
+    let finished = alone.finish()?;
     ensure!(finished.status.success(), "{finished:?}");
     ensure!(
         finished.stderr.contains(" seen\n"),
         "no summary: {finished:?}"
     );
+    wait_until_freed("closed pipe", &held)?;
+    wait_for_probes(40)?;
+    load.end()?;
+    let probes = KernelCounters::read()?.keepalive - before.keepalive;
+    logging.signal(Signal::INT)?;
+    let finished = logging.finish()?;
+    ensure!(finished.status.success(), "{finished:?}");
     let text = fs::read_to_string(&file)?;
     let log = TraceLog::parse(&text.lines().collect::<Vec<_>>())?;
-    ensure!(text.ends_with('\n'), "the log ends in an incomplete line");
-    ensure!(log.count(&["probe"]) > 0, "the log has no probes");
-    wait_until_freed("closed pipe", &held)?;
-    Ok(load.end()?)
+    ensure!(
+        log.count(&["probe", "probe_congested"]) == probes,
+        "the log does not have {probes} probes: {finished:?}"
+    );
+    Ok(())
 }
 
 /// With standard output or error closed or full, each command ends with its normal exit

@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use crate::correlate::MAX_SOCKETS;
+use crate::model::header::Header;
 use crate::model::host_timeout::HostTimeouts;
 use crate::replay::input::{self, Input, OpenLog};
 use crate::replay::{Item, Log};
@@ -41,6 +42,7 @@ impl LogTimeouts {
     fn read(&mut self, OpenLog { name, reader, .. }: OpenLog) -> Result<(), exit::Error> {
         let mut log = Log::new(reader);
         let mut judge = None;
+        let mut last: Option<Box<Header>> = None;
         let mut resets = AllSentResets::default();
         let mut report = |remark| stderr::line(format_args!("{name}:{remark}"));
         while let Some(item) = log.next(&mut report).map_err(|why| why.of(&name))? {
@@ -52,9 +54,14 @@ impl LogTimeouts {
                         &mut resets.of_trace((0, self.learned.len() as u64)),
                     ));
                 }
-                // A new trace has other sockets and another clock.
-                Item::Header(_) => self.end_trace(&name, judge.take())?,
-                Item::Timeouts(_) => {}
+                Item::Header(header) => {
+                    // A new trace has other sockets and another clock.
+                    if !last.is_some_and(|last| header.continues(&last)) {
+                        self.end_trace(&name, judge.take())?;
+                    }
+                    last = Some(header);
+                }
+                Item::Timeouts(_) | Item::Trailer(_) => {}
             }
         }
         if !log.is_log() {

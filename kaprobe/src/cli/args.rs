@@ -9,7 +9,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
-use crate::cli::values::{buffer_size, network, positive, tcp_state, time_span};
+use crate::cli::values::{buffer_size, file_size, network, positive, tcp_state, time_span};
 use crate::filter::events::EventSet;
 use crate::filter::ports::PortRange;
 use crate::model::attach_mode::AttachMode;
@@ -39,6 +39,8 @@ pub struct TraceArgs {
     pub filters: FilterArgs,
     #[command(flatten)]
     pub output: OutputArgs,
+    #[command(flatten)]
+    pub rotation: RotationArgs,
     #[command(flatten)]
     pub running: RunningArgs,
 }
@@ -143,10 +145,10 @@ pub struct OutputArgs {
     /// JSON lines on the screen
     #[arg(long)]
     pub json: bool,
-    /// Also write a log; the extension sets the format: .jsonl, .json, .csv, .txt
+    /// Also write a log; the extension sets the format: .jsonl, .json, .csv, .txt. `trace` continues a log that exists
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Allow --output to overwrite a file
+    /// Let --output overwrite a file that exists
     #[arg(long, requires = "output")]
     pub force: bool,
     /// Time format in text lines
@@ -164,6 +166,21 @@ pub struct OutputArgs {
     /// No banner, no summary
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+/// Flags for when a log is continued in a new file.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Output")]
+pub struct RotationArgs {
+    /// Continue the log in a new file before it is longer than this: 100MiB. The file before becomes FILE.1, FILE.1 becomes FILE.2, and so on
+    #[arg(long, value_name = "SIZE", value_parser = file_size, requires = "output")]
+    pub rotate_size: Option<u64>,
+    /// Continue the log in a new file once it is this old: 1d, 12h
+    #[arg(long, value_name = "TIME", value_parser = time_span, requires = "output")]
+    pub rotate_age: Option<Duration>,
+    /// Number of older files to keep; 9 without this flag
+    #[arg(long, value_name = "N", requires = "output")]
+    pub rotate_keep: Option<u32>,
 }
 
 /// Flags for how a trace runs.

@@ -5,18 +5,19 @@ use std::path::Path;
 
 use crate::cli::args::OutputArgs;
 use crate::exit;
-use crate::sink::options::{Format, LogFile, Outputs, TextStyle};
+use crate::sink::options::{Existing, Format, LogFile, Outputs, Rotation, TextStyle};
 use crate::text::escape::Escaped;
 
-/// The outputs from the flags.
+/// The outputs from the flags. `existing` is what happens to a file that exists, if the
+/// flags don't say.
 ///
 /// # Errors
 /// [`exit::Code::Usage`] if flags conflict, or if the file name is not valid.
-pub fn outputs(args: &OutputArgs) -> Result<Outputs, exit::Error> {
+pub fn outputs(args: &OutputArgs, existing: Existing) -> Result<Outputs, exit::Error> {
     let file = args
         .output
         .as_deref()
-        .map(|path| log_file(path, args))
+        .map(|path| log_file(path, args, existing))
         .transpose()?;
     let screen = match (args.json, args.format, &file) {
         (true, Some(Format::Text | Format::Csv), None) => {
@@ -37,7 +38,7 @@ pub fn outputs(args: &OutputArgs) -> Result<Outputs, exit::Error> {
     Ok(Outputs { screen, file, text })
 }
 
-fn log_file(path: &Path, args: &OutputArgs) -> Result<LogFile, exit::Error> {
+fn log_file(path: &Path, args: &OutputArgs, existing: Existing) -> Result<LogFile, exit::Error> {
     let shown = Escaped::from_bytes(path.as_os_str().as_bytes());
     if path == Path::new("-") {
         return Err(exit::Error::usage(
@@ -66,7 +67,12 @@ fn log_file(path: &Path, args: &OutputArgs) -> Result<LogFile, exit::Error> {
     Ok(LogFile {
         path: path.to_owned(),
         format,
-        overwrite: args.force,
+        existing: if args.force {
+            Existing::Overwrite
+        } else {
+            existing
+        },
+        rotation: Rotation::default(),
     })
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use ipnet::IpNet;
-use jiff::SignedDuration;
+use jiff::{Span, SpanRelativeTo};
 
 use crate::model::named::{Named as _, UnknownName};
 use crate::model::values::State;
@@ -19,14 +19,15 @@ pub fn positive<T: FromStr>(text: &str) -> Result<T, &'static str> {
     text.parse().map_err(|_| "not a whole number from 1")
 }
 
-/// Parses a time span such as `30s` or `1h30m`.
+/// Parses a time span such as `30s` or `1h30m`. A day has 24 hours.
 ///
 /// # Errors
 /// If the text is not a time span, or not a positive one.
 pub fn time_span(text: &str) -> Result<Duration, &'static str> {
     const WRONG: &str = "not a time span such as 30s, 5m or 1h30m";
-    let span: SignedDuration = text.parse().map_err(|_| WRONG)?;
-    let span = Duration::try_from(span).map_err(|_| WRONG)?;
+    let span: Span = text.parse().map_err(|_| WRONG)?;
+    let span = span.to_duration(SpanRelativeTo::days_are_24_hours());
+    let span = Duration::try_from(span.map_err(|_| WRONG)?).map_err(|_| WRONG)?;
     if span.is_zero() { Err(WRONG) } else { Ok(span) }
 }
 
@@ -57,6 +58,18 @@ pub fn network(text: &str) -> Result<IpNet, &'static str> {
         _ => None,
     };
     Ok(unmapped.unwrap_or(network).trunc())
+}
+
+/// Parses the size of a file, such as `100MiB`.
+///
+/// # Errors
+/// If the text is not a size, or the size is zero.
+pub fn file_size(text: &str) -> Result<u64, &'static str> {
+    match text.parse() {
+        Ok(ByteSize(0)) => Err("the size is zero"),
+        Ok(ByteSize(bytes)) => Ok(bytes),
+        Err(_) => Err("not a size such as 65536, 256KiB or 100MiB"),
+    }
 }
 
 /// Parses a ring buffer size such as `4MiB`. Rounds it up to a power of two, at
@@ -131,6 +144,8 @@ mod tests {
             ("500ms", Ok(500)),
             ("1h30m", Ok(5_400_000)),
             ("5 minutes", Ok(300_000)),
+            ("1d", Ok(86_400_000)),
+            ("1mo", Err(())),
             ("0s", Err(())),
             ("-5s", Err(())),
             ("5", Err(())),

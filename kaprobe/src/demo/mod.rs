@@ -4,7 +4,9 @@
 mod connections;
 mod explain;
 
+use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -16,14 +18,16 @@ use crate::cli::args::DemoArgs;
 use crate::cli::{self, Action, Command};
 use crate::demo::connections::{CONNECTIONS, DemoConnection};
 use crate::demo::explain::Explainer;
+use crate::exit;
 use crate::model::named::Named as _;
 use crate::model::record::Record;
-use crate::sink::{self, Head, Sink, SinkError, Sinks};
+use crate::shutdown::{self, StopWhen};
+use crate::sink::{self, Encoder, Head, LiveSinks, Sink, SinkError};
+use crate::stderr;
 use crate::trace::Session;
 use crate::trace::plan::TracePlan;
 use crate::traffic::pair::{Path, can_silence, can_vanish};
 use crate::traffic::script::{self, ScriptedConnection, Step};
-use crate::{exit, shutdown};
 
 /// Runs `kaprobe demo`.
 ///
@@ -44,6 +48,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         .map(|(connection, it)| (it.local.port(), *connection))
         .collect();
     let plan = plan(&scripted, args)?;
+    stderr::never_wait();
     let session = Session::start(&plan)?;
     if !can_silence() {
         return Err(exit::Error::privilege(
@@ -51,15 +56,16 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         )
         .into());
     }
-    shutdown::watch(session.stopper(), None)?;
+    shutdown::watch(session.stopper(), StopWhen::default())?;
 
     let explainer = Arc::new(Mutex::new(Explainer::new(by_port)));
     let explanations = Explanations {
         explainer: Arc::clone(&explainer),
         colored: sink::is_colored(args.color),
+        text: String::new(),
     };
-    let mut sinks = Sinks::one("standard output", Box::new(explanations));
     introduce(&lock(&explainer), &left_out).map_err(SinkError::stdout)?;
+    let sinks = LiveSinks::stdout(Box::new(explanations), session.header(), session.stopper())?;
 
     // The end of the scripts stops the trace, and the end of the trace stops the scripts.
     let over = Arc::new(AtomicBool::new(false));
@@ -71,7 +77,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
             (scripted, played, stop.stop())
         })
         .context("cannot start the thread that makes the traffic")?;
-    let traced = session.follow(&plan, &mut sinks);
+    let traced = session.follow(&plan, sinks);
     over.store(true, Ordering::Relaxed);
     let (scripted, played, stopped) = traffic
         .join()
@@ -145,6 +151,8 @@ fn conclude(explainer: &Explainer) -> io::Result<()> {
 struct Explanations {
     explainer: Arc<Mutex<Explainer>>,
     colored: bool,
+    /// What is not taken yet.
+    text: String,
 }
 
 impl Sink for Explanations {
@@ -164,11 +172,31 @@ impl Sink for Explanations {
         } else {
             Style::new()
         };
-        writeln!(io::stdout(), "{style}{text}{style:#}")
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.text, "{style}{text}{style:#}");
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stdout().flush()
+        Ok(())
+    }
+}
+
+impl Encoder for Explanations {
+    fn size(&self) -> usize {
+        self.text.len()
+    }
+
+    fn take(&mut self) -> Vec<u8> {
+        mem::take(&mut self.text).into_bytes()
+    }
+
+    fn twin(&self) -> Box<dyn Encoder> {
+        Box::new(Self {
+            explainer: Arc::clone(&self.explainer),
+            colored: self.colored,
+            text: String::new(),
+        })
     }
 }
 

@@ -208,10 +208,16 @@ impl Tracer {
         self.drain(batch)?;
         // Read last, so that none is missed, but reported first: a loss may lie before any
         // of these events.
+        let losses = self.new_losses();
+        batch.splice(0..0, losses);
+        Ok(true)
+    }
+
+    /// What was lost since it was last reported.
+    pub fn new_losses(&mut self) -> impl Iterator<Item = Event> {
         let mut losses = self.counters.new_losses();
         losses.extend(self.switches.new_losses());
-        batch.splice(0..0, losses.into_iter().map(Event::Lost));
-        Ok(true)
+        losses.into_iter().map(Event::Lost)
     }
 
     /// Waits for an event, a stop, or the next look for losses.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::host_timeout::{HostTimeout, HostTimeouts, NetnsRoutes, NetnsTimeouts};
 use crate::model::time::WallTime;
+use crate::model::timeouts_change;
 use crate::text::escape::Escaped;
 
 /// Version of the log format. The major number changes when a reader of the old format
@@ -26,6 +27,9 @@ pub struct Header {
     pub kernel: Escaped,
     /// Version of kaprobe.
     pub kaprobe: String,
+    /// Which file of the trace this is, if it is not the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<u32>,
     /// When the trace began.
     pub started: WallTime,
     /// Wall clock minus CLOCK_MONOTONIC when the trace began, ns.
@@ -48,7 +52,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// The idle timeouts of this host when the trace began, and the ways of packets to them.
+    /// The idle timeouts of this host when the trace, or this part of it, began, and the ways of packets to them.
     #[must_use]
     pub fn host_timeouts(&self) -> HostTimeouts {
         HostTimeouts {
@@ -64,6 +68,32 @@ impl Header {
     pub fn began_ns(&self) -> u64 {
         let ns = self.started.0.saturating_sub(self.clock_offset_ns);
         u64::try_from(ns).unwrap_or(0)
+    }
+}
+
+impl Header {
+    /// Takes over the host's idle timeouts as they are after a change.
+    pub fn apply(&mut self, change: &TimeoutsChange) {
+        let mut host = self.host_timeouts();
+        timeouts_change::apply(&mut host, &change.namespaces);
+        (self.timeouts, self.routes) = (host.timeouts, host.routes);
+    }
+
+    /// The header of the next file of the same trace.
+    #[must_use]
+    pub fn next_part(&self) -> Self {
+        Self {
+            part: Some(self.part.unwrap_or(1).saturating_add(1)),
+            ..self.clone()
+        }
+    }
+
+    /// Whether this is the header of the file that continues the trace of `last`.
+    #[must_use]
+    pub fn continues(&self, last: &Self) -> bool {
+        self.part.is_some()
+            && self.part == last.next_part().part
+            && (&self.host, self.started) == (&last.host, last.started)
     }
 }
 

@@ -13,5 +13,8 @@ pub mod record;
 pub mod remedy;
 pub mod row;
 pub mod socket;
+pub mod tally;
 pub mod time;
+pub mod timeouts_change;
+pub mod trailer;
 pub mod values;

@@ -115,6 +115,8 @@ named_enum! {
         /// Tracing of functions or kprobes was switched off or on: it is not known how many
         /// events the hook missed.
         SwitchedOff = "switched_off",
+        /// This output did not take the records in time, or had no room for them.
+        Output = "output",
     }
 }
 

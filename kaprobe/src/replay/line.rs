@@ -1,4 +1,4 @@
-//! Parses one line of a log: a header, a record, or the reason why it is neither.
+//! Parses one line of a log: a header, a record, a trailer, or the reason why it is none.
 
 use crate::model::header;
 use std::fmt;
@@ -9,8 +9,9 @@ use serde_json::error::Category;
 
 use crate::model::header::{Header, HeaderLine, TimeoutsChange, TimeoutsLine};
 use crate::model::record::Record;
+use crate::model::trailer::{Trailer, TrailerLine};
 
-/// A header, a change of the host's timeouts, or a record.
+/// A header, a change of the host's timeouts, a record or a trailer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
     /// The header of a trace whose records follow.
@@ -19,6 +20,8 @@ pub enum Item {
     Timeouts(Box<TimeoutsChange>),
     /// A record.
     Record(Box<Record>),
+    /// The trailer of the trace whose records came before.
+    Trailer(Box<Trailer>),
 }
 
 /// A parsed line, and its fields that this kaprobe does not know.
@@ -32,7 +35,7 @@ pub(super) struct Line {
 /// Most unknown fields of one line that are reported.
 const UNKNOWN_FIELDS: usize = 8;
 
-/// Why a line is neither a header nor a record.
+/// Why a line is neither a header, nor a record, nor a trailer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum LineError {
     /// Cut off: it may be the start of a valid line.
@@ -72,6 +75,12 @@ impl Version {
         let version: Self = text.parse().ok()?;
         (version.major == ours.major).then_some(version <= ours)
     }
+
+    /// Whether logs of that version end with a trailer.
+    pub(super) fn has_trailer(text: &str) -> bool {
+        const FIRST: Version = Version { major: 1, minor: 4 };
+        text.parse::<Self>().is_ok_and(|version| version >= FIRST)
+    }
 }
 
 /// The part of a header that every version has.
@@ -109,7 +118,12 @@ pub(super) fn read(line: &[u8]) -> Result<Line, LineError> {
         return Ok(Line { item, unknown });
     }
     let Ok(HeaderLine::<Versioned> { header }) = serde_json::from_str(line) else {
-        return Err(not_a_record);
+        let is_trailer = serde_json::from_str::<TrailerLine<IgnoredAny>>(line).is_ok();
+        return if is_trailer {
+            trailer(line)
+        } else {
+            Err(not_a_record)
+        };
     };
     if Version::is_known(&header.version).is_none() {
         return Err(LineError::Version(Short(&header.version).to_string()));
@@ -117,6 +131,12 @@ pub(super) fn read(line: &[u8]) -> Result<Line, LineError> {
     let (HeaderLine { mut header }, unknown) = parse::<HeaderLine>(line)?;
     header.version = Short(&header.version).to_string();
     let item = Item::Header(Box::new(header));
+    Ok(Line { item, unknown })
+}
+
+fn trailer(line: &str) -> Result<Line, LineError> {
+    let (TrailerLine { trailer }, unknown) = parse::<TrailerLine>(line)?;
+    let item = Item::Trailer(Box::new(trailer));
     Ok(Line { item, unknown })
 }
 
@@ -165,6 +185,7 @@ mod tests {
     use super::*;
 
     const RECORD: &str = r#"{"time":"2024-05-06T07:08:09.000000000Z","mono_ns":1,"seq":1,"event":"closed","comm":"é"}"#;
+    const TRAILER: &str = r#"{"trailer":{"ended":"2024-05-06T07:08:09.000000000Z","records":2,"events":{"probe":2},"lost":{}}}"#;
     const HEADER: &str = r#"{"header":{"version":"VERSION","host":"mq1","kernel":"6.12","kaprobe":"0.1.0","started":"2024-05-06T07:08:09.000000000Z","clock_offset_ns":0,"hz":250,"hooks":{},"filters":{}}}"#;
 
     const TIMEOUTS: &str = r#"{"timeouts":{"time":"2024-05-06T07:08:09.000000000Z","mono_ns":1,"namespaces":[{"netns":7,"timeouts":[{"what":"ipvs","netns":7,"seconds":900}]}]}}"#;
@@ -185,6 +206,9 @@ mod tests {
             (now.clone(), Ok("header")),
             (now.replace("\"hz\"", "\"more\":1,\"hz\""), Ok("header header.more")),
             (with(&now, "\"x\":1"), Ok("header x")),
+            (TRAILER.to_owned(), Ok("trailer")),
+            (TRAILER.replace("\"events\"", "\"more\":1,\"events\""), Ok("trailer trailer.more")),
+            (r#"{"trailer":{}}"#.to_owned(), Err(LineError::NotUnderstood("column 13: missing field `ended`".to_owned()))),
             (header("1.999"), Ok("header")),
             (TIMEOUTS.to_owned(), Ok("timeouts")),
             (TIMEOUTS.replace("\"seconds\"", "\"more\":1,\"seconds\""), Ok("timeouts timeouts.namespaces.0.timeouts.0.more")),
@@ -208,6 +232,7 @@ mod tests {
                     Item::Header(_) => "header",
                     Item::Timeouts(_) => "timeouts",
                     Item::Record(_) => "record",
+                    Item::Trailer(_) => "trailer",
                 };
                 let words = std::iter::once(kind.to_owned()).chain(line.unknown);
                 words.collect::<Vec<_>>().join(" ")
@@ -225,7 +250,8 @@ mod tests {
     #[test]
     fn a_line_cut_anywhere_is_reported_as_cut() {
         let headers = [header("1.0"), header("1.999")];
-        for line in [RECORD.to_owned(), TIMEOUTS.to_owned()]
+        for line in [RECORD, TRAILER, TIMEOUTS]
+            .map(str::to_owned)
             .into_iter()
             .chain(headers)
         {

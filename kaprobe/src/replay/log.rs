@@ -4,6 +4,7 @@ use std::fmt::{self, Display};
 use std::io::{self, BufRead as _, BufReader, Read};
 
 use crate::exit;
+use crate::model::header::Header;
 use crate::replay::foreign;
 use crate::replay::line::{self, Item, LineError, Version};
 use crate::text::escape::{self, Escaped};
@@ -34,6 +35,11 @@ pub struct Log<R> {
     /// The remarks on the lines before the first header or record. If none follows, the
     /// file is no log, and they say nothing.
     early: Vec<Remark>,
+    /// The last header, without its maps.
+    last_header: Option<Header>,
+    /// Lines since the last header, trailers not counted. `None` once the trailer has
+    /// come, or if the format has none.
+    since_header: Option<u64>,
 }
 
 /// Counts of the lines of a log.
@@ -67,6 +73,13 @@ pub enum RemarkKind {
     Empty,
     NoHeader,
     NextTrace(Escaped),
+    /// There is no trailer before this line.
+    NoTrailer,
+    /// The trailer counts other records than there are.
+    Incomplete {
+        records: u64,
+        counted: u64,
+    },
     Newer(String),
     NotUnderstood(String),
     UnknownField(String),
@@ -91,6 +104,13 @@ impl Display for RemarkKind {
             Self::NextTrace(host) => {
                 write!(f, "another trace follows in the same log, of host {host}")
             }
+            Self::NoTrailer => f.write_str(
+                "the log up to here ended without a trailer: kaprobe was killed, or still writes it",
+            ),
+            Self::Incomplete { records, counted } => write!(
+                f,
+                "{records} records since the header, but the trailer counts {counted}: the log is not whole"
+            ),
             Self::Newer(version) => write!(
                 f,
                 "log format {} is newer than this kaprobe's {}: unknown parts are left out",
@@ -165,6 +185,8 @@ impl<R: Read> Log<R> {
             counts: LogCounts::default(),
             unknown: Vec::new(),
             early: Vec::new(),
+            last_header: None,
+            since_header: None,
         }
     }
 
@@ -205,6 +227,7 @@ impl<R: Read> Log<R> {
                     item
                 }
                 Err(LineError::Cut) if end == LineEnd::Log => {
+                    self.since_header = None;
                     self.remark(RemarkKind::Cut, on_remark);
                     continue;
                 }
@@ -223,7 +246,10 @@ impl<R: Read> Log<R> {
         } else if !self.is_log() && self.counts.broken > 0 {
             return Err(LogError::NotALog("text"));
         }
-        self.early.drain(..).for_each(on_remark);
+        self.early.drain(..).for_each(&mut *on_remark);
+        if self.since_header.take().is_some() {
+            self.remark(RemarkKind::NoTrailer, on_remark);
+        }
         Ok(None)
     }
 
@@ -304,8 +330,14 @@ impl<R: Read> Log<R> {
                 if self.newer {
                     self.remark(RemarkKind::Newer(header.version.clone()), on_remark);
                 }
-                if self.counts.records > 0 {
-                    self.remark(RemarkKind::NextTrace(header.host.clone()), on_remark);
+                self.note_header(header, on_remark);
+            }
+            Item::Trailer(trailer) => {
+                if let Some(records) = self.since_header.take()
+                    && records != trailer.records
+                {
+                    let counted = trailer.records;
+                    self.remark(RemarkKind::Incomplete { records, counted }, on_remark);
                 }
             }
             Item::Timeouts(_) => {}
@@ -314,7 +346,39 @@ impl<R: Read> Log<R> {
                     self.remark(RemarkKind::NoHeader, on_remark);
                 }
                 self.counts.records += 1;
+                self.note_line();
             }
+        }
+    }
+
+    fn note_header(&mut self, header: &Header, on_remark: &mut dyn FnMut(Remark)) {
+        let last = self.last_header.as_ref();
+        // A merged log starts with the headers of its hosts, and has one trailer.
+        let is_merged =
+            self.since_header == Some(0) && last.is_none_or(|it| it.host != header.host);
+        if self.since_header.is_some() && !is_merged {
+            self.remark(RemarkKind::NoTrailer, on_remark);
+        }
+        let continues = self
+            .last_header
+            .as_ref()
+            .is_some_and(|it| header.continues(it));
+        if self.counts.records > 0 && !continues {
+            self.remark(RemarkKind::NextTrace(header.host.clone()), on_remark);
+        }
+        self.since_header = Version::has_trailer(&header.version).then_some(0);
+        self.last_header = Some(Header {
+            host: header.host.clone(),
+            started: header.started,
+            part: header.part,
+            ..Header::default()
+        });
+    }
+
+    /// Counts a line that was a record, or is taken for one.
+    fn note_line(&mut self) {
+        if let Some(lines) = &mut self.since_header {
+            *lines += 1;
         }
     }
 
@@ -342,6 +406,7 @@ impl<R: Read> Log<R> {
         error: LineError,
         on_remark: &mut dyn FnMut(Remark),
     ) -> Result<(), LogError> {
+        self.note_line();
         let why = match error {
             LineError::Version(version) => {
                 return Err(LogError::Version {
@@ -382,8 +447,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::header::{Header, HeaderLine, VERSION};
+    use crate::model::header::{HeaderLine, VERSION};
     use crate::model::record::Record;
+    use crate::model::tally::Tally;
+    use crate::model::trailer::{Trailer, TrailerLine};
     use crate::sample;
 
     fn header(version: &str) -> Header {
@@ -398,14 +465,23 @@ mod tests {
         serde_json::to_string(value).unwrap_or_default() + "\n"
     }
 
-    /// A header and a record of every kind, one line each.
+    /// A header, a record of every kind and a trailer, one line each.
     fn lines() -> Vec<String> {
         let header = header(VERSION);
         let records = sample::records(&sample::everything());
-        let records = records.iter().map(line);
-        std::iter::once(line(&HeaderLine { header }))
-            .chain(records)
-            .collect()
+        let mut lines = vec![line(&HeaderLine { header })];
+        lines.extend(records.iter().map(line));
+        lines.push(trailer(&records));
+        lines
+    }
+
+    /// The trailer after these records.
+    fn trailer(records: &[Record]) -> String {
+        let mut tally = Tally::default();
+        records.iter().for_each(|record| tally.count(record));
+        let ended = tally.last_time().unwrap_or_default();
+        let trailer = Trailer::new(ended, &tally);
+        line(&TrailerLine { trailer })
     }
 
     /// Reads a log as far as possible: its items, the messages about it, the counts.
@@ -433,7 +509,7 @@ mod tests {
         let (items, messages, counts) = read(lines.concat().as_bytes());
         assert_eq!(items.len(), lines.len());
         assert!(messages.is_empty(), "{messages:?}");
-        let records = lines.len() as u64 - 1;
+        let records = lines.len() as u64 - 2;
         assert_eq!(
             counts,
             LogCounts {
@@ -449,9 +525,13 @@ mod tests {
     #[test]
     fn odd_lines_are_reported() {
         let lines = lines();
-        let [header_line, first, second, ..] = lines.as_slice() else {
+        let [_, first, second, ..] = lines.as_slice() else {
             unreachable!("the sample has more");
         };
+        // Logs of this version have no trailer.
+        let header_line = &line(&HeaderLine {
+            header: header("1.3"),
+        });
         let newer = line(&HeaderLine {
             header: header("1.999"),
         });
@@ -475,8 +555,8 @@ mod tests {
             (&[header_line, &more, &more], &["2: unknown field more left out", "2: unknown field \\u{1b}[2J left out"], (2, 0, 0)),
             (&[header_line, first, header_line, second], &["3: another trace follows in the same log, of host mq1"], (2, 0, 0)),
             (&[header_line, header_line, second], &[], (1, 0, 0)),
-            (&[&newer, &nap, first, &nap], &["1: log format 1.999 is newer than this kaprobe's", "2: left out, not understood: column 86: \"nap\" is none of"], (1, 0, 2)),
-            (&[&newer, first, "{\n"], &["1: log format", "3: skipped, not a record: it breaks off"], (1, 1, 0)),
+            (&[&newer, &nap, first, &nap], &["1: log format 1.999 is newer than this kaprobe's", "2: left out, not understood: column 86: \"nap\" is none of", "4: the log up to here ended without a trailer"], (1, 0, 2)),
+            (&[&newer, first, "{\n"], &["1: log format", "3: skipped, not a record: it breaks off", "3: the log up to here ended without"], (1, 1, 0)),
             (&[header_line, first, &newer.replace("1.999", "7.0"), second], &["3: log format 7.0, this kaprobe reads 1."], (1, 0, 0)),
             (&[header_line, &long, first], &["2: skipped, not a record: longer than 1048576 bytes"], (1, 1, 0)),
             (&[header_line, &long[..MAX_LINE_LEN + 1]], &["2: skipped, not a record: longer than 1048576 bytes"], (0, 1, 0)),
@@ -505,6 +585,48 @@ mod tests {
     }
 
     #[test]
+    fn a_log_without_its_trailer_is_reported() {
+        let lines = lines();
+        let (start, [last]) = lines.split_at(lines.len() - 1) else {
+            unreachable!("it has lines");
+        };
+        let [start, last] = [start.concat(), last.clone()];
+        let header = |change: fn(&mut Header)| {
+            let mut header = header(VERSION);
+            change(&mut header);
+            line(&HeaderLine { header })
+        };
+        let [same, other] = [header(|_| ()), header(|it| it.host = Escaped::from("mq2"))];
+        let part = header(|it| it.part = Some(2));
+        let none = trailer(&[]);
+        let missing = "the log up to here ended without a trailer";
+        #[rustfmt::skip]
+        let rows: &[(&[&str], &[&str])] = &[
+            (&[&start, &last], &[]),
+            (&[&start], &[missing]),
+            (&[&same], &[missing]),
+            (&[&same, &none], &[]),
+            // Restarted: after its end, after kill -9, and twice without a record.
+            (&[&start, &last, &start, &last], &["another trace follows"]),
+            (&[&start, &start, &last], &[missing, "another trace follows"]),
+            (&[&same, &same, &none], &[missing]),
+            // Continued in another file.
+            (&[&start, &last, &part, &none], &[]),
+            // Merged from two hosts.
+            (&[&other, &start, &last], &[]),
+            (&[&other, &start], &[missing]),
+            (&[&start, &none], &["records since the header, but the trailer counts 0: the log is not whole"]),
+        ];
+        for (log, expected) in rows {
+            let messages = messages(log.concat().as_bytes());
+            assert_eq!(messages.len(), expected.len(), "{messages:?}");
+            for (message, expected) in messages.iter().zip(*expected) {
+                assert!(message.contains(expected), "{message}: not {expected}");
+            }
+        }
+    }
+
+    #[test]
     fn a_line_that_is_not_utf8_is_broken() {
         // Only the first broken lines are named.
         let lines: String = lines().into_iter().take(12).collect();
@@ -513,10 +635,15 @@ mod tests {
             .bytes()
             .map(|it| if it == 1 { 0xff } else { it })
             .collect();
+        let messages = messages(&log);
+        let Some((last, broken)) = messages.split_last() else {
+            unreachable!("it has no trailer");
+        };
+        assert!(last.contains("without a trailer"), "{last}");
+        assert!(!broken.is_empty());
         assert!(
-            messages(&log)
-                .iter()
-                .all(|it| it.ends_with(": not UTF-8") || it.ends_with("no header"))
+            broken.iter().all(|it| it.ends_with(": not UTF-8")),
+            "{broken:?}"
         );
     }
 
@@ -524,11 +651,12 @@ mod tests {
     fn the_number_of_reported_broken_lines_is_limited() {
         let log = lines().remove(0) + &"x\n".repeat(MAX_REMARKS + 9);
         let messages = messages(log.as_bytes());
-        assert_eq!(messages.len(), MAX_REMARKS + 1);
-        assert_eq!(
-            messages.last().map(String::as_str),
-            Some("22: further broken lines are only counted")
-        );
+        let [.., many, last] = messages.as_slice() else {
+            unreachable!("two at least: {messages:?}");
+        };
+        assert_eq!(messages.len(), MAX_REMARKS + 2);
+        assert_eq!(many, "22: further broken lines are only counted");
+        assert!(last.contains("without a trailer"), "{last}");
     }
 
     /// Reads at most the given number of bytes at once.
@@ -578,7 +706,7 @@ mod tests {
             .into_iter()
             .filter_map(|item| match item {
                 Item::Record(record) => Some(*record),
-                Item::Header(_) | Item::Timeouts(_) => None,
+                Item::Header(_) | Item::Timeouts(_) | Item::Trailer(_) => None,
             })
             .collect();
         assert_eq!(read, records);

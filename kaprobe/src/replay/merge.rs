@@ -68,7 +68,13 @@ impl<R: Read> Merge<R> {
                 len += self.logs[from].line_len();
                 let has_room = headers.len() < HEADERS && len <= HEADERS_LEN;
                 match item {
-                    Item::Header(header) if has_room => headers.push(*header),
+                    // The header of a host that has one already starts the next trace.
+                    Item::Header(header)
+                        if has_room
+                            && headers.iter().all(|it: &Header| it.host != header.host) =>
+                    {
+                        headers.push(*header);
+                    }
                     item => {
                         self.put(from, item);
                         break;
@@ -118,7 +124,7 @@ impl<R: Read> Merge<R> {
     fn put(&mut self, from: LogIndex, item: Item) {
         let time = match &item {
             // They directly follow the item before them.
-            Item::Header(_) | Item::Timeouts(_) => i64::MIN,
+            Item::Header(_) | Item::Timeouts(_) | Item::Trailer(_) => i64::MIN,
             Item::Record(record) => record.time.0,
         };
         self.heads[from] = Some(item);

@@ -27,7 +27,7 @@ use crate::replay::summary::{ReplaySummary, SummaryFormat};
 
 use crate::replay::input::{FileId, OpenLog};
 use crate::replay::plan::ReplayPlan;
-use crate::sink::options::{Format, Outputs};
+use crate::sink::options::{Existing, Format, LogFile, Outputs};
 use crate::sink::{self, SinkError};
 use crate::{exit, report, stderr};
 
@@ -99,7 +99,8 @@ fn open(plan: &ReplayPlan) -> Result<Vec<OpenLog>> {
 
 /// The file that will be overwritten.
 fn written(outputs: &Outputs) -> Option<FileId> {
-    let log = outputs.file.as_ref().filter(|log| log.overwrite)?;
+    let overwrites = |log: &&LogFile| log.existing == Existing::Overwrite;
+    let log = outputs.file.as_ref().filter(overwrites)?;
     Some(FileId::of(&fs::metadata(&log.path).ok()?))
 }
 

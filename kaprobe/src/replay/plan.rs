@@ -10,7 +10,7 @@ use crate::filter::RecordFilter;
 use crate::filter::events::EventSet;
 use crate::model::header::Filters;
 use crate::replay::input::{Input, inputs};
-use crate::sink::options::{Format, Outputs};
+use crate::sink::options::{Existing, Format, Outputs};
 use crate::text::escape::Escaped;
 
 /// The checked arguments of `kaprobe replay`.
@@ -42,7 +42,7 @@ impl ReplayPlan {
             filters,
             output,
         } = args;
-        let outputs = outputs(&output)?;
+        let outputs = outputs(&output, Existing::Refuse)?;
         if summary && outputs.screen == Format::Csv {
             return Err(exit::Error::usage(
                 "--summary is text or JSON lines, not CSV",

@@ -1,15 +1,17 @@
 //! Passes records from the logs through the filters and judges to the sinks.
 
-use crate::model::header;
+use std::mem;
 
 use crate::correlate::MAX_SOCKETS;
 use crate::filter::Filter;
-use crate::model::header::{Filters, Header, TimeoutsChange};
+use crate::model::header::{self, Filters, Header, TimeoutsChange};
 use crate::model::host_timeout::HostTimeouts;
 use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
+use crate::model::tally::Tally;
+use crate::model::trailer::Trailer;
 use crate::replay::decompress::LogReader;
-use crate::replay::line::Item;
+use crate::replay::line::{Item, Version};
 use crate::replay::log::{LogError, Remark};
 use crate::replay::merge::{LogIndex, Merge};
 use crate::replay::plan::ReplayPlan;
@@ -33,12 +35,20 @@ pub(super) trait RecordSink {
     fn head(&mut self, head: &Head<'_>) -> Result<(), SinkError>;
     /// See [`Sinks::next_trace`].
     fn next_trace(&mut self, header: &Header) -> Result<(), SinkError>;
+    /// Receives the header of the next part of the same trace.
+    fn next_part(&mut self, _: &Header) -> Result<(), SinkError> {
+        Ok(())
+    }
     /// See [`Sinks::timeouts`].
     fn timeouts(&mut self, _: &TimeoutsChange) -> Result<(), SinkError> {
         Ok(())
     }
     /// See [`Sinks::record`].
     fn record(&mut self, record: &Record) -> Result<(), SinkError>;
+    /// See [`Sinks::trailer`].
+    fn trailer(&mut self, _trailer: &Trailer) -> Result<(), SinkError> {
+        Ok(())
+    }
     /// See [`Sinks::flush`].
     fn flush(&mut self) -> Result<(), SinkError>;
     /// Receives the idle timeouts learned from a trace that has ended. `host` is `None`
@@ -55,12 +65,20 @@ impl RecordSink for Sinks {
         Self::next_trace(self, header)
     }
 
+    fn next_part(&mut self, header: &Header) -> Result<(), SinkError> {
+        Self::next_trace(self, header)
+    }
+
     fn timeouts(&mut self, change: &TimeoutsChange) -> Result<(), SinkError> {
         Self::timeouts(self, change)
     }
 
     fn record(&mut self, record: &Record) -> Result<(), SinkError> {
         Self::record(self, record)
+    }
+
+    fn trailer(&mut self, trailer: &Trailer) -> Result<(), SinkError> {
+        Self::trailer(self, trailer)
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {
@@ -78,6 +96,8 @@ pub(super) struct ReplayStream {
     given: Filters,
     pipeline: Pipeline,
     stories: Stories,
+    /// What was written since the last header.
+    written: Tally,
 }
 
 /// The state of one log.
@@ -97,6 +117,10 @@ struct LogState {
     records: u64,
     /// The trace stopped after this number of records (`--count`).
     count: Option<u64>,
+    /// The last header.
+    header: Option<Box<Header>>,
+    /// The trailer that came after it.
+    trailer: Option<Box<Trailer>>,
 }
 
 /// Makes a judge for a trace, to recompute its verdicts. `None` keeps the log's own
@@ -133,6 +157,18 @@ impl LogState {
         self.sockets = self.sockets.saturating_add(self.last_socket);
         (self.last_socket, self.records) = (0, 0);
         self.count = counts.filter_map(|it| it.parse().ok()).min();
+    }
+
+    /// Starts the next trace, or the next part of the current one.
+    fn set_header(&mut self, header: Option<&Header>) {
+        self.header = header.cloned().map(Box::new);
+        self.trailer = None;
+    }
+
+    /// Whether its current trace has ended in order, as far as its format shows.
+    fn is_whole(&self) -> bool {
+        let header = self.header.as_deref();
+        self.trailer.is_some() || !header.is_some_and(|it| Version::has_trailer(&it.version))
     }
 
     /// Counts a record before it is shown. Returns whether it is the last of its trace.
@@ -180,11 +216,13 @@ impl ReplayStream {
             given: plan.given.clone(),
             pipeline: Pipeline::of(Filter::new(plan.records.clone()), headers.len()),
             stories: Stories::new(),
+            written: Tally::default(),
         };
         for (from, headers) in headers.into_iter().enumerate() {
             // A log with several headers is the result of a merge: its records name their
             // hosts, and sockets of different hosts share numbers.
             let merged = headers.len() > 1;
+            stream.logs[from].set_header(headers.last());
             if !merged {
                 stream.start(from, headers.first());
             }
@@ -235,12 +273,39 @@ impl ReplayStream {
                 Some((from, Item::Record(record))) => self.show(from, *record, sinks),
                 Some((from, Item::Header(header))) => self.next_trace(from, *header, sinks),
                 Some((from, Item::Timeouts(change))) => self.timeouts(from, *change, sinks),
+                Some((from, Item::Trailer(trailer))) => {
+                    self.logs[from].trailer = Some(trailer);
+                    Ok(())
+                }
                 None => break,
             }
             .map_err(ReplayEnd::Sink)?;
         }
         (0..self.logs.len()).for_each(|from| self.trace_ended(from, sinks));
+        if self.pipeline.is_done() || self.logs.iter().all(LogState::is_whole) {
+            let trailers = self.logs.iter().filter_map(|log| log.trailer.as_deref());
+            let last = trailers.max_by_key(|it| it.ended).cloned();
+            self.write_trailer(last, sinks).map_err(ReplayEnd::Sink)?;
+        }
         Ok(())
+    }
+
+    /// Writes the trailer of what was written since the last header. It has the time and
+    /// the end of the log's own one, if there is one.
+    fn write_trailer(
+        &mut self,
+        of_log: Option<Trailer>,
+        sinks: &mut impl RecordSink,
+    ) -> Result<(), SinkError> {
+        let written = mem::take(&mut self.written);
+        let of_log = of_log.unwrap_or_else(|| Trailer {
+            ended: written.last_time().unwrap_or_default(),
+            ..Trailer::default()
+        });
+        sinks.trailer(&Trailer {
+            continued: of_log.continued,
+            ..Trailer::new(of_log.ended, &written)
+        })
     }
 
     /// Reports the idle timeouts learned from the current trace.
@@ -273,7 +338,7 @@ impl ReplayStream {
         // Recomputed from the verdicts of these logs.
         record.story = None;
         let (hosts, stories) = (self.hosts, &mut self.stories);
-        let host = record.host.clone();
+        let (host, written) = (record.host.clone(), &mut self.written);
         let mut outcome = Ok(());
         self.pipeline.push(from, &mut record, |record| {
             record.host.clone_from(&host);
@@ -281,6 +346,7 @@ impl ReplayStream {
                 stories.add_story(record);
             }
             if outcome.is_ok() {
+                written.count(record);
                 outcome = sinks.record(record);
             }
         });
@@ -293,6 +359,16 @@ impl ReplayStream {
         header: Header,
         sinks: &mut impl RecordSink,
     ) -> Result<(), SinkError> {
+        if self.logs[from].is_whole() {
+            let trailer = self.logs[from].trailer.take();
+            self.write_trailer(trailer.map(|it| *it), sinks)?;
+        }
+        self.written = Tally::default();
+        let last = self.logs[from].header.take();
+        self.logs[from].set_header(Some(&header));
+        if last.is_some_and(|last| header.continues(&last)) {
+            return sinks.next_part(&self.as_written(header));
+        }
         self.trace_ended(from, sinks);
         self.logs[from].host.clone_from(&header.host);
         self.logs[from].is_headed = true;

@@ -12,11 +12,12 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::mem;
 
 use crate::model::field::{FieldVisitor, Fields, Name, Value};
 use crate::model::header::Header;
 use crate::model::record::Record;
-use crate::sink::interface::{Head, Sink, value_or_host};
+use crate::sink::interface::{Encoder, Head, Sink, value_or_host};
 use crate::text::digits::{self, Rfc3339};
 use crate::text::escape::Escaped;
 
@@ -205,6 +206,20 @@ impl<W: Write + Send> Sink for CsvLines<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.flush()
+    }
+}
+
+impl Encoder for CsvLines<Vec<u8>> {
+    fn size(&self) -> usize {
+        self.out.len()
+    }
+
+    fn take(&mut self) -> Vec<u8> {
+        mem::take(&mut self.out)
+    }
+
+    fn twin(&self) -> Box<dyn Encoder> {
+        Box::new(Self::new(Vec::new(), self.heading))
     }
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use crate::model::field::{Name, Value, name};
 use crate::model::header::{Header, TimeoutsChange};
 use crate::model::record::Record;
+use crate::model::trailer::Trailer;
 use crate::text::escape::Escaped;
 
 /// Writes records in one format. Output is passed on in whole lines, at [`Sink::flush`]
@@ -38,11 +39,31 @@ pub trait Sink: Send {
     /// When it cannot be written.
     fn record(&mut self, record: &Record) -> io::Result<()>;
 
+    /// Writes the trailer of the trace, in formats that have one.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn trailer(&mut self, _: &Trailer) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Writes out buffered lines.
     ///
     /// # Errors
     /// When it cannot be written.
     fn flush(&mut self) -> io::Result<()>;
+}
+
+/// A sink that keeps what it writes, until it is taken.
+pub trait Encoder: Sink {
+    /// Number of bytes that can be taken.
+    fn size(&self) -> usize;
+
+    /// Takes the bytes written so far: whole lines.
+    fn take(&mut self) -> Vec<u8>;
+
+    /// Another encoder for the same output, for lines between those of this one.
+    fn twin(&self) -> Box<dyn Encoder>;
 }
 
 /// The head of an output.

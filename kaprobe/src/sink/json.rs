@@ -5,13 +5,15 @@
 //! the same.
 
 use std::io::{self, Write};
+use std::mem;
 
 use serde::Serialize;
 
 use crate::model::field::{FieldVisitor, Fields, Name, Value};
 use crate::model::header::{Header, HeaderLine, TimeoutsChange, TimeoutsLine};
 use crate::model::record::Record;
-use crate::sink::interface::{Head, Sink, value_or_host};
+use crate::model::trailer::{Trailer, TrailerLine};
+use crate::sink::interface::{Encoder, Head, Sink, value_or_host};
 use crate::text::digits::{self, Rfc3339};
 use crate::text::escape::Escaped;
 
@@ -154,7 +156,25 @@ impl<W: Write + Send> Sink for JsonLines<W> {
         self.put(record)
     }
 
+    fn trailer(&mut self, trailer: &Trailer) -> io::Result<()> {
+        self.put_value(&TrailerLine { trailer })
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         self.flush()
+    }
+}
+
+impl Encoder for JsonLines<Vec<u8>> {
+    fn size(&self) -> usize {
+        self.out.len()
+    }
+
+    fn take(&mut self) -> Vec<u8> {
+        mem::take(&mut self.out)
+    }
+
+    fn twin(&self) -> Box<dyn Encoder> {
+        Box::new(Self::new(Vec::new()))
     }
 }

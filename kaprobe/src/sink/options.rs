@@ -1,6 +1,7 @@
 //! Where records go, and how they look there.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::ValueEnum;
 
@@ -22,8 +23,33 @@ pub struct LogFile {
     pub path: PathBuf,
     /// In which format.
     pub format: Format,
-    /// Overwrite a file that exists.
-    pub overwrite: bool,
+    /// What happens to a file that exists.
+    pub existing: Existing,
+    /// When the log is continued in a new file.
+    pub rotation: Rotation,
+}
+
+/// What happens to a file that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// It is left alone: an error.
+    Refuse,
+    /// A log of the same format is continued; another file is an error.
+    Append,
+    /// It is overwritten.
+    Overwrite,
+}
+
+/// When a log is continued in a new file. The files before it are renamed: `LOG.1` is the
+/// latest of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rotation {
+    /// Before the file is longer than this, bytes.
+    pub size: Option<u64>,
+    /// Once the file is older than this.
+    pub age: Option<Duration>,
+    /// Number of older files that are kept.
+    pub keep: u32,
 }
 
 /// How text looks.

@@ -7,12 +7,13 @@ use jiff::tz::TimeZone;
 use crate::exit;
 use crate::model::header::{Header, TimeoutsChange};
 use crate::model::record::Record;
+use crate::model::trailer::Trailer;
 use crate::sink::csv::CsvLines;
 use crate::sink::error::SinkError;
 use crate::sink::interface::{Head, Sink};
 use crate::sink::json::JsonLines;
 use crate::sink::lines::Lines;
-use crate::sink::log_file::{create, why};
+use crate::sink::log_file::{self, why};
 use crate::sink::options::{Format, Outputs, TextStyle};
 use crate::sink::terminal::is_colored;
 use crate::sink::text::TextLines;
@@ -36,7 +37,8 @@ pub fn open(outputs: &Outputs) -> Result<Sinks, exit::Error> {
     let mut open = Vec::new();
     if let Some(log) = &outputs.file {
         let name = Escaped::from_path(&log.path).to_string();
-        let file = create(log).map_err(|error| {
+        let file = log_file::open(&log.path, log.existing, log.format, &[]);
+        let file = file.map_err(|error| {
             exit::Error::failure(format!("cannot write {name}: {}", why(&error, &log.path)))
         })?;
         open.push(NamedSink {
@@ -85,6 +87,14 @@ impl Sinks {
     /// If a write fails.
     pub fn timeouts(&mut self, change: &TimeoutsChange) -> Result<(), SinkError> {
         self.each(|sink| sink.timeouts(change))
+    }
+
+    /// Writes the trailer of a trace to each sink that has trailers.
+    ///
+    /// # Errors
+    /// If a write fails.
+    pub fn trailer(&mut self, trailer: &Trailer) -> Result<(), SinkError> {
+        self.each(|sink| sink.trailer(trailer))
     }
 
     /// Writes a record to each sink.

@@ -14,8 +14,8 @@ use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
 use crate::model::time::WallTime;
 use crate::sample;
-use crate::sink::log_file::{create, why};
-use crate::sink::options::{ColorWhen, Format, LogFile, TextStyle, TimeFormat};
+use crate::sink::log_file::{self, why};
+use crate::sink::options::{ColorWhen, Existing, Format, TextStyle, TimeFormat};
 use crate::text::escape::Escaped;
 
 const NARROW: TextStyle = TextStyle {
@@ -54,6 +54,7 @@ fn header() -> Header {
                 through: vec![4_026_531_840],
             }],
         }],
+        part: Some(2),
     }
 }
 
@@ -453,15 +454,11 @@ fn the_schema_and_the_record_have_the_same_words() -> Result<(), serde_json::Err
     Ok(())
 }
 
-/// Opens a screen and a log, and writes a header.
-fn export(path: &Path, overwrite: bool) -> Result<Sinks, String> {
-    let log = LogFile {
-        path: path.to_owned(),
-        format: Format::Json,
-        overwrite,
-    };
-    let file = create(&log).map_err(|error| why(&error, path))?;
-    let sink = to(file, log.format, NARROW, false);
+/// Opens a log, and writes a header.
+fn export(path: &Path, existing: Existing) -> Result<Sinks, String> {
+    let file = log_file::open(path, existing, Format::Json, &[]);
+    let file = file.map_err(|error| why(&error, path))?;
+    let sink = to(file, Format::Json, NARROW, false);
     let mut sinks = Sinks::one("log", sink);
     sinks
         .head(&Head::from(&header()))
@@ -480,7 +477,14 @@ fn nothing_is_overwritten_unless_forced() -> io::Result<()> {
         folder.path().join("gone"),
         folder.path().join("no/such.jsonl"),
     );
-    let told = |path, overwrite| export(path, overwrite).err();
+    let told = |path, overwrite| {
+        let existing = if overwrite {
+            Existing::Overwrite
+        } else {
+            Existing::Refuse
+        };
+        export(path, existing).err()
+    };
 
     std::fs::write(&log, "precious")?;
     std::os::unix::fs::symlink(&gone, &link)?;
@@ -507,7 +511,7 @@ fn nothing_is_overwritten_unless_forced() -> io::Result<()> {
 fn a_log_that_breaks_off_has_whole_lines() -> io::Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("a.jsonl");
-    let mut sinks = export(&path, false).map_err(io::Error::other)?;
+    let mut sinks = export(&path, Existing::Refuse).map_err(io::Error::other)?;
     for record in std::iter::repeat_n(everything(), 20).flatten() {
         assert!(sinks.record(&record).is_ok());
         // What kill -9 would leave at this point.

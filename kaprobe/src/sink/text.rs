@@ -7,6 +7,8 @@
 
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
+use std::mem;
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -15,7 +17,7 @@ use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
 use crate::model::socket::Endpoints;
 use crate::model::values::{Direction, Errno};
-use crate::sink::interface::{Head, Sink};
+use crate::sink::interface::{Encoder, Head, Sink};
 use crate::sink::options::{TextStyle, TimeFormat};
 use crate::sink::terminal::style;
 use crate::text::cell::{NOTHING, put_endpoint, word};
@@ -75,13 +77,15 @@ struct Clock {
     of_day: Seconds<Box<dyn Fn(Timestamp) -> String + Send>>,
     rfc3339: Rfc3339,
     /// The time of the first line, by the clock of [`Clock::since`].
-    first_ns: Option<i128>,
+    first_ns: Arc<OnceLock<i128>>,
+    zone: TimeZone,
 }
 
 impl Clock {
     fn new(format: TimeFormat, zone: TimeZone) -> Self {
+        let of = zone.clone();
         let of_day = move |second: Timestamp| {
-            let time = second.to_zoned(zone.clone()).time();
+            let time = second.to_zoned(of.clone()).time();
             format!(
                 "{:02}:{:02}:{:02}",
                 time.hour(),
@@ -93,13 +97,14 @@ impl Clock {
             format,
             of_day: Seconds::new(Box::new(of_day)),
             rfc3339: Rfc3339::default(),
-            first_ns: None,
+            first_ns: Arc::default(),
+            zone,
         }
     }
 
     fn put(&mut self, line: &mut String, record: &Record, hosts: bool) {
         let now_ns = Self::since(record, hosts);
-        let first_ns = *self.first_ns.get_or_insert(now_ns);
+        let first_ns = *self.first_ns.get_or_init(|| now_ns);
         match self.format {
             TimeFormat::Clock => {
                 let (second, ns) = self.of_day.of(record.time.0);
@@ -223,6 +228,27 @@ impl<W: Write + Send> Sink for TextLines<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
+    }
+}
+
+impl Encoder for TextLines<Vec<u8>> {
+    fn size(&self) -> usize {
+        self.out.len()
+    }
+
+    fn take(&mut self) -> Vec<u8> {
+        mem::take(&mut self.out)
+    }
+
+    fn twin(&self) -> Box<dyn Encoder> {
+        let mut twin = Self::new(
+            Vec::new(),
+            self.style,
+            self.colored,
+            self.clock.zone.clone(),
+        );
+        twin.clock.first_ns = Arc::clone(&self.clock.first_ns);
+        Box::new(twin)
     }
 }
 

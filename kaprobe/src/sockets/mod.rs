@@ -12,7 +12,7 @@ use anyhow::Result;
 
 use crate::cli::args::Sort;
 use crate::model::row::Row;
-use crate::shutdown;
+use crate::shutdown::{self, StopWhen};
 use crate::sink::SinkError;
 use crate::sink::options::Format;
 use crate::sockets::output::{Columns, Frame, RowWriter};
@@ -36,7 +36,7 @@ pub fn run(plan: &SocketsPlan) -> Result<()> {
 /// last one; otherwise it is appended. Notes are printed when they change.
 fn watch(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>, pause: Duration) -> Result<()> {
     let stop = Stop::new()?;
-    shutdown::watch(stop.clone(), None)?;
+    shutdown::watch(stop.clone(), StopWhen::default())?;
     let redraws = plan.format == Format::Text && io::stdout().is_terminal();
     let mut last = None;
     loop {

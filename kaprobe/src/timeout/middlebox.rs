@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::model::host_timeout::{HostTimeout, HostTimeouts, NetnsTimeouts};
 use crate::model::socket::Endpoints;
-use crate::timeout::change;
+use crate::model::timeouts_change;
 use crate::timeout::on_path::{OnPath, PathEvidence, on_path};
 
 /// The table of defaults and their sources.
@@ -112,7 +112,7 @@ impl MiddleboxTable {
 
     /// Applies a change of the timeouts that this host applies.
     pub fn apply(&mut self, change: &[NetnsTimeouts]) {
-        change::apply(&mut self.host, change);
+        timeouts_change::apply(&mut self.host, change);
     }
 
     /// The timeouts that explain the reset of a connection after `died_ms` of idle time,

@@ -1,6 +1,5 @@
 //! Idle timeouts of middleboxes: published, read from this host, or learned. Pure.
 
-pub mod change;
 pub mod estimate;
 pub mod middlebox;
 pub mod on_path;

@@ -1,11 +1,12 @@
 //! `kaprobe trace`: shows events from the kernel in the sinks.
 //!
-//! There are three threads. The first only reads the ring buffer. The calling thread
-//! finds owners, correlates, filters and writes. The third waits for a reason to stop. A
-//! bounded queue connects the first two: if writing is too slow, the ring buffer fills,
-//! and the events that do not fit are counted. Memory does not grow.
+//! One thread only reads the ring buffer. The calling thread finds owners, correlates,
+//! filters and formats. Each output has a thread that writes. Another waits for a reason
+//! to stop. Bounded queues connect the first three: if formatting is too slow, the ring
+//! buffer fills, and if an output is too slow, its queue does; what does not fit is
+//! counted. Memory does not grow.
 //!
-//! A fourth thread reads the sockets that existed before the trace: [`snapshot`]. A fifth
+//! A further thread reads the sockets that existed before the trace: [`snapshot`]. Another
 //! watches the idle timeouts of the host: [`timeouts`].
 
 mod arrival;
@@ -35,7 +36,8 @@ use crate::model::record::EventName;
 use crate::model::time::WallTime;
 use crate::owners::cache::OwnerCache;
 use crate::report::{self, Outcome};
-use crate::sink::{self, SinkError, Sinks};
+use crate::shutdown::{self, StopWhen};
+use crate::sink::{LiveSinks, SinkError};
 use crate::stop::Stop;
 use crate::text::escape::Escaped;
 use crate::timeout::middlebox::MiddleboxTable;
@@ -45,7 +47,7 @@ use crate::trace::snapshot::SnapshotProcess;
 use crate::trace::timeouts::TimeoutsWatch;
 use crate::verdict::judge::Judge;
 use crate::verdict::pipeline::Pipeline;
-use crate::{host, kernel, output_file, shutdown};
+use crate::{host, kernel, output_file, stderr};
 
 /// Most batches that wait between reading and writing.
 const QUEUE: usize = 4;
@@ -55,11 +57,19 @@ const QUEUE: usize = 4;
 /// # Errors
 /// If the trace can't start, or can't write.
 pub fn run(plan: &TracePlan) -> Result<()> {
+    stderr::never_wait();
     let session = Session::start(plan)?;
     // Opened last: an earlier failure leaves no file behind.
-    let mut sinks = sink::open(&plan.outputs)?;
-    shutdown::watch(session.stopper(), plan.duration)?;
-    session.follow(plan, &mut sinks)
+    let sinks = LiveSinks::open(&plan.outputs, session.header(), session.stopper())?;
+    let reopen = sinks.reopen();
+    shutdown::watch(
+        session.stopper(),
+        StopWhen {
+            duration: plan.duration,
+            hangup: reopen.map(|log| Box::new(move || log.reopen()) as Box<_>),
+        },
+    )?;
+    session.follow(plan, sinks)
 }
 
 /// A trace whose programs are attached.
@@ -82,6 +92,12 @@ impl Session {
         Ok(Self { tracer, header })
     }
 
+    /// The header of its logs.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
     /// A handle that stops the trace.
     #[must_use]
     pub fn stopper(&self) -> Stop {
@@ -92,7 +108,7 @@ impl Session {
     ///
     /// # Errors
     /// If a sink or the kernel fails.
-    pub fn follow(mut self, plan: &TracePlan, sinks: &mut Sinks) -> Result<()> {
+    pub fn follow(mut self, plan: &TracePlan, mut sinks: LiveSinks) -> Result<()> {
         if !plan.quiet {
             report::banner(self.tracer.attached(), self.tracer.without());
         }
@@ -108,26 +124,28 @@ impl Session {
             .spawn(move || read(self.tracer, &queue, &empty))
             .context("cannot start the thread that reads the ring buffer")?;
         let mut stages = TraceStages::new(plan, &self.header, owners);
-        let shown = stages.start(sinks, &self.header, plan.ready_file.as_deref());
-        let shown = shown.and_then(|()| {
+        let shown = report_ready(plan.ready_file.as_deref()).and_then(|()| {
             stages.start_snapshot(plan, rows);
             let _watch = TimeoutsWatch::start(self.header.host_timeouts(), changes);
-            stages.run(&arrivals, &emptied, sinks)
+            stages.run(&arrivals, &emptied, &mut sinks)
         });
-        // If one sink has failed, another may still buffer records. A failure to write
-        // them is reported first.
-        let shown = sinks.flush().and(shown);
         // A write to an eventfd fails only after about 2^64 writes.
         let _cannot_fail = stop.stop();
         drop(arrivals);
-        let tracer = reader
+        let read = reader
             .join()
-            .map_err(|_| anyhow!("the thread that reads the ring buffer has died"))??;
-        if !plan.quiet {
-            report::summary(&stages.outcome(&tracer));
+            .map_err(|_| anyhow!("the thread that reads the ring buffer has died"))
+            .and_then(|(tracer, read)| read.map(|()| tracer));
+        let outcome = read.as_ref().ok().map(|tracer| stages.outcome(tracer));
+        let (outputs, written) = sinks.finish();
+        if let Some(outcome) = outcome
+            && !plan.quiet
+        {
+            report::summary(&Outcome { outputs, ..outcome });
         }
-        drop(tracer);
-        Ok(shown?)
+        drop(read?);
+        shown?;
+        written
     }
 }
 
@@ -147,17 +165,32 @@ fn read(
     mut tracer: Tracer,
     queue: &SyncSender<Arrival>,
     empty: &Receiver<Vec<Event>>,
-) -> Result<Tracer> {
+) -> (Tracer, Result<()>) {
     let _send_end = SendEnd(queue);
     loop {
         let mut batch = empty.try_recv().unwrap_or_default();
-        if !tracer.next_batch(&mut batch)? {
-            return Ok(tracer);
+        let more = tracer.next_batch(&mut batch);
+        if more.is_err() {
+            // What was lost until now is still reported.
+            batch.extend(tracer.new_losses());
         }
-        if !batch.is_empty() && queue.send(Arrival::Events(batch)).is_err() {
-            return Ok(tracer);
+        let is_read = batch.is_empty() || queue.send(Arrival::Events(batch)).is_ok();
+        match more {
+            Ok(true) if is_read => {}
+            more => return (tracer, more.map(drop)),
         }
     }
+}
+
+/// Creates the ready file: from now on events are recorded.
+fn report_ready(file: Option<&Path>) -> Result<(), SinkError> {
+    let Some(path) = file else {
+        return Ok(());
+    };
+    make_ready_file(path).map_err(|why| {
+        let path = Escaped::from_path(path);
+        SinkError::new(path.as_str(), why)
+    })
 }
 
 /// The stages between the ring buffer and the sinks.
@@ -218,30 +251,12 @@ impl TraceStages {
         }
     }
 
-    /// Writes the headers, then the ready file: from now on events are recorded.
-    fn start(
-        &self,
-        sinks: &mut Sinks,
-        header: &Header,
-        ready_file: Option<&Path>,
-    ) -> Result<(), SinkError> {
-        sinks.head(&header.into())?;
-        sinks.flush()?;
-        match ready_file {
-            Some(path) => make_ready_file(path).map_err(|why| {
-                let path = Escaped::from_path(path);
-                SinkError::new(path.as_str(), why)
-            }),
-            None => Ok(()),
-        }
-    }
-
     /// Shows all batches until the end, or until the pipeline is done.
     fn run(
         &mut self,
         arrivals: &Receiver<Arrival>,
         emptied: &SyncSender<Vec<Event>>,
-        sinks: &mut Sinks,
+        sinks: &mut LiveSinks,
     ) -> Result<(), SinkError> {
         while let Ok(arrival) = arrivals.recv() {
             match arrival {
@@ -266,7 +281,7 @@ impl TraceStages {
     fn timeouts(
         &mut self,
         namespaces: Vec<NetnsTimeouts>,
-        sinks: &mut Sinks,
+        sinks: &mut LiveSinks,
     ) -> Result<(), SinkError> {
         let now = kernel::now();
         self.pipeline.apply(0, &namespaces);
@@ -275,20 +290,20 @@ impl TraceStages {
             mono_ns: now.mono_ns,
             host: None,
             namespaces,
-        })?;
-        sinks.flush()
+        })
     }
 
-    fn batch(&mut self, batch: &mut [Event], sinks: &mut Sinks) -> Result<(), SinkError> {
+    fn batch(&mut self, batch: &mut [Event], sinks: &mut LiveSinks) -> Result<(), SinkError> {
         self.owners.fill(batch, Instant::now());
         for event in &*batch {
             self.seen += u64::from(matches!(event, Event::Snapshot(_)));
             self.show(event, sinks)?;
         }
-        sinks.flush()
+        sinks.flush();
+        Ok(())
     }
 
-    fn show(&mut self, event: &Event, sinks: &mut Sinks) -> Result<(), SinkError> {
+    fn show(&mut self, event: &Event, sinks: &mut LiveSinks) -> Result<(), SinkError> {
         let mut outcome = Ok(());
         let pipeline = &mut self.pipeline;
         self.correlator.push(event, &mut |record| {
@@ -312,6 +327,7 @@ impl TraceStages {
             dropped_owners: self.owners.dropped_owners(),
             // `None` once the snapshot has ended.
             partial_snapshot: self.snapshot.as_ref().map(|_| self.seen),
+            outputs: Vec::new(),
         }
     }
 }
@@ -357,6 +373,7 @@ fn header(plan: &TracePlan, tracer: &Tracer) -> Header {
         host: Escaped::from_bytes(rustix::system::uname().nodename().to_bytes()),
         kernel: Escaped::from_bytes(rustix::system::uname().release().to_bytes()),
         kaprobe: env!("CARGO_PKG_VERSION").to_owned(),
+        part: None,
         started: WallTime(tracer.started().wall_ns),
         clock_offset_ns: offset,
         hz: tracer.hz(),

@@ -16,7 +16,10 @@ use crate::filter::kernel::{KernelFilter, MAX_NETWORKS};
 use crate::model::attach_mode::AttachMode;
 use crate::model::header::Filters;
 use crate::model::values::Family;
-use crate::sink::options::Outputs;
+use crate::sink::options::{Existing, Outputs, Rotation};
+
+/// Number of older files of a log that are kept by default.
+const KEEP: u32 = 9;
 
 /// The checked arguments of `kaprobe trace`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,9 +61,17 @@ impl TracePlan {
         let TraceArgs {
             filters,
             output,
+            rotation,
             running,
         } = args;
-        let outputs = outputs(&output)?;
+        let mut outputs = outputs(&output, Existing::Append)?;
+        if let Some(log) = &mut outputs.file {
+            log.rotation = Rotation {
+                size: rotation.rotate_size,
+                age: rotation.rotate_age,
+                keep: rotation.rotate_keep.unwrap_or(KEEP),
+            };
+        }
         check_count(MAX_NETNS, "--netns", filters.records.sockets.netns.len())?;
         check_count(MAX_CGROUPS, "--cgroup", filters.cgroup.len())?;
         check_count(MAX_NETWORKS, "--addr", filters.records.sockets.addr.len())?;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::host;
 use crate::model::host_timeout::HostTimeouts;
-use crate::timeout::change::difference;
+use crate::model::timeouts_change::difference;
 use crate::trace::arrival::Arrival;
 
 /// The shortest time between two reads.

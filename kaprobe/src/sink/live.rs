@@ -1,0 +1,361 @@
+//! The outputs of a trace: the screen, and a log. Records are formatted once for each
+//! format, on the calling thread. Each output has a thread that writes, and a queue: an
+//! output that is slow, stuck or broken holds up neither the trace nor another output. It
+//! reports itself what it lost.
+
+use std::io;
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use jiff::tz::TimeZone;
+
+use crate::exit;
+use crate::model::header::{Header, TimeoutsChange};
+use crate::model::record::Record;
+use crate::model::tally::Tally;
+use crate::sink::csv::CsvLines;
+use crate::sink::error::SinkError;
+use crate::sink::interface::{Encoder, Head};
+use crate::sink::json::JsonLines;
+use crate::sink::log::OpenLog;
+use crate::sink::log_file::why;
+use crate::sink::options::{Format, LogFile, Outputs, TextStyle};
+use crate::sink::queue::{Block, Queue};
+use crate::sink::target::Target;
+use crate::sink::terminal::is_colored;
+use crate::sink::text::TextLines;
+use crate::sink::writer::Writer;
+use crate::stop::Stop;
+use crate::text::escape::Escaped;
+
+/// Bytes that are passed on before the end of a batch.
+const BLOCK: usize = 64 * 1024;
+/// How long the outputs may take at the end to write what waits.
+const TO_WRITE: Duration = Duration::from_millis(400);
+/// How long they may take then to report what they did not write.
+const TO_TELL: Duration = Duration::from_millis(200);
+
+const STDOUT: &str = "standard output";
+
+/// The outputs of a trace.
+pub struct LiveSinks {
+    header: Header,
+    /// Requested when every output has ended.
+    stop: Stop,
+    streams: Vec<Stream>,
+    /// Number of outputs that have not ended.
+    alive: Arc<AtomicUsize>,
+}
+
+/// An encoder, and the outputs that take its lines.
+struct Stream {
+    encoder: Box<dyn Encoder>,
+    /// What the lines in the encoder report.
+    tally: Tally,
+    outputs: Vec<Output>,
+}
+
+/// An output, as the calling thread sees it.
+struct Output {
+    name: String,
+    queue: Arc<Queue>,
+    is_log: bool,
+}
+
+/// How many records an output lost in a trace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutputLosses {
+    /// The output.
+    pub name: String,
+    /// Records that the output reports as lost.
+    pub told: u64,
+    /// Records that are neither in the output nor reported there.
+    pub untold: u64,
+}
+
+/// Opens the log anew if it was renamed or removed, from any thread.
+#[derive(Clone)]
+pub struct Reopen(Arc<Queue>);
+
+impl Reopen {
+    /// Requests it.
+    pub fn reopen(&self) {
+        self.0.reopen();
+    }
+}
+
+impl LiveSinks {
+    /// Opens the outputs of a trace, and starts their threads. Requests `stop` when all
+    /// have ended. This creates the log: call it last, when nothing else can fail.
+    ///
+    /// # Errors
+    /// When an output can't be opened.
+    pub fn open(outputs: &Outputs, header: &Header, stop: Stop) -> Result<Self> {
+        let mut sinks = Self::new(header, stop);
+        let colored = is_colored(outputs.text.color);
+        if let Some(file) = &outputs.file {
+            let mut encoder = encoder(file.format, outputs.text, false);
+            let (log, target) = open_log(file, encoder.as_mut(), header)?;
+            let name = Escaped::from_path(&file.path).to_string();
+            sinks.start(encoder, name, target, Some(log))?;
+        }
+        let screen = outputs.screen;
+        let target = stdout()?;
+        match (&outputs.file, sinks.streams.first_mut()) {
+            // Formatted once for both.
+            (Some(file), Some(_))
+                if file.format == screen && !(screen == Format::Text && colored) =>
+            {
+                let twin = sinks.streams[0].encoder.twin();
+                let output = sinks.spawn(twin, STDOUT.to_owned(), target, None)?;
+                sinks.streams[0].outputs.push(output);
+            }
+            _ => {
+                let encoder = encoder(screen, outputs.text, colored);
+                sinks.start(encoder, STDOUT.to_owned(), target, None)?;
+            }
+        }
+        Ok(sinks)
+    }
+
+    /// Standard output alone, in the format of an encoder.
+    ///
+    /// # Errors
+    /// When its thread can't be started.
+    pub fn stdout(encoder: Box<dyn Encoder>, header: &Header, stop: Stop) -> Result<Self> {
+        let mut sinks = Self::new(header, stop);
+        sinks.start(encoder, STDOUT.to_owned(), stdout()?, None)?;
+        Ok(sinks)
+    }
+
+    fn new(header: &Header, stop: Stop) -> Self {
+        Self {
+            header: header.clone(),
+            stop,
+            streams: Vec::new(),
+            alive: Arc::default(),
+        }
+    }
+
+    /// Starts an output with an encoder of its own.
+    fn start(
+        &mut self,
+        mut encoder: Box<dyn Encoder>,
+        name: String,
+        target: Target,
+        log: Option<OpenLog>,
+    ) -> Result<()> {
+        let output = self.spawn(encoder.twin(), name, target, log)?;
+        // The output writes its own head.
+        encoder.head(&Head::from(&self.header))?;
+        encoder.take();
+        self.streams.push(Stream {
+            encoder,
+            tally: Tally::default(),
+            outputs: vec![output],
+        });
+        Ok(())
+    }
+
+    fn spawn(
+        &self,
+        encoder: Box<dyn Encoder>,
+        name: String,
+        target: Target,
+        log: Option<OpenLog>,
+    ) -> Result<Output> {
+        let output = Output {
+            name,
+            queue: Arc::default(),
+            is_log: log.is_some(),
+        };
+        let writer = Writer {
+            name: output.name.clone(),
+            queue: Arc::clone(&output.queue),
+            encoder,
+            header: self.header.clone(),
+            target,
+            log,
+            written: Tally::default(),
+            failed: None,
+        };
+        self.alive.fetch_add(1, Ordering::Relaxed);
+        let (alive, stop) = (Arc::clone(&self.alive), self.stop.clone());
+        thread::Builder::new()
+            .name("output".to_owned())
+            .spawn(move || writer.run(&alive, &stop))
+            .with_context(|| format!("cannot start the thread that writes {}", output.name))?;
+        Ok(output)
+    }
+
+    /// A handle that opens the log anew, if there is one.
+    #[must_use]
+    pub fn reopen(&self) -> Option<Reopen> {
+        let mut logs = self.outputs().filter(|output| output.is_log);
+        logs.next().map(|log| Reopen(Arc::clone(&log.queue)))
+    }
+
+    fn outputs(&self) -> impl Iterator<Item = &Output> {
+        self.streams.iter().flat_map(|stream| &stream.outputs)
+    }
+
+    /// Passes a record to each output. Never waits.
+    ///
+    /// # Errors
+    /// When it can't be formatted.
+    pub fn record(&mut self, record: &Record) -> Result<(), SinkError> {
+        for stream in &mut self.streams {
+            let put = stream.encoder.record(record);
+            put.map_err(|why| SinkError::new(&stream.outputs[0].name, why))?;
+            stream.tally.count(record);
+            if stream.encoder.size() >= BLOCK {
+                stream.pass_on();
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes a change of the host's idle timeouts to each output that has them.
+    ///
+    /// # Errors
+    /// When it can't be formatted.
+    pub fn timeouts(&mut self, change: &TimeoutsChange) -> Result<(), SinkError> {
+        // In a block of its own: its line is no record.
+        self.flush();
+        for stream in &mut self.streams {
+            let put = stream.encoder.timeouts(change);
+            put.map_err(|why| SinkError::new(&stream.outputs[0].name, why))?;
+            stream.tally.change(change);
+        }
+        self.flush();
+        Ok(())
+    }
+
+    /// Passes on what was formatted. Call it whenever no more records are available.
+    pub fn flush(&mut self) {
+        self.streams.iter_mut().for_each(Stream::pass_on);
+    }
+
+    /// Ends the outputs, and waits until they have written what they were given, but not
+    /// for long. Returns what each lost, and the first error of one.
+    pub fn finish(mut self) -> (Vec<OutputLosses>, Result<()>) {
+        self.flush();
+        self.outputs().for_each(|output| output.queue.close());
+        self.wait(TO_WRITE);
+        for output in self.outputs() {
+            output.queue.give_up_waiting();
+        }
+        self.wait(TO_TELL);
+        let mut losses = Vec::new();
+        let mut errors = Vec::new();
+        for output in self.outputs() {
+            let (lost, error) = output.end();
+            losses.push(lost);
+            errors.extend(error);
+        }
+        // That a reader has gone is the least of the errors.
+        errors.sort_by_key(is_unread);
+        (losses, errors.into_iter().next().map_or(Ok(()), Err))
+    }
+
+    fn wait(&self, most: Duration) {
+        let deadline = Instant::now() + most;
+        for output in self.outputs() {
+            output.queue.wait_until_ended(deadline);
+        }
+    }
+}
+
+impl Stream {
+    fn pass_on(&mut self) {
+        if self.tally.is_empty() && self.encoder.size() == 0 {
+            return;
+        }
+        let block = Arc::new(Block {
+            lines: self.encoder.take(),
+            tally: mem::take(&mut self.tally),
+        });
+        for output in &self.outputs {
+            output.queue.push(&block);
+        }
+    }
+}
+
+impl Output {
+    /// What it lost, and why it failed.
+    fn end(&self) -> (OutputLosses, Option<anyhow::Error>) {
+        let ended = self.queue.take_end();
+        let losses = OutputLosses {
+            name: self.name.clone(),
+            told: ended.told,
+            untold: ended.untold,
+        };
+        let error = match ended.failure {
+            // A log is not like a screen: that nobody reads it any more is a failure.
+            Some(why) if self.is_log => {
+                let failed = format!("cannot write {}: {why}", self.name);
+                Some(exit::Error::failure(failed).into())
+            }
+            Some(why) => Some(SinkError::new(&self.name, why).into()),
+            None if ended.done => None,
+            None => {
+                let stuck = format!("{} takes no more: {}", self.name, losses.untold_text());
+                Some(exit::Error::failure(stuck).into())
+            }
+        };
+        (losses, error)
+    }
+}
+
+impl OutputLosses {
+    /// Says how many records are not in the output.
+    #[must_use]
+    pub fn untold_text(&self) -> String {
+        match self.untold {
+            1 => "1 record is not in it".to_owned(),
+            untold => format!("{untold} records are not in it"),
+        }
+    }
+}
+
+fn is_unread(error: &anyhow::Error) -> bool {
+    let mut errors = error
+        .chain()
+        .filter_map(|it| it.downcast_ref::<io::Error>());
+    errors.any(|it| it.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn stdout() -> Result<Target, SinkError> {
+    Target::stdout().map_err(SinkError::stdout)
+}
+
+/// Opens the log of a plan.
+fn open_log(
+    file: &LogFile,
+    encoder: &mut dyn Encoder,
+    header: &Header,
+) -> Result<(OpenLog, Target), exit::Error> {
+    let heading = match file.format {
+        Format::Json => Ok(Vec::new()),
+        Format::Text | Format::Csv => encoder.head(&Head::from(header)).map(|()| encoder.take()),
+    };
+    heading
+        .and_then(|heading| OpenLog::open(file, heading))
+        .map_err(|error| {
+            let name = Escaped::from_path(&file.path);
+            exit::Error::failure(format!("cannot write {name}: {}", why(&error, &file.path)))
+        })
+}
+
+fn encoder(format: Format, style: TextStyle, colored: bool) -> Box<dyn Encoder> {
+    let out = Vec::new();
+    match format {
+        Format::Text => Box::new(TextLines::new(out, style, colored, TimeZone::system())),
+        Format::Json => Box::new(JsonLines::new(out)),
+        Format::Csv => Box::new(CsvLines::new(out, style.heading)),
+    }
+}

@@ -1,0 +1,213 @@
+//! The file of a log while it is written: it can be cut, continued in a new file, and
+//! opened anew.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::model::tally::Tally;
+use crate::sink::log_file;
+use crate::sink::options::{Existing, Format, LogFile, Rotation};
+use crate::sink::target::Target;
+
+/// The end of a log that is given up for its last lines when the disk is full, bytes.
+const ROOM: u64 = 16 * 1024;
+/// Time between two looks at the path.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The file of a log.
+#[derive(Debug)]
+pub(super) struct OpenLog {
+    path: PathBuf,
+    format: Format,
+    /// The first line of a log, unless its format is JSON.
+    heading: Vec<u8>,
+    rotation: Rotation,
+    /// Only a regular file can be cut and replaced.
+    is_regular: bool,
+    size: u64,
+    /// The size and the time from which rotation counts.
+    since: (u64, Instant),
+    /// What was written last.
+    recent: VecDeque<Written>,
+    looked: Instant,
+    /// A file at the path that could not be opened, by device and inode.
+    refused: Option<(u64, u64)>,
+}
+
+/// Lines of a log.
+#[derive(Debug)]
+pub(super) struct Written {
+    /// Where they start.
+    pub(super) start: u64,
+    /// What they report.
+    pub(super) lines: Tally,
+    /// The records that are lost without them.
+    pub(super) lost: Tally,
+    /// Number of records that they report as lost.
+    pub(super) told: u64,
+}
+
+/// Why a log is continued in another file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moved {
+    /// The file is long or old enough.
+    Rotated,
+    /// The file was removed or renamed.
+    Gone,
+    /// The file was truncated.
+    Truncated,
+}
+
+impl OpenLog {
+    /// Opens the file.
+    pub(super) fn open(log: &LogFile, heading: Vec<u8>) -> io::Result<(Self, Target)> {
+        let file = log_file::open(&log.path, log.existing, log.format, &heading)?;
+        let (kind, now) = (file.metadata()?, Instant::now());
+        let new = Self {
+            path: log.path.clone(),
+            format: log.format,
+            heading,
+            rotation: log.rotation,
+            is_regular: kind.is_file(),
+            size: kind.size(),
+            since: (0, now),
+            recent: VecDeque::new(),
+            looked: now,
+            refused: None,
+        };
+        Ok((new, Target::new(file)?))
+    }
+
+    /// Whether the log can go on after this error.
+    pub(super) fn is_full(&self, why: &io::Error) -> bool {
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        self.is_regular && full.contains(&why.kind())
+    }
+
+    /// Notes that so many bytes were written, and what they report.
+    pub(super) fn wrote(&mut self, bytes: u64, lines: Tally, lost: Tally, told: u64) {
+        let start = self.size;
+        self.size += bytes;
+        self.recent.push_back(Written {
+            start,
+            lines,
+            lost,
+            told,
+        });
+        while self
+            .recent
+            .get(1)
+            .is_some_and(|it| it.start + ROOM < self.size)
+        {
+            self.recent.pop_front();
+        }
+    }
+
+    /// Notes that so many bytes were written that are never cut off.
+    pub(super) fn wrote_head(&mut self, bytes: u64) {
+        self.size += bytes;
+        self.recent.clear();
+    }
+
+    /// Cuts off what was written only in part.
+    pub(super) fn cut(&self, target: &Target) -> io::Result<()> {
+        target.file().set_len(self.size)
+    }
+
+    /// Cuts off the last lines, to make room. They are lost. Cuts off nothing if the last
+    /// lines only report losses.
+    pub(super) fn make_room(&mut self, target: &Target) -> io::Result<Vec<Written>> {
+        if self.recent.iter().all(|it| it.told == it.lost.records()) {
+            return Ok(Vec::new());
+        }
+        let removed: Vec<_> = self.recent.drain(..).collect();
+        if let Some(first) = removed.first() {
+            self.size = first.start;
+        }
+        self.cut(target)?;
+        Ok(removed)
+    }
+
+    /// Whether the log is to be continued in another file, before so many more bytes are
+    /// written.
+    pub(super) fn moved(&mut self, target: &Target, more: u64) -> Option<Moved> {
+        if !self.is_regular {
+            return None;
+        }
+        if self.looked.elapsed() >= LOOK {
+            self.looked = Instant::now();
+            if let Some(moved) = self.look(target) {
+                return Some(moved);
+            }
+        }
+        let (size, time) = self.since;
+        let long = |most| self.size.saturating_sub(size) + more > most;
+        let old = |most| time.elapsed() >= most;
+        // A file without records stays.
+        let due = self.rotation.size.is_some_and(long) || self.rotation.age.is_some_and(old);
+        (due && !self.recent.is_empty()).then_some(Moved::Rotated)
+    }
+
+    /// Looks at the path now, even if it was just looked at.
+    pub(super) fn look(&mut self, target: &Target) -> Option<Moved> {
+        let own = target.file().metadata().ok().filter(Metadata::is_file)?;
+        let there = fs::metadata(&self.path).ok();
+        match there.map(|it| (it.dev(), it.ino())) {
+            Some(id) if id == (own.dev(), own.ino()) => {
+                (own.size() < self.size).then_some(Moved::Truncated)
+            }
+            Some(id) if self.refused == Some(id) => None,
+            _ => Some(Moved::Gone),
+        }
+    }
+
+    /// Opens the file at the path anew, after renaming the current one if the log is
+    /// rotated.
+    pub(super) fn next_file(&mut self, moved: Moved) -> io::Result<Target> {
+        if moved == Moved::Rotated {
+            // Also counts from here if this fails: the next attempt is not the next block.
+            self.since = (self.size, Instant::now());
+            rename_older(&self.path, self.rotation.keep)?;
+        }
+        let opened = log_file::open(&self.path, Existing::Append, self.format, &self.heading);
+        let file = opened.inspect_err(|_| {
+            let there = fs::metadata(&self.path).ok();
+            self.refused = there.map(|it| (it.dev(), it.ino()));
+        })?;
+        let size = file.metadata()?.size();
+        let target = Target::new(file)?;
+        (self.size, self.since) = (size, (0, Instant::now()));
+        self.recent.clear();
+        self.refused = None;
+        Ok(target)
+    }
+
+    /// Starts at the beginning of the same file, which was truncated.
+    pub(super) fn start_over(&mut self) {
+        (self.size, self.since) = (0, (0, Instant::now()));
+        self.recent.clear();
+    }
+}
+
+/// Renames `LOG` to `LOG.1`, `LOG.1` to `LOG.2`, and so on. The last one that is kept is
+/// overwritten.
+fn rename_older(path: &Path, keep: u32) -> io::Result<()> {
+    let numbered = |number: u32| {
+        let mut name = OsString::from(path);
+        name.push(format!(".{number}"));
+        PathBuf::from(name)
+    };
+    if keep == 0 {
+        return fs::remove_file(path);
+    }
+    let used = (1..keep).take_while(|&number| numbered(number).symlink_metadata().is_ok());
+    for number in (1..=used.count() as u32).rev() {
+        fs::rename(numbered(number), numbered(number + 1))?;
+    }
+    fs::rename(path, numbered(1))
+}

@@ -1,0 +1,269 @@
+//! The queue between the thread that formats records and the thread that writes them to
+//! one output. Its size is bounded: what does not fit is counted, and becomes a gap in the
+//! output, at its place.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::model::tally::Tally;
+
+/// Most bytes that wait for one output. A pipe takes 64 KiB, and the ring buffer 4 MiB by
+/// default: a reader that pauses for a moment loses nothing.
+const MOST: usize = 8 * 1024 * 1024;
+/// After a gap, lines are taken again only once so few bytes wait: few long gaps are
+/// easier to read than many short ones.
+const ENOUGH_ROOM: usize = MOST / 2;
+/// What a block takes beside its bytes, roughly.
+const OVERHEAD: usize = 1024;
+
+/// Lines, and what they report.
+#[derive(Debug, Default)]
+pub(super) struct Block {
+    /// Whole lines: one for each record.
+    pub(super) lines: Vec<u8>,
+    pub(super) tally: Tally,
+}
+
+/// What an output is to write next.
+#[derive(Debug)]
+pub(super) enum Queued {
+    Lines(Arc<Block>),
+    /// Records that are lost to this output.
+    Gap(Tally),
+}
+
+/// What a writer is to do next.
+#[derive(Debug)]
+pub(super) enum Next {
+    Write(Queued),
+    /// Open the file anew.
+    Reopen,
+    /// Nothing has come for a while.
+    Idle,
+    /// Nothing more will come.
+    End,
+}
+
+/// How an output has ended, or how it stands.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    /// Lost records that the output itself reports.
+    pub(super) told: u64,
+    /// Records that are neither in the output nor reported there.
+    pub(super) untold: u64,
+    /// The writer has ended. Otherwise it is stuck in a write.
+    pub(super) done: bool,
+    /// Why it has ended early.
+    pub(super) failure: Option<io::Error>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: VecDeque<Queued>,
+    /// Bytes in `entries`.
+    bytes: usize,
+    reopen: bool,
+    /// Nothing more comes.
+    closed: bool,
+    /// Records in the block that is being written, less the lines of it that are written.
+    in_flight: u64,
+    ended: Ended,
+}
+
+/// The queue of one output.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Queue {
+    /// Appends a block. Never waits.
+    pub(super) fn push(&self, block: &Arc<Block>) {
+        let mut state = self.lock();
+        if state.ended.done {
+            state.ended.untold += block.tally.records();
+            return;
+        }
+        let most = match state.entries.back() {
+            Some(Queued::Gap(_)) => ENOUGH_ROOM,
+            _ => MOST,
+        };
+        let size = size_of(block);
+        // The first block always fits.
+        if state.bytes == 0 || state.bytes + size <= most {
+            state.bytes += size;
+            state.entries.push_back(Queued::Lines(Arc::clone(block)));
+        } else if let Some(Queued::Gap(gap)) = state.entries.back_mut() {
+            gap.append(&block.tally);
+        } else {
+            state.entries.push_back(Queued::Gap(block.tally.clone()));
+        }
+        self.changed.notify_all();
+    }
+
+    /// Puts records in front that could not be written: they are lost.
+    pub(super) fn put_back_lost(&self, mut lost: Tally) {
+        let mut state = self.lock();
+        state.in_flight = 0;
+        if let Some(Queued::Gap(gap)) = state.entries.front() {
+            lost.append(gap);
+            state.entries.pop_front();
+        }
+        if !lost.is_empty() {
+            state.entries.push_front(Queued::Gap(lost));
+        }
+    }
+
+    /// Waits for something to do, at most for `pause`.
+    pub(super) fn next(&self, pause: Duration) -> Next {
+        let mut state = self.lock();
+        state.in_flight = 0;
+        let deadline = Instant::now() + pause;
+        loop {
+            if state.reopen {
+                state.reopen = false;
+                return Next::Reopen;
+            }
+            if let Some(entry) = state.entries.pop_front() {
+                state.in_flight = match &entry {
+                    Queued::Lines(block) => {
+                        state.bytes -= size_of(block);
+                        block.tally.records()
+                    }
+                    Queued::Gap(tally) => tally.records(),
+                };
+                return Next::Write(entry);
+            }
+            if state.closed {
+                return Next::End;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Next::Idle;
+            }
+            state = self.wait(state, left);
+        }
+    }
+
+    /// Waits until there is room again in a full file: for `pause`, or until the output
+    /// is to end.
+    pub(super) fn wait_for_room(&self, pause: Duration) {
+        let mut state = self.lock();
+        let deadline = Instant::now() + pause;
+        while !state.closed && !state.reopen {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            state = self.wait(state, left);
+        }
+    }
+
+    /// Whether nothing more will come.
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// Notes that so many lines of the current block are written.
+    pub(super) fn wrote(&self, lines: u64) {
+        let mut state = self.lock();
+        state.in_flight = state.in_flight.saturating_sub(lines);
+    }
+
+    /// Notes that the output reports so many records as lost, or no longer does.
+    pub(super) fn told(&self, records: i64) {
+        let told = &mut self.lock().ended.told;
+        *told = told.saturating_add_signed(records);
+    }
+
+    /// Asks the writer to open its file anew.
+    pub(super) fn reopen(&self) {
+        self.lock().reopen = true;
+        self.changed.notify_all();
+    }
+
+    /// Nothing more comes: the writer ends once it has written what waits.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Makes one gap of all that waits.
+    pub(super) fn give_up_waiting(&self) {
+        let mut state = self.lock();
+        let mut gap = Tally::default();
+        for entry in state.entries.drain(..) {
+            gap.append(match &entry {
+                Queued::Lines(block) => &block.tally,
+                Queued::Gap(tally) => tally,
+            });
+        }
+        state.bytes = 0;
+        if !gap.is_empty() {
+            state.entries.push_back(Queued::Gap(gap));
+        }
+    }
+
+    /// The writer has ended: what waits will not be written.
+    pub(super) fn end(&self, failure: Option<io::Error>) {
+        let mut state = self.lock();
+        state.ended.untold += state.waiting();
+        state.entries.clear();
+        (state.bytes, state.in_flight) = (0, 0);
+        state.ended.done = true;
+        state.ended.failure = failure;
+        self.changed.notify_all();
+    }
+
+    /// Waits until the writer has ended, at most until `deadline`. Returns whether it has.
+    pub(super) fn wait_until_ended(&self, deadline: Instant) -> bool {
+        let mut state = self.lock();
+        loop {
+            if state.ended.done {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = self.wait(state, left);
+        }
+    }
+
+    /// How the output has ended, or how it stands if its writer is stuck.
+    pub(super) fn take_end(&self) -> Ended {
+        let mut state = self.lock();
+        let waiting = if state.ended.done { 0 } else { state.waiting() };
+        let mut ended = std::mem::take(&mut state.ended);
+        ended.untold += waiting;
+        ended
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic leaves the state consistent.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>, most: Duration) -> MutexGuard<'a, State> {
+        let waited = self.changed.wait_timeout(state, most);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+impl State {
+    /// Records that are not written yet, lost or not.
+    fn waiting(&self) -> u64 {
+        let entries = self.entries.iter().map(|entry| match entry {
+            Queued::Lines(block) => block.tally.records(),
+            Queued::Gap(tally) => tally.records(),
+        });
+        self.in_flight + entries.sum::<u64>()
+    }
+}
+
+fn size_of(block: &Block) -> usize {
+    block.lines.len() + OVERHEAD
+}
