@@ -74,7 +74,9 @@ pub fn check_log(log: &str) -> Result<Vec<Value>, String> {
                 .as_u64()
                 .is_some_and(|it| it + 1 != count) =>
         {
-            Err(format!("{count} records and trailers after the header: {last}"))
+            Err(format!(
+                "{count} records and trailers after the header: {last}"
+            ))
         }
         _ => Ok(records),
     }

@@ -63,19 +63,28 @@ pub fn check(command: impl Fn() -> Command, code: i32, writes: bool) -> io::Resu
     Ok(())
 }
 
-/// Both ends of a terminal that was stopped, as by Ctrl-S: the one that nobody reads, and
-/// the one to write to.
+/// A terminal that was stopped, as by Ctrl-S: see [`terminal`].
 ///
 /// # Errors
 /// The kernel has no terminal left.
 pub fn stopped_terminal() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (master, terminal) = terminal()?;
+    tcflow(&terminal, Action::OOff)?;
+    Ok((master, terminal))
+}
+
+/// Both ends of a terminal: the one that nobody reads, which hangs it up when closed, and
+/// the one to write to.
+///
+/// # Errors
+/// The kernel has no terminal left.
+pub fn terminal() -> io::Result<(OwnedFd, OwnedFd)> {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     grantpt(&master)?;
     unlockpt(&master)?;
     let name = ptsname(&master, Vec::new())?;
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let terminal = rustix::fs::open(&*name, flags, Mode::empty())?;
-    tcflow(&terminal, Action::OOff)?;
     Ok((master, terminal))
 }
 

@@ -17,6 +17,7 @@ mod full;
 mod host_timeouts;
 mod knobs;
 mod limits;
+mod logs;
 mod manners;
 mod outputs;
 mod owner;
@@ -70,6 +71,10 @@ const TESTS: &[harness::Test] = &[
     ("outputs_log", outputs::stalled_log_holds_up_nothing),
     ("outputs_disk", outputs::full_disk_is_reported_in_the_log),
     ("outputs_stderr", outputs::stalled_stderr_holds_up_nothing),
+    ("logs_rotated", logs::log_goes_on_in_new_files),
+    ("logs_removed", logs::removed_log_is_noticed),
+    ("logs_restart", logs::restart_continues_the_log),
+    ("logs_hangup", logs::hangup_ends_only_what_it_should),
     ("race", race::other_processors_make_no_record_false),
     ("blind", blind::what_sees_nothing_is_not_used),
     ("blind_later", blind::a_switch_is_noticed_during_a_trace),

@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path as FilePath, PathBuf};
-use std::process::{ChildStdout, ExitStatus, Stdio};
+use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use kaprobe::sink::options::Format;
@@ -27,7 +27,7 @@ const CONNECTIONS: u32 = 400;
 const ENOUGH: u64 = 2_000;
 
 /// A running kaprobe. Standard error is a file.
-struct Traced {
+pub struct Traced {
     what: String,
     child: Killed,
     /// The output that is compared with the kernel.
@@ -38,22 +38,33 @@ struct Traced {
 }
 
 /// What became of it.
-struct Ended {
-    what: String,
-    status: ExitStatus,
-    log: String,
+pub struct Ended {
+    pub what: String,
+    pub status: ExitStatus,
+    pub log: String,
     format: Format,
-    stderr: String,
+    pub stderr: String,
 }
 
 impl Traced {
     /// Starts a trace with these arguments. `checked` is its log, or the file that its
     /// screen is.
-    fn start(
+    pub fn start(
         what: &str,
         arguments: &[&str],
         screen: impl Into<Stdio>,
         checked: &FilePath,
+    ) -> Result<Self> {
+        Self::start_with(what, arguments, screen, checked, |_| ())
+    }
+
+    /// Like [`Self::start`], after a change of the command.
+    pub fn start_with(
+        what: &str,
+        arguments: &[&str],
+        screen: impl Into<Stdio>,
+        checked: &FilePath,
+        change: impl FnOnce(&mut Command),
     ) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let mut command = command::kaprobe()?;
@@ -65,6 +76,7 @@ impl Traced {
             .stdin(Stdio::null())
             .stdout(screen)
             .stderr(File::create(dir.path().join("stderr"))?);
+        change(&mut command);
         let mut child = Killed(command.spawn()?);
         Ok(Self {
             what: format!("{what}, {arguments:?}"),
@@ -79,7 +91,7 @@ impl Traced {
         Ok(fs::read_to_string(self.dir.path().join("stderr"))?)
     }
 
-    fn wait_ready(&mut self) -> Result<()> {
+    pub fn wait_ready(&mut self) -> Result<()> {
         let ready = self.dir.path().join("ready");
         let (child, what) = (&mut self.child, &self.what);
         wait_until("kaprobe is ready", || {
@@ -91,12 +103,17 @@ impl Traced {
         .with_context(|| self.stderr().unwrap_or_default())
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
+    /// The pid of kaprobe.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: Signal) -> Result<()> {
         Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }
 
     /// Waits until it has ended, whatever its outputs do.
-    fn finish(mut self) -> Result<Ended> {
+    pub fn finish(mut self) -> Result<Ended> {
         let mut ended = None;
         wait_until(&format!("{} ends", self.what), || {
             ended = self.child.try_wait()?;
@@ -119,7 +136,7 @@ impl Traced {
 impl Ended {
     /// Checks the exit code, and that the log has or reports as lost exactly as many
     /// probes as the kernel counted.
-    fn check(&self, code: i32, probes: u64) -> Result<()> {
+    pub fn check(&self, code: i32, probes: u64) -> Result<()> {
         let Self { what, stderr, .. } = self;
         ensure!(
             self.status.code() == Some(code),
@@ -141,7 +158,7 @@ impl Ended {
 }
 
 impl Ended {
-    fn says(&self, text: &str) -> Result<()> {
+    pub fn says(&self, text: &str) -> Result<()> {
         let Self { what, stderr, .. } = self;
         ensure!(
             stderr.contains(text),
@@ -152,7 +169,7 @@ impl Ended {
 }
 
 /// The number of probes that an output has or reports as lost.
-fn reported(format: Format, text: &str) -> Result<u64> {
+pub fn reported(format: Format, text: &str) -> Result<u64> {
     let mut lines = text.lines();
     let heading = lines.next().context("empty")?;
     let names: Vec<_> = heading.split(',').collect();
@@ -187,7 +204,7 @@ fn reported(format: Format, text: &str) -> Result<u64> {
     Ok(sum)
 }
 
-fn open_load() -> Result<Load> {
+pub fn open_load() -> Result<Load> {
     allow_open_files(u64::from(CONNECTIONS) * 3)?;
     let member = LoadMember {
         keepalive: Keepalive::new(1, 1, 9),
@@ -214,7 +231,7 @@ fn play(mut all: Vec<Traced>) -> Result<(Vec<Ended>, u64)> {
     Ok((ended.collect::<Result<_>>()?, probes))
 }
 
-fn text(path: &FilePath) -> Result<&str> {
+pub fn text(path: &FilePath) -> Result<&str> {
     path.to_str().context("the path is not UTF-8")
 }
 

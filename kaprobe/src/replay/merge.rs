@@ -70,8 +70,7 @@ impl<R: Read> Merge<R> {
                 match item {
                     // The header of a host that has one already starts the next trace.
                     Item::Header(header)
-                        if has_room
-                            && headers.iter().all(|it: &Header| it.host != header.host) =>
+                        if has_room && headers.iter().all(|it: &Header| it.host != header.host) =>
                     {
                         headers.push(*header);
                     }

@@ -21,7 +21,7 @@ use crate::sink::csv::CsvLines;
 use crate::sink::error::SinkError;
 use crate::sink::interface::{Encoder, Head};
 use crate::sink::json::JsonLines;
-use crate::sink::log::OpenLog;
+use crate::sink::log::WrittenLog;
 use crate::sink::log_file::why;
 use crate::sink::options::{Format, LogFile, Outputs, TextStyle};
 use crate::sink::queue::{Block, Queue};
@@ -147,7 +147,7 @@ impl LiveSinks {
         mut encoder: Box<dyn Encoder>,
         name: String,
         target: Target,
-        log: Option<OpenLog>,
+        log: Option<WrittenLog>,
     ) -> Result<()> {
         let output = self.spawn(encoder.twin(), name, target, log)?;
         // The output writes its own head.
@@ -166,7 +166,7 @@ impl LiveSinks {
         encoder: Box<dyn Encoder>,
         name: String,
         target: Target,
-        log: Option<OpenLog>,
+        log: Option<WrittenLog>,
     ) -> Result<Output> {
         let output = Output {
             name,
@@ -212,9 +212,6 @@ impl LiveSinks {
             let put = stream.encoder.record(record);
             put.map_err(|why| SinkError::new(&stream.outputs[0].name, why))?;
             stream.tally.count(record);
-            if stream.encoder.size() >= BLOCK {
-                stream.pass_on();
-            }
         }
         Ok(())
     }
@@ -233,6 +230,17 @@ impl LiveSinks {
         }
         self.flush();
         Ok(())
+    }
+
+    /// Passes on what was formatted, if it is much. Call it between events: a verdict stays
+    /// in the block of the record that it follows from, so a log is not rotated between
+    /// them, and its replay is the same.
+    pub fn flush_if_full(&mut self) {
+        let full = |stream: &&mut Stream| stream.encoder.size() >= BLOCK;
+        self.streams
+            .iter_mut()
+            .filter(full)
+            .for_each(Stream::pass_on);
     }
 
     /// Passes on what was formatted. Call it whenever no more records are available.
@@ -338,13 +346,13 @@ fn open_log(
     file: &LogFile,
     encoder: &mut dyn Encoder,
     header: &Header,
-) -> Result<(OpenLog, Target), exit::Error> {
+) -> Result<(WrittenLog, Target), exit::Error> {
     let heading = match file.format {
         Format::Json => Ok(Vec::new()),
         Format::Text | Format::Csv => encoder.head(&Head::from(header)).map(|()| encoder.take()),
     };
     heading
-        .and_then(|heading| OpenLog::open(file, heading))
+        .and_then(|heading| WrittenLog::open(file, heading))
         .map_err(|error| {
             let name = Escaped::from_path(&file.path);
             exit::Error::failure(format!("cannot write {name}: {}", why(&error, &file.path)))
@@ -357,5 +365,205 @@ fn encoder(format: Format, style: TextStyle, colored: bool) -> Box<dyn Encoder> 
         Format::Text => Box::new(TextLines::new(out, style, colored, TimeZone::system())),
         Format::Json => Box::new(JsonLines::new(out)),
         Format::Csv => Box::new(CsvLines::new(out, style.heading)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::io::Read as _;
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+    use crate::model::header::{HeaderLine, TimeoutsLine};
+    use crate::model::host_timeout::{HostTimeout, HostTimeouts, NetnsTimeouts};
+    use crate::model::record::EventName;
+    use crate::model::timeouts_change;
+    use crate::model::trailer::{Trailer, TrailerLine};
+    use crate::sample;
+    use crate::sink::options::{ColorWhen, Existing, Rotation, TimeFormat};
+
+    const STYLE: TextStyle = TextStyle {
+        time: TimeFormat::Relative,
+        wide: false,
+        heading: true,
+        color: ColorWhen::Never,
+    };
+
+    /// The records that an output has or reports as lost: lines of other events than
+    /// `lost`, and what `lost` lines count.
+    fn reported(format: Format, text: &str) -> u64 {
+        let lines = text
+            .lines()
+            .skip(1)
+            .filter(|line| !line.starts_with("{\"trailer\""));
+        let count = |line: &str| match format {
+            Format::Json => {
+                let line: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+                line["lost"].as_u64()
+            }
+            Format::Csv => None,
+            Format::Text => {
+                let (_, words) = line.split_once(" lost ")?;
+                words.split(' ').next()?.parse().ok()
+            }
+        };
+        lines.map(|line| count(line).unwrap_or(1)).sum()
+    }
+
+    /// An output that is not read at first loses records, and reports them. One that fails
+    /// ends alone. Neither costs another output anything.
+    #[test]
+    fn outputs_are_independent() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let record = sample::records(&[sample::of(sample::probe(0, 1, 3_004))]).remove(0);
+        for format in [Format::Text, Format::Json] {
+            let stop = Stop::new()?;
+            let mut sinks = LiveSinks::new(&Header::default(), stop.clone());
+            let path = dir.path().join(format!("{format:?}"));
+            let log = LogFile {
+                path: path.clone(),
+                format,
+                existing: Existing::Append,
+                rotation: Rotation::default(),
+            };
+            let mut own = encoder(format, STYLE, false);
+            let (log, target) = open_log(&log, own.as_mut(), &Header::default())?;
+            sinks.start(own, "log".to_owned(), target, Some(log))?;
+            let pipe = |to: io::PipeWriter| Target::new(File::from(OwnedFd::from(to)));
+            let (mut slow, to) = io::pipe()?;
+            sinks.start(
+                encoder(format, STYLE, false),
+                "slow".to_owned(),
+                pipe(to)?,
+                None,
+            )?;
+            let (gone, to) = io::pipe()?;
+            drop(gone);
+            sinks.start(
+                encoder(format, STYLE, false),
+                "gone".to_owned(),
+                pipe(to)?,
+                None,
+            )?;
+
+            // More than a pipe and a queue take.
+            let most: u64 = if format == Format::Json {
+                15_000
+            } else {
+                120_000
+            };
+            let most_bytes = (most / 100) as usize;
+            for seq in 1..=most {
+                sinks.record(&Record {
+                    seq,
+                    ..record.clone()
+                })?;
+                if (seq as usize).is_multiple_of(most_bytes) {
+                    sinks.flush();
+                    // The log keeps up: only the others are slow.
+                    while fs::metadata(&path)?.len() == 0 {
+                        thread::yield_now();
+                    }
+                }
+            }
+            let reader = thread::spawn(move || {
+                let mut text = String::new();
+                slow.read_to_string(&mut text).map(|_| text)
+            });
+            assert!(!stop.wait(Duration::ZERO)?, "one has ended, not all");
+            let (losses, result) = sinks.finish();
+            let slow = reader.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+            let [of_log, of_slow, of_gone] = losses.as_slice() else {
+                unreachable!("there are three");
+            };
+            let written = fs::read_to_string(&path)?;
+            assert_eq!(reported(format, &written) + of_log.untold, most);
+            assert!(of_slow.told + of_slow.untold > 0, "{of_slow:?}");
+            assert_eq!(
+                reported(format, &slow) + of_slow.untold,
+                most,
+                "{of_slow:?}"
+            );
+            assert_eq!(of_gone.untold, most, "{of_gone:?}");
+            assert!(slow.ends_with('\n'));
+            let error = result.err().context("the reader has gone")?;
+            assert_eq!(
+                is_unread(&error),
+                of_slow.untold + of_log.untold == 0,
+                "{error:#}"
+            );
+            assert_eq!(record.event, EventName::Probe);
+        }
+        Ok(())
+    }
+
+    /// Each file of a rotated log starts with the host's idle timeouts as they are then.
+    #[test]
+    fn a_new_file_has_the_timeouts_of_now() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("log.jsonl");
+        let log = LogFile {
+            path: path.clone(),
+            format: Format::Json,
+            existing: Existing::Refuse,
+            rotation: Rotation {
+                size: Some(1),
+                age: None,
+                keep: 20,
+            },
+        };
+        let mut sinks = LiveSinks::new(&Header::default(), Stop::new()?);
+        let mut own = encoder(Format::Json, STYLE, false);
+        let (log, target) = open_log(&log, own.as_mut(), &Header::default())?;
+        sinks.start(own, "log".to_owned(), target, Some(log))?;
+        let record = sample::records(&[sample::of(sample::probe(0, 1, 3_004))]).remove(0);
+        let change = |netns, seconds| TimeoutsChange {
+            namespaces: vec![NetnsTimeouts {
+                netns,
+                timeouts: vec![HostTimeout {
+                    netns,
+                    seconds,
+                    ..HostTimeout::default()
+                }],
+                routes: None,
+            }],
+            ..TimeoutsChange::default()
+        };
+        for change in [change(1, 10), change(2, 20), change(1, 11)] {
+            sinks.record(&record)?;
+            sinks.timeouts(&change)?;
+        }
+        sinks.record(&record)?;
+        sinks.finish().1?;
+
+        let (mut now, mut records, mut files) = (HostTimeouts::default(), 0, 0);
+        for number in (0..20).rev() {
+            let name = match number {
+                0 => "log.jsonl".to_owned(),
+                _ => format!("log.jsonl.{number}"),
+            };
+            let Ok(text) = fs::read_to_string(dir.path().join(name)) else {
+                continue;
+            };
+            let mut lines = text.lines();
+            let head: HeaderLine = serde_json::from_str(lines.next().context("empty")?)?;
+            assert_eq!(head.header.host_timeouts(), now, "{text}");
+            for line in lines {
+                if let Ok(TimeoutsLine::<TimeoutsChange> { timeouts }) = serde_json::from_str(line)
+                {
+                    timeouts_change::apply(&mut now, &timeouts.namespaces);
+                }
+                if let Ok(TrailerLine::<Trailer> { trailer }) = serde_json::from_str(line) {
+                    records += trailer.records;
+                }
+            }
+            files += 1;
+        }
+        let timeouts = now.timeouts.iter().map(|it| (it.netns, it.seconds));
+        assert_eq!(timeouts.collect::<Vec<_>>(), [(1, 11), (2, 20)]);
+        assert_eq!(records, 4);
+        assert!(files >= 7, "one for each block: {files}");
+        Ok(())
     }
 }

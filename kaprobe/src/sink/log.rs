@@ -7,7 +7,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::model::tally::Tally;
 use crate::sink::log_file;
@@ -16,12 +16,10 @@ use crate::sink::target::Target;
 
 /// The end of a log that is given up for its last lines when the disk is full, bytes.
 const ROOM: u64 = 16 * 1024;
-/// Time between two looks at the path.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// The file of a log.
 #[derive(Debug)]
-pub(super) struct OpenLog {
+pub(super) struct WrittenLog {
     path: PathBuf,
     format: Format,
     /// The first line of a log, unless its format is JSON.
@@ -34,7 +32,6 @@ pub(super) struct OpenLog {
     since: (u64, Instant),
     /// What was written last.
     recent: VecDeque<Written>,
-    looked: Instant,
     /// A file at the path that could not be opened, by device and inode.
     refused: Option<(u64, u64)>,
 }
@@ -63,7 +60,7 @@ pub(super) enum Moved {
     Truncated,
 }
 
-impl OpenLog {
+impl WrittenLog {
     /// Opens the file.
     pub(super) fn open(log: &LogFile, heading: Vec<u8>) -> io::Result<(Self, Target)> {
         let file = log_file::open(&log.path, log.existing, log.format, &heading)?;
@@ -77,7 +74,6 @@ impl OpenLog {
             size: kind.size(),
             since: (0, now),
             recent: VecDeque::new(),
-            looked: now,
             refused: None,
         };
         Ok((new, Target::new(file)?))
@@ -139,11 +135,8 @@ impl OpenLog {
         if !self.is_regular {
             return None;
         }
-        if self.looked.elapsed() >= LOOK {
-            self.looked = Instant::now();
-            if let Some(moved) = self.look(target) {
-                return Some(moved);
-            }
+        if let Some(moved) = self.look(target) {
+            return Some(moved);
         }
         let (size, time) = self.since;
         let long = |most| self.size.saturating_sub(size) + more > most;
@@ -153,7 +146,7 @@ impl OpenLog {
         (due && !self.recent.is_empty()).then_some(Moved::Rotated)
     }
 
-    /// Looks at the path now, even if it was just looked at.
+    /// Whether another file is at the path, or the file was truncated.
     pub(super) fn look(&mut self, target: &Target) -> Option<Moved> {
         let own = target.file().metadata().ok().filter(Metadata::is_file)?;
         let there = fs::metadata(&self.path).ok();

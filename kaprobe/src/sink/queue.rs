@@ -267,3 +267,79 @@ impl State {
 fn size_of(block: &Block) -> usize {
     block.lines.len() + OVERHEAD
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::record::{EventName, Record};
+
+    const NOW: Duration = Duration::ZERO;
+
+    fn block(seq: u64, bytes: usize) -> Arc<Block> {
+        let mut tally = Tally::default();
+        tally.count(&Record {
+            seq,
+            event: EventName::Probe,
+            ..Record::default()
+        });
+        Arc::new(Block {
+            lines: vec![b'\n'; bytes],
+            tally,
+        })
+    }
+
+    /// What comes out: `+` for lines, and the number of records in each gap.
+    fn taken(queue: &Queue) -> Vec<String> {
+        let mut taken = Vec::new();
+        loop {
+            match queue.next(NOW) {
+                Next::Write(Queued::Lines(_)) => taken.push("+".to_owned()),
+                Next::Write(Queued::Gap(gap)) => taken.push(gap.records().to_string()),
+                Next::Reopen => taken.push("reopen".to_owned()),
+                Next::Idle | Next::End => return taken,
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_one_gap_at_its_place() {
+        let queue = Queue::default();
+        let third = MOST / 3;
+        for seq in 1..=5 {
+            queue.push(&block(seq, third));
+        }
+        // A gap ends only once there is much room.
+        assert!(matches!(queue.next(NOW), Next::Write(Queued::Lines(_))));
+        queue.push(&block(6, third));
+        assert_eq!(taken(&queue), ["+", "4"]);
+        // A block that is too large by itself is written.
+        queue.push(&block(7, 2 * MOST));
+        queue.push(&block(8, 1));
+        queue.push(&block(9, 1));
+        assert_eq!(taken(&queue), ["+", "2"]);
+    }
+
+    #[test]
+    fn what_is_not_written_is_counted() {
+        let queue = Queue::default();
+        (1..=4).for_each(|seq| queue.push(&block(seq, 1)));
+        let Next::Write(Queued::Lines(first)) = queue.next(NOW) else {
+            unreachable!("four were pushed");
+        };
+        queue.put_back_lost(first.tally.clone());
+        queue.close();
+        queue.give_up_waiting();
+        let Next::Write(Queued::Gap(gap)) = queue.next(NOW) else {
+            unreachable!("all of it is lost");
+        };
+        assert_eq!((gap.records(), gap.as_lost()[0].seq), (4, 1));
+        // Stuck while it writes that.
+        assert!(!queue.wait_until_ended(Instant::now()));
+        assert_eq!(queue.take_end().untold, 4);
+        queue.wrote(1);
+        queue.end(None);
+        queue.push(&block(5, 1));
+        assert_eq!(queue.take_end().untold, 3 + 1);
+        assert!(matches!(queue.next(NOW), Next::End));
+    }
+}

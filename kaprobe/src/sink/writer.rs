@@ -10,7 +10,7 @@ use crate::model::tally::Tally;
 use crate::model::time::WallTime;
 use crate::model::trailer::Trailer;
 use crate::sink::interface::{Encoder, Head};
-use crate::sink::log::{Moved, OpenLog};
+use crate::sink::log::{Moved, WrittenLog};
 use crate::sink::queue::{Next, Queue, Queued};
 use crate::sink::target::Target;
 use crate::stderr;
@@ -29,7 +29,7 @@ pub(super) struct Writer {
     pub(super) header: Header,
     pub(super) target: Target,
     /// If the output is a log.
-    pub(super) log: Option<OpenLog>,
+    pub(super) log: Option<WrittenLog>,
     /// What was written since the header.
     pub(super) written: Tally,
     /// The first error that the output has recovered from.

@@ -298,6 +298,7 @@ impl TraceStages {
         for event in &*batch {
             self.seen += u64::from(matches!(event, Event::Snapshot(_)));
             self.show(event, sinks)?;
+            sinks.flush_if_full();
         }
         sinks.flush();
         Ok(())
