@@ -103,21 +103,17 @@ impl LiveSinks {
             let name = Escaped::from_path(&file.path).to_string();
             sinks.start(encoder, name, target, Some(log))?;
         }
-        let screen = outputs.screen;
-        let target = stdout()?;
-        match (&outputs.file, sinks.streams.first_mut()) {
+        let (screen, target) = (outputs.screen, stdout()?);
+        let is_same =
+            |file: &LogFile| file.format == screen && !(screen == Format::Text && colored);
+        if outputs.file.as_ref().is_some_and(is_same) {
             // Formatted once for both.
-            (Some(file), Some(_))
-                if file.format == screen && !(screen == Format::Text && colored) =>
-            {
-                let twin = sinks.streams[0].encoder.twin();
-                let output = sinks.spawn(twin, STDOUT.to_owned(), target, None)?;
-                sinks.streams[0].outputs.push(output);
-            }
-            _ => {
-                let encoder = encoder(screen, outputs.text, colored);
-                sinks.start(encoder, STDOUT.to_owned(), target, None)?;
-            }
+            let twin = sinks.streams[0].encoder.twin();
+            let output = sinks.spawn(twin, STDOUT.to_owned(), target, None)?;
+            sinks.streams[0].outputs.push(output);
+        } else {
+            let encoder = encoder(screen, outputs.text, colored);
+            sinks.start(encoder, STDOUT.to_owned(), target, None)?;
         }
         Ok(sinks)
     }

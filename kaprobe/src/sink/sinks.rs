@@ -57,8 +57,8 @@ pub fn open(outputs: &Outputs) -> Result<Sinks, exit::Error> {
 
 impl Sinks {
     /// A single sink, and what errors call it.
-    #[must_use]
-    pub fn one(name: &str, sink: Box<dyn Sink>) -> Self {
+    #[cfg(test)]
+    pub(super) fn one(name: &str, sink: Box<dyn Sink>) -> Self {
         Self(vec![NamedSink {
             name: name.to_owned(),
             sink,
