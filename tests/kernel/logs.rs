@@ -262,7 +262,18 @@ pub fn hangup_ends_only_what_it_should() -> Result<()> {
     netns::enter_new()?;
     let dir = tempfile::tempdir()?;
     let log = dir.path().join("log.jsonl");
-    let mut alone = Traced::start("no log", &[], Stdio::null(), FilePath::new("/dev/null"))?;
+    // Whoever started this test may ignore it, as nohup does.
+    let hangs_up = |command: &mut Command| {
+        // SAFETY: signal(2) is async-signal-safe, and touches no memory.
+        unsafe {
+            command.pre_exec(|| {
+                libc::signal(libc::SIGHUP, libc::SIG_DFL);
+                Ok(())
+            });
+        }
+    };
+    let no_log = FilePath::new("/dev/null");
+    let mut alone = Traced::start_with("no log", &[], Stdio::null(), no_log, hangs_up)?;
     alone.wait_ready()?;
     alone.signal(Signal::HUP)?;
     let ended = alone.finish()?;
@@ -291,6 +302,7 @@ pub fn hangup_ends_only_what_it_should() -> Result<()> {
 
     let (master, terminal) = streams::terminal()?;
     let session = |command: &mut Command| {
+        hangs_up(command);
         command.stdin(terminal);
         // SAFETY: these system calls are async-signal-safe, and touch no memory. Standard
         // input is open.

@@ -62,7 +62,8 @@ pub fn times_are_the_hosts() -> Result<()> {
         let text = String::from_utf8(output.stdout)?;
         let lines = text.lines().map(serde_json::from_str::<Value>);
         let lines: Vec<_> = lines.collect::<Result<_, _>>()?;
-        let rows = lines.iter().filter(|it| it.get("header").is_none());
+        let is_row = |it: &&Value| it.get("header").is_none() && it.get("trailer").is_none();
+        let rows = lines.iter().filter(is_row);
         ensure!(rows.clone().count() >= 30, "{command:?}: {text}");
         for row in rows {
             let (wall, mono) = (row["time"].as_str(), row["mono_ns"].as_u64());
