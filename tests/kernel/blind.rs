@@ -30,12 +30,15 @@ fn needs_own_kernel() -> Result<()> {
 struct SwitchedOff(&'static str);
 
 impl SwitchedOff {
-    /// `None` if this kernel does not allow it: 7.3 refuses to switch ftrace off.
+    /// `None` if this kernel does not allow it: 7.3 refuses to switch ftrace off, and 5.10
+    /// does while a function is hooked (`ftrace_enable_sysctl`, kernel/trace/ftrace.c).
     fn new(path: &'static str) -> Result<Option<Self>> {
         match fs::write(path, "0") {
             Ok(()) => Ok(Some(Self(path))),
-            Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(None),
-            Err(e) => Err(e).context(path),
+            Err(e) => match e.raw_os_error() {
+                Some(libc::EOPNOTSUPP | libc::EBUSY) => Ok(None),
+                _ => Err(e).context(path),
+            },
         }
     }
 }

@@ -4,6 +4,7 @@
 //! Pure: no clock, no I/O, no randomness, bounded memory. Time comes from events; the
 //! same events give the same records. A [`Lost`] event can only remove conclusions.
 
+pub mod order;
 mod snapshot;
 
 use std::borrow::Cow;

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::programs::Program;
 
 use crate::exit;
 use crate::kernel::object::LoadedObject;
 use crate::kernel::programs::{self, Part};
 use crate::kernel::refusal::reason;
+use crate::kernel::switches;
 use crate::model::attach_mode::AttachMode;
 use crate::model::values::Hook;
 
@@ -72,7 +73,12 @@ impl LoadedObject {
         if let Some((_, why)) = self.blind.iter().find(|(blind, _)| *blind == mode) {
             bail!("{why}");
         }
-        self.attach_by(hook, mode)?;
+        // 5.10 attaches nothing to a function while ftrace is switched off.
+        self.attach_by(hook, mode)
+            .map_err(|why| match switches::off(mode) {
+                Some(off) => anyhow!("{off}: {why:#}"),
+                None => why,
+            })?;
         if hook != Hook::KeepaliveTimer {
             return Ok(());
         }

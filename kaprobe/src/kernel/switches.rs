@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::kernel::attach::Attached;
 use crate::kernel::clock;
 use crate::model::attach_mode::AttachMode;
 use crate::model::event::Lost;
@@ -46,8 +45,7 @@ pub struct SwitchWatch {
 
 impl SwitchWatch {
     /// Watches the switches of these hooks. They have just been seen to work.
-    pub fn new(attached: &[Attached]) -> Self {
-        let hooks = attached.iter().map(|it| (it.hook, it.mode));
+    pub fn new(hooks: impl Iterator<Item = (Hook, AttachMode)>) -> Self {
         Self {
             hooks: hooks.collect(),
             silent: BTreeSet::new(),

@@ -114,7 +114,7 @@ impl Tracer {
         Ok(Self {
             ring,
             counters,
-            switches: SwitchWatch::new(&attached),
+            switches: SwitchWatch::new(attached.iter().map(|it| (it.hook, it.mode))),
             decoder,
             descriptors,
             attached,

@@ -23,7 +23,7 @@ use std::{io, thread};
 use anyhow::{Context as _, Result, anyhow};
 use rustix::fs::{Mode, OFlags};
 
-use crate::correlate::{Correlator, MAX_SOCKETS};
+use crate::correlate::{Correlator, MAX_SOCKETS, order};
 use crate::filter::Filter;
 use crate::filter::kernel::KernelFilter;
 use crate::host::netns::Netns;
@@ -294,6 +294,7 @@ impl TraceStages {
     }
 
     fn batch(&mut self, batch: &mut [Event], sinks: &mut LiveSinks) -> Result<(), SinkError> {
+        order::causes_first(batch);
         self.owners.fill(batch, Instant::now());
         for event in &*batch {
             self.seen += u64::from(matches!(event, Event::Snapshot(_)));
