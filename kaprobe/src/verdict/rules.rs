@@ -293,16 +293,16 @@ fn forgotten(
 
 /// Who may have forgotten the connection.
 fn forgotten_by(reset: ResetTrigger, idle_ms: u64, context: &ResetContext<'_>) -> ForgottenBy {
-    let believed = context.believed().filter(|it| !it.contradictory);
+    // Other connections survived the age at which this one died.
+    if context.bounds.is_some_and(|it| it.contradictory) {
+        return ForgottenBy::RestartOrManyBoxes;
+    }
+    let believed = context.believed();
     // Another endpoint of the same network may be another program.
     let believed_here = believed.filter(|it| it.of == LearnedOf::Endpoint);
     let is_held = believed_here
         .and_then(|it| it.held_ms)
         .is_some_and(|held| held > idle_ms.saturating_add(slack_ms(idle_ms)));
-    // Other connections survived the age at which this one died.
-    if context.bounds.is_some_and(|it| it.contradictory) {
-        return ForgottenBy::RestartOrManyBoxes;
-    }
     match (reset, believed) {
         (ResetTrigger::Probe { .. }, None) => ForgottenBy::RestartOrBox,
         // The host that answered had no socket: no program has closed one just now.

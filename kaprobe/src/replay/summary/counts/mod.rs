@@ -167,14 +167,11 @@ impl AdviceCounts {
 /// Whether two texts are the same but for their digits.
 fn differ_only_in_numbers(one: &Escaped, other: &Escaped) -> bool {
     let is_number = |c: char| c.is_ascii_digit() || c == '.';
-    let words = |text: &'_ Escaped| -> Vec<String> {
+    let [one, other] = [one, other].map(|text| {
         let words = text.as_str().split(is_number);
-        words
-            .filter(|it| !it.is_empty())
-            .map(str::to_owned)
-            .collect()
-    };
-    words(one) == words(other)
+        words.filter(|it| !it.is_empty())
+    });
+    one.eq(other)
 }
 
 /// The learned bounds of the idle timeout towards an endpoint.
