@@ -1,7 +1,7 @@
 //! Test events: every kind of event, on ordinary and unusual sockets.
 
 use crate::keepalive::forecast;
-use crate::model::socket::{Ages, Endpoints, Identity, Settings};
+use crate::model::socket::{Actor, Ages, Endpoints, Identity, Settings, Transfer};
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use crate::model::remedy::SetIn;
 use crate::model::row::{Row, RowSource, Timer};
 use crate::model::time::Instant;
 use crate::model::values::{
-    Cause, Confidence, Evidence, Family, FinWait2, Hook, LearnedOf, LostWhy, Met, Origin, State,
-    VerdictName,
+    Cause, Confidence, Errno, Evidence, Family, FinWait2, Hook, LearnedOf, LostWhy, Met, Origin,
+    State, VerdictName,
 };
 use crate::text::escape::Escaped;
 
@@ -47,7 +47,15 @@ pub fn at(ms: u64) -> Instant {
 pub fn event(at_ms: u64, kind: Kind) -> SocketEvent {
     let firing = !matches!(
         kind,
-        Kind::RstSent | Kind::RstReceived | Kind::Answered | Kind::Closed
+        Kind::RstSent
+            | Kind::RstReceived
+            | Kind::FinReceived
+            | Kind::FinSent
+            | Kind::Stalled
+            | Kind::Resumed
+            | Kind::Aborted
+            | Kind::Answered
+            | Kind::Closed
     );
     SocketEvent {
         at: at(at_ms),
@@ -97,6 +105,11 @@ pub fn event(at_ms: u64, kind: Kind) -> SocketEvent {
         reason: None,
         firing_ns: None,
         news: false,
+        actor: None,
+        transfer: None,
+        dead_in_ms: None,
+        dead_by: None,
+        mptcp: None,
     }
 }
 
@@ -273,6 +286,80 @@ fn unusual_sockets() -> [SocketEvent; 4] {
     [v6, mapped, hostile, orphan]
 }
 
+/// Data that is not acknowledged, sent again `retransmits` times.
+pub fn unacked(
+    event: SocketEvent,
+    retransmits: u8,
+    stalled_ms: u64,
+    silent_ms: u64,
+) -> SocketEvent {
+    SocketEvent {
+        next_ms: None,
+        late_ms: None,
+        unacked: 1,
+        retransmits,
+        lastsnd_ms: 4,
+        lastrcv_ms: silent_ms + stalled_ms,
+        lastack_ms: silent_ms + stalled_ms,
+        transfer: Some(Box::new(Transfer {
+            unacked_bytes: Some(7),
+            unsent_bytes: Some(0),
+            stalled_ms: Some(stalled_ms),
+            silent_ms: Some(silent_ms),
+            err_soft: None,
+        })),
+        ..event
+    }
+}
+
+/// Events of connections that are closed, stall, and end.
+fn endings() -> [SocketEvent; 6] {
+    let of_sock = |sk, event: SocketEvent| SocketEvent {
+        id: SocketId { sk, born_ns: sk },
+        ..event
+    };
+    let stalled = unacked(event(1_772, Kind::Stalled), 3, 1_400, 71_000);
+    let stalled = with(stalled, |it| {
+        (it.dead_in_ms, it.dead_by) = (Some(900_000), Some(Cause::Retransmission));
+        if let Some(transfer) = &mut it.transfer {
+            transfer.err_soft = Some(Errno(libc::EHOSTUNREACH.cast_unsigned()));
+        }
+    });
+    let gave_up = unacked(
+        event(1_774, Kind::Timeout(Cause::Retransmission)),
+        15,
+        924_000,
+        71_000,
+    );
+    let actor = |exiting| {
+        Some(Arc::new(Actor {
+            by_pid: Some(4_243),
+            by_comm: Some(Escaped::from("node")),
+            by_exiting: Some(exiting),
+        }))
+    };
+    [
+        of_sock(
+            21,
+            with(event(1_771, Kind::FinReceived), |it| it.mptcp = Some(true)),
+        ),
+        of_sock(
+            22,
+            with(event(1_771, Kind::FinSent), |it| it.actor = actor(false)),
+        ),
+        of_sock(23, stalled),
+        of_sock(24, unacked(event(1_773, Kind::Resumed), 4, 3_100, 71_000)),
+        of_sock(23, with(gave_up, |it| it.err = Some(110))),
+        of_sock(
+            25,
+            with(event(1_775, Kind::Aborted), |it| {
+                it.err = Some(libc::ECONNABORTED.cast_unsigned());
+                it.actor = actor(true);
+            }),
+        ),
+    ]
+}
+
 /// Events that produce every kind of record. Each field is set in at least one.
 pub fn everything() -> Vec<Event> {
     let answered = SocketEvent {
@@ -366,6 +453,7 @@ pub fn everything() -> Vec<Event> {
         it.process.comm = Some(Escaped::from("beam.smp"));
         it.process.cmdline = Some(Escaped::from("beam.smp -s rabbit"));
     }))));
+    all.extend(endings().map(of));
     all.push(lost(1_800, Some(Kind::Probe)));
     all.push(lost(1_900, None));
     all.push(Event::PassiveReset(Box::new(passive_reset(1_950))));

@@ -388,8 +388,13 @@ fn event_record(event: &SocketEvent, sock: u64) -> Record {
     record.direction = (event.kind == Kind::RstSent).then_some(Direction::Active);
     record.reason = event.reason.as_deref().map(Escaped::from);
     record.firing_ns = event.firing_ns;
+    let retransmits = received || event.transfer.is_some();
     record.unsent = received.then_some(event.write_queue);
-    record.retransmits = received.then_some(event.retransmits);
+    record.retransmits = retransmits.then_some(event.retransmits);
+    record.actor = event.actor.as_deref().cloned().unwrap_or_default();
+    record.transfer = event.transfer.as_deref().copied().unwrap_or_default();
+    record.dead_in_ms = event.dead_in_ms;
+    record.dead_by = event.dead_by;
     record
 }
 
@@ -404,6 +409,7 @@ fn socket_record(event: &SocketEvent, sock: u64, at: Instant, name: EventName) -
         identity: event.identity,
         state: State::from_number(event.state),
         settings: event.settings,
+        mptcp: event.mptcp.filter(|&it| it),
         ..Record::new(at, name)
     }
 }

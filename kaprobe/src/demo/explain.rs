@@ -191,6 +191,15 @@ fn timeout(record: &Record) -> (String, String) {
             "gives up after {idle}: TCP_USER_TIMEOUT of {} has passed",
             Tenths(record.settings.user_timeout_ms.unwrap_or_default().into())
         ),
+        Some(Cause::Retransmission) => format!(
+            "gives up after {}: data was sent {} times again, without an answer",
+            Tenths(record.transfer.stalled_ms.unwrap_or_default()),
+            record.retransmits.unwrap_or_default()
+        ),
+        Some(Cause::ZeroWindow) => format!(
+            "gives up after {idle}: {} probes of its closed window without an answer",
+            record.probes_out.unwrap_or_default()
+        ),
         Some(Cause::ProbeCount) | None => format!(
             "gives up after {idle}: {} probes without an answer",
             record.probes_out.unwrap_or_default()

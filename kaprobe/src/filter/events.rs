@@ -72,7 +72,13 @@ pub fn event_mask(events: &BTreeSet<EventName>) -> u32 {
         EventName::RstReceived => 1 << kind::RST_RECEIVED,
         EventName::Verdict => VERDICT_KINDS,
         // No hook reports these.
-        EventName::Lost | EventName::Zombie => 0,
+        EventName::Lost
+        | EventName::Zombie
+        | EventName::FinReceived
+        | EventName::FinSent
+        | EventName::Stalled
+        | EventName::Resumed
+        | EventName::Aborted => 0,
     });
     bits.fold(1 << kind::CLOSED, |mask, bit| mask | bit)
 }

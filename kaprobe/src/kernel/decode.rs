@@ -109,6 +109,11 @@ impl Decoder {
             reason: self.reason(raw),
             firing_ns: has(flag::RESET_IN_TIMER).then_some(raw.firing_ns),
             news: has(flag::NEWS),
+            actor: None,
+            transfer: None,
+            dead_in_ms: None,
+            dead_by: None,
+            mptcp: None,
         })
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::model::owner::Owner;
 use crate::model::row::Row;
-use crate::model::socket::{Ages, Endpoints, Identity, Settings};
+use crate::model::socket::{Actor, Ages, Endpoints, Identity, Settings, Transfer};
 use crate::model::time::Instant;
 use crate::model::values::{Cause, FinWait2, Hook, LostWhy, Met};
 
@@ -56,7 +56,7 @@ pub enum Kind {
     DataPending,
     /// The timer fired while a process owned the socket lock.
     Busy,
-    /// Keepalive gave up.
+    /// The kernel gave up on the peer: keepalive, or the retransmission timer.
     Timeout(Cause),
     /// The FIN_WAIT2 timer of an orphan fired. `None`: the outcome is unknown.
     FinWait2(Option<FinWait2>),
@@ -74,6 +74,16 @@ pub enum Kind {
     RstReceived,
     /// The answer to a probe was received. Probes and ages are from before it.
     Answered,
+    /// A FIN was received on an established connection. The ages are from before it.
+    FinReceived,
+    /// A process closed or shut down its end of a connection.
+    FinSent,
+    /// The same data was sent again several times, and not acknowledged.
+    Stalled,
+    /// Data that had been reported as stalled was acknowledged.
+    Resumed,
+    /// A connection went to CLOSE, and no other event explains it.
+    Aborted,
     /// A socket that had an event before was destroyed.
     Closed,
 }
@@ -164,6 +174,16 @@ pub struct SocketEvent {
     /// The event mask excludes this event, but the kernel sent it because it shows that
     /// an earlier probe was answered.
     pub news: bool,
+    /// The process that closed or reset the connection, if the event is of its doing.
+    pub actor: Option<Arc<Actor>>,
+    /// Facts about data that is not acknowledged.
+    pub transfer: Option<Box<Transfer>>,
+    /// Time until the kernel gives up if the data is not acknowledged, ms.
+    pub dead_in_ms: Option<u64>,
+    /// The rule by which the kernel gives up then.
+    pub dead_by: Option<Cause>,
+    /// The socket is a subflow of an MPTCP connection. `None` if it is not known.
+    pub mptcp: Option<bool>,
 }
 
 impl SocketEvent {

@@ -8,7 +8,7 @@ use crate::model::fate::Why;
 use crate::model::field::record;
 use crate::model::named::named_enum;
 use crate::model::remedy::SetIn;
-use crate::model::socket::{Ages, Endpoints, Identity, Process, Settings};
+use crate::model::socket::{Actor, Ages, Endpoints, Identity, Process, Settings, Transfer};
 use crate::model::time::{Instant, WallTime};
 use crate::model::values::{
     Cause, Confidence, Direction, Errno, Evidence, FinWait2, Hook, LearnedOf, LostWhy, Met, State,
@@ -56,7 +56,7 @@ record! {
         late_ms: Option<u64>,
         /// Segments sent and not acknowledged.
         unacked: Option<u32>,
-        /// Why keepalive gave up.
+        /// Why the kernel gave up.
         cause: Option<Cause>,
         /// Outcome of an orphan's FIN_WAIT2 timer.
         to: Option<FinWait2>,
@@ -116,14 +116,20 @@ record! {
         story: Option<Escaped>,
         /// Why a connection is a zombie.
         why: Option<Why>,
-        /// Time until keepalive gives up if the peer is gone, ms.
+        /// Time until the kernel gives up if the peer is gone, ms.
         dead_in_ms: Option<u64>,
-        /// The rule by which keepalive gives up then.
+        /// The rule by which the kernel gives up then.
         dead_by: Option<Cause>,
         /// Where to change a setting that would have saved the connection.
         set_in: Option<SetIn>,
         /// The settings to change, in this order, as `NAME=VALUE`.
         set: Option<Escaped>,
+        /// The process that closed or reset the connection.
+        actor: Actor,
+        /// Data that is not acknowledged.
+        transfer: Transfer,
+        /// The socket is a subflow of an MPTCP connection: its end is not the connection's.
+        mptcp: Option<bool>,
     }
     order {
         time,
@@ -199,11 +205,20 @@ record! {
         dead_by,
         set_in,
         set,
+        actor.by_pid,
+        actor.by_comm,
+        actor.by_exiting,
+        transfer.unacked_bytes,
+        transfer.unsent_bytes,
+        transfer.stalled_ms,
+        transfer.silent_ms,
+        transfer.err_soft,
+        mptcp,
     }
 }
 
 // Each stage moves or clones records.
-const _: () = assert!(size_of::<Record>() <= 656, "a record is not to grow");
+const _: () = assert!(size_of::<Record>() <= 752, "a record is not to grow");
 
 impl Record {
     /// Makes a record with only a time and an event.
@@ -238,6 +253,11 @@ named_enum! {
         ChangedMeanwhile = "changed_meanwhile",
         RstSent = "rst_sent",
         RstReceived = "rst_received",
+        FinReceived = "fin_received",
+        FinSent = "fin_sent",
+        Stalled = "stalled",
+        Resumed = "resumed",
+        Aborted = "aborted",
         Closed = "closed",
         /// Events that could not be delivered.
         Lost = "lost",
@@ -265,6 +285,11 @@ impl From<Kind> for EventName {
             Kind::ChangedMeanwhile => Self::ChangedMeanwhile,
             Kind::RstSent => Self::RstSent,
             Kind::RstReceived => Self::RstReceived,
+            Kind::FinReceived => Self::FinReceived,
+            Kind::FinSent => Self::FinSent,
+            Kind::Stalled => Self::Stalled,
+            Kind::Resumed => Self::Resumed,
+            Kind::Aborted => Self::Aborted,
             Kind::Closed => Self::Closed,
             Kind::Answered => Self::Answered,
         }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use crate::model::field::group;
 use crate::model::owner::Owner;
-use crate::model::values::{Family, Origin};
+use crate::model::values::{Errno, Family, Origin};
 use crate::text::escape::Escaped;
 
 group! {
@@ -113,6 +113,37 @@ impl From<&Owner> for Process {
             cmdline: cmdline.clone(),
             unit: unit.clone(),
         }
+    }
+}
+
+group! {
+    /// The process that closed or reset a connection. The process that holds the socket
+    /// may be another.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct Actor {
+        /// Process ID.
+        by_pid: Option<u32>,
+        /// Command name.
+        by_comm: Option<Escaped>,
+        /// The process was ending: the kernel closed its sockets.
+        by_exiting: Option<bool>,
+    }
+}
+
+group! {
+    /// Data that was sent and is not acknowledged, and what became of it.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Transfer {
+        /// Bytes sent and not acknowledged.
+        unacked_bytes: Option<u32>,
+        /// Bytes that wait to be sent.
+        unsent_bytes: Option<u32>,
+        /// Time since the oldest of these data was first sent, ms.
+        stalled_ms: Option<u64>,
+        /// Time for which nothing was received before these data were sent, ms.
+        silent_ms: Option<u64>,
+        /// The last error that ICMP reported for this connection (`sk_err_soft`).
+        err_soft: Option<Errno>,
     }
 }
 

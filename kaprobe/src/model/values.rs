@@ -41,12 +41,16 @@ named_enum! {
 }
 
 named_enum! {
-    /// Why keepalive gave up.
+    /// Why the kernel gave up on the peer.
     pub enum Cause {
-        /// The probe count was reached.
+        /// The number of keepalive probes was reached.
         ProbeCount = "probe_count",
         /// TCP_USER_TIMEOUT passed.
         UserTimeout = "user_timeout",
+        /// The number of retransmissions was reached.
+        Retransmission = "retransmission",
+        /// The number of probes of a zero window was reached.
+        ZeroWindow = "zero_window",
     }
 }
 

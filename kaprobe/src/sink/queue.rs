@@ -31,7 +31,7 @@ pub(super) struct Block {
 pub(super) enum Queued {
     Lines(Arc<Block>),
     /// Records that are lost to this output.
-    Gap(Tally),
+    Gap(Box<Tally>),
 }
 
 /// What a writer is to do next.
@@ -99,7 +99,9 @@ impl Queue {
         } else if let Some(Queued::Gap(gap)) = state.entries.back_mut() {
             gap.append(&block.tally);
         } else {
-            state.entries.push_back(Queued::Gap(block.tally.clone()));
+            state
+                .entries
+                .push_back(Queued::Gap(Box::new(block.tally.clone())));
         }
         self.changed.notify_all();
     }
@@ -113,7 +115,7 @@ impl Queue {
             state.entries.pop_front();
         }
         if !lost.is_empty() {
-            state.entries.push_front(Queued::Gap(lost));
+            state.entries.push_front(Queued::Gap(Box::new(lost)));
         }
     }
 
@@ -203,7 +205,7 @@ impl Queue {
         }
         state.bytes = 0;
         if !gap.is_empty() {
-            state.entries.push_back(Queued::Gap(gap));
+            state.entries.push_back(Queued::Gap(Box::new(gap)));
         }
     }
 

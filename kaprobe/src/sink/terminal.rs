@@ -35,9 +35,11 @@ pub fn bars() -> Bars {
 /// The style of an event on a colored screen.
 pub(crate) fn style(event: EventName) -> Style {
     match event {
-        EventName::Answered => AnsiColor::Green.on_default(),
+        EventName::Answered | EventName::Resumed => AnsiColor::Green.on_default(),
         EventName::Timeout | EventName::Zombie => AnsiColor::Red.on_default().bold(),
-        EventName::RstSent | EventName::RstReceived => AnsiColor::Red.on_default(),
+        EventName::RstSent | EventName::RstReceived | EventName::Stalled | EventName::Aborted => {
+            AnsiColor::Red.on_default()
+        }
         EventName::Verdict => AnsiColor::Magenta.on_default().bold(),
         EventName::Lost => AnsiColor::Yellow.on_default().bold(),
         EventName::ProbeCongested | EventName::Unclassified | EventName::ChangedMeanwhile => {
@@ -49,6 +51,8 @@ pub(crate) fn style(event: EventName) -> Style {
         | EventName::Busy
         | EventName::FinWait2
         | EventName::NotRearmed
+        | EventName::FinReceived
+        | EventName::FinSent
         | EventName::Closed => Style::new().dimmed(),
     }
 }

@@ -15,8 +15,8 @@ use jiff::tz::TimeZone;
 
 use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
-use crate::model::socket::Endpoints;
-use crate::model::values::{Direction, Errno};
+use crate::model::socket::{Endpoints, Transfer};
+use crate::model::values::{Cause, Direction, Errno};
 use crate::sink::interface::{Encoder, Head, Sink};
 use crate::sink::options::{TextStyle, TimeFormat};
 use crate::sink::terminal::style;
@@ -306,9 +306,7 @@ fn detail(words: &mut Words<'_>, record: &Record) {
         }
         EventName::Timeout => {
             if let (Some(cause), Some(probes)) = (record.cause, record.probes_out) {
-                words.add(cause.name());
-                words.pair("after", Some(probes));
-                words.add(if probes == 1 { "probe" } else { "probes" });
+                gave_up(words, record, cause, probes);
             }
             words.pair("idle", idle);
             let err = record.err.filter(|err| *err != Errno::TIMED_OUT);
@@ -321,6 +319,33 @@ fn detail(words: &mut Words<'_>, record: &Record) {
         EventName::DataPending => words.pair("unacked", record.unacked),
         EventName::FinWait2 => words.pair("to", record.to.map(|to| to.name())),
         EventName::RstSent => sent(words, record),
+        EventName::FinReceived | EventName::FinSent => {
+            words.some(record.state.map(|state| state.name()));
+            words.pair("idle", idle);
+            if let Some(sent) = record.ages.lastsnd_ms {
+                words.pair("sent", Some(Ms(sent)));
+                words.add("ago");
+            }
+            actor(words, record);
+        }
+        EventName::Stalled => {
+            words.pair("for", record.transfer.stalled_ms.map(Ms));
+            words.pair("bytes", record.transfer.unacked_bytes);
+            words.pair("retransmits", record.retransmits);
+            words.pair("silent before", record.transfer.silent_ms.map(Ms));
+            words.pair("err", record.transfer.err_soft.map(Shown));
+            words.pair("dead in", record.dead_in_ms.map(Ms));
+            words.pair("by", record.dead_by.map(|by| by.name()));
+        }
+        EventName::Resumed => {
+            words.pair("after", record.transfer.stalled_ms.map(Ms));
+            words.pair("retransmits", record.retransmits);
+        }
+        EventName::Aborted => {
+            words.some(record.state.map(|state| state.name()));
+            words.pair("err", record.err.map(Shown));
+            actor(words, record);
+        }
         EventName::RstReceived => {
             words.some(record.state.map(|state| state.name()));
             words.pair("idle", idle);
@@ -365,6 +390,37 @@ fn detail(words: &mut Words<'_>, record: &Record) {
     }
 }
 
+/// Appends how the kernel gave up.
+fn gave_up(words: &mut Words<'_>, record: &Record, cause: Cause, probes: u8) {
+    words.add(cause.name());
+    let is_keepalive = record.transfer == Transfer::default();
+    if is_keepalive {
+        words.pair("after", Some(probes));
+        words.add(if probes == 1 { "probe" } else { "probes" });
+        return;
+    }
+    words.some(record.state.map(|state| state.name()));
+    words.pair("after", record.transfer.stalled_ms.map(Ms));
+    words.pair("bytes", record.transfer.unacked_bytes.filter(|&it| it > 0));
+    words.pair("unsent", record.transfer.unsent_bytes.filter(|&it| it > 0));
+    words.pair("retransmits", record.retransmits.filter(|&it| it > 0));
+    words.pair("probes", Some(probes).filter(|&it| it > 0));
+}
+
+/// Appends the process that closed or reset the connection.
+fn actor(words: &mut Words<'_>, record: &Record) {
+    let (Some(pid), Some(comm)) = (record.actor.by_pid, &record.actor.by_comm) else {
+        return;
+    };
+    words.pair("by", Some(&*word(comm.as_str())));
+    words.0.push('[');
+    digits::number(words.0, pid);
+    words.0.push(']');
+    if record.actor.by_exiting == Some(true) {
+        words.add("exiting");
+    }
+}
+
 /// Appends the details of a reset that this host sent.
 fn sent(words: &mut Words<'_>, record: &Record) {
     words.some(record.direction.map(|direction| direction.name()));
@@ -378,6 +434,7 @@ fn sent(words: &mut Words<'_>, record: &Record) {
     if let Some(reason) = &record.reason {
         words.add(&*word(reset_reason(reason.as_str())));
     }
+    actor(words, record);
 }
 
 /// Appends a verdict, and what to do.

@@ -333,6 +333,7 @@ pub(super) fn gave_up(record: &Record, middleboxes: &MiddleboxTable) -> Option<F
             Explanation::UserTimeout,
             Some(remedies::all_probes(settings)),
         ),
+        Cause::Retransmission | Cause::ZeroWindow => return None,
     };
     let mut finding = Finding::new(verdict, Confidence::High, explanation);
     finding.idle_ms = record.ages.idle_ms;
