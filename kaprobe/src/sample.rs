@@ -299,8 +299,8 @@ pub fn unacked(
         unacked: 1,
         retransmits,
         lastsnd_ms: 4,
-        lastrcv_ms: silent_ms + stalled_ms,
-        lastack_ms: silent_ms + stalled_ms,
+        lastrcv_ms: silent_ms.saturating_add(stalled_ms),
+        lastack_ms: silent_ms.saturating_add(stalled_ms),
         transfer: Some(Box::new(Transfer {
             unacked_bytes: Some(7),
             unsent_bytes: Some(0),

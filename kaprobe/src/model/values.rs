@@ -129,7 +129,7 @@ named_enum! {
     pub enum VerdictName {
         /// Probes went unanswered until keepalive gave up.
         PeerUnreachable = "peer_unreachable",
-        /// TCP_USER_TIMEOUT ran out with probes unanswered.
+        /// TCP_USER_TIMEOUT ran out with probes unanswered, or data not acknowledged.
         UserTimeout = "user_timeout",
         /// A keepalive probe was answered with a reset.
         ProbeReset = "probe_reset",
@@ -144,6 +144,17 @@ named_enum! {
         AbortedLocally = "aborted_locally",
         /// The FIN_WAIT2 timer of an orphan ended the connection; not keepalive.
         FinWait2 = "fin_wait2",
+        /// The first data after an idle time was never acknowledged.
+        SilentDrop = "silent_drop",
+        /// Data was never acknowledged, and the connection had not been idle.
+        PathLost = "path_lost",
+        /// A program closed the connection after a time without data.
+        IdleClose = "idle_close",
+        /// A program closed the connection after a time without data, while data for it was
+        /// on its way.
+        IdleCloseRace = "idle_close_race",
+        /// ICMP reported an error while data was not acknowledged, or probes not answered.
+        IcmpRejected = "icmp_rejected",
     }
 }
 

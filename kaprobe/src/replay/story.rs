@@ -164,6 +164,17 @@ impl HostVerdict {
             VerdictName::AbortedByPeer => format!("{host} was reset by its peer"),
             VerdictName::AbortedLocally => format!("{host} reset it"),
             VerdictName::FinWait2 => format!("{host} had closed it"),
+            VerdictName::SilentDrop => {
+                format!("{host} sent after {idle} of silence and got no answer")
+            }
+            VerdictName::PathLost => format!("{host} sent and got no answer"),
+            VerdictName::IcmpRejected => format!("{host} sent and got an ICMP error"),
+            VerdictName::IdleClose => {
+                format!("{host} saw one end close it after {idle} without data")
+            }
+            VerdictName::IdleCloseRace => format!(
+                "{host} saw one end close it after {idle} without data, with data on its way"
+            ),
         }
     }
 }

@@ -195,7 +195,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::timeout::middlebox::middleboxes;
+    use crate::timeout::middlebox::{Role, middleboxes};
 
     fn histogram(ages: &[(u64, u64)]) -> Histogram {
         let mut histogram = Histogram::default();
@@ -271,7 +271,10 @@ mod tests {
     #[test]
     fn the_timeouts_of_the_table_are_told_apart() {
         assert!(STARTS.is_sorted_by(|a, b| a < b), "{STARTS:?}");
-        let mut seconds: Vec<_> = middleboxes().iter().map(|it| it.default_s).collect();
+        // Programs have too many, and too short ones.
+        let table = middleboxes();
+        let boxes = table.iter().filter(|it| it.role != Role::Program);
+        let mut seconds: Vec<_> = boxes.map(|it| it.default_s).collect();
         seconds.sort_unstable();
         seconds.dedup();
         let ages: Vec<_> = seconds.iter().map(|&it| (it * 1_000 + 500, 1)).collect();

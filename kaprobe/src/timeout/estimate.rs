@@ -101,6 +101,8 @@ struct History {
     survived: Vec<u32>,
     /// The longest time without data after which the peer answered a probe, ms.
     held_ms: Option<u64>,
+    /// When the peer was last heard, CLOCK_MONOTONIC ns.
+    heard_ns: Option<u64>,
     /// The deaths at the shortest ages, ascending.
     deaths: Vec<Death>,
 }
@@ -134,6 +136,20 @@ impl TimeoutEstimator {
         self.update(remote, |history| {
             history.held_ms = history.held_ms.max(Some(age_ms));
         });
+    }
+
+    /// Records that the peer was heard, CLOCK_MONOTONIC ns.
+    pub fn heard(&mut self, remote: (IpAddr, u16), at_ns: u64) {
+        self.update(remote, |history| {
+            history.heard_ns = history.heard_ns.max(Some(at_ns));
+        });
+    }
+
+    /// When a connection to this endpoint was last heard, as far as records show,
+    /// CLOCK_MONOTONIC ns.
+    #[must_use]
+    pub fn heard_ns(&self, remote: (IpAddr, u16)) -> Option<u64> {
+        self.endpoints.peek(&endpoint(remote))?.heard_ns
     }
 
     /// Records that a connection to `remote` died.

@@ -24,6 +24,8 @@ pub struct Middlebox {
     pub id: String,
     /// The name for people.
     pub name: String,
+    /// What it does with a connection.
+    pub role: Role,
     /// The default idle timeout, s.
     pub default_s: u64,
     /// The minimum idle timeout, s.
@@ -34,10 +36,24 @@ pub struct Middlebox {
     pub on_expiry: String,
     /// Whether the first segment after expiry may draw a reset.
     pub draws_reset: Answer,
+    /// Whether segments after expiry may be dropped without a word.
+    pub drops: Answer,
     /// Whether a keepalive probe counts as traffic. Layer-7 proxies count bytes.
     pub refreshed_by_keepalive: Answer,
     /// The document that says so.
     pub source: String,
+}
+
+/// What the owner of an idle timeout does with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// It forwards packets.
+    Box,
+    /// It ends connections, and makes others for them.
+    Proxy,
+    /// It is an end of the connection.
+    Program,
 }
 
 /// A yes-or-no property of a middlebox; `Unknown` if the source does not say.
@@ -62,6 +78,26 @@ pub fn middleboxes() -> Vec<Middlebox> {
 pub struct MiddleboxTable {
     middleboxes: Vec<Middlebox>,
     host: HostTimeouts,
+}
+
+/// How a middlebox treats a segment of a connection that it has forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterExpiry {
+    /// It, or the host that gets the segment, answers with a reset.
+    Reset,
+    /// It drops the segment without a word.
+    Silence,
+}
+
+impl Middlebox {
+    /// False if the source says that it does not treat segments so.
+    fn may(&self, after: AfterExpiry) -> bool {
+        let answer = match after {
+            AfterExpiry::Reset => self.draws_reset,
+            AfterExpiry::Silence => self.drops,
+        };
+        answer != Answer::No
+    }
 }
 
 /// A known idle timeout that explains an observation.
@@ -115,8 +151,8 @@ impl MiddleboxTable {
         timeouts_change::apply(&mut self.host, change);
     }
 
-    /// The timeouts that explain the reset of a connection after `died_ms` of idle time,
-    /// those that this host is known to apply to it first.
+    /// The timeouts that explain the end of a connection after `died_ms` of idle time, those
+    /// that this host is known to apply to it first. `after` is what became of its segments.
     ///
     /// Other connections survived `survived_ms`. The timeout must lie between the two,
     /// within [`slack_ms`]. A timeout that is not known to be on the path must also be
@@ -128,6 +164,7 @@ impl MiddleboxTable {
         connection: Option<&Endpoints>,
         survived_ms: Option<u64>,
         died_ms: u64,
+        after: AfterExpiry,
     ) -> Vec<Fit> {
         let lies_between = |seconds: u64| {
             let ms = seconds.saturating_mul(1000);
@@ -158,7 +195,7 @@ impl MiddleboxTable {
         fits.extend(grouped(
             self.middleboxes
                 .iter()
-                .filter(|it| it.draws_reset != Answer::No && is_near(it.default_s)),
+                .filter(|it| it.may(after) && is_near(it.default_s)),
         ));
         fits
     }
@@ -206,19 +243,39 @@ impl MiddleboxTable {
         all.max().unwrap_or(0).saturating_mul(1_000)
     }
 
-    /// Layer-7 proxies that close a connection after about `idle_ms`. Probes do not
-    /// prevent that.
+    /// Layer-7 proxies that close a connection after about `idle_ms` without data. Probes do
+    /// not prevent that.
     #[must_use]
     pub fn proxies(&self, idle_ms: u64) -> Vec<Fit> {
-        grouped(self.middleboxes.iter().filter(|it| {
+        self.closers(idle_ms, |role| role == Role::Proxy)
+    }
+
+    /// Proxies and programs that close a connection after about `idle_ms` without data.
+    #[must_use]
+    pub fn programs(&self, idle_ms: u64) -> Vec<Fit> {
+        self.closers(idle_ms, |role| role != Role::Box)
+    }
+
+    fn closers(&self, idle_ms: u64, is_asked: impl Fn(Role) -> bool) -> Vec<Fit> {
+        let distance_ms = |seconds: u64| seconds.saturating_mul(1000).abs_diff(idle_ms);
+        let mut fits = grouped(self.middleboxes.iter().filter(|it| {
             let ms = it.default_s.saturating_mul(1000);
-            it.refreshed_by_keepalive == Answer::No && ms.abs_diff(idle_ms) <= slack_ms(ms)
-        }))
+            // A timer fires late, never early; only the way takes more or less time.
+            let is_near = ms <= idle_ms.saturating_add(JITTER_MS)
+                && idle_ms <= ms.saturating_add(slack_ms(ms));
+            is_asked(it.role) && is_near
+        }));
+        fits.sort_by_key(|it| distance_ms(it.seconds));
+        fits
     }
 }
 
 /// The maximum error of an idle age, ms: two ticks and a round trip.
 const SLACK_MS: u64 = 1_000;
+
+/// How much less than the timeout an idle age may be, ms: the last data may take longer on
+/// its way than the end.
+const JITTER_MS: u64 = 200;
 
 /// The tolerance when an idle age is compared with a timeout, ms. Middleboxes scan their
 /// tables at intervals, so they expire entries late.
@@ -269,6 +326,9 @@ mod tests {
         assert_eq!(all.len(), TABLE.lines().count() - 1);
         for it in &all {
             assert!(!it.source.is_empty() && it.default_s > 0, "{it:?}");
+            // Who ends a connection counts bytes, and probes are none.
+            let is_end = it.role != Role::Box;
+            assert_eq!(is_end, it.refreshed_by_keepalive == Answer::No, "{it:?}");
             assert_eq!(all.iter().filter(|other| other.id == it.id).count(), 1);
             let in_id = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
             assert!(it.id.chars().all(in_id), "{it:?}");
@@ -277,7 +337,11 @@ mod tests {
             // A proxy that counts only bytes closes the connection itself: no later
             // segment draws a reset.
             if it.refreshed_by_keepalive == Answer::No {
-                assert_eq!(it.draws_reset, Answer::No, "{it:?}");
+                assert_eq!(
+                    (it.draws_reset, it.drops),
+                    (Answer::No, Answer::No),
+                    "{it:?}"
+                );
             }
         }
     }
@@ -318,7 +382,7 @@ mod tests {
                 timeouts: own.clone(),
                 routes: vec![],
             });
-            let fits = table.fits(Some(&connection), survived_ms, died_ms);
+            let fits = table.fits(Some(&connection), survived_ms, died_ms, AfterExpiry::Reset);
             let names: Vec<_> = fits
                 .iter()
                 .map(|fit| format!("{} {}", fit.seconds, fit.names))
@@ -341,7 +405,7 @@ mod tests {
             (20_400, vec![]),
             (352_000, vec![FitSource::Default]),
         ] {
-            let fits = table.fits(Some(&connection), None, died_ms);
+            let fits = table.fits(Some(&connection), None, died_ms, AfterExpiry::Reset);
             let sources: Vec<_> = fits.iter().map(|it| it.source).collect();
             assert_eq!(sources, expected, "{died_ms}: {fits:?}");
         }

@@ -2,7 +2,7 @@
 
 use crate::model::record::Record;
 use crate::model::remedy::Remedy;
-use crate::model::values::{Confidence, VerdictName};
+use crate::model::values::{Confidence, Errno, VerdictName};
 use crate::text::escape::Escaped;
 use crate::timeout::estimate::TimeoutBounds;
 use crate::timeout::middlebox::Fit;
@@ -95,6 +95,65 @@ pub(super) enum Explanation {
     AcceptQueueFull,
     /// A segment arrived for a connection that this host does not have.
     Stray(IdleLimit),
+    /// Data was sent and not acknowledged.
+    Stuck(Stuck),
+    /// A program closed the connection after a time without data.
+    IdleClose(IdleClose),
+    /// Keepalive gave up, and ICMP had reported this error.
+    Rejected(Errno),
+}
+
+/// Data that was sent and not acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stuck {
+    pub(super) why: StuckWhy,
+    /// The kernel has given up; else it still sends the data again.
+    pub(super) gave_up: bool,
+    /// Another connection to the same endpoint was heard meanwhile.
+    pub(super) others_work: bool,
+    /// What limits the advised TCP_KEEPIDLE, if the connection was idle before.
+    pub(super) limit: Option<IdleLimit>,
+}
+
+/// Why data was not acknowledged, as far as the records show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StuckWhy {
+    /// ICMP reported this error.
+    Icmp(Errno),
+    /// The connection was silent before: a box may have forgotten it.
+    Silence,
+    /// The connection was in use.
+    Outage,
+    /// TCP_USER_TIMEOUT passed with data on its way.
+    UserTimeout,
+    /// The peer's window was closed: the data waited here.
+    ZeroWindow,
+}
+
+/// A close after a time without data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct IdleClose {
+    /// The peer closed; else `program`.
+    pub(super) by_peer: bool,
+    /// The program of this host.
+    pub(super) program: String,
+    /// The time without data, ms.
+    pub(super) quiet_ms: u64,
+    /// Keepalive probes were answered during that time.
+    pub(super) answered: bool,
+    /// SO_KEEPALIVE was on at this end.
+    pub(super) keepalive: bool,
+    /// Data that drew a reset.
+    pub(super) late: Option<LateData>,
+}
+
+/// Data for a connection that its reader had closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LateData {
+    /// It was on its way when the reader closed.
+    OnItsWay,
+    /// It was sent so long after the close, ms.
+    After(u64),
 }
 
 /// What limits the advised TCP_KEEPIDLE.
@@ -152,7 +211,7 @@ impl OtherEnd {
     pub(super) fn of(record: &Record, finding: &Finding) -> Option<Self> {
         let why = match finding.explanation {
             Explanation::Aborted(abort) => OtherEndWhy::Aborted(abort),
-            Explanation::DataAfterClose => OtherEndWhy::Closed,
+            Explanation::DataAfterClose | Explanation::IdleClose(_) => OtherEndWhy::Closed,
             Explanation::Stray(_) => OtherEndWhy::Unknown,
             _ => return None,
         };

@@ -2,6 +2,7 @@
 //! both give the same verdicts.
 
 use std::mem;
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 
 use smallvec::SmallVec;
@@ -10,25 +11,32 @@ use crate::lru::LruMap;
 use crate::model::flow::FlowKey;
 use crate::model::host_timeout::{HostTimeouts, NetnsTimeouts};
 use crate::model::record::{EventName, Record};
-use crate::model::socket::Ages;
+use crate::model::socket::{Ages, Transfer};
 use crate::model::time::{TICK_MS, ms_to_ns};
-use crate::model::values::{Direction, Evidence, State};
+use crate::model::values::{Direction, Evidence, LearnedOf, State};
 use crate::text::escape::Escaped;
-use crate::timeout::estimate::{Death, TimeoutEstimator, is_survived};
+use crate::timeout::estimate::{Death, TimeoutBounds, TimeoutEstimator, is_survived};
 use crate::timeout::middlebox::MiddleboxTable;
-use crate::verdict::finding::Finding;
-use crate::verdict::rules::ResetContext;
+use crate::verdict::closes::Closed;
+use crate::verdict::finding::{Explanation, Finding, OtherEnd};
+use crate::verdict::rules::{ResetContext, ResetTrigger};
 use crate::verdict::sent_resets::SentResets;
-use crate::verdict::{rules, words};
+use crate::verdict::undelivered::StuckContext;
+use crate::verdict::{closes, rules, undelivered, words};
 
 /// The events that verdicts need. If a log lacks some of them, there are fewer verdicts.
-pub const EVIDENCE: [EventName; 7] = [
+pub const EVIDENCE: [EventName; 12] = [
     EventName::Probe,
     EventName::Answered,
     EventName::Timeout,
     EventName::FinWait2,
     EventName::RstSent,
     EventName::RstReceived,
+    EventName::FinReceived,
+    EventName::FinSent,
+    EventName::Stalled,
+    EventName::Resumed,
+    EventName::Aborted,
     EventName::Closed,
 ];
 
@@ -44,10 +52,18 @@ pub(super) const MAX_PROBES: usize = 16;
 pub struct Judge {
     /// The connections seen, up to a bound.
     connections: LruMap<FlowKey, Tracked>,
-    estimator: TimeoutEstimator,
-    middleboxes: MiddleboxTable,
+    learned: Learned,
     /// The time since which no record is missing, CLOCK_MONOTONIC ns.
     since_ns: Option<u64>,
+}
+
+/// What the records of all connections show together.
+#[derive(Debug)]
+struct Learned {
+    estimator: TimeoutEstimator,
+    /// The idle timeouts by which the programs of peers close connections.
+    closes: TimeoutEstimator,
+    middleboxes: MiddleboxTable,
     /// True if an event was lost. It may have contradicted the estimate.
     is_lossy: bool,
 }
@@ -67,8 +83,18 @@ struct Tracked {
     quiet_ms: u32,
     /// The longest idle age that the connection survived, ms.
     survived_ms: Option<u64>,
+    /// How one end closed the connection after a time without data.
+    closed: Option<Box<Closed>>,
     /// True if the end of the connection has a verdict.
     is_judged: bool,
+}
+
+/// A remote address and port.
+type Remote = (IpAddr, u16);
+
+/// There is no middlebox between a host and itself.
+const fn is_remote((address, _): Remote) -> bool {
+    !address.is_loopback()
 }
 
 /// Record numbers of probes. There are tens of thousands of lists, and few have more than
@@ -83,16 +109,19 @@ impl Judge {
     pub fn new(max_sockets: NonZeroUsize, host: &HostTimeouts) -> Self {
         Self {
             connections: LruMap::with_capacity(max_sockets),
-            estimator: TimeoutEstimator::default(),
-            middleboxes: MiddleboxTable::new(host),
+            learned: Learned {
+                estimator: TimeoutEstimator::default(),
+                closes: TimeoutEstimator::default(),
+                middleboxes: MiddleboxTable::new(host),
+                is_lossy: false,
+            },
             since_ns: None,
-            is_lossy: false,
         }
     }
 
     /// Applies a change of the timeouts that the host itself applies.
     pub fn apply(&mut self, change: &[NetnsTimeouts]) {
-        self.middleboxes.apply(change);
+        self.learned.middleboxes.apply(change);
     }
 
     /// Takes the next record. Its number is 0 if it is not shown. Returns the verdict that
@@ -100,7 +129,7 @@ impl Judge {
     pub fn push(&mut self, record: &Record, resets: &mut SentResets<'_>) -> Option<Record> {
         match (record.event, &mut self.since_ns) {
             (EventName::Lost, since_ns) => {
-                self.is_lossy = true;
+                self.learned.is_lossy = true;
                 *since_ns = since_ns.map(|it| it.max(record.mono_ns));
             }
             (_, since_ns) => {
@@ -126,13 +155,13 @@ impl Judge {
     /// The idle timeouts learned from the records so far.
     #[must_use]
     pub fn estimator(&self) -> &TimeoutEstimator {
-        &self.estimator
+        &self.learned.estimator
     }
 
     /// Returns the idle timeouts learned, and drops the rest of the judge.
     #[must_use]
     pub fn into_estimator(self) -> TimeoutEstimator {
-        self.estimator
+        self.learned.estimator
     }
 
     /// The number of tracked connections, and the most probes of one connection.
@@ -143,12 +172,20 @@ impl Judge {
     }
 
     fn passive(&mut self, record: &Record, flow: FlowKey) -> Option<Finding> {
-        let was_seen = self.connections.get_mut(&flow).is_some();
+        let seen = self.connections.get_mut(&flow);
+        let was_seen = seen.is_some();
+        let closed = seen.and_then(|it| it.closed.take());
         if !was_seen {
             self.connections.push(flow, Tracked::default());
         }
         let since_ns = record.mono_ns.saturating_sub(self.since_ns?);
-        rules::passive(record, was_seen, since_ns, &self.middleboxes)
+        let middleboxes = &self.learned.middleboxes;
+        let finding = rules::passive(record, was_seen, since_ns, middleboxes)?;
+        let is_late = finding.explanation == Explanation::DataAfterClose;
+        match closed.filter(|it| is_late && !it.is_by_peer()) {
+            Some(closed) => Some(closes::late_data(record, &closed, None, middleboxes)),
+            None => Some(finding),
+        }
     }
 
     fn socket(
@@ -173,17 +210,8 @@ impl Judge {
                 ..Tracked::default()
             };
         }
-        // There is no middlebox between a host and itself.
-        let is_remote = !remote.0.is_loopback();
-        if let Some(age_ms) = tracked.survived(record) {
-            tracked.survived_ms = tracked.survived_ms.max(Some(age_ms));
-            if is_remote {
-                self.estimator.survived(remote, age_ms);
-            }
-        }
-        if let Some(age_ms) = held_ms(record).filter(|_| is_remote) {
-            self.estimator.held(remote, age_ms);
-        }
+        let learned = &mut self.learned;
+        learned.survivors(record, tracked, remote);
         let finding = match record.event {
             EventName::Probe => {
                 tracked.probe(record);
@@ -193,34 +221,125 @@ impl Judge {
                 tracked.probes = Probes::new();
                 None
             }
-            EventName::Timeout => rules::gave_up(record, &self.middleboxes),
+            EventName::Timeout if record.transfer == Transfer::default() => {
+                rules::gave_up(record, &learned.middleboxes)
+            }
+            EventName::Timeout | EventName::Stalled => learned.undelivered(record, tracked, remote),
+            EventName::FinReceived | EventName::FinSent => learned.closed(record, tracked, remote),
             EventName::FinWait2 => Some(rules::fin_wait2()),
             EventName::RstSent => rules::sent(record),
-            EventName::RstReceived => {
-                let reset = rules::received(record, !tracked.probes.is_empty())?;
-                // What this very connection survived is no timeout of its path.
-                let may_be_timeout =
-                    |it: &Death| is_remote && !is_survived(tracked.survived_ms, it.age_ms);
-                if let Some(death) = reset.death(record).filter(may_be_timeout) {
-                    self.estimator.died(remote, death);
-                }
-                let context = ResetContext {
-                    bounds: self.estimator.bounds(remote),
-                    survived_ms: tracked.survived_ms,
-                    other_end,
-                    is_lossy: self.is_lossy,
-                    middleboxes: &self.middleboxes,
-                };
-                Some(rules::explain(record, reset, &context))
-            }
+            EventName::RstReceived => learned.reset(record, tracked, remote, other_end),
             _ => None,
         };
         let mut finding = finding.filter(|_| !tracked.is_judged)?;
-        // A connection ends once, so it has one verdict.
-        tracked.is_judged = true;
+        // A connection ends once, so its end has one verdict.
+        tracked.is_judged = !matches!(
+            record.event,
+            EventName::Stalled | EventName::FinReceived | EventName::FinSent
+        );
         finding.evidence.extend(tracked.probes.iter());
         finding.evidence.sort_unstable();
         Some(finding)
+    }
+}
+
+impl Learned {
+    /// Learns what the connection survived, and that its peer was heard.
+    fn survivors(&mut self, record: &Record, tracked: &mut Tracked, remote: Remote) {
+        let is_remote = is_remote(remote);
+        if let Some(age_ms) = tracked.survived(record) {
+            tracked.survived_ms = tracked.survived_ms.max(Some(age_ms));
+            if is_remote {
+                self.estimator.survived(remote, age_ms);
+            }
+        }
+        if let Some(age_ms) = held_ms(record).filter(|_| is_remote) {
+            self.estimator.held(remote, age_ms);
+            self.closes.survived(remote, age_ms);
+        }
+        let is_heard = matches!(
+            record.event,
+            EventName::Answered | EventName::FinReceived | EventName::RstReceived
+        );
+        if is_heard && is_remote {
+            self.estimator.heard(remote, record.mono_ns);
+        }
+    }
+
+    /// The verdict on data that is not acknowledged, or never was.
+    fn undelivered(
+        &mut self,
+        record: &Record,
+        tracked: &Tracked,
+        remote: Remote,
+    ) -> Option<Finding> {
+        let gave_up = record.event == EventName::Timeout;
+        let death = undelivered::death(record, tracked.survived_ms);
+        if let Some(death) = death.filter(|_| gave_up && is_remote(remote)) {
+            self.estimator.died(remote, death);
+        }
+        let context = StuckContext {
+            bounds: self.estimator.bounds(remote),
+            survived_ms: tracked.survived_ms,
+            others_heard_ns: self.estimator.heard_ns(remote),
+            is_lossy: self.is_lossy,
+            middleboxes: &self.middleboxes,
+        };
+        undelivered::explain(record, &context, gave_up)
+    }
+
+    /// The verdict on a connection that one end closes.
+    fn closed(
+        &mut self,
+        record: &Record,
+        tracked: &mut Tracked,
+        remote: Remote,
+    ) -> Option<Finding> {
+        let closed = Closed::of(record)?;
+        if closed.is_by_peer() {
+            self.closes.died(remote, closed.death());
+        }
+        let bounds = self.close_bounds(&closed, remote);
+        let closed = tracked.closed.insert(Box::new(closed));
+        closes::closed(closed, bounds, &self.middleboxes)
+    }
+
+    /// The verdict on a received reset.
+    fn reset(
+        &mut self,
+        record: &Record,
+        tracked: &Tracked,
+        remote: Remote,
+        other_end: Option<OtherEnd>,
+    ) -> Option<Finding> {
+        let reset = rules::received(record, !tracked.probes.is_empty())?;
+        if let Some(closed) = tracked.closed.as_deref().filter(|it| it.is_by_peer())
+            && matches!(reset, ResetTrigger::CrossedClose | ResetTrigger::Traffic)
+        {
+            let bounds = self.close_bounds(closed, remote);
+            return Some(closes::late_data(record, closed, bounds, &self.middleboxes));
+        }
+        // What this very connection survived is no timeout of its path.
+        let may_be_timeout =
+            |it: &Death| is_remote(remote) && !is_survived(tracked.survived_ms, it.age_ms);
+        if let Some(death) = reset.death(record).filter(may_be_timeout) {
+            self.estimator.died(remote, death);
+        }
+        let context = ResetContext {
+            bounds: self.estimator.bounds(remote),
+            survived_ms: tracked.survived_ms,
+            other_end,
+            is_lossy: self.is_lossy,
+            middleboxes: &self.middleboxes,
+        };
+        Some(rules::explain(record, reset, &context))
+    }
+
+    /// The learned bounds for the idle timeout of the program that closed a connection.
+    fn close_bounds(&self, closed: &Closed, remote: Remote) -> Option<TimeoutBounds> {
+        // Another endpoint of the same network is another program.
+        let bounds = closed.is_by_peer().then(|| self.closes.bounds(remote))?;
+        bounds.filter(|it| it.of == LearnedOf::Endpoint)
     }
 }
 

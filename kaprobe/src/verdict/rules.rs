@@ -3,9 +3,9 @@
 use crate::model::record::Record;
 use crate::model::remedy::{Remedy, SetIn};
 use crate::model::time::{TICK_MS, ms_to_ns};
-use crate::model::values::{Cause, Confidence, LearnedOf, Met, State, VerdictName};
+use crate::model::values::{Cause, Confidence, Errno, LearnedOf, Met, State, VerdictName};
 use crate::timeout::estimate::{Death, TimeoutBounds, is_survived};
-use crate::timeout::middlebox::{Fit, MiddleboxTable, slack_ms};
+use crate::timeout::middlebox::{AfterExpiry, Fit, MiddleboxTable, slack_ms};
 use crate::verdict::finding::{
     Abort, Explanation, Finding, ForgottenBy, IdleLimit, OtherEnd, OtherEndWhy,
 };
@@ -272,9 +272,12 @@ fn forgotten(
     let survived_ms = context.survived_ms();
     let shortest_ms = context.bounds.and_then(|it| it.shortest_ms);
     let died_ms = idle_ms.min(shortest_ms.unwrap_or(u64::MAX));
-    finding.fits = context
-        .middleboxes
-        .fits(record.endpoints.as_ref(), survived_ms, died_ms);
+    finding.fits = context.middleboxes.fits(
+        record.endpoints.as_ref(),
+        survived_ms,
+        died_ms,
+        AfterExpiry::Reset,
+    );
     finding.bounds = context.believed();
     if died_ms < MIN_PROBED_MS {
         finding.explanation = Explanation::ForgottenTooSoon(died_ms);
@@ -318,6 +321,9 @@ fn forgotten_by(reset: ResetTrigger, idle_ms: u64, context: &ResetContext<'_>) -
 pub(super) fn gave_up(record: &Record, middleboxes: &MiddleboxTable) -> Option<Finding> {
     let settings = &record.settings;
     let (verdict, explanation, remedy) = match record.cause? {
+        _ if let Some(err) = record.err.filter(|err| *err != Errno::TIMED_OUT) => {
+            (VerdictName::IcmpRejected, Explanation::Rejected(err), None)
+        }
         Cause::ProbeCount => {
             let shortest_s = middleboxes.shortest_refreshed_s();
             let is_late = settings.keepalive_time_ms.unwrap_or_default() / 1000 > shortest_s;
@@ -333,6 +339,7 @@ pub(super) fn gave_up(record: &Record, middleboxes: &MiddleboxTable) -> Option<F
             Explanation::UserTimeout,
             Some(remedies::all_probes(settings)),
         ),
+        // No keepalive timer gives up so.
         Cause::Retransmission | Cause::ZeroWindow => return None,
     };
     let mut finding = Finding::new(verdict, Confidence::High, explanation);

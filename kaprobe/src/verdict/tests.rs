@@ -3,7 +3,8 @@
 use crate::model::host_timeout::{HostTimeout, HostTimeouts};
 use crate::model::record::{EventName, Record};
 use crate::model::remedy::SetIn;
-use crate::model::values::{Confidence, Evidence, VerdictName};
+use crate::model::socket::Actor;
+use crate::model::values::{Confidence, Errno, Evidence, VerdictName};
 use crate::sample::with;
 use crate::text::escape::Escaped;
 use crate::timeout::estimate::SAME_AGE_MS;
@@ -20,7 +21,7 @@ use crate::filter::{Filter, RecordFilter};
 use crate::model::event::{Event, Kind, PassiveReset, SocketEvent, SocketId};
 use crate::model::named::Named as _;
 use crate::model::values::{Cause, FinWait2, Met, Origin};
-use crate::sample::{event, lost, of, passive_reset, probe};
+use crate::sample::{event, lost, of, passive_reset, probe, unacked};
 
 const MAX_SOCKETS: NonZeroUsize = NonZeroUsize::new(64).expect("it is not zero");
 
@@ -844,6 +845,262 @@ fn advice_stays_below_every_fatal_idle_time() {
     assert_eq!(set, Some("SO_KEEPALIVE=1 TCP_KEEPIDLE=10"));
 }
 
+/// Event `sk` of another connection to the same peer.
+fn of_sock(sk: u64, event: SocketEvent) -> Event {
+    of(with(event, |it| {
+        it.id = SocketId { sk, born_ns: 1 };
+        it.endpoints.lport = 4_000 + u16::try_from(sk).unwrap_or_default();
+    }))
+}
+
+#[test]
+fn undelivered_data_has_these_verdicts() {
+    let stalled = |at_ms, silent_ms| unacked(event(at_ms, Kind::Stalled), 3, 1_400, silent_ms);
+    let gave_up = |at_ms, silent_ms| {
+        let timeout = event(at_ms, Kind::Timeout(Cause::Retransmission));
+        unacked(timeout, 15, 924_000, silent_ms)
+    };
+    let by = |cause, event: SocketEvent| {
+        with(event, |it| {
+            it.kind = Kind::Timeout(cause);
+            it.settings.user_timeout_ms = Some(5_000);
+        })
+    };
+    let waiting = |event: SocketEvent| {
+        with(event, |it| {
+            it.lastack_ms = 300;
+            it.lastrcv_ms = 300;
+            if let Some(transfer) = &mut it.transfer {
+                transfer.unacked_bytes = Some(0);
+                transfer.unsent_bytes = Some(65_536);
+            }
+        })
+    };
+    let icmp = |event: SocketEvent| {
+        with(event, |it| {
+            if let Some(transfer) = &mut it.transfer {
+                transfer.err_soft = Some(Errno(libc::ECONNREFUSED.cast_unsigned()));
+            }
+        })
+    };
+    let connecting = with(gave_up(2_000, 71_000), |it| it.state = 2);
+    let at = 2_000_000;
+    let rows: &[(&str, Vec<Event>, &[&str], &str)] = &[
+        (
+            "a stall after a silence may be a silent drop",
+            vec![of(stalled(at, 71_000))],
+            &["silent_drop low 71000 [1]"],
+            "after 71s of silence 7 bytes were sent 3 times again in 1.4s and never acknowledged",
+        ),
+        (
+            "the end makes it surer",
+            vec![of(stalled(at, 71_000)), of(gave_up(at + 922_600, 71_000))],
+            &["silent_drop low 71000 [1]", "silent_drop medium 71000 [3]"],
+            "set TCP_USER_TIMEOUT=30000 in beam.smp[4242], or lower net.ipv4.tcp_retries2",
+        ),
+        (
+            "a stall that passes is no end",
+            vec![
+                of(stalled(at, 71_000)),
+                of(event(at + 10, Kind::Resumed)),
+                of(sent(Some("ABORT_ON_CLOSE"))),
+            ],
+            &["silent_drop low 71000 [1]", "aborted_locally high 3004 [4]"],
+            "",
+        ),
+        (
+            "another connection was heard meanwhile",
+            vec![
+                of_sock(2, event(at + 900_000, Kind::FinReceived)),
+                of_sock(3, gave_up(at + 922_600, 71_000)),
+            ],
+            &["idle_close medium 5000 [1]", "silent_drop high 71000 [3]"],
+            "so only this one is affected",
+        ),
+        (
+            "without a silence it is an outage",
+            vec![of(gave_up(at, 1_500))],
+            &["path_lost high 1500 [1]"],
+            "no keepalive setting prevents: keepalive waits while data is out",
+        ),
+        (
+            "an ICMP error took part",
+            vec![of(icmp(stalled(at, 1_500))), of(icmp(gave_up(at, 1_500)))],
+            &[
+                "icmp_rejected medium 1500 [1]",
+                "icmp_rejected high 1500 [3]",
+            ],
+            "the network answered ECONNREFUSED (ICMP): a firewall rejects the segments",
+        ),
+        (
+            "TCP_USER_TIMEOUT with data out",
+            vec![of(by(Cause::UserTimeout, gave_up(at, 1_500)))],
+            &["user_timeout high 1500 [1]"],
+            "TCP_USER_TIMEOUT of 5s passed with 7 bytes not acknowledged for 924s",
+        ),
+        (
+            "TCP_USER_TIMEOUT behind a closed window",
+            vec![of(waiting(by(Cause::UserTimeout, gave_up(at, 1_500))))],
+            &["user_timeout high 1500 [1]"],
+            "its host acknowledges (heard 300ms ago), its program does not read",
+        ),
+        (
+            "the peer stopped answering behind its closed window",
+            vec![of(waiting(by(Cause::ZeroWindow, gave_up(at, 1_500))))],
+            &["path_lost high 1500 [1]"],
+            "the peer's window was closed, and its host stopped answering 300ms ago",
+        ),
+        (
+            "a connect that nobody answered",
+            vec![of(connecting)],
+            &[],
+            "",
+        ),
+    ];
+    for (name, events, expected, words) in rows {
+        let verdicts = verdicts(events);
+        let found: Vec<_> = verdicts.iter().map(brief).collect();
+        assert_eq!(found, *expected, "{name}");
+        let text = verdicts.last().map_or("", advice);
+        assert!(text.contains(words), "{name}: {text}");
+    }
+}
+
+#[test]
+fn silent_drops_teach_the_idle_timeout() {
+    let gave_up = |sk, at_ms, silent_ms| {
+        let timeout = event(at_ms, Kind::Timeout(Cause::Retransmission));
+        let timeout = unacked(timeout, 15, 924_000, silent_ms);
+        of_sock(sk, with(timeout, |it| it.settings.keepalive = Some(false)))
+    };
+    let verdicts = verdicts(&[
+        gave_up(1, 3_000_000, 353_000),
+        gave_up(2, 9_000_000, 352_000),
+    ]);
+    let found: Vec<_> = verdicts.iter().map(brief).collect();
+    let expected = [
+        "silent_drop medium 353000 [1]",
+        "silent_drop high 352000 [3]",
+    ];
+    assert_eq!(found, expected);
+    let last = verdicts.last().expect("a verdict");
+    assert_eq!(last.died_ms, Some(353_010));
+    let set = last.set.as_ref().map(Escaped::as_str);
+    assert_eq!(set, Some("SO_KEEPALIVE=1 TCP_KEEPIDLE=120"));
+    let fits = last.middlebox.as_ref().map_or("", Escaped::as_str);
+    assert!(
+        fits.contains("AWS Network Firewall") && !fits.contains("NLB"),
+        "{fits}"
+    );
+}
+
+#[test]
+fn closes_for_idleness_have_these_verdicts() {
+    let fin = |kind, lastrcv_ms, lastsnd_ms, lastack_ms| SocketEvent {
+        lastrcv_ms,
+        lastsnd_ms,
+        lastack_ms,
+        ..event(1_000, kind)
+    };
+    let received = || fin(Kind::FinReceived, 5_004, 5_008, 1_000);
+    let in_flight = SocketEvent {
+        unacked: 1,
+        ..fin(Kind::FinReceived, 4_012, 10, 4_012)
+    };
+    let own = |exiting| {
+        with(fin(Kind::FinSent, 4_004, 4_000, 4_000), |it| {
+            it.actor = Some(std::sync::Arc::new(Actor {
+                by_pid: Some(7),
+                by_comm: Some(Escaped::from("node")),
+                by_exiting: Some(exiting),
+            }));
+        })
+    };
+    let reset = |at_ms| SocketEvent {
+        state: 8,
+        unacked: 1,
+        lastack_ms: 20,
+        lastrcv_ms: 20,
+        lastsnd_ms: 22,
+        ..event(at_ms, Kind::RstReceived)
+    };
+    let data = |at_ms| {
+        let closed = event(0, Kind::FinSent).endpoints;
+        passive(with(passive_reset(at_ms), |it| {
+            it.endpoints = closed;
+            (it.met, it.state, it.flags, it.len) = (Met::Socket, 5, 0x18, 18);
+        }))
+    };
+    let rows: &[(&str, Vec<Event>, &[&str], &str)] = &[
+        (
+            "the peer closed, and its default is known",
+            vec![of(received())],
+            &["idle_close medium 5004 [1]"],
+            "the peer's program closed the connection after 5.0s without data; TCP keepalive was on, and probes were answered",
+        ),
+        (
+            "a busy connection",
+            vec![of(fin(Kind::FinReceived, 40, 30, 30))],
+            &[],
+            "",
+        ),
+        ("a program that was ending", vec![of(own(true))], &[], ""),
+        (
+            "a program of this host closed",
+            vec![of(own(false))],
+            &["idle_close low 4000 [1]"],
+            "node[7] closed the connection after 4s without data",
+        ),
+        (
+            "a request was on its way to the peer",
+            vec![of(in_flight), of(reset(1_020))],
+            &["idle_close_race medium 4002 [1, 2]"],
+            "while data of beam.smp[4242] was on its way, which nobody read: keep idle connections \
+             in beam.smp[4242] for less than 4.0s",
+        ),
+        (
+            "a request was on its way to this host",
+            vec![of(own(false)), data(1_030)],
+            &[
+                "idle_close low 4000 [1]",
+                "idle_close_race medium 4000 [1, 3]",
+            ],
+            "raise the idle timeout of node[7] above that of its clients",
+        ),
+        (
+            "the program wrote long after the peer had closed",
+            vec![of(received()), of(reset(3_000))],
+            &[
+                "idle_close medium 5004 [1]",
+                "idle_close medium 5004 [1, 3]",
+            ],
+            "and beam.smp[4242] wrote to it 2s later, without having read its end",
+        ),
+        (
+            "the client wrote long after the close",
+            vec![of(own(false)), data(3_000)],
+            &["idle_close low 4000 [1]", "idle_close medium 4000 [1, 3]"],
+            "and its client wrote to it 2s later",
+        ),
+        (
+            "the peer closes after the same time again",
+            vec![
+                of_sock(2, received()),
+                of_sock(3, with(received(), |it| it.at = crate::sample::at(90_000))),
+            ],
+            &["idle_close medium 5004 [1]", "idle_close high 5004 [3]"],
+            "",
+        ),
+    ];
+    for (name, events, expected, words) in rows {
+        let verdicts = verdicts(events);
+        let found: Vec<_> = verdicts.iter().map(brief).collect();
+        assert_eq!(found, *expected, "{name}");
+        let text = verdicts.last().map_or("", advice);
+        assert!(text.contains(words), "{name}: {text}");
+    }
+}
+
 #[test]
 fn the_table_of_mistakes_names_every_verdict() {
     let rows = most_confidence();
@@ -891,6 +1148,12 @@ fn any_event() -> impl Strategy<Value = Event> {
         2 => Just(Kind::RstSent),
         6 => Just(Kind::RstReceived),
         1 => Just(Kind::Closed),
+        1 => Just(Kind::Timeout(Cause::Retransmission)),
+        1 => Just(Kind::Stalled),
+        1 => Just(Kind::Resumed),
+        2 => Just(Kind::FinReceived),
+        2 => Just(Kind::FinSent),
+        1 => Just(Kind::Aborted),
     ];
     let ms = || prop_oneof![4 => 0..2_000_000_u64, 4 => 0..20_000_u64, 1 => Just(u64::MAX)];
     let counts = (0..4_u8, 0..3_u32, 0..3_u8);
@@ -922,6 +1185,9 @@ fn any_event() -> impl Strategy<Value = Event> {
                 it.lastack_ms = idle;
                 it.lastrcv_ms = idle;
                 it.lastsnd_ms = sent;
+                if matches!(kind, Kind::Stalled | Kind::Timeout(_)) && retransmits > 0 {
+                    *it = crate::sample::unacked(it.clone(), retransmits, sent, idle);
+                }
             }))
         },
     );
@@ -967,7 +1233,9 @@ proptest! {
             for seq in evidence {
                 let named = records.get(*seq as usize - 1);
                 let is_evidence = |it: &Record| {
-                    let is_other_end = it.event == EventName::RstSent;
+                    // Data that drew a reset has no socket; the close before it has.
+                    let is_other_end =
+                        matches!(it.event, EventName::RstSent | EventName::FinSent);
                     it.verdict.is_none() && (it.sock == record.sock || is_other_end)
                 };
                 prop_assert!(named.is_some_and(is_evidence));
@@ -993,7 +1261,9 @@ proptest! {
             prop_assert!(!advice(&verdict).contains("TCP_KEEPINTVL (now 1s)"));
             let is_forgotten = matches!(
                 verdict.verdict,
-                Some(VerdictName::IdleEviction | VerdictName::ProbeReset)
+                Some(
+                    VerdictName::IdleEviction | VerdictName::ProbeReset | VerdictName::SilentDrop
+                )
             );
             let Some(seconds) = advised_s(&verdict) else { continue };
             prop_assert!(seconds >= 1);
@@ -1104,8 +1374,8 @@ proptest! {
         }
     }
 
-    /// A part of a log may take for an eviction what the whole log shows to be none: then
-    /// it is not sure. Otherwise its verdict is that of the whole log. If the whole log has
+    /// A part of a log may lack what the connection survived, or how one end closed it: then
+    /// it may take another cause for the end, and is not sure. Otherwise its verdict is that of the whole log. If the whole log has
     /// no verdict there, the part's verdict does not have high confidence, or the whole log
     /// judged the connection earlier.
     #[test]
@@ -1129,8 +1399,21 @@ proptest! {
             match &whole[index] {
                 Some(whole) if whole.verdict == cut.verdict => {}
                 Some(whole) => {
-                    prop_assert_eq!(cut.verdict, Some(VerdictName::IdleEviction));
-                    prop_assert_eq!(whole.verdict, Some(VerdictName::AbortedByPeer));
+                    use VerdictName as Of;
+                    let (Some(part), Some(whole)) = (cut.verdict, whole.verdict) else {
+                        return Err(TestCaseError::fail("a verdict without a name"));
+                    };
+                    let lacks = match (part, whole) {
+                        (Of::IdleEviction, Of::AbortedByPeer) | (Of::SilentDrop, Of::PathLost) => {
+                            "what the connection survived"
+                        }
+                        (
+                            Of::AbortedByPeer | Of::IdleEviction | Of::AbortedLocally,
+                            Of::IdleClose | Of::IdleCloseRace,
+                        ) => "how one end closed",
+                        _ => "nothing that explains it",
+                    };
+                    prop_assert_ne!(lacks, "nothing that explains it", "{:?} {:?}", part, whole);
                     prop_assert!(cut.confidence < Some(Confidence::High));
                 }
                 None => {

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use crate::model::record::Record;
-use crate::model::remedy::{Remedy, SetIn};
-use crate::model::socket::{Endpoints, Process};
-use crate::model::values::{Errno, LearnedOf, Origin, State};
+use crate::model::remedy::Remedy;
+use crate::model::socket::Endpoints;
+use crate::model::values::{LearnedOf, Origin, State};
 use crate::text::escape::Escaped;
 use crate::text::units::Ms;
 use crate::timeout::estimate::TimeoutBounds;
@@ -13,7 +13,8 @@ use crate::timeout::middlebox::{Fit, FitSource};
 use crate::verdict::finding::{
     Abort, Explanation, Finding, ForgottenBy, IdleLimit, OtherEnd, OtherEndWhy,
 };
-use crate::verdict::own_settings;
+use crate::verdict::phrases::{first_probe, limit, netns, program};
+use crate::verdict::{ending_words, own_settings};
 
 /// The minimum of TCP_KEEPINTVL, ms.
 const MIN_INTVL_MS: u64 = 1_000;
@@ -108,6 +109,9 @@ pub(super) fn advice(record: &Record, finding: &Finding) -> String {
             record.endpoints.map_or(0, |it| it.lport)
         ),
         Explanation::Stray(limit) => stray(record, finding.remedy, limit),
+        Explanation::Stuck(it) => ending_words::stuck(record, finding, it),
+        Explanation::IdleClose(it) => ending_words::idle_close(it),
+        Explanation::Rejected(err) => ending_words::probes_rejected(record, *err),
     };
     let text = text + &own_settings::clause(record, finding.remedy);
     match finding.bounds {
@@ -145,20 +149,6 @@ fn learned(record: &Record, bounds: TimeoutBounds, fits: &[Fit]) -> String {
         format!("; {}'s{default} is {}s", fit.first_name(), fit.seconds)
     });
     format!("idle timeout towards {remote} {between}{doubt}{named}")
-}
-
-/// What limits the advised TCP_KEEPIDLE, as a phrase.
-fn limit(of: &IdleLimit) -> String {
-    match of {
-        IdleLimit::Fit(fit) => format!("half of {}'s {}s", fit.first_name(), fit.seconds),
-        IdleLimit::Death(ms) => format!(
-            "half of {}, the shortest fatal idle time; the timeout may be shorter still",
-            Ms(*ms)
-        ),
-        IdleLimit::Survived(ms) => format!("connections survived {}", Ms(*ms)),
-        IdleLimit::Host(what) => format!("half of this host's {what} timeout"),
-        IdleLimit::Common => "half of the shortest common default".to_owned(),
-    }
 }
 
 /// The advice for a connection that the other end no longer knew.
@@ -207,29 +197,6 @@ fn other_end(record: &Record, it: &OtherEnd) -> String {
     }
 }
 
-/// The change that sends the first probe earlier, or a note that it is early enough.
-fn first_probe(record: &Record, remedy: Option<Remedy>) -> String {
-    let program = program(record);
-    let time_s = record.settings.keepalive_time_ms.unwrap_or_default() / 1000;
-    let Some(remedy) = remedy else {
-        return format!(
-            "the first probe of {program} after {time_s}s is early enough, unless keepalive was \
-             turned on only lately"
-        );
-    };
-    let seconds = remedy.time_s.unwrap_or_default();
-    match remedy.set_in {
-        SetIn::Sysctl => format!(
-            "set {remedy} (now {time_s}) in netns {}, or TCP_KEEPIDLE={seconds} in {program}",
-            netns(record)
-        ),
-        _ if remedy.keepalive => {
-            format!("in {program} turn on SO_KEEPALIVE with TCP_KEEPIDLE={seconds}")
-        }
-        _ => format!("in {program} lower TCP_KEEPIDLE from {time_s} to {seconds}"),
-    }
-}
-
 /// The advice for a connection that one end had closed, when a box of this host may have
 /// forgotten it.
 fn half_closed(record: &Record, remedy: Option<Remedy>, fit: &Fit) -> String {
@@ -247,10 +214,6 @@ fn unreachable(record: &Record, remedy: Option<Remedy>) -> String {
     let settings = &record.settings;
     let probes = record.probes_out.unwrap_or_default();
     let idle = Ms(record.ages.idle_ms.unwrap_or_default());
-    let icmp = match record.err {
-        Some(err) if err != Errno::TIMED_OUT => format!(", and the network reported {err}"),
-        _ => String::new(),
-    };
     // If a middlebox drops silently, a late probe has the same effect.
     let late = remedy.map_or(String::new(), |remedy| {
         let time_s = settings.keepalive_time_ms.unwrap_or_default() / 1000;
@@ -275,7 +238,7 @@ fn unreachable(record: &Record, remedy: Option<Remedy>) -> String {
         ),
     };
     format!(
-        "{probes} probes unanswered, silent for {idle}{icmp}: the peer's host or the path to it \
+        "{probes} probes unanswered, silent for {idle}: the peer's host or the path to it \
          is down{sooner}{late}"
     )
 }
@@ -351,26 +314,4 @@ fn stray(record: &Record, remedy: Option<Remedy>, of: &IdleLimit) -> String {
          on {peer} set TCP_KEEPIDLE to at most half of the balancer's idle timeout: {seconds} is {}",
         limit(of)
     )
-}
-
-/// The program that holds the socket: what a runtime runs or the command name, its PID,
-/// and its unit.
-fn program(record: &Record) -> String {
-    let Process {
-        pid,
-        comm,
-        cmdline,
-        unit,
-    } = &record.process;
-    let (Some(name), Some(pid)) = (cmdline.as_ref().or(comm.as_ref()), pid) else {
-        return "the program".to_owned();
-    };
-    match unit {
-        Some(unit) => format!("{name}[{pid}] of {unit}"),
-        None => format!("{name}[{pid}]"),
-    }
-}
-
-fn netns(record: &Record) -> u32 {
-    record.endpoints.map_or(0, |it| it.netns)
 }

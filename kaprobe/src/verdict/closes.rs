@@ -1,0 +1,149 @@
+//! The rules for connections that a program closed after a time without data: the idle
+//! timeout of an application, such as HTTP's keep-alive. TCP keepalive plays no part in it.
+
+use crate::model::record::{EventName, Record};
+use crate::model::time::{TICK_MS, ms_to_ns};
+use crate::model::values::{Confidence, State, VerdictName};
+use crate::timeout::estimate::{Death, TimeoutBounds};
+use crate::timeout::middlebox::MiddleboxTable;
+use crate::verdict::finding::{Explanation, Finding, IdleClose, LateData};
+use crate::verdict::phrases;
+
+/// The shortest time without data that an application's idle timeout may have ended, ms.
+const IDLE_MS: u64 = 1_000;
+
+/// Data that comes within this time after a close was on its way when the program closed,
+/// ns. It is more than a round trip around the earth, and less than any idle timeout.
+const ON_ITS_WAY_NS: u64 = 1_000_000_000;
+
+/// How one end closed an established connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Closed {
+    /// The number of the record of its FIN.
+    seq: u64,
+    mono_ns: u64,
+    /// The peer closed it; else a program of this host.
+    by_peer: bool,
+    /// The program of this host.
+    program: String,
+    /// The time without data before the close, ms; before data that was on its way then.
+    quiet_ms: u64,
+    /// Data of this host was on its way when the peer's FIN came.
+    in_flight: bool,
+    /// Probes were answered while no data came.
+    answered: bool,
+    keepalive: bool,
+}
+
+impl Closed {
+    /// What a record of a FIN tells. `None` if the connection was not idle, or if its
+    /// program was ending.
+    pub(super) fn of(record: &Record) -> Option<Self> {
+        if record.state != Some(State::Established) || record.actor.by_exiting == Some(true) {
+            return None;
+        }
+        let by_peer = record.event == EventName::FinReceived;
+        let (lastrcv, lastsnd) = (record.ages.lastrcv_ms?, record.ages.lastsnd_ms?);
+        let in_flight = by_peer && record.unacked? > 0 && lastsnd < lastrcv;
+        // Sent data that is still on its way does not count: its reader has not seen it.
+        let quiet_ms = if in_flight {
+            lastrcv - lastsnd
+        } else {
+            lastrcv.min(lastsnd)
+        };
+        let heard = record.ages.lastack_ms?.saturating_add(IDLE_MS);
+        (quiet_ms >= IDLE_MS).then(|| Self {
+            seq: record.seq,
+            mono_ns: record.mono_ns,
+            by_peer,
+            program: phrases::closer(record),
+            quiet_ms,
+            in_flight,
+            answered: heard < lastrcv.min(lastsnd),
+            keepalive: record.settings.keepalive == Some(true),
+        })
+    }
+
+    /// The end of the connection, as a death by the application's idle timeout. The time is
+    /// an upper bound for the timeout.
+    pub(super) fn death(&self) -> Death {
+        let age_ms = self.quiet_ms.saturating_add(TICK_MS);
+        Death {
+            age_ms,
+            heard_ns: self.mono_ns.saturating_sub(ms_to_ns(age_ms)),
+            died_ns: self.mono_ns,
+        }
+    }
+
+    /// True if the peer closed the connection: its timeout can be learned by its address.
+    pub(super) const fn is_by_peer(&self) -> bool {
+        self.by_peer
+    }
+}
+
+/// The verdict on a close, when it happens. `None` if data is on its way: its fate tells.
+pub(super) fn closed(
+    closed: &Closed,
+    bounds: Option<TimeoutBounds>,
+    middleboxes: &MiddleboxTable,
+) -> Option<Finding> {
+    (!closed.in_flight).then(|| finding(closed, VerdictName::IdleClose, None, bounds, middleboxes))
+}
+
+/// The verdict on data that met a connection which one end had closed for idleness, and
+/// drew a reset. `record` is the reset.
+pub(super) fn late_data(
+    record: &Record,
+    closed: &Closed,
+    bounds: Option<TimeoutBounds>,
+    middleboxes: &MiddleboxTable,
+) -> Finding {
+    let after_ns = record.mono_ns.saturating_sub(closed.mono_ns);
+    let was_on_its_way = if closed.by_peer {
+        closed.in_flight
+    } else {
+        after_ns <= ON_ITS_WAY_NS
+    };
+    let (verdict, late) = if was_on_its_way {
+        (VerdictName::IdleCloseRace, LateData::OnItsWay)
+    } else {
+        (
+            VerdictName::IdleClose,
+            LateData::After(after_ns / 1_000_000),
+        )
+    };
+    let mut finding = finding(closed, verdict, Some(late), bounds, middleboxes);
+    finding.evidence.push(closed.seq);
+    finding
+}
+
+fn finding(
+    closed: &Closed,
+    verdict: VerdictName,
+    late: Option<LateData>,
+    bounds: Option<TimeoutBounds>,
+    middleboxes: &MiddleboxTable,
+) -> Finding {
+    use Confidence::{High, Low, Medium};
+    let bounds = bounds.filter(TimeoutBounds::is_believed);
+    let fits = middleboxes.programs(closed.quiet_ms);
+    let confidence = match (bounds, late) {
+        (Some(bounds), _) if !bounds.contradictory => High,
+        (_, Some(_)) => Medium,
+        _ if !fits.is_empty() => Medium,
+        _ => Low,
+    };
+    let explanation = Explanation::IdleClose(IdleClose {
+        by_peer: closed.by_peer,
+        program: closed.program.clone(),
+        quiet_ms: closed.quiet_ms,
+        answered: closed.answered,
+        keepalive: closed.keepalive,
+        late,
+    });
+    let mut finding = Finding::new(verdict, confidence, explanation);
+    finding.idle_ms = Some(closed.quiet_ms);
+    finding.fits = fits;
+    finding.bounds = bounds;
+    finding
+}

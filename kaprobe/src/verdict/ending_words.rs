@@ -1,0 +1,184 @@
+//! Writes the findings on stalls, give-ups by retransmission, and closes for idleness.
+
+use crate::model::record::Record;
+use crate::model::values::{Cause, Errno};
+use crate::text::units::Ms;
+use crate::verdict::finding::{Finding, IdleClose, LateData, Stuck, StuckWhy};
+use crate::verdict::phrases;
+
+/// The shortest TCP_USER_TIMEOUT that is advised, s. A shorter outage ends no connection.
+const MIN_USER_TIMEOUT_S: u64 = 30;
+
+/// How often a probe may be lost before the advised TCP_USER_TIMEOUT passes.
+const LOST_PROBES: u64 = 2;
+
+/// The advice for data that is not acknowledged, or never was.
+pub(super) fn stuck(record: &Record, finding: &Finding, it: &Stuck) -> String {
+    let transfer = &record.transfer;
+    let stalled = Ms(transfer.stalled_ms.unwrap_or_default());
+    let bytes = transfer.unacked_bytes.unwrap_or_default();
+    let silent = Ms(transfer.silent_ms.unwrap_or_default());
+    let retransmits = record.retransmits.unwrap_or_default();
+    let sent = format!("{bytes} bytes were sent {retransmits} times again in {stalled}");
+    let what = match it.why {
+        StuckWhy::Icmp(err) => format!("{sent}, and {}", rejected(err)),
+        StuckWhy::Silence => format!(
+            "after {silent} of silence {sent} and never acknowledged: a box between forgot the \
+             connection without a word, or the peer's host is gone"
+        ),
+        StuckWhy::Outage => format!(
+            "{sent} and never acknowledged, and the connection had not been idle: the path or the \
+             peer's host is down, which no keepalive setting prevents: keepalive waits while data \
+             is out"
+        ),
+        StuckWhy::UserTimeout => format!(
+            "TCP_USER_TIMEOUT of {} passed with {bytes} bytes not acknowledged for {stalled}, after \
+             {silent} of silence",
+            Ms(record.settings.user_timeout_ms.unwrap_or_default().into())
+        ),
+        StuckWhy::ZeroWindow => zero_window(record),
+    };
+    let others = if it.others_work {
+        "; another connection to the same address was heard meanwhile, so only this one is affected"
+    } else {
+        ""
+    };
+    let first_probe = it.limit.as_ref().filter(|_| it.why != StuckWhy::ZeroWindow);
+    let earlier = first_probe.map_or(String::new(), |limit| {
+        let probe = phrases::first_probe(record, finding.remedy);
+        match finding.remedy {
+            Some(_) => format!("; against a box, {probe} ({})", phrases::limit(limit)),
+            None => format!("; {probe}"),
+        }
+    });
+    format!("{what}{others}{earlier}{}", sooner(record, finding, it))
+}
+
+/// The advice for keepalive probes to which ICMP answered with an error.
+pub(super) fn probes_rejected(record: &Record, err: Errno) -> String {
+    let probes = record.probes_out.unwrap_or_default();
+    let idle = Ms(record.ages.idle_ms.unwrap_or_default());
+    format!(
+        "{probes} probes unanswered, silent for {idle}, and {}",
+        rejected(err)
+    )
+}
+
+/// Who may have sent an ICMP error (`icmp_err_convert`, net/ipv4/icmp.c).
+fn rejected(err: Errno) -> String {
+    const ECONNREFUSED: Errno = Errno(libc::ECONNREFUSED.cast_unsigned());
+    let who = if err == ECONNREFUSED {
+        "a firewall rejects the segments, at the peer's host or before it"
+    } else {
+        "a router found no way to the peer's host, or a firewall rejects the segments"
+    };
+    format!("the network answered {err} (ICMP): {who}; no keepalive setting prevents that")
+}
+
+/// Why data waited behind a closed window until the kernel gave up.
+fn zero_window(record: &Record) -> String {
+    let waiting = record.transfer.unsent_bytes.unwrap_or_default();
+    let heard = record.ages.idle_ms.unwrap_or_default();
+    let user_timeout = record.settings.user_timeout_ms.unwrap_or_default();
+    // The peer acknowledges each probe of its closed window, if it is there.
+    if record.cause == Some(Cause::UserTimeout) && heard < u64::from(user_timeout) / 2 {
+        return format!(
+            "TCP_USER_TIMEOUT of {} passed while the peer's window was closed: its host \
+             acknowledges (heard {} ago), its program does not read; {waiting} bytes waited here",
+            Ms(user_timeout.into()),
+            Ms(heard)
+        );
+    }
+    format!(
+        "the peer's window was closed, and its host stopped answering {} ago: the path or the host \
+         is down, which no keepalive setting prevents; {waiting} bytes waited here",
+        Ms(heard)
+    )
+}
+
+/// How to learn of it sooner, if the kernel sends for minutes before it gives up.
+fn sooner(record: &Record, finding: &Finding, it: &Stuck) -> String {
+    if record.settings.user_timeout_ms.is_some() || it.why == StuckWhy::ZeroWindow {
+        return String::new();
+    }
+    let all_ms = record
+        .transfer
+        .stalled_ms
+        .unwrap_or_default()
+        .saturating_add(record.dead_in_ms.unwrap_or_default());
+    let settings = &record.settings;
+    let advised_s = finding.remedy.and_then(|it| it.time_s);
+    let probing_s = if settings.keepalive == Some(true) || advised_s.is_some() {
+        let time_s = settings.keepalive_time_ms.unwrap_or_default() / 1_000;
+        let intvl_s = settings.keepalive_intvl_ms.unwrap_or_default() / 1_000;
+        advised_s.unwrap_or(time_s) + LOST_PROBES * intvl_s
+    } else {
+        0
+    };
+    let seconds = probing_s.max(MIN_USER_TIMEOUT_S);
+    let netns = record.endpoints.map_or(0, |it| it.netns);
+    let retries = format!("net.ipv4.tcp_retries2 in netns {netns}");
+    let after = if it.gave_up { "came" } else { "comes" };
+    if seconds.saturating_mul(1_000) >= all_ms {
+        return format!("; the end {after} after {}, by {retries}", Ms(all_ms));
+    }
+    format!(
+        "; the end {after} after {}: to learn of it sooner, set TCP_USER_TIMEOUT={} in {}, or lower \
+         {retries}",
+        Ms(all_ms),
+        seconds.saturating_mul(1_000),
+        phrases::program(record)
+    )
+}
+
+/// The advice for a close after a time without data.
+pub(super) fn idle_close(it: &IdleClose) -> String {
+    let quiet = Ms(it.quiet_ms);
+    let closer = if it.by_peer {
+        "the peer's program"
+    } else {
+        &it.program
+    };
+    let keepalive = match (it.keepalive, it.answered) {
+        (true, true) => {
+            "TCP keepalive was on, and probes were answered: they are no data, so they do not count"
+        }
+        (true, false) => "TCP keepalive was on: its probes are no data, so they do not count",
+        (false, _) => {
+            "TCP keepalive was off, and would have made no difference: its probes are no data"
+        }
+    };
+    let start = format!("{closer} closed the connection after {quiet} without data");
+    match it.late {
+        None => format!("{start}; {keepalive}"),
+        Some(late) => format!("{start}, {}; {keepalive}", late_data(it, late)),
+    }
+}
+
+/// What became of data that drew a reset, and what prevents it.
+fn late_data(it: &IdleClose, late: LateData) -> String {
+    let quiet = Ms(it.quiet_ms);
+    let program = &it.program;
+    match (it.by_peer, late) {
+        (true, LateData::OnItsWay) => format!(
+            "while data of {program} was on its way, which nobody read: keep idle connections in \
+             {program} for less than {quiet}, or raise the idle timeout of the peer's program above \
+             that of {program}"
+        ),
+        (true, LateData::After(ms)) => format!(
+            "and {program} wrote to it {} later, without having read its end: keep idle connections \
+             in {program} for less than {quiet}, or raise the idle timeout of the peer's program",
+            Ms(ms)
+        ),
+        (false, LateData::OnItsWay) => format!(
+            "while data of its client was on its way, which drew a reset (a proxy in front shows a \
+             502): raise the idle timeout of {program} above that of its clients and of the proxy in \
+             front"
+        ),
+        (false, LateData::After(ms)) => format!(
+            "and its client wrote to it {} later, without having read its end: the client should \
+             keep idle connections for less than {quiet}, or raise the idle timeout of {program}",
+            Ms(ms)
+        ),
+    }
+}

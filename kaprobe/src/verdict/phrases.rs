@@ -1,0 +1,75 @@
+//! Phrases that several verdicts share: the program, the first probe, and its limit.
+
+use crate::model::record::Record;
+use crate::model::remedy::{Remedy, SetIn};
+use crate::model::socket::Process;
+use crate::text::units::Ms;
+use crate::verdict::finding::IdleLimit;
+
+/// What limits the advised TCP_KEEPIDLE, as a phrase.
+pub(super) fn limit(of: &IdleLimit) -> String {
+    match of {
+        IdleLimit::Fit(fit) => format!("half of {}'s {}s", fit.first_name(), fit.seconds),
+        IdleLimit::Death(ms) => format!(
+            "half of {}, the shortest fatal idle time; the timeout may be shorter still",
+            Ms(*ms)
+        ),
+        IdleLimit::Survived(ms) => format!("connections survived {}", Ms(*ms)),
+        IdleLimit::Host(what) => format!("half of this host's {what} timeout"),
+        IdleLimit::Common => "half of the shortest common default".to_owned(),
+    }
+}
+
+/// The change that sends the first probe earlier, or a note that it is early enough.
+pub(super) fn first_probe(record: &Record, remedy: Option<Remedy>) -> String {
+    let program = program(record);
+    let time_s = record.settings.keepalive_time_ms.unwrap_or_default() / 1000;
+    let Some(remedy) = remedy else {
+        return format!(
+            "the first probe of {program} after {time_s}s is early enough, unless keepalive was \
+             turned on only lately"
+        );
+    };
+    let seconds = remedy.time_s.unwrap_or_default();
+    match remedy.set_in {
+        SetIn::Sysctl => format!(
+            "set {remedy} (now {time_s}) in netns {}, or TCP_KEEPIDLE={seconds} in {program}",
+            netns(record)
+        ),
+        _ if remedy.keepalive => {
+            format!("in {program} turn on SO_KEEPALIVE with TCP_KEEPIDLE={seconds}")
+        }
+        _ => format!("in {program} lower TCP_KEEPIDLE from {time_s} to {seconds}"),
+    }
+}
+
+/// The program that holds the socket: what a runtime runs or the command name, its PID,
+/// and its unit.
+pub(super) fn program(record: &Record) -> String {
+    let Process {
+        pid,
+        comm,
+        cmdline,
+        unit,
+    } = &record.process;
+    let (Some(name), Some(pid)) = (cmdline.as_ref().or(comm.as_ref()), pid) else {
+        return "the program".to_owned();
+    };
+    match unit {
+        Some(unit) => format!("{name}[{pid}] of {unit}"),
+        None => format!("{name}[{pid}]"),
+    }
+}
+
+/// The program that closed the connection, as far as it is known.
+pub(super) fn closer(record: &Record) -> String {
+    match (&record.actor.by_comm, record.actor.by_pid) {
+        (Some(comm), Some(pid)) if record.process.pid != Some(pid) => format!("{comm}[{pid}]"),
+        _ => program(record),
+    }
+}
+
+/// The number of the record's network namespace; 0 if it has none.
+pub(super) fn netns(record: &Record) -> u32 {
+    record.endpoints.map_or(0, |it| it.netns)
+}
