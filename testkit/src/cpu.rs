@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::{env, io};
 
 use anyhow::{Context, Result, ensure};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Pins the thread to a CPU that runs only this thread and an idle loop, until dropped.
 /// Timers armed on a CPU fire there.
@@ -25,15 +25,18 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 pub struct OwnCpu {
     stop: Arc<AtomicBool>,
     idle: Option<JoinHandle<()>>,
+    /// Where this thread ran before, and runs again.
+    before: CpuSet,
 }
 
 impl OwnCpu {
-    /// Reserves the last CPU. Threads and processes started later run there too. Does
+    /// Reserves the last CPU. Threads and processes started meanwhile run there too. Does
     /// nothing in a virtual machine of the matrix: nothing else runs in there.
     pub fn take() -> Result<Option<Self>> {
         if env::var_os("KAPROBE_IN_VM").is_some() {
             return Ok(None);
         }
+        let before = sched_getaffinity(None)?;
         pin(last()?).context("pin to a CPU")?;
         set_policy(libc::SCHED_RR, 1).context("become a real-time task")?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -50,6 +53,7 @@ impl OwnCpu {
         Ok(Some(Self {
             stop,
             idle: Some(idle?),
+            before,
         }))
     }
 }
@@ -57,8 +61,9 @@ impl OwnCpu {
 impl Drop for OwnCpu {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // Drop cannot return an error.
+        // Drop cannot return an error; the next test has a thread of its own.
         let _ = set_policy(libc::SCHED_OTHER, 0);
+        let _ = sched_setaffinity(None, &self.before);
         if let Some(idle) = self.idle.take() {
             let _ = idle.join();
         }

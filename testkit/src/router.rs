@@ -149,7 +149,7 @@ impl RoutedNetwork {
     }
 
     /// Makes conntrack of a host track connections, with this idle timeout.
-    pub fn track(&self, host: &Host, seconds: u32) -> Result<()> {
+    pub fn track(&self, host: &Host, seconds: u32) -> Result<Tracking> {
         host.on(|| {
             let mut nft = self.nftables.command("usr/sbin/nft");
             let child = nft.args(["-f", "-"]).stdin(Stdio::piped()).spawn();
@@ -160,9 +160,21 @@ impl RoutedNetwork {
             if !child.wait()?.success() {
                 return Err(Skip("this kernel has no nft_ct, or has not loaded it".into()).into());
             }
-            fs::write(ESTABLISHED, seconds.to_string()).context(ESTABLISHED)
-        })
+            Ok(())
+        })?;
+        // Conntrack remembers it for the default time, five days.
+        let tracked = connect(host, host)?;
+        host.on(|| fs::write(ESTABLISHED, seconds.to_string()).context(ESTABLISHED))?;
+        Ok(Tracking { _tracked: tracked })
     }
+}
+
+/// A connection of a host with itself, which its conntrack does not forget: a timeout of
+/// conntrack counts only while it tracks something.
+#[derive(Debug)]
+#[must_use]
+pub struct Tracking {
+    _tracked: (TcpStream, TcpStream),
 }
 
 /// A connection from one host to a port of another: both ends.

@@ -1,8 +1,5 @@
 //! Kaprobe's records equal the kernel's counters exactly.
 
-use std::thread;
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use kaprobe::traffic::pair::{Keepalive, Path};
 use kaprobe_testkit::clock::monotonic_ns;
@@ -15,8 +12,8 @@ use rustix::process::Signal;
 
 /// The number of connections for each of the three kinds of address.
 const CONNECTIONS: u32 = 80;
-/// The time that the connections are watched.
-const WATCHED: Duration = Duration::from_secs(20);
+/// The probes, and the connections that were given up, that are enough to compare.
+const ENOUGH: (u64, u64) = (2_000, 20);
 
 /// Two of three peers answer every probe. The other connections die one after another,
 /// most by the probe count, some by TCP_USER_TIMEOUT.
@@ -51,16 +48,20 @@ pub fn records_equal_the_counters() -> Result<()> {
     let kaprobes = one_per_way(&["--netns", "/proc/self/ns/net"])?;
     let _alone = OwnCpu::take()?;
     let before = KernelCounters::read()?;
+    let counted = || {
+        let now = KernelCounters::read()?;
+        anyhow::Ok((
+            now.keepalive - before.keepalive,
+            now.abort_on_timeout - before.abort_on_timeout,
+        ))
+    };
     let load = open_load()?;
-    thread::sleep(WATCHED);
+    wait_until("there is enough to compare", || {
+        let (probes, timeouts) = counted()?;
+        Ok(probes > ENOUGH.0 && timeouts > ENOUGH.1)
+    })?;
     load.into_iter().try_for_each(Load::end)?;
-    let after = KernelCounters::read()?;
-    let probes = after.keepalive - before.keepalive;
-    let timeouts = after.abort_on_timeout - before.abort_on_timeout;
-    ensure!(
-        probes > 2_000 && timeouts > 20,
-        "too little to count: {after:?}"
-    );
+    let (probes, timeouts) = counted()?;
     for (way, kaprobe) in kaprobes {
         let log = kaprobe.stop()?;
         let reported = (

@@ -36,9 +36,7 @@ pub fn audit_applies_them_on_the_path() -> Result<()> {
         alone,
         ..
     } = &network;
-    // Long: conntrack counts only while it tracks something.
-    network.track(router, 8_000)?;
-    network.track(alone, 4_000)?;
+    let _tracking = [network.track(router, 8_000)?, network.track(alone, 4_000)?];
     let _open = [
         connect(client, server)?,
         connect(outward, server)?,
@@ -110,10 +108,11 @@ pub fn verdicts_name_them_on_the_path() -> Result<()> {
         alone,
         ..
     } = &network;
-    network.track(router, TRACKED_S)?;
-    network.track(alone, TRACKED_S)?;
+    let _tracking = [
+        network.track(router, TRACKED_S)?,
+        network.track(alone, TRACKED_S)?,
+    ];
     let _alone = OwnCpu::take()?;
-    let _tracked = connect(alone, alone)?;
     let routed = connect(client, server)?;
     let direct = connect(left, right)?;
     let dir = tempfile::tempdir()?;
@@ -161,7 +160,7 @@ pub fn changes_count_for_later_verdicts() -> Result<()> {
     let log = log.to_str().context("the path is not UTF-8")?;
     let trace = Kaprobe::trace(&["--netns", "client", "-o", log])?.ready()?;
     die(connect(client, &network.server)?)?;
-    network.track(router, TRACKED_S)?;
+    let _tracking = network.track(router, TRACKED_S)?;
     let tracked = connect(client, &network.server)?;
     let inode = router.on(netns::inode)?;
     wait_until("the trace has seen that the router tracks", || {
@@ -186,7 +185,7 @@ pub fn changes_count_for_later_verdicts() -> Result<()> {
 /// its end names that time.
 pub fn half_closed_connections_have_their_own() -> Result<()> {
     let network = RoutedNetwork::build()?;
-    network.track(&network.router, 432_000)?;
+    let _tracking = network.track(&network.router, 432_000)?;
     network.router.on(|| {
         let half_closed = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait";
         fs::write(half_closed, "3").context(half_closed)

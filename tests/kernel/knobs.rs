@@ -250,7 +250,7 @@ pub fn postgresql() -> Result<()> {
 
     let advice = Audit::of("psql")?.advice(false)?;
     let parameters = advice.expect("keepalives_idle=150", "connection string", "new")?;
-    client.0.kill()?;
+    drop(client);
     let _client = session(&parameters)?;
     ensure!(Audit::of("psql")?.is_content(), "{:?}", Audit::of("psql")?);
     Ok(())
@@ -287,6 +287,7 @@ pub fn haproxy() -> Result<()> {
     on_host_only()?;
     let root = root("haproxy")?;
     let behind = TcpListener::bind(at(BEHIND))?;
+    behind.set_nonblocking(true)?;
     let config = |more: &str| {
         format!(
             "global\n stats socket /run/ha\ndefaults\n mode tcp\n timeout client 1h\n \
@@ -303,13 +304,18 @@ pub fn haproxy() -> Result<()> {
     let connect = || {
         let mut near = TcpStream::connect(at(PORT))?;
         near.write_all(b"x")?;
-        // Connections that were only tests for the port end at once.
-        loop {
-            let (mut far, _) = behind.accept()?;
-            if far.read(&mut [0])? == 1 {
-                return anyhow::Ok((near, far));
-            }
-        }
+        let mut far = None;
+        wait_until("HAProxy has passed the byte on", || {
+            let (mut next, _) = match behind.accept() {
+                Err(why) if why.kind() == ErrorKind::WouldBlock => return Ok(false),
+                accepted => accepted?,
+            };
+            // Connections that were only tests for the port end at once.
+            let is_ours = next.read(&mut [0])? == 1;
+            far = Some(next).filter(|_| is_ours);
+            Ok(is_ours)
+        })?;
+        anyhow::Ok((near, far.context("no connection")?))
     };
     let old = connect()?;
     let audit = Audit::of("haproxy")?;

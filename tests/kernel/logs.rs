@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Error, Result, ensure};
 use kaprobe_testkit::command::{kaprobe, run};
+use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::netns::{self, KernelCounters};
 use kaprobe_testkit::wait::wait_until;
 use kaprobe_testkit::{schema, streams};
@@ -94,6 +95,7 @@ pub fn log_goes_on_in_new_files() -> Result<()> {
     ];
     all.iter_mut().try_for_each(Traced::wait_ready)?;
     let before = KernelCounters::read()?.keepalive;
+    let alone = OwnCpu::take()?;
     let load = open_load()?;
     let wait_for_records = || {
         wait_until("the log has records", || {
@@ -111,6 +113,7 @@ pub fn log_goes_on_in_new_files() -> Result<()> {
         Ok(parts(dir.path(), "long.jsonl")?.len() >= 4)
     })?;
     load.end()?;
+    drop(alone);
     let probes = KernelCounters::read()?.keepalive - before;
     for it in all {
         it.signal(Signal::TERM)?;

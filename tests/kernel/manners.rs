@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use kaprobe::traffic::pair::{Keepalive, Path};
 use kaprobe_testkit::bpf::{self, Object};
 use kaprobe_testkit::command::{binary, run};
+use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::harness::Skip;
 use kaprobe_testkit::log::TraceLog;
 use kaprobe_testkit::netns::{self, KernelCounters};
@@ -49,6 +50,8 @@ pub fn stops_cleanly() -> Result<()> {
         ("--duration", &["--duration", "20s"], waits),
     ];
     netns::enter_new()?;
+    // Before the traces start: one that ends by itself sees probes, however slow the start is.
+    let load = open_load()?;
     let kaprobes: Vec<_> = stops
         .iter()
         .map(|(_, arguments, _)| {
@@ -63,7 +66,6 @@ pub fn stops_cleanly() -> Result<()> {
         .iter()
         .map(|kaprobe| bpf::held_objects(kaprobe.pid()))
         .collect::<Result<Vec<_>>>()?;
-    let load = open_load()?;
     wait_for_probes(60)?;
     for ((name, _, stop), (kaprobe, held)) in stops.iter().zip(kaprobes.into_iter().zip(held)) {
         stop(&kaprobe)?;
@@ -91,6 +93,7 @@ pub fn ends_when_stdout_is_closed() -> Result<()> {
     let mut logging = Kaprobe::trace_unread(&[&netns[..], &["-o", output]].concat())?.ready()?;
     let held = bpf::held_objects(alone.pid())?;
     let before = KernelCounters::read()?;
+    let own_cpu = OwnCpu::take()?;
     let load = open_load()?;
     wait_for_probes(20)?;
     alone.close_stdout();
@@ -104,6 +107,7 @@ pub fn ends_when_stdout_is_closed() -> Result<()> {
     wait_until_freed("closed pipe", &held)?;
     wait_for_probes(40)?;
     load.end()?;
+    drop(own_cpu);
     let probes = KernelCounters::read()?.keepalive - before.keepalive;
     logging.signal(Signal::INT)?;
     let finished = logging.finish()?;

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use kaprobe::sink::options::Format;
 use kaprobe::traffic::pair::{Keepalive, Path};
 use kaprobe_testkit::child::Killed;
+use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::netns::{self, KernelCounters};
 use kaprobe_testkit::traffic::load::{Load, LoadMember, allow_open_files};
 use kaprobe_testkit::wait::wait_until;
@@ -219,12 +220,14 @@ pub fn open_load() -> Result<Load> {
 fn play(mut all: Vec<Traced>) -> Result<(Vec<Ended>, u64)> {
     all.iter_mut().try_for_each(Traced::wait_ready)?;
     let before = KernelCounters::read()?.keepalive;
+    let alone = OwnCpu::take()?;
     let load = open_load()?;
     wait_until("enough probes were sent", || {
         Ok(KernelCounters::read()?.keepalive > before + ENOUGH)
     })?;
     // Exact counts need the traffic to end first. The screens are still stalled.
     load.end()?;
+    drop(alone);
     let probes = KernelCounters::read()?.keepalive - before;
     all.iter().try_for_each(|it| it.signal(Signal::TERM))?;
     let ended = all.into_iter().map(Traced::finish);
@@ -328,6 +331,7 @@ pub fn full_disk_is_reported_in_the_log() -> Result<()> {
     first.wait_ready()?;
 
     let before = KernelCounters::read()?.keepalive;
+    let alone = OwnCpu::take()?;
     let load = open_load()?;
     let is_full = "cannot write";
     wait_until("the disk is full", || Ok(first.stderr()?.contains(is_full)))?;
@@ -336,6 +340,7 @@ pub fn full_disk_is_reported_in_the_log() -> Result<()> {
         Ok(fs::read_to_string(&freed)?.contains("\"lost_why\":\"output\""))
     })?;
     load.end()?;
+    drop(alone);
     let probes = KernelCounters::read()?.keepalive - before;
     first.signal(Signal::INT)?;
     let first = first.finish()?;
