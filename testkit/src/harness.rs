@@ -1,9 +1,11 @@
 //! Runs each test on its own thread, so that it can enter its own network namespace.
 
+use std::collections::HashSet;
+use std::env::{self, VarError};
 use std::process::ExitCode;
-use std::{env, fmt, thread};
+use std::{fmt, thread};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 /// The reason why a test cannot run here. A test that returns it as an error is skipped.
@@ -18,53 +20,84 @@ impl fmt::Display for Skip {
 
 impl std::error::Error for Skip {}
 
-/// The name of a test, and its function.
-pub type Test = (&'static str, fn() -> Result<()>);
-
-/// Runs the tests that the command line selects. A run that skips every test fails: it
-/// shows nothing. `essential` names the tests that a variant of a kernel needs, such as one
-/// with PREEMPT_RT.
-pub fn main(tests: &[Test], essential: &[&str]) -> ExitCode {
-    let arguments = Arguments::from_args();
-    let Some((part, of)) = share() else {
-        eprintln!("{SHARE} does not look like 0/2");
-        return ExitCode::FAILURE;
-    };
-    let unknown = essential
-        .iter()
-        .find(|name| !tests.iter().any(|(test, _)| test == *name));
-    if let Some(name) = unknown {
-        eprintln!("there is no essential test {name}");
-        return ExitCode::FAILURE;
-    }
-    let only_essential = env::var_os(ESSENTIAL).is_some();
-    let trials = tests
-        .iter()
-        .filter(|(name, _)| !only_essential || essential.contains(name))
-        .skip(part)
-        .step_by(of)
-        .map(|&(name, test)| trial(name, test))
-        .collect();
-    let conclusion = libtest_mimic::run(&arguments, trials);
-    if conclusion.num_ignored > 0 && conclusion.num_passed == 0 && !arguments.list {
-        eprintln!("every test was skipped: this run shows nothing");
-        return ExitCode::FAILURE;
-    }
-    conclusion.exit_code()
+/// Where an ordinary run has a test. A full run has every test on every kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Runs {
+    /// On this host and on one other kernel: it is about kaprobe alone.
+    HostAndOne,
+    /// On this host and on each kernel: what it is about differs between kernels.
+    EachKernel,
+    /// Also on variants of a kernel, such as one with PREEMPT_RT: it is about who runs when.
+    Everywhere,
 }
 
-/// If set, only the essential tests run.
-const ESSENTIAL: &str = "KAPROBE_ESSENTIAL";
+/// Where a test runs, its name, and its function.
+pub type Test = (Runs, &'static str, fn() -> Result<()>);
+
+/// Runs the tests that the command line and the environment select. A run that skips every
+/// test fails: it shows nothing.
+pub fn main(tests: &[Test]) -> ExitCode {
+    let arguments = Arguments::from_args();
+    match select(tests) {
+        Ok((trials, left)) => {
+            if left > 0 && !arguments.list {
+                println!("{left} tests are left for a full run");
+            }
+            let conclusion = libtest_mimic::run(&arguments, trials);
+            if conclusion.num_ignored > 0 && conclusion.num_passed == 0 && !arguments.list {
+                eprintln!("every test was skipped: this run shows nothing");
+                return ExitCode::FAILURE;
+            }
+            conclusion.exit_code()
+        }
+        Err(why) => {
+            eprintln!("{why:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The tests of this run, and how many tests no part of this run has.
+fn select(tests: &[Test]) -> Result<(Vec<Trial>, usize)> {
+    let ((part, of), least) = (share()?, least()?);
+    let mut names = HashSet::new();
+    let mut twice = tests.iter().filter(|(_, name, _)| !names.insert(name));
+    if let Some((_, name, _)) = twice.next() {
+        bail!("two tests have the name {name}");
+    }
+    let (here, left): (Vec<&Test>, Vec<_>) = tests.iter().partition(|(runs, ..)| *runs >= least);
+    let trials = here.iter().skip(part).step_by(of);
+    let trials = trials.map(|&&(_, name, test)| trial(name, test)).collect();
+    // One of the parts counts them.
+    Ok((trials, if part == 0 { left.len() } else { 0 }))
+}
+
+/// Selects tests by where they run: `all` of them, those for each `kernel`, or those for a
+/// `variant` of one.
+const SCOPE: &str = "KAPROBE_SCOPE";
+
+/// The tests that run here are marked with this, or with more.
+fn least() -> Result<Runs> {
+    match env::var(SCOPE).as_deref() {
+        Err(VarError::NotPresent) | Ok("all") => Ok(Runs::HostAndOne),
+        Ok("kernel") => Ok(Runs::EachKernel),
+        Ok("variant") => Ok(Runs::Everywhere),
+        other => bail!("{SCOPE} is none of all, kernel, variant: {other:?}"),
+    }
+}
 
 /// Selects a share of the tests; other runs take the rest. `1/2` is every second test,
 /// starting with the second.
 const SHARE: &str = "KAPROBE_SHARE";
 
-fn share() -> Option<(usize, usize)> {
+fn share() -> Result<(usize, usize)> {
     let share = env::var(SHARE).unwrap_or_else(|_| "0/1".into());
-    let (part, of) = share.split_once('/')?;
-    let (part, of) = (part.parse().ok()?, of.parse().ok()?);
-    (part < of).then_some((part, of))
+    let numbers = || {
+        let (part, of) = share.split_once('/')?;
+        let (part, of) = (part.parse().ok()?, of.parse().ok()?);
+        (part < of).then_some((part, of))
+    };
+    numbers().with_context(|| format!("{SHARE} does not look like 0/2: {share}"))
 }
 
 fn trial(name: &'static str, test: fn() -> Result<()>) -> Trial {

@@ -3,6 +3,7 @@
 //! The fastest come first: the invariants, the committed BPF object, unit tests, this
 //! host's kernel, and the kernels of the matrix.
 
+mod shares;
 mod tally;
 
 use std::collections::BTreeSet;
@@ -12,11 +13,12 @@ use std::process::{ExitCode, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Instant;
-use std::{fmt, iter, panic};
+use std::{iter, panic};
 
 use anyhow::{Context, Result, bail};
 
 use crate::process::say;
+use crate::test::shares::Share;
 use crate::test::tally::{OutputFilter, Tally};
 use crate::vm::{Guest, Machine, PreparedGuest, Verdict, kernel};
 use crate::{apt, ebpf, programs, tidy, workspace};
@@ -24,6 +26,10 @@ use crate::{apt, ebpf, programs, tidy, workspace};
 /// Options of `cargo xtask test`. Without options, every part runs.
 #[derive(clap::Args)]
 pub struct Args {
+    /// Run every test on every kernel; otherwise one kernel has every test, and the others
+    /// have those of what differs between kernels
+    #[arg(long, conflicts_with = "no_vm")]
+    full: bool,
     /// Run the integration tests on this host's kernel
     #[arg(long)]
     host: bool,
@@ -219,22 +225,19 @@ fn guest(args: &Args) -> Result<Guest> {
 /// A guest's clock does not depend on the load of the host.
 fn boot_all(args: &Args, guest: &Guest) -> Vec<Row> {
     let at_once = thread::available_parallelism().map_or(1, NonZero::get);
-    // If tests are chosen by name, a part may have none of them.
-    let max_parts = if args.arguments.is_empty() {
-        at_once
-    } else {
-        1
-    };
     let kernels: Vec<_> = args.kernels.series().collect();
-    // Who names a kernel gets all of its tests.
-    let (variants, full): (Vec<_>, Vec<_>) = kernels
-        .into_iter()
-        .partition(|series| !args.kernels.is_given() && series.is_variant());
-    let essential = variants.into_iter().map(Share::essential);
-    let prepared: Vec<_> = shares(&full, max_parts)
-        .into_iter()
-        .chain(essential)
-        .map(|share| (share.to_string(), prepare(&share, guest, &args.machine)))
+    let is_chosen = !args.arguments.is_empty();
+    let shares = if is_chosen {
+        // A part may have none of the chosen tests.
+        Share::full(&kernels, 1)
+    } else if args.full || args.kernels.is_given() {
+        Share::full(&kernels, at_once)
+    } else {
+        Share::ordinary(&kernels, at_once)
+    };
+    let prepared: Vec<_> = shares
+        .iter()
+        .map(|share| (share.to_string(), prepare(share, guest, &args.machine)))
         .collect();
     let next = Mutex::new(prepared.into_iter().enumerate());
     let take = || next.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -254,69 +257,6 @@ fn boot_all(args: &Args, guest: &Guest) -> Vec<Row> {
     rows.into_iter().map(|(_, row)| row).collect()
 }
 
-/// The tests that one guest runs: every `parts`-th one, starting at number `part`.
-struct Share {
-    series: &'static kernel::Series,
-    part: usize,
-    parts: usize,
-    /// Only the tests that a variant of another kernel needs.
-    essential: bool,
-}
-
-impl Share {
-    const fn whole(series: &'static kernel::Series) -> Self {
-        Self {
-            series,
-            part: 0,
-            parts: 1,
-            essential: false,
-        }
-    }
-
-    const fn essential(series: &'static kernel::Series) -> Self {
-        Self {
-            essential: true,
-            ..Self::whole(series)
-        }
-    }
-}
-
-impl fmt::Display for Share {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.series.name)?;
-        if self.essential {
-            f.write_str(", essential tests")?;
-        }
-        if self.parts > 1 {
-            write!(f, ", part {} of {}", self.part + 1, self.parts)?;
-        }
-        Ok(())
-    }
-}
-
-/// The most parts that a kernel's tests are split into.
-///
-/// With more parts, a kernel might skip every test of one part.
-const MAX_PARTS: usize = 4;
-
-/// One share per kernel. If the last kernel would run alone, its tests are split.
-fn shares(kernels: &[&'static kernel::Series], at_once: usize) -> Vec<Share> {
-    let whole = |&series| Share::whole(series);
-    match kernels.split_last() {
-        Some((&series, others)) if kernels.len() % at_once == 1 => {
-            let parts = at_once.min(MAX_PARTS);
-            let split = (0..parts).map(|part| Share {
-                series,
-                part,
-                parts,
-                essential: false,
-            });
-            others.iter().map(whole).chain(split).collect()
-        }
-        _ => kernels.iter().map(whole).collect(),
-    }
-}
-
 /// Prepares the guest for a kernel, and returns the kernel's full name with it.
 ///
 /// `None` if Debian's archive no longer has the kernel.
@@ -331,9 +271,9 @@ fn prepare(
     let mut guest = guest.clone();
     let variable = format!("KAPROBE_SHARE={}/{}", share.part, share.parts);
     guest.command.splice(0..0, ["env".to_owned(), variable]);
-    if share.essential {
-        guest.environment.push(("KAPROBE_ESSENTIAL", "1"));
-    }
+    guest
+        .environment
+        .push(("KAPROBE_SCOPE", share.scope.name()));
     let prepared = guest.prepare(&kernel, &share.to_string(), machine)?;
     Ok(Some((kernel.to_string(), prepared)))
 }
@@ -359,8 +299,8 @@ fn boot(share: &str, prepared: Result<Option<(String, PreparedGuest)>>) -> Row {
 fn report(rows: &[Row]) -> ExitCode {
     let mut total = Tally::default();
     let mut table = format!(
-        "\n{:7}{:7}{:8}{:8}\n",
-        "passed", "failed", "skipped", "seconds"
+        "\n{:7}{:7}{:8}{:5}{:8}\n",
+        "passed", "failed", "skipped", "left", "seconds"
     );
     for Row {
         name,
@@ -390,8 +330,13 @@ fn report(rows: &[Row]) -> ExitCode {
             passed,
             failed,
             skipped,
+            left,
         } = tally;
-        table += &format!("{passed:6} {failed:6} {skipped:7} {seconds:8.1}  {name}{why}\n");
+        table +=
+            &format!("{passed:6} {failed:6} {skipped:7} {left:4} {seconds:8.1}  {name}{why}\n");
+    }
+    if total.passed + total.failed == 0 {
+        say("no test ran");
     }
     // A closed stdout must not change the exit code.
     let _ = writeln!(io::stdout(), "{table}\n{total}");
@@ -399,34 +344,5 @@ fn report(rows: &[Row]) -> ExitCode {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_kernel_that_would_run_alone_is_split() {
-        let [a, b, c, ..] = &kernel::MATRIX;
-        for (kernels, at_once, expected) in [
-            (&[][..], 2, ""),
-            (&[a], 1, "5.10"),
-            (&[a], 2, "5.10, part 1 of 2 + 5.10, part 2 of 2"),
-            (&[a, b], 2, "5.10 + 6.1"),
-            (&[a, b], 4, "5.10 + 6.1"),
-            (&[a, b, c], 1, "5.10 + 6.1 + 6.12"),
-            (
-                &[a, b, c],
-                2,
-                "5.10 + 6.1 + 6.12, part 1 of 2 + 6.12, part 2 of 2",
-            ),
-        ] {
-            let shares: Vec<_> = shares(kernels, at_once)
-                .iter()
-                .map(Share::to_string)
-                .collect();
-            assert_eq!(shares.join(" + "), expected, "{at_once}");
-        }
     }
 }

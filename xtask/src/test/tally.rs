@@ -6,12 +6,13 @@ use std::ops::AddAssign;
 
 use anyhow::{Context, Result};
 
-/// The numbers of passed, failed and skipped tests.
+/// The numbers of passed, failed and skipped tests, and of those left for a full run.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Tally {
     pub passed: u32,
     pub failed: u32,
     pub skipped: u32,
+    pub left: u32,
 }
 
 impl AddAssign for Tally {
@@ -19,6 +20,7 @@ impl AddAssign for Tally {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        self.left += other.left;
     }
 }
 
@@ -28,12 +30,17 @@ impl fmt::Display for Tally {
             passed,
             failed,
             skipped,
+            left,
         } = self;
-        write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
+        write!(f, "{passed} passed, {failed} failed, {skipped} skipped")?;
+        if *left > 0 {
+            write!(f, ", {left} left for --full")?;
+        }
+        Ok(())
     }
 }
 
-/// Counts the tests in their output, and drops the lines of passed tests.
+/// Counts the tests in their output, and drops the lines of passed tests and of those left.
 pub struct OutputFilter<W> {
     to: W,
     prefix: String,
@@ -63,8 +70,10 @@ impl<W: Write> OutputFilter<W> {
 
     fn end_line(&mut self) -> io::Result<()> {
         let line = String::from_utf8_lossy(&self.line);
-        self.tally += summary(&line).unwrap_or_default();
-        if !(line.starts_with("test ") && line.trim_end().ends_with(" ok")) {
+        let left = left(&line);
+        self.tally += summary(&line).or(left).unwrap_or_default();
+        let passed = line.starts_with("test ") && line.trim_end().ends_with(" ok");
+        if !passed && left.is_none() {
             // One write per line: other guests may write there too.
             let line = [self.prefix.as_bytes(), &self.line].concat();
             self.to.write_all(&line)?;
@@ -105,13 +114,23 @@ fn summary(line: &str) -> Option<Tally> {
     Some(tally)
 }
 
+/// The count in `30 tests are left for a full run`.
+fn left(line: &str) -> Option<Tally> {
+    let (left, _) = line.split_once(" tests are left for a full run")?;
+    Some(Tally {
+        left: left.parse().ok()?,
+        ..Tally::default()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn summaries_are_counted_and_passed_tests_are_dropped() -> Result<()> {
-        let output = "running 3 tests\n\
+        let output = "30 tests are left for a full run\n\
+                      running 3 tests\n\
                       test a ... ok\n\
                       test b ... ignored, no kprobes here\n\
                       test c ... FAILED\n\
@@ -129,12 +148,15 @@ mod tests {
             Tally {
                 passed: 5,
                 failed: 1,
-                skipped: 1
+                skipped: 1,
+                left: 30
             }
         );
         assert_eq!(
             String::from_utf8(kept)?,
-            output.replace("test a ... ok\n", "")
+            output
+                .replace("test a ... ok\n", "")
+                .replace("30 tests are left for a full run\n", "")
         );
         Ok(())
     }

@@ -1,0 +1,150 @@
+//! Which guests a run boots, and which tests each has.
+
+use std::fmt;
+
+use crate::vm::kernel::Series;
+
+/// The tests that one guest runs: every `parts`-th one of a scope, starting at number `part`.
+pub struct Share {
+    pub series: &'static Series,
+    pub scope: Scope,
+    pub part: usize,
+    pub parts: usize,
+}
+
+/// The tests of a kernel. `Runs` of kaprobe-testkit says which tests each scope has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// All tests.
+    All,
+    /// Those of what differs between kernels.
+    Kernel,
+    /// Those of what differs on a variant of another kernel.
+    Variant,
+}
+
+impl Scope {
+    /// The scope of a kernel in an ordinary run.
+    fn ordinary(series: &Series) -> Self {
+        if series.name == HAS_ALL {
+            Self::All
+        } else if series.is_variant() {
+            Self::Variant
+        } else {
+            Self::Kernel
+        }
+    }
+
+    /// The scope's name for the test programs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Kernel => "kernel",
+            Self::Variant => "variant",
+        }
+    }
+}
+
+/// The kernel that has all tests in an ordinary run: that of Debian stable.
+const HAS_ALL: &str = "6.12";
+
+/// The most parts that a kernel's tests are split into.
+///
+/// With more parts, a kernel might skip every test of one part.
+const MAX_PARTS: usize = 4;
+
+impl Share {
+    /// The shares of an ordinary run, those that take longest first.
+    pub fn ordinary(kernels: &[&'static Series], at_once: usize) -> Vec<Self> {
+        let mut scopes: Vec<_> = kernels
+            .iter()
+            .map(|it| (*it, Scope::ordinary(it)))
+            .collect();
+        scopes.sort_by_key(|(_, scope)| *scope);
+        Self::split(&scopes, at_once)
+    }
+
+    /// The shares of a run that has all tests on each kernel.
+    pub fn full(kernels: &[&'static Series], at_once: usize) -> Vec<Self> {
+        let scopes: Vec<_> = kernels.iter().map(|it| (*it, Scope::All)).collect();
+        Self::split(&scopes, at_once)
+    }
+
+    /// Splits the tests of a kernel that would otherwise run alone: because it is the last,
+    /// or has more tests than any other.
+    fn split(scopes: &[(&'static Series, Scope)], at_once: usize) -> Vec<Self> {
+        let parts = at_once.clamp(1, MAX_PARTS);
+        let mut shares: Vec<Self> = Vec::new();
+        for (index, &(series, scope)) in scopes.iter().enumerate() {
+            let next = scopes.get(index + 1).map(|(_, scope)| *scope);
+            let is_alone = match next {
+                None => shares.len().is_multiple_of(at_once),
+                Some(next) => index == 0 && scope != next,
+            };
+            let parts = if is_alone { parts } else { 1 };
+            shares.extend((0..parts).map(|part| Self {
+                series,
+                scope,
+                part,
+                parts,
+            }));
+        }
+        shares
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.series.name)?;
+        if self.parts > 1 {
+            write!(f, ", part {} of {}", self.part + 1, self.parts)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::kernel::MATRIX;
+
+    fn names(shares: &[Share]) -> String {
+        let named = |it: &Share| format!("{it} {}", it.scope.name());
+        let names: Vec<_> = shares.iter().map(named).collect();
+        names.join(" + ")
+    }
+
+    #[test]
+    fn only_a_kernel_that_would_run_alone_is_split() {
+        let [a, b, c, ..] = &MATRIX;
+        for (kernels, at_once, expected) in [
+            (&[][..], 2, ""),
+            (&[a], 1, "5.10 all"),
+            (&[a], 2, "5.10, part 1 of 2 all + 5.10, part 2 of 2 all"),
+            (&[a, b], 2, "5.10 all + 6.1 all"),
+            (&[a, b], 4, "5.10 all + 6.1 all"),
+            (&[a, b, c], 1, "5.10 all + 6.1 all + 6.12 all"),
+            (
+                &[a, b, c],
+                2,
+                "5.10 all + 6.1 all + 6.12, part 1 of 2 all + 6.12, part 2 of 2 all",
+            ),
+        ] {
+            assert_eq!(names(&Share::full(kernels, at_once)), expected, "{at_once}");
+        }
+    }
+
+    #[test]
+    fn one_kernel_of_the_matrix_has_all_tests() {
+        let kernels: Vec<_> = MATRIX.iter().collect();
+        assert_eq!(
+            names(&Share::ordinary(&kernels, 2)),
+            "6.12, part 1 of 2 all + 6.12, part 2 of 2 all + 5.10 kernel + 6.1 kernel + \
+             6.18 kernel + 7 kernel + 6.12-rt, part 1 of 2 variant + 6.12-rt, part 2 of 2 variant"
+        );
+        assert_eq!(
+            names(&Share::ordinary(&kernels, 1)),
+            "6.12 all + 5.10 kernel + 6.1 kernel + 6.18 kernel + 7 kernel + 6.12-rt variant"
+        );
+    }
+}
