@@ -729,10 +729,12 @@ fn bad_lines_are_reported_by_file_and_line() -> TestResult {
     let major = log.replacen(VERSION, "2.0", 1);
     let twice = [log.as_str(), &log].concat();
     let trailer = log.find("{\"trailer\"").ok_or("no trailer")?;
+    let killed = [&log[..trailer - 9], "\n", &log].concat();
     #[rustfmt::skip]
     let rows: &[(&str, &[u8], i32, usize, &str)] = &[
-        ("cut", &log.as_bytes()[..trailer - 9], 0, 5, "kaprobe: log:7: the log breaks off in this line: read up to it\n"),
-        ("cut in its trailer", &log.as_bytes()[..log.len() - 9], 0, 6, "kaprobe: log:8: the log breaks off in this line: read up to it\n"),
+        ("cut", &log.as_bytes()[..trailer - 9], 0, 5, "kaprobe: log:7: the log breaks off in this line, without a trailer: kaprobe was killed, or still writes it\n"),
+        ("cut in its trailer", &log.as_bytes()[..log.len() - 9], 0, 6, "kaprobe: log:8: the log breaks off in this line, without a trailer: kaprobe was killed, or still writes it\n"),
+        ("killed", killed.as_bytes(), 0, 11, "kaprobe: log:7: the log breaks off in this line, without a trailer: kaprobe was killed, or still writes it\nkaprobe: log:8: another trace follows in the same log, of host mq1\n"),
         ("no line end", log.trim_end().as_bytes(), 0, 6, ""),
         ("newer", newer.as_bytes(), 0, 6, "kaprobe: log:2: unknown field new left out\n"),
         ("broken", broken.as_bytes(), 1, 5, "kaprobe: log:2: skipped, not a record: column 52: expected value\n"),

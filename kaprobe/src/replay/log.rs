@@ -40,6 +40,8 @@ pub struct Log<R> {
     /// Lines since the last header, trailers not counted. `None` once the trailer has
     /// come, or if the format has none.
     since_header: Option<u64>,
+    /// The number of a line that breaks off, until the next line tells why.
+    cut: Option<u64>,
 }
 
 /// Counts of the lines of a log.
@@ -69,6 +71,7 @@ pub enum RemarkKind {
     Broken(String),
     /// Further broken lines of this log are not reported.
     ManyBroken,
+    /// The line breaks off, and is the last one of its trace.
     Cut,
     Empty,
     NoHeader,
@@ -96,7 +99,9 @@ impl Display for RemarkKind {
         match self {
             Self::Broken(why) => write!(f, "skipped, not a record: {}", escape::message(why)),
             Self::ManyBroken => f.write_str("further broken lines are only counted"),
-            Self::Cut => f.write_str("the log breaks off in this line: read up to it"),
+            Self::Cut => f.write_str(
+                "the log breaks off in this line, without a trailer: kaprobe was killed, or still writes it",
+            ),
             Self::Empty => f.write_str("the log is empty"),
             Self::NoHeader => {
                 f.write_str("a record before any header: its host and filters are unknown")
@@ -187,6 +192,7 @@ impl<R: Read> Log<R> {
             early: Vec::new(),
             last_header: None,
             since_header: None,
+            cut: None,
         }
     }
 
@@ -215,20 +221,15 @@ impl<R: Read> Log<R> {
             if end != LineEnd::TooLong && self.line.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
-            let read = match end {
-                LineEnd::TooLong => Err(LineError::NotJson(format!(
-                    "longer than {MAX_LINE_LEN} bytes"
-                ))),
-                LineEnd::Line | LineEnd::Log => line::read(&self.line),
-            };
+            let read = self.parse(end);
+            self.judge_cut(starts_trace(&self.line, &read), on_remark);
             let item = match read {
                 Ok(line::Line { item, unknown }) => {
                     self.remark_unknown(unknown, on_remark);
                     item
                 }
-                Err(LineError::Cut) if end == LineEnd::Log => {
-                    self.since_header = None;
-                    self.remark(RemarkKind::Cut, on_remark);
+                Err(LineError::Cut) if self.may_end_trace(end) => {
+                    self.cut = Some(self.number);
                     continue;
                 }
                 Err(error) => {
@@ -240,6 +241,7 @@ impl<R: Read> Log<R> {
             self.early.drain(..).for_each(on_remark);
             return Ok(Some(item));
         }
+        self.judge_cut(true, on_remark);
         if self.number == 0 {
             self.number = 1;
             self.remark(RemarkKind::Empty, on_remark);
@@ -310,8 +312,50 @@ impl<R: Read> Log<R> {
         }))
     }
 
+    /// Parses the current line. A header may follow a line that breaks off without a line
+    /// end: logs that were joined by `cat`.
+    fn parse(&mut self, end: LineEnd) -> Result<line::Line, LineError> {
+        if end == LineEnd::TooLong {
+            let why = format!("longer than {MAX_LINE_LEN} bytes");
+            return Err(LineError::NotJson(why));
+        }
+        let whole = line::read(&self.line);
+        if whole.is_err()
+            && let Some(at) = last_header(&self.line)
+            && let header @ Ok(_) = line::read(&self.line[at..])
+        {
+            self.cut = Some(self.number);
+            return header;
+        }
+        whole
+    }
+
+    /// Whether a line that breaks off may be the last one of a trace that was killed.
+    fn may_end_trace(&self, end: LineEnd) -> bool {
+        end == LineEnd::Log || self.is_log() || self.line.starts_with(HEADER)
+    }
+
+    /// Reports a line that broke off. If nothing of its trace follows, the trace was killed
+    /// while it wrote that line, which is no worse than a missing trailer. Otherwise the log
+    /// is damaged.
+    fn judge_cut(&mut self, ended: bool, on_remark: &mut dyn FnMut(Remark)) {
+        let Some(line) = self.cut.take() else {
+            return;
+        };
+        if ended {
+            self.since_header = None;
+            self.remark_on(line, RemarkKind::Cut, on_remark);
+        } else {
+            self.note_line();
+            self.broken(line, "it breaks off".to_owned(), on_remark);
+        }
+    }
+
     fn remark(&mut self, kind: RemarkKind, on_remark: &mut dyn FnMut(Remark)) {
-        let line = self.number;
+        self.remark_on(self.number, kind, on_remark);
+    }
+
+    fn remark_on(&mut self, line: u64, kind: RemarkKind, on_remark: &mut dyn FnMut(Remark)) {
         let remark = Remark { line, kind };
         if self.is_log() {
             self.early.drain(..).for_each(&mut *on_remark);
@@ -432,14 +476,37 @@ impl<R: Read> Log<R> {
         {
             return Err(LogError::NotALog(what));
         }
-        self.counts.broken += 1;
-        if self.counts.broken <= MAX_REMARKS as u64 {
-            self.remark(RemarkKind::Broken(why), on_remark);
-        } else if self.counts.broken == MAX_REMARKS as u64 + 1 {
-            self.remark(RemarkKind::ManyBroken, on_remark);
-        }
+        self.broken(self.number, why, on_remark);
         Ok(())
     }
+
+    /// Counts a broken line, and reports the first ones.
+    fn broken(&mut self, line: u64, why: String, on_remark: &mut dyn FnMut(Remark)) {
+        self.counts.broken += 1;
+        if self.counts.broken <= MAX_REMARKS as u64 {
+            self.remark_on(line, RemarkKind::Broken(why), on_remark);
+        } else if self.counts.broken == MAX_REMARKS as u64 + 1 {
+            self.remark_on(line, RemarkKind::ManyBroken, on_remark);
+        }
+    }
+}
+
+/// How a header starts.
+const HEADER: &[u8] = br#"{"header":"#;
+
+/// Whether another trace starts in this line, even if its header breaks off too.
+fn starts_trace(line: &[u8], read: &Result<line::Line, LineError>) -> bool {
+    match read {
+        Ok(line) => matches!(line.item, Item::Header(_)),
+        Err(why) => *why == LineError::Cut && line.starts_with(HEADER),
+    }
+}
+
+/// Where a header starts in a line after something else. No JSON string has these bytes:
+/// quotes in it are escaped.
+fn last_header(line: &[u8]) -> Option<usize> {
+    let mut starts = line.windows(HEADER.len());
+    starts.rposition(|it| it == HEADER).filter(|at| *at > 0)
 }
 
 #[cfg(test)]
@@ -556,7 +623,8 @@ mod tests {
             (&[header_line, first, header_line, second], &["3: another trace follows in the same log, of host mq1"], (2, 0, 0)),
             (&[header_line, header_line, second], &[], (1, 0, 0)),
             (&[&newer, &nap, first, &nap], &["1: log format 1.999 is newer than this kaprobe's", "2: left out, not understood: column 86: \"nap\" is none of", "4: the log up to here ended without a trailer"], (1, 0, 2)),
-            (&[&newer, first, "{\n"], &["1: log format", "3: skipped, not a record: it breaks off", "3: the log up to here ended without"], (1, 1, 0)),
+            (&[&newer, first, "{\n"], &["1: log format", "3: the log breaks off"], (1, 0, 0)),
+            (&["{\n", "\"a\": 1\n", "}\n"], &["not a log of kaprobe: text"], (0, 3, 0)),
             (&[header_line, first, &newer.replace("1.999", "7.0"), second], &["3: log format 7.0, this kaprobe reads 1."], (1, 0, 0)),
             (&[header_line, &long, first], &["2: skipped, not a record: longer than 1048576 bytes"], (1, 1, 0)),
             (&[header_line, &long[..MAX_LINE_LEN + 1]], &["2: skipped, not a record: longer than 1048576 bytes"], (0, 1, 0)),
@@ -623,6 +691,44 @@ mod tests {
             for (message, expected) in messages.iter().zip(*expected) {
                 assert!(message.contains(expected), "{message}: not {expected}");
             }
+        }
+    }
+
+    /// A trace that was killed may have written a part of its last line. The next trace ends
+    /// that line.
+    #[test]
+    fn a_trace_that_was_killed_in_a_line_is_no_damage() {
+        let lines = lines();
+        let [head, first, .., last] = lines.as_slice() else {
+            unreachable!("it has lines");
+        };
+        let [cut, cut_head] = [&first[..50], &head[..40]];
+        let (breaks, follows) = ("the log breaks off", "another trace follows");
+        let damaged = "skipped, not a record: it breaks off";
+        let none = &*trailer(&[]);
+        #[rustfmt::skip]
+        let rows: &[(&[&str], &[&str], u64)] = &[
+            (&[head, first, cut, "\n", head, none], &[breaks, follows], 0),
+            (&[head, first, cut, "\n", "\n"], &[breaks], 0),
+            // Killed before and while the header was written.
+            (&[cut_head, "\n", head, none], &[breaks], 0),
+            (&[head, first, cut, "\n", cut_head, "\n", head, none], &[breaks, breaks, follows], 0),
+            (&[head, first, &last[..20], "\n", head, none], &[breaks, follows], 0),
+            // Joined by `cat`: nothing ended the line.
+            (&[head, first, cut, head, none], &[breaks, follows], 0),
+            (&[head, cut, first, last], &["skipped, not a record: column", "is not whole"], 1),
+            // The trace goes on.
+            (&[head, cut, "\n", none], &[damaged, "is not whole"], 1),
+            (&[head, cut, "\n", cut, "\n", head, none], &[damaged, breaks], 1),
+            (&[head, cut, "\n", "x\n", head, none], &[damaged, "not a JSON object", "without a trailer"], 2),
+        ];
+        for (log, expected, broken) in rows {
+            let (_, messages, counts) = read(log.concat().as_bytes());
+            assert_eq!(messages.len(), expected.len(), "{messages:?}");
+            for (message, expected) in messages.iter().zip(*expected) {
+                assert!(message.contains(expected), "{message}: not {expected}");
+            }
+            assert_eq!(counts.broken, *broken, "{messages:?}");
         }
     }
 

@@ -95,15 +95,22 @@ fn continue_log(file: &mut File, format: Format, heading: &[u8]) -> io::Result<(
     Ok(())
 }
 
-/// Whether a line is the header of a log with this major version.
+/// Whether a line is the header of a log with this major version. kaprobe may have been
+/// killed while it wrote it: then the line, which is the only one, breaks off.
 fn is_header(line: &[u8]) -> bool {
     #[derive(serde::Deserialize)]
     struct Versioned {
         version: String,
     }
     let major = |version: &str| version.split('.').next().map(str::to_owned);
-    serde_json::from_slice::<HeaderLine<Versioned>>(line)
-        .is_ok_and(|it| major(&it.header.version) == major(header::VERSION))
+    match serde_json::from_slice::<HeaderLine<Versioned>>(line) {
+        Ok(it) => major(&it.header.version) == major(header::VERSION),
+        Err(why) => {
+            let start = header::VERSION.split_inclusive('.').next();
+            let start = format!(r#"{{"header":{{"version":"{}"#, start.unwrap_or_default());
+            why.is_eof() && !line.ends_with(b"\n") && line.starts_with(start.as_bytes())
+        }
+    }
 }
 
 /// Explains the error of a FIFO that nobody reads (fifo(7)).

@@ -507,6 +507,31 @@ fn nothing_is_overwritten_unless_forced() -> io::Result<()> {
     Ok(())
 }
 
+/// A trace may be killed anywhere, also while it writes its header.
+#[test]
+fn a_log_that_breaks_off_is_continued() -> io::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("a.jsonl");
+    let header = HeaderLine { header: header() };
+    let log = serde_json::to_string(&header)? + "\n{\"time\":\"2026-01-01";
+    let other = log.replacen(crate::model::header::VERSION, "2.0", 1);
+    for (content, continued) in [
+        (&*log, true),
+        (&log[..60], true),
+        (&other[..60], false),
+        ("{\"header\":{\"vers", false),
+        ("{\"time\":", false),
+    ] {
+        std::fs::write(&path, content)?;
+        let opened = log_file::open(&path, Existing::Append, Format::Json, &[]);
+        assert_eq!(opened.is_ok(), continued, "{content}");
+        let line_end = if continued { "\n" } else { "" };
+        let now = std::fs::read_to_string(&path)?;
+        assert_eq!(now, format!("{content}{line_end}"));
+    }
+    Ok(())
+}
+
 #[test]
 fn a_log_that_breaks_off_has_whole_lines() -> io::Result<()> {
     let folder = tempfile::tempdir()?;
