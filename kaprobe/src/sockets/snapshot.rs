@@ -129,6 +129,19 @@ impl<'a> Snapshots<'a> {
     /// If the sockets can't be read: [`exit::Code::Kernel`]. An error of `on_rows` is
     /// returned unchanged.
     pub fn take(&mut self, on_rows: &mut OnRows<'_>) -> Result<Notes> {
+        self.take_rows(true, on_rows)
+    }
+
+    /// Like [`Self::take`], but finds neither owners nor the paths of cgroups, and so
+    /// costs much less. A selection by process or cgroup path then selects nothing.
+    ///
+    /// # Errors
+    /// As for [`Self::take`].
+    pub fn take_without_owners(&mut self, on_rows: &mut OnRows<'_>) -> Result<Notes> {
+        self.take_rows(false, on_rows)
+    }
+
+    fn take_rows(&mut self, owners: bool, on_rows: &mut OnRows<'_>) -> Result<Notes> {
         let mut failed = None;
         let mut on_rows = |rows| {
             on_rows(rows).map_err(|why| {
@@ -140,7 +153,7 @@ impl<'a> Snapshots<'a> {
         let notes = thread::scope(|scope| {
             let thread = thread::Builder::new().name("sockets".to_owned());
             let thread = thread
-                .spawn_scoped(scope, || self.take_on_thread(&mut on_rows))
+                .spawn_scoped(scope, || self.take_on_thread(owners, &mut on_rows))
                 .context("cannot start the thread that reads the sockets")?;
             let notes = thread.join();
             notes.map_err(|_| anyhow!("the thread that reads the sockets has died"))
@@ -151,10 +164,10 @@ impl<'a> Snapshots<'a> {
         }
     }
 
-    fn take_on_thread(&mut self, on_rows: &mut OnRows<'_>) -> Result<Notes> {
+    fn take_on_thread(&mut self, owners: bool, on_rows: &mut OnRows<'_>) -> Result<Notes> {
         let snapshot = SnapshotRun {
             selection: self.selection,
-            descriptors: &self.descriptors,
+            descriptors: owners.then_some(&self.descriptors),
             netns: &self.netns,
             wanted_cgroups: &self.cgroups,
             on_rows,
@@ -187,7 +200,8 @@ fn iterator(selection: &Selection, cgroups: Vec<cgroup::Cgroup>) -> Result<Socke
 /// The state of a snapshot while it is taken.
 struct SnapshotRun<'a, 's> {
     selection: &'a Selection,
-    descriptors: &'a Descriptors,
+    /// `None` if no owners are to be found.
+    descriptors: Option<&'a Descriptors>,
     netns: &'a BTreeSet<u32>,
     /// Paths of the selected cgroups.
     wanted_cgroups: &'a [Escaped],
@@ -320,17 +334,32 @@ impl SnapshotRun<'_, '_> {
         }
     }
 
-    /// Finds the owners of the batch, and passes it on.
+    /// Finds the owners of the batch if they are wanted, and passes it on.
     fn flush(&mut self) -> Result<()> {
         let mut rows = std::mem::take(&mut self.batch);
         let mut inodes = HashSet::with_capacity(rows.len());
         // Before 5.15 the iterator resumes by count. It repeats a socket if others were
         // inserted before it (`tcp_seq_start`, net/ipv4/tcp_ipv4.c; seen on 5.10).
         rows.retain(|row| row.identity.inode.is_none_or(|inode| inodes.insert(inode)));
-        let owners = OwnerBatch::find(self.descriptors, &inodes);
+        if let Some(descriptors) = self.descriptors {
+            self.fill_owners(descriptors, &mut rows, &inodes)?;
+        }
+        rows.retain(|row| self.is_selected(row));
+        self.ownerless += rows.iter().filter(|row| row.is_ownerless()).count();
+        (self.on_rows)(rows)
+    }
+
+    /// Fills in the owners of these rows, and the paths of their cgroups.
+    fn fill_owners(
+        &mut self,
+        descriptors: &Descriptors,
+        rows: &mut [Row],
+        inodes: &HashSet<u64>,
+    ) -> Result<()> {
+        let owners = OwnerBatch::find(descriptors, inodes);
         let mut found = owners.context("cannot read their owners")?;
         self.hidden = self.hidden.or(found.hidden());
-        for row in &mut rows {
+        for row in rows {
             if let Some(inode) = row.identity.inode {
                 let owners = found.of(inode);
                 row.process = found.process(&owners);
@@ -339,9 +368,7 @@ impl SnapshotRun<'_, '_> {
             let cgroups = self.cgroup_paths.get_or_insert_with(cgroup::paths);
             row.cgroup_path = row.identity.cgroup.and_then(|id| cgroups.get(&id).cloned());
         }
-        rows.retain(|row| self.is_selected(row));
-        self.ownerless += rows.iter().filter(|row| row.is_ownerless()).count();
-        (self.on_rows)(rows)
+        Ok(())
     }
 
     /// Checks the filters that need the owners and, for sock_diag, the cgroup filter.
