@@ -20,6 +20,7 @@ mod knobs;
 mod limits;
 mod logs;
 mod manners;
+mod observe;
 mod outputs;
 mod owner;
 mod prototypes;
@@ -134,4 +135,6 @@ const TESTS: &[harness::Test] = &[
     (HostAndOne, "knobs_sshd", knobs::sshd),
     (HostAndOne, "knobs_java", knobs::java),
     (HostAndOne, "audit_place", audit::groups_name_their_place),
+    (HostAndOne, "observe", observe::a_heartbeat_keeps_a_connection_alive),
+    (HostAndOne, "observe_signal", observe::a_signal_ends_the_observation),
 ];

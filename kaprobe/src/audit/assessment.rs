@@ -5,6 +5,7 @@
 
 use crate::audit::advice::advise;
 use crate::audit::judge::judge;
+use crate::audit::silence::{ConnectionSilences, ObservedSilence};
 use crate::keepalive::connection::Connection;
 use crate::model::fate::{Fate, Why};
 use crate::model::field::record;
@@ -16,7 +17,8 @@ use crate::model::values::Cause;
 use crate::programs::settings;
 use crate::programs::table::{ConnectionSide, find};
 use crate::text::escape::Escaped;
-use crate::timeout::timeouts::Timeouts;
+use crate::timeout::middlebox::Answer;
+use crate::timeout::timeouts::{Timeout, Timeouts};
 
 /// Version of this format, which each JSON line bears. The major number changes when a reader
 /// of the old format would misread the new one.
@@ -55,6 +57,9 @@ record! {
         settings: Settings,
         /// Ages of the last traffic.
         ages: Ages,
+        /// The longest silence that was observed. If probes do not restart the timeout,
+        /// only data ends a silence; otherwise every segment from the peer does.
+        observed: ObservedSilence,
         /// Time until the keepalive timer fires, ms.
         keepalive_next_ms: Option<u64>,
         /// Unanswered probes.
@@ -109,6 +114,9 @@ record! {
         settings.user_timeout_ms,
         ages.idle_ms,
         ages.lastsnd_ms,
+        observed.observed_ms,
+        observed.observed_silence_min_ms,
+        observed.observed_silence_max_ms,
         keepalive_next_ms,
         probes_out,
         silence_ms,
@@ -129,12 +137,20 @@ record! {
 }
 
 impl Assessment {
-    /// Assesses a row.
+    /// Assesses a row, with the silences of the connection if it was observed.
     #[must_use]
-    pub fn of(row: &Row, accepted: bool, timeouts: &Timeouts) -> Self {
+    pub(super) fn of(
+        row: &Row,
+        accepted: bool,
+        timeouts: &Timeouts,
+        silences: Option<&ConnectionSilences>,
+    ) -> Self {
         let connection = Connection::from_row(row);
         let timeout = timeouts.of(&row.endpoints);
-        let judgement = judge(connection.as_ref(), timeout.as_ref());
+        let observed = silences.map_or_else(ObservedSilence::default, |it| {
+            observed(it, timeout.as_ref())
+        });
+        let judgement = judge(connection.as_ref(), timeout.as_ref(), observed);
         let advice = connection
             .as_ref()
             .zip(timeout.as_ref())
@@ -155,6 +171,7 @@ impl Assessment {
             accepted: Some(accepted),
             settings: row.settings,
             ages: row.ages,
+            observed,
             keepalive_next_ms: row.keepalive_next_ms,
             probes_out: row.probes_out,
             silence_ms: connection.filter(|_| is_on).map(|it| it.silence_ms()),
@@ -182,6 +199,15 @@ impl Assessment {
     #[must_use]
     pub fn is_ownerless(&self) -> bool {
         self.identity.inode.is_some() && self.process.pid.is_none()
+    }
+}
+
+/// The silence that matters for this timeout.
+fn observed(silences: &ConnectionSilences, timeout: Option<&Timeout>) -> ObservedSilence {
+    if timeout.is_some_and(|it| it.refreshed == Answer::No) {
+        silences.between_data()
+    } else {
+        silences.between_segments()
     }
 }
 

@@ -72,6 +72,10 @@ pub(super) struct Group {
     pub silence_ms: Option<(u64, u64)>,
     /// The shortest and the longest time until a keepalive timer fires, ms.
     pub next_ms: Option<(u64, u64)>,
+    /// The shortest and the longest time that a connection was observed, ms.
+    pub observed_ms: Option<(u64, u64)>,
+    /// The longest silences that were observed: the shortest and the longest of them, ms.
+    pub observed_silence_ms: Option<(u64, u64)>,
     /// Number of connections already idle for longer than the timeout.
     pub past: u64,
 }
@@ -146,10 +150,10 @@ impl Groups {
         self.counts.values().sum()
     }
 
-    /// Whether every connection is known to be safe.
+    /// Whether every connection is safe, or kept by its traffic as far as observed.
     #[must_use]
     pub fn is_safe(&self) -> bool {
-        self.connections() == self.count(Fate::Safe)
+        self.connections() == self.count(Fate::Safe) + self.count(Fate::KeptByTraffic)
     }
 }
 
@@ -166,6 +170,9 @@ impl Group {
         widen(&mut self.idle_ms, it.ages.idle_ms);
         widen(&mut self.silence_ms, it.silence_ms);
         widen(&mut self.next_ms, it.keepalive_next_ms);
+        widen(&mut self.observed_ms, it.observed.observed_ms);
+        let silence_ms = it.observed.observed_silence_max_ms;
+        widen(&mut self.observed_silence_ms, silence_ms);
         let is_past = it
             .ages
             .idle_ms

@@ -5,6 +5,7 @@
 //! with the interval (`tcp_keepalive_timer`, net/ipv4/tcp_timer.c). An armed timer keeps
 //! its expiry until it fires, even if the sysctls change.
 
+use crate::audit::silence::ObservedSilence;
 use crate::keepalive::connection::{Connection, latest_firing_ms};
 use crate::keepalive::zombie::{PathTimeout, zombie};
 use crate::model::fate::{Fate, Why};
@@ -35,10 +36,27 @@ impl Judgement {
     }
 }
 
-/// Judges a connection by the timeout on its path. The fate is `Unknown` if one of them
-/// is not known.
+/// Judges a connection by the timeout on its path and by the silence that was observed. The
+/// fate is `Unknown` if the connection or the timeout is not known.
 #[must_use]
-pub(super) fn judge(connection: Option<&Connection>, timeout: Option<&Timeout>) -> Judgement {
+pub(super) fn judge(
+    connection: Option<&Connection>,
+    timeout: Option<&Timeout>,
+    observed: ObservedSilence,
+) -> Judgement {
+    let judgement = judge_settings(connection, timeout);
+    let is_kept = timeout.is_some_and(|it| observed.kept_alive(it.ms));
+    match judgement.fate {
+        Fate::Unprotected | Fate::AtRisk if is_kept => Judgement {
+            fate: Fate::KeptByTraffic,
+            ..judgement
+        },
+        _ => judgement,
+    }
+}
+
+/// Judges a connection by its settings and its present state.
+fn judge_settings(connection: Option<&Connection>, timeout: Option<&Timeout>) -> Judgement {
     let Some(it) = connection else {
         return Judgement::bad(Fate::Unknown, Why::NoSettings);
     };
@@ -148,20 +166,68 @@ mod tests {
             ("good settings, three probes unanswered", out(idle(good, 400), 3), "safe in_time 2 spare 1"),
         ];
         let timeout = Timeout::sample(350_000, Answer::Yes);
+        let unobserved = ObservedSilence::default();
         for (what, connection, expected) in rows {
             assert_eq!(
-                describe(judge(Some(&connection), Some(&timeout))),
+                describe(judge(Some(&connection), Some(&timeout), unobserved)),
                 expected,
                 "{what}"
             );
         }
         let proxy = Timeout::sample(60_000, Answer::No);
         assert_eq!(
-            describe(judge(Some(&good), Some(&proxy))),
+            describe(judge(Some(&good), Some(&proxy), unobserved)),
             "unprotected not_refreshed"
         );
-        assert_eq!(describe(judge(Some(&good), None)), "unknown no_timeout");
-        assert_eq!(describe(judge(None, Some(&timeout))), "unknown no_settings");
+        assert_eq!(
+            describe(judge(Some(&good), None, unobserved)),
+            "unknown no_timeout"
+        );
+        assert_eq!(
+            describe(judge(None, Some(&timeout), unobserved)),
+            "unknown no_settings"
+        );
+    }
+
+    #[test]
+    fn traffic_keeps_alive_what_keepalive_does_not_protect() {
+        let off = Connection {
+            keepalive: false,
+            ..HEARD
+        };
+        let dead = Connection {
+            idle_ms: 700_000,
+            lastsnd_ms: 700_000,
+            ..off
+        };
+        let good = Connection {
+            time: sysctl(175_000),
+            ..HEARD
+        };
+        let [known, proxy] = [Answer::Yes, Answer::No].map(|it| Timeout::sample(350_000, it));
+        let of = |connection, timeout, silence_ms| {
+            let observed = ObservedSilence {
+                observed_ms: Some(1_000_000),
+                observed_silence_min_ms: Some(0),
+                observed_silence_max_ms: Some(silence_ms),
+            };
+            describe(judge(connection, timeout, observed))
+        };
+        #[rustfmt::skip]
+        let rows = [
+            (Some(&off), Some(&known), 10_200, "kept_by_traffic keepalive_off"),
+            (Some(&off), Some(&known), 175_000, "kept_by_traffic keepalive_off"),
+            (Some(&off), Some(&known), 175_001, "unprotected keepalive_off"),
+            (Some(&good), Some(&proxy), 10_200, "kept_by_traffic not_refreshed"),
+            (Some(&HEARD), Some(&known), 10_200, "kept_by_traffic late_probe in_time 0 spare 0"),
+            (Some(&good), Some(&known), 10_200, "safe in_time 2 spare 1"),
+            (Some(&dead), Some(&known), 10_200, "zombie no_probes"),
+            (Some(&off), None, 10_200, "unknown no_timeout"),
+            (None, Some(&known), 10_200, "unknown no_settings"),
+        ];
+        for (connection, timeout, silence_ms, expected) in rows {
+            assert_eq!(of(connection, timeout, silence_ms), expected);
+        }
     }
 
     fn describe(it: Judgement) -> String {

@@ -6,20 +6,25 @@ pub mod assessment;
 pub mod group;
 pub mod judge;
 mod log_timeouts;
+mod observation;
+mod observe;
 mod output;
 pub mod plan;
+pub mod silence;
 mod words;
 
 use std::collections::HashSet;
 use std::io::{self, BufWriter};
+use std::time::Duration;
 
 use anyhow::Result;
 
 use crate::audit::assessment::Assessment;
 use crate::audit::group::Groups;
 use crate::audit::log_timeouts::LogTimeouts;
+use crate::audit::observation::Observation;
 use crate::audit::output::AuditWriter;
-use crate::audit::plan::AuditPlan;
+use crate::audit::plan::{AuditPlan, is_local};
 use crate::model::row::Row;
 use crate::model::values::State;
 use crate::sink::SinkError;
@@ -27,8 +32,8 @@ use crate::sockets::snapshot::Snapshots;
 use crate::timeout::timeouts::Timeouts;
 use crate::{exit, host, replay, sink};
 
-/// Runs `kaprobe audit`. Returns [`exit::Code::Ok`] if every connection was read and is
-/// safe.
+/// Runs `kaprobe audit`. Returns [`exit::Code::Ok`] if every connection was read, and is
+/// safe or kept by its traffic.
 ///
 /// # Errors
 /// If no idle timeout is known, the sockets or a log can't be read, or the report can't
@@ -37,7 +42,8 @@ pub fn run(plan: &AuditPlan) -> Result<exit::Code> {
     let (timeouts, skipped) = timeouts(plan)?;
     let mut audit = Audit {
         plan,
-        timeouts: &timeouts,
+        timeouts,
+        observation: None,
         listening: HashSet::new(),
         groups: Groups::default(),
         is_complete: false,
@@ -65,24 +71,32 @@ pub fn run(plan: &AuditPlan) -> Result<exit::Code> {
 /// the logs were skipped.
 fn timeouts(plan: &AuditPlan) -> Result<(Timeouts, u64)> {
     let LogTimeouts { learned, skipped } = log_timeouts::read(&plan.logs)?;
-    if !plan.timeouts.is_empty() || !learned.is_empty() {
-        return Ok((Timeouts::new(plan.timeouts.clone(), learned), skipped));
-    }
+    let timeouts = if plan.timeouts.is_empty() && learned.is_empty() {
+        host_timeouts()?
+    } else {
+        Timeouts::new(plan.timeouts.clone(), learned)
+    };
+    Ok((timeouts, skipped))
+}
+
+/// The timeouts of this host.
+fn host_timeouts() -> Result<Timeouts, exit::Error> {
     let host = host::timeouts::read();
     if host.timeouts.is_empty() {
         return Err(exit::Error::usage(
             "no idle timeout known: this host applies none itself (IPVS, \
              conntrack); give --idle-timeout, --behind or --log",
-        )
-        .into());
+        ));
     }
-    Ok((Timeouts::of_host(host), skipped))
+    Ok(Timeouts::of_host(host))
 }
 
 /// The state of a running audit.
 struct Audit<'a> {
     plan: &'a AuditPlan,
-    timeouts: &'a Timeouts,
+    timeouts: Timeouts,
+    /// The connections' silences, if they are observed.
+    observation: Option<Observation>,
     /// Namespaces and ports of listeners. The iterator and sock_diag report listeners
     /// before connections (`tcp_seq_start`, net/ipv4/tcp_ipv4.c).
     listening: HashSet<(u32, u16)>,
@@ -97,6 +111,9 @@ impl Audit<'_> {
         self.output.head().map_err(SinkError::stdout)?;
         let plan = self.plan;
         let mut snapshots = Snapshots::with_settings(&plan.sockets)?;
+        if let Some(time) = plan.observe {
+            self.observe(&mut snapshots, time)?;
+        }
         let notes = snapshots.take(&mut |rows| {
             let mut rows = rows.iter();
             let shown = rows.try_for_each(|row| self.row(row));
@@ -104,8 +121,21 @@ impl Audit<'_> {
         })?;
         notes.print();
         self.is_complete = !notes.incomplete;
-        let ended = self.output.end(&self.groups, self.timeouts);
+        let observed = self.observation.as_mut().map(|it| it.end());
+        let ended = self.output.end(&self.groups, &self.timeouts, observed);
         Ok(ended.map_err(SinkError::stdout)?)
+    }
+
+    /// Observes the connections. The snapshot that follows is the last sample.
+    fn observe(&mut self, snapshots: &mut Snapshots<'_>, time: Duration) -> Result<()> {
+        let mut observation = observe::observe(self.plan, snapshots, time)?;
+        observation.begin_sample();
+        self.observation = Some(observation);
+        if !self.timeouts.host().is_empty() {
+            // They may have changed meanwhile.
+            self.timeouts = host_timeouts()?;
+        }
+        Ok(())
     }
 
     fn row(&mut self, row: &Row) -> io::Result<()> {
@@ -113,7 +143,12 @@ impl Audit<'_> {
             self.listening
                 .insert((row.endpoints.netns, row.endpoints.lport));
         }
-        if row.state != State::Established || !self.plan.keeps(row) {
+        if let Some(observation) = &mut self.observation
+            && self.plan.observes(row)
+        {
+            observation.add(row);
+        }
+        if !self.plan.keeps(row) {
             return Ok(());
         }
         if is_local(row) && !self.plan.loopback {
@@ -123,18 +158,9 @@ impl Audit<'_> {
         let accepted = self
             .listening
             .contains(&(row.endpoints.netns, row.endpoints.lport));
-        let assessment = Assessment::of(row, accepted, self.timeouts);
+        let silences = self.observation.as_ref().and_then(|it| it.of(row));
+        let assessment = Assessment::of(row, accepted, &self.timeouts, silences);
         self.groups.add(&assessment);
         self.output.assessment(&assessment)
     }
-}
-
-/// Whether both ends are in one namespace, with no middlebox between them. To connect to
-/// a local address, the kernel uses the same address as source.
-fn is_local(row: &Row) -> bool {
-    let (local, remote) = (
-        row.endpoints.laddr.to_canonical(),
-        row.endpoints.raddr.to_canonical(),
-    );
-    remote.is_loopback() || local == remote
 }

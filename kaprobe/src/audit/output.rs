@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::audit::assessment::{self, Assessment};
 use crate::audit::group::{Group, GroupKey, Groups, Peers};
+use crate::audit::observation::{MAX_CONNECTIONS, ObservationCounts};
 use crate::audit::words::{netns, program, remedy};
 use crate::model::fate::{Fate, Why};
 use crate::model::host_timeout::HostTimeout;
@@ -46,10 +47,14 @@ struct AuditSummary<'a> {
     unprotected: u64,
     at_risk: u64,
     unknown: u64,
+    kept_by_traffic: u64,
     safe: u64,
     /// Safe connections that can't lose a probe.
     no_spare: u64,
     loopback_left_out: u64,
+    /// Absent without `--observe`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    observed: Option<ObservationCounts>,
     timeouts: Vec<TimeoutLine<'a>>,
     idle_ms: &'a Histogram,
     silence_ms: &'a Histogram,
@@ -91,14 +96,19 @@ impl<W: Write> AuditWriter<W> {
     }
 
     /// Writes the lines after the connections.
-    pub(super) fn end(&mut self, groups: &Groups, timeouts: &Timeouts) -> io::Result<()> {
+    pub(super) fn end(
+        &mut self,
+        groups: &Groups,
+        timeouts: &Timeouts,
+        observed: Option<ObservationCounts>,
+    ) -> io::Result<()> {
         match self {
             Self::Text { out, heading, bars } => {
-                out.write_all(text(groups, timeouts, *heading, *bars).as_bytes())?;
+                out.write_all(text(groups, timeouts, observed, *heading, *bars).as_bytes())?;
                 out.flush()
             }
             Self::Json(lines) => {
-                lines.put_value(&summary(groups, timeouts))?;
+                lines.put_value(&summary(groups, timeouts, observed))?;
                 lines.flush()
             }
             Self::Csv(lines) => lines.flush(),
@@ -106,7 +116,11 @@ impl<W: Write> AuditWriter<W> {
     }
 }
 
-fn summary<'a>(groups: &'a Groups, timeouts: &'a Timeouts) -> SummaryLine<'a> {
+fn summary<'a>(
+    groups: &'a Groups,
+    timeouts: &'a Timeouts,
+    observed: Option<ObservationCounts>,
+) -> SummaryLine<'a> {
     let everywhere = timeouts.everywhere().iter().map(|it| TimeoutLine {
         of: it.of.as_str(),
         ms: it.ms,
@@ -131,9 +145,11 @@ fn summary<'a>(groups: &'a Groups, timeouts: &'a Timeouts) -> SummaryLine<'a> {
             unprotected: groups.count(Fate::Unprotected),
             at_risk: groups.count(Fate::AtRisk),
             unknown: groups.count(Fate::Unknown),
+            kept_by_traffic: groups.count(Fate::KeptByTraffic),
             safe: groups.count(Fate::Safe),
             no_spare: groups.tight,
             loopback_left_out: groups.loopback,
+            observed,
             timeouts: everywhere.chain(host).collect(),
             idle_ms: &groups.idle,
             silence_ms: &groups.silence,
@@ -142,7 +158,13 @@ fn summary<'a>(groups: &'a Groups, timeouts: &'a Timeouts) -> SummaryLine<'a> {
 }
 
 /// The report in the text format.
-fn text(groups: &Groups, timeouts: &Timeouts, heading: bool, bars: Bars) -> String {
+fn text(
+    groups: &Groups,
+    timeouts: &Timeouts,
+    observed: Option<ObservationCounts>,
+    heading: bool,
+    bars: Bars,
+) -> String {
     let mut text = String::new();
     for it in timeouts.everywhere() {
         push(
@@ -188,8 +210,37 @@ fn text(groups: &Groups, timeouts: &Timeouts, heading: bool, bars: Bars) -> Stri
         bars,
     );
     text.push('\n');
+    if let Some(note) = observation_note(groups, observed) {
+        push(&mut text, &note);
+    }
     push(&mut text, &totals(groups));
     text
+}
+
+/// What is known of the connections' own traffic.
+fn observation_note(groups: &Groups, observed: Option<ObservationCounts>) -> Option<String> {
+    let Some(ObservationCounts {
+        samples,
+        ended,
+        left_out,
+    }) = observed
+    else {
+        let is_open = groups.count(Fate::Unprotected) + groups.count(Fate::AtRisk) > 0;
+        return is_open.then(|| {
+            "judged by one moment; --observe TIME shows which connections their own traffic \
+             keeps alive"
+                .to_owned()
+        });
+    };
+    let mut note = format!("observed in {samples} samples; {ended} connections ended meanwhile");
+    if left_out > 0 {
+        // Writing to a String cannot fail.
+        let _ = write!(
+            note,
+            "; {left_out} not observed: more than {MAX_CONNECTIONS} at once"
+        );
+    }
+    Some(note)
 }
 
 /// Maximum number of namespaces that are named for one timeout.
@@ -340,9 +391,11 @@ mod tests {
     use insta::assert_snapshot;
 
     use super::*;
+    use crate::audit::observation::Observation;
     use crate::model::host_timeout::{HostRoute, HostTimeouts, NetnsRoutes};
     use crate::model::remedy::{ProgramAdvice, Reach, SetIn};
-    use crate::model::socket::Endpoints;
+    use crate::model::row::Row;
+    use crate::model::socket::{Ages, Endpoints};
     use crate::model::values::State;
     use crate::sample::{golden, with};
     use crate::text::escape::Escaped;
@@ -362,6 +415,28 @@ mod tests {
             it.process.comm = Some(Escaped::from_bytes(comm));
             it.ages.idle_ms = Some(400_000);
         })
+    }
+
+    /// Observes these connections for 120 s until they are as in the rows. Every other one
+    /// has a heartbeat of 10 s.
+    fn observe(rows: &[Row]) -> Observation {
+        let mut observation = Observation::new(MAX_CONNECTIONS);
+        for before_s in (0..=120_u64).rev().step_by(10) {
+            observation.begin_sample();
+            let rows = rows.iter().filter(|it| it.state == State::Established);
+            for (n, row) in rows.enumerate() {
+                let mut row = row.clone();
+                row.mono_ns -= before_s * 1_000_000_000;
+                let age_ms = row.ages.idle_ms.unwrap_or_default();
+                row.ages = if n % 2 == 0 {
+                    Ages::new(100, 100, 100)
+                } else {
+                    Ages::new(age_ms.saturating_sub(before_s * 1_000), age_ms, age_ms)
+                };
+                observation.add(&row);
+            }
+        }
+        observation
     }
 
     #[test]
@@ -401,6 +476,7 @@ mod tests {
         let everywhere = |it| Timeouts::new(it, Vec::new());
         let sets = [
             ("given", everywhere(vec![Timeout::given(350_000)])),
+            ("observed", everywhere(vec![Timeout::given(350_000)])),
             (
                 "behind",
                 everywhere(
@@ -422,15 +498,18 @@ mod tests {
                 let mut out = Vec::new();
                 let mut output = AuditWriter::new(&mut out, format, true, Bars::Unicode);
                 let mut groups = Groups::default();
+                let mut observation = (set == "observed").then(|| observe(&rows));
                 let mut write = || {
                     output.head()?;
                     for row in rows.iter().filter(|it| it.state == State::Established) {
-                        let assessment =
-                            Assessment::of(row, row.endpoints.lport == 5672, &timeouts);
+                        let accepted = row.endpoints.lport == 5672;
+                        let silences = observation.as_ref().and_then(|it| it.of(row));
+                        let assessment = Assessment::of(row, accepted, &timeouts, silences);
                         groups.add(&assessment);
                         output.assessment(&assessment)?;
                     }
-                    output.end(&groups, &timeouts)
+                    let observed = observation.as_mut().map(Observation::end);
+                    output.end(&groups, &timeouts, observed)
                 };
                 let done = write();
                 assert!(done.is_ok(), "{done:?}");
@@ -485,7 +564,7 @@ mod tests {
             groups.add(&it);
         }
         let timeouts = Timeouts::new(vec![Timeout::given(350_000)], Vec::new());
-        let text = text(&groups, &timeouts, true, Bars::Ascii);
+        let text = text(&groups, &timeouts, None, true, Bars::Ascii);
         let (table, _) = text.split_once("\nidle since").unwrap_or_default();
         assert_snapshot!(table, @r"
         idle timeout 350s of idle-timeout: as given
@@ -548,7 +627,7 @@ mod tests {
         });
         groups.loopback = 3;
         let timeouts = Timeouts::new(vec![Timeout::given(350_000)], Vec::new());
-        let text = text(&groups, &timeouts, true, Bars::Ascii);
+        let text = text(&groups, &timeouts, None, true, Bars::Ascii);
         assert!(!text.contains(['\u{1b}', '\u{202e}', '\t']));
         let (table, histograms) = text.split_once("\nidle since").unwrap_or_default();
         assert_snapshot!(table, @r#"

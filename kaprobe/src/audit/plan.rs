@@ -1,6 +1,7 @@
 //! The plan of `kaprobe audit`: its checked arguments. Makes no system calls.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::cli::args::AuditArgs;
 use crate::cli::filters::{comms, pids, sockets};
@@ -34,6 +35,8 @@ pub struct AuditPlan {
     pub logs: Vec<Input>,
     /// Include connections within this host.
     pub loopback: bool,
+    /// Observe the connections for this time before they are judged.
+    pub observe: Option<Duration>,
     /// Format of standard output.
     pub format: Format,
     /// Write a header line in text and CSV.
@@ -79,16 +82,37 @@ impl AuditPlan {
             timeouts,
             logs,
             loopback: args.loopback,
+            observe: args.observe,
             format: args.rows.format(),
             heading: !args.rows.no_header,
         })
     }
 
-    /// Whether a connection passes the filters.
+    /// Whether a socket is a connection that is selected by its endpoints.
+    #[must_use]
+    pub fn observes(&self, row: &Row) -> bool {
+        self.is_selected(row) && (self.loopback || !is_local(row))
+    }
+
+    /// Whether a socket is a connection that passes the filters.
     #[must_use]
     pub fn keeps(&self, row: &Row) -> bool {
-        self.keep.keeps(Some(&row.endpoints))
+        self.is_selected(row)
             && passes(&self.pids, row.process.pid.as_ref())
             && passes(&self.comms, row.process.comm.as_ref())
     }
+
+    fn is_selected(&self, row: &Row) -> bool {
+        row.state == State::Established && self.keep.keeps(Some(&row.endpoints))
+    }
+}
+
+/// Whether both ends are in one namespace, with no middlebox between them. To connect to
+/// a local address, the kernel uses the same address as source.
+pub(super) fn is_local(row: &Row) -> bool {
+    let (local, remote) = (
+        row.endpoints.laddr.to_canonical(),
+        row.endpoints.raddr.to_canonical(),
+    );
+    remote.is_loopback() || local == remote
 }

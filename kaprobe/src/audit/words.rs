@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::audit::group::{Group, GroupKey};
+use crate::audit::silence::ObservedSilence;
 use crate::model::fate::{Fate, Why};
 use crate::model::remedy::{ProgramAdvice, Reach, SetIn};
 use crate::text::cell::{NOTHING, UNSEEN, word};
@@ -42,6 +43,9 @@ pub(super) fn remedy(key: &GroupKey, group: &Group) -> Vec<String> {
     let Some(why) = key.why else {
         return Vec::new();
     };
+    if key.fate == Fate::KeptByTraffic {
+        return kept(key, group).into_iter().collect();
+    }
     let mut lines = match (why, &key.set) {
         (Why::NoTimeout, _) => {
             vec!["no idle timeout is known on the way: see --idle-timeout".to_owned()]
@@ -67,7 +71,44 @@ pub(super) fn remedy(key: &GroupKey, group: &Group) -> Vec<String> {
         let past = group.past;
         lines.push(format!("{past} silent for longer than {timeout} already"));
     }
+    lines.extend(not_kept(key, group));
     lines
+}
+
+/// What keeps the connections alive, and for how long that is known.
+fn kept(key: &GroupKey, group: &Group) -> Option<String> {
+    let ((observed_ms, _), (_, silence_ms)) = group.observed_ms.zip(group.observed_silence_ms)?;
+    Some(format!(
+        "kept alive by its own traffic: longest silence seen in {}: {}, of {}; a longer one may \
+         come",
+        Ms(observed_ms),
+        Ms(silence_ms),
+        Ms(key.timeout_ms.unwrap_or_default()),
+    ))
+}
+
+/// Why the traffic that was observed does not keep the connections alive, or how long they
+/// have to be observed to tell.
+fn not_kept(key: &GroupKey, group: &Group) -> Option<String> {
+    if !matches!(key.fate, Fate::Unprotected | Fate::AtRisk) {
+        return None;
+    }
+    let ((observed_ms, _), (_, silence_ms)) = group.observed_ms.zip(group.observed_silence_ms)?;
+    let observed = ObservedSilence {
+        observed_ms: Some(observed_ms),
+        observed_silence_max_ms: Some(silence_ms),
+        ..ObservedSilence::default()
+    };
+    let needed_ms = observed.needed_ms(key.timeout_ms?);
+    let more = needed_ms.map_or(String::new(), |needed_ms| {
+        let needed = Ms(needed_ms);
+        format!("; --observe {needed} or more may show that its own traffic keeps it alive")
+    });
+    Some(format!(
+        "longest silence seen in {}: {}{more}",
+        Ms(observed_ms),
+        Ms(silence_ms)
+    ))
 }
 
 /// The program, and where it is: its unit or its process.
@@ -188,7 +229,7 @@ mod tests {
         (row.probes_out, row.unacked) = (Some(0), Some(0));
         let timeouts = Timeouts::new(vec![Timeout::given(300_000)], Vec::new());
         let mut groups = Groups::default();
-        groups.add(&Assessment::of(&row, true, &timeouts));
+        groups.add(&Assessment::of(&row, true, &timeouts, None));
         let sorted = groups.sorted();
         let all = sorted
             .into_iter()

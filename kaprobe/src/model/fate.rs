@@ -14,6 +14,9 @@ named_enum! {
         AtRisk = "at_risk",
         /// Not enough is known.
         Unknown = "unknown",
+        /// Keepalive does not protect the connection, but its own traffic kept it alive
+        /// while it was observed. A longer silence may come.
+        KeptByTraffic = "kept_by_traffic",
         /// A probe is sent in time.
         Safe = "safe",
     }
