@@ -14,19 +14,23 @@ use netlink_sys::{Socket, SocketAddr};
 /// fills (`netlink_dump`, net/netlink/af_netlink.c).
 const BUFFER: usize = 32 * 1024;
 
+/// A request, and its answers.
+pub trait Message:
+    NetlinkSerializable + NetlinkDeserializable + Into<NetlinkPayload<Self>>
+{
+}
+
+impl<M: NetlinkSerializable + NetlinkDeserializable + Into<NetlinkPayload<M>>> Message for M {}
+
 /// Asks for all objects of a kind. Passes each to `on_answer` until it breaks.
 ///
 /// # Errors
 /// If they can't be read, or `on_answer` fails.
-pub fn dump<M>(
+pub fn dump<M: Message>(
     protocol: isize,
     request: M,
     on_answer: &mut dyn FnMut(M) -> Result<ControlFlow<()>>,
-) -> Result<()>
-where
-    M: NetlinkSerializable + NetlinkDeserializable,
-    NetlinkPayload<M>: From<M>,
-{
+) -> Result<()> {
     ask(protocol, NLM_F_DUMP, request, on_answer)
 }
 
@@ -34,11 +38,7 @@ where
 ///
 /// # Errors
 /// If it can't be read.
-pub fn get<M>(protocol: isize, request: M) -> Result<M>
-where
-    M: NetlinkSerializable + NetlinkDeserializable,
-    NetlinkPayload<M>: From<M>,
-{
+pub fn get<M: Message>(protocol: isize, request: M) -> Result<M> {
     let mut found = None;
     ask(protocol, 0, request, &mut |answer| {
         found = Some(answer);
@@ -47,16 +47,12 @@ where
     found.context("netlink did not answer")
 }
 
-fn ask<M>(
+fn ask<M: Message>(
     protocol: isize,
     flags: u16,
     request: M,
     on_answer: &mut dyn FnMut(M) -> Result<ControlFlow<()>>,
-) -> Result<()>
-where
-    M: NetlinkSerializable + NetlinkDeserializable,
-    NetlinkPayload<M>: From<M>,
-{
+) -> Result<()> {
     let mut socket = Socket::new(protocol)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
