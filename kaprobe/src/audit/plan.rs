@@ -58,10 +58,10 @@ impl AuditPlan {
         let given_ms = args
             .idle_timeout
             .map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
-        let behind = middleboxes().into_iter();
+        let behind = middleboxes().iter();
         let behind = behind.filter(|it| args.behind.contains(&it.id));
         let mut timeouts: Vec<_> = behind
-            .map(|it| Timeout::of_middlebox(&it, given_ms))
+            .map(|it| Timeout::of_middlebox(it, given_ms))
             .collect();
         if timeouts.is_empty() {
             timeouts.extend(given_ms.map(Timeout::given));

@@ -309,7 +309,7 @@ pub struct AuditArgs {
     #[arg(long, value_name = "TIME", value_parser = time_span, help_heading = "Timeouts")]
     pub idle_timeout: Option<Duration>,
     /// Middleboxes on the path, with their default timeouts. The shortest one applies
-    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = PossibleValuesParser::new(middleboxes().into_iter().map(|it| it.id)), help_heading = "Timeouts")]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = PossibleValuesParser::new(middleboxes().iter().map(|it| it.id.as_str())), help_heading = "Timeouts")]
     pub behind: Vec<String>,
     /// Logs of `kaprobe trace`. A timeout seen in a log applies to the remote endpoints where it was seen; - means standard input
     #[arg(long, value_name = "LOG", help_heading = "Timeouts")]

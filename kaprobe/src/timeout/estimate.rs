@@ -116,32 +116,40 @@ impl Default for TimeoutEstimator {
     }
 }
 
+/// What a connection has lived through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LivedThrough {
+    /// It survived at least this time without a packet, ms.
+    pub survived_ms: Option<u64>,
+    /// The peer answered a probe after this time without data, ms.
+    pub held_ms: Option<u64>,
+    /// The peer was heard at this time, CLOCK_MONOTONIC ns.
+    pub heard_ns: Option<u64>,
+}
+
+#[cfg(test)]
+impl LivedThrough {
+    /// It survived this time without a packet, ms.
+    pub(crate) fn silence(ms: u64) -> Self {
+        Self {
+            survived_ms: Some(ms),
+            ..Self::default()
+        }
+    }
+}
+
 impl TimeoutEstimator {
-    /// Records that a connection to `remote` survived at least `age_ms` without a packet.
-    pub fn survived(&mut self, remote: (IpAddr, u16), age_ms: u64) {
+    /// Records what a connection to `remote` has lived through.
+    pub fn lived(&mut self, remote: (IpAddr, u16), through: LivedThrough) {
+        if through == LivedThrough::default() {
+            return;
+        }
         self.update(remote, |history| {
-            let age_ms = u32::try_from(age_ms).unwrap_or(u32::MAX);
-            let found = history
-                .survived
-                .binary_search_by_key(&bucket(age_ms), |&it| bucket(it));
-            match found {
-                Ok(at) => history.survived[at] = age_ms.max(history.survived[at]),
-                Err(at) => history.survived.insert(at, age_ms),
+            history.held_ms = history.held_ms.max(through.held_ms);
+            history.heard_ns = history.heard_ns.max(through.heard_ns);
+            if let Some(age_ms) = through.survived_ms {
+                history.survived(age_ms);
             }
-        });
-    }
-
-    /// Records that the peer answered a probe `age_ms` after the last data.
-    pub fn held(&mut self, remote: (IpAddr, u16), age_ms: u64) {
-        self.update(remote, |history| {
-            history.held_ms = history.held_ms.max(Some(age_ms));
-        });
-    }
-
-    /// Records that the peer was heard, CLOCK_MONOTONIC ns.
-    pub fn heard(&mut self, remote: (IpAddr, u16), at_ns: u64) {
-        self.update(remote, |history| {
-            history.heard_ns = history.heard_ns.max(Some(at_ns));
         });
     }
 
@@ -218,6 +226,18 @@ fn bucket(age_ms: u32) -> usize {
 }
 
 impl History {
+    /// Keeps an age that was survived, if it is the longest of its bucket.
+    fn survived(&mut self, age_ms: u64) {
+        let age_ms = u32::try_from(age_ms).unwrap_or(u32::MAX);
+        let found = self
+            .survived
+            .binary_search_by_key(&bucket(age_ms), |&it| bucket(it));
+        match found {
+            Ok(at) => self.survived[at] = age_ms.max(self.survived[at]),
+            Err(at) => self.survived.insert(at, age_ms),
+        }
+    }
+
     fn bounds(&self, of: LearnedOf) -> TimeoutBounds {
         let longest = self.longest_survived(u64::MAX);
         let at = self
@@ -349,7 +369,7 @@ mod tests {
         for (name, survived, deaths, expected) in rows {
             let mut learned = TimeoutEstimator::default();
             for age in *survived {
-                learned.survived(remote(1, 80), age * 1000);
+                learned.lived(remote(1, 80), LivedThrough::silence(age * 1000));
             }
             for &(s, age) in *deaths {
                 learned.died(remote(1, 80), death(s, age));
@@ -398,7 +418,7 @@ mod tests {
         let mut learned = TimeoutEstimator::default();
         for n in 0..10_000_u32 {
             let remote = (IpAddr::from(n.to_be_bytes()), 80);
-            learned.survived(remote, 1_000);
+            learned.lived(remote, LivedThrough::silence(1_000));
             (0..20).for_each(|s| learned.died(remote, death(100 + s, 50)));
         }
         assert_eq!(learned.endpoints.len(), MAX_REMOTES.get());
@@ -484,7 +504,7 @@ mod tests {
                 if died {
                     learned.died(remote(100, 5672), it);
                 } else {
-                    learned.survived(remote(100, 5672), it.age_ms);
+                    learned.lived(remote(100, 5672), LivedThrough::silence(it.age_ms));
                 }
             }
             learned

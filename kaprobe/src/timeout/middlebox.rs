@@ -6,6 +6,7 @@
 //! connections that are known to pass there, and a hint for those that may.
 
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 
 use serde::Deserialize;
 
@@ -65,18 +66,29 @@ pub enum Answer {
     Unknown,
 }
 
-/// Reads the table of middleboxes.
+/// The table of middleboxes. It is parsed once.
 #[must_use]
-pub fn middleboxes() -> Vec<Middlebox> {
-    let mut table = csv::Reader::from_reader(TABLE.as_bytes());
-    // A test checks that every row can be read.
-    table.deserialize().filter_map(Result::ok).collect()
+pub fn middleboxes() -> &'static [Middlebox] {
+    static PARSED: LazyLock<Vec<Middlebox>> = LazyLock::new(|| {
+        let mut table = csv::Reader::from_reader(TABLE.as_bytes());
+        // A test checks that every row can be read.
+        table.deserialize().filter_map(Result::ok).collect()
+    });
+    &PARSED
+}
+
+/// The shortest default of a middlebox that a probe refreshes, s.
+#[must_use]
+pub fn shortest_refreshed_s() -> u64 {
+    let all = middleboxes().iter();
+    let refreshed = all.filter(|it| it.refreshed_by_keepalive == Answer::Yes);
+    refreshed.map(|it| it.default_s).min().unwrap_or(240)
 }
 
 /// All known idle timeouts: the table and this host's own.
 #[derive(Clone, Debug)]
 pub struct MiddleboxTable {
-    middleboxes: Vec<Middlebox>,
+    middleboxes: &'static [Middlebox],
     host: HostTimeouts,
 }
 
@@ -227,14 +239,6 @@ impl MiddleboxTable {
         })
     }
 
-    /// The shortest default of a middlebox that a probe refreshes, s.
-    #[must_use]
-    pub fn shortest_refreshed_s(&self) -> u64 {
-        let refreshed = self.middleboxes.iter();
-        let refreshed = refreshed.filter(|it| it.refreshed_by_keepalive == Answer::Yes);
-        refreshed.map(|it| it.default_s).min().unwrap_or(240)
-    }
-
     /// The longest known timeout, ms.
     #[must_use]
     pub fn longest_ms(&self) -> u64 {
@@ -324,7 +328,7 @@ mod tests {
     fn every_row_of_the_table_is_read_and_has_a_source() {
         let all = middleboxes();
         assert_eq!(all.len(), TABLE.lines().count() - 1);
-        for it in &all {
+        for it in all {
             assert!(!it.source.is_empty() && it.default_s > 0, "{it:?}");
             // Who ends a connection counts bytes, and probes are none.
             let is_end = it.role != Role::Box;

@@ -4,7 +4,7 @@ use crate::model::host_timeout::{HostTimeout, HostTimeouts};
 use crate::model::socket::Endpoints;
 use crate::text::escape::Escaped;
 use crate::timeout::estimate::{TimeoutBounds, TimeoutEstimator};
-use crate::timeout::middlebox::{Answer, Middlebox, MiddleboxTable};
+use crate::timeout::middlebox::{Answer, Middlebox, shortest_refreshed_s};
 use crate::timeout::on_path::{OnPath, PathEvidence, on_path};
 
 /// An idle timeout on the path of a connection.
@@ -125,8 +125,6 @@ pub struct Timeouts {
     learned: Vec<TimeoutEstimator>,
     /// The timeouts that this host applies to the connections that pass there.
     host: HostTimeouts,
-    /// The shortest common default of a middlebox, s.
-    common_s: u64,
 }
 
 impl Timeouts {
@@ -138,7 +136,6 @@ impl Timeouts {
         Self {
             everywhere,
             learned,
-            common_s: MiddleboxTable::new(&HostTimeouts::default()).shortest_refreshed_s(),
             host: HostTimeouts::default(),
         }
     }
@@ -177,7 +174,7 @@ impl Timeouts {
         let remote = connection.remote();
         let learned = self.learned.iter().filter_map(|it| it.bounds(remote));
         let learned = learned
-            .filter_map(|it| Timeout::of_bounds(it, self.common_s))
+            .filter_map(|it| Timeout::of_bounds(it, shortest_refreshed_s()))
             .min_by_key(|it| it.ms);
         let host = self.host.timeouts.iter().filter_map(|it| {
             match on_path(it, &self.host.routes, connection) {
@@ -196,13 +193,13 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::timeout::estimate::Death;
+    use crate::timeout::estimate::{Death, LivedThrough};
     use crate::timeout::middlebox::middleboxes;
 
     #[test]
     fn the_shortest_timeout_applies_unless_a_proxy_ignores_probes() {
-        let of = |id: &str| middleboxes().into_iter().find(|it| it.id == id);
-        let of = |id: &str| of(id).map(|it| Timeout::of_middlebox(&it, None));
+        let of = |id: &str| middleboxes().iter().find(|it| it.id == id);
+        let of = |id: &str| of(id).map(|it| Timeout::of_middlebox(it, None));
         let both = |a, b| of(a).into_iter().chain(of(b)).collect::<Vec<_>>();
         for (a, b, ms) in [
             ("aws-nlb", "ipvs", 350_000),
@@ -279,7 +276,7 @@ mod tests {
         let learned = |survived_ms: Option<u64>, died_ms: u64, deaths: u64| {
             let mut estimator = TimeoutEstimator::default();
             if let Some(ms) = survived_ms {
-                estimator.survived(remote, ms);
+                estimator.lived(remote, LivedThrough::silence(ms));
             }
             for n in 1..=deaths {
                 let died_ns = n * 2 * died_ms * 1_000_000;

@@ -15,7 +15,7 @@ use crate::model::socket::{Ages, Transfer};
 use crate::model::time::{TICK_MS, ms_to_ns};
 use crate::model::values::{Direction, Evidence, LearnedOf, State};
 use crate::text::escape::Escaped;
-use crate::timeout::estimate::{Death, TimeoutBounds, TimeoutEstimator, is_survived};
+use crate::timeout::estimate::{Death, LivedThrough, TimeoutBounds, TimeoutEstimator, is_survived};
 use crate::timeout::middlebox::MiddleboxTable;
 use crate::verdict::closes::Closed;
 use crate::verdict::finding::{Explanation, Finding, OtherEnd};
@@ -221,9 +221,7 @@ impl Judge {
                 tracked.probes = Probes::new();
                 None
             }
-            EventName::Timeout if record.transfer == Transfer::default() => {
-                rules::gave_up(record, &learned.middleboxes)
-            }
+            EventName::Timeout if record.transfer == Transfer::default() => rules::gave_up(record),
             EventName::Timeout | EventName::Stalled => learned.undelivered(record, tracked, remote),
             EventName::FinReceived | EventName::FinSent => learned.closed(record, tracked, remote),
             EventName::FinWait2 => Some(rules::fin_wait2()),
@@ -246,23 +244,24 @@ impl Judge {
 impl Learned {
     /// Learns what the connection survived, and that its peer was heard.
     fn survivors(&mut self, record: &Record, tracked: &mut Tracked, remote: Remote) {
-        let is_remote = is_remote(remote);
-        if let Some(age_ms) = tracked.survived(record) {
-            tracked.survived_ms = tracked.survived_ms.max(Some(age_ms));
-            if is_remote {
-                self.estimator.survived(remote, age_ms);
-            }
-        }
-        if let Some(age_ms) = held_ms(record).filter(|_| is_remote) {
-            self.estimator.held(remote, age_ms);
-            self.closes.survived(remote, age_ms);
-        }
         let is_heard = matches!(
             record.event,
             EventName::Answered | EventName::FinReceived | EventName::RstReceived
         );
-        if is_heard && is_remote {
-            self.estimator.heard(remote, record.mono_ns);
+        let through = LivedThrough {
+            survived_ms: tracked.survived(record),
+            held_ms: held_ms(record),
+            heard_ns: is_heard.then_some(record.mono_ns),
+        };
+        tracked.survived_ms = tracked.survived_ms.max(through.survived_ms);
+        if is_remote(remote) {
+            self.estimator.lived(remote, through);
+            // Probes are no data: only what the peer's program held counts.
+            let held = LivedThrough {
+                survived_ms: through.held_ms,
+                ..LivedThrough::default()
+            };
+            self.closes.lived(remote, held);
         }
     }
 

@@ -5,7 +5,7 @@ use crate::model::remedy::{Remedy, SetIn};
 use crate::model::time::{TICK_MS, ms_to_ns};
 use crate::model::values::{Cause, Confidence, Errno, LearnedOf, Met, State, VerdictName};
 use crate::timeout::estimate::{Death, TimeoutBounds, is_survived};
-use crate::timeout::middlebox::{AfterExpiry, Fit, MiddleboxTable, slack_ms};
+use crate::timeout::middlebox::{AfterExpiry, Fit, MiddleboxTable, shortest_refreshed_s, slack_ms};
 use crate::verdict::finding::{
     Abort, Explanation, Finding, ForgottenBy, IdleLimit, OtherEnd, OtherEndWhy,
 };
@@ -190,12 +190,8 @@ pub(super) fn explain(record: &Record, reset: ResetTrigger, context: &ResetConte
     finding.idle_ms = Some(idle_ms);
     if let Explanation::HalfClosedForgotten(fit) = &finding.explanation {
         finding.fits = vec![fit.clone()];
-        let common_s = context.middleboxes.shortest_refreshed_s();
-        let survived_ms = context.survived_ms();
-        let (seconds, _) = remedies::idle_limit(idle_ms, survived_ms, &finding.fits, common_s);
-        finding.remedy = remedies::first_probe(&record.settings, seconds);
-    }
-    if death.is_some() && survived_ms.is_none() {
+        advise_first_probe(record, &mut finding, idle_ms, context);
+    } else if death.is_some() && survived_ms.is_none() {
         forgotten(record, reset, &mut finding, idle_ms, context);
     }
     finding.confidence = confidence(reset, &finding, context);
@@ -283,15 +279,26 @@ fn forgotten(
         finding.explanation = Explanation::ForgottenTooSoon(died_ms);
         return;
     }
-    let common_s = context.middleboxes.shortest_refreshed_s();
-    let (seconds, limit) = remedies::idle_limit(died_ms, survived_ms, &finding.fits, common_s);
+    let limit = advise_first_probe(record, finding, died_ms, context);
     let by = if has_host_fit(finding) {
         ForgottenBy::HostBox
     } else {
         forgotten_by(reset, idle_ms, context)
     };
     finding.explanation = Explanation::Forgotten { limit, by };
+}
+
+/// Advises a first probe in time for the timeouts that fit. Returns what limits it.
+fn advise_first_probe(
+    record: &Record,
+    finding: &mut Finding,
+    died_ms: u64,
+    context: &ResetContext<'_>,
+) -> IdleLimit {
+    let (survived_ms, common_s) = (context.survived_ms(), shortest_refreshed_s());
+    let (seconds, limit) = remedies::idle_limit(died_ms, survived_ms, &finding.fits, common_s);
     finding.remedy = remedies::first_probe(&record.settings, seconds);
+    limit
 }
 
 /// Who may have forgotten the connection.
@@ -318,14 +325,14 @@ fn forgotten_by(reset: ResetTrigger, idle_ms: u64, context: &ResetContext<'_>) -
 }
 
 /// The verdict on a connection that keepalive gave up.
-pub(super) fn gave_up(record: &Record, middleboxes: &MiddleboxTable) -> Option<Finding> {
+pub(super) fn gave_up(record: &Record) -> Option<Finding> {
     let settings = &record.settings;
     let (verdict, explanation, remedy) = match record.cause? {
         _ if let Some(err) = record.err.filter(|err| *err != Errno::TIMED_OUT) => {
             (VerdictName::IcmpRejected, Explanation::Rejected(err), None)
         }
         Cause::ProbeCount => {
-            let shortest_s = middleboxes.shortest_refreshed_s();
+            let shortest_s = shortest_refreshed_s();
             let is_late = settings.keepalive_time_ms.unwrap_or_default() / 1000 > shortest_s;
             let remedy = is_late.then(|| remedies::first_probe(settings, shortest_s / 2));
             (
@@ -469,7 +476,7 @@ fn accept_queue_full() -> Finding {
 
 /// The verdict on a segment for a connection that this host never had.
 fn stray(record: &Record, is_likely: bool, middleboxes: &MiddleboxTable) -> Finding {
-    let common_s = middleboxes.shortest_refreshed_s();
+    let common_s = shortest_refreshed_s();
     let connection = record.endpoints.as_ref();
     let own = connection.and_then(|it| middleboxes.on_path_of(it).min_by_key(|it| it.seconds));
     let (seconds, limit) = match own.filter(|it| it.seconds < common_s) {

@@ -5,7 +5,7 @@ use crate::model::record::Record;
 use crate::model::time::{TICK_MS, ms_to_ns};
 use crate::model::values::{Cause, Confidence, Errno, State, VerdictName};
 use crate::timeout::estimate::{Death, TimeoutBounds, is_survived};
-use crate::timeout::middlebox::{AfterExpiry, MiddleboxTable};
+use crate::timeout::middlebox::{AfterExpiry, MiddleboxTable, shortest_refreshed_s};
 use crate::verdict::finding::{Explanation, Finding, Stuck, StuckWhy};
 use crate::verdict::remedies;
 
@@ -131,7 +131,7 @@ fn forgotten(record: &Record, finding: &mut Finding, silent_ms: u64, context: &S
         died_ms,
         AfterExpiry::Silence,
     );
-    let common_s = context.middleboxes.shortest_refreshed_s();
+    let common_s = shortest_refreshed_s();
     let (seconds, limit) = remedies::idle_limit(died_ms, survived_ms, &fits, common_s);
     finding.remedy = remedies::first_probe(&record.settings, seconds);
     if let Explanation::Stuck(stuck) = &mut finding.explanation {
