@@ -112,6 +112,7 @@ fn records() -> Vec<Record> {
     let mut v6 = record(30, 4, EventName::Probe);
     let [local, remote] = [1, 2].map(|host| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, host]));
     v6.endpoints = Some(Endpoints::new((local, 443), (remote, 40_000), 7));
+    v6.netns_name = Some(Escaped::from("blue"));
     (v6.process.pid, v6.process.comm) = (None, None);
     vec![
         record(0, 1, EventName::Probe),
@@ -615,6 +616,9 @@ fn filters_equal_those_of_a_trace() -> TestResult {
         (&["-p", "4242", "-e", "closed"], "lost closed"),
         (&["--comm", "nginx"], "lost"),
         (&["--netns", "7"], "probe lost"),
+        (&["--netns", "blue"], "probe lost"),
+        (&["--netns", "1,blue"], "probe lost"),
+        (&["--netns", "red"], "lost"),
         (&["-c", "2"], "probe probe"),
     ];
     for (flags, events) in rows {
@@ -897,7 +901,7 @@ fn an_impossible_replay_is_one_line_of_error() -> TestResult {
         (
             &["run.jsonl", "--netns", "pid:1"],
             2,
-            "--netns pid:1: a log knows a network namespace by its inode number only",
+            "--netns pid:1: a log knows a network namespace by its inode number and its name only",
         ),
         (
             &["run.jsonl", "--cgroup", "/x"],

@@ -210,6 +210,7 @@ pub fn verdict(records: &[Record]) -> Option<Record> {
         seq: last.seq + 1,
         event: EventName::Verdict,
         endpoints: last.endpoints,
+        netns_name: Some(Escaped::from("blue")),
         ..Record::default()
     };
     verdict.ages.idle_ms = Some(352_000);

@@ -2,10 +2,14 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 use std::{fs, io};
 
 use anyhow::{Context, Result, bail};
+use rustix::mount::mount_bind;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+use crate::mounts;
 
 /// Moves this thread into a new network namespace and brings its loopback up. Threads and
 /// processes started later are in it too.
@@ -13,6 +17,18 @@ pub fn enter_new() -> Result<()> {
     // SAFETY: no file descriptor is touched.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.context("unshare a network namespace")?;
     loopback_up().context("bring lo up")
+}
+
+/// Like [`enter_new`], and gives the namespace a name, as `ip netns` does. Only this thread,
+/// and threads and processes started later, see that name.
+pub fn enter_named(name: &str) -> Result<()> {
+    mounts::enter_new()?;
+    enter_new()?;
+    mounts::cover(Path::new("/run"))?;
+    let file = Path::new("/run/netns").join(name);
+    fs::create_dir("/run/netns")?;
+    fs::write(&file, "")?;
+    mount_bind("/proc/thread-self/ns/net", &file).context("bind the namespace to its name")
 }
 
 /// The inode number of this thread's network namespace.

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::{ErrorKind, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -20,8 +19,7 @@ use kaprobe_testkit::snapshot::inode;
 use kaprobe_testkit::tracer::Kaprobe;
 use kaprobe_testkit::traffic::ends::connect_to;
 use kaprobe_testkit::wait::{HANG, wait_until};
-use kaprobe_testkit::{command, mounts, netns, schema};
-use rustix::mount::mount_bind;
+use kaprobe_testkit::{command, netns, schema};
 use serde_json::Value;
 use socket2::{SockRef, TcpKeepalive};
 
@@ -264,12 +262,7 @@ pub fn timeouts_come_from_this_host() -> Result<()> {
 /// A group names its program once, with the number of its processes, the unit that they
 /// are in, and the network namespace by its name.
 pub fn groups_name_their_place() -> Result<()> {
-    mounts::enter_new()?;
-    netns::enter_new()?;
-    mounts::cover(Path::new("/run"))?;
-    fs::create_dir("/run/netns")?;
-    fs::write("/run/netns/blue", "")?;
-    mount_bind("/proc/thread-self/ns/net", "/run/netns/blue")?;
+    netns::enter_named("blue")?;
     let cgroup = TestCgroup::new("place.service")?;
     let unit = cgroup.path.file_name().and_then(|it| it.to_str());
     let unit = unit.context("no name")?;

@@ -106,6 +106,14 @@ pub fn threads_that_run_out() -> Result<()> {
         stderr.lines().count() == 1 && stderr.contains("cannot start the thread"),
         "{stderr}"
     );
+    let mut by = copy.run_as(USER);
+    limit(&mut by, Resource::Nproc, rlimit(1, 1));
+    let (code, stdout, stderr) = command::run_as(by, &["audit"])?;
+    ensure!(code == FAILURE, "{code:?}: {stdout}{stderr}");
+    ensure!(
+        stderr.contains("cannot read the idle timeouts of this host: cannot start the thread"),
+        "{stderr}"
+    );
     Ok(())
 }
 

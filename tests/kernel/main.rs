@@ -137,4 +137,5 @@ const TESTS: &[harness::Test] = &[
     (HostAndOne, "audit_place", audit::groups_name_their_place),
     (HostAndOne, "observe", observe::a_heartbeat_keeps_a_connection_alive),
     (HostAndOne, "observe_signal", observe::a_signal_ends_the_observation),
+    (HostAndOne, "owner_netns", owner::records_name_their_namespace),
 ];

@@ -1,6 +1,7 @@
 //! The owner of a socket is the process that holds it, not the process that the timer's
 //! softirq interrupted.
 
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -8,10 +9,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::log::{Record, TraceLog};
-use kaprobe_testkit::netns;
 use kaprobe_testkit::process::{Process, Task};
 use kaprobe_testkit::tracer::Kaprobe;
+use kaprobe_testkit::traffic::ends::connect_to;
 use kaprobe_testkit::traffic::scenarios;
+use kaprobe_testkit::{command, netns};
+use socket2::SockRef;
 
 /// The time that the timers are watched: three probes per connection.
 const WATCHED: Duration = Duration::from_secs(6);
@@ -44,6 +47,28 @@ pub fn owner_is_the_holding_process() -> Result<()> {
         .iter()
         .try_for_each(|process| check(process, &log))?;
     processes.into_iter().try_for_each(Process::dismiss)
+}
+
+/// Records name the network namespace as `ip netns` does, live and replayed.
+pub fn records_name_their_namespace() -> Result<()> {
+    netns::enter_named("blue")?;
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("log.jsonl");
+    let file = file.to_str().context("the path is not UTF-8")?;
+    let kaprobe = Kaprobe::trace(&["--netns", "self", "-e", "rst_sent", "-o", file])?.ready()?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let (near, far) = connect_to(&listener)?;
+    SockRef::from(&near).set_linger(Some(Duration::ZERO))?;
+    drop((near, far));
+    let log = kaprobe.stop()?;
+    ensure!(log.count(&["rst_sent"]) == 1, "{log:?}");
+    for record in log.records {
+        ensure!(record.text("netns_name") == Some("blue"), "{record:?}");
+    }
+    let replayed = command::run(&["replay", "-w", "-q", file])?;
+    let text = String::from_utf8(replayed.stdout)?;
+    ensure!(text.contains(" netns blue ("), "{text}");
+    Ok(())
 }
 
 /// An orphan has no owner.

@@ -17,7 +17,7 @@ use std::collections::HashSet;
 use std::io::{self, BufWriter};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::audit::assessment::Assessment;
 use crate::audit::group::Groups;
@@ -80,13 +80,15 @@ fn timeouts(plan: &AuditPlan) -> Result<(Timeouts, u64)> {
 }
 
 /// The timeouts of this host.
-fn host_timeouts() -> Result<Timeouts, exit::Error> {
-    let host = host::timeouts::read();
+fn host_timeouts() -> Result<Timeouts> {
+    let host = host::timeouts::read().context("cannot read the idle timeouts of this host")?;
+    let host = host.timeouts;
     if host.timeouts.is_empty() {
         return Err(exit::Error::usage(
             "no idle timeout known: this host applies none itself (IPVS, \
              conntrack); give --idle-timeout, --behind or --log",
-        ));
+        )
+        .into());
     }
     Ok(Timeouts::of_host(host))
 }

@@ -6,7 +6,7 @@ use crate::audit::group::{Group, GroupKey};
 use crate::audit::silence::ObservedSilence;
 use crate::model::fate::{Fate, Why};
 use crate::model::remedy::{ProgramAdvice, Reach, SetIn};
-use crate::text::cell::{NOTHING, UNSEEN, word};
+use crate::text::cell::{self, NOTHING, UNSEEN, word};
 use crate::text::escape::Escaped;
 use crate::text::units::Ms;
 
@@ -28,7 +28,7 @@ fn name(key: &GroupKey) -> Option<Cow<'_, str>> {
     cmdline.or_else(|| key.comm.as_ref().map(|it| word(it.as_str())))
 }
 
-/// The network namespace: its name and, for advice, its number.
+/// The network namespace: its name or number.
 pub(super) fn netns(key: &GroupKey) -> Cow<'_, str> {
     match &key.netns_name {
         Some(name) => word(name.as_str()),
@@ -176,11 +176,8 @@ fn sysctl_way(key: &GroupKey, group: &Group, set: &Escaped) -> String {
 
 /// The sysctls, and the namespace to set them in.
 fn in_netns(key: &GroupKey, set: &Escaped) -> String {
-    let number = match key.netns_name {
-        Some(_) => format!(" ({})", key.netns),
-        None => String::new(),
-    };
-    format!("in netns {}{number}: {set}", netns(key))
+    let netns = cell::netns(key.netns_name.as_ref(), key.netns);
+    format!("in netns {netns}: {set}")
 }
 
 #[cfg(test)]

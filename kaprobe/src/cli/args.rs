@@ -130,7 +130,7 @@ pub struct SocketArgs {
     /// Exact command names of processes that hold the socket. Only the first 15 bytes count, as in the kernel
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub comm: Vec<OsString>,
-    /// Network namespaces: an inode number or, on this host, a name from `ip netns`, a path, pid:PID, or self
+    /// Network namespaces: an inode number, a name from `ip netns` or, on this host, a path, pid:PID, or self
     #[arg(long, value_delimiter = ',')]
     pub netns: Vec<String>,
 }

@@ -81,6 +81,8 @@ pub struct RecordFilter {
     pub sockets: SocketFilter,
     /// Network namespaces to keep, inode numbers. Not set if the kernel filters them.
     pub netns: BTreeSet<u32>,
+    /// Names of network namespaces to keep. A namespace is kept if its number or its name is.
+    pub netns_names: BTreeSet<Escaped>,
     /// Process IDs to keep.
     pub pids: BTreeSet<u32>,
     /// Command names to keep, at most 15 bytes, escaped.
@@ -98,9 +100,17 @@ impl RecordFilter {
     fn passes_other_filters(&self, record: &Record) -> bool {
         let endpoints = record.endpoints.as_ref();
         self.sockets.keeps(endpoints)
-            && passes(&self.netns, endpoints.map(|it| &it.netns))
+            && self.passes_netns(endpoints.map(|it| &it.netns), record.netns_name.as_ref())
             && passes(&self.pids, record.process.pid.as_ref())
             && passes(&self.comms, record.process.comm.as_ref())
+    }
+
+    fn passes_netns(&self, number: Option<&u32>, name: Option<&Escaped>) -> bool {
+        match (self.netns.is_empty(), self.netns_names.is_empty()) {
+            (_, true) => passes(&self.netns, number),
+            (true, false) => passes(&self.netns_names, name),
+            (false, false) => passes(&self.netns, number) || passes(&self.netns_names, name),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Idle timeouts that this host applies to connections through it: those of IPVS and of
-//! conntrack, in every network namespace that can be entered.
+//! conntrack, in every network namespace that can be entered. And the names of these
+//! namespaces.
 //!
 //! Only timeouts in use are reported: a module that is merely loaded ends no connection.
 
@@ -10,13 +11,14 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
 use std::{fs, io, thread};
 
+use anyhow::{Context as _, Result, anyhow};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, Socket, Type};
 
 use crate::host::netns::{self, Namespace};
 use crate::host::rtnetlink::Survey;
 use crate::host::topology;
-use crate::model::host_timeout::{HostTimeout, HostTimeouts};
+use crate::model::host_timeout::{HostTimeout, HostTimeouts, NetnsRoutes};
 use crate::text::escape::Escaped;
 
 /// Directory of conntrack's sysctls, which are those of the reader's namespace.
@@ -31,20 +33,33 @@ const MOST: usize = 512;
 /// Maximum number of services, and of servers, that are read.
 const MOST_SERVICES: usize = 4_096;
 
-/// Reads the timeouts, and the routes to those of conntrack. A namespace that can't be
-/// entered and a read that fails are left out: a trace works without them.
-#[must_use]
-pub fn read() -> HostTimeouts {
-    // Each thread has its own namespaces, so a new thread can go from one to the next.
-    let reader = thread::Builder::new().name("timeouts".to_owned());
-    let reader = reader.spawn(|| read_all(&netns::all(MOST).unwrap_or_default().found));
-    reader
-        .ok()
-        .and_then(|it| it.join().ok())
-        .unwrap_or_default()
+/// The names of network namespaces, by inode number. Those without a name are left out.
+pub type NetnsNames = BTreeMap<u32, Escaped>;
+
+/// What is known of this host's network namespaces.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostNamespaces {
+    /// The timeouts, and the routes to those of conntrack.
+    pub timeouts: HostTimeouts,
+    /// The names.
+    pub names: NetnsNames,
 }
 
-fn read_all(namespaces: &BTreeMap<u32, Namespace>) -> HostTimeouts {
+/// Reads the timeouts and the names. A namespace that can't be entered is left out.
+///
+/// # Errors
+/// If a thread or descriptors have run out, or /proc can't be read.
+pub fn read() -> Result<HostNamespaces> {
+    // Each thread has its own namespaces, so a new thread can go from one to the next.
+    let reader = thread::Builder::new().name("timeouts".to_owned());
+    let reader = reader
+        .spawn(|| anyhow::Ok(read_all(&netns::all(MOST)?.found)))
+        .context("cannot start the thread that reads them")?;
+    let read = reader.join();
+    read.map_err(|_| anyhow!("the thread that reads them has died"))?
+}
+
+fn read_all(namespaces: &BTreeMap<u32, Namespace>) -> HostNamespaces {
     let enter = |netns: u32| {
         let kind = Some(LinkNameSpaceType::Network);
         let file = namespaces.get(&netns).map(|it| it.file.as_fd());
@@ -53,42 +68,51 @@ fn read_all(namespaces: &BTreeMap<u32, Namespace>) -> HostTimeouts {
     };
     let own_uts = netns::own_uts();
     let mut timeouts = Vec::new();
+    let mut names = NetnsNames::new();
     for (&netns, namespace) in namespaces {
+        let name = namespace.name(own_uts);
         if enter(netns) {
-            timeouts.extend(here(netns, namespace, own_uts));
+            timeouts.extend(here(netns, name.as_ref()));
         }
+        names.extend(name.map(|name| (netns, name)));
     }
+    HostNamespaces {
+        timeouts: HostTimeouts {
+            routes: routes(namespaces, &timeouts, enter),
+            timeouts,
+        },
+        names,
+    }
+}
+
+/// The routes to the timeouts of conntrack.
+fn routes(
+    namespaces: &BTreeMap<u32, Namespace>,
+    timeouts: &[HostTimeout],
+    enter: impl Fn(u32) -> bool,
+) -> Vec<NetnsRoutes> {
     let conntrack = timeouts.iter().filter(|it| it.what.as_str() == "conntrack");
     let targets: BTreeSet<_> = conntrack.map(|it| it.netns).collect();
     // Within one namespace there is nothing to find out.
     if targets.is_empty() || namespaces.len() < 2 {
-        return HostTimeouts {
-            timeouts,
-            routes: Vec::new(),
-        };
+        return Vec::new();
     }
     let mut survey = Survey::default();
     for &netns in namespaces.keys().filter(|it| enter(**it)) {
         survey.add(netns);
     }
-    HostTimeouts {
-        timeouts,
-        routes: topology::routes(&survey.join(namespaces, enter), &targets),
-    }
+    topology::routes(&survey.join(namespaces, enter), &targets)
 }
 
 /// Timeouts of the namespace that this thread is in.
-fn here(netns: u32, namespace: &Namespace, own_uts: Option<u64>) -> Vec<HostTimeout> {
+fn here(netns: u32, name: Option<&Escaped>) -> impl Iterator<Item = HostTimeout> {
     let conntrack = conntrack(CONNTRACK.as_ref());
-    let mut found: Vec<_> = ipvs().into_iter().chain(conntrack).collect();
-    if !found.is_empty() {
-        let name = namespace.name(own_uts);
-        for it in &mut found {
-            it.netns = netns;
-            it.netns_name.clone_from(&name);
-        }
-    }
-    found
+    let all = ipvs().into_iter().chain(conntrack);
+    all.map(move |it| HostTimeout {
+        netns,
+        netns_name: name.cloned(),
+        ..it
+    })
 }
 
 /// The timeouts of conntrack, if it tracks any connection.
@@ -277,11 +301,12 @@ mod tests {
     }
 
     #[test]
-    fn reading_leaves_this_thread_where_it_is() {
+    fn reading_leaves_this_thread_where_it_is() -> Result<()> {
         let before = netns::own();
-        for timeout in read().timeouts {
+        for timeout in read()?.timeouts.timeouts {
             assert!(timeout.seconds > 0, "{timeout:?}");
         }
         assert_eq!(netns::own(), before);
+        Ok(())
     }
 }

@@ -38,6 +38,9 @@ record! {
         process: Process,
         /// Local and remote address and port, if the record is about a socket.
         endpoints: Option<Endpoints>,
+        /// Name of the network namespace, from `ip netns`. Without one, the host name of its
+        /// processes, if that differs from this host's.
+        netns_name: Option<Escaped>,
         /// Inode, cookie, uid and cgroup.
         identity: Identity,
         /// TCP state at the time of the event.
@@ -148,6 +151,7 @@ record! {
         endpoints?.raddr,
         endpoints?.rport,
         endpoints?.netns,
+        netns_name,
         identity.inode,
         identity.cookie,
         identity.uid,
@@ -218,7 +222,7 @@ record! {
 }
 
 // Each stage moves or clones records.
-const _: () = assert!(size_of::<Record>() <= 752, "a record is not to grow");
+const _: () = assert!(size_of::<Record>() <= 768, "a record is not to grow");
 
 impl Record {
     /// Makes a record with only a time and an event.

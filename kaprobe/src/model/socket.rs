@@ -99,6 +99,19 @@ group! {
     }
 }
 
+impl Process {
+    /// The process for people: what a runtime runs or the command name, its PID, and its
+    /// unit. `None` if it is not known.
+    #[must_use]
+    pub fn label(&self) -> Option<String> {
+        let (name, pid) = (self.cmdline.as_ref().or(self.comm.as_ref())?, self.pid?);
+        Some(match &self.unit {
+            Some(unit) => format!("{name}[{pid}] of {unit}"),
+            None => format!("{name}[{pid}]"),
+        })
+    }
+}
+
 impl From<&Owner> for Process {
     fn from(owner: &Owner) -> Self {
         let Owner {

@@ -8,6 +8,7 @@ use crate::cli::outputs::outputs;
 use crate::exit;
 use crate::filter::RecordFilter;
 use crate::filter::events::EventSet;
+use crate::host::netns::Netns;
 use crate::model::header::Filters;
 use crate::replay::input::{Input, inputs};
 use crate::sink::options::{Existing, Format, Outputs};
@@ -56,7 +57,7 @@ impl ReplayPlan {
             _ => by_flag(&filters, &[], &events),
         };
         let sockets = sockets(&filters.sockets);
-        let netns: Result<_, _> = filters.sockets.netns.iter().map(|it| inode(it)).collect();
+        let (netns, netns_names) = namespaces(&filters.sockets.netns)?;
         Ok(Self {
             logs,
             given,
@@ -65,19 +66,29 @@ impl ReplayPlan {
             quiet: output.quiet,
             records: RecordFilter {
                 sockets,
-                netns: netns?,
+                netns,
+                netns_names,
                 ..records(filters, events)
             },
         })
     }
 }
 
-/// Parses the inode number of a network namespace. A log has no other name for it.
-fn inode(netns: &str) -> Result<u32, exit::Error> {
-    netns.parse().map_err(|_| {
-        let shown = Escaped::from(netns);
-        exit::Error::usage(format!(
-            "--netns {shown}: a log knows a network namespace by its inode number only"
-        ))
-    })
+/// The inode numbers and the names among these network namespaces.
+fn namespaces(all: &[String]) -> Result<(BTreeSet<u32>, BTreeSet<Escaped>), exit::Error> {
+    let (mut numbers, mut names) = (BTreeSet::new(), BTreeSet::new());
+    for it in all {
+        let _is_new = match it.parse() {
+            Ok(Netns::Inode(number)) => numbers.insert(number),
+            Ok(Netns::Name(name)) => names.insert(Escaped::from(name.as_str())),
+            Ok(Netns::Own | Netns::Pid(_) | Netns::Path(_)) | Err(_) => {
+                let shown = Escaped::from(it.as_str());
+                return Err(exit::Error::usage(format!(
+                    "--netns {shown}: a log knows a network namespace by its inode number and \
+                     its name only"
+                )));
+            }
+        };
+    }
+    Ok((numbers, names))
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use crate::text::digits;
+use crate::text::escape::Escaped;
 
 /// The cell of a value that does not apply or is unknown.
 pub const NOTHING: &str = "-";
@@ -17,6 +18,15 @@ pub fn word(text: &str) -> Cow<'_, str> {
         "" => "''".into(),
         _ if text.contains(' ') => text.replace(' ', "\\x20").into(),
         _ => text.into(),
+    }
+}
+
+/// A network namespace for people: its name, and its number, which is unique.
+#[must_use]
+pub fn netns(name: Option<&Escaped>, number: u32) -> String {
+    match name {
+        Some(name) => format!("{} ({number})", word(name.as_str())),
+        None => number.to_string(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::host::timeouts::NetnsNames;
 use crate::model::event::Event;
 use crate::model::host_timeout::NetnsTimeouts;
 
@@ -11,6 +12,8 @@ pub(super) enum Arrival {
     Events(Vec<Event>),
     /// The idle timeouts of the host have changed.
     Timeouts(Vec<NetnsTimeouts>),
+    /// The network namespaces of the host have other names.
+    Names(NetnsNames),
     /// The snapshot is complete, or has failed.
     SnapshotEnd(Result<()>),
     /// No more events follow.

@@ -7,12 +7,12 @@
 //! counted. Memory does not grow.
 //!
 //! A further thread reads the sockets that existed before the trace: [`snapshot`]. Another
-//! watches the idle timeouts of the host: [`timeouts`].
+//! watches the idle timeouts of the host: [`timeouts_watch`].
 
 mod arrival;
 pub mod plan;
 mod snapshot;
-mod timeouts;
+mod timeouts_watch;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,10 +28,11 @@ use crate::filter::Filter;
 use crate::filter::kernel::KernelFilter;
 use crate::host::netns::Netns;
 use crate::host::privilege::{Privileges, raise_memlock};
+use crate::host::timeouts::{self, HostNamespaces, NetnsNames};
 use crate::kernel::{Attached, Tracer, TracerConfig};
 use crate::model::event::Event;
 use crate::model::header::{self, Header, TimeoutsChange};
-use crate::model::host_timeout::NetnsTimeouts;
+use crate::model::host_timeout::{HostTimeouts, NetnsTimeouts};
 use crate::model::record::EventName;
 use crate::model::time::WallTime;
 use crate::owners::cache::OwnerCache;
@@ -44,7 +45,7 @@ use crate::timeout::middlebox::MiddleboxTable;
 use crate::trace::arrival::Arrival;
 use crate::trace::plan::TracePlan;
 use crate::trace::snapshot::SnapshotProcess;
-use crate::trace::timeouts::TimeoutsWatch;
+use crate::trace::timeouts_watch::TimeoutsWatch;
 use crate::verdict::judge::Judge;
 use crate::verdict::pipeline::Pipeline;
 use crate::{host, kernel, output_file, stderr};
@@ -76,6 +77,7 @@ pub fn run(plan: &TracePlan) -> Result<()> {
 pub struct Session {
     tracer: Tracer,
     header: Header,
+    host: HostNamespaces,
 }
 
 impl Session {
@@ -88,8 +90,16 @@ impl Session {
         privileges.check_trace()?;
         raise_memlock();
         let tracer = Tracer::start(&resolve(plan)?)?;
-        let header = header(plan, &tracer);
-        Ok(Self { tracer, header })
+        let host = timeouts::read().unwrap_or_else(|why| {
+            stderr::line(format_args!("{UNREAD}: {why:#}"));
+            HostNamespaces::default()
+        });
+        let header = header(plan, &tracer, &host.timeouts);
+        Ok(Self {
+            tracer,
+            header,
+            host,
+        })
     }
 
     /// The header of its logs.
@@ -123,10 +133,13 @@ impl Session {
             .name("ring-buffer".to_owned())
             .spawn(move || read(self.tracer, &queue, &empty))
             .context("cannot start the thread that reads the ring buffer")?;
-        let mut stages = TraceStages::new(plan, &self.header, owners);
+        let mut stages = TraceStages::new(plan, &self.header, owners, self.host.names.clone());
         let shown = report_ready(plan.ready_file.as_deref()).and_then(|()| {
             stages.start_snapshot(plan, rows);
-            let _watch = TimeoutsWatch::start(self.header.host_timeouts(), changes);
+            let watch = TimeoutsWatch::start(self.host, changes);
+            if let Err(why) = &watch {
+                stderr::line(format_args!("{UNWATCHED}: {why}"));
+            }
             stages.run(&arrivals, &emptied, &mut sinks)
         });
         // A write to an eventfd fails only after about 2^64 writes.
@@ -148,6 +161,14 @@ impl Session {
         written
     }
 }
+
+/// What a trace lacks if the namespaces can't be read at its start.
+const UNREAD: &str =
+    "this host's idle timeouts and the names of its network namespaces are not known";
+
+/// What a trace lacks if no thread watches them.
+const UNWATCHED: &str = "changes of this host's idle timeouts will not be seen, as no thread can \
+                         be started";
 
 /// Sends [`Arrival::End`] when the reading thread ends, even by a panic.
 struct SendEnd<'a>(&'a SyncSender<Arrival>);
@@ -198,6 +219,8 @@ struct TraceStages {
     owners: OwnerCache,
     correlator: Correlator,
     pipeline: Pipeline,
+    /// The names of the network namespaces.
+    names: NetnsNames,
     snapshot: Option<SnapshotProcess>,
     /// Number of snapshot rows seen.
     seen: u64,
@@ -205,7 +228,7 @@ struct TraceStages {
 }
 
 impl TraceStages {
-    fn new(plan: &TracePlan, header: &Header, owners: OwnerCache) -> Self {
+    fn new(plan: &TracePlan, header: &Header, owners: OwnerCache, names: NetnsNames) -> Self {
         let host = header.host_timeouts();
         let mut correlator = Correlator::new(MAX_SOCKETS);
         if plan.snapshot.is_some() {
@@ -219,6 +242,7 @@ impl TraceStages {
                 Filter::new(plan.records.clone()),
                 Judge::new(MAX_SOCKETS, &host),
             ),
+            names,
             snapshot: None,
             seen: 0,
             quiet: plan.quiet,
@@ -267,6 +291,7 @@ impl TraceStages {
                     let _kept = emptied.try_send(batch);
                 }
                 Arrival::Timeouts(change) => self.timeouts(change, sinks)?,
+                Arrival::Names(names) => self.names = names,
                 Arrival::SnapshotEnd(outcome) => self.end_snapshot(outcome),
                 Arrival::End => break,
             }
@@ -307,8 +332,10 @@ impl TraceStages {
 
     fn show(&mut self, event: &Event, sinks: &mut LiveSinks) -> Result<(), SinkError> {
         let mut outcome = Ok(());
-        let pipeline = &mut self.pipeline;
+        let (pipeline, names) = (&mut self.pipeline, &self.names);
         self.correlator.push(event, &mut |record| {
+            let netns = record.endpoints.map(|it| it.netns);
+            record.netns_name = netns.and_then(|netns| names.get(&netns).cloned());
             pipeline.push(0, record, |record| {
                 if outcome.is_ok() {
                     outcome = sinks.record(record);
@@ -366,10 +393,9 @@ fn resolve(plan: &TracePlan) -> Result<TracerConfig> {
     })
 }
 
-fn header(plan: &TracePlan, tracer: &Tracer) -> Header {
+fn header(plan: &TracePlan, tracer: &Tracer, host: &HostTimeouts) -> Header {
     let hook = |a: &Attached| (a.hook.to_string(), a.mode.to_string());
     let offset = tracer.clock_offset_ns();
-    let host = host::timeouts::read();
     Header {
         version: header::VERSION.to_owned(),
         host: Escaped::from_bytes(rustix::system::uname().nodename().to_bytes()),
@@ -386,7 +412,7 @@ fn header(plan: &TracePlan, tracer: &Tracer) -> Header {
             .collect::<BTreeMap<_, _>>(),
         filters: plan.given.clone(),
         narrowed: Vec::new(),
-        timeouts: host.timeouts,
-        routes: host.routes,
+        timeouts: host.timeouts.clone(),
+        routes: host.routes.clone(),
     }
 }

@@ -116,7 +116,7 @@ fn sooner(record: &Record, finding: &Finding, it: &Stuck) -> String {
         0
     };
     let seconds = probing_s.max(MIN_USER_TIMEOUT_S);
-    let netns = record.endpoints.map_or(0, |it| it.netns);
+    let netns = phrases::netns(record);
     let retries = format!("net.ipv4.tcp_retries2 in netns {netns}");
     let after = if it.gave_up { "came" } else { "comes" };
     if seconds.saturating_mul(1_000) >= all_ms {

@@ -201,6 +201,8 @@ pub(super) struct OtherEnd {
     pub(super) host: Option<Escaped>,
     /// Its network namespace.
     pub(super) netns: u32,
+    /// The name of that.
+    pub(super) netns_name: Option<Escaped>,
     /// Why it sent the reset.
     pub(super) why: OtherEndWhy,
 }
@@ -215,12 +217,12 @@ impl OtherEnd {
             Explanation::Stray(_) => OtherEndWhy::Unknown,
             _ => return None,
         };
-        let program = record.process.comm.as_ref().zip(record.process.pid);
         Some(Self {
             seq: record.seq,
-            program: program.map(|(comm, pid)| format!("{comm}[{pid}]")),
+            program: record.process.label(),
             host: record.host.clone(),
             netns: record.endpoints?.netns,
+            netns_name: record.netns_name.clone(),
             why,
         })
     }

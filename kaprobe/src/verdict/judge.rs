@@ -411,6 +411,7 @@ fn verdict_record(record: &Record, finding: Finding) -> Record {
         sock: record.sock,
         process: record.process.clone(),
         endpoints: record.endpoints,
+        netns_name: record.netns_name.clone(),
         identity: record.identity,
         state: record.state,
         settings: record.settings,

@@ -2,7 +2,7 @@
 
 use crate::model::record::Record;
 use crate::model::remedy::{Remedy, SetIn};
-use crate::model::socket::Process;
+use crate::text::cell;
 use crate::text::units::Ms;
 use crate::verdict::finding::IdleLimit;
 
@@ -43,22 +43,10 @@ pub(super) fn first_probe(record: &Record, remedy: Option<Remedy>) -> String {
     }
 }
 
-/// The program that holds the socket: what a runtime runs or the command name, its PID,
-/// and its unit.
+/// The program that holds the socket.
 pub(super) fn program(record: &Record) -> String {
-    let Process {
-        pid,
-        comm,
-        cmdline,
-        unit,
-    } = &record.process;
-    let (Some(name), Some(pid)) = (cmdline.as_ref().or(comm.as_ref()), pid) else {
-        return "the program".to_owned();
-    };
-    match unit {
-        Some(unit) => format!("{name}[{pid}] of {unit}"),
-        None => format!("{name}[{pid}]"),
-    }
+    let label = record.process.label();
+    label.unwrap_or_else(|| "the program".to_owned())
 }
 
 /// The program that closed the connection, as far as it is known.
@@ -69,7 +57,8 @@ pub(super) fn closer(record: &Record) -> String {
     }
 }
 
-/// The number of the record's network namespace; 0 if it has none.
-pub(super) fn netns(record: &Record) -> u32 {
-    record.endpoints.map_or(0, |it| it.netns)
+/// The network namespace of the socket.
+pub(super) fn netns(record: &Record) -> String {
+    let number = record.endpoints.map_or(0, |it| it.netns);
+    cell::netns(record.netns_name.as_ref(), number)
 }

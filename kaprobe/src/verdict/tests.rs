@@ -446,7 +446,7 @@ fn active_resets_are_explained_with_and_without_kernel_reasons() {
     for (event, words) in [
         (
             sent(Some("ABORT_ON_CLOSE")),
-            "or was killed, with data unread: unless",
+            "or was killed, with data unread: a program",
         ),
         (sent(Some("ABORT_ON_LINGER")), "TCP_LINGER2"),
         (sent(Some("ABORT_ON_MEMORY")), "tcp_max_orphans"),

@@ -6,6 +6,7 @@ use crate::model::record::Record;
 use crate::model::remedy::Remedy;
 use crate::model::socket::Endpoints;
 use crate::model::values::{LearnedOf, Origin, State};
+use crate::text::cell;
 use crate::text::escape::Escaped;
 use crate::text::units::Ms;
 use crate::timeout::estimate::TimeoutBounds;
@@ -192,7 +193,7 @@ fn other_end(record: &Record, it: &OtherEnd) -> String {
         Some(host) => format!("the other end is on {host}: {what}"),
         None => format!(
             "the other end is on this host, in netns {}: {what}",
-            it.netns
+            cell::netns(it.netns_name.as_ref(), it.netns)
         ),
     }
 }
@@ -258,8 +259,8 @@ fn user_timeout(record: &Record, remedy: Option<Remedy>) -> String {
 fn aborted(abort: Abort, program: &str) -> String {
     let what = match abort {
         Abort::DataUnread => {
-            "closed it, or was killed, with data unread: unless it was killed, it should read to the \
-             end before close"
+            "closed it, or was killed, with data unread: a program should read to the end before it \
+             closes"
         }
         Abort::NoFinWait2 => "closed it with TCP_LINGER2 below 0, which skips FIN_WAIT2",
         Abort::Memory => {

@@ -1,15 +1,15 @@
-//! Watches the idle timeouts of the host while a trace runs: they change, and conntrack may
-//! begin to track.
+//! Watches the idle timeouts of the host and the names of its network namespaces while a
+//! trace runs: they change, and conntrack may begin to track.
 //!
 //! A timeout that ends a connection is older than the idle time before it, so it has been
 //! read by then, unless it is shorter than [`INTERVAL`].
 
+use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::host;
-use crate::model::host_timeout::HostTimeouts;
+use crate::host::timeouts::{self, HostNamespaces};
 use crate::model::timeouts_change::difference;
 use crate::trace::arrival::Arrival;
 
@@ -27,25 +27,32 @@ pub(super) struct TimeoutsWatch {
 }
 
 impl TimeoutsWatch {
-    /// Starts the thread. It passes on each change from `known`. `None` if there can be no
-    /// further thread: the timeouts that were read stay.
-    pub(super) fn start(known: HostTimeouts, to: SyncSender<Arrival>) -> Option<Self> {
+    /// Starts the thread. It passes on each change from `known`.
+    ///
+    /// # Errors
+    /// If there can be no further thread.
+    pub(super) fn start(known: HostNamespaces, to: SyncSender<Arrival>) -> io::Result<Self> {
         let (until, ended) = channel();
         let watch = thread::Builder::new().name("watch-timeouts".to_owned());
         let thread = watch.spawn(move || watch_timeouts(known, &to, &ended));
-        thread.ok().map(|_| Self { _until: until })
+        thread.map(|_| Self { _until: until })
     }
 }
 
-fn watch_timeouts(mut known: HostTimeouts, to: &SyncSender<Arrival>, ended: &Receiver<()>) {
+fn watch_timeouts(mut known: HostNamespaces, to: &SyncSender<Arrival>, ended: &Receiver<()>) {
     let mut rest = INTERVAL;
     while ended.recv_timeout(rest) == Err(RecvTimeoutError::Timeout) {
         let began = Instant::now();
-        let now = host::timeouts::read();
+        let now = timeouts::read();
         rest = INTERVAL.max(began.elapsed().saturating_mul(REST));
-        let change = difference(&known, &now);
+        // A read that fails shows no change.
+        let Ok(now) = now else { continue };
+        let change = difference(&known.timeouts, &now.timeouts);
+        let timeouts = (!change.is_empty()).then_some(Arrival::Timeouts(change));
+        let names = (now.names != known.names).then(|| Arrival::Names(now.names.clone()));
         known = now;
-        if !change.is_empty() && to.send(Arrival::Timeouts(change)).is_err() {
+        let mut changes = timeouts.into_iter().chain(names);
+        if changes.any(|change| to.send(change).is_err()) {
             return;
         }
     }
