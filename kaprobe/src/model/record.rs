@@ -238,6 +238,20 @@ impl Record {
     }
 }
 
+impl Record {
+    /// The program that closed or reset the connection, else the one that holds it. `None`
+    /// if neither is known.
+    #[must_use]
+    pub fn closer(&self) -> Option<String> {
+        match (&self.actor.by_comm, self.actor.by_pid) {
+            (Some(comm), Some(pid)) if self.process.pid != Some(pid) => {
+                Some(format!("{comm}[{pid}]"))
+            }
+            _ => self.process.label(),
+        }
+    }
+}
+
 named_enum! {
     /// The name of the event that a record reports.
     #[expect(

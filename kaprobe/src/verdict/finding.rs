@@ -219,7 +219,11 @@ impl OtherEnd {
         };
         Some(Self {
             seq: record.seq,
-            program: record.process.label(),
+            program: match why {
+                // Whoever destroyed it is no end of the connection.
+                OtherEndWhy::Aborted(Abort::Destroyed) => record.process.label(),
+                _ => record.closer(),
+            },
             host: record.host.clone(),
             netns: record.endpoints?.netns,
             netns_name: record.netns_name.clone(),
@@ -243,7 +247,10 @@ pub(super) enum OtherEndWhy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Abort {
     /// The program closed it with data unread.
-    DataUnread,
+    DataUnread {
+        /// The process was ending: killed, or by itself. `None` if it is not known.
+        exiting: Option<bool>,
+    },
     /// TCP_LINGER2 was below 0.
     NoFinWait2,
     /// TCP_LINGER2 was below 0, inferred from the answer to a late segment.

@@ -49,12 +49,9 @@ pub(super) fn program(record: &Record) -> String {
     label.unwrap_or_else(|| "the program".to_owned())
 }
 
-/// The program that closed the connection, as far as it is known.
+/// The program that closed or reset the connection.
 pub(super) fn closer(record: &Record) -> String {
-    match (&record.actor.by_comm, record.actor.by_pid) {
-        (Some(comm), Some(pid)) if record.process.pid != Some(pid) => format!("{comm}[{pid}]"),
-        _ => program(record),
-    }
+    record.closer().unwrap_or_else(|| "the program".to_owned())
 }
 
 /// The network namespace of the socket.

@@ -400,7 +400,9 @@ fn abort(record: &Record, reason: &str) -> Abort {
     let reason_is = |name: &str| reason.ends_with(name);
     let orphan = record.identity.orphan;
     match record.state {
-        _ if reason_is("ABORT_ON_CLOSE") => Abort::DataUnread,
+        _ if reason_is("ABORT_ON_CLOSE") => Abort::DataUnread {
+            exiting: record.actor.by_exiting,
+        },
         _ if reason_is("ABORT_ON_LINGER") => Abort::NoFinWait2,
         _ if reason_is("ABORT_ON_MEMORY") => Abort::Memory,
         _ if reason_is("DISCONNECT_WITH_DATA") => Abort::DisconnectWithData,

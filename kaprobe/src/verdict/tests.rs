@@ -854,6 +854,52 @@ fn of_sock(sk: u64, event: SocketEvent) -> Event {
 }
 
 #[test]
+fn who_reset_a_connection_is_named() {
+    let by = |comm: &str, pid, exiting, event: SocketEvent| {
+        with(event, |it| {
+            it.actor = Some(std::sync::Arc::new(Actor {
+                by_pid: Some(pid),
+                by_comm: Some(Escaped::from(comm)),
+                by_exiting: Some(exiting),
+            }));
+        })
+    };
+    let destroyed = || SocketEvent {
+        state: 1,
+        ..sent(Some("STATE"))
+    };
+    let subflow = with(sent(Some("ABORT_ON_CLOSE")), |it| it.mptcp = Some(true));
+    for (event, expected) in [
+        (
+            by("python3", 7, true, sent(Some("ABORT_ON_CLOSE"))),
+            "python3[7] ended, killed or by itself, with data unread",
+        ),
+        (
+            by("beam.smp", 4242, false, sent(Some("ABORT_ON_CLOSE"))),
+            "beam.smp[4242] closed it with data unread: a program should read to the end before it \
+             closes",
+        ),
+        (
+            by("ss", 9, false, destroyed()),
+            "ss[9] destroyed the connection of beam.smp[4242]",
+        ),
+        (
+            destroyed(),
+            "someone destroyed the connection of beam.smp[4242], as `ss -K` does",
+        ),
+        (
+            subflow,
+            "beam.smp[4242] closed it, or was killed, with data unread: a program should read to \
+             the end before it closes; this was one subflow of an MPTCP connection, which may go on \
+             over its other subflows",
+        ),
+    ] {
+        let verdicts = verdicts(&[of(event)]);
+        assert_eq!(verdicts.first().map(advice), Some(expected));
+    }
+}
+
+#[test]
 fn undelivered_data_has_these_verdicts() {
     let stalled = |at_ms, silent_ms| unacked(event(at_ms, Kind::Stalled), 3, 1_400, silent_ms);
     let gave_up = |at_ms, silent_ms| {

@@ -14,7 +14,7 @@ use crate::timeout::middlebox::{Fit, FitSource};
 use crate::verdict::finding::{
     Abort, Explanation, Finding, ForgottenBy, IdleLimit, OtherEnd, OtherEndWhy,
 };
-use crate::verdict::phrases::{first_probe, limit, netns, program};
+use crate::verdict::phrases::{closer, first_probe, limit, netns, program};
 use crate::verdict::{ending_words, own_settings};
 
 /// The minimum of TCP_KEEPINTVL, ms.
@@ -97,7 +97,7 @@ pub(super) fn advice(record: &Record, finding: &Finding) -> String {
              net.ipv4.tcp_fin_timeout in netns {} or TCP_LINGER2 sets the wait",
             netns(record)
         ),
-        Explanation::Aborted(abort) => aborted(*abort, &program),
+        Explanation::Aborted(abort) => aborted_here(record, *abort),
         Explanation::DataAfterClose => format!(
             "{} bytes came after the program had closed: they were on their way when it closed, or \
              the peer sends without reading EOF; to receive such data, the program should call \
@@ -114,10 +114,19 @@ pub(super) fn advice(record: &Record, finding: &Finding) -> String {
         Explanation::IdleClose(it) => ending_words::idle_close(it),
         Explanation::Rejected(err) => ending_words::probes_rejected(record, *err),
     };
-    let text = text + &own_settings::clause(record, finding.remedy);
+    let text = text + &own_settings::clause(record, finding.remedy) + subflow(record);
     match finding.bounds {
         Some(bounds) => format!("{}; {text}", learned(record, bounds, &finding.fits)),
         None => text,
+    }
+}
+
+/// What the end of a subflow means (RFC 8684, section 3.4).
+fn subflow(record: &Record) -> &'static str {
+    if record.mptcp == Some(true) {
+        "; this was one subflow of an MPTCP connection, which may go on over its other subflows"
+    } else {
+        ""
     }
 }
 
@@ -255,10 +264,26 @@ fn user_timeout(record: &Record, remedy: Option<Remedy>) -> String {
     )
 }
 
-/// The advice for a connection that this host reset.
+/// The advice for a connection that a process of this host reset, as its record tells.
+fn aborted_here(record: &Record, abort: Abort) -> String {
+    match record.closer() {
+        Some(by) if abort == Abort::Destroyed && record.actor.by_pid.is_some() => {
+            format!("{by} destroyed the connection of {}", program(record))
+        }
+        _ => aborted(abort, &closer(record)),
+    }
+}
+
+/// The advice for a connection that one end reset.
 fn aborted(abort: Abort, program: &str) -> String {
     let what = match abort {
-        Abort::DataUnread => {
+        Abort::DataUnread {
+            exiting: Some(true),
+        } => "ended, killed or by itself, with data unread",
+        Abort::DataUnread {
+            exiting: Some(false),
+        } => "closed it with data unread: a program should read to the end before it closes",
+        Abort::DataUnread { exiting: None } => {
             "closed it, or was killed, with data unread: a program should read to the end before it \
              closes"
         }
