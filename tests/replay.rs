@@ -320,6 +320,22 @@ fn a_log_of_several_parts_is_read_as_it_was_written() -> TestResult {
             assert_eq!(logs.shown(&[name, "--json", "-q"])?, log, "{name}");
         }
     }
+    // In files of their own, in any order.
+    fs::write(
+        logs.path("1.jsonl"),
+        format!("{ended},\"continued\":true}}}}\n"),
+    )?;
+    for flag in ["--wide", "--json", "--format=csv", "--summary"] {
+        let one = logs.shown(&["continued", "-q", flag])?;
+        for [a, b] in [["1.jsonl", "2.jsonl"], ["2.jsonl", "1.jsonl"]] {
+            let args = [a, b, "-q", flag];
+            assert_eq!(
+                logs.run(&args, 0)?,
+                (one.clone(), String::new()),
+                "{args:?}"
+            );
+        }
+    }
     // Numbers go on where a trace follows another.
     let again = logs.shown(&["after_kill", "--json", "-q"])?;
     let trailers = again

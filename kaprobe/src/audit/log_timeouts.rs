@@ -5,8 +5,9 @@ use anyhow::Result;
 use crate::correlate::MAX_SOCKETS;
 use crate::model::header::Header;
 use crate::model::host_timeout::HostTimeouts;
+use crate::model::record::Record;
 use crate::replay::input::{self, Input, OpenLog};
-use crate::replay::{Item, Log};
+use crate::replay::{Item, Log, LogError, LogIndex, Merge, MergedLog, SourceIndex};
 use crate::timeout::estimate::TimeoutEstimator;
 use crate::verdict::judge::Judge;
 use crate::verdict::sent_resets::AllSentResets;
@@ -31,46 +32,77 @@ pub struct LogTimeouts {
 /// If a log can't be read, is empty or is not a log: an audit without what it shows could
 /// call a connection safe that is not.
 pub fn read(logs: &[Input]) -> Result<LogTimeouts> {
+    let (names, files): (Vec<_>, Vec<_>) = input::open(logs)?
+        .into_iter()
+        .map(|OpenLog { name, reader, .. }| (name, Log::new(reader)))
+        .unzip();
+    let mut merge = Merge::new(files);
+    let mut report = |file: LogIndex, remark| {
+        stderr::line(format_args!("{}:{remark}", names[file]));
+    };
+    let failed = |(file, why): (LogIndex, LogError)| why.of(&names[file]);
+    let merged = merge.start(&names, &mut report).map_err(failed)?;
+    let mut traces: Vec<_> = merged.into_iter().map(LogTrace::new).collect();
     let mut all = LogTimeouts::default();
-    for log in input::open(logs)? {
-        all.read(log)?;
+    let mut resets = AllSentResets::default();
+    while let Some((from, item)) = merge.next(&mut report).map_err(failed)? {
+        match item {
+            Item::Record(record) => traces[from].record(from, &record, &mut resets),
+            Item::Header(header) => all.header(&mut traces[from], header)?,
+            Item::Timeouts(_) | Item::Trailer(_) => {}
+        }
+    }
+    for (file, name) in merge.files().iter().zip(&names) {
+        if !file.is_log() {
+            let why = format!("{name}: not a log of kaprobe: empty");
+            return Err(exit::Error::failure(why).into());
+        }
+        all.skipped += file.counts().broken;
+    }
+    for LogTrace { name, judge, .. } in traces {
+        all.end_trace(&name, Some(judge.unwrap_or_else(new_judge)))?;
     }
     Ok(all)
 }
 
+/// The current trace of a log.
+struct LogTrace {
+    /// The name of the log.
+    name: String,
+    /// `None` before the first record.
+    judge: Option<Judge>,
+    /// The number of the trace in the log.
+    number: u64,
+    /// Its last header.
+    last: Option<Box<Header>>,
+}
+
+impl LogTrace {
+    fn new(MergedLog { name, mut headers }: MergedLog) -> Self {
+        Self {
+            name,
+            judge: None,
+            number: 0,
+            last: headers.pop().map(Box::new),
+        }
+    }
+
+    fn record(&mut self, from: SourceIndex, record: &Record, resets: &mut AllSentResets) {
+        let judge = self.judge.get_or_insert_with(new_judge);
+        drop(judge.push(record, &mut resets.of_trace((from, self.number))));
+    }
+}
+
 impl LogTimeouts {
-    fn read(&mut self, OpenLog { name, reader, .. }: OpenLog) -> Result<(), exit::Error> {
-        let mut log = Log::new(reader);
-        let mut judge = None;
-        let mut last: Option<Box<Header>> = None;
-        let mut resets = AllSentResets::default();
-        let mut report = |remark| stderr::line(format_args!("{name}:{remark}"));
-        while let Some(item) = log.next(&mut report).map_err(|why| why.of(&name))? {
-            match item {
-                Item::Record(record) => {
-                    let judge = judge.get_or_insert_with(new_judge);
-                    drop(judge.push(
-                        &record,
-                        &mut resets.of_trace((0, self.learned.len() as u64)),
-                    ));
-                }
-                Item::Header(header) => {
-                    // A new trace has other sockets and another clock.
-                    if !last.is_some_and(|last| header.continues(&last)) {
-                        self.end_trace(&name, judge.take())?;
-                    }
-                    last = Some(header);
-                }
-                Item::Timeouts(_) | Item::Trailer(_) => {}
-            }
+    /// Takes the next header of a log.
+    fn header(&mut self, trace: &mut LogTrace, header: Box<Header>) -> Result<(), exit::Error> {
+        let last = trace.last.replace(header.clone());
+        // A new trace has other sockets and another clock.
+        if !last.is_some_and(|last| header.continues(&last)) {
+            trace.number += 1;
+            self.end_trace(&trace.name, trace.judge.take())?;
         }
-        if !log.is_log() {
-            return Err(exit::Error::failure(format!(
-                "{name}: not a log of kaprobe: empty"
-            )));
-        }
-        self.skipped += log.counts().broken;
-        self.end_trace(&name, Some(judge.unwrap_or_else(new_judge)))
+        Ok(())
     }
 
     /// Keeps what the judge of a trace has learned.
@@ -88,4 +120,47 @@ impl LogTimeouts {
 /// A judge that only learns.
 fn new_judge() -> Judge {
     Judge::new(MAX_SOCKETS, &HostTimeouts::default())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_files_of_a_rotated_log_are_one_trace() -> Result<()> {
+        let log = include_str!("../../../tests/golden/verdicts.jsonl");
+        let (header, records) = log.split_once('\n').unwrap_or_default();
+        let header = header.replacen("\"started\"", "\"part\":2,\"started\"", 1);
+        let middle = records.len() / 2;
+        let middle = middle + records[middle..].find('\n').map_or(0, |at| at + 1);
+        let cut = log.len() - records.len() + middle;
+        let dir = tempfile::tempdir()?;
+        let file = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            fs::write(&path, text).map(|()| Input::File(path))
+        };
+        let whole = file("whole", log)?;
+        let first = file("log.1", &log[..cut])?;
+        let second = file("log", &format!("{header}\n{}", &log[cut..]))?;
+        // The middle of the log is between the deaths at some of these.
+        let remotes = [
+            [10, 0, 48, 7],
+            [10, 0, 72, 7],
+            [10, 0, 87, 7],
+            [10, 5, 1, 2],
+        ];
+        let learned = |logs: &[Input]| {
+            let learned = read(logs)?.learned;
+            let bounds = |it: &TimeoutEstimator| remotes.map(|to| it.bounds((to.into(), 5672)));
+            Ok::<_, anyhow::Error>(learned.iter().map(bounds).collect::<Vec<_>>())
+        };
+        let expected = learned(&[whole])?;
+        assert_eq!(expected.len(), 1);
+        for logs in [[first.clone(), second.clone()], [second, first]] {
+            assert_eq!(learned(&logs)?, expected, "{logs:?}");
+        }
+        Ok(())
+    }
 }

@@ -3,6 +3,7 @@
 //! Streams the logs: memory does not grow with their size. Does not trust them: their
 //! text is checked and escaped like text from the kernel.
 
+mod chain;
 mod decompress;
 mod foreign;
 pub mod input;
@@ -19,9 +20,10 @@ use std::io;
 
 use anyhow::Result;
 
+pub use crate::replay::chain::LogIndex;
 pub use crate::replay::line::Item;
 pub use crate::replay::log::{Log, LogCounts, LogError, MAX_LINE_LEN, Remark, RemarkKind};
-pub use crate::replay::merge::{LogIndex, Merge};
+pub use crate::replay::merge::{Merge, MergedLog, SourceIndex};
 use crate::replay::stream::{ReplayEnd, ReplayStream};
 use crate::replay::summary::{ReplaySummary, SummaryFormat};
 
@@ -43,8 +45,8 @@ pub fn run(plan: &ReplayPlan) -> Result<()> {
     let failed = |(from, why): (LogIndex, LogError)| why.of(&names[from]);
     let logs = logs.into_iter().map(|log| Log::new(log.reader));
     let mut merge = Merge::new(logs.collect());
-    let headers = merge.start(&mut on_remark).map_err(failed)?;
-    let mut stream = ReplayStream::new(plan, &names, headers);
+    let logs = merge.start(&names, &mut on_remark).map_err(failed)?;
+    let mut stream = ReplayStream::new(plan, logs);
     let (shown, flushed) = if plan.summary {
         let mut summary = ReplaySummary::default();
         let shown = stream.run(&mut merge, &mut summary, &mut on_remark);
@@ -106,7 +108,7 @@ fn written(outputs: &Outputs) -> Option<FileId> {
 
 /// Fails if lines were skipped: the output does not show it.
 fn complete<R: io::Read>(merge: &Merge<R>) -> Result<(), exit::Error> {
-    fail_if_skipped(merge.logs().iter().map(|log| log.counts().broken).sum())
+    fail_if_skipped(merge.files().iter().map(|log| log.counts().broken).sum())
 }
 
 /// Fails if this number of lines of the logs is not 0.

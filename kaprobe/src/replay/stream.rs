@@ -10,10 +10,11 @@ use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
 use crate::model::tally::Tally;
 use crate::model::trailer::Trailer;
+use crate::replay::chain::LogIndex;
 use crate::replay::decompress::LogReader;
 use crate::replay::line::{Item, Version};
 use crate::replay::log::{LogError, Remark};
-use crate::replay::merge::{LogIndex, Merge};
+use crate::replay::merge::{Merge, MergedLog, SourceIndex};
 use crate::replay::plan::ReplayPlan;
 use crate::replay::story::Stories;
 use crate::report::Outcome;
@@ -185,8 +186,8 @@ fn filters_of(header: &Header) -> impl Iterator<Item = &Filters> + Clone {
 }
 
 /// The name of each log's host. If several share a name, the log's name is appended.
-fn host_names(headers: &[Vec<Header>], names: &[String]) -> Vec<Escaped> {
-    let hosts = headers.iter().map(|it| it.first().map(|it| &it.host));
+fn host_names(logs: &[MergedLog]) -> Vec<Escaped> {
+    let hosts = logs.iter().map(|it| it.headers.first().map(|it| &it.host));
     let hosts: Vec<_> = hosts.collect();
     let is_shared = |host: &Escaped| hosts.iter().flatten().filter(|it| **it == host).count() > 1;
     let unique_name = |(host, name): (&Option<&Escaped>, &String)| match *host {
@@ -194,18 +195,19 @@ fn host_names(headers: &[Vec<Header>], names: &[String]) -> Vec<Escaped> {
         Some(host) if is_shared(host) => Escaped::from_escaped(&format!("{host}({name})")),
         Some(host) => host.clone(),
     };
+    let names = logs.iter().map(|it| &it.name);
     hosts.iter().zip(names).map(unique_name).collect()
 }
 
 impl ReplayStream {
-    pub(super) fn new(plan: &ReplayPlan, names: &[String], headers: Vec<Vec<Header>>) -> Self {
-        let hosts = headers.len() > 1 || headers.iter().flatten().count() > 1;
-        let logs = headers.iter().zip(host_names(&headers, names));
+    pub(super) fn new(plan: &ReplayPlan, merged: Vec<MergedLog>) -> Self {
+        let hosts = merged.len() > 1 || merged.iter().any(|it| it.headers.len() > 1);
+        let logs = merged.iter().zip(host_names(&merged));
         let logs: Vec<_> = logs
-            .map(|(headers, host)| LogState {
+            .map(|(log, host)| LogState {
                 host,
-                is_merged: headers.len() > 1,
-                is_headed: !headers.is_empty(),
+                is_merged: log.headers.len() > 1,
+                is_headed: !log.headers.is_empty(),
                 ..LogState::default()
             })
             .collect();
@@ -214,11 +216,11 @@ impl ReplayStream {
             hosts,
             logs,
             given: plan.given.clone(),
-            pipeline: Pipeline::of(Filter::new(plan.records.clone()), headers.len()),
+            pipeline: Pipeline::of(Filter::new(plan.records.clone()), merged.len()),
             stories: Stories::new(),
             written: Tally::default(),
         };
-        for (from, headers) in headers.into_iter().enumerate() {
+        for (from, MergedLog { headers, .. }) in merged.into_iter().enumerate() {
             // A log with several headers is the result of a merge: its records name their
             // hosts, and sockets of different hosts share numbers.
             let merged = headers.len() > 1;
@@ -238,7 +240,7 @@ impl ReplayStream {
     }
 
     /// Starts the next trace of a log.
-    fn start(&mut self, from: LogIndex, header: Option<&Header>) {
+    fn start(&mut self, from: SourceIndex, header: Option<&Header>) {
         self.logs[from].start(header);
         self.pipeline.set_judge(from, judge(header, &self.given));
     }
@@ -309,7 +311,7 @@ impl ReplayStream {
     }
 
     /// Reports the idle timeouts learned from the current trace.
-    fn trace_ended(&self, from: LogIndex, sinks: &mut impl RecordSink) {
+    fn trace_ended(&self, from: SourceIndex, sinks: &mut impl RecordSink) {
         if let Some(judge) = self.pipeline.judge(from) {
             let host = &self.logs[from].host;
             sinks.learned(self.hosts.then_some(host), judge.estimator());
@@ -320,7 +322,7 @@ impl ReplayStream {
     /// lack the events they were derived from.
     fn show(
         &mut self,
-        from: LogIndex,
+        from: SourceIndex,
         mut record: Record,
         sinks: &mut impl RecordSink,
     ) -> Result<(), SinkError> {
@@ -355,7 +357,7 @@ impl ReplayStream {
 
     fn next_trace(
         &mut self,
-        from: LogIndex,
+        from: SourceIndex,
         header: Header,
         sinks: &mut impl RecordSink,
     ) -> Result<(), SinkError> {
@@ -379,7 +381,7 @@ impl ReplayStream {
     /// Shows a change of the host's idle timeouts. Later verdicts follow from it.
     fn timeouts(
         &mut self,
-        from: LogIndex,
+        from: SourceIndex,
         mut change: TimeoutsChange,
         sinks: &mut impl RecordSink,
     ) -> Result<(), SinkError> {
