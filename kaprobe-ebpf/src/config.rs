@@ -90,11 +90,33 @@ pub struct Offsets {
     pub skb_network_header: u32,
     pub skb_transport_header: u32,
     pub skb_dev: u32,
+    /// The index of the device that delivered the segment. It stays when TCP clears `dev`.
+    pub skb_iif: u32,
+    /// `_nfct`, or [`ABSENT`] on a kernel without conntrack.
+    pub skb_nfct: u32,
     /// `end_seq` of the `tcp_skb_cb` in `sk_buff.cb`, from the start of the `sk_buff`.
     pub skb_end_seq: u32,
     /// `ack_seq` of the `tcp_skb_cb` in `sk_buff.cb`, from the start of the `sk_buff`.
     pub skb_ack_seq: u32,
     pub dev_net: u32,
+    pub dev_ifindex: u32,
+    pub dst_dev: u32,
+    pub sk_dst_cache: u32,
+
+    /// `mc_index` of an `inet_sock`. TCP notes there which device delivered the segment that
+    /// completed the handshake of an accepted connection, and in `mc_ttl` its TTL
+    /// (`tcp_v4_syn_recv_sock`, net/ipv4/tcp_ipv4.c).
+    pub mc_index: u32,
+    pub mc_ttl: u32,
+    /// `pinet6` of an `inet_sock`: the structure with `mcast_oif` and `mcast_hops`, which
+    /// are to IPv6 what `mc_index` and `mc_ttl` are to IPv4 (`tcp_v6_syn_recv_sock`,
+    /// net/ipv6/tcp_ipv6.c). [`ABSENT`] on a kernel without IPv6.
+    pub pinet6: u32,
+    pub mcast_oif: u32,
+    /// The 16 bits that contain `mcast_hops`.
+    pub mcast_hops: u32,
+    /// The place of the lowest bit of `mcast_hops` in them.
+    pub mcast_hops_shift: u32,
 
     /// Distance from a `struct socket` to its inode's number.
     pub socket_ino: u32,

@@ -7,11 +7,13 @@ use aya_log_ebpf::debug;
 use kaprobe_ebpf::config::{ABSENT, SELF_TEST_USER_TIMEOUT};
 use kaprobe_ebpf::wire::{Event, cause, counter, flag, kind};
 
+use crate::arrival;
 use crate::filter;
 use crate::kernel::{
     TCP_CLOSE, TCP_FIN_WAIT2, TCP_FLAG_RST, TCP_LISTEN, TCP_SYN_SENT, Unread, answers_probes,
-    config, describe, dissect, elapsed, has_changed, heard_since, is_fin_wait2_orphan, is_gone,
-    look, look_again, name, now_ns, probes_out, socket_of, timeout_error, timer_of, user_timeout,
+    config, describe, dissect, elapsed, handshake, has_changed, heard_since, inode,
+    is_fin_wait2_orphan, is_gone, look, look_again, name, now_ns, probes_out, segment_ttl,
+    socket_of, timeout_error, timer_of, tracking, user_timeout,
 };
 use crate::maps::{count, note_sight, state};
 use crate::ring::{send, send_answered, send_closed, send_closed_by, send_other, send_passive};
@@ -195,7 +197,19 @@ pub fn reset(sk: u64, reason: u32) {
 #[inline(always)]
 pub fn received(sk: u64) {
     if armed() && filter::keeps(&Unread(sk)) {
-        send_other(kind::RST_RECEIVED, |event| describe(sk, event));
+        send_other(kind::RST_RECEIVED, |event| {
+            describe(sk, event);
+            handshake(sk, event);
+            arrival::take(sk, event);
+        });
+    }
+}
+
+/// Keeps the segment in `skb` for the report of the reset that came in it.
+#[inline(always)]
+pub fn arrived(sk: u64, skb: u64) {
+    if armed() && filter::keeps(&Unread(sk)) {
+        arrival::keep(sk, skb);
     }
 }
 
@@ -208,6 +222,11 @@ pub fn passive(sk: u64, skb: u64, reason: u32) {
     }
     send_passive(|event| {
         dissect(sk, skb, event);
+        if sk == 0 {
+            tracking(skb, event);
+        } else if event.state == TCP_LISTEN {
+            event.inode = inode(sk);
+        }
         event.mono_ns = now_ns();
         event.reason = reason;
         if reason != ABSENT {
@@ -230,6 +249,7 @@ pub fn segment(sk: u64, skb: u64) {
         let answers = answers_probes(sk, skb);
         if answers {
             describe(sk, event);
+            event.segment_ttl = segment_ttl(skb);
         }
         answers
     });

@@ -11,7 +11,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
 use kaprobe_ebpf::config::{ABSENT, Config, RDONLY_CAST};
-use kaprobe_ebpf::wire::{Descriptor, Event, Snapshot, Socket, flag, kind};
+use kaprobe_ebpf::wire::{Descriptor, Event, Snapshot, Socket, flag, kind, path};
 
 /// Settings of the programs. User space writes them before it loads the programs.
 #[unsafe(no_mangle)]
@@ -31,6 +31,11 @@ pub(crate) use config;
 pub const AF_INET: u16 = 2;
 /// `AF_INET6`: IPv6.
 pub const AF_INET6: u16 = 10;
+/// Index of the loopback device in each network namespace: include/net/flow.h.
+const LOOPBACK_IFINDEX: u32 = 1;
+/// Bits of `_nfct` that are no address: include/linux/skbuff.h. Alone they mark a packet that
+/// is exempted from tracking.
+const NFCT_INFOMASK: u64 = 7;
 /// `TCP_SYN_SENT`, include/net/tcp_states.h.
 pub const TCP_SYN_SENT: u8 = 2;
 /// `TCP_FIN_WAIT2`, include/net/tcp_states.h.
@@ -450,6 +455,107 @@ pub fn dissect(sk: u64, skb: u64, event: &mut Event) {
     socket.netns = probe!(net, net_inum);
 }
 
+/// Reads what conntrack made of a segment that met no socket. Where TCP finds a socket, it
+/// has forgotten that (`nf_reset_ct` in `tcp_v4_rcv`), and in IPv6 it always has
+/// (`ip6_protocol_deliver_rcu`, net/ipv6/ip6_input.c).
+#[inline(always)]
+pub fn tracking(skb: u64, event: &mut Event) {
+    if config!(offsets.skb_nfct) == ABSENT || event.socket.family != AF_INET {
+        return;
+    }
+    let entry: u64 = probe!(skb, skb_nfct);
+    if entry == 0 {
+        event.segment_path |= path::UNTRACKED;
+    } else if entry & !NFCT_INFOMASK != 0 {
+        event.segment_path |= path::TRACKED;
+    }
+}
+
+/// Facts of a segment that came in for a socket.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Segment {
+    /// TCP flags: the 14th byte of its header.
+    pub flags: u8,
+    /// TTL or hop limit left.
+    pub ttl: u8,
+    /// Always zero.
+    pub reserved: [u8; 2],
+    /// Index of the device that delivered it.
+    pub iif: u32,
+}
+
+/// Reads the facts of a segment.
+#[inline(always)]
+pub fn segment(skb: u64) -> Segment {
+    Segment {
+        flags: segment_flags(skb),
+        ttl: segment_ttl(skb),
+        reserved: [0; 2],
+        iif: probe!(skb, skb_iif),
+    }
+}
+
+/// Adds a segment to the event of the socket that it came in for.
+#[inline(always)]
+pub fn put_segment(sk: u64, segment: &Segment, event: &mut Event) {
+    event.segment_flags = segment.flags;
+    event.segment_ttl = segment.ttl;
+    if segment.iif == LOOPBACK_IFINDEX {
+        event.segment_path |= path::LOOPBACK;
+    }
+    let device = if event.peer_ttl != 0 {
+        handshake_device(sk, event.socket.family)
+    } else {
+        route_device(sk)
+    };
+    if device != 0 && device != LOOPBACK_IFINDEX {
+        event.segment_path |= path::ELSEWHERE;
+    }
+}
+
+/// Reads the TTL that the peer's handshake left behind, if this host accepted the
+/// connection.
+#[inline(always)]
+pub fn handshake(sk: u64, event: &mut Event) {
+    let family = event.socket.family;
+    if handshake_device(sk, family) == 0 {
+        return;
+    }
+    event.peer_ttl = if family == AF_INET6 {
+        let pinet6: u64 = probe!(sk, pinet6);
+        let hops: u16 = probe!(pinet6, mcast_hops);
+        (hops >> (config!(offsets.mcast_hops_shift) & 15)) as u8
+    } else {
+        probe!(sk, mc_ttl)
+    };
+}
+
+/// Index of the device that delivered the peer's handshake; 0 if this host opened the
+/// connection.
+#[inline(always)]
+fn handshake_device(sk: u64, family: u16) -> u32 {
+    if family != AF_INET6 {
+        return probe!(sk, mc_index);
+    }
+    if config!(offsets.pinet6) == ABSENT {
+        return 0;
+    }
+    let pinet6: u64 = probe!(sk, pinet6);
+    probe!(pinet6, mcast_oif)
+}
+
+/// Index of the device that the socket's route to the peer leads to; 0 if it has none now.
+#[inline(always)]
+fn route_device(sk: u64) -> u32 {
+    let dst: u64 = probe!(sk, sk_dst_cache);
+    if dst == 0 {
+        return 0;
+    }
+    let dev: u64 = probe!(dst, dst_dev);
+    probe!(dev, dev_ifindex)
+}
+
 /// `icsk_probes_out`: number of probes sent and not answered.
 #[inline(always)]
 pub fn probes_out(sk: u64) -> u8 {
@@ -462,6 +568,18 @@ pub fn probes_out(sk: u64) -> u8 {
 fn segment_flags(skb: u64) -> u8 {
     let head: u64 = probe!(skb, skb_head);
     read(head + probe!(skb, skb_transport_header => u16) as u64, 13)
+}
+
+/// TTL or hop limit left in the segment in `skb`.
+#[inline(always)]
+pub fn segment_ttl(skb: u64) -> u8 {
+    let head: u64 = probe!(skb, skb_head);
+    let ip = head + probe!(skb, skb_network_header => u16) as u64;
+    if read::<u8>(ip, 0) >> 4 == 6 {
+        read(ip, 7)
+    } else {
+        read(ip, 8)
+    }
 }
 
 /// Whether the segment in `skb` answers the probes: whether `tcp_ack` will reach the place
@@ -755,7 +873,7 @@ pub fn snapshot(sk: u64, snapshot: &mut Snapshot) {
 
 /// Inode number of a socket's file; 0 for an orphan.
 #[inline(always)]
-fn inode(sk: u64) -> u64 {
+pub fn inode(sk: u64) -> u64 {
     let socket: u64 = member!(tcp_sock(sk), sk_socket);
     if socket == 0 {
         return 0;

@@ -10,6 +10,7 @@
     reason = "the macros of the entry points make functions without these docs"
 )]
 
+mod arrival;
 mod filter;
 mod firing;
 mod kernel;
@@ -185,6 +186,22 @@ pub fn passive_tracepoint(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "tcp_receive_reset")]
 pub fn receive_tracepoint(ctx: RawTracePointContext) -> i32 {
     firing::received(ctx.arg(0));
+    0
+}
+
+/// match-proto: fn tcp_reset(sk, [skb])
+#[fentry]
+pub fn arrival_fentry(ctx: FEntryContext) -> i32 {
+    firing::arrived(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// match-proto: fn tcp_reset(sk, [skb])
+#[kprobe]
+pub fn arrival_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
+        firing::arrived(sk, skb);
+    }
     0
 }
 

@@ -93,6 +93,19 @@ pub mod flag {
     pub const RESETS_SEEN: u16 = 1 << 9;
 }
 
+/// Bits of [`Event::segment_path`].
+pub mod path {
+    /// The loopback device delivered the segment.
+    pub const LOOPBACK: u8 = 1 << 0;
+    /// Another device carries the connection: the peer's handshake came in by another one,
+    /// or the route to the peer leads to another one.
+    pub const ELSEWHERE: u8 = 1 << 1;
+    /// conntrack has an entry for the segment.
+    pub const TRACKED: u8 = 1 << 2;
+    /// conntrack has no entry for the segment, and nobody exempted it (`notrack`).
+    pub const UNTRACKED: u8 = 1 << 3;
+}
+
 /// Identity of a socket: the values that the filters compare, and its address.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,13 +214,19 @@ pub struct Event {
     pub reason: u32,
     /// Bytes of data in the segment that a [`kind::RST_PASSIVE`] answers.
     pub segment_len: u32,
-    /// Flags of the segment that a [`kind::RST_PASSIVE`] answers: the 14th byte of its TCP
-    /// header.
+    /// Flags of the segment that a [`kind::RST_PASSIVE`] answers or a [`kind::RST_RECEIVED`]
+    /// came in: the 14th byte of its TCP header. 0 if the segment was not seen.
     pub segment_flags: u8,
-    /// TTL or hop limit left in the segment that a [`kind::RST_PASSIVE`] answers.
+    /// TTL or hop limit left in the segment that a [`kind::RST_PASSIVE`] answers, or that a
+    /// [`kind::RST_RECEIVED`] or [`kind::ANSWERED`] came in. 0 if it was not seen.
     pub segment_ttl: u8,
+    /// How that segment came in: bits of [`path`].
+    pub segment_path: u8,
+    /// TTL or hop limit left in the segment that completed the handshake, of a
+    /// [`kind::RST_RECEIVED`] on a connection that this host accepted; otherwise 0.
+    pub peer_ttl: u8,
     /// Always zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 4],
 }
 
 /// State of a socket. The iterator over sockets writes one for each socket.

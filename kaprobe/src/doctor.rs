@@ -280,6 +280,7 @@ impl HookReport {
 /// The features lost with a hook in this mode, or without the hook.
 fn loses(hook: Hook, mode: Option<AttachMode>) -> Option<&'static str> {
     match (hook, mode) {
+        (Hook::Reset, Some(_)) => None,
         // The kernel skips such a probe: `kprobes_inc_nmissed_count`, kernel/kprobes.c, and
         // `trace_call_bpf`, kernel/trace/bpf_trace.c.
         (_, Some(AttachMode::Kprobe)) => {
@@ -297,6 +298,9 @@ fn loses(hook: Hook, mode: Option<AttachMode>) -> Option<&'static str> {
         }
         (Hook::SendReset, None) => Some("rst_sent records of passive resets"),
         (Hook::ReceiveReset, None) => Some("rst_received records"),
+        (Hook::Reset, None) => {
+            Some("the TTL of received resets, and whether this host itself sent them")
+        }
         (Hook::Probe, None) => Some("--rtt: answers are then known from the next firing"),
         (Hook::KeepaliveTimer | Hook::DestroySock, None) => Some("everything"),
     }

@@ -125,7 +125,6 @@ impl<K: Hash + Eq, V> LruMap<K, V> {
     }
 
     /// All entries, in no particular order.
-    #[cfg(test)]
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.entries.iter().map(|it| (&it.key, &it.value))
     }

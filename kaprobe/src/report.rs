@@ -93,8 +93,8 @@ fn summary_lines(outcome: &Outcome) -> Vec<String> {
     let hooks = Hook::ALL.iter();
     let lost: Vec<_> = hooks
         .map(|hook| (hook, lost(hook)))
-        // Hooked only with --rtt.
-        .filter(|&(hook, lost)| *hook != Hook::Probe || lost > 0)
+        // One is hooked only with --rtt, the other has no events.
+        .filter(|&(hook, lost)| !matches!(hook, Hook::Probe | Hook::Reset) || lost > 0)
         .map(|(hook, lost)| format!("{lost} by {hook}"))
         .collect();
     let mut lines = vec![

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::correlate::Correlator;
 use crate::filter::{Filter, RecordFilter};
-use crate::model::event::{Event, Kind, Lost, PassiveReset, SocketEvent, SocketId};
+use crate::model::event::{ArrivedSegment, Event, Kind, Lost, PassiveReset, SocketEvent, SocketId};
 use crate::model::named::Named as _;
 use crate::model::owner::Owner;
 use crate::model::record::{EventName, Record};
@@ -17,7 +17,7 @@ use crate::model::row::{Row, RowSource, Timer};
 use crate::model::time::Instant;
 use crate::model::values::{
     Cause, Confidence, Errno, Evidence, Family, FinWait2, Hook, LearnedOf, LostWhy, Met, Origin,
-    State, VerdictName,
+    State, TcpFlags, VerdictName,
 };
 use crate::text::escape::Escaped;
 
@@ -104,6 +104,7 @@ pub fn event(at_ms: u64, kind: Kind) -> SocketEvent {
         err: None,
         reason: None,
         firing_ns: None,
+        arrival: ArrivedSegment::default(),
         news: false,
         actor: None,
         transfer: None,
@@ -163,6 +164,10 @@ pub fn passive_reset(at_ms: u64) -> PassiveReset {
         reason: Some("SK_RST_REASON_NO_SOCKET".to_owned()),
         met: Met::Nothing,
         state: 0,
+        tracked: None,
+        inode: None,
+        owner: None,
+        process_age_s: None,
     }
 }
 
@@ -432,6 +437,12 @@ pub fn everything() -> Vec<Event> {
         lastsnd_ms: 4,
         unacked: 1,
         err: Some(104),
+        arrival: ArrivedSegment {
+            flags: Some(TcpFlags(0x14)),
+            ttl: Some(64),
+            from_this_host: Some(true),
+            peer_ttl: Some(57),
+        },
         ..event(1_750, Kind::RstReceived)
     }));
     let number = |event| {
@@ -447,6 +458,10 @@ pub fn everything() -> Vec<Event> {
             wall_ns: at(1_760).wall_ns + 431_700,
         },
         probes_out: 2,
+        arrival: ArrivedSegment {
+            ttl: Some(57),
+            ..ArrivedSegment::default()
+        },
         ..event(1_760, Kind::Answered)
     }));
     all.push(Event::Snapshot(Box::new(with(row(1_770, 77), |it| {
@@ -457,12 +472,17 @@ pub fn everything() -> Vec<Event> {
     all.extend(endings().map(of));
     all.push(lost(1_800, Some(Kind::Probe)));
     all.push(lost(1_900, None));
-    all.push(Event::PassiveReset(Box::new(passive_reset(1_950))));
+    all.push(Event::PassiveReset(Box::new(PassiveReset {
+        tracked: Some(false),
+        ..passive_reset(1_950)
+    })));
     all.push(Event::PassiveReset(Box::new(PassiveReset {
         flags: 0x10,
         reason: None,
         met: Met::Socket,
         state: 10,
+        owner: event(1_960, Kind::RstSent).owner,
+        process_age_s: Some(12),
         ..passive_reset(1_960)
     })));
     all

@@ -44,7 +44,7 @@ pub fn read(logs: &[Input]) -> Result<LogTimeouts> {
     let merged = merge.start(&names, &mut report).map_err(failed)?;
     let mut traces: Vec<_> = merged.into_iter().map(LogTrace::new).collect();
     let mut all = LogTimeouts::default();
-    let mut resets = AllSentResets::default();
+    let mut resets = AllSentResets::new(traces.len());
     while let Some((from, item)) = merge.next(&mut report).map_err(failed)? {
         match item {
             Item::Record(record) => traces[from].record(from, &record, &mut resets),

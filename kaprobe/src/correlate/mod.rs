@@ -99,7 +99,7 @@ impl Correlator {
                 }
                 emit(&mut lost_record(lost));
             }
-            Event::Socket(event) if is_data_for_orphan(event) => {}
+            Event::Socket(event) if is_no_reset(event) => {}
             Event::Socket(event) => self.socket(event, emit),
             Event::PassiveReset(reset) => emit(&mut passive_record(reset)),
             Event::Snapshot(row) => self.row(row, emit),
@@ -296,10 +296,13 @@ fn probe_number(event: &SocketEvent) -> NonZeroU16 {
 /// Whether what looks like a received reset is data for an orphan.
 ///
 /// No process can read such data, so the kernel treats it as a reset, and answers with one
-/// (`tcp_rcv_state_process`, net/ipv4/tcp_input.c): that reset has its own event. The kernel
-/// has then just processed the acknowledgement of the segment; it does not process that of a
-/// reset.
-fn is_data_for_orphan(event: &SocketEvent) -> bool {
+/// (`tcp_rcv_state_process`, net/ipv4/tcp_input.c): that reset has its own event. If the
+/// segment is not known: the kernel has then just processed the acknowledgement in it; it
+/// does not process that of a reset.
+fn is_no_reset(event: &SocketEvent) -> bool {
+    if let Some(flags) = event.arrival.flags {
+        return event.kind == Kind::RstReceived && !flags.resets();
+    }
     let is_closing = matches!(
         State::from_number(event.state),
         Some(State::FinWait1 | State::FinWait2)
@@ -346,6 +349,7 @@ fn seen_record(event: &SocketEvent, sock: u64, waiting: &WaitingProbe) -> Record
     let took_ns = event.at.mono_ns.saturating_sub(waiting.at_ns);
     let mut record = answered_record(event, sock, waiting, event.at.mono_ns);
     record.rtt_us = Some(took_ns / 1_000);
+    record.ttl = event.arrival.ttl;
     record
 }
 
@@ -395,6 +399,9 @@ fn event_record(event: &SocketEvent, sock: u64) -> Record {
     record.transfer = event.transfer.as_deref().copied().unwrap_or_default();
     record.dead_in_ms = event.dead_in_ms;
     record.dead_by = event.dead_by;
+    record.ttl = event.arrival.ttl;
+    record.peer_ttl = event.arrival.peer_ttl;
+    record.from_this_host = event.arrival.from_this_host;
     record
 }
 
@@ -415,7 +422,9 @@ fn socket_record(event: &SocketEvent, sock: u64, at: Instant, name: EventName) -
 }
 
 fn passive_record(reset: &PassiveReset) -> Record {
+    let owner = reset.owner.as_deref();
     Record {
+        process: owner.map(Process::from).unwrap_or_default(),
         endpoints: Some(reset.endpoints),
         state: State::from_number(reset.state),
         direction: Some(Direction::Passive),
@@ -423,6 +432,8 @@ fn passive_record(reset: &PassiveReset) -> Record {
         flags: Some(TcpFlags(reset.flags)),
         len: Some(reset.len),
         ttl: Some(reset.ttl),
+        tracked: reset.tracked,
+        process_age_s: reset.process_age_s,
         met: Some(reset.met),
         ..Record::new(reset.at, EventName::RstSent)
     }

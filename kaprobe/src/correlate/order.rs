@@ -5,7 +5,6 @@
 //! first.
 
 use crate::model::event::{Event, Kind, SocketEvent};
-use crate::model::flow::Flow;
 
 /// How many events may lie between the two: those of other processors.
 const MAX_BETWEEN: usize = 64;
@@ -39,9 +38,7 @@ fn socket_event(event: &Event, kind: Kind) -> Option<&SocketEvent> {
 
 fn caused(sent: &SocketEvent, arrival: &SocketEvent) -> bool {
     let late_ns = sent.at.mono_ns.saturating_sub(arrival.at.mono_ns);
-    let (from, to) = (&sent.endpoints, &arrival.endpoints);
-    late_ns <= MAX_LATE_NS
-        && Flow::canonical(from.local(), from.remote()) == Flow::canonical(to.remote(), to.local())
+    late_ns <= MAX_LATE_NS && sent.endpoints.flow() == arrival.endpoints.flow().reversed()
 }
 
 #[cfg(test)]
@@ -54,9 +51,9 @@ mod tests {
         let arrival = || event(10, Kind::RstReceived);
         let sent = |at_ms| {
             let other_end = |it: &mut SocketEvent| {
-                let (local, remote) = (it.endpoints.remote(), it.endpoints.local());
-                (it.endpoints.laddr, it.endpoints.lport) = local;
-                (it.endpoints.raddr, it.endpoints.rport) = remote;
+                let flow = it.endpoints.flow().reversed();
+                (it.endpoints.laddr, it.endpoints.lport) = flow.local();
+                (it.endpoints.raddr, it.endpoints.rport) = flow.remote();
             };
             with(event(at_ms, Kind::RstSent), other_end)
         };

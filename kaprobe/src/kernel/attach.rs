@@ -39,7 +39,11 @@ impl LoadedObject {
         if let Some(mode) = self.mode
             && modes.len() > 1
         {
-            modes = vec![mode];
+            modes.retain(|it| *it == mode);
+            if modes.is_empty() {
+                let why = format!("cannot hook {hook} by {mode}");
+                return Err(exit::Error::kernel(why).into());
+            }
         }
         let mut refused = Vec::new();
         for mode in modes {
@@ -72,6 +76,10 @@ impl LoadedObject {
     pub fn attach_seeing(&mut self, hook: Hook, mode: AttachMode) -> Result<()> {
         if let Some((_, why)) = self.blind.iter().find(|(blind, _)| *blind == mode) {
             bail!("{why}");
+        }
+        // The segment came with 5.12.
+        if hook == Hook::Reset && self.types.parameter("tcp_reset", "skb") != Some(1) {
+            bail!("this kernel's tcp_reset does not have the segment");
         }
         // 5.10 attaches nothing to a function while ftrace is switched off.
         self.attach_by(hook, mode)

@@ -26,7 +26,20 @@ pub(super) struct KernelTypes {
 struct Member<'a> {
     /// Offset from the start of the outermost structure, bytes.
     offset: u32,
+    /// The lowest bit of a bit field, from that offset.
+    bit: u32,
     ty: Type<'a>,
+}
+
+impl<'a> Member<'a> {
+    /// A type as a whole.
+    const fn start(ty: Type<'a>) -> Self {
+        Self {
+            offset: 0,
+            bit: 0,
+            ty,
+        }
+    }
 }
 
 impl KernelTypes {
@@ -104,6 +117,7 @@ impl KernelTypes {
         let net = |path| self.offset("sock", &in_net(path));
         let moved = maybe(icsk, "icsk_keepalive_timer");
         let tagged = maybe("sock", "sk_cgrp_data.val");
+        let hops = self.member("inet_sock", "pinet6->mcast_hops").ok();
         Ok(Offsets {
             // 6.19 (08dfe370239e) moved the timer; sk_timer is now another timer's name.
             timer: if moved == ABSENT {
@@ -172,9 +186,20 @@ impl KernelTypes {
             skb_network_header: at("sk_buff", "network_header")?,
             skb_transport_header: at("sk_buff", "transport_header")?,
             skb_dev: at("sk_buff", "dev")?,
+            skb_iif: at("sk_buff", "skb_iif")?,
+            skb_nfct: maybe("sk_buff", "_nfct"),
             skb_end_seq: at("sk_buff", "cb")? + at("tcp_skb_cb", "end_seq")?,
             skb_ack_seq: at("sk_buff", "cb")? + at("tcp_skb_cb", "ack_seq")?,
             dev_net: at("sk_buff", "dev->nd_net")?,
+            dev_ifindex: at("sk_buff", "dev->ifindex")?,
+            dst_dev: at("sock", "sk_dst_cache->dev")?,
+            sk_dst_cache: at("sock", "sk_dst_cache")?,
+            mc_index: at("inet_sock", "mc_index")?,
+            mc_ttl: at("inet_sock", "mc_ttl")?,
+            pinet6: maybe("inet_sock", "pinet6"),
+            mcast_oif: maybe("inet_sock", "pinet6->mcast_oif"),
+            mcast_hops: hops.as_ref().map_or(ABSENT, |it| it.offset),
+            mcast_hops_shift: hops.map_or(0, |it| it.bit),
             socket_ino: at("socket_alloc", "vfs_inode.i_ino")?,
             descriptors: self.descriptors().unwrap_or(DescriptorOffsets::ABSENT),
             cgroup_kn: maybe("cgroup", "kn"),
@@ -221,13 +246,13 @@ impl KernelTypes {
         let ty = self
             .named(TypeKind::Struct, structure)
             .with_context(missing)?;
-        let start = Member { offset: 0, ty };
+        let start = Member::start(ty);
         let mut steps = path.split("->");
         let first = steps.next().and_then(|path| within(start, path));
         steps
             .try_fold(first.with_context(missing)?, |at, path| {
                 let ty = self.pointee(at.ty)?;
-                within(Member { offset: 0, ty }, path)
+                within(Member::start(ty), path)
             })
             .with_context(missing)
     }
@@ -273,8 +298,8 @@ fn child<'a>(ty: Type<'a>, name: &str) -> Option<Member<'a>> {
         let offset = field.bit_offset / 8;
         let found = match field.name() {
             this if this == name => Member {
-                offset: 0,
-                ty: field.ty()?.bare()?,
+                bit: field.bit_offset % 8,
+                ..Member::start(field.ty()?.bare()?)
             },
             "" => child(field.ty()?.bare()?, name)?,
             _ => return None,

@@ -46,7 +46,9 @@ impl Counters {
             let watched: io::Result<Vec<_>> = programs.map(Watched::new).collect();
             Ok((attached.hook, watched?))
         };
-        let watched: io::Result<Vec<_>> = attached.iter().map(watch).collect();
+        // Without its segment, a reset still has its event.
+        let attached = attached.iter().filter(|it| it.hook != Hook::Reset);
+        let watched: io::Result<Vec<_>> = attached.map(watch).collect();
         let watched = watched.context("cannot watch the programs for what they miss")?;
         let shared = Shared::new(ebpf).context("cannot map the counters of lost events")?;
         Ok(Self {

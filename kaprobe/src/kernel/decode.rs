@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use kaprobe_ebpf::wire::{self, cause, flag, kind};
+use kaprobe_ebpf::wire::{self, cause, flag, kind, path};
 
-use crate::model::event::{Event, Kind, PassiveReset, SocketEvent, SocketId};
+use crate::model::event::{ArrivedSegment, Event, Kind, PassiveReset, SocketEvent, SocketId};
 use crate::model::socket::{Endpoints, Identity, Settings};
 use crate::model::time::Instant;
-use crate::model::values::{Cause, Family, FinWait2, Met, Origin};
+use crate::model::values::{Cause, Family, FinWait2, Met, Origin, TcpFlags};
 
 /// `AF_INET` and `AF_INET6`, as Linux numbers them.
 const AF_INET: u16 = 2;
@@ -75,6 +75,10 @@ impl Decoder {
             reason: self.reason(raw),
             met: met(raw.state),
             state: raw.state,
+            tracked: tracked(raw.segment_path),
+            inode: known(raw.inode),
+            owner: None,
+            process_age_s: None,
         })
     }
 
@@ -108,6 +112,7 @@ impl Decoder {
             err: (raw.err != 0).then_some(raw.err),
             reason: self.reason(raw),
             firing_ns: has(flag::RESET_IN_TIMER).then_some(raw.firing_ns),
+            arrival: arrival(raw),
             news: has(flag::NEWS),
             actor: None,
             transfer: None,
@@ -193,10 +198,40 @@ pub(super) fn ticks_until(then: u32, now: u32) -> u32 {
     if ahead > u32::MAX / 2 { 0 } else { ahead }
 }
 
+/// A number that is 0 if it is not known.
+fn known<T: Default + PartialEq>(number: T) -> Option<T> {
+    Some(number).filter(|it| *it != T::default())
+}
+
+/// Whether conntrack has an entry for a segment, if that is known.
+const fn tracked(path: u8) -> Option<bool> {
+    match (path & path::TRACKED != 0, path & path::UNTRACKED != 0) {
+        (true, _) => Some(true),
+        (_, true) => Some(false),
+        _ => None,
+    }
+}
+
+/// What is known of the segment of an event.
+fn arrival(raw: &wire::Event) -> ArrivedSegment {
+    let has = |bit| raw.segment_path & bit != 0;
+    let flags = known(raw.segment_flags).map(TcpFlags);
+    let from_this_host = match (has(path::LOOPBACK), has(path::ELSEWHERE)) {
+        (true, true) => Some(true),
+        (true, false) => None,
+        (false, _) => Some(false),
+    };
+    ArrivedSegment {
+        flags,
+        ttl: known(raw.segment_ttl),
+        from_this_host: from_this_host.filter(|_| flags.is_some()),
+        peer_ttl: known(raw.peer_ttl),
+    }
+}
+
 /// The facts that identify a socket. 0 means that it does not have the fact.
 #[inline]
 pub(super) fn identity(raw: &wire::Event) -> Identity {
-    let known = |number: u64| (number != 0).then_some(number);
     Identity {
         inode: known(raw.inode),
         cookie: known(raw.cookie),

@@ -48,11 +48,14 @@ pub fn parts(hook: Hook, mode: AttachMode) -> &'static [Part] {
         (Hook::ReceiveReset, AttachMode::Tracepoint) => {
             &[("receive_tracepoint", "tcp_receive_reset")]
         }
+        (Hook::Reset, AttachMode::Fentry) => &[("arrival_fentry", "tcp_reset")],
+        (Hook::Reset, AttachMode::Kprobe) => &[("arrival_kprobe", "tcp_reset")],
         (Hook::Probe, AttachMode::Tracepoint) => &[("segment_tracepoint", "tcp_probe")],
         (
             Hook::DestroySock | Hook::ReceiveReset | Hook::Probe,
             AttachMode::Fentry | AttachMode::Kprobe,
-        ) => &[],
+        )
+        | (Hook::Reset, AttachMode::Tracepoint) => &[],
     }
 }
 

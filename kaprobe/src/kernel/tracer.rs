@@ -69,7 +69,12 @@ impl Tracer {
         attached.push(object.attach(Hook::KeepaliveTimer)?);
         let mut without = Vec::new();
         let rtt = config.rtt.then_some(Hook::Probe);
-        let resets = [Hook::SendActiveReset, Hook::SendReset, Hook::ReceiveReset];
+        let resets = [
+            Hook::SendActiveReset,
+            Hook::SendReset,
+            Hook::ReceiveReset,
+            Hook::Reset,
+        ];
         for hook in resets.into_iter().chain(rtt) {
             match object.attach(hook) {
                 Ok(hooked) => attached.push(hooked),

@@ -6,7 +6,7 @@ use crate::model::owner::Owner;
 use crate::model::row::Row;
 use crate::model::socket::{Actor, Ages, Endpoints, Identity, Settings, Transfer};
 use crate::model::time::Instant;
-use crate::model::values::{Cause, FinWait2, Hook, LostWhy, Met};
+use crate::model::values::{Cause, FinWait2, Hook, LostWhy, Met, TcpFlags};
 
 /// An event that a source reports.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,6 +109,29 @@ pub struct PassiveReset {
     pub met: Met,
     /// TCP state of the matched socket, the kernel's number; 0 if there is none.
     pub state: u8,
+    /// Whether conntrack has an entry for the segment, if that is known.
+    pub tracked: Option<bool>,
+    /// Inode of the listener that the segment matched.
+    pub inode: Option<u64>,
+    /// The process that holds that listener, if known.
+    pub owner: Option<Arc<Owner>>,
+    /// How long that process has run, s.
+    pub process_age_s: Option<u32>,
+}
+
+/// What is known of the segment that an event reports, and of the peer's segments before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ArrivedSegment {
+    /// Flags of the segment.
+    pub flags: Option<TcpFlags>,
+    /// TTL or hop limit of the segment as received.
+    pub ttl: Option<u8>,
+    /// The segment came from this host itself, although the peer is another one. `None` if
+    /// that is not known, or if both ends are on this host.
+    pub from_this_host: Option<bool>,
+    /// TTL or hop limit with which the peer completed the handshake, if this host accepted
+    /// the connection.
+    pub peer_ttl: Option<u8>,
 }
 
 /// The identity of a socket: its address, and a time, because addresses are reused.
@@ -171,6 +194,8 @@ pub struct SocketEvent {
     /// For a reset sent during a firing: `at.mono_ns` of the firing. For a firing that
     /// sent a reset: its own `at.mono_ns`.
     pub firing_ns: Option<u64>,
+    /// What is known of the segment that the event reports.
+    pub arrival: ArrivedSegment,
     /// The event mask excludes this event, but the kernel sent it because it shows that
     /// an earlier probe was answered.
     pub news: bool,

@@ -35,6 +35,15 @@ impl Flow {
         Self::new(canonical(local), canonical(remote))
     }
 
+    /// The flow as the other end sees it.
+    #[must_use]
+    pub fn reversed(&self) -> Self {
+        match *self {
+            Self::V4(local, remote, lport, rport) => Self::V4(remote, local, rport, lport),
+            Self::V6(ref flow) => Self::V6(Box::new((flow.1, flow.0, flow.3, flow.2))),
+        }
+    }
+
     /// The local address and port.
     #[must_use]
     pub fn local(&self) -> (IpAddr, u16) {
@@ -51,6 +60,14 @@ impl Flow {
             Self::V4(_, remote, _, port) => (remote.into(), port),
             Self::V6(ref flow) => (flow.1.into(), flow.3),
         }
+    }
+}
+
+impl Endpoints {
+    /// The flow of these ends, in which an IPv4-mapped address equals its IPv4 address.
+    #[must_use]
+    pub fn flow(&self) -> Flow {
+        Flow::canonical(self.local(), self.remote())
     }
 }
 
@@ -80,7 +97,7 @@ impl FlowKey {
 impl From<&Endpoints> for FlowKey {
     fn from(it: &Endpoints) -> Self {
         Self {
-            flow: Flow::canonical(it.local(), it.remote()),
+            flow: it.flow(),
             netns: it.netns,
         }
     }
@@ -101,6 +118,8 @@ mod tests {
         for (local, remote) in [(v4, v4), (mapped, mapped), (v6, mapped), (v6, v6)] {
             let flow = Flow::new(local, remote);
             assert_eq!((flow.local(), flow.remote()), (local, remote));
+            assert_eq!(flow.reversed(), Flow::new(remote, local));
+            assert_eq!(flow.reversed().reversed(), flow);
         }
         let key = |local, remote, netns| FlowKey::from(&Endpoints::new(local, remote, netns));
         assert_eq!(key(v4, v4, 1), key(mapped, mapped, 1));

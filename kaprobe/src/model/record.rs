@@ -90,8 +90,19 @@ record! {
         flags: Option<TcpFlags>,
         /// Length of that segment's data in bytes.
         len: Option<u32>,
-        /// TTL or hop limit of that segment as received.
+        /// TTL or hop limit as received: of that segment, of a received reset, or with
+        /// `--rtt` of the answer to a probe.
         ttl: Option<u8>,
+        /// TTL or hop limit with which the peer completed the handshake, if this host
+        /// accepted the connection that a reset came in for.
+        peer_ttl: Option<u8>,
+        /// Whether this host itself sent the received reset, although the peer is another
+        /// host: the loopback device delivered it.
+        from_this_host: Option<bool>,
+        /// Whether conntrack of this host has an entry for the segment that a reset answers.
+        tracked: Option<bool>,
+        /// How long the process has run that holds the listener which that segment met, s.
+        process_age_s: Option<u32>,
         /// What that segment matched on this host.
         met: Option<Met>,
         /// Conclusion from the records in `evidence`.
@@ -192,6 +203,10 @@ record! {
         flags,
         len,
         ttl,
+        peer_ttl,
+        from_this_host,
+        tracked,
+        process_age_s,
         met,
         verdict,
         confidence,
@@ -222,7 +237,7 @@ record! {
 }
 
 // Each stage moves or clones records.
-const _: () = assert!(size_of::<Record>() <= 768, "a record is not to grow");
+const _: () = assert!(size_of::<Record>() <= 784, "a record is not to grow");
 
 impl Record {
     /// Makes a record with only a time and an event.

@@ -100,6 +100,9 @@ named_enum! {
         SendReset = "tcp_v4_send_reset",
         /// `tcp_receive_reset`.
         ReceiveReset = "tcp_receive_reset",
+        /// `tcp_reset`, which has the segment that a received reset came in. It has no events
+        /// of its own.
+        Reset = "tcp_reset",
         /// `tcp_probe`, a tracepoint for every segment that a connection receives.
         Probe = "tcp_probe",
         /// `tcp_destroy_sock`.
@@ -209,6 +212,12 @@ impl TcpFlags {
     #[must_use]
     pub const fn closes(self) -> bool {
         self.0 & 0b1 != 0
+    }
+
+    /// Whether the segment resets a connection (RST).
+    #[must_use]
+    pub const fn resets(self) -> bool {
+        self.0 & 0b100 != 0
     }
 
     /// Whether the segment has ACK, as all but the first segment do.

@@ -22,7 +22,7 @@ use hashbrown::{HashMap, HashSet};
 use rustix::io::Errno;
 
 use crate::kernel::DescriptorIterator;
-use crate::model::event::{Event, SocketEvent};
+use crate::model::event::Event;
 use crate::model::owner::Owner;
 use crate::model::row::Row;
 use crate::owners::descriptors::{self, Descriptors, SocketFd};
@@ -123,6 +123,16 @@ struct Process {
     checked: Instant,
 }
 
+/// The inode of the socket that an event is about.
+fn inode_of(event: &Event) -> Option<Inode> {
+    let inode = match event {
+        Event::Socket(socket) => socket.identity.inode,
+        Event::PassiveReset(reset) => reset.inode,
+        _ => None,
+    };
+    Inode::try_from(inode?).ok()
+}
+
 impl OwnerCache {
     /// Makes an empty cache.
     ///
@@ -159,15 +169,19 @@ impl OwnerCache {
                 self.remember(row, now);
             }
         }
-        let number = |socket: &SocketEvent| Inode::try_from(socket.identity.inode?).ok();
-        let inodes = events.iter().filter_map(|event| match event {
-            Event::Socket(socket) => number(socket),
-            _ => None,
-        });
-        self.find(inodes, now);
+        self.find(events.iter().filter_map(inode_of), now);
         for event in events {
-            if let Event::Socket(socket) = event {
-                socket.owner = number(socket).and_then(|inode| self.owner(inode, now));
+            let owner = inode_of(event).and_then(|inode| self.owner(inode, now));
+            match event {
+                Event::Socket(socket) => socket.owner = owner,
+                Event::PassiveReset(reset) => {
+                    let age = owner
+                        .as_ref()
+                        .and_then(|it| process::age_s(self.descriptors.proc(), it.pid));
+                    reset.process_age_s = age;
+                    reset.owner = owner;
+                }
+                _ => {}
             }
         }
     }

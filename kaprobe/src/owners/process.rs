@@ -13,6 +13,9 @@ use crate::text::escape::Escaped;
 /// then the program is not found behind it.
 const CMDLINE_LIMIT: usize = 1 << 17;
 
+/// The longest part of /proc/PID/stat that is read, bytes.
+const STAT_LIMIT: usize = 1 << 12;
+
 /// The longest part of /proc/PID/cgroup that is read, bytes.
 const CGROUP_LIMIT: usize = 1 << 13;
 
@@ -28,6 +31,23 @@ pub fn read(proc: BorrowedFd<'_>, pid: u32) -> Result<Owner> {
         cmdline: what_it_runs(proc, pid).unwrap_or_default(),
         unit: cgroup.ok().and_then(|it| unit::unit(&it)),
     })
+}
+
+/// How long a process has run, s. `None` if it has ended or is hidden.
+#[must_use]
+pub fn age_s(proc: BorrowedFd<'_>, pid: u32) -> Option<u32> {
+    let stat = contents(proc, pid, "stat", STAT_LIMIT).ok()?;
+    let started = started_ticks(&stat)? / rustix::param::clock_ticks_per_second();
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec;
+    u32::try_from(u64::try_from(now).ok()?.checked_sub(started)?).ok()
+}
+
+/// When a process started, ticks since boot: the 22nd field of /proc/PID/stat. The second
+/// field is its name in parentheses, which may contain some.
+fn started_ticks(stat: &[u8]) -> Option<u64> {
+    let name_end = stat.iter().rposition(|&byte| byte == b')')?;
+    let rest = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
+    rest.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
 /// What a process runs, if its executable is a runtime.
@@ -75,6 +95,13 @@ mod tests {
         assert_eq!(own.pid, std::process::id());
         assert_eq!(own.cmdline, None);
         assert!(read(proc.as_fd(), u32::MAX).is_err());
+        assert_eq!(age_s(proc.as_fd(), u32::MAX), None);
+        // Process 1 is as old as the machine, or as the container.
+        let ages = [1, std::process::id()].map(|pid| age_s(proc.as_fd(), pid));
+        assert!(ages[0] >= ages[1] && ages[1].is_some(), "{ages:?}");
+        let stat = b"7 (a) b) S 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0";
+        assert_eq!(started_ticks(stat), Some(4242));
+        assert_eq!(started_ticks(b"7 (a"), None);
         let mut perl = Command::new("perl");
         let perl = perl.args(["-e", "$| = 1; print 'x'; <STDIN>"]);
         let Ok(mut perl) = perl.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn() else {

@@ -299,6 +299,7 @@ fn detail(words: &mut Words<'_>, record: &Record) {
             words.add(probe);
             if let Some(rtt) = record.rtt_us {
                 words.pair("in", Some(Us(rtt)));
+                words.pair("ttl", record.ttl);
             } else if let Some(after) = record.answered_after_ms {
                 words.add("in <");
                 Ms(after.saturating_add(GRAIN_MS)).put(words.0);
@@ -355,6 +356,12 @@ fn detail(words: &mut Words<'_>, record: &Record) {
             }
             words.pair("probes", record.probes_out.filter(|&out| out > 0));
             words.pair("unacked", record.unacked.filter(|&unacked| unacked > 0));
+            words.pair("ttl", record.ttl);
+            let other_ttl = record.peer_ttl.filter(|&ttl| Some(ttl) != record.ttl);
+            words.pair("peer's ttl", other_ttl);
+            if record.from_this_host == Some(true) {
+                words.add("from this host");
+            }
         }
         EventName::Verdict => verdict(words, record),
         EventName::Zombie => {
@@ -429,6 +436,9 @@ fn sent(words: &mut Words<'_>, record: &Record) {
         words.pair("len", record.len);
         words.pair("ttl", record.ttl);
         words.pair("met", record.met.map(|met| met.name()));
+        if record.tracked == Some(false) {
+            words.add("untracked");
+        }
     }
     words.some(record.state.map(|state| state.name()));
     if let Some(reason) = &record.reason {

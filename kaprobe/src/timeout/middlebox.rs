@@ -239,6 +239,15 @@ impl MiddleboxTable {
         })
     }
 
+    /// Whether conntrack of this host tracks the connections of a network namespace.
+    #[must_use]
+    pub fn tracks(&self, netns: u32) -> bool {
+        let timeouts = self.host.timeouts.iter();
+        timeouts
+            .filter(|it| it.netns == netns)
+            .any(|it| it.what.as_str() == "conntrack")
+    }
+
     /// The longest known timeout, ms.
     #[must_use]
     pub fn longest_ms(&self) -> u64 {

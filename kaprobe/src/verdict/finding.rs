@@ -20,6 +20,10 @@ pub(super) struct Finding {
     pub(super) fits: Vec<Fit>,
     /// The learned bounds for the idle timeout on the path.
     pub(super) bounds: Option<TimeoutBounds>,
+    /// The host of the peer, if its log was read and has no record of the reset.
+    pub(super) peer_host: Option<Escaped>,
+    /// The TTL of the reset, if it is that of the peer's segments.
+    pub(super) same_ttl: Option<u8>,
     /// Why the connection ended.
     pub(super) explanation: Explanation,
     /// The setting that would have kept the connection.
@@ -39,6 +43,8 @@ impl Finding {
             evidence: Vec::new(),
             fits: Vec::new(),
             bounds: None,
+            peer_host: None,
+            same_ttl: None,
             explanation,
             remedy: None,
         }
@@ -79,6 +85,11 @@ pub(super) enum Explanation {
     ResetWhileRetransmitting,
     /// The peer reset the connection while it was in use.
     InUse,
+    /// This host itself sent the reset in place of the peer: its firewall did. If the
+    /// peer's handshake was not seen, a local proxy may have.
+    ByThisHost,
+    /// A box between sent the reset.
+    ByBox(OtherTtl),
     /// The records of the other end show why it reset the connection.
     ByOtherEnd(OtherEnd),
     /// The peer's host or the path to it is down.
@@ -94,7 +105,12 @@ pub(super) enum Explanation {
     /// The accept queue was full, and net.ipv4.tcp_abort_on_overflow is 1.
     AcceptQueueFull,
     /// A segment arrived for a connection that this host does not have.
-    Stray(IdleLimit),
+    Stray(IdleLimit, Restart),
+    /// conntrack took a segment of a translated connection for INVALID, and delivered it
+    /// here.
+    NotTranslated,
+    /// The peer has an older connection with the ports of a new one.
+    PortsReused,
     /// Data was sent and not acknowledged.
     Stuck(Stuck),
     /// A program closed the connection after a time without data.
@@ -156,6 +172,41 @@ pub(super) enum LateData {
     After(u64),
 }
 
+/// A reset's TTL that is not that of the peer's segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OtherTtl {
+    /// The TTL of the reset.
+    pub(super) reset: u8,
+    /// The TTL of the peer's segments.
+    pub(super) peer: u8,
+}
+
+impl OtherTtl {
+    /// The initial TTLs in use.
+    const INITIAL: [u8; 3] = [64, 128, 255];
+
+    /// The two, if a box sent the reset that is nearer than the peer, or one that starts at
+    /// another TTL. A host that is further away may be the peer, on another path.
+    pub(super) fn of_box(reset: u8, peer: u8) -> Option<Self> {
+        let initial = |ttl| Self::INITIAL.into_iter().find(|&it| ttl <= it);
+        let is_box = initial(reset) != initial(peer) || reset > peer;
+        is_box.then_some(Self { reset, peer })
+    }
+}
+
+/// What is known of a restart that may have ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Restart {
+    /// This host started so many seconds ago.
+    Host(u64),
+    /// The program that listens started so many seconds ago.
+    Program(u64),
+    /// The program that listens has run for so many seconds, and so has this host.
+    NotSince(u64),
+    /// Nothing.
+    Unknown,
+}
+
 /// What limits the advised TCP_KEEPIDLE.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum IdleLimit {
@@ -188,6 +239,8 @@ pub(super) enum ForgottenBy {
     HostBox,
     /// A box between.
     Box,
+    /// A box between: the reset's TTL is not that of the peer's segments.
+    BoxByTtl(OtherTtl),
 }
 
 /// The other end of a connection, and why it sent a reset.
@@ -214,7 +267,9 @@ impl OtherEnd {
         let why = match finding.explanation {
             Explanation::Aborted(abort) => OtherEndWhy::Aborted(abort),
             Explanation::DataAfterClose | Explanation::IdleClose(_) => OtherEndWhy::Closed,
-            Explanation::Stray(_) => OtherEndWhy::Unknown,
+            Explanation::Stray(..) => OtherEndWhy::Unknown,
+            Explanation::NotTranslated => OtherEndWhy::NotTranslated,
+            Explanation::PortsReused => OtherEndWhy::PortsReused,
             _ => return None,
         };
         Some(Self {
@@ -241,6 +296,10 @@ pub(super) enum OtherEndWhy {
     Closed,
     /// It has no such connection.
     Unknown,
+    /// conntrack took a segment for INVALID there.
+    NotTranslated,
+    /// It opened a new connection with the same ports.
+    PortsReused,
 }
 
 /// Why this host reset a connection.

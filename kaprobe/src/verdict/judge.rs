@@ -18,9 +18,9 @@ use crate::text::escape::Escaped;
 use crate::timeout::estimate::{Death, LivedThrough, TimeoutBounds, TimeoutEstimator, is_survived};
 use crate::timeout::middlebox::MiddleboxTable;
 use crate::verdict::closes::Closed;
-use crate::verdict::finding::{Explanation, Finding, OtherEnd};
+use crate::verdict::finding::{Explanation, Finding};
 use crate::verdict::rules::{ResetContext, ResetTrigger};
-use crate::verdict::sent_resets::SentResets;
+use crate::verdict::sent_resets::{Sender, SentResets};
 use crate::verdict::undelivered::StuckContext;
 use crate::verdict::{closes, rules, undelivered, words};
 
@@ -85,6 +85,8 @@ struct Tracked {
     survived_ms: Option<u64>,
     /// How one end closed the connection after a time without data.
     closed: Option<Box<Closed>>,
+    /// The TTL of the peer's last answer to a probe, if it was seen.
+    peer_ttl: Option<u8>,
     /// True if the end of the connection has a verdict.
     is_judged: bool,
 }
@@ -141,6 +143,7 @@ impl Judge {
             return None;
         }
         let flow = FlowKey::from(record.endpoints.as_ref()?);
+        resets.note_host(record);
         let finding = match record.direction {
             Some(Direction::Passive) => self.passive(record, flow),
             _ => self.socket(record, flow, resets),
@@ -195,9 +198,9 @@ impl Judge {
         resets: &mut SentResets<'_>,
     ) -> Option<Finding> {
         let (sock, remote) = (record.sock?, flow.remote());
-        let other_end = match record.event {
-            EventName::RstReceived => resets.take(record),
-            _ => None,
+        let sender = match record.event {
+            EventName::RstReceived => resets.sender(record),
+            _ => Sender::default(),
         };
         let tracked = self.connections.get_or_insert_with(flow, Tracked::default);
         if tracked.sock != sock {
@@ -219,6 +222,7 @@ impl Judge {
             }
             EventName::Answered => {
                 tracked.probes = Probes::new();
+                tracked.peer_ttl = record.ttl.or(tracked.peer_ttl);
                 None
             }
             EventName::Timeout if record.transfer == Transfer::default() => rules::gave_up(record),
@@ -226,7 +230,7 @@ impl Judge {
             EventName::FinReceived | EventName::FinSent => learned.closed(record, tracked, remote),
             EventName::FinWait2 => Some(rules::fin_wait2()),
             EventName::RstSent => rules::sent(record),
-            EventName::RstReceived => learned.reset(record, tracked, remote, other_end),
+            EventName::RstReceived => learned.reset(record, tracked, remote, sender),
             _ => None,
         };
         let mut finding = finding.filter(|_| !tracked.is_judged)?;
@@ -309,10 +313,11 @@ impl Learned {
         record: &Record,
         tracked: &Tracked,
         remote: Remote,
-        other_end: Option<OtherEnd>,
+        sender: Sender,
     ) -> Option<Finding> {
         let reset = rules::received(record, !tracked.probes.is_empty())?;
-        if let Some(closed) = tracked.closed.as_deref().filter(|it| it.is_by_peer())
+        if record.from_this_host != Some(true)
+            && let Some(closed) = tracked.closed.as_deref().filter(|it| it.is_by_peer())
             && matches!(reset, ResetTrigger::CrossedClose | ResetTrigger::Traffic)
         {
             let bounds = self.close_bounds(closed, remote);
@@ -327,7 +332,8 @@ impl Learned {
         let context = ResetContext {
             bounds: self.estimator.bounds(remote),
             survived_ms: tracked.survived_ms,
-            other_end,
+            sender,
+            peer_ttl: record.peer_ttl.or(tracked.peer_ttl),
             is_lossy: self.is_lossy,
             middleboxes: &self.middleboxes,
         };

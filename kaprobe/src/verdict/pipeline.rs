@@ -45,7 +45,7 @@ impl Pipeline {
         Self {
             filter,
             sources: (0..sources).map(|_| RecordStream::default()).collect(),
-            resets: AllSentResets::default(),
+            resets: AllSentResets::new(sources),
         }
     }
 

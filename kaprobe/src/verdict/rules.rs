@@ -7,9 +7,10 @@ use crate::model::values::{Cause, Confidence, Errno, LearnedOf, Met, State, Verd
 use crate::timeout::estimate::{Death, TimeoutBounds, is_survived};
 use crate::timeout::middlebox::{AfterExpiry, Fit, MiddleboxTable, shortest_refreshed_s, slack_ms};
 use crate::verdict::finding::{
-    Abort, Explanation, Finding, ForgottenBy, IdleLimit, OtherEnd, OtherEndWhy,
+    Abort, Explanation, Finding, ForgottenBy, IdleLimit, OtherEnd, OtherEndWhy, OtherTtl, Restart,
 };
 use crate::verdict::remedies;
+use crate::verdict::sent_resets::Sender;
 
 /// The minimum silence of an idle connection, ms. A shorter silence can be the time that
 /// the peer and the network take for an answer.
@@ -23,6 +24,12 @@ const MIN_PROBED_MS: u64 = 2_000;
 /// segment that arrives sooner after the first record, or after a loss, may belong to a
 /// connection that was closed before.
 const AFTER_CLOSE_NS: u64 = 2 * 60_000_000_000;
+
+/// A host or a program that started longer ago is not said to have restarted, s.
+const RESTART_S: u64 = 600;
+
+/// A program that starts later than this after its host did not start with it, s.
+const BOOT_S: u64 = 60;
 
 /// The trigger of a received reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +53,9 @@ impl ResetTrigger {
     /// bound: any packet that passed after the peer was last heard makes the true age
     /// shorter.
     pub(super) fn death(self, record: &Record) -> Option<Death> {
+        if record.from_this_host == Some(true) {
+            return None;
+        }
         let first = match self {
             Self::Probe { out, .. } => out == 1,
             Self::FirstSegment { .. } => true,
@@ -124,8 +134,9 @@ pub(super) struct ResetContext<'a> {
     pub(super) bounds: Option<TimeoutBounds>,
     /// The longest idle age that this very connection survived, ms.
     pub(super) survived_ms: Option<u64>,
-    /// The other end, if its record of the reset is known.
-    pub(super) other_end: Option<OtherEnd>,
+    pub(super) sender: Sender,
+    /// The TTL of the peer's segments.
+    pub(super) peer_ttl: Option<u8>,
     /// True if an event was lost.
     pub(super) is_lossy: bool,
     pub(super) middleboxes: &'a MiddleboxTable,
@@ -135,6 +146,11 @@ impl ResetContext<'_> {
     /// The bounds, if there are enough deaths to report them.
     fn believed(&self) -> Option<TimeoutBounds> {
         self.bounds.filter(TimeoutBounds::is_believed)
+    }
+
+    /// The TTLs, if they show that a box between sent the reset.
+    fn by_box(&self, record: &Record) -> Option<OtherTtl> {
+        OtherTtl::of_box(record.ttl?, self.peer_ttl?)
     }
 
     /// The longest idle age that this connection or another to the peer survived, ms.
@@ -154,10 +170,13 @@ impl ResetContext<'_> {
 /// The verdict on a received reset.
 pub(super) fn explain(record: &Record, reset: ResetTrigger, context: &ResetContext<'_>) -> Finding {
     let idle = record.ages.idle_ms.unwrap_or_default();
-    if let Some(other_end) = &context.other_end
+    if let Some(other_end) = &context.sender.other_end
         && other_end.why != OtherEndWhy::Unknown
     {
         return by_other_end(reset, idle, other_end);
+    }
+    if record.from_this_host == Some(true) {
+        return by_this_host(record, idle);
     }
     let death = reset.death(record);
     let survived_ms = death.and_then(|it| context.excludes(it));
@@ -169,12 +188,13 @@ pub(super) fn explain(record: &Record, reset: ResetTrigger, context: &ResetConte
         _ => (VerdictName::AbortedByPeer, idle),
     };
     let explanation = match (reset, survived_ms) {
-        (_, Some(ms)) => Explanation::Survived(ms),
-        (ResetTrigger::Traffic | ResetTrigger::Probe { .. }, _)
+        (ResetTrigger::Traffic | ResetTrigger::Probe { .. }, None)
             if let Some(fit) = half_closed(record, context) =>
         {
             Explanation::HalfClosedForgotten(fit)
         }
+        _ if let Some(ttl) = context.by_box(record) => Explanation::ByBox(ttl),
+        (_, Some(ms)) => Explanation::Survived(ms),
         (ResetTrigger::Unsolicited, _) => {
             let proxies = context.middleboxes.proxies(idle);
             Explanation::Unsolicited(proxies.into_iter().next())
@@ -186,8 +206,12 @@ pub(super) fn explain(record: &Record, reset: ResetTrigger, context: &ResetConte
         _ if has_peer_closed(record) => Explanation::PeerHadClosed,
         _ => Explanation::PeerRestarted,
     };
-    let mut finding = Finding::new(verdict, Confidence::Low, explanation);
-    finding.idle_ms = Some(idle_ms);
+    let mut finding = Finding {
+        idle_ms: Some(idle_ms),
+        peer_host: context.sender.peer_host.clone(),
+        same_ttl: record.ttl.filter(|_| record.ttl == context.peer_ttl),
+        ..Finding::new(verdict, Confidence::Low, explanation)
+    };
     if let Explanation::HalfClosedForgotten(fit) = &finding.explanation {
         finding.fits = vec![fit.clone()];
         advise_first_probe(record, &mut finding, idle_ms, context);
@@ -227,16 +251,33 @@ fn by_other_end(reset: ResetTrigger, idle_ms: u64, other_end: &OtherEnd) -> Find
     }
 }
 
+/// The verdict on a reset that this host sent to itself, in place of the peer.
+fn by_this_host(record: &Record, idle_ms: u64) -> Finding {
+    // With the peer's handshake, it is known that the peer's segments come from elsewhere.
+    let confidence = match record.peer_ttl {
+        Some(_) => Confidence::High,
+        None => Confidence::Medium,
+    };
+    Finding {
+        idle_ms: Some(idle_ms),
+        ..Finding::new(
+            VerdictName::AbortedLocally,
+            confidence,
+            Explanation::ByThisHost,
+        )
+    }
+}
+
 /// From the records of one host, the peer's program and a box between look the same. Only
 /// more evidence makes an eviction sure: connections that the peer's program kept for
 /// longer, or the records of the host that answered.
 fn confidence(reset: ResetTrigger, finding: &Finding, context: &ResetContext<'_>) -> Confidence {
     use Confidence::{High, Low, Medium};
     let contradictory = context.believed().is_some_and(|it| it.contradictory);
-    let is_answered_elsewhere = context.other_end.is_some();
+    let is_answered_elsewhere = context.sender.other_end.is_some();
     match reset {
         ResetTrigger::Probe { is_recorded, .. } if is_recorded => High,
-        ResetTrigger::Unsolicited => Low,
+        ResetTrigger::Unsolicited if !matches!(finding.explanation, Explanation::ByBox(_)) => Low,
         ResetTrigger::FirstSegment { .. } if finding.verdict != VerdictName::IdleEviction => Medium,
         ResetTrigger::FirstSegment { .. } if is_answered_elsewhere => Medium,
         ResetTrigger::FirstSegment { retransmitted, .. } if contradictory || retransmitted => Low,
@@ -245,6 +286,10 @@ fn confidence(reset: ResetTrigger, finding: &Finding, context: &ResetContext<'_>
                 by: ForgottenBy::Box,
                 ..
             } if !context.is_lossy => High,
+            Explanation::Forgotten {
+                by: ForgottenBy::BoxByTtl(_),
+                ..
+            } => Medium,
             _ if context.believed().is_some() || has_host_fit(finding) => Medium,
             _ => Low,
         },
@@ -283,7 +328,7 @@ fn forgotten(
     let by = if has_host_fit(finding) {
         ForgottenBy::HostBox
     } else {
-        forgotten_by(reset, idle_ms, context)
+        forgotten_by(record, reset, idle_ms, context)
     };
     finding.explanation = Explanation::Forgotten { limit, by };
 }
@@ -302,7 +347,15 @@ fn advise_first_probe(
 }
 
 /// Who may have forgotten the connection.
-fn forgotten_by(reset: ResetTrigger, idle_ms: u64, context: &ResetContext<'_>) -> ForgottenBy {
+fn forgotten_by(
+    record: &Record,
+    reset: ResetTrigger,
+    idle_ms: u64,
+    context: &ResetContext<'_>,
+) -> ForgottenBy {
+    if let Some(ttl) = context.by_box(record) {
+        return ForgottenBy::BoxByTtl(ttl);
+    }
     // Other connections survived the age at which this one died.
     if context.bounds.is_some_and(|it| it.contradictory) {
         return ForgottenBy::RestartOrManyBoxes;
@@ -316,7 +369,7 @@ fn forgotten_by(reset: ResetTrigger, idle_ms: u64, context: &ResetContext<'_>) -
     match (reset, believed) {
         (ResetTrigger::Probe { .. }, None) => ForgottenBy::RestartOrBox,
         // The host that answered had no socket: no program has closed one just now.
-        (_, None) if context.other_end.is_some() => ForgottenBy::RestartOrBox,
+        (_, None) if context.sender.other_end.is_some() => ForgottenBy::RestartOrBox,
         (ResetTrigger::Probe { .. }, Some(_)) => ForgottenBy::Box,
         _ if is_held => ForgottenBy::Box,
         (_, Some(_)) => ForgottenBy::ProgramOrBox,
@@ -447,6 +500,17 @@ pub(super) fn passive(
         (Met::Socket, Some(State::Listen)) if reason(record).ends_with("INVALID_SYN") => {
             Some(accept_queue_full())
         }
+        // The connection that the segment belongs to is not yet this one.
+        (Met::Socket, Some(State::SynSent)) => Some(Finding::new(
+            VerdictName::StraySegment,
+            Confidence::Medium,
+            Explanation::PortsReused,
+        )),
+        (Met::Nothing, _) if !was_seen && is_invalid(record, middleboxes) => Some(Finding::new(
+            VerdictName::StraySegment,
+            Confidence::Medium,
+            Explanation::NotTranslated,
+        )),
         (Met::Nothing, _) | (Met::Socket, Some(State::Listen)) if !was_seen => {
             let is_likely = len > 0 && since_ns > AFTER_CLOSE_NS;
             Some(stray(record, is_likely, middleboxes))
@@ -476,6 +540,28 @@ fn accept_queue_full() -> Finding {
     )
 }
 
+/// Whether conntrack of this host took a segment for INVALID: it tracks, and has no entry
+/// for the segment (`nf_conntrack_in`, net/netfilter/nf_conntrack_core.c). It does not
+/// translate such a segment.
+fn is_invalid(record: &Record, middleboxes: &MiddleboxTable) -> bool {
+    let netns = record.endpoints.map(|it| it.netns);
+    record.tracked == Some(false) && netns.is_some_and(|it| middleboxes.tracks(it))
+}
+
+/// What is known of a restart of this host or of the program that listens. The monotonic
+/// clock counts from the start of the host.
+fn restart(record: &Record) -> Restart {
+    let up_s = record.mono_ns / ms_to_ns(1_000);
+    match record.process_age_s.map(u64::from) {
+        Some(age_s) if age_s < RESTART_S && age_s.saturating_add(BOOT_S) < up_s => {
+            Restart::Program(age_s)
+        }
+        _ if up_s < RESTART_S => Restart::Host(up_s),
+        Some(age_s) if age_s >= RESTART_S => Restart::NotSince(age_s),
+        _ => Restart::Unknown,
+    }
+}
+
 /// The verdict on a segment for a connection that this host never had.
 fn stray(record: &Record, is_likely: bool, middleboxes: &MiddleboxTable) -> Finding {
     let common_s = shortest_refreshed_s();
@@ -495,7 +581,7 @@ fn stray(record: &Record, is_likely: bool, middleboxes: &MiddleboxTable) -> Find
         ..Finding::new(
             VerdictName::StraySegment,
             confidence,
-            Explanation::Stray(limit),
+            Explanation::Stray(limit, restart(record)),
         )
     }
 }

@@ -18,9 +18,9 @@ use proptest::prelude::*;
 
 use crate::correlate::Correlator;
 use crate::filter::{Filter, RecordFilter};
-use crate::model::event::{Event, Kind, PassiveReset, SocketEvent, SocketId};
+use crate::model::event::{ArrivedSegment, Event, Kind, PassiveReset, SocketEvent, SocketId};
 use crate::model::named::Named as _;
-use crate::model::values::{Cause, FinWait2, Met, Origin};
+use crate::model::values::{Cause, FinWait2, Met, Origin, TcpFlags};
 use crate::sample::{event, lost, of, passive_reset, probe, unacked};
 
 const MAX_SOCKETS: NonZeroUsize = NonZeroUsize::new(64).expect("it is not zero");
@@ -478,6 +478,247 @@ fn active_resets_are_explained_with_and_without_kernel_reasons() {
         let advice = verdicts.first().and_then(|it| it.advice.as_ref());
         let advice = advice.map_or("", |it| it.as_str());
         assert!(advice.contains(words), "{advice}");
+    }
+}
+
+/// A received reset whose segment was seen.
+fn arrived(
+    event: SocketEvent,
+    ttl: u8,
+    from_this_host: Option<bool>,
+    peer_ttl: Option<u8>,
+) -> SocketEvent {
+    SocketEvent {
+        arrival: ArrivedSegment {
+            flags: Some(TcpFlags(0x14)),
+            ttl: Some(ttl),
+            from_this_host,
+            peer_ttl,
+        },
+        ..event
+    }
+}
+
+#[test]
+fn whose_reset_it_was() {
+    let idle = || received(0, 903_000, 4);
+    let in_use = || received(0, 40, 20);
+    let quiet = || SocketEvent {
+        unacked: 0,
+        ..received(0, 60_000, 60_000)
+    };
+    let elsewhere = Some(false);
+    let answer = |ttl| SocketEvent {
+        arrival: ArrivedSegment {
+            ttl: Some(ttl),
+            ..ArrivedSegment::default()
+        },
+        probes_out: 1,
+        ..event(5, Kind::Answered)
+    };
+    let later = |event| SocketEvent {
+        at: crate::sample::at(1_000_000),
+        ..event
+    };
+    let rows: &[(&[SocketEvent], &str, &str)] = &[
+        (
+            &[arrived(idle(), 64, Some(true), Some(57))],
+            "aborted_locally high 903000 [1]",
+            "its firewall rejects the connection's segments; look for `reject with tcp reset`",
+        ),
+        (
+            &[arrived(in_use(), 64, Some(true), None)],
+            "aborted_locally medium 40 [1]",
+            "or a proxy on this host that the connection is redirected to",
+        ),
+        (
+            &[arrived(idle(), 254, elsewhere, Some(57))],
+            "idle_eviction medium 902996 [1]",
+            "a box between sent the reset: its TTL is 254, where the peer's segments have 57; if \
+             that was for its idle time, ",
+        ),
+        (
+            &[
+                probe(0, 0, 3_000),
+                answer(57),
+                later(arrived(idle(), 63, elsewhere, None)),
+            ],
+            "idle_eviction medium 902996 [3]",
+            "its TTL is 63, where the peer's segments have 57",
+        ),
+        (
+            &[arrived(in_use(), 63, elsewhere, Some(57))],
+            "aborted_by_peer medium 40 [1]",
+            "a box between sent the reset",
+        ),
+        (
+            &[arrived(quiet(), 63, elsewhere, Some(57))],
+            "aborted_by_peer medium 60000 [1]",
+            "a firewall or a balancer ended the connection",
+        ),
+        (
+            &[arrived(idle(), 57, elsewhere, Some(57))],
+            "idle_eviction low 902996 [1]",
+            "the reset's TTL of 57 is that of the peer's segments: no nearer box sent it",
+        ),
+        // Further away: the peer on another path, or a handshake that a box answered.
+        (
+            &[arrived(idle(), 55, elsewhere, Some(57))],
+            "idle_eviction low 902996 [1]",
+            "which, shows when it happens again",
+        ),
+        // The peer's TTL is not known.
+        (
+            &[arrived(in_use(), 63, elsewhere, None)],
+            "aborted_by_peer medium 40 [1]",
+            "see the peer's log",
+        ),
+    ];
+    for (events, expected, text) in rows {
+        let events: Vec<_> = events.iter().cloned().map(of).collect();
+        let verdicts = verdicts(&events);
+        let found: Vec<_> = verdicts.iter().map(brief).collect();
+        assert_eq!(found, [*expected], "{events:?}");
+        assert!(
+            advice(&verdicts[0]).contains(text),
+            "{}",
+            advice(&verdicts[0])
+        );
+        assert_eq!(verdicts[0].set, None, "{events:?}");
+    }
+    // The segment shows that no reset came in.
+    let data = with(arrived(idle(), 57, elsewhere, None), |it| {
+        it.arrival.flags = Some(TcpFlags(0x18));
+    });
+    assert!(verdicts(&[of(data)]).is_empty());
+}
+
+/// A proxy on this host to which the connection was redirected has another address.
+#[test]
+fn a_local_proxy_is_named() {
+    let proxy = with(sent(Some("ABORT_ON_CLOSE")), |it| {
+        it.id = SocketId { sk: 9, born_ns: 9 };
+        (it.endpoints.laddr, it.endpoints.lport) = (IpAddr::from([127, 0, 0, 1]), 15_001);
+        (it.endpoints.raddr, it.endpoints.rport) = (IpAddr::from([10, 0, 0, 1]), 5672);
+    });
+    let redirected = arrived(received(51, 903_000, 4), 64, Some(true), None);
+    let other = with(redirected.clone(), |it| it.endpoints.lport = 1);
+    for (arrival, expected, text) in [
+        (
+            redirected,
+            "aborted_by_peer high 903000 [1, 3]",
+            "beam.smp[4242] closed it",
+        ),
+        (other, "aborted_locally medium 903000 [3]", "its firewall"),
+    ] {
+        let verdicts = verdicts(&[of(proxy.clone()), of(arrival)]);
+        let last = verdicts.last().expect("a verdict on each end");
+        assert_eq!(brief(last), expected);
+        assert!(advice(last).contains(text), "{}", advice(last));
+    }
+}
+
+#[test]
+fn strays_are_told_apart() {
+    let conntrack = HostTimeouts {
+        timeouts: vec![HostTimeout {
+            what: Escaped::from("conntrack"),
+            netns: 4_026_531_840,
+            seconds: 432_000,
+            ..HostTimeout::default()
+        }],
+        ..HostTimeouts::default()
+    };
+    let tracked = |tracked| PassiveReset {
+        tracked: Some(tracked),
+        ..passive_reset(0)
+    };
+    let listening = |age_s| PassiveReset {
+        met: Met::Socket,
+        state: 10,
+        owner: event(0, Kind::RstSent).owner,
+        process_age_s: Some(age_s),
+        ..passive_reset(0)
+    };
+    // Some 1,000 s after the start of the host.
+    let booted = |reset| {
+        with(reset, |it: &mut PassiveReset| {
+            it.at.mono_ns -= 900_000_000_000
+        })
+    };
+    let none = HostTimeouts::default();
+    for (reset, host, confidence, text) in [
+        (
+            tracked(false),
+            &conntrack,
+            "medium",
+            "took this segment for INVALID",
+        ),
+        (
+            tracked(true),
+            &conntrack,
+            "low",
+            "this host or its program restarted, or a load",
+        ),
+        (
+            tracked(false),
+            &none,
+            "low",
+            "this host or its program restarted, or a load",
+        ),
+        (
+            listening(12),
+            &none,
+            "low",
+            "beam.smp[4242] started 12s ago, and a connection made",
+        ),
+        (
+            listening(7_200),
+            &none,
+            "low",
+            "beam.smp[4242] started 7200s ago, and the connection is older than that; or",
+        ),
+        (
+            booted(passive_reset(0)),
+            &none,
+            "low",
+            "this host started 100s ago, and a",
+        ),
+        (
+            booted(listening(95)),
+            &none,
+            "low",
+            "this host started 100s ago, and a",
+        ),
+        (
+            booted(listening(12)),
+            &none,
+            "low",
+            "beam.smp[4242] started 12s ago",
+        ),
+        (
+            PassiveReset {
+                flags: 0x10,
+                len: 0,
+                met: Met::Socket,
+                state: 2,
+                ..passive_reset(0)
+            },
+            &none,
+            "medium",
+            "the peer still has an older connection with the ports of this new one",
+        ),
+    ] {
+        let records = run(&[passive(reset.clone())], host, EventName::ALL);
+        let verdict = records.last().expect("a record");
+        assert_eq!(
+            brief(verdict),
+            format!("stray_segment {confidence} [1]"),
+            "{reset:?}"
+        );
+        assert!(advice(verdict).contains(text), "{}", advice(verdict));
+        let is_balancer = advice(verdict).contains("a load balancer");
+        assert_eq!(verdict.set.is_some(), is_balancer, "{}", advice(verdict));
     }
 }
 
@@ -1204,6 +1445,11 @@ fn any_event() -> impl Strategy<Value = Event> {
     let ms = || prop_oneof![4 => 0..2_000_000_u64, 4 => 0..20_000_u64, 1 => Just(u64::MAX)];
     let counts = (0..4_u8, 0..3_u32, 0..3_u8);
     let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    let arrival = (
+        any::<Option<u8>>(),
+        any::<Option<bool>>(),
+        any::<Option<u8>>(),
+    );
     let socket = (
         kind,
         0..4_u64,
@@ -1213,9 +1459,11 @@ fn any_event() -> impl Strategy<Value = Event> {
         0..9_000_000_u64,
         ms(),
         ms(),
+        arrival,
     );
     let socket = socket.prop_map(
-        |(kind, sk, state, (out, unacked, retransmits), flags, at_ms, idle, sent)| {
+        |(kind, sk, state, (out, unacked, retransmits), flags, at_ms, idle, sent, arrival)| {
+            let (ttl, from_this_host, peer_ttl) = arrival;
             let (orphan, write_queue, keepalive) = flags;
             of(with(event(at_ms, kind), |it| {
                 it.id = SocketId { sk, born_ns: 1 };
@@ -1231,6 +1479,9 @@ fn any_event() -> impl Strategy<Value = Event> {
                 it.lastack_ms = idle;
                 it.lastrcv_ms = idle;
                 it.lastsnd_ms = sent;
+                it.arrival.ttl = ttl;
+                it.arrival.from_this_host = from_this_host;
+                it.arrival.peer_ttl = peer_ttl;
                 if matches!(kind, Kind::Stalled | Kind::Timeout(_)) && retransmits > 0 {
                     *it = crate::sample::unacked(it.clone(), retransmits, sent, idle);
                 }
@@ -1298,7 +1549,7 @@ proptest! {
         let most = most_confidence();
         let records = run(&events, &HostTimeouts::default(), EventName::ALL);
         let mut judge = Judge::new(MAX_SOCKETS, &HostTimeouts::default());
-        let mut resets = AllSentResets::default();
+        let mut resets = AllSentResets::new(1);
         for record in records.iter().filter(|it| it.verdict.is_none()) {
             let Some(verdict) = judge.push(record, &mut resets.of_trace((0, 0))) else { continue };
             let name = verdict.verdict.map(|it| it.name());
@@ -1433,7 +1684,7 @@ proptest! {
         let records: Vec<_> = records.into_iter().filter(|it| it.verdict.is_none()).collect();
         let judged = |records: &[Record]| -> Vec<Option<Record>> {
             let mut judge = Judge::new(MAX_SOCKETS, &HostTimeouts::default());
-            let mut resets = AllSentResets::default();
+            let mut resets = AllSentResets::new(1);
             let mut judge = |it| judge.push(it, &mut resets.of_trace((0, 0)));
             records.iter().map(&mut judge).collect()
         };
@@ -1479,7 +1730,7 @@ proptest! {
         let mut correlator = Correlator::new(MAX_SOCKETS);
         let max_sockets = NonZeroUsize::MIN.saturating_add(1);
         let mut judge = Judge::new(max_sockets, &HostTimeouts::default());
-        let mut resets = AllSentResets::default();
+        let mut resets = AllSentResets::new(1);
         for event in &events {
             correlator.push(event, &mut |record| {
                 judge.push(record, &mut resets.of_trace((0, 0)));

@@ -12,7 +12,7 @@ use crate::text::units::Ms;
 use crate::timeout::estimate::TimeoutBounds;
 use crate::timeout::middlebox::{Fit, FitSource};
 use crate::verdict::finding::{
-    Abort, Explanation, Finding, ForgottenBy, IdleLimit, OtherEnd, OtherEndWhy,
+    Abort, Explanation, Finding, ForgottenBy, IdleLimit, OtherEnd, OtherEndWhy, OtherTtl, Restart,
 };
 use crate::verdict::phrases::{closer, first_probe, limit, netns, program};
 use crate::verdict::{ending_words, own_settings};
@@ -38,7 +38,7 @@ pub(super) fn advice(record: &Record, finding: &Finding) -> String {
     let program = program(record);
     let idle = || Ms(record.ages.idle_ms.unwrap_or_default());
     let text = match &finding.explanation {
-        Explanation::Forgotten { limit, by } => forgotten(record, finding.remedy, limit, *by),
+        Explanation::Forgotten { limit, by } => forgotten(record, finding, limit, *by),
         Explanation::Survived(ms) => format!(
             "this connection had survived {} of silence, so no idle timeout ended it: the peer \
              restarted, or its program reset the connection; no keepalive setting prevents that",
@@ -66,8 +66,10 @@ pub(super) fn advice(record: &Record, finding: &Finding) -> String {
         ),
         Explanation::Unsolicited(None) => format!(
             "reset after {} of silence, while this host sent nothing: the peer's program or a \
-             middlebox ended the connection; see the peer's log",
-            idle()
+             middlebox ended the connection, or the peer's host restarted and used the same ports \
+             again; {}",
+            idle(),
+            peer_log(finding)
         ),
         Explanation::SentAfterPeerClosed => format!(
             "{program} sent data after the peer had closed: no keepalive setting on this host \
@@ -85,8 +87,15 @@ pub(super) fn advice(record: &Record, finding: &Finding) -> String {
             idle()
         ),
         Explanation::InUse => format!(
-            "the connection was not idle, its peer was heard {} ago: see the peer's log; keepalive \
-             is not involved",
+            "the connection was not idle, its peer was heard {} ago: {}; keepalive is not involved",
+            idle(),
+            peer_log(finding)
+        ),
+        Explanation::ByThisHost => this_host(record),
+        Explanation::ByBox(ttl) => format!(
+            "{}: a firewall or a balancer ended the connection, which had been silent for {}; no \
+             keepalive setting is known to prevent that",
+            other_ttl(*ttl),
             idle()
         ),
         Explanation::ByOtherEnd(it) => other_end(record, it),
@@ -109,12 +118,29 @@ pub(super) fn advice(record: &Record, finding: &Finding) -> String {
              program should accept faster, or raise its backlog and net.core.somaxconn",
             record.endpoints.map_or(0, |it| it.lport)
         ),
-        Explanation::Stray(limit) => stray(record, finding.remedy, limit),
+        Explanation::Stray(limit, restart) => stray(record, finding.remedy, limit, *restart),
+        Explanation::NotTranslated => format!(
+            "conntrack took this segment for INVALID, so it was not translated back (NAT), and no \
+             socket here has its connection: `conntrack -S` in netns {} counts such segments; drop \
+             them before they are delivered (`ct state invalid drop`), or set \
+             net.netfilter.nf_conntrack_tcp_be_liberal=1 there; with \
+             net.netfilter.nf_conntrack_tcp_loose=0, conntrack may have forgotten the connection",
+            netns(record)
+        ),
+        Explanation::PortsReused => {
+            "the peer still has an older connection with the ports of this \
+            new one, as after a restart of this host, or through a NAT that used the ports again: \
+            this reset ends the older one, and the new one is made when its SYN is sent again"
+                .to_owned()
+        }
         Explanation::Stuck(it) => ending_words::stuck(record, finding, it),
         Explanation::IdleClose(it) => ending_words::idle_close(it),
         Explanation::Rejected(err) => ending_words::probes_rejected(record, *err),
     };
-    let text = text + &own_settings::clause(record, finding.remedy) + subflow(record);
+    let same_ttl = finding.same_ttl.map_or(String::new(), |ttl| {
+        format!("; the reset's TTL of {ttl} is that of the peer's segments: no nearer box sent it")
+    });
+    let text = text + &same_ttl + &own_settings::clause(record, finding.remedy) + subflow(record);
     match finding.bounds {
         Some(bounds) => format!("{}; {text}", learned(record, bounds, &finding.fits)),
         None => text,
@@ -128,6 +154,39 @@ fn subflow(record: &Record) -> &'static str {
     } else {
         ""
     }
+}
+
+/// Where to look for the peer's side of a reset.
+fn peer_log(finding: &Finding) -> String {
+    match &finding.peer_host {
+        Some(host) => format!(
+            "the log of {host}, which has that address, shows no such reset at that time: the clocks \
+             of the hosts differ, or a box between sent it"
+        ),
+        None => "see the peer's log".to_owned(),
+    }
+}
+
+/// How it is known that a box sent a reset.
+fn other_ttl(ttl: OtherTtl) -> String {
+    let OtherTtl { reset, peer } = ttl;
+    format!(
+        "a box between sent the reset: its TTL is {reset}, where the peer's segments have {peer}"
+    )
+}
+
+/// The advice for a reset that this host sent to itself.
+fn this_host(record: &Record) -> String {
+    let proxy = match record.peer_ttl {
+        Some(_) => "",
+        None => ", or a proxy on this host that the connection is redirected to",
+    };
+    let netns = netns(record);
+    format!(
+        "this host itself sent the reset, not the peer: its firewall rejects the connection's \
+         segments{proxy}; look for `reject with tcp reset` in `nft list ruleset`, or REJECT in \
+         `iptables-save`, in netns {netns}; no keepalive setting prevents that"
+    )
 }
 
 /// The learned bounds for the idle timeout, as a clause.
@@ -162,25 +221,36 @@ fn learned(record: &Record, bounds: TimeoutBounds, fits: &[Fit]) -> String {
 }
 
 /// The advice for a connection that the other end no longer knew.
-fn forgotten(record: &Record, remedy: Option<Remedy>, of: &IdleLimit, by: ForgottenBy) -> String {
+fn forgotten(record: &Record, finding: &Finding, of: &IdleLimit, by: ForgottenBy) -> String {
+    let remedy = finding.remedy;
     let suspects = match by {
         ForgottenBy::PeerOrBox => {
             "the peer restarted, its program closed the connection, or a box between forgot it: \
              which, shows when it happens again; against a box, "
+                .to_owned()
         }
         ForgottenBy::RestartOrBox => {
             "the peer restarted, or a box between forgot the connection: which, shows when it \
              happens again; against a box, "
+                .to_owned()
         }
         ForgottenBy::RestartOrManyBoxes => {
             "other connections survived as long: the peer restarted, or this one passed another \
              box, which forgot it; against a box, "
+                .to_owned()
         }
-        ForgottenBy::ProgramOrBox => {
-            "the peer's program closes idle connections or restarted more than once (see its log), \
-             or a box between forgets them; against a box, "
+        ForgottenBy::ProgramOrBox => format!(
+            "the peer's program closes idle connections or restarted more than once ({}), or a box \
+             between forgets them; against a box, ",
+            match finding.peer_host {
+                Some(_) => peer_log(finding),
+                None => "see its log".to_owned(),
+            }
+        ),
+        ForgottenBy::BoxByTtl(ttl) => {
+            format!("{}; if that was for its idle time, ", other_ttl(ttl))
         }
-        ForgottenBy::HostBox | ForgottenBy::Box => "",
+        ForgottenBy::HostBox | ForgottenBy::Box => String::new(),
     };
     let first_probe = first_probe(record, remedy);
     let limit = match remedy {
@@ -197,6 +267,12 @@ fn other_end(record: &Record, it: &OtherEnd) -> String {
         OtherEndWhy::Aborted(abort) => aborted(abort, program),
         OtherEndWhy::Closed => format!("{program} had closed it, and data came afterwards"),
         OtherEndWhy::Unknown => "it has no such connection".to_owned(),
+        OtherEndWhy::NotTranslated => {
+            "conntrack there took a segment for INVALID, and did not translate it back".to_owned()
+        }
+        OtherEndWhy::PortsReused => {
+            "it opened a new connection with the same ports, as after a restart".to_owned()
+        }
     };
     match it.host.as_ref().filter(|_| it.host != record.host) {
         Some(host) => format!("the other end is on {host}: {what}"),
@@ -322,7 +398,7 @@ fn aborted(abort: Abort, program: &str) -> String {
 }
 
 /// The advice for a segment that belongs to no connection of this host.
-fn stray(record: &Record, remedy: Option<Remedy>, of: &IdleLimit) -> String {
+fn stray(record: &Record, remedy: Option<Remedy>, of: &IdleLimit, restart: Restart) -> String {
     let peer = record.endpoints.map_or("the peer".to_owned(), |it| {
         SocketAddr::from(it.remote()).to_string()
     });
@@ -334,10 +410,24 @@ fn stray(record: &Record, remedy: Option<Remedy>, of: &IdleLimit) -> String {
     } else {
         ""
     };
+    let restart = match restart {
+        Restart::Host(ago) => {
+            format!("this host started {ago}s ago, and a connection made before is gone; or")
+        }
+        Restart::Program(ago) => format!(
+            "{} started {ago}s ago, and a connection made before is gone; or",
+            program(record)
+        ),
+        Restart::NotSince(ago) => format!(
+            "{} started {ago}s ago, and the connection is older than that; or",
+            program(record)
+        ),
+        Restart::Unknown => "this host or its program restarted, or".to_owned(),
+    };
     format!(
-        "no such connection here: {queue}this host or its program restarted, or a load balancer \
-         that forgot an idle connection to another server sent {peer} here; against the latter, \
-         on {peer} set TCP_KEEPIDLE to at most half of the balancer's idle timeout: {seconds} is {}",
+        "no such connection here: {queue}{restart} a load balancer that forgot an idle connection \
+         to another server sent {peer} here; against the latter, on {peer} set TCP_KEEPIDLE to at \
+         most half of the balancer's idle timeout: {seconds} is {}",
         limit(of)
     )
 }
