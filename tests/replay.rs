@@ -1,5 +1,6 @@
 //! `kaprobe replay` shows what a log recorded. These tests need no privilege.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -22,7 +23,7 @@ use kaprobe::model::socket::Endpoints;
 use kaprobe::model::tally::Tally;
 use kaprobe::model::time::{Instant, WallTime};
 use kaprobe::model::trailer::Trailer;
-use kaprobe::model::values::{Cause, Hook, LostWhy, Origin, State};
+use kaprobe::model::values::{Cause, Direction, Hook, LostWhy, Origin, State};
 use kaprobe::sink::options::{Format, TextStyle, TimeFormat};
 use kaprobe::sink::{self, Head};
 use kaprobe::text::escape::Escaped;
@@ -711,6 +712,113 @@ fn logs_of_several_hosts_are_merged() -> TestResult {
     fs::write(logs.path("merged.jsonl"), &json)?;
     assert_eq!(logs.shown(&["merged.jsonl", "-q"])?, text);
     assert_eq!(logs.shown(&["merged.jsonl", "-q", "--json"])?, json);
+    Ok(())
+}
+
+/// A reset that a server sent, and its arrival at the client, each by its own clock.
+fn reset(sent_ms: u32, arrived_ms: u32) -> (Record, Record) {
+    let mut sent = record(sent_ms, 0, EventName::Closed);
+    sent.event = EventName::RstSent;
+    sent.state = Some(State::Close);
+    sent.direction = Some(Direction::Active);
+    sent.reason = Some(Escaped::from("SK_RST_REASON_TCP_ABORT_ON_CLOSE"));
+    let mut arrived = record(arrived_ms, 0, EventName::Closed);
+    arrived.event = EventName::RstReceived;
+    (arrived.probes_out, arrived.unacked) = (Some(0), Some(1));
+    arrived.unsent = Some(false);
+    arrived.retransmits = Some(0);
+    arrived.endpoints = arrived.endpoints.map(|it| {
+        let flow = it.flow().reversed();
+        Endpoints::new(flow.local(), flow.remote(), it.netns)
+    });
+    (sent, arrived)
+}
+
+/// The sender of a reset is known though the clocks of the hosts differ, either way. Beyond a
+/// second it is not, and the text does not ask for a log that it has.
+#[test]
+fn a_reset_is_joined_though_clocks_differ() -> TestResult {
+    let logs = Logs::new()?;
+    let log = |name: &str, host: &str, records: &[Record]| {
+        let all = Header {
+            filters: BTreeMap::new(),
+            ..header(host)
+        };
+        write(&logs.path(name), Format::Json, NARROW, &[all], records)
+    };
+    let joined = "the other end is on server: ";
+    let apart = "the log of server, which has that address, shows no such reset at that time";
+    for (sent_ms, text) in [
+        (9_000, joined),
+        (9_999, joined),
+        (10_900, joined),
+        (12_000, apart),
+    ] {
+        let (sent, arrived) = reset(sent_ms, 10_000);
+        let busy = |ms| record(ms, 0, EventName::Probe);
+        log("client.jsonl", "client", &[arrived, lost(10_001, 0)])?;
+        let server = [busy(1), sent, busy(sent_ms + 1)];
+        log("server.jsonl", "server", &server)?;
+        for order in [
+            ["client.jsonl", "server.jsonl"],
+            ["server.jsonl", "client.jsonl"],
+        ] {
+            let shown = logs.shown(&[&order[..], &["-q", "--json"]].concat())?;
+            let values: Vec<serde_json::Value> = shown
+                .lines()
+                .map(serde_json::from_str)
+                .collect::<Result<_, _>>()?;
+            let is_verdict =
+                |it: &&serde_json::Value| it["host"] == "client" && it["event"] == "verdict";
+            let verdict = values.iter().find(is_verdict).ok_or("no verdict")?;
+            let advice = verdict["advice"].as_str().unwrap_or_default();
+            assert!(advice.contains(text), "{sent_ms}: {advice}");
+            assert!(!advice.contains("see the peer's log"), "{advice}");
+            // Each log keeps its order.
+            for host in ["client", "server"] {
+                let own = values.iter().filter(|it| it["host"] == host);
+                let times = own.filter_map(|it| it["mono_ns"].as_u64());
+                assert!(times.is_sorted(), "{shown}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What can't be read is reported once everything before it is shown, though it was read
+/// ahead.
+#[test]
+fn an_error_ahead_comes_in_its_turn() -> TestResult {
+    let logs = Logs::new()?;
+    let all = |host| Header {
+        filters: BTreeMap::new(),
+        ..header(host)
+    };
+    let (sent, arrived) = reset(10_500, 10_000);
+    let file = |name: &str, host, records: &[Record]| {
+        write(
+            &logs.path(name),
+            Format::Json,
+            NARROW,
+            &[all(host)],
+            records,
+        )
+    };
+    file(
+        "client.jsonl",
+        "client",
+        &[arrived, record(10_600, 0, EventName::Closed)],
+    )?;
+    file(
+        "server.jsonl",
+        "server",
+        &[record(1, 0, EventName::Probe), sent],
+    )?;
+    // A compressed log that breaks off.
+    let [gzip, _] = compressed(&fs::read_to_string(logs.path("server.jsonl"))?)?;
+    fs::write(logs.path("server.jsonl.gz"), &gzip[..gzip.len() - 12])?;
+    let (shown, _) = logs.run(&["client.jsonl", "server.jsonl.gz", "-q", "--json"], 1)?;
+    assert!(shown.contains("\"host\":\"server\""), "{shown}");
     Ok(())
 }
 

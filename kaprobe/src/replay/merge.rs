@@ -8,6 +8,7 @@ use crate::model::header::Header;
 use crate::replay::chain::{LogIndex, chains};
 use crate::replay::line::Item;
 use crate::replay::log::{Log, LogError, Remark};
+use crate::replay::sender_first::SenderFirst;
 
 /// Most headers that are read before the first record. A merged log has one for each log
 /// that it was merged from.
@@ -34,6 +35,8 @@ pub struct Merge<R> {
     queue: BinaryHeap<Reverse<(i64, SourceIndex)>>,
     /// The log of the last returned item. Its next item is not read yet.
     taken: Option<SourceIndex>,
+    /// `None` if there is only one log: it has its own order.
+    order: Option<SenderFirst<(LogIndex, LogError)>>,
 }
 
 /// A log that is merged.
@@ -55,6 +58,7 @@ impl<R: Read> Merge<R> {
             sources: Vec::new(),
             queue: BinaryHeap::new(),
             taken: None,
+            order: None,
         }
     }
 
@@ -95,6 +99,7 @@ impl<R: Read> Merge<R> {
             self.sources.push(chain);
             self.queue_next(self.sources.len() - 1, on_remark)?;
         }
+        self.order = (logs.len() > 1).then(SenderFirst::new);
         Ok(logs)
     }
 
@@ -127,6 +132,9 @@ impl<R: Read> Merge<R> {
     /// Whether [`Merge::next`] may have to wait.
     #[must_use]
     pub fn waits(&self) -> bool {
+        if self.order.as_ref().is_some_and(SenderFirst::has_next) {
+            return false;
+        }
         let file = self.taken.and_then(|it| self.sources[it].front());
         file.is_some_and(|&it| self.heads[it].is_empty() && !self.files[it].is_ready())
     }
@@ -136,6 +144,18 @@ impl<R: Read> Merge<R> {
     /// # Errors
     /// The index of a file whose rest can't be read, and the reason.
     pub fn next(
+        &mut self,
+        on_remark: &mut dyn FnMut(LogIndex, Remark),
+    ) -> Result<Option<(SourceIndex, Item)>, (LogIndex, LogError)> {
+        let Some(mut order) = self.order.take() else {
+            return self.next_by_time(on_remark);
+        };
+        let next = order.next(&mut || self.next_by_time(on_remark));
+        self.order = Some(order);
+        next
+    }
+
+    fn next_by_time(
         &mut self,
         on_remark: &mut dyn FnMut(LogIndex, Remark),
     ) -> Result<Option<(SourceIndex, Item)>, (LogIndex, LogError)> {

@@ -11,6 +11,7 @@ mod line;
 mod log;
 mod merge;
 pub mod plan;
+mod sender_first;
 mod story;
 mod stream;
 mod summary;
