@@ -150,22 +150,28 @@ impl RoutedNetwork {
 
     /// Makes conntrack of a host track connections, with this idle timeout.
     pub fn track(&self, host: &Host, seconds: u32) -> Result<Tracking> {
+        self.rules(host, TRACK)?;
+        // Conntrack remembers it for the default time, five days.
+        let tracked = connect(host, host)?;
+        host.on(|| fs::write(ESTABLISHED, seconds.to_string()).context(ESTABLISHED))?;
+        Ok(Tracking { _tracked: tracked })
+    }
+
+    /// Adds rules of nftables to a host.
+    pub fn rules(&self, host: &Host, rules: &str) -> Result<()> {
         host.on(|| {
             let mut nft = self.nftables.command("usr/sbin/nft");
             let child = nft.args(["-f", "-"]).stdin(Stdio::piped()).spawn();
             let mut child = child.context("run nft")?;
             let mut stdin = child.stdin.take().context("no stdin")?;
-            stdin.write_all(TRACK.as_bytes())?;
+            stdin.write_all(rules.as_bytes())?;
             drop(stdin);
-            if !child.wait()?.success() {
-                return Err(Skip("this kernel has no nft_ct, or has not loaded it".into()).into());
+            if child.wait()?.success() {
+                return Ok(());
             }
-            Ok(())
-        })?;
-        // Conntrack remembers it for the default time, five days.
-        let tracked = connect(host, host)?;
-        host.on(|| fs::write(ESTABLISHED, seconds.to_string()).context(ESTABLISHED))?;
-        Ok(Tracking { _tracked: tracked })
+            let why = "this kernel lacks a module of nftables, or has not loaded it";
+            Err(Skip(why.into()).into())
+        })
     }
 }
 

@@ -9,6 +9,7 @@ use kaprobe_testkit::{harness, holder, process};
 
 mod audit;
 mod blind;
+mod cases;
 mod demo;
 mod exact;
 mod files;
@@ -138,4 +139,14 @@ const TESTS: &[harness::Test] = &[
     (HostAndOne, "observe", observe::a_heartbeat_keeps_a_connection_alive),
     (HostAndOne, "observe_signal", observe::a_signal_ends_the_observation),
     (HostAndOne, "owner_netns", owner::records_name_their_namespace),
+    (HostAndOne, "cases_unread", cases::idle_close_with_data_unread),
+    (HostAndOne, "cases_lost_fin", cases::idle_close_whose_fin_is_lost),
+    (HostAndOne, "cases_ordinary", cases::ordinary_closes_are_silent),
+    (HostAndOne, "cases_invalid", cases::invalid_segment_is_not_translated),
+    (HostAndOne, "cases_late_close", cases::late_close_is_no_eviction),
+    (HostAndOne, "cases_overflow", cases::accept_queue_overflows),
+    (HostAndOne, "cases_half_closed", cases::half_closed_connection_is_forgotten),
+    (EachKernel, "cases_own_firewall", cases::own_firewall_is_told_from_the_peer),
+    (EachKernel, "cases_box", cases::reset_of_a_box_is_told_from_the_peer),
+    (HostAndOne, "cases_same_ports", cases::ports_are_used_again_after_a_restart),
 ];

@@ -27,6 +27,27 @@ pub fn unacknowledged(socket: &impl AsFd) -> io::Result<c_int> {
     }
 }
 
+/// Reads an integer option of TCP.
+pub fn tcp_option(socket: &impl AsFd, name: c_int) -> io::Result<c_int> {
+    let mut value: c_int = 0;
+    let mut len = size_of::<c_int>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to `value`, and `len` is its size.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            name,
+            (&raw mut value).cast(),
+            &raw mut len,
+        )
+    };
+    if done == 0 {
+        Ok(value)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Sets the near end's keepalive, and rearms its timer if it is pending.
 pub fn set_near_keepalive(pair: &Pair, keepalive: Keepalive) -> io::Result<()> {
     keepalive.apply(pair.near()?)

@@ -198,7 +198,8 @@ fn guest(args: &Args) -> Result<Guest> {
     Ok(Guest {
         files,
         // tcp_diag: for `ss`, and for kaprobe if it may not load BPF programs. The
-        // others: for networks with a load balancer, and with a router that tracks. ip_vs needs
+        // others: for networks with a load balancer, and with a router that tracks, translates
+        // and rejects. ip_vs needs
         // libcrc32c, which asks for crc32c by name: no table of modules says so.
         modules: [
             "tcp_diag",
@@ -207,6 +208,11 @@ fn guest(args: &Args) -> Result<Guest> {
             "bridge",
             "veth",
             "nft_ct",
+            "nft_chain_nat",
+            "nft_masq",
+            "nft_nat",
+            "nft_reject_inet",
+            "nft_reject_ipv4",
         ]
         .map(str::to_owned)
         .into(),
