@@ -64,15 +64,17 @@ pub fn records_equal_the_counters() -> Result<()> {
     let (probes, timeouts) = counted()?;
     for (way, kaprobe) in kaprobes {
         let log = kaprobe.stop()?;
-        let reported = (
-            log.count(PROBES),
-            log.count(&["timeout"]),
-            log.count(&["lost"]),
-        );
+        // With PREEMPT_RT the kernel may skip the end of a socket, or a reset, where the same
+        // program was preempted (`__bpf_trace_run`, kernel/trace/bpf_trace.c): no firing.
+        let lost = log.records.iter().filter(|it| it.event() == "lost");
+        let lost: Vec<_> = lost
+            .filter(|it| it.text("hook") == Some("tcp_keepalive_timer"))
+            .collect();
+        let reported = (log.count(PROBES), log.count(&["timeout"]));
         ensure!(
-            reported == (probes, timeouts, 0),
-            "{way}: (probes, timeouts, lost) is {reported:?}; \
-             the kernel counted {probes}, {timeouts}",
+            reported == (probes, timeouts) && lost.is_empty(),
+            "{way}: (probes, timeouts) is {reported:?}; the kernel counted {probes}, \
+             {timeouts}; lost: {lost:?}",
         );
     }
     Ok(())
