@@ -30,6 +30,8 @@ pub struct StopWhen {
     /// Called on SIGHUP, which then stops the trace only if the terminal is gone. `None`:
     /// SIGHUP stops the trace, and so does a reader that closes standard output.
     pub hangup: Option<Box<dyn Fn() + Send>>,
+    /// Called on a second signal, before it ends the process.
+    pub cut_off: Option<Box<dyn FnOnce() + Send>>,
 }
 
 /// Requests `stop` on SIGINT, SIGTERM or SIGHUP, and on what else is `watched`. A second
@@ -64,6 +66,9 @@ pub fn watch(stop: Stop, watched: StopWhen) -> Result<()> {
                 // A write to an eventfd fails only after about 2^64 writes.
                 let _cannot_fail = stop.stop();
                 signals.next().await;
+                if let Some(cut_off) = watched.cut_off {
+                    cut_off();
+                }
                 process::exit(INTERRUPTED);
             });
         })

@@ -58,6 +58,7 @@ const TESTS: &[harness::Test] = &[
     (HostAndOne, "outputs_screen", outputs::stalled_screen_holds_up_nothing),
     (HostAndOne, "outputs_log", outputs::stalled_log_holds_up_nothing),
     (HostAndOne, "outputs_disk", outputs::full_disk_is_reported_in_the_log),
+    (HostAndOne, "outputs_twice", outputs::second_signal_tells_what_is_lost),
     (HostAndOne, "outputs_stderr", outputs::stalled_stderr_holds_up_nothing),
     (HostAndOne, "logs_rotated", logs::log_goes_on_in_new_files),
     (HostAndOne, "logs_removed", logs::removed_log_is_noticed),

@@ -372,6 +372,41 @@ pub fn full_disk_is_reported_in_the_log() -> Result<()> {
     Ok(())
 }
 
+/// A second signal ends a trace at once. What is lost by that is said, and a log that it cuts
+/// off has no trailer.
+pub fn second_signal_tells_what_is_lost() -> Result<()> {
+    netns::enter_new()?;
+    let dir = tempfile::tempdir()?;
+    let log = dir.path().join("log.jsonl");
+    let arguments = ["-o", text(&log)?];
+    let mut twice = Traced::start("twice", &arguments, Stdio::piped(), &log)?;
+    twice.wait_ready()?;
+    let before = KernelCounters::read()?.keepalive;
+    let load = open_load()?;
+    wait_until("the screen takes no more", || {
+        Ok(KernelCounters::read()?.keepalive > before + ENOUGH)
+    })?;
+    // Both are pending when it goes on.
+    for signal in [Signal::STOP, Signal::INT, Signal::TERM, Signal::CONT] {
+        twice.signal(signal)?;
+    }
+    let twice = twice.finish()?;
+    load.end()?;
+    ensure!(twice.status.code() == Some(130), "{}", twice.status);
+    twice.says("standard output: ")?;
+    twice.says(" records are not in it")?;
+    let last = twice.log.lines().last().unwrap_or_default();
+    let is_cut_off = !last.starts_with("{\"trailer\":");
+    let replayed = command::run(&["replay", "-q", text(&log)?])?;
+    let remarks = String::from_utf8(replayed.stderr)?;
+    let said = [
+        twice.stderr.contains("ended by a second signal"),
+        remarks.contains("ended without a trailer"),
+    ];
+    ensure!(said == [is_cut_off; 2], "{}{remarks}{last}", twice.stderr);
+    Ok(())
+}
+
 /// A standard error that nobody reads holds up neither the start nor the end.
 pub fn stalled_stderr_holds_up_nothing() -> Result<()> {
     netns::enter_new()?;

@@ -40,7 +40,7 @@ pub(super) fn observe(
         stop.clone(),
         StopWhen {
             duration: Some(time),
-            hangup: None,
+            ..StopWhen::default()
         },
     )?;
     let pause = (time / PARTS).clamp(SHORTEST, LONGEST);

@@ -39,6 +39,9 @@ const TO_WRITE: Duration = Duration::from_millis(400);
 /// How long they may take then to report what they did not write.
 const TO_TELL: Duration = Duration::from_millis(200);
 
+/// How long they may take to write what waits if they are cut off.
+const TO_CUT_OFF: Duration = Duration::from_millis(200);
+
 const STDOUT: &str = "standard output";
 
 /// The outputs of a trace.
@@ -87,6 +90,39 @@ impl Reopen {
         self.0.reopen();
     }
 }
+
+/// Ends the outputs at once, from any thread.
+pub struct CutOff(Vec<(String, Arc<Queue>)>);
+
+impl CutOff {
+    /// Cuts the outputs off: each has a moment to write what waits for it. A log that has not
+    /// ended in order lacks its trailer. Returns what is to be said about that and about
+    /// what the outputs lack.
+    #[must_use]
+    pub fn cut_off(&self) -> Vec<String> {
+        let mut ends_in_order = true;
+        for (_, queue) in &self.0 {
+            ends_in_order &= queue.cut_off();
+        }
+        let deadline = Instant::now() + TO_CUT_OFF;
+        let mut said = Vec::new();
+        if !ends_in_order {
+            said.push(CUT_OFF.to_owned());
+        }
+        for (name, queue) in &self.0 {
+            queue.wait_until_ended(deadline);
+            let untold = queue.untold();
+            if untold > 0 {
+                said.push(format!("{name}: {}", untold_text(untold)));
+            }
+        }
+        said
+    }
+}
+
+/// What is said about outputs that are cut off.
+const CUT_OFF: &str =
+    "ended by a second signal: events that were not read yet are lost, and a log has no trailer";
 
 impl LiveSinks {
     /// Opens the outputs of a trace, and starts their threads. Requests `stop` when all
@@ -193,6 +229,16 @@ impl LiveSinks {
     pub fn reopen(&self) -> Option<Reopen> {
         let mut logs = self.outputs().filter(|output| output.is_log);
         logs.next().map(|log| Reopen(Arc::clone(&log.queue)))
+    }
+
+    /// A handle that ends the outputs at once.
+    #[must_use]
+    pub fn cut_off(&self) -> CutOff {
+        let all = self.outputs();
+        CutOff(
+            all.map(|it| (it.name.clone(), Arc::clone(&it.queue)))
+                .collect(),
+        )
     }
 
     fn outputs(&self) -> impl Iterator<Item = &Output> {
@@ -319,10 +365,14 @@ impl OutputLosses {
     /// Says how many records are not in the output.
     #[must_use]
     pub fn untold_text(&self) -> String {
-        match self.untold {
-            1 => "1 record is not in it".to_owned(),
-            untold => format!("{untold} records are not in it"),
-        }
+        untold_text(self.untold)
+    }
+}
+
+fn untold_text(untold: u64) -> String {
+    match untold {
+        1 => "1 record is not in it".to_owned(),
+        untold => format!("{untold} records are not in it"),
     }
 }
 
@@ -369,6 +419,7 @@ mod tests {
     use std::fs::{self, File};
     use std::io::Read as _;
     use std::os::fd::OwnedFd;
+    use std::path::Path;
 
     use super::*;
     use crate::model::header::{HeaderLine, TimeoutsLine};
@@ -407,6 +458,24 @@ mod tests {
         lines.map(|line| count(line).unwrap_or(1)).sum()
     }
 
+    /// Starts a log.
+    fn start_log(
+        sinks: &mut LiveSinks,
+        path: &Path,
+        format: Format,
+        rotation: Rotation,
+    ) -> Result<()> {
+        let log = LogFile {
+            path: path.to_owned(),
+            format,
+            existing: Existing::Append,
+            rotation,
+        };
+        let mut own = encoder(format, STYLE, false);
+        let (log, target) = open_log(&log, own.as_mut(), &Header::default())?;
+        sinks.start(own, "log".to_owned(), target, Some(log))
+    }
+
     /// An output that is not read at first loses records, and reports them. One that fails
     /// ends alone. Neither costs another output anything.
     #[test]
@@ -417,15 +486,7 @@ mod tests {
             let stop = Stop::new()?;
             let mut sinks = LiveSinks::new(&Header::default(), stop.clone());
             let path = dir.path().join(format!("{format:?}"));
-            let log = LogFile {
-                path: path.clone(),
-                format,
-                existing: Existing::Append,
-                rotation: Rotation::default(),
-            };
-            let mut own = encoder(format, STYLE, false);
-            let (log, target) = open_log(&log, own.as_mut(), &Header::default())?;
-            sinks.start(own, "log".to_owned(), target, Some(log))?;
+            start_log(&mut sinks, &path, format, Rotation::default())?;
             let pipe = |to: io::PipeWriter| Target::new(File::from(OwnedFd::from(to)));
             let (mut slow, to) = io::pipe()?;
             sinks.start(
@@ -494,25 +555,65 @@ mod tests {
         Ok(())
     }
 
+    /// Outputs that are cut off write what they can, and lose nothing without a word.
+    #[test]
+    fn a_cut_off_tells_what_is_lost() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("log.jsonl");
+        let mut sinks = LiveSinks::new(&Header::default(), Stop::new()?);
+        start_log(&mut sinks, &path, Format::Json, Rotation::default())?;
+        let (unread, to) = io::pipe()?;
+        let target = Target::new(File::from(OwnedFd::from(to)))?;
+        let json = || encoder(Format::Json, STYLE, false);
+        sinks.start(json(), "unread".to_owned(), target, None)?;
+        let record = sample::records(&[sample::of(sample::probe(0, 1, 3_004))]).remove(0);
+        let count = 1_000;
+        for seq in 1..=count {
+            sinks.record(&Record {
+                seq,
+                ..record.clone()
+            })?;
+        }
+        sinks.flush();
+        let is_written = || {
+            let log = fs::read_to_string(&path).unwrap_or_default();
+            log.ends_with('\n') && reported(Format::Json, &log) == count
+        };
+        while !is_written() {
+            thread::yield_now();
+        }
+
+        let said = sinks.cut_off().cut_off();
+        assert!(!fs::read_to_string(&path)?.contains("trailer"));
+        // More than a pipe takes.
+        let lacks = |it: &String| {
+            let lacks = it.strip_prefix("unread: ")?;
+            let lacks = lacks.strip_suffix(" records are not in it")?;
+            lacks.parse().ok()
+        };
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert_eq!(said[0], CUT_OFF);
+        let lacks: Option<u64> = said.get(1).and_then(lacks);
+        assert!(
+            lacks.is_some_and(|it| (1..=count).contains(&it)),
+            "{said:?}"
+        );
+        drop(unread);
+        Ok(())
+    }
+
     /// Each file of a rotated log starts with the host's idle timeouts as they are then.
     #[test]
     fn a_new_file_has_the_timeouts_of_now() -> Result<()> {
         let dir = tempfile::tempdir()?;
         let path = dir.path().join("log.jsonl");
-        let log = LogFile {
-            path: path.clone(),
-            format: Format::Json,
-            existing: Existing::Refuse,
-            rotation: Rotation {
-                size: Some(1),
-                age: None,
-                keep: 20,
-            },
+        let rotation = Rotation {
+            size: Some(1),
+            age: None,
+            keep: 20,
         };
         let mut sinks = LiveSinks::new(&Header::default(), Stop::new()?);
-        let mut own = encoder(Format::Json, STYLE, false);
-        let (log, target) = open_log(&log, own.as_mut(), &Header::default())?;
-        sinks.start(own, "log".to_owned(), target, Some(log))?;
+        start_log(&mut sinks, &path, Format::Json, rotation)?;
         let record = sample::records(&[sample::of(sample::probe(0, 1, 3_004))]).remove(0);
         let change = |netns, seconds| TimeoutsChange {
             namespaces: vec![NetnsTimeouts {

@@ -20,7 +20,7 @@ pub(crate) use crate::sink::csv::CsvLines;
 pub use crate::sink::error::SinkError;
 pub use crate::sink::interface::{Encoder, Head, Sink};
 pub(crate) use crate::sink::json::JsonLines;
-pub use crate::sink::live::{LiveSinks, OutputLosses, Reopen};
+pub use crate::sink::live::{CutOff, LiveSinks, OutputLosses, Reopen};
 pub use crate::sink::sinks::{Sinks, open, to};
 pub use crate::sink::terminal::bars;
 pub(crate) use crate::sink::terminal::{is_colored, style};

@@ -44,6 +44,8 @@ pub(super) enum Next {
     Idle,
     /// Nothing more will come.
     End,
+    /// Nothing more is to be written, not even the end of a log.
+    CutOff,
 }
 
 /// How an output has ended, or how it stands.
@@ -67,6 +69,8 @@ struct State {
     reopen: bool,
     /// Nothing more comes.
     closed: bool,
+    /// The writer is to end once it has written what waits now.
+    cut_off: bool,
     /// Records in the block that is being written, less the lines of it that are written.
     in_flight: u64,
     ended: Ended,
@@ -142,6 +146,9 @@ impl Queue {
             if state.closed {
                 return Next::End;
             }
+            if state.cut_off {
+                return Next::CutOff;
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Next::Idle;
@@ -155,7 +162,7 @@ impl Queue {
     pub(super) fn wait_for_room(&self, pause: Duration) {
         let mut state = self.lock();
         let deadline = Instant::now() + pause;
-        while !state.closed && !state.reopen {
+        while !state.is_ending() && !state.reopen {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
@@ -164,9 +171,9 @@ impl Queue {
         }
     }
 
-    /// Whether nothing more will come.
-    pub(super) fn is_closed(&self) -> bool {
-        self.lock().closed
+    /// Whether the output is to end.
+    pub(super) fn is_ending(&self) -> bool {
+        self.lock().is_ending()
     }
 
     /// Notes that so many lines of the current block are written.
@@ -191,6 +198,21 @@ impl Queue {
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
+    }
+
+    /// The writer ends once it has written what waits. Returns whether it would have ended
+    /// in order.
+    pub(super) fn cut_off(&self) -> bool {
+        let mut state = self.lock();
+        state.cut_off = true;
+        self.changed.notify_all();
+        state.closed
+    }
+
+    /// Records that are neither in the output nor reported there, as it stands.
+    pub(super) fn untold(&self) -> u64 {
+        let state = self.lock();
+        state.ended.untold + state.waiting()
     }
 
     /// Makes one gap of all that waits.
@@ -256,6 +278,10 @@ impl Queue {
 }
 
 impl State {
+    const fn is_ending(&self) -> bool {
+        self.closed || self.cut_off
+    }
+
     /// Records that are not written yet, lost or not.
     fn waiting(&self) -> u64 {
         let entries = self.entries.iter().map(|entry| match entry {
@@ -298,7 +324,7 @@ mod tests {
                 Next::Write(Queued::Lines(_)) => taken.push("+".to_owned()),
                 Next::Write(Queued::Gap(gap)) => taken.push(gap.records().to_string()),
                 Next::Reopen => taken.push("reopen".to_owned()),
-                Next::Idle | Next::End => return taken,
+                Next::Idle | Next::End | Next::CutOff => return taken,
             }
         }
     }

@@ -44,7 +44,7 @@ impl Writer {
         let others = alive.fetch_sub(1, Ordering::Relaxed) - 1;
         if let Err(why) = &ended
             && others > 0
-            && !self.queue.is_closed()
+            && !self.queue.is_ending()
         {
             stderr::line(format_args!("{} ends, the trace goes on: {why}", self.name));
         }
@@ -66,6 +66,7 @@ impl Writer {
                 Next::Write(Queued::Gap(lost)) => self.put_gap(&lost)?,
                 Next::Reopen => self.reopen()?,
                 Next::Idle => self.move_on(0)?,
+                Next::CutOff => return Ok(()),
                 Next::End => {
                     if self.write_trailer()? {
                         return self.failed.take().map_or(Ok(()), Err);
@@ -81,7 +82,7 @@ impl Writer {
         self.written = Tally::default();
         while let Err(why) = self.target.write(&lines, &mut |_| {}) {
             let full = self.log.as_ref().filter(|log| log.is_full(&why));
-            let Some(log) = full.filter(|_| !self.queue.is_closed()) else {
+            let Some(log) = full.filter(|_| !self.queue.is_ending()) else {
                 return Err(why);
             };
             log.cut(&self.target)?;
@@ -141,7 +142,7 @@ impl Writer {
         };
         log.cut(&self.target)?;
         self.queue.put_back_lost(lost.clone());
-        if self.queue.is_closed() {
+        if self.queue.is_ending() {
             // All that is left to write is reported together, and needs little room.
             self.queue.give_up_waiting();
             // Records that are a gap from now on; a gap itself does not get shorter.

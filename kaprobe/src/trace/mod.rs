@@ -62,12 +62,16 @@ pub fn run(plan: &TracePlan) -> Result<()> {
     let session = Session::start(plan)?;
     // Opened last: an earlier failure leaves no file behind.
     let sinks = LiveSinks::open(&plan.outputs, session.header(), session.stopper())?;
-    let reopen = sinks.reopen();
+    let (reopen, cut_off) = (sinks.reopen(), sinks.cut_off());
     shutdown::watch(
         session.stopper(),
         StopWhen {
             duration: plan.duration,
             hangup: reopen.map(|log| Box::new(move || log.reopen()) as Box<_>),
+            cut_off: Some(Box::new(move || {
+                stderr::lines(cut_off.cut_off());
+                stderr::finish();
+            })),
         },
     )?;
     session.follow(plan, sinks)
