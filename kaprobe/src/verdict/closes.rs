@@ -37,8 +37,9 @@ pub(super) struct Closed {
 
 impl Closed {
     /// What a record of a FIN tells. `None` if the connection was not idle, or if its
-    /// program was ending.
-    pub(super) fn of(record: &Record) -> Option<Self> {
+    /// program was ending. A probe was last answered at `answered_ns`, CLOCK_MONOTONIC: the
+    /// kernel has processed the acknowledgement in a FIN, so its age tells nothing.
+    pub(super) fn of(record: &Record, answered_ns: Option<u64>) -> Option<Self> {
         if record.state != Some(State::Established) || record.actor.by_exiting == Some(true) {
             return None;
         }
@@ -51,7 +52,9 @@ impl Closed {
         } else {
             lastrcv.min(lastsnd)
         };
-        let heard = record.ages.lastack_ms?.saturating_add(IDLE_MS);
+        let quiet_since_ns = record
+            .mono_ns
+            .saturating_sub(ms_to_ns(lastrcv.min(lastsnd)));
         (quiet_ms >= IDLE_MS).then(|| Self {
             seq: record.seq,
             mono_ns: record.mono_ns,
@@ -59,7 +62,7 @@ impl Closed {
             program: phrases::closer(record),
             quiet_ms,
             in_flight,
-            answered: heard < lastrcv.min(lastsnd),
+            answered: answered_ns.is_some_and(|it| it > quiet_since_ns),
             keepalive: record.settings.keepalive == Some(true),
         })
     }

@@ -83,6 +83,8 @@ struct Tracked {
     quiet_ms: u32,
     /// The longest idle age that the connection survived, ms.
     survived_ms: Option<u64>,
+    /// When a probe was last answered, CLOCK_MONOTONIC ns.
+    answered_ns: Option<u64>,
     /// How one end closed the connection after a time without data.
     closed: Option<Box<Closed>>,
     /// The TTL of the peer's last answer to a probe, if it was seen.
@@ -222,6 +224,7 @@ impl Judge {
             }
             EventName::Answered => {
                 tracked.probes = Probes::new();
+                tracked.answered_ns = Some(record.mono_ns);
                 tracked.peer_ttl = record.ttl.or(tracked.peer_ttl);
                 None
             }
@@ -298,7 +301,7 @@ impl Learned {
         tracked: &mut Tracked,
         remote: Remote,
     ) -> Option<Finding> {
-        let closed = Closed::of(record)?;
+        let closed = Closed::of(record, tracked.answered_ns)?;
         if closed.is_by_peer() {
             self.closes.died(remote, closed.death());
         }

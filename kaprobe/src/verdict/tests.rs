@@ -1321,8 +1321,12 @@ fn closes_for_idleness_have_these_verdicts() {
     let rows: &[(&str, Vec<Event>, &[&str], &str)] = &[
         (
             "the peer closed, and its default is known",
-            vec![of(received())],
-            &["idle_close medium 5004 [1]"],
+            vec![
+                of(with(probe(0, 0, 4_000), |it| it.lastrcv_ms = 4_004)),
+                of(with(probe(900, 0, 800), |it| it.lastrcv_ms = 4_904)),
+                of(received()),
+            ],
+            &["idle_close medium 5004 [3, 4]"],
             "the peer's program closed the connection after 5.0s without data; TCP keepalive was on, and probes were answered",
         ),
         (
