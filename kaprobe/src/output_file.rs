@@ -57,6 +57,38 @@ pub fn open(path: &Path, flags: OFlags, mode: Mode) -> io::Result<File> {
     Ok(file.into())
 }
 
+/// Renames a file that was opened at this path to `NAME.1`, `NAME.1` to `NAME.2`, and so on, in
+/// the folder where it is. The last one that is kept is overwritten. A link on the way is
+/// followed by the rule for opening, and names are changed in one folder only, whatever
+/// another user does to the path meanwhile.
+///
+/// # Errors
+/// When a file can't be renamed, or another file is at the path.
+pub fn rename_older(path: &Path, file: &File, keep: u32) -> io::Result<()> {
+    let Place { folder, name, .. } = Place::find(path, false)?;
+    let stat = |name: &OsStr| rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW);
+    let (there, own) = (stat(&name)?, rustix::fs::fstat(file)?);
+    if (there.st_dev, there.st_ino) != (own.st_dev, own.st_ino) {
+        return Err(io::Error::other("another file is in its place"));
+    }
+    if keep == 0 {
+        return Ok(rustix::fs::unlinkat(&folder, &name, AtFlags::empty())?);
+    }
+    let numbered = |number: u32| {
+        let mut numbered = name.clone();
+        numbered.push(format!(".{number}"));
+        numbered
+    };
+    let rename = |from: &OsStr, to: u32| {
+        rustix::fs::renameat(&folder, from, &folder, numbered(to).as_os_str())
+    };
+    let used = (1..keep).take_while(|&number| stat(&numbered(number)).is_ok());
+    for number in (1..=used.count() as u32).rev() {
+        rename(&numbered(number), number + 1)?;
+    }
+    Ok(rename(&name, 1)?)
+}
+
 /// Where a file is or will be, with all links followed that may be.
 struct Place {
     folder: OwnedFd,
@@ -251,6 +283,85 @@ mod tests {
             folder.write("shared/new").map_err(io::Error::other)?;
             folder.write("shared/new").map_err(io::Error::other)?;
         }
+        Ok(())
+    }
+
+    /// The names in a folder and what the files hold.
+    fn held(folder: &Path) -> io::Result<String> {
+        let mut all = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            all.push(format!("{name}={}", fs::read_to_string(entry.path())?));
+        }
+        all.sort();
+        Ok(all.join(" "))
+    }
+
+    /// Opens the log in a folder, and writes this to it.
+    fn log(path: &Path, text: &str) -> io::Result<File> {
+        let mut log = open(path, OFlags::WRONLY | OFlags::CREATE, PRIVATE)?;
+        log.write_all(text.as_bytes())?;
+        Ok(log)
+    }
+
+    #[test]
+    fn older_files_are_renamed_beside_the_file_itself() -> io::Result<()> {
+        let folder = Folder::new(0o755)?;
+        symlink("shared/log", folder.path("link"))?;
+        for text in ["a", "b", "c", "d"] {
+            let file = log(&folder.path("link"), text)?;
+            rename_older(&folder.path("link"), &file, 2)?;
+        }
+        assert_eq!(held(&folder.path("shared"))?, "log.1=d log.2=c");
+        let file = log(&folder.path("link"), "e")?;
+        rename_older(&folder.path("link"), &file, 0)?;
+        assert_eq!(held(&folder.path("shared"))?, "log.1=d log.2=c");
+        Ok(())
+    }
+
+    /// While a log is written, another user puts something else where it is.
+    #[test]
+    fn nothing_but_the_file_itself_is_renamed() -> io::Result<()> {
+        if !is_root() {
+            println!("skipped: this user can't make files of another");
+            return Ok(());
+        }
+        // The folder is another one now.
+        let folder = Folder::new(0o777)?;
+        let (way, away) = (folder.path("shared/way"), folder.path("shared/away"));
+        let precious = folder.path("secret");
+        for path in [&way, &precious] {
+            fs::create_dir(path)?;
+        }
+        fs::write(precious.join("log"), "precious")?;
+        let file = log(&way.join("log"), "log")?;
+        fs::rename(&way, &away)?;
+        symlink(&precious, &way)?;
+        lchown(&way, Some(OTHER), None)?;
+        for keep in [0, 9] {
+            assert!(rename_older(&way.join("log"), &file, keep).is_err());
+        }
+        // The link is to a folder of the same user's, so it is followed, but not renamed in.
+        lchown(&way, Some(0), None)?;
+        for keep in [0, 9] {
+            let said = rename_older(&way.join("log"), &file, keep).map_err(|it| it.to_string());
+            assert_eq!(said, Err("another file is in its place".to_owned()));
+        }
+        assert_eq!(held(&precious)?, "log=precious");
+
+        // The log is another file, or a link.
+        let file = log(&away.join("log"), "log")?;
+        fs::rename(away.join("log"), away.join("gone"))?;
+        symlink(precious.join("log"), away.join("log"))?;
+        lchown(away.join("log"), Some(OTHER), None)?;
+        fs::set_permissions(&away, Permissions::from_mode(0o777))?;
+        assert!(rename_older(&away.join("log"), &file, 9).is_err());
+        fs::remove_file(away.join("log"))?;
+        fs::write(away.join("log"), "theirs")?;
+        assert!(rename_older(&away.join("log"), &file, 9).is_err());
+        assert_eq!(held(&away)?, "gone=log log=theirs");
+        assert_eq!(held(&precious)?, "log=precious");
         Ok(())
     }
 

@@ -76,14 +76,16 @@ fn replay(files: &[PathBuf]) -> Result<(Option<i32>, String, String)> {
     Ok((output.status.code(), out?, err?))
 }
 
-/// A log goes on in a new file when it is long enough, when SIGHUP comes after a rename,
-/// and when it was removed or truncated. Nothing is lost between the files.
+/// A log goes on in a new file when it is long or old enough, when SIGHUP comes after a
+/// rename, and when it was removed or truncated. Nothing is lost between the files.
 pub fn log_goes_on_in_new_files() -> Result<()> {
     netns::enter_new()?;
     let dir = tempfile::tempdir()?;
     let file = |name: &str| dir.path().join(name);
-    let [long, few, moved] = ["long.jsonl", "few.jsonl", "moved.jsonl"].map(file);
+    let names = ["long.jsonl", "few.jsonl", "moved.jsonl", "old.jsonl"];
+    let [long, few, moved, old] = names.map(file);
     let size = ["--rotate-size", "256KiB"];
+    let age = ["--rotate-age", "1s", "--rotate-keep", "1000"];
     let start = |log: &FilePath, more: &[&str]| {
         let arguments = [&["-o", text(log)?], more].concat();
         Traced::start("rotated", &arguments, Stdio::null(), log)
@@ -92,6 +94,7 @@ pub fn log_goes_on_in_new_files() -> Result<()> {
         start(&long, &[&size[..], &["--rotate-keep", "1000"]].concat())?,
         start(&few, &[&size[..], &["--rotate-keep", "2"]].concat())?,
         start(&moved, &[])?,
+        start(&old, &age)?,
     ];
     all.iter_mut().try_for_each(Traced::wait_ready)?;
     let before = KernelCounters::read()?.keepalive;
@@ -110,7 +113,8 @@ pub fn log_goes_on_in_new_files() -> Result<()> {
     fs::rename(&moved, file("moved.jsonl.1"))?;
     wait_for_records()?;
     wait_until("four files", || {
-        Ok(parts(dir.path(), "long.jsonl")?.len() >= 4)
+        let count = |name| Ok::<_, Error>(parts(dir.path(), name)?.len());
+        Ok(count("long.jsonl")? >= 4 && count("old.jsonl")? >= 4)
     })?;
     load.end()?;
     drop(alone);
@@ -126,7 +130,7 @@ pub fn log_goes_on_in_new_files() -> Result<()> {
         ensure!(status.success(), "{what}: {status}: {stderr}");
     }
 
-    for name in ["long.jsonl", "moved.jsonl"] {
+    for name in ["long.jsonl", "moved.jsonl", "old.jsonl"] {
         let files = parts(dir.path(), name)?;
         let found = check_parts(&files, 1)?;
         ensure!(found == probes, "{files:?} have {found} probes of {probes}");
@@ -138,6 +142,15 @@ pub fn log_goes_on_in_new_files() -> Result<()> {
             .collect::<Result<_, _>>()?;
         let differs = out.lines().zip(all.lines()).find(|(out, all)| out != all);
         ensure!(out == all, "the replay of {files:?} differs: {differs:?}");
+        // The files one by one, the latest first.
+        let mut one_by_one = kaprobe()?;
+        one_by_one.args(["replay", "--json", "--quiet"]);
+        let output = one_by_one.args(files.iter().rev()).output()?;
+        ensure!(output.stdout == all.as_bytes(), "{output:?}");
+        ensure!(
+            output.status.success() && output.stderr.is_empty(),
+            "{output:?}"
+        );
     }
     let files = parts(dir.path(), "few.jsonl")?;
     ensure!(files.len() == 3, "kept {files:?}");

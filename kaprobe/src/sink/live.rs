@@ -398,7 +398,7 @@ fn open_log(
         Format::Text | Format::Csv => encoder.head(&Head::from(header)).map(|()| encoder.take()),
     };
     heading
-        .and_then(|heading| WrittenLog::open(file, heading))
+        .and_then(|heading| WrittenLog::open(file, heading, Instant::now()))
         .map_err(|error| {
             let name = Escaped::from_path(&file.path);
             exit::Error::failure(format!("cannot write {name}: {}", why(&error, &file.path)))

@@ -2,14 +2,14 @@
 //! opened anew.
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::model::tally::Tally;
+use crate::output_file::rename_older;
 use crate::sink::log_file;
 use crate::sink::options::{Existing, Format, LogFile, Rotation};
 use crate::sink::target::Target;
@@ -62,9 +62,13 @@ pub(super) enum Moved {
 
 impl WrittenLog {
     /// Opens the file.
-    pub(super) fn open(log: &LogFile, heading: Vec<u8>) -> io::Result<(Self, Target)> {
+    pub(super) fn open(
+        log: &LogFile,
+        heading: Vec<u8>,
+        now: Instant,
+    ) -> io::Result<(Self, Target)> {
         let file = log_file::open(&log.path, log.existing, log.format, &heading)?;
-        let (kind, now) = (file.metadata()?, Instant::now());
+        let kind = file.metadata()?;
         let new = Self {
             path: log.path.clone(),
             format: log.format,
@@ -129,9 +133,9 @@ impl WrittenLog {
         Ok(removed)
     }
 
-    /// Whether the log is to be continued in another file, before so many more bytes are
+    /// Whether the log is to be continued in another file now, before so many more bytes are
     /// written.
-    pub(super) fn moved(&mut self, target: &Target, more: u64) -> Option<Moved> {
+    pub(super) fn moved(&mut self, target: &Target, more: u64, now: Instant) -> Option<Moved> {
         if !self.is_regular {
             return None;
         }
@@ -140,7 +144,7 @@ impl WrittenLog {
         }
         let (size, time) = self.since;
         let long = |most| self.size.saturating_sub(size) + more > most;
-        let old = |most| time.elapsed() >= most;
+        let old = |most| now.saturating_duration_since(time) >= most;
         // A file without records stays.
         let due = self.rotation.size.is_some_and(long) || self.rotation.age.is_some_and(old);
         (due && !self.recent.is_empty()).then_some(Moved::Rotated)
@@ -161,11 +165,16 @@ impl WrittenLog {
 
     /// Opens the file at the path anew, after renaming the current one if the log is
     /// rotated.
-    pub(super) fn next_file(&mut self, moved: Moved) -> io::Result<Target> {
+    pub(super) fn next_file(
+        &mut self,
+        moved: Moved,
+        current: &Target,
+        now: Instant,
+    ) -> io::Result<Target> {
         if moved == Moved::Rotated {
             // Also counts from here if this fails: the next attempt is not the next block.
-            self.since = (self.size, Instant::now());
-            rename_older(&self.path, self.rotation.keep)?;
+            self.since = (self.size, now);
+            rename_older(&self.path, current.file(), self.rotation.keep)?;
         }
         let opened = log_file::open(&self.path, Existing::Append, self.format, &self.heading);
         let file = opened.inspect_err(|_| {
@@ -174,33 +183,61 @@ impl WrittenLog {
         })?;
         let size = file.metadata()?.size();
         let target = Target::new(file)?;
-        (self.size, self.since) = (size, (0, Instant::now()));
+        (self.size, self.since) = (size, (0, now));
         self.recent.clear();
         self.refused = None;
         Ok(target)
     }
 
     /// Starts at the beginning of the same file, which was truncated.
-    pub(super) fn start_over(&mut self) {
-        (self.size, self.since) = (0, (0, Instant::now()));
+    pub(super) fn start_over(&mut self, now: Instant) {
+        (self.size, self.since) = (0, (0, now));
         self.recent.clear();
     }
 }
 
-/// Renames `LOG` to `LOG.1`, `LOG.1` to `LOG.2`, and so on. The last one that is kept is
-/// overwritten.
-fn rename_older(path: &Path, keep: u32) -> io::Result<()> {
-    let numbered = |number: u32| {
-        let mut name = OsString::from(path);
-        name.push(format!(".{number}"));
-        PathBuf::from(name)
-    };
-    if keep == 0 {
-        return fs::remove_file(path);
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_log_is_rotated_by_its_age_once_it_has_records() -> io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("log.jsonl");
+        let hour = Duration::from_secs(3_600);
+        let log = LogFile {
+            path: path.clone(),
+            format: Format::Json,
+            existing: Existing::Append,
+            rotation: Rotation {
+                size: None,
+                age: Some(hour),
+                keep: 9,
+            },
+        };
+        let began = Instant::now();
+        let (mut log, mut target) = WrittenLog::open(&log, Vec::new(), began)?;
+        let put = |log: &mut WrittenLog, target: &Target| {
+            log.wrote(2, Tally::default(), Tally::default(), 0);
+            target.file().write_all(b"{}")
+        };
+        assert_eq!(log.moved(&target, 0, began + 2 * hour), None, "no record");
+        put(&mut log, &target)?;
+        let just_before = began + hour - Duration::from_nanos(1);
+        assert_eq!(log.moved(&target, 0, just_before), None);
+        let late = began + 3 * hour;
+        for now in [began + hour, late] {
+            assert_eq!(log.moved(&target, 0, now), Some(Moved::Rotated));
+        }
+        target = log.next_file(Moved::Rotated, &target, late)?;
+        assert_eq!(fs::read(dir.path().join("log.jsonl.1"))?, b"{}");
+        // The age of the new file counts from its beginning.
+        put(&mut log, &target)?;
+        assert_eq!(log.moved(&target, 0, late + hour / 2), None);
+        assert_eq!(log.moved(&target, 0, late + hour), Some(Moved::Rotated));
+        Ok(())
     }
-    let used = (1..keep).take_while(|&number| numbered(number).symlink_metadata().is_ok());
-    for number in (1..=used.count() as u32).rev() {
-        fs::rename(numbered(number), numbered(number + 1))?;
-    }
-    fs::rename(path, numbered(1))
 }

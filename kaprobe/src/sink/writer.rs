@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::model::header::Header;
 use crate::model::tally::Tally;
@@ -205,7 +205,7 @@ impl Writer {
     /// longer at its path.
     fn move_on(&mut self, more: usize) -> io::Result<()> {
         let moved = self.log.as_mut();
-        match moved.and_then(|log| log.moved(&self.target, more as u64)) {
+        match moved.and_then(|log| log.moved(&self.target, more as u64, Instant::now())) {
             Some(moved) => self.next_file(moved),
             None => Ok(()),
         }
@@ -236,9 +236,9 @@ impl Writer {
             ));
         }
         if moved == Moved::Truncated {
-            log.start_over();
+            log.start_over(Instant::now());
         } else {
-            match log.next_file(moved) {
+            match log.next_file(moved, &self.target, Instant::now()) {
                 Ok(target) => self.switch_to(target)?,
                 Err(why) => {
                     stderr::line(format_args!(
