@@ -477,7 +477,7 @@ fn timeouts_count_from_their_change_on() -> TestResult {
         TimeoutsChange {
             time: at.time,
             mono_ns: at.mono_ns,
-            host: None,
+            host: Some(Escaped::from("mq1")),
             namespaces: vec![NetnsTimeouts {
                 netns,
                 timeouts,

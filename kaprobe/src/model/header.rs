@@ -111,7 +111,7 @@ pub struct TimeoutsChange {
     pub time: WallTime,
     /// When the change was seen, CLOCK_MONOTONIC, ns.
     pub mono_ns: u64,
-    /// The host, if the log is of several hosts.
+    /// The host. The sink adds it if the log is of one host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<Escaped>,
     /// The network namespaces where something changed, as they are now.

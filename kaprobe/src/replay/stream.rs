@@ -172,6 +172,17 @@ impl LogState {
         self.trailer.is_some() || !header.is_some_and(|it| Version::has_trailer(&it.version))
     }
 
+    /// The host that a line of this log names in the output, where `hosts` are named.
+    fn host_of(&self, named: Option<Escaped>, hosts: bool) -> Option<Escaped> {
+        match named {
+            // The sinks add the host again.
+            _ if !hosts && self.is_headed => None,
+            Some(host) if self.is_merged || !self.is_headed => Some(host),
+            _ if hosts => Some(self.host.clone()),
+            host => host,
+        }
+    }
+
     /// Counts a record before it is shown. Returns whether it is the last of its trace.
     fn note(&mut self, record: &Record) -> bool {
         self.last_socket = self.last_socket.max(record.sock.unwrap_or_default());
@@ -330,13 +341,7 @@ impl ReplayStream {
         if log.note(&record) {
             self.pipeline.set_judge(from, None);
         }
-        record.host = match record.host.take() {
-            // The sinks add the host again.
-            _ if !self.hosts && log.is_headed => None,
-            Some(host) if log.is_merged || !log.is_headed => Some(host),
-            _ if self.hosts => Some(log.host.clone()),
-            host => host,
-        };
+        record.host = log.host_of(record.host.take(), self.hosts);
         // Recomputed from the verdicts of these logs.
         record.story = None;
         let (hosts, stories) = (self.hosts, &mut self.stories);
@@ -386,9 +391,7 @@ impl ReplayStream {
         sinks: &mut impl RecordSink,
     ) -> Result<(), SinkError> {
         self.pipeline.apply(from, &change.namespaces);
-        if self.hosts && change.host.is_none() {
-            change.host = Some(self.logs[from].host.clone());
-        }
+        change.host = self.logs[from].host_of(change.host, self.hosts);
         sinks.timeouts(&change)
     }
 

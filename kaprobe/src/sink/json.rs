@@ -149,7 +149,13 @@ impl<W: Write + Send> Sink for JsonLines<W> {
     }
 
     fn timeouts(&mut self, timeouts: &TimeoutsChange) -> io::Result<()> {
-        self.put_value(&TimeoutsLine { timeouts })
+        let host = timeouts.host.as_ref().or(self.host.as_ref());
+        self.put_value(&TimeoutsLine {
+            timeouts: TimeoutsChange {
+                host: host.cloned(),
+                ..timeouts.clone()
+            },
+        })
     }
 
     fn record(&mut self, record: &Record) -> io::Result<()> {
