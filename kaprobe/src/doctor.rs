@@ -58,9 +58,14 @@ pub fn run(json: bool) -> Result<exit::Code> {
     Ok(report.code)
 }
 
+/// Version of the JSON format, which `schema/kaprobe-doctor.schema.json` documents. The major
+/// number changes when a reader of the old format would misread the new one.
+const VERSION: &str = "1.0";
+
 /// The report. JSON omits unknown fields.
 #[derive(Debug, Serialize)]
 struct Report {
+    version: &'static str,
     kaprobe: &'static str,
     kernel: String,
     /// Timer ticks per second.
@@ -186,6 +191,7 @@ impl Report {
         };
         let (sockets, owners) = sources.unzip();
         Self {
+            version: VERSION,
             kaprobe: env!("CARGO_PKG_VERSION"),
             kernel,
             hz,
@@ -390,6 +396,8 @@ impl Display for SourceReport {
 mod tests {
     use insta::assert_snapshot;
 
+    use kaprobe_testkit::schema;
+
     use super::*;
 
     const NOT_PERMITTED: Result<(), &str> = Err("Operation not permitted (os error 1)");
@@ -439,8 +447,13 @@ mod tests {
         report
     }
 
+    /// The report as JSON, which is as the schema says.
     fn json(report: &Report) -> Result<String> {
-        Ok(serde_json::to_string_pretty(report)?)
+        let schema = include_str!("../../schema/kaprobe-doctor.schema.json");
+        let text = serde_json::to_string_pretty(report)?;
+        let checked = schema::validator(schema).and_then(|it| schema::check(&it, &text));
+        checked.map_err(anyhow::Error::msg)?;
+        Ok(text)
     }
 
     #[test]
@@ -514,6 +527,7 @@ mod tests {
         ");
         assert_snapshot!(json(&report)?, @r#"
         {
+          "version": "1.0",
           "kaprobe": "0.0.0",
           "kernel": "6.1.0-test",
           "hz": 250,
@@ -768,6 +782,7 @@ mod tests {
         ");
         assert_snapshot!(json(&report)?, @r#"
         {
+          "version": "1.0",
           "kaprobe": "0.0.0",
           "kernel": "6.1.0-test",
           "possible": false,

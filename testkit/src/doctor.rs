@@ -3,10 +3,12 @@
 use std::env;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use serde_json::Value;
 
-use crate::command;
+use crate::{command, schema};
+
+const SCHEMA: &str = include_str!("../../schema/kaprobe-doctor.schema.json");
 
 /// The names of the ways to attach that work here, the cheapest first.
 ///
@@ -39,7 +41,9 @@ pub fn ways_that_miss(hook: &str) -> Result<Vec<String>> {
 /// The JSON report of `kaprobe doctor`, run with this command.
 pub fn report(by: Command) -> Result<Value> {
     let (_, stdout, stderr) = command::run_as(by, &["doctor", "--json"])?;
-    serde_json::from_str(&stdout).with_context(|| format!("doctor printed no JSON: {stderr}"))
+    let validator = schema::validator(SCHEMA).map_err(Error::msg)?;
+    let checked = schema::check(&validator, &stdout).map_err(Error::msg);
+    checked.with_context(|| format!("doctor printed no JSON: {stderr}"))
 }
 
 /// The names of the ways to attach to a hook that pass a filter.

@@ -21,6 +21,10 @@ use crate::text::histogram::{Bars, Histogram};
 use crate::text::units::Ms;
 use crate::text::wrap::wrapped;
 
+/// Version of the JSON format, which each line bears. The major number changes when a reader
+/// of the old format would misread the new one.
+const VERSION: &str = "1.2";
+
 /// Width of the text, columns.
 const WIDTH: usize = 80;
 /// The columns: endpoint, connections, and the events of [`COUNTED`].
@@ -75,8 +79,10 @@ pub(in crate::replay) fn write(
             for row in summary.rows() {
                 lines.put_value(&JsonRow::from(row))?;
             }
-            let total = summary.totals;
-            lines.put_value(&JsonTotals { total })?;
+            lines.put_value(&JsonTotals {
+                version: VERSION,
+                total: summary.totals,
+            })?;
         }
     }
     out.flush()
@@ -216,12 +222,14 @@ fn timeout(it: LearnedTimeout) -> Option<String> {
 
 #[derive(Serialize)]
 struct JsonTotals {
+    version: &'static str,
     total: Totals,
 }
 
 /// A row in JSON.
 #[derive(Serialize)]
 struct JsonRow<'a> {
+    version: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<&'a Escaped>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -293,6 +301,7 @@ impl<'a> From<SummaryRow<'a>> for JsonRow<'a> {
             advice: it.advice.as_ref(),
         };
         Self {
+            version: VERSION,
             host,
             raddr,
             rport,
