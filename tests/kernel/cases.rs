@@ -123,7 +123,7 @@ fn sees_segments() -> Result<bool> {
     let report = doctor::report(command::kaprobe()?)?;
     let hooks = report["hooks"].as_array().context("no hooks")?;
     let hook = hooks.iter().find(|it| it["hook"] == "tcp_reset");
-    Ok(hook.context("no tcp_reset")?["mode"].is_string())
+    Ok(hook.context("no tcp_reset")?["way"].is_string())
 }
 
 /// Waits until a socket has received data that nobody has read.
@@ -514,30 +514,35 @@ pub fn own_firewall_is_told_from_the_peer() -> Result<()> {
     let network = RoutedNetwork::build()?;
     let (client, server) = (&network.client, &network.server);
     for (host, confidence) in [(client, "medium"), (server, "high")] {
-        let (mut near, mut far) = connect(client, server)?;
-        exchange(&mut near, &mut far)?;
-        let port = near.local_addr()?.port();
+        let rules = "table ip strict {
+            chain out {
+                type filter hook output priority 0
+                ip length > 1000 reject with tcp reset
+            }
+        }";
+        network.rules(host, rules)?;
+        let (near, far) = connect(client, server)?;
         let traces = Traces::start(&[client, server])?;
-        let rules = format!(
-            "table ip strict {{
-                chain out {{
-                    type filter hook output priority 0
-                    tcp sport {port} reject with tcp reset
-                    tcp dport {port} reject with tcp reset
-                }}
-            }}"
-        );
-        network.rules(host, &rules)?;
-        let mut own = if host.name == client.name { near } else { far };
-        own.write_all(b"next")?;
+        let ends = [near, far];
+        let [mut own, mut other] = ends;
+        if host.name == server.name {
+            (own, other) = (other, own);
+        }
+        // Just before, so that the connection is in use.
+        exchange(&mut own, &mut other)?;
+        own.write_all(&LONG)?;
         expect_death(&mut own, ErrorKind::ConnectionReset)?;
         let logs = traces.stop()?;
+        network.rules(host, "delete table ip strict")?;
         let words = ["this host itself sent the reset", "`nft list ruleset`"];
         check(logs.one(host)?, ["aborted_locally", confidence], &words)?;
         ensure!(logs.one(host)?.text("set").is_none());
     }
     Ok(())
 }
+
+/// Data that makes a segment longer than the rules let through.
+const LONG: [u8; 1_200] = [b'x'; 1_200];
 
 /// The router rejects a connection of the server: the reset is nearer than the client, whose
 /// handshake showed how far away it is.
@@ -547,23 +552,55 @@ pub fn reset_of_a_box_is_told_from_the_peer() -> Result<()> {
     }
     let network = RoutedNetwork::build()?;
     let (client, router, server) = (&network.client, &network.router, &network.server);
-    let (mut near, mut far) = connect(client, server)?;
-    exchange(&mut near, &mut far)?;
-    let traces = Traces::start(&[server])?;
     let rules = "table ip strict {
         chain through {
             type filter hook forward priority 0
-            ip saddr 10.8.2.1 reject with tcp reset
+            ip length > 1000 reject with tcp reset
         }
     }";
     network.rules(router, rules)?;
-    far.write_all(b"next")?;
+    let (mut near, mut far) = connect(client, server)?;
+    let traces = Traces::start(&[server])?;
+    exchange(&mut near, &mut far)?;
+    far.write_all(&LONG)?;
     expect_death(&mut far, ErrorKind::ConnectionReset)?;
     let logs = traces.stop()?;
     let words = ["a box between sent the reset: its TTL is 64, where the peer's segments have 63"];
     check(logs.one(server)?, ["aborted_by_peer", "medium"], &words)?;
     ensure!(logs.one(server)?.text("set").is_none());
-    drop(near);
+    Ok(())
+}
+
+/// A server's program restarts. A segment of a connection to the earlier one meets the new
+/// listener, and the verdict tells since when its process runs.
+pub fn younger_listener_is_named() -> Result<()> {
+    let network = RoutedNetwork::build()?;
+    let (client, server) = (&network.client, &network.server);
+    let listener = server.on(|| Ok(TcpListener::bind((server.address, 0))?))?;
+    let address = listener.local_addr()?;
+    let mut near = client.on(|| Ok(TcpStream::connect(address)?))?;
+    let (far, _) = listener.accept()?;
+    near.set_read_timeout(Some(HANG))?;
+    // Without a word, as by a kill and a rule that drops what follows.
+    sockopt::set_repair(&far)?;
+    drop((far, listener));
+    let traces = Traces::start(&[server])?;
+    let _again = server.on(|| Ok(TcpListener::bind(address)?))?;
+    near.write_all(b"next")?;
+    expect_death(&mut near, ErrorKind::ConnectionReset)?;
+    let logs = traces.stop()?;
+    // In a guest, the host started only lately too.
+    let words = [
+        "started ",
+        "s ago, and a connection made before is gone; or",
+    ];
+    check(logs.one(server)?, ["stray_segment", "low"], &words)?;
+    let mut records = logs.logs.iter().flat_map(|(_, log)| &log.records);
+    let sent = records.find(|it| it.event() == "rst_sent");
+    let sent = sent.context("no rst_sent")?;
+    let pid = sent.number("pid");
+    ensure!(pid == Some(std::process::id().into()), "{sent:#?}");
+    ensure!(sent.number("process_age_s").is_some(), "{sent:#?}");
     Ok(())
 }
 
