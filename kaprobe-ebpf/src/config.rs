@@ -7,6 +7,43 @@
 /// Stands for a value that this kernel does not have: an offset, a type or a reason.
 pub const ABSENT: u32 = u32::MAX;
 
+/// A number in the kernel whose size differs between kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Number {
+    /// Offset of the member, bytes; [`ABSENT`] if the kernel has none, which reads as 0.
+    pub at: u32,
+    /// Size of the member, bytes: 1 or 4.
+    pub size: u32,
+}
+
+impl Number {
+    /// The kernel has no such number.
+    pub const ABSENT: Self = Self {
+        at: ABSENT,
+        size: 0,
+    };
+}
+
+/// A flag in the kernel: a bit field, or a whole byte.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flag {
+    /// Offset of the byte; [`ABSENT`] if the kernel has no such flag, which reads as not
+    /// set.
+    pub at: u32,
+    /// The bits of the byte that are the flag.
+    pub mask: u32,
+}
+
+impl Flag {
+    /// The kernel has no such flag.
+    pub const ABSENT: Self = Self {
+        at: ABSENT,
+        mask: 0,
+    };
+}
+
 /// Byte offsets of the members that the programs read.
 ///
 /// User space finds each by name in the running kernel's BTF. It is [`ABSENT`] if the
@@ -41,6 +78,7 @@ pub struct Offsets {
     pub sk_write_queue: u32,
     pub sk_err: u32,
     pub sk_err_soft: u32,
+    pub sk_protocol: u32,
     pub sk_uid: u32,
     pub sk_socket: u32,
     /// The pointer to the cgroup in `sk_cgrp_data`, or 5.10's tagged `val`.
@@ -58,6 +96,20 @@ pub struct Offsets {
     pub keepalive_time: u32,
     pub keepalive_intvl: u32,
     pub keepalive_probes: u32,
+
+    pub icsk_rto: u32,
+    pub icsk_rto_max: u32,
+    pub icsk_backoff: u32,
+    pub icsk_syn_retries: u32,
+    pub icsk_probes_tstamp: u32,
+    pub snd_nxt: u32,
+    pub snd_wnd: u32,
+    pub tcp_mstamp: u32,
+    pub first_tx_mstamp: u32,
+    pub retrans_stamp: u32,
+    pub repair: Flag,
+    pub usec_ts: Flag,
+    pub is_mptcp: Flag,
 
     pub icsk_pending: u32,
     /// Expiry of the retransmission or window probe timer: `icsk_timeout`, or `expires` of
@@ -82,9 +134,15 @@ pub struct Offsets {
     pub net_inum: u32,
     pub net_keepalive_time: u32,
     pub net_keepalive_intvl: u32,
-    pub net_keepalive_probes: u32,
-    /// Size of `sysctl_tcp_keepalive_probes`, bytes: 1, or 4 on kernels before it shrank.
-    pub net_keepalive_probes_size: u32,
+    pub net_keepalive_probes: Number,
+    pub net_syn_retries: Number,
+    pub net_syn_linear_timeouts: Number,
+    pub net_retries2: Number,
+    pub net_orphan_retries: Number,
+
+    pub task_flags: u32,
+    pub task_group_leader: u32,
+    pub task_comm: u32,
 
     pub skb_head: u32,
     pub skb_network_header: u32,
@@ -257,6 +315,11 @@ pub struct Config {
     pub passive_with_reason: u32,
     /// 1 if the tracepoint tcp_send_reset has the reason as a third argument.
     pub reset_traced_with_reason: u32,
+    /// Time without data, ms, before which the FIN of a connection is not sent.
+    pub fin_idle_ms: u32,
+    /// 1 if user space is in the initial pid namespace: the programs see the numbers that
+    /// processes have there.
+    pub in_initial_pid_namespace: u32,
     /// 1 if a softirq can be preempted.
     pub preempt_rt: u32,
     /// 1 to log details that only the programs know.

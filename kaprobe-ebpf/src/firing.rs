@@ -11,12 +11,15 @@ use crate::arrival;
 use crate::filter;
 use crate::kernel::{
     TCP_CLOSE, TCP_FIN_WAIT2, TCP_FLAG_RST, TCP_LISTEN, TCP_SYN_SENT, Unread, answers_probes,
-    config, describe, dissect, elapsed, handshake, has_changed, heard_since, inode,
-    is_fin_wait2_orphan, is_gone, look, look_again, name, now_ns, probes_out, segment_ttl,
-    socket_of, timeout_error, timer_of, tracking, user_timeout,
+    config, describe, detail, dissect, elapsed, handshake, has_changed, heard_since, inode,
+    is_fin_wait2_orphan, is_gone, look, look_again, name, name_actor, now_ns, probes_out,
+    segment_ttl, socket_of, state_of, timeout_error, timer_of, tracking, user_timeout,
 };
 use crate::maps::{count, note_sight, state};
-use crate::ring::{send, send_answered, send_closed, send_closed_by, send_other, send_passive};
+use crate::ring::{
+    send, send_answered, send_closed, send_closed_by, send_detailed, send_other, send_passive,
+    take_state,
+};
 use crate::running::{self, Firing};
 
 /// Time after arming during which an exit without entry may belong to a firing that began
@@ -25,7 +28,7 @@ const ARMING_NS: u64 = 1_000_000_000;
 
 /// Whether user space has armed the programs.
 #[inline(always)]
-fn armed() -> bool {
+pub fn armed() -> bool {
     state!(armed_ns) != 0
 }
 
@@ -185,11 +188,20 @@ pub fn reset(sk: u64, reason: u32) {
         }
         name_now(firing);
     }
-    send_other(kind::RST_SENT, |event| {
-        event.flags = in_timer | has_reason;
-        event.reason = reason;
-        event.firing_ns = firing_ns;
-        describe(sk, event);
+    let before = if state_of(sk) == TCP_CLOSE {
+        take_state(sk)
+    } else {
+        None
+    };
+    send_detailed(kind::RST_SENT, |it| {
+        it.event.flags = in_timer | has_reason;
+        it.event.reason = reason;
+        it.event.firing_ns = firing_ns;
+        detail(sk, it);
+        name_actor(it);
+        if let Some(before) = before {
+            it.event.state = before;
+        }
     });
 }
 
@@ -273,6 +285,13 @@ pub fn destroy(sk: u64) {
         return;
     }
     send_closed(sk, |event| describe(sk, event));
+}
+
+/// Whether a firing of this socket's timer runs in this context.
+#[inline(always)]
+pub fn runs(sk: u64) -> bool {
+    // SAFETY: this is the program's only reference to a firing.
+    unsafe { running(sk) }.is_some()
 }
 
 /// Finds the firing that runs on this socket in this context.

@@ -9,9 +9,9 @@ use core::ffi::c_void;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel};
-use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
-use kaprobe_ebpf::config::{ABSENT, Config, RDONLY_CAST};
-use kaprobe_ebpf::wire::{Descriptor, Event, Snapshot, Socket, flag, kind, path};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_jiffies64, bpf_ktime_get_ns};
+use kaprobe_ebpf::config::{ABSENT, Config, Flag, Number, RDONLY_CAST};
+use kaprobe_ebpf::wire::{Descriptor, Detailed, Event, Snapshot, Socket, flag, kind, path};
 
 /// Settings of the programs. User space writes them before it loads the programs.
 #[unsafe(no_mangle)]
@@ -36,21 +36,47 @@ const LOOPBACK_IFINDEX: u32 = 1;
 /// Bits of `_nfct` that are no address: include/linux/skbuff.h. Alone they mark a packet that
 /// is exempted from tracking.
 const NFCT_INFOMASK: u64 = 7;
+/// `TCP_ESTABLISHED`, include/net/tcp_states.h.
+pub const TCP_ESTABLISHED: u8 = 1;
 /// `TCP_SYN_SENT`, include/net/tcp_states.h.
 pub const TCP_SYN_SENT: u8 = 2;
+/// `TCP_SYN_RECV`, include/net/tcp_states.h.
+pub const TCP_SYN_RECV: u8 = 3;
+/// `TCP_FIN_WAIT1`, include/net/tcp_states.h.
+pub const TCP_FIN_WAIT1: u8 = 4;
 /// `TCP_FIN_WAIT2`, include/net/tcp_states.h.
 pub const TCP_FIN_WAIT2: u8 = 5;
 /// `TCP_TIME_WAIT`, include/net/tcp_states.h: the state of a minisock.
 const TCP_TIME_WAIT: u8 = 6;
 /// `TCP_CLOSE`, include/net/tcp_states.h.
 pub const TCP_CLOSE: u8 = 7;
+/// `TCP_CLOSE_WAIT`, include/net/tcp_states.h.
+pub const TCP_CLOSE_WAIT: u8 = 8;
+/// `TCP_LAST_ACK`, include/net/tcp_states.h.
+pub const TCP_LAST_ACK: u8 = 9;
 /// `TCP_LISTEN`, include/net/tcp_states.h.
 pub const TCP_LISTEN: u8 = 10;
+/// `TCP_CLOSING`, include/net/tcp_states.h.
+pub const TCP_CLOSING: u8 = 11;
 /// `TCP_NEW_SYN_RECV`, include/net/tcp_states.h: the state of another kind of minisock.
 const TCP_NEW_SYN_RECV: u8 = 12;
 
 /// `ETIMEDOUT`: uapi/asm-generic/errno.h.
 pub const ETIMEDOUT: u32 = 110;
+/// `ECONNREFUSED`: uapi/asm-generic/errno.h.
+pub const ECONNREFUSED: u32 = 111;
+/// `ECONNABORTED`: uapi/asm-generic/errno.h.
+pub const ECONNABORTED: u32 = 103;
+
+/// `IPPROTO_TCP`: uapi/linux/in.h.
+const IPPROTO_TCP: u16 = 6;
+/// `TCP_RTO_MAX`, include/net/tcp.h, s.
+const TCP_RTO_MAX_S: u32 = 120;
+
+/// `PF_EXITING` of `task_struct.flags`, include/linux/sched.h.
+const PF_EXITING: u32 = 0x4;
+/// `PF_KTHREAD` of `task_struct.flags`, include/linux/sched.h.
+const PF_KTHREAD: u32 = 0x20_0000;
 
 /// SYN in the 14th byte of a TCP header (RFC 9293, 3.1).
 const TCP_FLAG_SYN: u8 = 1 << 1;
@@ -214,6 +240,26 @@ macro_rules! probe {
     ($base:expr, $offset:ident => $type:ty) => {
         read::<$type>($base, config!(offsets.$offset))
     };
+}
+
+/// Loads a number whose size depends on the kernel; 0 if the kernel has none.
+macro_rules! number {
+    ($base:expr, $number:ident) => {{
+        let Number { at, size } = config!(offsets.$number);
+        match size {
+            1 => load::<u8>($base, at) as u32,
+            4 => load($base, at),
+            _ => 0,
+        }
+    }};
+}
+
+/// Whether a flag is set that may be a bit field.
+macro_rules! is_set {
+    ($base:expr, $flag:ident) => {{
+        let Flag { at, mask } = config!(offsets.$flag);
+        at != ABSENT && load::<u8>($base, at) as u32 & mask != 0
+    }};
 }
 
 /// Sets all of a value to zero, word by word. An assignment would become a call of
@@ -627,6 +673,186 @@ pub fn name(sk: u64, event: &mut Event) {
     let sk = tcp_sock(sk);
     event.cookie = member!(sk, skc_cookie);
     event.uid = member!(sk, sk_uid);
+    if is_set!(sk, is_mptcp) {
+        event.flags |= flag::MPTCP;
+    }
+}
+
+/// Reads what a [`Detailed`] event reports, but not who did it.
+#[inline(always)]
+pub fn detail(sk: u64, detailed: &mut Detailed) {
+    describe(sk, &mut detailed.event);
+    let sk = tcp_sock(sk);
+    detailed.err_soft = member!(sk, sk_err_soft);
+    detailed.snd_una = member!(sk, snd_una);
+    detailed.snd_nxt = member!(sk, snd_nxt);
+    detailed.write_seq = member!(sk, write_seq);
+    detailed.snd_wnd = member!(sk, snd_wnd);
+    detailed.tcp_mstamp = member!(sk, tcp_mstamp);
+    detailed.first_tx_mstamp = member!(sk, first_tx_mstamp);
+    detailed.retrans_stamp = member!(sk, retrans_stamp);
+    detailed.usec_ts = is_set!(sk, usec_ts) as u8;
+    detailed.rto = member!(sk, icsk_rto);
+    if config!(offsets.icsk_rto_max) != ABSENT {
+        detailed.rto_max = member!(sk, icsk_rto_max);
+    }
+    detailed.backoff = member!(sk, icsk_backoff);
+    let net: Typed = member!(sk, skc_net);
+    detailed.retries2 = number!(net, net_retries2);
+    detailed.orphan_retries = number!(net, net_orphan_retries);
+}
+
+/// Reads which process closes or resets a socket, if one holds its lock. A softirq finds
+/// the lock free, or leaves the work to its holder (`sock_owned_by_user`,
+/// include/net/sock.h): segments and timers, which close no connection of their own accord.
+/// A thread of the kernel is not named.
+#[inline(always)]
+pub fn name_actor(detailed: &mut Detailed) {
+    if detailed.event.flags & flag::OWNED == 0 {
+        return;
+    }
+    // SAFETY: the helper takes no arguments.
+    let task = unsafe { bpf_get_current_task() };
+    let flags: u32 = probe!(task, task_flags);
+    if flags & PF_KTHREAD != 0 {
+        return;
+    }
+    detailed.exiting = (flags & PF_EXITING != 0) as u8;
+    let leader: u64 = probe!(task, task_group_leader);
+    read_into(&mut detailed.comm, leader, config!(offsets.task_comm));
+    if config!(in_initial_pid_namespace) != 0 {
+        detailed.pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    }
+}
+
+/// Whether a socket is of TCP. Other protocols use the states of TCP too.
+#[inline(always)]
+pub fn is_tcp(sk: u64) -> bool {
+    member!(tcp_sock(sk), sk_protocol => u16) == IPPROTO_TCP
+}
+
+/// How long a connection has carried no data, either way, jiffies.
+#[inline(always)]
+pub fn without_data(sk: u64) -> u32 {
+    let sk = tcp_sock(sk);
+    elapsed(member!(sk, lrcvtime), member!(sk, lsndtime), jiffies())
+}
+
+/// Whether a process has the socket's lock.
+#[inline(always)]
+pub fn is_owned(sk: u64) -> bool {
+    member!(tcp_sock(sk), sk_lock_owned => u32) != 0
+}
+
+/// State of a socket.
+#[inline(always)]
+pub fn state_of(sk: u64) -> u8 {
+    member!(tcp_sock(sk), skc_state)
+}
+
+/// `repair`: a process repairs the socket, and ends it without a word to the peer.
+#[inline(always)]
+pub fn is_repaired(sk: u64) -> bool {
+    is_set!(tcp_sock(sk), repair)
+}
+
+/// `sk_err`: a positive errno, or 0.
+#[inline(always)]
+pub fn error(sk: u64) -> u32 {
+    member!(tcp_sock(sk), sk_err)
+}
+
+/// The sequence numbers of a socket's send queue, which outlive the queue itself.
+#[derive(Clone, Copy)]
+pub struct Sequences {
+    una: u32,
+    nxt: u32,
+    write: u32,
+}
+
+impl Sequences {
+    /// Reads them.
+    #[inline(always)]
+    pub fn of(sk: u64) -> Self {
+        let sk = tcp_sock(sk);
+        Self {
+            una: member!(sk, snd_una),
+            nxt: member!(sk, snd_nxt),
+            write: member!(sk, write_seq),
+        }
+    }
+
+    /// Whether all data that the socket was given is acknowledged, and the FIN.
+    #[inline(always)]
+    pub fn all_acknowledged(self) -> bool {
+        self.una == self.write
+    }
+
+    /// Whether what was sent, be it a SYN, data or a FIN, is not acknowledged.
+    #[inline(always)]
+    pub fn in_flight(self) -> bool {
+        self.una != self.nxt
+    }
+
+    /// Whether anything waits to be sent.
+    #[inline(always)]
+    pub fn unsent(self) -> bool {
+        self.nxt != self.write
+    }
+}
+
+/// Whether a socket has neither data in flight nor data to send left in its queues.
+/// `tcp_write_queue_purge` (net/ipv4/tcp.c) empties them, and leaves the sequence numbers.
+#[inline(always)]
+pub fn queues_are_empty(sk: u64) -> bool {
+    let sk = tcp_sock(sk);
+    let packets_out: u32 = member!(sk, packets_out);
+    packets_out == 0 && flags(sk) & flag::WRITE_QUEUE == 0
+}
+
+/// Whether a SYN was sent as often as the kernel sends it: `tcp_write_timeout`,
+/// net/ipv4/tcp_timer.c.
+#[inline(always)]
+pub fn syn_retries_used(sk: u64) -> bool {
+    let sk = tcp_sock(sk);
+    let net: Typed = member!(sk, skc_net);
+    let own: u8 = member!(sk, icsk_syn_retries);
+    let retries = if own != 0 {
+        own as u32
+    } else {
+        number!(net, net_syn_retries)
+    };
+    let retransmits: u8 = member!(sk, icsk_retransmits);
+    retransmits as u32 >= retries + number!(net, net_syn_linear_timeouts)
+}
+
+/// Whether the peer's window is 0 for a socket that a process has: its retransmissions are
+/// window probes then (`tcp_retransmit_timer`, net/ipv4/tcp_timer.c).
+#[inline(always)]
+pub fn window_is_shut(sk: u64) -> bool {
+    let sk = tcp_sock(sk);
+    let (window, bits): (u32, u64) = (member!(sk, snd_wnd), member!(sk, sk_flags));
+    window == 0 && bits & SOCK_DEAD == 0
+}
+
+/// Whether nothing was received for the longest time for which the kernel retransmits into
+/// a window of 0.
+#[inline(always)]
+pub fn silent_for_rto_max(sk: u64, hz: u32) -> bool {
+    let heard: u32 = member!(tcp_sock(sk), rcv_tstamp);
+    jiffies().wrapping_sub(heard) > TCP_RTO_MAX_S * hz
+}
+
+/// Whether window probes went unanswered for longer than the user timeout
+/// (`tcp_probe_timer`, net/ipv4/tcp_timer.c).
+#[inline(always)]
+pub fn probed_for_user_timeout(sk: u64, hz: u32) -> bool {
+    if config!(offsets.icsk_probes_tstamp) == ABSENT {
+        return true;
+    }
+    let since: u32 = member!(tcp_sock(sk), icsk_probes_tstamp);
+    let probed = jiffies().wrapping_sub(since) as u64;
+    since != 0 && probed >= user_timeout(sk) as u64 * hz as u64 / 1000
 }
 
 /// Reads the state of a socket, and its settings.
@@ -662,11 +888,7 @@ fn settings(sk: Typed, event: &mut Event) {
     let net: Typed = member!(sk, skc_net);
     event.sysctl_time = member!(net, net_keepalive_time);
     event.sysctl_intvl = member!(net, net_keepalive_intvl);
-    event.sysctl_probes = if config!(offsets.net_keepalive_probes_size) == 1 {
-        member!(net, net_keepalive_probes => u8) as u32
-    } else {
-        member!(net, net_keepalive_probes)
-    };
+    event.sysctl_probes = number!(net, net_keepalive_probes);
 }
 
 /// The [`flag`]s that follow from members of a socket.

@@ -11,6 +11,7 @@
 )]
 
 mod arrival;
+mod closing;
 mod filter;
 mod firing;
 mod kernel;
@@ -202,6 +203,13 @@ pub fn arrival_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
         firing::arrived(sk, skb);
     }
+    0
+}
+
+/// match-proto: tracepoint inet_sock_set_state(sk, oldstate, newstate)
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub fn state_tracepoint(ctx: RawTracePointContext) -> i32 {
+    closing::step(ctx.arg(0), ctx.arg(1), ctx.arg(2));
     0
 }
 

@@ -2,8 +2,8 @@
 //! Both happen when an event is sent.
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{HashMap, RingBuf};
-use kaprobe_ebpf::wire::{Event, VERSION, counter, flag, kind};
+use aya_ebpf::maps::{HashMap, LruHashMap, RingBuf};
+use kaprobe_ebpf::wire::{Detailed, Event, VERSION, counter, flag, kind};
 
 use crate::kernel::{clear, config, now_ns};
 use crate::maps::count;
@@ -16,6 +16,12 @@ static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
 #[map]
 static SOCKETS: HashMap<u64, Known> = HashMap::with_max_entries(65_536, 0);
 
+/// The states that sockets had before CLOSE, by address. The reset that ends a connection
+/// is sent a moment after it is in CLOSE: `tcp_disconnect` and `__tcp_close`
+/// (net/ipv4/tcp.c).
+#[map]
+static STATES: LruHashMap<u64, u64> = LruHashMap::with_max_entries(8192, 0);
+
 /// State that is kept for a socket that an event has reported.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -26,9 +32,47 @@ struct Known {
     probing: u64,
 }
 
+/// What the ring buffer takes.
+trait Message {
+    /// The event in it.
+    fn event(&mut self) -> &mut Event;
+}
+
+impl Message for Event {
+    #[inline(always)]
+    fn event(&mut self) -> &mut Event {
+        self
+    }
+}
+
+impl Message for Detailed {
+    #[inline(always)]
+    fn event(&mut self) -> &mut Event {
+        &mut self.event
+    }
+}
+
+/// Notes the state of a socket that is about to be in CLOSE.
+#[inline(always)]
+pub fn note_state(sk: u64, state: u8) {
+    if wanted(kind::RST_SENT) {
+        // Without room, the reset has the state CLOSE.
+        let _no_room = STATES.insert(sk, state as u64, 0);
+    }
+}
+
+/// The state that a socket had before it was in CLOSE, if it was noted.
+#[inline(always)]
+pub fn take_state(sk: u64) -> Option<u8> {
+    // SAFETY: the value is copied at once. The socket's lock keeps others from changing it.
+    let state = unsafe { STATES.get(sk) }.copied()?;
+    let _gone_already = STATES.remove(sk);
+    Some(state as u8)
+}
+
 /// Whether the event mask asks for events of this kind.
 #[inline(always)]
-fn wanted(kind: u16) -> bool {
+pub fn wanted(kind: u16) -> bool {
     config!(event_mask) & (1 << kind) != 0
 }
 
@@ -70,11 +114,23 @@ fn is_probing(sk: u64) -> bool {
 /// Sends an event of a socket that is not a firing. `fill` fills it in.
 #[inline(always)]
 pub fn send_other(kind: u16, fill: impl FnOnce(&mut Event)) {
+    send_of_socket::<Event>(kind, fill);
+}
+
+/// Sends an event with details. `fill` fills it in.
+#[inline(always)]
+pub fn send_detailed(kind: u16, fill: impl FnOnce(&mut Detailed)) {
+    send_of_socket::<Detailed>(kind, fill);
+}
+
+#[inline(always)]
+fn send_of_socket<T: Message + 'static>(kind: u16, fill: impl FnOnce(&mut T)) {
     if !wanted(kind) {
         return;
     }
-    reserve(kind, |event| {
-        fill(event);
+    reserve::<T>(kind, |message| {
+        fill(message);
+        let event = message.event();
         match SOCKETS.get_ptr_mut(event.socket.sk) {
             // SAFETY: a value of a preallocated map stays mapped while programs run.
             Some(known) => event.born_ns = unsafe { (*known).born_ns },
@@ -89,7 +145,7 @@ pub fn send_other(kind: u16, fill: impl FnOnce(&mut Event)) {
 #[inline(always)]
 pub fn send_passive(fill: impl FnOnce(&mut Event) -> bool) {
     if wanted(kind::RST_PASSIVE) {
-        reserve(kind::RST_PASSIVE, fill);
+        reserve::<Event>(kind::RST_PASSIVE, fill);
     }
 }
 
@@ -105,7 +161,7 @@ pub fn send_answered(sk: u64, fill: impl FnOnce(&mut Event) -> bool) {
     if unsafe { (*known).probing } == 0 {
         return;
     }
-    reserve(kind::ANSWERED, |event| {
+    reserve::<Event>(kind::ANSWERED, |event| {
         let answered = fill(event);
         if answered {
             // SAFETY: as above.
@@ -125,7 +181,7 @@ pub fn send_answered(sk: u64, fill: impl FnOnce(&mut Event) -> bool) {
 #[inline(always)]
 pub fn send_closed(sk: u64, fill: impl FnOnce(&mut Event)) {
     if let Some(born_ns) = forget(sk) {
-        reserve(kind::CLOSED, |event| {
+        reserve::<Event>(kind::CLOSED, |event| {
             fill(event);
             event.born_ns = born_ns;
             true
@@ -181,21 +237,22 @@ fn output(event: &mut Event) {
     }
 }
 
-/// Builds an event in the ring buffer, or counts it as lost. `fill` fills it in, and
+/// Builds a message in the ring buffer, or counts it as lost. `fill` fills it in, and
 /// returns whether to keep it.
 #[inline(always)]
-fn reserve(kind: u16, fill: impl FnOnce(&mut Event) -> bool) {
-    let Some(mut slot) = EVENTS.reserve::<Event>(0) else {
+fn reserve<T: Message + 'static>(kind: u16, fill: impl FnOnce(&mut T) -> bool) {
+    let Some(mut slot) = EVENTS.reserve::<T>(0) else {
         count(kind as u32);
         return;
     };
-    clear::<Event>(&mut slot);
-    // SAFETY: an event has only integers, for which zero is a value.
-    let event = unsafe { slot.assume_init_mut() };
-    if !fill(event) {
+    clear::<T>(&mut slot);
+    // SAFETY: a message has only integers, for which zero is a value.
+    let message = unsafe { slot.assume_init_mut() };
+    if !fill(message) {
         slot.discard(0);
         return;
     }
+    let event = message.event();
     event.version = VERSION;
     event.kind = kind;
     slot.submit(0);

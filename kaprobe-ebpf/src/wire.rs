@@ -49,22 +49,41 @@ pub mod kind {
     /// A segment acknowledged what was sent, while a probe that an earlier event reported
     /// was out. `probes_out` is the number of probes that were out.
     pub const ANSWERED: u16 = 14;
+    /// The peer's FIN came in on an idle connection.
+    pub const FIN_RECEIVED: u16 = 15;
+    /// This host closed an idle connection in order, or its sending half.
+    pub const FIN_SENT: u16 = 16;
+    /// The retransmission timer or the window probe timer gave up on the peer, and closed
+    /// the connection: `tcp_write_err`, net/ipv4/tcp_timer.c.
+    pub const GAVE_UP: u16 = 17;
+    /// The connection went to CLOSE, and no other kind explains it.
+    pub const ABORTED: u16 = 18;
     /// Number of kinds.
-    pub const COUNT: u16 = 15;
+    pub const COUNT: u16 = 19;
 
     /// The state of a socket in a [`crate::wire::Snapshot`]. It is not an event, and is
     /// never in the ring buffer.
     pub const SNAPSHOT: u16 = u16::MAX;
 }
 
-/// Reasons why a [`kind::TIMEOUT`] gave up.
+/// Whether an event of this kind is sent as a [`Detailed`].
+#[must_use]
+pub const fn is_detailed(kind: u16) -> bool {
+    kind == kind::RST_SENT || kind >= kind::FIN_RECEIVED
+}
+
+/// Reasons why a [`kind::TIMEOUT`] or a [`kind::GAVE_UP`] gave up.
 pub mod cause {
     /// The event is not a timeout.
     pub const NONE: u8 = 0;
     /// The maximum number of probes went unanswered.
     pub const PROBE_COUNT: u8 = 1;
-    /// TCP_USER_TIMEOUT passed while a probe was out.
+    /// TCP_USER_TIMEOUT passed while a probe or data was out.
     pub const USER_TIMEOUT: u8 = 2;
+    /// Data was retransmitted, and never acknowledged.
+    pub const RETRANSMISSION: u8 = 3;
+    /// The peer did not open its window.
+    pub const ZERO_WINDOW: u8 = 4;
 }
 
 /// Bits of [`Event::flags`].
@@ -91,6 +110,8 @@ pub mod flag {
     pub const UNTRACKED: u16 = 1 << 8;
     /// The reset hook is attached: without `RESET_IN_TIMER`, no reset was sent.
     pub const RESETS_SEEN: u16 = 1 << 9;
+    /// `is_mptcp`: the socket is a subflow of an MPTCP connection.
+    pub const MPTCP: u16 = 1 << 10;
 }
 
 /// Bits of [`Event::segment_path`].
@@ -229,6 +250,53 @@ pub struct Event {
     pub reserved: [u8; 4],
 }
 
+/// An event that says more than others: what the socket had to send, and who did it.
+/// These events are rare; [`is_detailed`] tells which they are.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Detailed {
+    /// What every event reports.
+    pub event: Event,
+    /// `tp->tcp_mstamp`: the last time that TCP handled the socket, CLOCK_MONOTONIC µs.
+    pub tcp_mstamp: u64,
+    /// `tp->first_tx_mstamp`: when the oldest data that is in flight was first sent,
+    /// CLOCK_MONOTONIC µs. Earlier if part of what was sent then is acknowledged.
+    pub first_tx_mstamp: u64,
+    /// Name of the process that did it, as in /proc/PID/comm.
+    pub comm: [u8; 16],
+    /// Number of the process that did it, in the initial pid namespace; 0 if none did.
+    pub pid: u32,
+    /// `sk_err_soft`: the error that ICMP reported last, a positive errno.
+    pub err_soft: u32,
+    /// `tp->snd_una`.
+    pub snd_una: u32,
+    /// `tp->snd_nxt`.
+    pub snd_nxt: u32,
+    /// `tp->write_seq`.
+    pub write_seq: u32,
+    /// `tp->snd_wnd`: the peer's window, bytes.
+    pub snd_wnd: u32,
+    /// `icsk_rto`, jiffies.
+    pub rto: u32,
+    /// `icsk_rto_max`, jiffies; 0 if the kernel has one maximum for all sockets.
+    pub rto_max: u32,
+    /// `tp->retrans_stamp`: when the data was first retransmitted, in units of TCP's
+    /// timestamps; 0 if it was not.
+    pub retrans_stamp: u32,
+    /// `net.ipv4.tcp_retries2` of the socket's netns.
+    pub retries2: u32,
+    /// `net.ipv4.tcp_orphan_retries` of the socket's netns.
+    pub orphan_retries: u32,
+    /// `icsk_backoff`.
+    pub backoff: u8,
+    /// 1 if the process that did it was exiting.
+    pub exiting: u8,
+    /// 1 if the unit of TCP's timestamps is 1 µs, and not 1 ms.
+    pub usec_ts: u8,
+    /// Always zero.
+    pub reserved: u8,
+}
+
 /// State of a socket. The iterator over sockets writes one for each socket.
 ///
 /// In the snapshot of a minisock (TIME_WAIT, NEW_SYN_RECV), `event` holds only the
@@ -277,6 +345,8 @@ pub struct Descriptor {
 
 /// Size of an [`Event`] on the wire, bytes.
 pub const EVENT_SIZE: usize = size_of::<Event>();
+/// Size of a [`Detailed`] on the wire, bytes.
+pub const DETAILED_SIZE: usize = size_of::<Detailed>();
 /// Size of a [`Snapshot`] on the wire, bytes.
 pub const SNAPSHOT_SIZE: usize = size_of::<Snapshot>();
 /// Size of a [`Descriptor`] on the wire, bytes.
@@ -287,6 +357,7 @@ const _: () = assert!(size_of::<Socket>() == 8 + 2 * 16 + 4 + 3 * 2 + 3 * 2);
 const _: () =
     assert!(EVENT_SIZE == 8 + 2 * 8 + 4 * 8 + size_of::<Socket>() + 7 * 4 + 7 * 4 + 4 + 5 * 4 + 8);
 
+const _: () = assert!(DETAILED_SIZE == EVENT_SIZE + 2 * 8 + 16 + 11 * 4 + 4);
 const _: () = assert!(SNAPSHOT_SIZE == EVENT_SIZE + 6 * 4 + 3 + 5);
 const _: () = assert!(DESCRIPTOR_SIZE == 8 + 2 * 4);
 
@@ -296,6 +367,23 @@ impl Descriptor {
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         if bytes.len() != DESCRIPTOR_SIZE {
+            return None;
+        }
+        // SAFETY: as in `Event::from_bytes`.
+        Some(unsafe { bytes.as_ptr().cast::<Self>().read_unaligned() })
+    }
+}
+
+impl Detailed {
+    /// All zero, for a value that is filled in later.
+    // SAFETY: integers only, for which zero is a value.
+    pub const EMPTY: Self = unsafe { core::mem::zeroed() };
+
+    /// Reads a detailed event from its bytes; `None` if their number is not
+    /// [`DETAILED_SIZE`].
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != DETAILED_SIZE {
             return None;
         }
         // SAFETY: as in `Event::from_bytes`.

@@ -307,6 +307,10 @@ fn loses(hook: Hook, mode: Option<AttachMode>) -> Option<&'static str> {
         (Hook::Reset, None) => {
             Some("the TTL of received resets, and whether this host itself sent them")
         }
+        (Hook::SetState, None) => Some(
+            "fin_received, fin_sent and aborted records, timeout records other than keepalive's, \
+             and the state in which a connection was reset",
+        ),
         (Hook::Probe, None) => Some("--rtt: answers are then known from the next firing"),
         (Hook::KeepaliveTimer | Hook::DestroySock, None) => Some("everything"),
     }

@@ -319,7 +319,7 @@ pub fn unacked(
 }
 
 /// Events of connections that are closed, stall, and end.
-fn endings() -> [SocketEvent; 6] {
+fn endings() -> [SocketEvent; 7] {
     let of_sock = |sk, event: SocketEvent| SocketEvent {
         id: SocketId { sk, born_ns: sk },
         ..event
@@ -344,7 +344,12 @@ fn endings() -> [SocketEvent; 6] {
             by_exiting: Some(exiting),
         }))
     };
+    let lingered = with(event(1_776, Kind::RstSent), |it| {
+        (it.state, it.state_after) = (8, 7);
+        it.actor = actor(true);
+    });
     [
+        of_sock(26, lingered),
         of_sock(
             21,
             with(event(1_771, Kind::FinReceived), |it| it.mptcp = Some(true)),

@@ -43,6 +43,24 @@ impl TraceLog {
             .count() as u64
     }
 
+    /// The number of connections that the log shows to go from ESTABLISHED or CLOSE_WAIT to
+    /// CLOSE. The kernel counts them in `EstabResets`.
+    pub fn ended_open_connections(&self) -> u64 {
+        let ends = |it: &&Record| match it.event() {
+            "rst_received" | "timeout" | "aborted" => true,
+            // The record of a firing is that of its reset too.
+            "rst_sent" => {
+                it.text("direction") == Some("active") && it.number("firing_ns").is_none()
+            }
+            _ => false,
+        };
+        let was_open = |it: &&Record| {
+            let state = it.text("state_before").or_else(|| it.text("state"));
+            matches!(state, Some("ESTABLISHED" | "CLOSE_WAIT"))
+        };
+        self.records.iter().filter(ends).filter(was_open).count() as u64
+    }
+
     /// The number of events of these kinds that are reported as lost.
     pub fn lost(&self, kinds: &[&str]) -> u64 {
         self.records

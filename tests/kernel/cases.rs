@@ -595,8 +595,8 @@ pub fn younger_listener_is_named() -> Result<()> {
         "s ago, and a connection made before is gone; or",
     ];
     check(logs.one(server)?, ["stray_segment", "low"], &words)?;
-    let mut records = logs.logs.iter().flat_map(|(_, log)| &log.records);
-    let sent = records.find(|it| it.event() == "rst_sent");
+    let records = logs.logs.iter().flat_map(|(_, log)| &log.records);
+    let sent = records.filter(|it| it.event() == "rst_sent").next();
     let sent = sent.context("no rst_sent")?;
     let pid = sent.number("pid");
     ensure!(pid == Some(std::process::id().into()), "{sent:#?}");

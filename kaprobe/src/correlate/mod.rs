@@ -380,6 +380,11 @@ fn event_record(event: &SocketEvent, sock: u64) -> Record {
     if connected {
         record.ages = event.ages();
     }
+    if event.kind == Kind::FinReceived {
+        // The kernel has processed the acknowledgement in the FIN's segment already: it hides
+        // an earlier one.
+        record.ages.idle_ms = record.ages.lastrcv_ms;
+    }
     record.next_ms = event.next_ms;
     record.late_ms = event.late_ms;
     record.unacked = Some(event.unacked);
@@ -389,7 +394,12 @@ fn event_record(event: &SocketEvent, sock: u64) -> Record {
         _ => {}
     }
     record.err = event.err.map(Errno);
-    record.direction = (event.kind == Kind::RstSent).then_some(Direction::Active);
+    if event.kind == Kind::RstSent {
+        record.direction = Some(Direction::Active);
+        record.state = State::from_number(event.state_after);
+        let before = (event.state != event.state_after).then_some(event.state);
+        record.state_before = before.and_then(State::from_number);
+    }
     record.reason = event.reason.as_deref().map(Escaped::from);
     record.firing_ns = event.firing_ns;
     let retransmits = received || event.transfer.is_some();

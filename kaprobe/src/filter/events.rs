@@ -60,7 +60,7 @@ pub fn event_mask(events: &BTreeSet<EventName>) -> u32 {
         EventName::Early => 1 << kind::EARLY,
         EventName::DataPending => 1 << kind::DATA_PENDING,
         EventName::Busy => 1 << kind::BUSY,
-        EventName::Timeout => 1 << kind::TIMEOUT,
+        EventName::Timeout => 1 << kind::TIMEOUT | 1 << kind::GAVE_UP,
         EventName::FinWait2 => 1 << kind::FIN_WAIT2,
         EventName::NotRearmed => 1 << kind::NOT_REARMED,
         EventName::Unclassified => 1 << kind::UNCLASSIFIED,
@@ -70,15 +70,12 @@ pub fn event_mask(events: &BTreeSet<EventName>) -> u32 {
         // the same sockets, whatever other events are shown.
         EventName::Closed => TRACKED_KINDS,
         EventName::RstReceived => 1 << kind::RST_RECEIVED,
+        EventName::FinReceived => 1 << kind::FIN_RECEIVED,
+        EventName::FinSent => 1 << kind::FIN_SENT,
+        EventName::Aborted => 1 << kind::ABORTED,
         EventName::Verdict => VERDICT_KINDS,
         // No hook reports these.
-        EventName::Lost
-        | EventName::Zombie
-        | EventName::FinReceived
-        | EventName::FinSent
-        | EventName::Stalled
-        | EventName::Resumed
-        | EventName::Aborted => 0,
+        EventName::Lost | EventName::Zombie | EventName::Stalled | EventName::Resumed => 0,
     });
     bits.fold(1 << kind::CLOSED, |mask, bit| mask | bit)
 }
@@ -93,4 +90,8 @@ const VERDICT_KINDS: u32 = 1 << kind::PROBE
     | 1 << kind::FIN_WAIT2
     | 1 << kind::RST_SENT
     | 1 << kind::RST_PASSIVE
-    | 1 << kind::RST_RECEIVED;
+    | 1 << kind::RST_RECEIVED
+    | 1 << kind::FIN_RECEIVED
+    | 1 << kind::FIN_SENT
+    | 1 << kind::GAVE_UP
+    | 1 << kind::ABORTED;

@@ -34,6 +34,14 @@ pub fn hides(proc: BorrowedFd<'_>) -> bool {
     matches!(first, Err(Errno::NOENT))
 }
 
+/// Whether this process is in the initial pid namespace.
+#[must_use]
+pub fn in_initial_pid_namespace() -> bool {
+    /// `PROC_PID_INIT_INO`, include/linux/proc_ns.h.
+    const INITIAL: u64 = 0xEFFF_FFFC;
+    rustix::fs::stat(c"/proc/self/ns/pid").is_ok_and(|it| it.st_ino == INITIAL)
+}
+
 /// Opens a directory for reading.
 ///
 /// # Errors

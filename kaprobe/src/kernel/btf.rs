@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail};
-use kaprobe_ebpf::config::{ABSENT, DescriptorOffsets, Offsets};
+use kaprobe_ebpf::config::{ABSENT, DescriptorOffsets, Flag, Number, Offsets};
 
 use crate::exit;
 use crate::kernel::types::{Bytes, Type, TypeKind, Types};
@@ -28,6 +28,8 @@ struct Member<'a> {
     offset: u32,
     /// The lowest bit of a bit field, from that offset.
     bit: u32,
+    /// The number of bits, if it is a bit field; otherwise 0.
+    bits: u32,
     ty: Type<'a>,
 }
 
@@ -37,6 +39,7 @@ impl<'a> Member<'a> {
         Self {
             offset: 0,
             bit: 0,
+            bits: 0,
             ty,
         }
     }
@@ -115,6 +118,7 @@ impl KernelTypes {
         let icsk = "inet_connection_sock";
         let in_net = |path: &str| format!("__sk_common.skc_net.net->{path}");
         let net = |path| self.offset("sock", &in_net(path));
+        let sysctl = |name: &str| self.number("sock", &in_net(&format!("ipv4.sysctl_tcp_{name}")));
         let moved = maybe(icsk, "icsk_keepalive_timer");
         let tagged = maybe("sock", "sk_cgrp_data.val");
         let hops = self.member("inet_sock", "pinet6->mcast_hops").ok();
@@ -143,6 +147,7 @@ impl KernelTypes {
             sk_write_queue: at("sock", "sk_write_queue")?,
             sk_err: at("sock", "sk_err")?,
             sk_err_soft: at("sock", "sk_err_soft")?,
+            sk_protocol: at("sock", "sk_protocol")?,
             sk_uid: at("sock", "sk_uid")?,
             sk_socket: at("sock", "sk_socket")?,
             sk_cgrp: if tagged == ABSENT {
@@ -161,6 +166,21 @@ impl KernelTypes {
             keepalive_time: at("tcp_sock", "keepalive_time")?,
             keepalive_intvl: at("tcp_sock", "keepalive_intvl")?,
             keepalive_probes: at("tcp_sock", "keepalive_probes")?,
+            icsk_rto: at(icsk, "icsk_rto")?,
+            // Since 6.15 each socket has a maximum of its own.
+            icsk_rto_max: maybe(icsk, "icsk_rto_max"),
+            icsk_backoff: at(icsk, "icsk_backoff")?,
+            icsk_syn_retries: at(icsk, "icsk_syn_retries")?,
+            // Since 5.11, and in later versions of 5.10.
+            icsk_probes_tstamp: maybe(icsk, "icsk_probes_tstamp"),
+            snd_nxt: at("tcp_sock", "snd_nxt")?,
+            snd_wnd: at("tcp_sock", "snd_wnd")?,
+            tcp_mstamp: at("tcp_sock", "tcp_mstamp")?,
+            first_tx_mstamp: at("tcp_sock", "first_tx_mstamp")?,
+            retrans_stamp: at("tcp_sock", "retrans_stamp")?,
+            repair: self.flag("tcp_sock", "repair"),
+            usec_ts: self.flag("tcp_sock", "tcp_usec_ts"),
+            is_mptcp: self.flag("tcp_sock", "is_mptcp"),
             icsk_pending: at(icsk, "icsk_pending")?,
             // 6.19 removed `icsk_timeout`, which repeated its timer's own expiry.
             rto_expires: at(icsk, "icsk_timeout")
@@ -179,9 +199,15 @@ impl KernelTypes {
             net_inum: net("ns.inum")?,
             net_keepalive_time: net("ipv4.sysctl_tcp_keepalive_time")?,
             net_keepalive_intvl: net("ipv4.sysctl_tcp_keepalive_intvl")?,
-            net_keepalive_probes: net("ipv4.sysctl_tcp_keepalive_probes")?,
-            net_keepalive_probes_size: self
-                .size("sock", &in_net("ipv4.sysctl_tcp_keepalive_probes"))?,
+            net_keepalive_probes: sysctl("keepalive_probes")?,
+            net_syn_retries: sysctl("syn_retries")?,
+            // Since 6.5.
+            net_syn_linear_timeouts: sysctl("syn_linear_timeouts").unwrap_or(Number::ABSENT),
+            net_retries2: sysctl("retries2")?,
+            net_orphan_retries: sysctl("orphan_retries")?,
+            task_flags: at("task_struct", "flags")?,
+            task_group_leader: at("task_struct", "group_leader")?,
+            task_comm: at("task_struct", "comm")?,
             skb_head: at("sk_buff", "head")?,
             skb_network_header: at("sk_buff", "network_header")?,
             skb_transport_header: at("sk_buff", "transport_header")?,
@@ -229,12 +255,25 @@ impl KernelTypes {
         Ok(self.member(structure, path)?.offset)
     }
 
-    fn size(&self, structure: &str, path: &str) -> Result<u32> {
-        let ty = self.member(structure, path)?.ty;
+    /// A number of one byte or four: some sysctls shrank.
+    fn number(&self, structure: &str, path: &str) -> Result<Number> {
+        let Member { offset, ty, .. } = self.member(structure, path)?;
         match ty.size().filter(|_| ty.kind == TypeKind::Int) {
-            Some(size) => Ok(size),
-            None => bail!("{structure}.{path} is not an integer"),
+            Some(size @ (1 | 4)) => Ok(Number { at: offset, size }),
+            _ => bail!("{structure}.{path} is not an integer of one byte or four"),
         }
+    }
+
+    /// A flag, if the kernel has it.
+    fn flag(&self, structure: &str, path: &str) -> Flag {
+        self.member(structure, path)
+            .map_or(Flag::ABSENT, |it| Flag {
+                at: it.offset,
+                mask: match it.bits {
+                    0 => 0xff,
+                    bits => ((1 << bits.min(8)) - 1) << it.bit,
+                },
+            })
     }
 
     /// Follows a path from a structure to a member, as C writes it. After an arrow, the member
@@ -299,6 +338,7 @@ fn child<'a>(ty: Type<'a>, name: &str) -> Option<Member<'a>> {
         let found = match field.name() {
             this if this == name => Member {
                 bit: field.bit_offset % 8,
+                bits: field.bits,
                 ..Member::start(field.ty()?.bare()?)
             },
             "" => child(field.ty()?.bare()?, name)?,

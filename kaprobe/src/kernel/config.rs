@@ -5,10 +5,15 @@ use kaprobe_ebpf::config::{Config, MAX_CGROUPS, MAX_NETNS, filter};
 
 use crate::filter::kernel::KernelFilter;
 use crate::host::cgroup::Cgroup;
+use crate::host::proc;
 use crate::kernel::btf::KernelTypes;
 use crate::kernel::kfunc;
 use crate::model::attach_mode::AttachMode;
 use crate::model::values::Family;
+
+/// A connection that carried no data for this long was idle, and its FIN is reported. The
+/// shortest idle timeouts of servers are a few seconds.
+const FIN_IDLE_MS: u32 = 1_000;
 
 /// What to trace. Names are resolved to the numbers that the kernel uses.
 #[derive(Clone, Default)]
@@ -44,6 +49,8 @@ impl TracerConfig {
         config.event_mask = self.filter.event_mask;
         config.family = self.filter.sockets.family.map_or(0, Family::number);
         config.debug = u32::from(self.debug);
+        config.fin_idle_ms = FIN_IDLE_MS;
+        config.in_initial_pid_namespace = u32::from(proc::in_initial_pid_namespace());
         // `UTS_VERSION` names the preemption model (init/Makefile).
         let uname = rustix::system::uname();
         let mut words = uname.version().to_bytes().split(|&byte| byte == b' ');

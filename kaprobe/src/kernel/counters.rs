@@ -142,6 +142,10 @@ const COUNTED: [(Hook, Kind); kind::COUNT as usize] = [
     (Hook::ReceiveReset, Kind::RstReceived),
     (Hook::SendReset, Kind::RstSent),
     (Hook::Probe, Kind::Answered),
+    (Hook::SetState, Kind::FinReceived),
+    (Hook::SetState, Kind::FinSent),
+    (Hook::SetState, Kind::Timeout(Cause::Retransmission)),
+    (Hook::SetState, Kind::Aborted),
 ];
 
 /// The counters of each CPU, in memory that the programs share. Reading them takes no system

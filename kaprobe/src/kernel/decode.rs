@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use kaprobe_ebpf::wire::{self, cause, flag, kind, path};
 
 use crate::model::event::{ArrivedSegment, Event, Kind, PassiveReset, SocketEvent, SocketId};
-use crate::model::socket::{Endpoints, Identity, Settings};
+use crate::model::socket::{Actor, Endpoints, Identity, Settings, Transfer};
 use crate::model::time::Instant;
-use crate::model::values::{Cause, Family, FinWait2, Met, Origin, TcpFlags};
+use crate::model::values::{Cause, Errno, Family, FinWait2, Met, Origin, State, TcpFlags};
+use crate::text::escape::Escaped;
 
 /// `AF_INET` and `AF_INET6`, as Linux numbers them.
 const AF_INET: u16 = 2;
@@ -54,15 +56,61 @@ impl Decoder {
     /// # Errors
     /// Says what does not follow the wire format. Never panics, whatever the bytes.
     pub fn decode(&self, bytes: &[u8]) -> Result<Event, DecodeError> {
-        let raw = wire::Event::from_bytes(bytes).ok_or(DecodeError::Length(bytes.len()))?;
+        let detailed = wire::Detailed::from_bytes(bytes);
+        let raw = match &detailed {
+            Some(detailed) => detailed.event,
+            None => wire::Event::from_bytes(bytes).ok_or(DecodeError::Length(bytes.len()))?,
+        };
         if raw.version != wire::VERSION {
             return Err(DecodeError::Version(raw.version));
+        }
+        if detailed.is_some() != wire::is_detailed(raw.kind) {
+            return Err(DecodeError::Length(bytes.len()));
         }
         Ok(if raw.kind == kind::RST_PASSIVE {
             Event::PassiveReset(Box::new(self.passive_reset(&raw)?))
         } else {
-            Event::Socket(self.socket_event(&raw)?)
+            let event = self.socket_event(&raw)?;
+            Event::Socket(match &detailed {
+                Some(detailed) => self.detailed(event, detailed),
+                None => event,
+            })
         })
+    }
+
+    /// Adds what only a detailed event reports.
+    fn detailed(&self, event: SocketEvent, raw: &wire::Detailed) -> SocketEvent {
+        let is_of_data = matches!(event.kind, Kind::Timeout(_) | Kind::Aborted);
+        SocketEvent {
+            actor: actor(raw).map(Arc::new),
+            transfer: is_of_data.then(|| Box::new(self.transfer(&event, raw))),
+            ..event
+        }
+    }
+
+    /// What the socket had sent and what it had to send.
+    fn transfer(&self, event: &SocketEvent, raw: &wire::Detailed) -> Transfer {
+        let between = |to: u32, from: u32| to.wrapping_sub(from).cast_signed().max(0);
+        let in_flight = between(raw.snd_nxt, raw.snd_una).cast_unsigned();
+        let waiting = between(raw.write_seq, raw.snd_nxt).cast_unsigned();
+        // A SYN and a FIN each take a sequence number. The FIN is the last.
+        let (syn, fin) = match State::from_number(event.state) {
+            Some(State::SynSent | State::SynRecv) => (1, 0),
+            Some(State::FinWait1 | State::Closing | State::LastAck) => (0, 1),
+            _ => (0, 0),
+        };
+        let (fin_sent, fin_waiting) = if waiting == 0 { (fin, 0) } else { (0, fin) };
+        let is_stamped = in_flight > 0 && raw.first_tx_mstamp != 0;
+        let stalled_ms = is_stamped.then(|| sent_ago_ms(raw));
+        // The kernel stamps what it receives only to a jiffy.
+        let idle_ms = event.lastrcv_ms.min(event.lastack_ms);
+        Transfer {
+            unacked_bytes: Some(in_flight.saturating_sub(syn + fin_sent)),
+            unsent_bytes: Some(waiting.saturating_sub(fin_waiting)),
+            stalled_ms,
+            silent_ms: stalled_ms.map(|stalled_ms| idle_ms.saturating_sub(stalled_ms)),
+            err_soft: (raw.err_soft != 0).then_some(Errno(raw.err_soft)),
+        }
     }
 
     fn passive_reset(&self, raw: &wire::Event) -> Result<PassiveReset, DecodeError> {
@@ -118,7 +166,7 @@ impl Decoder {
             transfer: None,
             dead_in_ms: None,
             dead_by: None,
-            mptcp: None,
+            mptcp: has(flag::MPTCP).then_some(true),
         })
     }
 
@@ -229,6 +277,26 @@ fn arrival(raw: &wire::Event) -> ArrivedSegment {
     }
 }
 
+/// Time since the oldest data in flight was first sent, ms. TCP's clock is CLOCK_MONOTONIC in
+/// µs (`tcp_mstamp_refresh`, net/ipv4/tcp_output.c). If data that was sent with it is
+/// acknowledged, it counts from when that was sent (`tcp_rate_skb_delivered`,
+/// net/ipv4/tcp_rate.c).
+fn sent_ago_ms(raw: &wire::Detailed) -> u64 {
+    let now_us = raw.event.mono_ns / 1_000;
+    now_us.saturating_sub(raw.first_tx_mstamp) / 1_000
+}
+
+/// The process that did what the event reports, if one did.
+fn actor(raw: &wire::Detailed) -> Option<Actor> {
+    let name = raw.comm.split(|&byte| byte == 0).next();
+    let name = name.filter(|name| !name.is_empty())?;
+    Some(Actor {
+        by_pid: (raw.pid != 0).then_some(raw.pid),
+        by_comm: Some(Escaped::from_bytes(name)),
+        by_exiting: Some(raw.exiting != 0),
+    })
+}
+
 /// The facts that identify a socket. 0 means that it does not have the fact.
 #[inline]
 pub(super) fn identity(raw: &wire::Event) -> Identity {
@@ -248,9 +316,11 @@ fn kind_of(raw: &wire::Event) -> Result<Kind, DecodeError> {
         kind::EARLY => Kind::Early,
         kind::DATA_PENDING => Kind::DataPending,
         kind::BUSY => Kind::Busy,
-        kind::TIMEOUT => Kind::Timeout(match raw.cause {
+        kind::TIMEOUT | kind::GAVE_UP => Kind::Timeout(match raw.cause {
             cause::PROBE_COUNT => Cause::ProbeCount,
             cause::USER_TIMEOUT => Cause::UserTimeout,
+            cause::RETRANSMISSION => Cause::Retransmission,
+            cause::ZERO_WINDOW => Cause::ZeroWindow,
             other => return Err(DecodeError::Cause(other)),
         }),
         kind::FIN_WAIT2 => Kind::FinWait2(fin_wait2(raw.flags)),
@@ -261,6 +331,9 @@ fn kind_of(raw: &wire::Event) -> Result<Kind, DecodeError> {
         kind::RST_RECEIVED => Kind::RstReceived,
         kind::CLOSED => Kind::Closed,
         kind::ANSWERED => Kind::Answered,
+        kind::FIN_RECEIVED => Kind::FinReceived,
+        kind::FIN_SENT => Kind::FinSent,
+        kind::ABORTED => Kind::Aborted,
         other => return Err(DecodeError::Kind(other)),
     })
 }
@@ -302,6 +375,7 @@ mod tests {
     #![expect(clippy::panic, reason = "a test that fails says what it saw")]
 
     use super::*;
+    use crate::model::named::Named as _;
 
     fn decoder(hz: u32) -> Decoder {
         Decoder {
@@ -345,10 +419,109 @@ mod tests {
         }
     }
 
+    fn detailed(raw: &wire::Detailed) -> Result<Event, DecodeError> {
+        // SAFETY: integers only, without padding: every byte is initialized.
+        let bytes = unsafe {
+            std::slice::from_raw_parts(std::ptr::from_ref(raw).cast::<u8>(), wire::DETAILED_SIZE)
+        };
+        decoder(250).decode(bytes)
+    }
+
+    #[test]
+    fn what_was_sent_is_counted_without_syn_and_fin() {
+        const START: u32 = u32::MAX - 1;
+        // State, sent, given; bytes in flight, bytes that wait, whether there is a time.
+        for (state, sent, given, unacked, unsent, is_timed) in [
+            (State::SynSent, 1, 1, 0, 0, true),
+            (State::Established, 7, 9, 7, 2, true),
+            (State::Established, 0, 9, 0, 9, false),
+            (State::FinWait1, 8, 8, 7, 0, true),
+            (State::LastAck, 1, 1, 0, 0, true),
+            (State::FinWait1, 7, 10, 7, 2, true),
+        ] {
+            let mut raw = wire::Detailed::EMPTY;
+            raw.event = sample();
+            raw.event.kind = kind::GAVE_UP;
+            raw.event.cause = cause::RETRANSMISSION;
+            raw.event.state = State::ALL
+                .iter()
+                .position(|it| *it == state)
+                .and_then(|at| u8::try_from(at + 1).ok())
+                .unwrap_or_default();
+            raw.event.mono_ns = 9_000_000_000;
+            raw.first_tx_mstamp = 7_000_000;
+            // Nothing was received for 5 s.
+            raw.event.jiffies = 1_250;
+            (raw.snd_una, raw.err_soft) = (START, 113);
+            raw.snd_nxt = START.wrapping_add(sent);
+            raw.write_seq = START.wrapping_add(given);
+            let Ok(Event::Socket(event)) = detailed(&raw) else {
+                panic!("not of a socket");
+            };
+            let transfer = event.transfer.map(|it| *it);
+            let expected = Transfer {
+                unacked_bytes: Some(unacked),
+                unsent_bytes: Some(unsent),
+                stalled_ms: is_timed.then_some(2_000),
+                silent_ms: is_timed.then_some(3_000),
+                err_soft: Some(Errno(113)),
+            };
+            assert_eq!(transfer, Some(expected), "{state:?} {sent} {given}");
+        }
+    }
+
+    #[test]
+    fn whoever_did_it_is_named() {
+        let check = |comm: &[u8], pid, exiting, expected: Option<(Option<u32>, &str, bool)>| {
+            let mut raw = wire::Detailed::EMPTY;
+            raw.event = sample();
+            raw.event.kind = kind::FIN_SENT;
+            raw.comm[..comm.len()].copy_from_slice(comm);
+            (raw.pid, raw.exiting) = (pid, exiting);
+            let Ok(Event::Socket(event)) = detailed(&raw) else {
+                panic!("not of a socket");
+            };
+            let expected = expected.map(|(by_pid, comm, exiting)| Actor {
+                by_pid,
+                by_comm: Some(Escaped::from(comm)),
+                by_exiting: Some(exiting),
+            });
+            assert_eq!(event.actor.as_deref(), expected.as_ref());
+            assert_eq!(event.transfer, None);
+        };
+        check(b"", 0, 0, None);
+        check(b"nginx", 7, 0, Some((Some(7), "nginx", false)));
+        check(b"a\x1b[2J", 0, 1, Some((None, "a\x1b[2J", true)));
+        check(
+            b"sixteen bytes in",
+            7,
+            0,
+            Some((Some(7), "sixteen bytes in", false)),
+        );
+    }
+
+    #[test]
+    fn each_kind_has_its_size() {
+        for number in 0..kind::COUNT {
+            let mut raw = wire::Detailed::EMPTY;
+            raw.event = sample();
+            raw.event.kind = number;
+            raw.event.cause = cause::USER_TIMEOUT;
+            let is_detailed = wire::is_detailed(number);
+            assert_eq!(detailed(&raw).is_ok(), is_detailed, "{number}");
+            let plain = decoder(250).decode(&bytes(&raw.event));
+            assert_eq!(plain.is_ok(), !is_detailed, "{number}");
+        }
+    }
+
     #[test]
     fn any_bytes_are_decoded_or_refused() {
         proptest::proptest!(|(mut raw in proptest::collection::vec(proptest::num::u8::ANY, wire::EVENT_SIZE),
+                              rest in proptest::collection::vec(proptest::num::u8::ANY, wire::DETAILED_SIZE - wire::EVENT_SIZE),
                               kind in 0..=kind::COUNT, family in 0_u16..12, hz in 0_u32..=1000)| {
+            if wire::is_detailed(kind) {
+                raw.extend(rest);
+            }
             let _refused = decoder(hz).decode(&raw);
             raw[..2].copy_from_slice(&wire::VERSION.to_ne_bytes());
             raw[2..4].copy_from_slice(&kind.to_ne_bytes());
@@ -370,10 +543,12 @@ mod tests {
             assert_eq!(decoder(250).decode(&bytes(&raw)), Err(expected));
         };
         check(|raw| raw.version = 99, DecodeError::Version(99));
-        check(|raw| raw.kind = kind::COUNT, DecodeError::Kind(kind::COUNT));
         check(|raw| raw.socket.family = 1, DecodeError::Family(1));
         check(|raw| raw.kind = kind::TIMEOUT, DecodeError::Cause(0));
         assert_eq!(decoder(250).decode(&[0; 7]), Err(DecodeError::Length(7)));
+        let mut raw = wire::Detailed::EMPTY;
+        (raw.event, raw.event.kind) = (sample(), kind::COUNT);
+        assert_eq!(detailed(&raw), Err(DecodeError::Kind(kind::COUNT)));
     }
 
     #[test]
@@ -463,6 +638,7 @@ mod tests {
     fn reasons_have_the_kernels_names() {
         let check = |number, expected: Option<&str>| {
             let mut raw = sample();
+            let mut whole = wire::Detailed::EMPTY;
             raw.kind = kind::RST_SENT;
             raw.reason = number;
             raw.flags = if expected.is_some() {
@@ -470,7 +646,10 @@ mod tests {
             } else {
                 0
             };
-            let event = decoded(&raw);
+            whole.event = raw;
+            let Ok(Event::Socket(event)) = detailed(&whole) else {
+                panic!("not of a socket");
+            };
             assert_eq!(event.reason.as_deref(), expected);
         };
         check(15, Some("KEEPALIVE_TIMEOUT"));

@@ -69,13 +69,14 @@ impl Tracer {
         attached.push(object.attach(Hook::KeepaliveTimer)?);
         let mut without = Vec::new();
         let rtt = config.rtt.then_some(Hook::Probe);
-        let resets = [
+        let optional = [
             Hook::SendActiveReset,
             Hook::SendReset,
             Hook::ReceiveReset,
             Hook::Reset,
+            Hook::SetState,
         ];
-        for hook in resets.into_iter().chain(rtt) {
+        for hook in optional.into_iter().chain(rtt) {
             match object.attach(hook) {
                 Ok(hooked) => attached.push(hooked),
                 Err(why) if exit::exhausted(&why).is_some() => return Err(why),

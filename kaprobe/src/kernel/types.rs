@@ -160,6 +160,8 @@ pub struct Entry<'a> {
     pub number: u32,
     /// Its offset from the start of the structure, bits.
     pub bit_offset: u32,
+    /// Its size in bits, if it is a bit field; otherwise 0.
+    pub bits: u32,
 }
 
 impl Types {
@@ -314,6 +316,7 @@ impl<'a> Type<'a> {
                 number: read(entry, 4)?,
                 // The upper byte is the size of a bit field.
                 bit_offset: if flag { offset & 0xff_ffff } else { offset },
+                bits: if flag { offset >> 24 } else { 0 },
             })
         })
     }

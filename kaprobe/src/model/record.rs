@@ -45,6 +45,8 @@ record! {
         identity: Identity,
         /// TCP state at the time of the event.
         state: Option<State>,
+        /// TCP state of a connection that was in CLOSE already when its reset was sent.
+        state_before: Option<State>,
         /// Keepalive settings of the socket.
         settings: Settings,
         /// Number of the probe, from 1.
@@ -233,6 +235,7 @@ record! {
         transfer.silent_ms,
         transfer.err_soft,
         mptcp,
+        state_before,
     }
 }
 

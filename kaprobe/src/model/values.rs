@@ -105,6 +105,8 @@ named_enum! {
         Reset = "tcp_reset",
         /// `tcp_probe`, a tracepoint for every segment that a connection receives.
         Probe = "tcp_probe",
+        /// `inet_sock_set_state`, a tracepoint for every change of a connection's state.
+        SetState = "inet_sock_set_state",
         /// `tcp_destroy_sock`.
         DestroySock = "tcp_destroy_sock",
     }

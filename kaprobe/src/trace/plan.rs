@@ -196,14 +196,19 @@ mod tests {
     fn event_names_select_kinds() -> Result<(), String> {
         let closed = 1 << kind::CLOSED;
         let probe = 1 << kind::PROBE;
+        let timeout = 1 << kind::TIMEOUT | 1 << kind::GAVE_UP;
         for (events, mask) in [
             ("-e probe", probe),
             ("-e answered", probe),
             ("-e lost", 0),
             ("-e zombie", 0),
             ("-e closed", kernel("")?.event_mask),
-            ("-e timeout,early", 1 << kind::TIMEOUT | 1 << kind::EARLY),
-            ("-e timeout -e early", 1 << kind::TIMEOUT | 1 << kind::EARLY),
+            ("-e timeout,early", timeout | 1 << kind::EARLY),
+            ("-e timeout -e early", timeout | 1 << kind::EARLY),
+            (
+                "-e fin_sent,aborted",
+                1 << kind::FIN_SENT | 1 << kind::ABORTED,
+            ),
             ("-e all", (1 << kind::COUNT) - 1),
             ("-e default,busy", kernel("")?.event_mask | 1 << kind::BUSY),
         ] {

@@ -91,6 +91,9 @@ struct Tracked {
     peer_ttl: Option<u8>,
     /// True if the end of the connection has a verdict.
     is_judged: bool,
+    /// True if the connection ended without a word to the peer, as TCP_REPAIR ends one. To
+    /// the peer, this host is as one that never had it.
+    ended_silently: bool,
 }
 
 /// A remote address and port.
@@ -178,7 +181,7 @@ impl Judge {
 
     fn passive(&mut self, record: &Record, flow: FlowKey) -> Option<Finding> {
         let seen = self.connections.get_mut(&flow);
-        let was_seen = seen.is_some();
+        let was_seen = seen.as_ref().is_some_and(|it| !it.ended_silently);
         let closed = seen.and_then(|it| it.closed.take());
         if !was_seen {
             self.connections.push(flow, Tracked::default());
@@ -215,6 +218,7 @@ impl Judge {
                 ..Tracked::default()
             };
         }
+        tracked.ended_silently |= record.event == EventName::Aborted;
         let learned = &mut self.learned;
         learned.survivors(record, tracked, remote);
         let finding = match record.event {

@@ -92,6 +92,7 @@ fn on_probe(at_ms: u64, out: u8) -> SocketEvent {
 fn sent(reason: Option<&str>) -> SocketEvent {
     SocketEvent {
         state: 7,
+        state_after: 7,
         reason: reason.map(|it| format!("SK_RST_REASON_TCP_{it}")),
         ..event(50, Kind::RstSent)
     }
@@ -427,7 +428,11 @@ fn events_have_these_verdicts() {
 
 #[test]
 fn active_resets_are_explained_with_and_without_kernel_reasons() {
-    let state = |state, event: SocketEvent| SocketEvent { state, ..event };
+    let state = |state, event: SocketEvent| SocketEvent {
+        state,
+        state_after: state,
+        ..event
+    };
     let orphan = |event: SocketEvent| {
         with(event, |it| {
             it.identity.orphan = Some(true);
@@ -1107,6 +1112,7 @@ fn who_reset_a_connection_is_named() {
     };
     let destroyed = || SocketEvent {
         state: 1,
+        state_after: 1,
         ..sent(Some("STATE"))
     };
     let subflow = with(sent(Some("ABORT_ON_CLOSE")), |it| it.mptcp = Some(true));
