@@ -11,6 +11,7 @@ mod audit;
 mod blind;
 mod cases;
 mod demo;
+mod endings;
 mod exact;
 mod files;
 mod filters;
@@ -78,6 +79,9 @@ const TESTS: &[harness::Test] = &[
     (EachKernel, "demo", demo::explains_every_connection),
     (HostAndOne, "replay", replay::replay_equals_the_trace),
     (Everywhere, "resets", resets::every_reset_has_a_record_and_a_verdict),
+    (Everywhere, "endings", endings::every_end_has_a_record),
+    (EachKernel, "endings_idle", endings::idle_closes_are_reported),
+    (EachKernel, "endings_killed", endings::killed_processes_are_named),
     (Everywhere, "rtt", rtt::answers_are_reported_on_arrival),
     (Everywhere, "sockets", sockets::rows_equal_getsockopt),
     (EachKernel, "sockets_owners", sockets_owners::all_owners_are_shown),
