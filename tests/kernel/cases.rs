@@ -541,6 +541,39 @@ pub fn own_firewall_is_told_from_the_peer() -> Result<()> {
     Ok(())
 }
 
+/// A client's connection is redirected to a proxy on its own host, as by a service mesh. The
+/// proxy's reset comes by the loopback device too, and its own record tells who sent it.
+pub fn redirected_connection_names_its_proxy() -> Result<()> {
+    if !sees_segments()? {
+        return Err(Skip("this kernel does not show the segment of a reset".into()).into());
+    }
+    let network = RoutedNetwork::build()?;
+    let (client, server) = (&network.client, &network.server);
+    let rules = "table ip mesh {
+        chain out {
+            type nat hook output priority -100
+            tcp dport 9999 redirect to :15001
+        }
+    }";
+    network.rules(client, rules)?;
+    let proxy = client.on(|| Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 15_001))?))?;
+    let mut near = client.on(|| Ok(TcpStream::connect((server.address, 9_999))?))?;
+    let (mut far, _) = proxy.accept()?;
+    near.set_read_timeout(Some(HANG))?;
+    let traces = Traces::start(&[client])?;
+    exchange(&mut near, &mut far)?;
+    near.write_all(b"next")?;
+    wait_for_data(&far)?;
+    drop(far);
+    expect_death(&mut near, ErrorKind::ConnectionReset)?;
+    let logs = traces.stop()?;
+    let verdicts = logs.of(client);
+    let redirected = verdicts.iter().find(|it| it.number("rport") == Some(9_999));
+    let redirected = redirected.with_context(|| format!("{verdicts:#?}"))?;
+    let words = ["the other end is on this host", "data unread"];
+    check(redirected, ["aborted_by_peer", "high"], &words)
+}
+
 /// Data that makes a segment longer than the rules let through.
 const LONG: [u8; 1_200] = [b'x'; 1_200];
 
@@ -595,8 +628,8 @@ pub fn younger_listener_is_named() -> Result<()> {
         "s ago, and a connection made before is gone; or",
     ];
     check(logs.one(server)?, ["stray_segment", "low"], &words)?;
-    let records = logs.logs.iter().flat_map(|(_, log)| &log.records);
-    let sent = records.filter(|it| it.event() == "rst_sent").next();
+    let mut records = logs.logs.iter().flat_map(|(_, log)| &log.records);
+    let sent = records.find(|it| it.event() == "rst_sent");
     let sent = sent.context("no rst_sent")?;
     let pid = sent.number("pid");
     ensure!(pid == Some(std::process::id().into()), "{sent:#?}");

@@ -152,6 +152,7 @@ const TESTS: &[harness::Test] = &[
     (HostAndOne, "cases_overflow", cases::accept_queue_overflows),
     (HostAndOne, "cases_half_closed", cases::half_closed_connection_is_forgotten),
     (EachKernel, "cases_own_firewall", cases::own_firewall_is_told_from_the_peer),
+    (EachKernel, "cases_redirected", cases::redirected_connection_names_its_proxy),
     (EachKernel, "cases_box", cases::reset_of_a_box_is_told_from_the_peer),
     (HostAndOne, "cases_restart", cases::younger_listener_is_named),
     (HostAndOne, "cases_same_ports", cases::ports_are_used_again_after_a_restart),

@@ -80,6 +80,9 @@ impl Tracer {
             match object.attach(hook) {
                 Ok(hooked) => attached.push(hooked),
                 Err(why) if exit::exhausted(&why).is_some() => return Err(why),
+                Err(_) if hook == Hook::Reset => {
+                    without.push("the TTL of received resets: see kaprobe doctor".to_owned());
+                }
                 Err(why) => without.push(format!("{why:#}")),
             }
         }

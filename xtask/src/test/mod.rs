@@ -211,6 +211,7 @@ fn guest(args: &Args) -> Result<Guest> {
             "nft_chain_nat",
             "nft_masq",
             "nft_nat",
+            "nft_redir",
             "nft_reject_inet",
             "nft_reject_ipv4",
         ]
