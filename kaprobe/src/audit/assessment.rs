@@ -117,6 +117,7 @@ record! {
         observed.observed_ms,
         observed.observed_silence_min_ms,
         observed.observed_silence_max_ms,
+        observed.outlived_silence_ms,
         keepalive_next_ms,
         probes_out,
         silence_ms,
@@ -202,12 +203,18 @@ impl Assessment {
     }
 }
 
-/// The silence that matters for this timeout.
+/// The silence that matters for this timeout. What the connection outlived is kept if it
+/// contradicts the timeout.
 fn observed(silences: &ConnectionSilences, timeout: Option<&Timeout>) -> ObservedSilence {
-    if timeout.is_some_and(|it| it.refreshed == Answer::No) {
+    let observed = if timeout.is_some_and(|it| it.refreshed == Answer::No) {
         silences.between_data()
     } else {
         silences.between_segments()
+    };
+    let contradicts = |ms: &u64| timeout.is_some_and(|it| *ms > it.expired_ms);
+    ObservedSilence {
+        outlived_silence_ms: observed.outlived_silence_ms.filter(contradicts),
+        ..observed
     }
 }
 

@@ -78,6 +78,8 @@ pub(super) struct Group {
     pub observed_silence_ms: Option<(u64, u64)>,
     /// Number of connections already idle for longer than the timeout.
     pub past: u64,
+    /// Number of connections that were silent for longer than the timeout and lived.
+    pub outlived: u64,
 }
 
 /// All groups and counts of an audit. Memory grows with the number of groups only.
@@ -179,6 +181,7 @@ impl Group {
             .zip(it.timeout_ms)
             .is_some_and(|(idle, timeout)| idle > timeout);
         self.past += u64::from(is_past);
+        self.outlived += u64::from(it.observed.outlived_silence_ms.is_some());
     }
 }
 

@@ -210,6 +210,7 @@ mod tests {
                 observed_ms: Some(1_000_000),
                 observed_silence_min_ms: Some(0),
                 observed_silence_max_ms: Some(silence_ms),
+                ..ObservedSilence::default()
             };
             describe(judge(connection, timeout, observed))
         };

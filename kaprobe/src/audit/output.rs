@@ -418,7 +418,7 @@ mod tests {
     }
 
     /// Observes these connections for 120 s until they are as in the rows. Every other one
-    /// has a heartbeat of 10 s.
+    /// has a heartbeat of 10 s; one had been silent for 400 s before it was heard again.
     fn observe(rows: &[Row]) -> Observation {
         let mut observation = Observation::new(MAX_CONNECTIONS);
         for before_s in (0..=120_u64).rev().step_by(10) {
@@ -428,7 +428,11 @@ mod tests {
                 let mut row = row.clone();
                 row.mono_ns -= before_s * 1_000_000_000;
                 let age_ms = row.ages.idle_ms.unwrap_or_default();
-                row.ages = if n % 2 == 0 {
+                row.ages = if n == 4 && before_s > 60 {
+                    Ages::new(400_000, 400_000, 400_000)
+                } else if before_s == 0 {
+                    row.ages
+                } else if n % 2 == 0 {
                     Ages::new(100, 100, 100)
                 } else {
                     Ages::new(age_ms.saturating_sub(before_s * 1_000), age_ms, age_ms)

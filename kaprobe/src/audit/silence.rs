@@ -29,6 +29,10 @@ group! {
         observed_silence_min_ms: Option<u64>,
         /// The longest silence lasted this long at most, ms.
         observed_silence_max_ms: Option<u64>,
+        /// The connection was silent for at least this time in both directions, ms, and
+        /// then the peer was heard. An assessment has it only if it is longer than the
+        /// timeout.
+        outlived_silence_ms: Option<u64>,
     }
 }
 
@@ -63,6 +67,8 @@ pub(super) struct ConnectionSilences {
     heard: Silences,
     received: Silences,
     sent: Silences,
+    /// See [`ObservedSilence::outlived_silence_ms`].
+    outlived_ms: Option<u64>,
 }
 
 impl ConnectionSilences {
@@ -74,6 +80,7 @@ impl ConnectionSilences {
             heard: Silences::new(ages.idle_ms?),
             received: Silences::new(ages.lastrcv_ms?),
             sent: Silences::new(ages.lastsnd_ms?),
+            outlived_ms: None,
         })
     }
 
@@ -81,13 +88,13 @@ impl ConnectionSilences {
     pub(super) fn add(&mut self, now_ms: u64, ages: &Ages) {
         let elapsed_ms = now_ms.saturating_sub(self.last_ms);
         self.last_ms = now_ms;
-        for (silences, age) in [
-            (&mut self.heard, ages.idle_ms),
-            (&mut self.received, ages.lastrcv_ms),
-            (&mut self.sent, ages.lastsnd_ms),
-        ] {
-            silences.add(elapsed_ms, age);
+        let quiet_ms = self.heard.age_ms.min(self.sent.age_ms);
+        if self.heard.add(elapsed_ms, ages.idle_ms) {
+            let outlived_ms = quiet_ms.saturating_sub(SLACK_MS);
+            self.outlived_ms = self.outlived_ms.max(Some(outlived_ms));
         }
+        self.received.add(elapsed_ms, ages.lastrcv_ms);
+        self.sent.add(elapsed_ms, ages.lastsnd_ms);
     }
 
     /// The longest silence for a timeout that every segment restarts. What the peer sent
@@ -109,6 +116,7 @@ impl ConnectionSilences {
             observed_ms: Some(self.last_ms.saturating_sub(self.first_ms)),
             observed_silence_min_ms: Some(silences.min_ms),
             observed_silence_max_ms: Some(silences.max_ms()),
+            outlived_silence_ms: self.outlived_ms,
         }
     }
 }
@@ -134,16 +142,19 @@ impl Silences {
     }
 
     /// Adds a sample, so long after the one before. Without an age, it shows no traffic.
-    fn add(&mut self, elapsed_ms: u64, age_ms: Option<u64>) {
+    /// Returns whether there was traffic.
+    fn add(&mut self, elapsed_ms: u64, age_ms: Option<u64>) -> bool {
         let without_traffic_ms = self.age_ms.saturating_add(elapsed_ms);
         // Only successive samples are compared: over a long time, the kernel's ticks and
         // its clock drift apart.
         self.age_ms = age_ms.unwrap_or(without_traffic_ms);
-        if self.age_ms.saturating_add(SLACK_MS) < without_traffic_ms {
+        let has_traffic = self.age_ms.saturating_add(SLACK_MS) < without_traffic_ms;
+        if has_traffic {
             let ended_ms = without_traffic_ms - self.age_ms;
             self.ended_max_ms = self.ended_max_ms.max(ended_ms);
         }
         self.min_ms = self.min_ms.max(self.age_ms.saturating_sub(SLACK_MS));
+        has_traffic
     }
 
     /// The longest silence, including the present one, lasted this long at most, ms.
@@ -193,11 +204,10 @@ mod tests {
         ) {
             let traffic = times(0, &traffic);
             let samples = times(first_sample, &samples);
-            let at = |now| Ages::new(
-                age_ms(&traffic, now, tick_ms),
-                age_ms(&traffic, now, tick_ms),
-                0,
-            );
+            let at = |now| {
+                let age_ms = age_ms(&traffic, now, tick_ms);
+                Ages::new(age_ms, age_ms, age_ms)
+            };
             let mut silences = ConnectionSilences::new(first_sample, &at(first_sample));
             for &now in &samples[1..] {
                 if let Some(it) = &mut silences {
@@ -208,11 +218,14 @@ mod tests {
             let began = traffic.iter().rfind(|&&at| at <= first_sample).copied();
             let mut all: Vec<_> = traffic.into_iter().filter(|&at| Some(at) >= began && at <= last).collect();
             all.push(last);
-            let longest = all.windows(2).map(|it| it[1] - it[0]).max().unwrap_or_default();
+            let silences_of = |all: &[u64]| all.windows(2).map(|it| it[1] - it[0]).max();
+            let longest = silences_of(&all).unwrap_or_default();
+            let outlived = silences_of(&all[..all.len() - 1]);
 
             let seen = silences.map(|it| it.between_segments()).unwrap_or_default();
             let (min, max) = (seen.observed_silence_min_ms, seen.observed_silence_max_ms);
             prop_assert!(min <= Some(longest) && Some(longest) <= max, "{longest} {seen:?}");
+            prop_assert!(seen.outlived_silence_ms <= outlived, "{outlived:?} {seen:?}");
             prop_assert_eq!(seen.observed_ms, Some(last - first_sample));
         }
     }
@@ -248,6 +261,25 @@ mod tests {
             assert_eq!(seen.kept_alive(timeout_ms), kept, "{what}: {seen:?}");
             assert_eq!(seen.needed_ms(timeout_ms), needed_ms, "{what}: {seen:?}");
         }
+    }
+
+    #[test]
+    fn what_a_connection_outlived_is_a_silence_of_both_directions() {
+        let outlived = |samples: &[(u64, u64)]| {
+            let mut silences = ConnectionSilences::new(0, &Ages::new(0, 0, 0));
+            for (n, (heard, sent)) in samples.iter().enumerate() {
+                if let Some(it) = &mut silences {
+                    it.add((n as u64 + 1) * 10_000, &Ages::new(*heard, *heard, *sent));
+                }
+            }
+            silences.and_then(|it| it.between_segments().outlived_silence_ms)
+        };
+        let long = [(10_000, 10_000), (20_000, 20_000)];
+        assert_eq!(outlived(&long), None, "it has not ended");
+        let ended = [&long[..], &[(100, 100), (10_100, 10_100)]].concat();
+        assert_eq!(outlived(&ended), Some(20_000 - SLACK_MS));
+        let sends = [(10_000, 10_000), (20_000, 5_000), (100, 100)];
+        assert_eq!(outlived(&sends), Some(5_000 - SLACK_MS));
     }
 
     #[test]

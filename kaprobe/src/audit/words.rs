@@ -71,6 +71,13 @@ pub(super) fn remedy(key: &GroupKey, group: &Group) -> Vec<String> {
         let past = group.past;
         lines.push(format!("{past} silent for longer than {timeout} already"));
     }
+    if group.outlived > 0 {
+        let outlived = group.outlived;
+        lines.push(format!(
+            "{outlived} silent for longer than {timeout} and heard again: that timeout is not on \
+             the path, or probes of the peer keep such a connection alive"
+        ));
+    }
     lines.extend(not_kept(key, group));
     lines
 }
