@@ -153,10 +153,11 @@ impl ResetContext<'_> {
         OtherTtl::of_box(record.ttl?, self.peer_ttl?)
     }
 
-    /// The longest idle age that this connection or another to the peer survived, ms.
+    /// The longest idle age that this connection or another to the peer survived, ms, below
+    /// those at which another died.
     fn survived_ms(&self) -> Option<u64> {
-        self.survived_ms
-            .max(self.bounds.and_then(|it| it.survived_ms))
+        self.bounds
+            .map_or(self.survived_ms, |bounds| bounds.survived_ms)
     }
 
     /// The age that this very connection survived, if it excludes an idle timeout as the

@@ -120,9 +120,10 @@ fn confidence(verdict: VerdictName, stuck: &Stuck, context: &StuckContext<'_>) -
 
 /// Completes the finding for a connection that a box may have forgotten.
 fn forgotten(record: &Record, finding: &mut Finding, silent_ms: u64, context: &StuckContext<'_>) {
+    // Another connection may have died sooner than this one survived.
     let survived_ms = context
-        .survived_ms
-        .max(context.bounds.and_then(|it| it.survived_ms));
+        .bounds
+        .map_or(context.survived_ms, |bounds| bounds.survived_ms);
     let shortest_ms = context.bounds.and_then(|it| it.shortest_ms);
     let died_ms = silent_ms.min(shortest_ms.unwrap_or(u64::MAX));
     let fits = context.middleboxes.fits(
