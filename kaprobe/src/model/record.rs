@@ -102,6 +102,7 @@ record! {
         /// host: the loopback device delivered it.
         from_this_host: Option<bool>,
         /// Whether conntrack of this host has an entry for the segment that a reset answers.
+        /// False also where conntrack does not track.
         tracked: Option<bool>,
         /// How long the process has run that holds the listener which that segment met, s.
         process_age_s: Option<u32>,

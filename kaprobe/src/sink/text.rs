@@ -436,9 +436,6 @@ fn sent(words: &mut Words<'_>, record: &Record) {
         words.pair("len", record.len);
         words.pair("ttl", record.ttl);
         words.pair("met", record.met.map(|met| met.name()));
-        if record.tracked == Some(false) {
-            words.add("untracked");
-        }
     }
     words.some(record.state.map(|state| state.name()));
     if let Some(reason) = &record.reason {
