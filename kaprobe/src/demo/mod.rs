@@ -187,7 +187,7 @@ impl Encoder for Explanations {
         self.text.len()
     }
 
-    fn take(&mut self) -> Vec<u8> {
+    fn swap(&mut self, _: Vec<u8>) -> Vec<u8> {
         mem::take(&mut self.text).into_bytes()
     }
 

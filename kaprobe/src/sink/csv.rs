@@ -214,8 +214,8 @@ impl Encoder for CsvLines<Vec<u8>> {
         self.out.len()
     }
 
-    fn take(&mut self) -> Vec<u8> {
-        mem::take(&mut self.out)
+    fn swap(&mut self, next: Vec<u8>) -> Vec<u8> {
+        mem::replace(&mut self.out, next)
     }
 
     fn twin(&self) -> Box<dyn Encoder> {

@@ -59,8 +59,13 @@ pub trait Encoder: Sink {
     /// Number of bytes that can be taken.
     fn size(&self) -> usize;
 
+    /// Takes the bytes written so far: whole lines. Goes on in `next`, which is empty.
+    fn swap(&mut self, next: Vec<u8>) -> Vec<u8>;
+
     /// Takes the bytes written so far: whole lines.
-    fn take(&mut self) -> Vec<u8>;
+    fn take(&mut self) -> Vec<u8> {
+        self.swap(Vec::new())
+    }
 
     /// Another encoder for the same output, for lines between those of this one.
     fn twin(&self) -> Box<dyn Encoder>;

@@ -3,6 +3,7 @@
 //! output that is slow, stuck or broken holds up neither the trace nor another output. It
 //! reports itself what it lost.
 
+use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::sync::Arc;
@@ -34,6 +35,9 @@ use crate::text::escape::Escaped;
 
 /// Bytes that are passed on before the end of a batch.
 const BLOCK: usize = 64 * 1024;
+/// Blocks whose memory a stream uses again once they are written. A block is large enough
+/// for malloc to map it, so each new one is a mapping, page faults, and an unmapping.
+const KEPT: usize = 2;
 /// How long the outputs may take at the end to write what waits.
 const TO_WRITE: Duration = Duration::from_millis(400);
 /// How long they may take then to report what they did not write.
@@ -60,6 +64,8 @@ struct Stream {
     /// What the lines in the encoder report.
     tally: Tally,
     outputs: Vec<Output>,
+    /// The last blocks, oldest first.
+    passed_on: VecDeque<Arc<Block>>,
 }
 
 /// An output, as the calling thread sees it.
@@ -189,6 +195,7 @@ impl LiveSinks {
             encoder,
             tally: Tally::default(),
             outputs: vec![output],
+            passed_on: VecDeque::new(),
         });
         Ok(())
     }
@@ -325,13 +332,26 @@ impl Stream {
         if self.tally.is_empty() && self.encoder.size() == 0 {
             return;
         }
+        let next = self.spare();
         let block = Arc::new(Block {
-            lines: self.encoder.take(),
+            lines: self.encoder.swap(next),
             tally: mem::take(&mut self.tally),
         });
         for output in &self.outputs {
             output.queue.push(&block);
         }
+        self.passed_on.push_back(block);
+    }
+
+    /// The memory of a block that every output has written, if there is one.
+    fn spare(&mut self) -> Vec<u8> {
+        if self.passed_on.len() < KEPT {
+            return Vec::new();
+        }
+        let oldest = self.passed_on.pop_front().and_then(Arc::into_inner);
+        let mut lines = oldest.map(|block| block.lines).unwrap_or_default();
+        lines.clear();
+        lines
     }
 }
 
@@ -474,6 +494,33 @@ mod tests {
         let mut own = encoder(format, STYLE, false);
         let (log, target) = open_log(&log, own.as_mut(), &Header::default())?;
         sinks.start(own, "log".to_owned(), target, Some(log))
+    }
+
+    /// Blocks that are written give their memory to later ones.
+    #[test]
+    fn memory_is_used_again() -> Result<()> {
+        let record = sample::records(&[sample::of(sample::probe(0, 1, 3_004))]).remove(0);
+        let mut stream = Stream {
+            encoder: encoder(Format::Json, STYLE, false),
+            tally: Tally::default(),
+            outputs: Vec::new(),
+            passed_on: VecDeque::new(),
+        };
+        let mut memory = Vec::new();
+        for _ in 0..6 {
+            stream.encoder.record(&record)?;
+            stream.tally.count(&record);
+            stream.pass_on();
+            let block = stream.passed_on.back().context("no block")?;
+            assert_eq!(block.lines.iter().filter(|it| **it == b'\n').count(), 1);
+            memory.push(block.lines.as_ptr());
+        }
+        assert_eq!(memory[..3], memory[3..]);
+        // An output has not written this one: it keeps its lines.
+        let unwritten = stream.passed_on.front().map(Arc::clone);
+        assert_eq!(stream.spare().capacity(), 0);
+        assert!(unwritten.is_some_and(|block| !block.lines.is_empty()));
+        Ok(())
     }
 
     /// An output that is not read at first loses records, and reports them. One that fails
