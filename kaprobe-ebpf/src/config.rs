@@ -152,6 +152,8 @@ pub struct Offsets {
     pub skb_iif: u32,
     /// `_nfct`, or [`ABSENT`] on a kernel without conntrack.
     pub skb_nfct: u32,
+    /// `seq` of the `tcp_skb_cb` in `sk_buff.cb`, from the start of the `sk_buff`.
+    pub skb_seq: u32,
     /// `end_seq` of the `tcp_skb_cb` in `sk_buff.cb`, from the start of the `sk_buff`.
     pub skb_end_seq: u32,
     /// `ack_seq` of the `tcp_skb_cb` in `sk_buff.cb`, from the start of the `sk_buff`.
@@ -317,6 +319,8 @@ pub struct Config {
     pub reset_traced_with_reason: u32,
     /// Time without data, ms, before which the FIN of a connection is not sent.
     pub fin_idle_ms: u32,
+    /// Number of retransmissions of the same data after which a connection has stalled.
+    pub stalled_after: u32,
     /// 1 if user space is in the initial pid namespace: the programs see the numbers that
     /// processes have there.
     pub in_initial_pid_namespace: u32,

@@ -725,6 +725,21 @@ pub fn name_actor(detailed: &mut Detailed) {
     }
 }
 
+/// `icsk_retransmits`: number of retransmission timeouts in a row.
+#[inline(always)]
+pub fn retransmits(sk: u64) -> u8 {
+    member!(tcp_sock(sk), icsk_retransmits)
+}
+
+/// Whether the segment in `skb`, which a socket sends, is the oldest that is not
+/// acknowledged.
+#[inline(always)]
+pub fn is_oldest(sk: u64, skb: u64) -> bool {
+    let seq: u32 = probe!(skb, skb_seq);
+    let una: u32 = member!(tcp_sock(sk), snd_una);
+    seq == una
+}
+
 /// Whether a socket is of TCP. Other protocols use the states of TCP too.
 #[inline(always)]
 pub fn is_tcp(sk: u64) -> bool {

@@ -18,6 +18,7 @@ mod kernel;
 mod maps;
 mod ring;
 mod running;
+mod stall;
 
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
@@ -210,6 +211,13 @@ pub fn arrival_kprobe(ctx: ProbeContext) -> u32 {
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn state_tracepoint(ctx: RawTracePointContext) -> i32 {
     closing::step(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    0
+}
+
+/// match-proto: tracepoint tcp_retransmit_skb(sk, skb, [err])
+#[raw_tracepoint(tracepoint = "tcp_retransmit_skb")]
+pub fn retransmit_tracepoint(ctx: RawTracePointContext) -> i32 {
+    stall::retransmitted(ctx.arg(0), ctx.arg(1));
     0
 }
 

@@ -58,8 +58,11 @@ pub mod kind {
     pub const GAVE_UP: u16 = 17;
     /// The connection went to CLOSE, and no other kind explains it.
     pub const ABORTED: u16 = 18;
+    /// The same data was sent again as often as `Config::stalled_after` says, and is not
+    /// acknowledged. `rto` and `backoff` are from before this retransmission.
+    pub const STALLED: u16 = 19;
     /// Number of kinds.
-    pub const COUNT: u16 = 19;
+    pub const COUNT: u16 = 20;
 
     /// The state of a socket in a [`crate::wire::Snapshot`]. It is not an event, and is
     /// never in the ring buffer.

@@ -311,6 +311,7 @@ fn loses(hook: Hook, mode: Option<AttachMode>) -> Option<&'static str> {
             "fin_received, fin_sent and aborted records, timeout records other than keepalive's, \
              and the state in which a connection was reset",
         ),
+        (Hook::Retransmit, None) => Some("stalled records"),
         (Hook::Probe, None) => Some("--rtt: answers are then known from the next firing"),
         (Hook::KeepaliveTimer | Hook::DestroySock, None) => Some("everything"),
     }

@@ -204,7 +204,7 @@ mod tests {
         assert_snapshot!(summary_lines(&Outcome::default()).join("\n"), @"
         0 records
         0 sockets seen
-        events lost: 0 by tcp_keepalive_timer, 0 by tcp_send_active_reset, 0 by tcp_v4_send_reset, 0 by tcp_receive_reset, 0 by inet_sock_set_state, 0 by tcp_destroy_sock
+        events lost: 0 by tcp_keepalive_timer, 0 by tcp_send_active_reset, 0 by tcp_v4_send_reset, 0 by tcp_receive_reset, 0 by inet_sock_set_state, 0 by tcp_retransmit_skb, 0 by tcp_destroy_sock
         ");
         let counts = FilterCounts {
             records: 12,
@@ -238,7 +238,7 @@ mod tests {
         assert_snapshot!(summary_lines(&outcome).join("\n"), @"
         12 records: 8 probe, 3 timeout, 1 lost
         1 socket seen
-        events lost: 40 by tcp_keepalive_timer, 0 by tcp_send_active_reset, 0 by tcp_v4_send_reset, 0 by tcp_receive_reset, 0 by inet_sock_set_state, 0 by tcp_destroy_sock
+        events lost: 40 by tcp_keepalive_timer, 0 by tcp_send_active_reset, 0 by tcp_v4_send_reset, 0 by tcp_receive_reset, 0 by inet_sock_set_state, 0 by tcp_retransmit_skb, 0 by tcp_destroy_sock
         tcp_v4_send_reset was switched off for some time: how many events it missed is not known
         2 sockets forgotten for lack of room
         1 event of sockets that did not fit in the kernel's table

@@ -8,6 +8,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use anyhow::{Context as _, Result, ensure};
+use kaprobe::model::time::TICK_MS;
 use kaprobe::traffic::pair::{Path, deafen};
 use kaprobe::traffic::script::CLOSE;
 use kaprobe::traffic::sockopt::{set, set_repair, tcp_info};
@@ -535,3 +536,79 @@ pub fn killed_processes_are_named() -> Result<()> {
     }
     Ok(())
 }
+
+/// Makes a connection that stalls.
+type MakeStall = fn(Path) -> Result<Ending>;
+
+/// The stalls, and the cause by which each ends.
+const STALLS: &[(&str, MakeStall, &str)] = &[
+    ("data", |path| unanswered(path, 0), "retransmission"),
+    (
+        "TCP_USER_TIMEOUT",
+        |path| unanswered(path, 4_000),
+        "user_timeout",
+    ),
+    (
+        "an orphan",
+        |path| {
+            let pair = Ends::open(path)?;
+            deafen(&pair.far)?;
+            send_byte(&pair.near)?;
+            Ok(pair.closed())
+        },
+        "retransmission",
+    ),
+];
+
+/// A connection that has stalled has one record, which says when the kernel gives up; and
+/// the kernel gives up then.
+pub fn stalls_are_reported_once_and_end_as_predicted() -> Result<()> {
+    netns::enter_new()?;
+    give_up_soon()?;
+    netns::set_ipv4_sysctl("tcp_retries2", 4)?;
+    netns::set_ipv4_sysctl("tcp_orphan_retries", 3)?;
+    let kaprobe = Kaprobe::trace(&["--netns", "/proc/self/ns/net"])?.ready()?;
+    let before = KernelCounters::read()?.abort_on_timeout;
+    let mut made = Vec::new();
+    for (name, make, cause) in STALLS {
+        for path in Path::ALL {
+            made.push((name, path, cause, make(path)?));
+        }
+    }
+    let answered = Ends::open(Path::V4)?;
+    send_byte(&answered.near)?;
+    let expected = made.len() as u64;
+    wait_until("every timer has given up", || {
+        Ok(KernelCounters::read()?.abort_on_timeout - before >= expected)
+    })?;
+    let log = kaprobe.stop()?;
+    ensure!(
+        log.count(&["stalled"]) == expected,
+        "{} stalls",
+        log.count(&["stalled"])
+    );
+    for (name, path, cause, ending) in &made {
+        let of = |event| {
+            let is_it = move |it: &&Record| it.event() == event && ending.is_of(it);
+            log.records.iter().find(is_it).context(event)
+        };
+        let (stalled, gave_up) = (of("stalled")?, of("timeout")?);
+        let dead_in_ms = stalled.number("dead_in_ms").context("no prediction")?;
+        let took_ms = gave_up.number("mono_ns").zip(stalled.number("mono_ns"));
+        let took_ms = took_ms
+            .map(|(end, start)| (end - start) / 1_000_000)
+            .unwrap_or_default();
+        let latest_ms = dead_in_ms + LATE_MS;
+        ensure!(
+            stalled.text("dead_by") == Some(*cause)
+                && gave_up.text("cause") == Some(*cause)
+                && stalled.number("retransmits") == Some(3)
+                && (dead_in_ms.saturating_sub(5 * TICK_MS)..=latest_ms).contains(&took_ms),
+            "{name} {path:?}: gave up after {took_ms} ms, not {dead_in_ms}: {stalled:?} {gave_up:?}"
+        );
+    }
+    Ok(())
+}
+
+/// By how much the timers of a busy machine may be late in all, ms.
+const LATE_MS: u64 = 1_000;

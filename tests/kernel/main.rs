@@ -80,6 +80,7 @@ const TESTS: &[harness::Test] = &[
     (HostAndOne, "replay", replay::replay_equals_the_trace),
     (Everywhere, "resets", resets::every_reset_has_a_record_and_a_verdict),
     (Everywhere, "endings", endings::every_end_has_a_record),
+    (EachKernel, "endings_stalled", endings::stalls_are_reported_once_and_end_as_predicted),
     (EachKernel, "endings_idle", endings::idle_closes_are_reported),
     (EachKernel, "endings_killed", endings::killed_processes_are_named),
     (Everywhere, "rtt", rtt::answers_are_reported_on_arrival),

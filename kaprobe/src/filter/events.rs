@@ -73,9 +73,10 @@ pub fn event_mask(events: &BTreeSet<EventName>) -> u32 {
         EventName::FinReceived => 1 << kind::FIN_RECEIVED,
         EventName::FinSent => 1 << kind::FIN_SENT,
         EventName::Aborted => 1 << kind::ABORTED,
+        EventName::Stalled => 1 << kind::STALLED,
         EventName::Verdict => VERDICT_KINDS,
         // No hook reports these.
-        EventName::Lost | EventName::Zombie | EventName::Stalled | EventName::Resumed => 0,
+        EventName::Lost | EventName::Zombie | EventName::Resumed => 0,
     });
     bits.fold(1 << kind::CLOSED, |mask, bit| mask | bit)
 }
@@ -94,4 +95,5 @@ const VERDICT_KINDS: u32 = 1 << kind::PROBE
     | 1 << kind::FIN_RECEIVED
     | 1 << kind::FIN_SENT
     | 1 << kind::GAVE_UP
-    | 1 << kind::ABORTED;
+    | 1 << kind::ABORTED
+    | 1 << kind::STALLED;

@@ -214,6 +214,7 @@ impl KernelTypes {
             skb_dev: at("sk_buff", "dev")?,
             skb_iif: at("sk_buff", "skb_iif")?,
             skb_nfct: maybe("sk_buff", "_nfct"),
+            skb_seq: at("sk_buff", "cb")? + at("tcp_skb_cb", "seq")?,
             skb_end_seq: at("sk_buff", "cb")? + at("tcp_skb_cb", "end_seq")?,
             skb_ack_seq: at("sk_buff", "cb")? + at("tcp_skb_cb", "ack_seq")?,
             dev_net: at("sk_buff", "dev->nd_net")?,

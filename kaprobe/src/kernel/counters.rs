@@ -146,6 +146,7 @@ const COUNTED: [(Hook, Kind); kind::COUNT as usize] = [
     (Hook::SetState, Kind::FinSent),
     (Hook::SetState, Kind::Timeout(Cause::Retransmission)),
     (Hook::SetState, Kind::Aborted),
+    (Hook::Retransmit, Kind::Stalled),
 ];
 
 /// The counters of each CPU, in memory that the programs share. Reading them takes no system

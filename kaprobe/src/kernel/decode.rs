@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use kaprobe_ebpf::wire::{self, cause, flag, kind, path};
 
+use crate::keepalive::forecast::GiveUp;
+use crate::keepalive::retransmission::{RTO_MAX_MS, Retransmitted, RetryLimits, TimerWheel};
 use crate::model::event::{ArrivedSegment, Event, Kind, PassiveReset, SocketEvent, SocketId};
 use crate::model::socket::{Actor, Endpoints, Identity, Settings, Transfer};
 use crate::model::time::Instant;
@@ -80,12 +82,52 @@ impl Decoder {
 
     /// Adds what only a detailed event reports.
     fn detailed(&self, event: SocketEvent, raw: &wire::Detailed) -> SocketEvent {
-        let is_of_data = matches!(event.kind, Kind::Timeout(_) | Kind::Aborted);
+        let is_of_data = matches!(event.kind, Kind::Timeout(_) | Kind::Aborted | Kind::Stalled);
+        let is_stalled = event.kind == Kind::Stalled;
+        let give_up = is_stalled.then(|| self.give_up(&event, raw)).flatten();
         SocketEvent {
+            dead_in_ms: give_up.map(|it| it.in_ms),
+            dead_by: give_up.map(|it| it.cause),
             actor: actor(raw).map(Arc::new),
             transfer: is_of_data.then(|| Box::new(self.transfer(&event, raw))),
             ..event
         }
+    }
+
+    /// When the kernel gives up on what was just sent again. Unknown for a zero window: the
+    /// peer may answer.
+    fn give_up(&self, event: &SocketEvent, raw: &wire::Detailed) -> Option<GiveUp> {
+        let is_orphan = event.identity.orphan == Some(true);
+        if raw.snd_wnd == 0 && !is_orphan {
+            return None;
+        }
+        let now_us = raw.tcp_mstamp;
+        // The stamps of TCP are the lower 32 bits.
+        let since_first_ms = match (raw.retrans_stamp, raw.usec_ts) {
+            (0, _) => 0,
+            (stamp, 0) => ((now_us / 1_000) as u32).wrapping_sub(stamp),
+            (stamp, _) => (now_us as u32).wrapping_sub(stamp) / 1_000,
+        };
+        let rto_max_ms = match raw.rto_max {
+            0 => RTO_MAX_MS,
+            own => self.ms(own),
+        };
+        let retransmitted = Retransmitted {
+            since_first_ms: since_first_ms.into(),
+            rto_ms: self.ms(raw.rto),
+            limits: RetryLimits {
+                retries2: raw.retries2,
+                orphan_retries: is_orphan.then_some(raw.orphan_retries),
+                has_icmp_error: raw.err_soft != 0,
+                user_timeout_ms: raw.event.user_timeout.into(),
+                rto_max_ms,
+            },
+            wheel: TimerWheel {
+                hz: self.hz,
+                jiffies: Some(raw.event.jiffies),
+            },
+        };
+        Some(retransmitted.give_up())
     }
 
     /// What the socket had sent and what it had to send.
@@ -334,6 +376,7 @@ fn kind_of(raw: &wire::Event) -> Result<Kind, DecodeError> {
         kind::FIN_RECEIVED => Kind::FinReceived,
         kind::FIN_SENT => Kind::FinSent,
         kind::ABORTED => Kind::Aborted,
+        kind::STALLED => Kind::Stalled,
         other => return Err(DecodeError::Kind(other)),
     })
 }

@@ -51,9 +51,16 @@ pub fn parts(hook: Hook, mode: AttachMode) -> &'static [Part] {
         (Hook::Reset, AttachMode::Fentry) => &[("arrival_fentry", "tcp_reset")],
         (Hook::Reset, AttachMode::Kprobe) => &[("arrival_kprobe", "tcp_reset")],
         (Hook::Probe, AttachMode::Tracepoint) => &[("segment_tracepoint", "tcp_probe")],
+        (Hook::Retransmit, AttachMode::Tracepoint) => {
+            &[("retransmit_tracepoint", "tcp_retransmit_skb")]
+        }
         (Hook::SetState, AttachMode::Tracepoint) => &[("state_tracepoint", "inet_sock_set_state")],
         (
-            Hook::DestroySock | Hook::ReceiveReset | Hook::Probe | Hook::SetState,
+            Hook::DestroySock
+            | Hook::ReceiveReset
+            | Hook::Probe
+            | Hook::SetState
+            | Hook::Retransmit,
             AttachMode::Fentry | AttachMode::Kprobe,
         )
         | (Hook::Reset, AttachMode::Tracepoint) => &[],

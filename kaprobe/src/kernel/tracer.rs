@@ -75,6 +75,7 @@ impl Tracer {
             Hook::ReceiveReset,
             Hook::Reset,
             Hook::SetState,
+            Hook::Retransmit,
         ];
         for hook in optional.into_iter().chain(rtt) {
             match object.attach(hook) {

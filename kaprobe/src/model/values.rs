@@ -107,6 +107,8 @@ named_enum! {
         Probe = "tcp_probe",
         /// `inet_sock_set_state`, a tracepoint for every change of a connection's state.
         SetState = "inet_sock_set_state",
+        /// `tcp_retransmit_skb`, a tracepoint for every segment that is sent again.
+        Retransmit = "tcp_retransmit_skb",
         /// `tcp_destroy_sock`.
         DestroySock = "tcp_destroy_sock",
     }
