@@ -11,6 +11,7 @@ use crate::model::named::Named as _;
 use crate::model::values::Hook;
 use crate::sink::OutputLosses;
 use crate::stderr;
+use crate::text::units::plural;
 
 /// The counts that a trace or a replay reports at its end.
 #[derive(Clone, Debug, Default)]
@@ -153,10 +154,6 @@ fn summary_lines(outcome: &Outcome) -> Vec<String> {
         ));
     }
     lines
-}
-
-fn plural(count: u64, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 #[cfg(test)]

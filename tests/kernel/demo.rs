@@ -22,6 +22,11 @@ pub fn explains_every_connection() -> Result<()> {
         "  D  probe_reset: ",
         "  E  sends no probe: 1 segment is unacknowledged",
         "  F  sends no probe: it heard the peer",
+        "  G  has sent 1 byte 3 times again",
+        "  G  silent_drop: ",
+        "  G  is heard again",
+        "  H  is closed by the program at the other side, after 3.",
+        "  H  idle_close: ",
     ] {
         ensure!(stdout.contains(words), "no {words:?} in\n{stdout}");
     }

@@ -10,7 +10,7 @@ use std::{fs, io};
 use anyhow::{Context as _, Result, ensure};
 use kaprobe::model::time::TICK_MS;
 use kaprobe::traffic::pair::{Path, deafen};
-use kaprobe::traffic::script::CLOSE;
+use kaprobe::traffic::script::{CLOSE, CLOSE_WAIT};
 use kaprobe::traffic::sockopt::{set, set_repair, tcp_info};
 use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::doctor;
@@ -19,7 +19,7 @@ use kaprobe_testkit::log::{Record, TraceLog};
 use kaprobe_testkit::netns::{self, KernelCounters};
 use kaprobe_testkit::tracer::{Kaprobe, one_per_way};
 use kaprobe_testkit::traffic::ends::unacknowledged;
-use kaprobe_testkit::traffic::steps::{CLOSE_WAIT, FIN_WAIT2};
+use kaprobe_testkit::traffic::steps::FIN_WAIT2;
 use kaprobe_testkit::wait::wait_until;
 use socket2::Socket;
 

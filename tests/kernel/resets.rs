@@ -8,7 +8,7 @@ use std::{io, mem};
 
 use anyhow::{Context as _, Result, ensure};
 use kaprobe::traffic::pair::{Path, deafen};
-use kaprobe::traffic::script::{CLOSE, Scenario, ScriptedConnection};
+use kaprobe::traffic::script::{CLOSE, CLOSE_WAIT, Scenario, ScriptedConnection};
 use kaprobe::traffic::sockopt::{set_repair, tcp_info};
 use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::doctor;
@@ -16,7 +16,7 @@ use kaprobe_testkit::log::{Record, TraceLog};
 use kaprobe_testkit::netns::{self, KernelCounters};
 use kaprobe_testkit::tracer::one_per_way;
 use kaprobe_testkit::traffic::ends::set_linger2;
-use kaprobe_testkit::traffic::steps::{CLOSE_WAIT, FIN_WAIT2};
+use kaprobe_testkit::traffic::steps::FIN_WAIT2;
 use kaprobe_testkit::traffic::{play, scenarios};
 use kaprobe_testkit::wait::wait_until;
 use socket2::{Domain, Socket, Type};

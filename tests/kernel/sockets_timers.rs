@@ -7,7 +7,7 @@ use std::net::TcpListener;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use kaprobe::traffic::pair::{Keepalive, Pair, Path, Planned, Side, deafen};
-use kaprobe::traffic::script::Step::{Custom, Send, Silence, Until};
+use kaprobe::traffic::script::Step::{Close, Custom, Send, Silence, Until};
 use kaprobe::traffic::script::Wait::State;
 use kaprobe::traffic::script::{Scenario, ScriptedConnection, Start, Step};
 use kaprobe_testkit::package::Root;
@@ -15,7 +15,7 @@ use kaprobe_testkit::timers::{self, Key, Sightings};
 use kaprobe_testkit::traffic::ends::{connect_to, far_reads, fill};
 use kaprobe_testkit::traffic::play;
 use kaprobe_testkit::traffic::steps::FIN_WAIT2;
-use kaprobe_testkit::traffic::steps::TestStep::{Close, Fill, Linger2, Probes, Shutdown};
+use kaprobe_testkit::traffic::steps::TestStep::{Fill, Linger2, Probes, Shutdown};
 use kaprobe_testkit::wait::wait_until;
 use kaprobe_testkit::{netns, snapshot};
 use serde_json::Value;
@@ -49,14 +49,14 @@ const SCENARIOS: [Scenario; 9] = [
             Custom(&Shutdown),
             Until(State(FIN_WAIT2)),
             Custom(&Linger2(100)),
-            Custom(&Close),
+            Close,
         ],
     ),
     scenario(
         "FIN_WAIT2, for a minute",
         CLIENT,
         1000,
-        &[Custom(&Shutdown), Until(State(FIN_WAIT2)), Custom(&Close)],
+        &[Custom(&Shutdown), Until(State(FIN_WAIT2)), Close],
     ),
     scenario("SYN_SENT", Start::Unheard, 1000, &[]),
 ];

@@ -2,9 +2,9 @@
 
 use crate::traffic::pair::Keepalive;
 use crate::traffic::scenarios::{SILENT, USER_TIMEOUT, VANISHED};
-use crate::traffic::script::Scenario;
-use crate::traffic::script::Step::{Hear, PeerSends, Send, Silence, Until};
-use crate::traffic::script::Wait::Ms;
+use crate::traffic::script::Step::{Close, Hear, PeerCloses, PeerSends, Send, Silence, Until};
+use crate::traffic::script::Wait::{Ms, State};
+use crate::traffic::script::{CLOSE_WAIT, Scenario};
 
 /// One connection of the demo.
 #[derive(Clone, Copy, Debug)]
@@ -107,6 +107,39 @@ pub const CONNECTIONS: &[DemoConnection] = &[
         summary: "the peer sends data for a while",
         explanation: "A connection in use needs no probes: the timer sees the traffic and is set \
                       again. `kaprobe trace` shows that only with -e early.",
+        privileged: false,
+    },
+    DemoConnection {
+        letter: 'G',
+        scenario: Scenario {
+            name: "silent_drop",
+            keepalive: Keepalive::SYSCTL,
+            steps: &[Until(Ms(5_500)), Silence, Send, Until(Ms(2_500)), Hear],
+            ..SILENT
+        },
+        summary: "after 5.5 s of silence, the path drops what is sent",
+        explanation: "A firewall or NAT that forgot the idle connection, and drops its packets \
+                      without a word. The program waits for some 15 minutes. A first probe before \
+                      the box's idle timeout prevents it; TCP_USER_TIMEOUT ends it sooner.",
+        privileged: false,
+    },
+    DemoConnection {
+        letter: 'H',
+        scenario: Scenario {
+            name: "idle_close",
+            keepalive: EACH_SECOND,
+            steps: &[
+                Until(Ms(3_500)),
+                PeerCloses,
+                Until(State(CLOSE_WAIT)),
+                Close,
+            ],
+            ..SILENT
+        },
+        summary: "the peer's program closes after 3.5 s without data",
+        explanation: "An idle timeout of a program, as HTTP keep-alive has. TCP keepalive was on, \
+                      and every probe was answered: it keeps the path open, but the program counts \
+                      requests and not probes. The two keepalives have only the name in common.",
         privileged: false,
     },
 ];

@@ -9,7 +9,7 @@ use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
 use crate::model::time::WallTime;
 use crate::model::values::{Cause, Direction, Errno};
-use crate::text::units::Tenths;
+use crate::text::units::{Tenths, plural};
 use crate::text::wrap::wrapped;
 
 /// How wide the text is.
@@ -124,6 +124,19 @@ fn what_and_why(record: &Record) -> (String, String) {
             "receives a reset: the connection is over".into(),
             String::new(),
         ),
+        EventName::Stalled => stalled(record),
+        EventName::Resumed => (
+            "is heard again: the data is acknowledged".into(),
+            "Whatever dropped the packets let one pass.".into(),
+        ),
+        EventName::FinReceived => (
+            format!(
+                "is closed by the program at the other side, after {} without data",
+                Tenths(quiet_ms(record))
+            ),
+            "Keepalive probes are no data: the program there never sees them.".into(),
+        ),
+        EventName::FinSent => ("is closed by its program".into(), String::new()),
         EventName::Closed => closed(record),
         EventName::DataPending => (
             format!("sends no probe: {} unacknowledged", segments(record)),
@@ -182,6 +195,33 @@ fn segments(record: &Record) -> String {
         Some(n) => format!("{n} segments are"),
         None => "data is".into(),
     }
+}
+
+fn stalled(record: &Record) -> (String, String) {
+    let what = format!(
+        "has sent {} {} times again in {}, without an answer, after {} of silence",
+        plural(
+            record.transfer.unacked_bytes.unwrap_or_default().into(),
+            "byte",
+            "bytes"
+        ),
+        record.retransmits.unwrap_or_default(),
+        Tenths(record.transfer.stalled_ms.unwrap_or_default()),
+        Tenths(record.transfer.silent_ms.unwrap_or_default()),
+    );
+    let until = record.dead_in_ms.map_or(String::new(), |ms| {
+        format!(
+            "The kernel goes on for {} more, then it gives up.",
+            Tenths(ms)
+        )
+    });
+    (what, until)
+}
+
+/// The time without data, ms.
+fn quiet_ms(record: &Record) -> u64 {
+    let (lastrcv, lastsnd) = (record.ages.lastrcv_ms, record.ages.lastsnd_ms);
+    lastrcv.unwrap_or_default().min(lastsnd.unwrap_or_default())
 }
 
 fn timeout(record: &Record) -> (String, String) {

@@ -124,6 +124,12 @@ pub fn seconds_of(ns: i128, digits: usize) -> String {
     format!("{sign}{seconds}.{}", &fraction[..digits.min(9)])
 }
 
+/// A number and what it counts: `1 byte`, `2 bytes`.
+#[must_use]
+pub fn plural(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -239,6 +239,11 @@ impl Pair {
         Ok(())
     }
 
+    /// Closes the far end as an application would.
+    pub fn far_closes(&mut self) {
+        self.far = None;
+    }
+
     /// Sends a byte from the far end.
     pub fn far_sends(&self) -> io::Result<()> {
         self.far()?.write_all(b"!")

@@ -11,6 +11,8 @@ use std::{io, thread};
 use crate::traffic::pair::{Keepalive, Pair, Path, Planned, Side};
 use crate::traffic::sockopt;
 
+/// The kernel's number of the TCP state CLOSE_WAIT.
+pub const CLOSE_WAIT: u8 = 8;
 /// The kernel's number of the TCP state CLOSE.
 pub const CLOSE: u8 = 7;
 
@@ -34,6 +36,10 @@ pub enum Step {
     Hear,
     /// The peer closes its socket without a FIN or RST.
     Vanish,
+    /// The peer closes, as a server closes an idle connection: it sends a FIN.
+    PeerCloses,
+    /// The near end closes, as an application does.
+    Close,
     /// The peer sends a byte.
     PeerSends,
     /// The near end sends a byte.
@@ -162,6 +168,8 @@ impl ScriptedConnection {
             Step::Silence => pair.silence()?,
             Step::Hear => pair.hear()?,
             Step::Vanish => pair.vanish()?,
+            Step::PeerCloses => pair.far_closes(),
+            Step::Close => pair.close(),
             Step::PeerSends => pair.far_sends()?,
             Step::Send => pair.send()?,
             Step::Abort => {

@@ -2,7 +2,7 @@
 
 use crate::model::record::Record;
 use crate::model::values::{Cause, Errno};
-use crate::text::units::Ms;
+use crate::text::units::{Ms, plural};
 use crate::verdict::finding::{Finding, IdleClose, LateData, Stuck, StuckWhy};
 use crate::verdict::phrases;
 
@@ -16,23 +16,23 @@ const LOST_PROBES: u64 = 2;
 pub(super) fn stuck(record: &Record, finding: &Finding, it: &Stuck) -> String {
     let transfer = &record.transfer;
     let stalled = Ms(transfer.stalled_ms.unwrap_or_default());
-    let bytes = transfer.unacked_bytes.unwrap_or_default();
+    let bytes = bytes(transfer.unacked_bytes);
     let silent = Ms(transfer.silent_ms.unwrap_or_default());
     let retransmits = record.retransmits.unwrap_or_default();
-    let sent = format!("{bytes} bytes were sent {retransmits} times again in {stalled}");
+    let sent = format!("{bytes} sent {retransmits} times again in {stalled}");
     let what = match it.why {
         StuckWhy::Icmp(err) => format!("{sent}, and {}", rejected(err)),
         StuckWhy::Silence => format!(
-            "after {silent} of silence {sent} and never acknowledged: a box between forgot the \
+            "after {silent} of silence, {sent}, never acknowledged: a box between forgot the \
              connection without a word, or the peer's host is gone"
         ),
         StuckWhy::Outage => format!(
-            "{sent} and never acknowledged, and the connection had not been idle: the path or the \
+            "{sent}, never acknowledged, and the connection had not been idle: the path or the \
              peer's host is down, which no keepalive setting prevents: keepalive waits while data \
              is out"
         ),
         StuckWhy::UserTimeout => format!(
-            "TCP_USER_TIMEOUT of {} passed with {bytes} bytes not acknowledged for {stalled}, after \
+            "TCP_USER_TIMEOUT of {} passed with {bytes} not acknowledged for {stalled}, after \
              {silent} of silence",
             Ms(record.settings.user_timeout_ms.unwrap_or_default().into())
         ),
@@ -64,6 +64,10 @@ pub(super) fn probes_rejected(record: &Record, err: Errno) -> String {
     )
 }
 
+fn bytes(count: Option<u32>) -> String {
+    plural(count.unwrap_or_default().into(), "byte", "bytes")
+}
+
 /// Who may have sent an ICMP error (`icmp_err_convert`, net/ipv4/icmp.c).
 fn rejected(err: Errno) -> String {
     const ECONNREFUSED: Errno = Errno(libc::ECONNREFUSED.cast_unsigned());
@@ -77,21 +81,21 @@ fn rejected(err: Errno) -> String {
 
 /// Why data waited behind a closed window until the kernel gave up.
 fn zero_window(record: &Record) -> String {
-    let waiting = record.transfer.unsent_bytes.unwrap_or_default();
+    let waiting = bytes(record.transfer.unsent_bytes);
     let heard = record.ages.idle_ms.unwrap_or_default();
     let user_timeout = record.settings.user_timeout_ms.unwrap_or_default();
     // The peer acknowledges each probe of its closed window, if it is there.
     if record.cause == Some(Cause::UserTimeout) && heard < u64::from(user_timeout) / 2 {
         return format!(
             "TCP_USER_TIMEOUT of {} passed while the peer's window was closed: its host \
-             acknowledges (heard {} ago), its program does not read; {waiting} bytes waited here",
+             acknowledges (heard {} ago), its program does not read; {waiting} waited here",
             Ms(user_timeout.into()),
             Ms(heard)
         );
     }
     format!(
         "the peer's window was closed, and its host stopped answering {} ago: the path or the host \
-         is down, which no keepalive setting prevents; {waiting} bytes waited here",
+         is down, which no keepalive setting prevents; {waiting} waited here",
         Ms(heard)
     )
 }

@@ -1183,7 +1183,7 @@ fn undelivered_data_has_these_verdicts() {
             "a stall after a silence may be a silent drop",
             vec![of(stalled(at, 71_000))],
             &["silent_drop low 71000 [1]"],
-            "after 71s of silence 7 bytes were sent 3 times again in 1.4s and never acknowledged",
+            "after 71s of silence, 7 bytes sent 3 times again in 1.4s, never acknowledged",
         ),
         (
             "the end makes it surer",

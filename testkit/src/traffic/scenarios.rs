@@ -5,14 +5,13 @@
 
 use kaprobe::traffic::pair::{Keepalive, Side};
 pub use kaprobe::traffic::scenarios::{SILENT, USER_TIMEOUT, VANISHED};
-use kaprobe::traffic::script::Step::{Abort, Custom, Hear, PeerSends, Send, Silence, Until};
+use kaprobe::traffic::script::Step::{Abort, Close, Custom, Hear, PeerSends, Send, Silence, Until};
 use kaprobe::traffic::script::Wait::{Ms, State};
 use kaprobe::traffic::script::{CLOSE, Scenario, Start};
 
 use crate::traffic::steps::FIN_WAIT2;
 use crate::traffic::steps::TestStep::{
-    Close, Fill, FinTimeout, Linger2, Lock, Mark, PeerKeepalive, PeerReadsAll, Probes, Shutdown,
-    Unlock,
+    Fill, FinTimeout, Linger2, Lock, Mark, PeerKeepalive, PeerReadsAll, Probes, Shutdown, Unlock,
 };
 
 const CLIENT: Start = Start::Connected(Side::Client);
@@ -88,7 +87,7 @@ pub const WINDOW_SHUT: Scenario = Scenario {
 /// An application closes while its data, or only its FIN, is unacknowledged.
 pub const ORPHAN: Scenario = Scenario {
     name: "orphan",
-    steps: &[Silence, Custom(&Close), Until(Ms(2600)), Hear],
+    steps: &[Silence, Close, Until(Ms(2600)), Hear],
     ..SILENT
 };
 
@@ -158,7 +157,7 @@ pub const FIN_WAIT2_TIME_WAIT: Scenario = Scenario {
         Custom(&Shutdown),
         Until(State(FIN_WAIT2)),
         Custom(&Linger2(61)),
-        Custom(&Close),
+        Close,
         Until(Ms(1600)),
     ],
     ..SILENT
@@ -172,7 +171,7 @@ pub const FIN_WAIT2_RESET: Scenario = Scenario {
         Custom(&Shutdown),
         Until(State(FIN_WAIT2)),
         Custom(&FinTimeout(61)),
-        Custom(&Close),
+        Close,
         Custom(&FinTimeout(60)),
         Until(Ms(1600)),
     ],

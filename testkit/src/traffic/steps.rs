@@ -11,8 +11,6 @@ use crate::traffic::lock::LockHeld;
 
 /// The kernel's number of FIN_WAIT2: FIN sent and acknowledged; the peer has not closed.
 pub const FIN_WAIT2: u8 = 5;
-/// The kernel's number of CLOSE_WAIT: the peer has closed.
-pub const CLOSE_WAIT: u8 = 8;
 
 /// The sysctl `tcp_fin_timeout`, in the network namespace of the thread that opens it.
 const FIN_TIMEOUT: &str = "/proc/sys/net/ipv4/tcp_fin_timeout";
@@ -40,8 +38,6 @@ pub enum TestStep {
     Linger2(i32),
     /// Sets the seconds in FIN_WAIT2 for the network namespace.
     FinTimeout(u16),
-    /// We close as an application does.
-    Close,
 }
 
 impl CustomStep for TestStep {
@@ -68,7 +64,6 @@ impl CustomStep for TestStep {
             Self::Shutdown => pair.near()?.shutdown(Shutdown::Write)?,
             Self::Linger2(seconds) => set_linger2(pair.near()?, seconds)?,
             Self::FinTimeout(seconds) => fs::write(FIN_TIMEOUT, seconds.to_string())?,
-            Self::Close => pair.close(),
         }
         Ok(true)
     }
