@@ -52,7 +52,6 @@ pub fn event(at_ms: u64, kind: Kind) -> SocketEvent {
             | Kind::FinReceived
             | Kind::FinSent
             | Kind::Stalled
-            | Kind::Resumed
             | Kind::Aborted
             | Kind::Answered
             | Kind::Closed
@@ -319,7 +318,7 @@ pub fn unacked(
 }
 
 /// Events of connections that are closed, stall, and end.
-fn endings() -> [SocketEvent; 7] {
+fn endings() -> [SocketEvent; 8] {
     let of_sock = |sk, event: SocketEvent| SocketEvent {
         id: SocketId { sk, born_ns: sk },
         ..event
@@ -359,7 +358,13 @@ fn endings() -> [SocketEvent; 7] {
             with(event(1_771, Kind::FinSent), |it| it.actor = actor(false)),
         ),
         of_sock(23, stalled),
-        of_sock(24, unacked(event(1_773, Kind::Resumed), 4, 3_100, 71_000)),
+        of_sock(24, unacked(event(1_772, Kind::Stalled), 3, 1_400, 71_000)),
+        of_sock(
+            24,
+            with(event(1_800, Kind::Early), |it| {
+                (it.lastack_ms, it.lastsnd_ms) = (5, 28);
+            }),
+        ),
         of_sock(23, with(gave_up, |it| it.err = Some(110))),
         of_sock(
             25,

@@ -24,7 +24,6 @@ pub fn explains_every_connection() -> Result<()> {
         "  F  sends no probe: it heard the peer",
         "  G  has sent 1 byte 3 times again",
         "  G  silent_drop: ",
-        "  G  is heard again",
         "  H  is closed by the program at the other side, after 3.",
         "  H  idle_close: ",
     ] {

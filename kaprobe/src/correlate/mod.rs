@@ -46,7 +46,19 @@ struct Socket {
     closed: bool,
     /// The last probe, until its answer is known.
     waiting: Option<WaitingProbe>,
+    /// Data that was reported as stalled, until it is known to be acknowledged.
+    stalled: Option<Box<StalledData>>,
     last: LastSeen,
+}
+
+/// Data that was sent again several times and not acknowledged.
+#[derive(Debug)]
+struct StalledData {
+    /// When it was reported, CLOCK_MONOTONIC ns.
+    at_ns: u64,
+    /// When it was first sent, CLOCK_MONOTONIC ns.
+    since_ns: u64,
+    retransmits: u8,
 }
 
 /// A recorded probe that waits for its answer.
@@ -149,6 +161,12 @@ impl Correlator {
         if event.kind == Kind::Probe {
             socket.waiting = Some(WaitingProbe::new(event));
         }
+        if let Some(stalled) = socket.stalled.take_if(|it| it.is_acknowledged(event)) {
+            emit(&mut resumed_record(filled, number, &stalled));
+        }
+        if event.kind == Kind::Stalled {
+            socket.stalled = StalledData::of(event).map(Box::new);
+        }
         emit(&mut event_record(filled, number));
         self.snapshot.note(event, number);
         if event.kind == Kind::Closed {
@@ -165,6 +183,7 @@ impl Correlator {
             number: number.unwrap_or_else(|| self.next_number()),
             closed: false,
             waiting: None,
+            stalled: None,
             last: LastSeen::of(event),
         };
         let (socket, before) = self.sockets.push(event.id, socket);
@@ -263,6 +282,27 @@ impl LastSeen {
 /// Whether a socket was disconnected before the event.
 const fn lacks_endpoints(event: &SocketEvent) -> bool {
     event.endpoints.rport == 0
+}
+
+impl StalledData {
+    fn of(event: &SocketEvent) -> Option<Self> {
+        let stalled_ms = event.transfer.as_ref()?.stalled_ms?;
+        Some(Self {
+            at_ns: event.at.mono_ns,
+            since_ns: event.at.mono_ns.saturating_sub(ms_to_ns(stalled_ms)),
+            retransmits: event.retransmits,
+        })
+    }
+
+    /// Whether a later event shows that the data was acknowledged: `tcp_ack`
+    /// (net/ipv4/tcp_input.c) stamps an acknowledgement, and counts the retransmissions
+    /// from 0 again if it acknowledges anything.
+    fn is_acknowledged(&self, event: &SocketEvent) -> bool {
+        let acked_ns = acked_ns(event);
+        !matches!(event.kind, Kind::Timeout(_) | Kind::Stalled)
+            && event.retransmits < self.retransmits
+            && acked_ns > self.at_ns.saturating_add(ms_to_ns(TICK_MS))
+    }
 }
 
 impl WaitingProbe {
@@ -365,6 +405,19 @@ fn answered_record(event: &SocketEvent, sock: u64, waiting: &WaitingProbe, at_ns
     record.probe = Some(waiting.probe.get().into());
     record.probes_out = Some(0);
     record.answered_after_ms = Some(after_ns / 1_000_000);
+    record
+}
+
+/// The record of stalled data that was acknowledged, as a later event shows. The data was
+/// stalled until the last acknowledgement at most.
+fn resumed_record(event: &SocketEvent, sock: u64, stalled: &StalledData) -> Record {
+    let stalled_ns = acked_ns(event).saturating_sub(stalled.since_ns);
+    let mut record = socket_record(event, sock, event.at, EventName::Resumed);
+    record.probes_out = Some(event.probes_out);
+    record.ages = event.ages();
+    record.unacked = Some(event.unacked);
+    record.retransmits = Some(stalled.retransmits);
+    record.transfer.stalled_ms = Some(stalled_ns / 1_000_000);
     record
 }
 

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::named::Named as _;
 use crate::model::values::{Cause, FinWait2, LostWhy, Origin};
-use crate::sample::{at, event, lost, of, passive_reset, probe, row};
+use crate::sample::{at, event, lost, of, passive_reset, probe, row, unacked};
 
 fn room_for(sockets: usize) -> Correlator {
     Correlator::new(NonZeroUsize::new(sockets).unwrap_or(NonZeroUsize::MIN))
@@ -44,6 +44,41 @@ fn quiet(at_ms: u64, lastack_ms: u64) -> SocketEvent {
     SocketEvent {
         lastack_ms,
         ..event(at_ms, Kind::Early)
+    }
+}
+
+#[test]
+fn stalled_data_resumes_when_it_is_acknowledged() {
+    let stalled = || unacked(event(10_000, Kind::Stalled), 3, 1_400, 5_000);
+    let later = |at_ms, lastack_ms, retransmits| SocketEvent {
+        retransmits,
+        ..quiet(at_ms, lastack_ms)
+    };
+    for (name, event, expected) in [
+        ("acknowledged", later(20_000, 8_000, 0), true),
+        ("not acknowledged", later(20_000, 15_000, 0), false),
+        (
+            "heard, but still sent again",
+            later(20_000, 8_000, 5),
+            false,
+        ),
+        (
+            "the end is no acknowledgement",
+            with(later(20_000, 8_000, 0), |it| {
+                it.kind = Kind::Timeout(Cause::Retransmission);
+            }),
+            false,
+        ),
+    ] {
+        let records = run(room_for(8), &[of(stalled()), of(event)]);
+        let resumed: Vec<_> = records
+            .iter()
+            .filter(|it| it.event == EventName::Resumed)
+            .map(|it| (it.transfer.stalled_ms, it.retransmits))
+            .collect();
+        // Sent 1.4 s before the report, acknowledged 2 s after it.
+        let once = [(Some(3_400), Some(3))];
+        assert_eq!(resumed, if expected { &once[..] } else { &[] }, "{name}");
     }
 }
 

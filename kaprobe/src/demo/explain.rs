@@ -137,6 +137,10 @@ fn what_and_why(record: &Record) -> (String, String) {
             "Keepalive probes are no data: the program there never sees them.".into(),
         ),
         EventName::FinSent => ("is closed by its program".into(), String::new()),
+        EventName::Aborted => (
+            "ends at one side without a FIN or a reset: the other is not told".into(),
+            String::new(),
+        ),
         EventName::Closed => closed(record),
         EventName::DataPending => (
             format!("sends no probe: {} unacknowledged", segments(record)),

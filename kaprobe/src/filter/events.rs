@@ -73,10 +73,11 @@ pub fn event_mask(events: &BTreeSet<EventName>) -> u32 {
         EventName::FinReceived => 1 << kind::FIN_RECEIVED,
         EventName::FinSent => 1 << kind::FIN_SENT,
         EventName::Aborted => 1 << kind::ABORTED,
-        EventName::Stalled => 1 << kind::STALLED,
+        // That it resumed is inferred from a later event.
+        EventName::Stalled | EventName::Resumed => 1 << kind::STALLED,
         EventName::Verdict => VERDICT_KINDS,
         // No hook reports these.
-        EventName::Lost | EventName::Zombie | EventName::Resumed => 0,
+        EventName::Lost | EventName::Zombie => 0,
     });
     bits.fold(1 << kind::CLOSED, |mask, bit| mask | bit)
 }

@@ -80,8 +80,6 @@ pub enum Kind {
     FinSent,
     /// The same data was sent again several times, and not acknowledged.
     Stalled,
-    /// Data that had been reported as stalled was acknowledged.
-    Resumed,
     /// A connection went to CLOSE, and no other event explains it.
     Aborted,
     /// A socket that had an event before was destroyed.

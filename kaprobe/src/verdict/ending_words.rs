@@ -26,11 +26,17 @@ pub(super) fn stuck(record: &Record, finding: &Finding, it: &Stuck) -> String {
             "after {silent} of silence, {sent}, never acknowledged: a box between forgot the \
              connection without a word, or the peer's host is gone"
         ),
-        StuckWhy::Outage => format!(
-            "{sent}, never acknowledged, and the connection had not been idle: the path or the \
-             peer's host is down, which no keepalive setting prevents: keepalive waits while data \
-             is out"
-        ),
+        StuckWhy::Outage => {
+            let lost = if it.others_work {
+                "something on its way drops this connection alone"
+            } else {
+                "the path or the peer's host is down"
+            };
+            format!(
+                "{sent}, never acknowledged, and the connection had not been idle: {lost}, which no \
+                 keepalive setting prevents: keepalive waits while data is out"
+            )
+        }
         StuckWhy::UserTimeout => format!(
             "TCP_USER_TIMEOUT of {} passed with {bytes} not acknowledged for {stalled}, after \
              {silent} of silence",
@@ -39,7 +45,7 @@ pub(super) fn stuck(record: &Record, finding: &Finding, it: &Stuck) -> String {
         StuckWhy::ZeroWindow => zero_window(record),
     };
     let others = if it.others_work {
-        "; another connection to the same address was heard meanwhile, so only this one is affected"
+        "; another connection to the same address was heard meanwhile, so the peer's host is up"
     } else {
         ""
     };

@@ -107,9 +107,8 @@ fn confidence(verdict: VerdictName, stuck: &Stuck, context: &StuckContext<'_>) -
     let contradictory = context.bounds.is_some_and(|it| it.contradictory);
     match (verdict, stuck.gave_up) {
         (VerdictName::SilentDrop, true) if contradictory => Low,
-        (VerdictName::SilentDrop, true) if (repeats || stuck.others_work) && !context.is_lossy => {
-            High
-        }
+        // What the connection survived before the trace is not known.
+        (VerdictName::SilentDrop, true) if repeats && !context.is_lossy => High,
         (VerdictName::SilentDrop, true) => Medium,
         (VerdictName::SilentDrop, false) if repeats || stuck.others_work => Medium,
         (VerdictName::IcmpRejected, false) => Medium,
