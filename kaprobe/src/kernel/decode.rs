@@ -302,8 +302,11 @@ const fn tracked(path: u8) -> Option<bool> {
     }
 }
 
-/// What is known of the segment of an event.
+/// What is known of the segment that caused an event.
 fn arrival(raw: &wire::Event) -> ArrivedSegment {
+    if !matches!(raw.kind, kind::RST_RECEIVED | kind::ANSWERED) {
+        return ArrivedSegment::default();
+    }
     let has = |bit| raw.segment_path & bit != 0;
     let flags = known(raw.segment_flags).map(TcpFlags);
     let from_this_host = match (has(path::LOOPBACK), has(path::ELSEWHERE)) {
