@@ -626,10 +626,8 @@ pub fn younger_listener_is_named() -> Result<()> {
     expect_death(&mut near, ErrorKind::ConnectionReset)?;
     let logs = traces.stop()?;
     // In a guest, the host started only lately too.
-    let words = [
-        "started ",
-        "s ago, and a connection made before is gone; or",
-    ];
+    // In a guest, this process may have run for a while.
+    let words = ["started ", "s ago, and "];
     check(logs.one(server)?, ["stray_segment", "low"], &words)?;
     let mut records = logs.logs.iter().flat_map(|(_, log)| &log.records);
     let sent = records.find(|it| it.event() == "rst_sent");

@@ -1,6 +1,6 @@
 //! Kaprobe's records equal the kernel's counters exactly.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use kaprobe::traffic::pair::{Keepalive, Path};
 use kaprobe_testkit::clock::monotonic_ns;
 use kaprobe_testkit::cpu::OwnCpu;
@@ -43,8 +43,27 @@ fn open_load() -> Result<Vec<Load>> {
 /// For every way to attach, the number of `probe` and `probe_congested` records equals
 /// the growth of TCPKeepAlive, and the number of `timeout` records that of
 /// TCPAbortOnTimeout.
+///
+/// The kernel skips a kprobe whose firing interrupts another kprobe, which any process on
+/// that processor may run, and counts it. Then nothing can be compared: the load runs again.
 pub fn records_equal_the_counters() -> Result<()> {
     netns::enter_new()?;
+    let mut skipped = String::new();
+    for _ in 0..ATTEMPTS {
+        match compare_with_the_counters()? {
+            None => return Ok(()),
+            Some(why) => skipped = why,
+        }
+    }
+    bail!("the kernel skipped firings {ATTEMPTS} times; at last {skipped}")
+}
+
+/// How often the load runs, if the kernel skips firings.
+const ATTEMPTS: usize = 3;
+
+/// Compares the records of a load with the counters. Returns what the kernel skipped, if it
+/// did.
+fn compare_with_the_counters() -> Result<Option<String>> {
     let kaprobes = one_per_way(&["--netns", "/proc/self/ns/net"])?;
     let _alone = OwnCpu::take()?;
     let before = KernelCounters::read()?;
@@ -70,14 +89,17 @@ pub fn records_equal_the_counters() -> Result<()> {
         let lost: Vec<_> = lost
             .filter(|it| it.text("hook") == Some("tcp_keepalive_timer"))
             .collect();
+        if !lost.is_empty() {
+            return Ok(Some(format!("{way}: {lost:?}")));
+        }
         let reported = (log.count(PROBES), log.count(&["timeout"]));
         ensure!(
-            reported == (probes, timeouts) && lost.is_empty(),
+            reported == (probes, timeouts),
             "{way}: (probes, timeouts) is {reported:?}; the kernel counted {probes}, \
-             {timeouts}; lost: {lost:?}",
+             {timeouts}",
         );
     }
-    Ok(())
+    Ok(None)
 }
 
 /// The events that the kernel counts in TCPKeepAlive.
