@@ -21,6 +21,7 @@ use std::num::NonZeroUsize;
 use ipnet::IpNet;
 
 use crate::lru::LruMap;
+use crate::model::time::ms_to_ns;
 use crate::model::values::LearnedOf;
 
 /// The capacity of each map: remote endpoints, and networks.
@@ -57,6 +58,18 @@ pub struct Death {
     pub heard_ns: u64,
     /// The time at which the reset arrived, CLOCK_MONOTONIC ns.
     pub died_ns: u64,
+}
+
+impl Death {
+    /// The death at this time of a connection that had been silent for `age_ms`.
+    #[must_use]
+    pub const fn after(age_ms: u64, died_ns: u64) -> Self {
+        Self {
+            age_ms,
+            heard_ns: died_ns.saturating_sub(ms_to_ns(age_ms)),
+            died_ns,
+        }
+    }
 }
 
 /// Bounds for the idle timeout towards an endpoint or network.

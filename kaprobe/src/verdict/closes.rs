@@ -71,11 +71,7 @@ impl Closed {
     /// an upper bound for the timeout.
     pub(super) fn death(&self) -> Death {
         let age_ms = self.quiet_ms.saturating_add(TICK_MS);
-        Death {
-            age_ms,
-            heard_ns: self.mono_ns.saturating_sub(ms_to_ns(age_ms)),
-            died_ns: self.mono_ns,
-        }
+        Death::after(age_ms, self.mono_ns)
     }
 
     /// True if the peer closed the connection: its timeout can be learned by its address.

@@ -68,11 +68,7 @@ impl ResetTrigger {
             .idle_ms
             .filter(|_| first && open)?
             .saturating_add(TICK_MS);
-        Some(Death {
-            age_ms,
-            heard_ns: record.mono_ns.saturating_sub(ms_to_ns(age_ms)),
-            died_ns: record.mono_ns,
-        })
+        Some(Death::after(age_ms, record.mono_ns))
     }
 }
 

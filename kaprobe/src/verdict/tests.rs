@@ -1099,6 +1099,19 @@ fn of_sock(sk: u64, event: SocketEvent) -> Event {
     }))
 }
 
+/// A name, events, the short forms of their verdicts, and words of the last one's advice.
+type VerdictRow<'a> = (&'a str, Vec<Event>, &'a [&'a str], &'a str);
+
+fn assert_verdicts(rows: &[VerdictRow<'_>]) {
+    for (name, events, expected, words) in rows {
+        let verdicts = verdicts(events);
+        let found: Vec<_> = verdicts.iter().map(brief).collect();
+        assert_eq!(found, *expected, "{name}");
+        let text = verdicts.last().map_or("", advice);
+        assert!(text.contains(words), "{name}: {text}");
+    }
+}
+
 #[test]
 fn who_reset_a_connection_is_named() {
     let by = |comm: &str, pid, exiting, event: SocketEvent| {
@@ -1178,7 +1191,7 @@ fn undelivered_data_has_these_verdicts() {
     };
     let connecting = with(gave_up(2_000, 71_000), |it| it.state = 2);
     let at = 2_000_000;
-    let rows: &[(&str, Vec<Event>, &[&str], &str)] = &[
+    let rows: &[VerdictRow<'_>] = &[
         (
             "a stall after a silence may be a silent drop",
             vec![of(stalled(at, 71_000))],
@@ -1252,13 +1265,7 @@ fn undelivered_data_has_these_verdicts() {
             "",
         ),
     ];
-    for (name, events, expected, words) in rows {
-        let verdicts = verdicts(events);
-        let found: Vec<_> = verdicts.iter().map(brief).collect();
-        assert_eq!(found, *expected, "{name}");
-        let text = verdicts.last().map_or("", advice);
-        assert!(text.contains(words), "{name}: {text}");
-    }
+    assert_verdicts(rows);
 }
 
 #[test]
@@ -1326,7 +1333,7 @@ fn closes_for_idleness_have_these_verdicts() {
             (it.met, it.state, it.flags, it.len) = (Met::Socket, 5, 0x18, 18);
         }))
     };
-    let rows: &[(&str, Vec<Event>, &[&str], &str)] = &[
+    let rows: &[VerdictRow<'_>] = &[
         (
             "the peer closed, and its default is known",
             vec![
@@ -1391,13 +1398,7 @@ fn closes_for_idleness_have_these_verdicts() {
             "",
         ),
     ];
-    for (name, events, expected, words) in rows {
-        let verdicts = verdicts(events);
-        let found: Vec<_> = verdicts.iter().map(brief).collect();
-        assert_eq!(found, *expected, "{name}");
-        let text = verdicts.last().map_or("", advice);
-        assert!(text.contains(words), "{name}: {text}");
-    }
+    assert_verdicts(rows);
 }
 
 #[test]

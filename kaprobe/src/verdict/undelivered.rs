@@ -32,11 +32,7 @@ pub(super) fn death(record: &Record, survived_ms: Option<u64>) -> Option<Death> 
     let age_ms = silent_ms(record, survived_ms)?.saturating_add(TICK_MS);
     let stalled_ns = ms_to_ns(record.transfer.stalled_ms?);
     let died_ns = record.mono_ns.saturating_sub(stalled_ns);
-    Some(Death {
-        age_ms,
-        heard_ns: died_ns.saturating_sub(ms_to_ns(age_ms)),
-        died_ns,
-    })
+    Some(Death::after(age_ms, died_ns))
 }
 
 /// The silence after which the data was sent, if a box may have forgotten the connection
