@@ -20,6 +20,22 @@ impl fmt::Display for Skip {
 
 impl std::error::Error for Skip {}
 
+/// The reason why a run of a test shows nothing. A test that returns it as an error runs
+/// again, [`ATTEMPTS`] times at most.
+#[derive(Debug)]
+pub struct Inconclusive(pub String);
+
+impl fmt::Display for Inconclusive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Inconclusive {}
+
+/// How often a test runs whose runs show nothing. It fails with the last one.
+const ATTEMPTS: u32 = 4;
+
 /// Where an ordinary run has a test. A full run has every test on every kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Runs {
@@ -100,23 +116,34 @@ fn share() -> Result<(usize, usize)> {
     numbers().with_context(|| format!("{SHARE} does not look like 0/2: {share}"))
 }
 
+/// Runs a test on a thread of its own: one that entered another namespace must not run
+/// another test.
+fn run(name: &'static str, test: fn() -> Result<()>) -> Result<()> {
+    let running = thread::Builder::new().name(name.into()).spawn(test)?;
+    running
+        .join()
+        .unwrap_or_else(|_| bail!("the test panicked"))
+}
+
 fn trial(name: &'static str, test: fn() -> Result<()>) -> Trial {
     Trial::ignorable_test(name, move || {
         if !rustix::process::geteuid().is_root() {
             return Ok(Completion::ignored_with("needs root"));
         }
-        // A thread that entered another namespace must not run another test.
-        let result = match thread::Builder::new().name(name.into()).spawn(test) {
-            Ok(running) => running.join(),
-            Err(e) => return Err(Failed::from(e)),
-        };
-        match result {
-            Ok(Ok(())) => Ok(Completion::Completed),
-            Ok(Err(e)) => match e.downcast::<Skip>() {
-                Ok(Skip(why)) => Ok(Completion::ignored_with(why)),
-                Err(e) => Err(Failed::from(format!("{e:#}"))),
-            },
-            Err(_) => Err(Failed::from("the test panicked")),
+        let mut result = run(name, test);
+        for _ in 1..ATTEMPTS {
+            match &result {
+                Err(why) if why.is::<Inconclusive>() => {
+                    eprintln!("test {name} runs again: {why}");
+                    result = run(name, test);
+                }
+                _ => break,
+            }
+        }
+        match result.map_err(|why| why.downcast::<Skip>()) {
+            Ok(()) => Ok(Completion::Completed),
+            Err(Ok(Skip(why))) => Ok(Completion::ignored_with(why)),
+            Err(Err(why)) => Err(Failed::from(format!("{why:#}"))),
         }
     })
 }

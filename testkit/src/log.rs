@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{Context, Error, Result, bail};
 use serde_json::{Map, Value};
 
+use crate::harness::Inconclusive;
 use crate::schema;
 
 /// A parsed log.
@@ -61,11 +62,35 @@ impl TraceLog {
         self.records.iter().filter(ends).filter(was_open).count() as u64
     }
 
+    /// Whether this log has what all of kaprobe's hooks were to see, so that it can be
+    /// compared with the kernel's counters.
+    ///
+    /// The kernel skips a program that would interrupt itself, and a kprobe that is hit while
+    /// any process's kprobe is handled on that processor, and counts it (kernel/missed.rs of
+    /// kaprobe). `hook` restricts this to one hook.
+    ///
+    /// # Errors
+    /// [`Inconclusive`] when the kernel skipped a hook.
+    pub fn nothing_was_skipped(&self, hook: Option<&str>) -> Result<()> {
+        let skipped = self.losses().into_iter().find(|it| {
+            it.text("lost_why") == Some("missed") && (hook.is_none() || it.text("hook") == hook)
+        });
+        skipped.map_or(Ok(()), |it| {
+            let why = format!("the kernel skipped a hook: {it:?}");
+            Err(Inconclusive(why).into())
+        })
+    }
+
+    /// The records of losses.
+    pub fn losses(&self) -> Vec<&Record> {
+        let records = self.records.iter();
+        records.filter(|it| it.event() == "lost").collect()
+    }
+
     /// The number of events of these kinds that are reported as lost.
     pub fn lost(&self, kinds: &[&str]) -> u64 {
-        self.records
-            .iter()
-            .filter(|r| r.event() == "lost")
+        self.losses()
+            .into_iter()
             .filter(|r| {
                 r.text("lost_kind")
                     .is_some_and(|kind| kinds.contains(&kind))

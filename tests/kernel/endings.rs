@@ -189,6 +189,7 @@ pub fn every_end_has_a_record() -> Result<()> {
     let mut differences = Vec::new();
     for (way, kaprobe) in kaprobes {
         let log = kaprobe.stop()?;
+        log.nothing_was_skipped(None)?;
         let reported = (
             log.count(&["timeout"]),
             log.ended_open_connections(),

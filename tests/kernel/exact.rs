@@ -1,6 +1,6 @@
 //! Kaprobe's records equal the kernel's counters exactly.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use kaprobe::traffic::pair::{Keepalive, Path};
 use kaprobe_testkit::clock::monotonic_ns;
 use kaprobe_testkit::cpu::OwnCpu;
@@ -43,27 +43,8 @@ fn open_load() -> Result<Vec<Load>> {
 /// For every way to attach, the number of `probe` and `probe_congested` records equals
 /// the growth of TCPKeepAlive, and the number of `timeout` records that of
 /// TCPAbortOnTimeout.
-///
-/// The kernel skips a kprobe whose firing interrupts another kprobe, which any process on
-/// that processor may run, and counts it. Then nothing can be compared: the load runs again.
 pub fn records_equal_the_counters() -> Result<()> {
     netns::enter_new()?;
-    let mut skipped = String::new();
-    for _ in 0..ATTEMPTS {
-        match compare_with_the_counters()? {
-            None => return Ok(()),
-            Some(why) => skipped = why,
-        }
-    }
-    bail!("the kernel skipped firings {ATTEMPTS} times; at last {skipped}")
-}
-
-/// How often the load runs, if the kernel skips firings.
-const ATTEMPTS: usize = 3;
-
-/// Compares the records of a load with the counters. Returns what the kernel skipped, if it
-/// did.
-fn compare_with_the_counters() -> Result<Option<String>> {
     let kaprobes = one_per_way(&["--netns", "/proc/self/ns/net"])?;
     let _alone = OwnCpu::take()?;
     let before = KernelCounters::read()?;
@@ -83,15 +64,7 @@ fn compare_with_the_counters() -> Result<Option<String>> {
     let (probes, timeouts) = counted()?;
     for (way, kaprobe) in kaprobes {
         let log = kaprobe.stop()?;
-        // With PREEMPT_RT the kernel may skip the end of a socket, or a reset, where the same
-        // program was preempted (`__bpf_trace_run`, kernel/trace/bpf_trace.c): no firing.
-        let lost = log.records.iter().filter(|it| it.event() == "lost");
-        let lost: Vec<_> = lost
-            .filter(|it| it.text("hook") == Some("tcp_keepalive_timer"))
-            .collect();
-        if !lost.is_empty() {
-            return Ok(Some(format!("{way}: {lost:?}")));
-        }
+        log.nothing_was_skipped(Some(FIRING))?;
         let reported = (log.count(PROBES), log.count(&["timeout"]));
         ensure!(
             reported == (probes, timeouts),
@@ -99,8 +72,12 @@ fn compare_with_the_counters() -> Result<Option<String>> {
              {timeouts}",
         );
     }
-    Ok(None)
+    Ok(())
 }
+
+/// The hook of these events. With PREEMPT_RT the kernel may skip others, where the same
+/// program was preempted (`__bpf_trace_run`, kernel/trace/bpf_trace.c).
+const FIRING: &str = "tcp_keepalive_timer";
 
 /// The events that the kernel counts in TCPKeepAlive.
 const PROBES: &[&str] = &["probe", "probe_congested"];
@@ -132,6 +109,7 @@ pub fn lost_events_are_counted() -> Result<()> {
     let after = KernelCounters::read()?;
     for (way, kaprobe) in kaprobes {
         let log = kaprobe.stop()?;
+        log.nothing_was_skipped(Some(FIRING))?;
         ensure!(
             log.lost(PROBES) > 0,
             "{way}: nothing was lost, so the test shows nothing"
@@ -146,7 +124,9 @@ pub fn lost_events_are_counted() -> Result<()> {
             let (delivered, lost) = (log.count(kinds), log.lost(kinds));
             ensure!(
                 delivered + lost == counted,
-                "{way}: {kinds:?}: {delivered} delivered + {lost} lost; the kernel counted {counted}",
+                "{way}: {kinds:?}: {delivered} delivered + {lost} lost; the kernel counted \
+                 {counted}; {:?}",
+                log.losses(),
             );
         }
         let delivered_again = log.records.iter().any(|record| {

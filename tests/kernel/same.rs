@@ -133,6 +133,7 @@ pub fn every_way_reports_the_same() -> Result<()> {
     let mut differences = Vec::new();
     let netns = netns::inode()?;
     for (way, log) in &logs {
+        log.nothing_was_skipped(None)?;
         ensure!(
             log.count(&["lost", "unclassified"]) == 0,
             "{way}: lost or unclassified"
