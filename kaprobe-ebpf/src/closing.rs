@@ -1,5 +1,6 @@
 //! The steps by which a connection closes, and why it ended.
 
+use kaprobe_ebpf::config::sight;
 use kaprobe_ebpf::wire::{cause, kind};
 
 use crate::filter;
@@ -11,7 +12,7 @@ use crate::kernel::{
     silent_for_rto_max, syn_retries_used, timeout_error, user_timeout, window_is_shut,
     without_data,
 };
-use crate::maps::state;
+use crate::maps::{note_sight, state};
 use crate::ring::{note_state, send_detailed, wanted};
 
 /// A step to report.
@@ -53,7 +54,11 @@ pub fn step(sk: u64, from: u8, to: u8) {
 /// Whether the socket is one to report.
 #[inline(always)]
 fn is_kept(sk: u64) -> bool {
-    armed() && is_tcp(sk) && filter::keeps(&Unread(sk))
+    if !armed() {
+        note_sight(sight::STATE);
+        return false;
+    }
+    is_tcp(sk) && filter::keeps(&Unread(sk))
 }
 
 /// A FIN, if the connection was idle. An ordinary close is not worth an event.

@@ -383,10 +383,30 @@ pub struct Learned {
     /// `sysctl_tcp_keepalive_intvl` of the socket's netns, jiffies. Divided by the seconds
     /// in the sysctl's file, it gives HZ.
     pub keepalive_intvl: u32,
-    /// 1 once a firing was seen to begin, during a test.
-    pub entry_seen: u32,
-    /// 1 once a firing was seen to end, during a test.
-    pub exit_seen: u32,
+    /// 1 for each [`sight`] that was had during a test.
+    pub seen: [u32; sight::COUNT],
+}
+
+/// What a program that runs sees while user space tests the programs.
+pub mod sight {
+    /// A firing began.
+    pub const FIRING_BEGAN: usize = 0;
+    /// A firing ended.
+    pub const FIRING_ENDED: usize = 1;
+    /// A socket sent a reset of its own.
+    pub const ACTIVE_RESET: usize = 2;
+    /// A segment was answered with a reset, by IPv4 if the hook tells.
+    pub const PASSIVE_RESET_V4: usize = 3;
+    /// A segment was answered with a reset, by IPv6.
+    pub const PASSIVE_RESET_V6: usize = 4;
+    /// A socket was reset.
+    pub const RECEIVED_RESET: usize = 5;
+    /// The segment of a reset came in.
+    pub const RESET_SEGMENT: usize = 6;
+    /// A socket changed its state.
+    pub const STATE: usize = 7;
+    /// How many there are.
+    pub const COUNT: usize = 8;
 }
 
 /// TCP_USER_TIMEOUT of the socket that a test uses, ms. Nobody else sets these three weeks,

@@ -4,7 +4,7 @@
 
 use aya_ebpf::EbpfContext;
 use aya_log_ebpf::debug;
-use kaprobe_ebpf::config::{ABSENT, SELF_TEST_USER_TIMEOUT};
+use kaprobe_ebpf::config::{ABSENT, SELF_TEST_USER_TIMEOUT, sight};
 use kaprobe_ebpf::wire::{Event, cause, counter, flag, kind};
 
 use crate::arrival;
@@ -38,7 +38,7 @@ pub fn armed() -> bool {
 pub fn enter<C: EbpfContext>(ctx: &C, timer: u64) {
     let sk = socket_of(timer);
     if !armed() {
-        note_sight(false);
+        note_sight(sight::FIRING_BEGAN);
         return;
     }
     if !filter::keeps(&Unread(sk)) {
@@ -99,7 +99,7 @@ pub fn exit<C: EbpfContext>(ctx: &C, timer: u64) {
     let Some(firing) = (unsafe { running::find(timer) }) else {
         let armed_ns = state!(armed_ns);
         if armed_ns == 0 {
-            note_sight(true);
+            note_sight(sight::FIRING_ENDED);
         }
         if !filter::any() && armed_ns != 0 && now_ns() > armed_ns + ARMING_NS {
             count(counter::ENTRY_MISSED);
@@ -156,11 +156,22 @@ fn is_self_test(event: &Event) -> bool {
     event.kind == kind::NOT_REARMED && event.user_timeout == SELF_TEST_USER_TIMEOUT
 }
 
+/// Whether an event of a socket is wanted. Notes the sight of it while the programs are not
+/// armed. The sockets of a kaprobe that tests its programs are not wanted.
+#[inline(always)]
+fn is_wanted(sk: u64, sight: usize) -> bool {
+    if !armed() {
+        note_sight(sight);
+        return false;
+    }
+    filter::keeps(&Unread(sk)) && user_timeout(sk) != SELF_TEST_USER_TIMEOUT
+}
+
 /// Reports a call of `tcp_send_active_reset`. `reason` is [`ABSENT`] if this kernel gives
 /// none.
 #[inline(always)]
 pub fn reset(sk: u64, reason: u32) {
-    if !armed() || !filter::keeps(&Unread(sk)) {
+    if !is_wanted(sk, sight::ACTIVE_RESET) {
         return;
     }
     let has_reason = if reason == ABSENT {
@@ -208,7 +219,7 @@ pub fn reset(sk: u64, reason: u32) {
 /// Reports a trace of `tcp_receive_reset`: the socket is still as it was before the reset.
 #[inline(always)]
 pub fn received(sk: u64) {
-    if armed() && filter::keeps(&Unread(sk)) {
+    if is_wanted(sk, sight::RECEIVED_RESET) {
         send_other(kind::RST_RECEIVED, |event| {
             describe(sk, event);
             handshake(sk, event);
@@ -220,16 +231,18 @@ pub fn received(sk: u64) {
 /// Keeps the segment in `skb` for the report of the reset that came in it.
 #[inline(always)]
 pub fn arrived(sk: u64, skb: u64) {
-    if armed() && filter::keeps(&Unread(sk)) {
+    if is_wanted(sk, sight::RESET_SEGMENT) {
         arrival::keep(sk, skb);
     }
 }
 
 /// Reports a reset that is about to answer the segment in `skb`. `sk` is the socket or
-/// minisock that the segment met, or 0 if it met none.
+/// minisock that the segment met, or 0 if it met none. `sight` is noted while the programs
+/// are not armed.
 #[inline(always)]
-pub fn passive(sk: u64, skb: u64, reason: u32) {
+pub fn passive(sk: u64, skb: u64, reason: u32, sight: usize) {
     if !armed() {
+        note_sight(sight);
         return;
     }
     send_passive(|event| {
@@ -245,8 +258,17 @@ pub fn passive(sk: u64, skb: u64, reason: u32) {
             event.flags = flag::HAS_REASON;
         }
         // `tcp_v4_send_reset` returns early on a reset: it never answers one.
-        event.segment_flags & TCP_FLAG_RST == 0 && filter::keeps(&event.socket)
+        event.segment_flags & TCP_FLAG_RST == 0
+            && filter::keeps(&event.socket)
+            && !is_tested(sk, event)
     });
+}
+
+/// Whether a socket that data reset after its close is that of a kaprobe which tests its
+/// programs. Another kind of socket does not have the member.
+#[inline(always)]
+fn is_tested(sk: u64, event: &Event) -> bool {
+    sk != 0 && event.state == TCP_CLOSE && user_timeout(sk) == SELF_TEST_USER_TIMEOUT
 }
 
 /// Reports a segment that answers probes. `tcp_probe` was traced: the segment came in on a

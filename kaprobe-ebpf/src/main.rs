@@ -29,7 +29,7 @@ use aya_ebpf::macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint};
 use aya_ebpf::programs::{
     FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext,
 };
-use kaprobe_ebpf::config::ABSENT;
+use kaprobe_ebpf::config::{ABSENT, sight};
 use kaprobe_ebpf::wire::{DESCRIPTOR_SIZE, SNAPSHOT_SIZE, Snapshot, VERSION};
 
 use crate::kernel::config;
@@ -135,36 +135,38 @@ pub fn reset_tracepoint(ctx: RawTracePointContext) -> i32 {
 /// match-proto: fn tcp_v4_send_reset(sk, skb, [reason])
 #[fentry]
 pub fn passive_v4_fentry(ctx: FEntryContext) -> i32 {
-    firing::passive(ctx.arg(0), ctx.arg(1), passive_reason(|| ctx.arg(2)));
+    let reason = passive_reason(|| ctx.arg(2));
+    firing::passive(ctx.arg(0), ctx.arg(1), reason, sight::PASSIVE_RESET_V4);
     0
 }
 
 /// match-proto: fn tcp_v6_send_reset(sk, skb, [reason])
 #[fentry]
 pub fn passive_v6_fentry(ctx: FEntryContext) -> i32 {
-    firing::passive(ctx.arg(0), ctx.arg(1), passive_reason(|| ctx.arg(2)));
+    let reason = passive_reason(|| ctx.arg(2));
+    firing::passive(ctx.arg(0), ctx.arg(1), reason, sight::PASSIVE_RESET_V6);
     0
 }
 
 /// match-proto: fn tcp_v4_send_reset(sk, skb, [reason])
 #[kprobe]
 pub fn passive_v4_kprobe(ctx: ProbeContext) -> u32 {
-    passive_kprobe(&ctx);
+    passive_kprobe(&ctx, sight::PASSIVE_RESET_V4);
     0
 }
 
 /// match-proto: fn tcp_v6_send_reset(sk, skb, [reason])
 #[kprobe]
 pub fn passive_v6_kprobe(ctx: ProbeContext) -> u32 {
-    passive_kprobe(&ctx);
+    passive_kprobe(&ctx, sight::PASSIVE_RESET_V6);
     0
 }
 
 #[inline(always)]
-fn passive_kprobe(ctx: &ProbeContext) {
+fn passive_kprobe(ctx: &ProbeContext, sight: usize) {
     if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
         let reason = passive_reason(|| ctx.arg(2).unwrap_or(ABSENT));
-        firing::passive(sk, skb, reason);
+        firing::passive(sk, skb, reason, sight);
     }
 }
 
@@ -179,7 +181,7 @@ pub fn passive_tracepoint(ctx: RawTracePointContext) -> i32 {
         _ => ctx.arg(2),
     };
     if skb != 0 {
-        firing::passive(sk, skb, reason);
+        firing::passive(sk, skb, reason, sight::PASSIVE_RESET_V4);
     }
     0
 }

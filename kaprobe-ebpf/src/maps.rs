@@ -34,22 +34,17 @@ pub(crate) use state;
 #[map]
 pub static LEARNED: Array<Learned> = Array::with_max_entries(1, 0);
 
-/// Notes that a firing was seen to begin or to end, if user space tests that.
+/// Notes what a program saw, one of [`sight`](kaprobe_ebpf::config::sight), if user space
+/// tests that.
 #[inline(always)]
-pub fn note_sight(ends: bool) {
+pub fn note_sight(sight: usize) {
     if state!(self_test) == 0 {
         return;
     }
     if let Some(learned) = LEARNED.get_ptr_mut(0) {
-        // SAFETY: the slot outlives the program. Every program writes the same value, and
-        // user space reads at any time.
-        unsafe {
-            if ends {
-                (&raw mut (*learned).exit_seen).write_volatile(1);
-            } else {
-                (&raw mut (*learned).entry_seen).write_volatile(1);
-            }
-        }
+        // SAFETY: the slot outlives the program, and the compiler knows that `sight` is within
+        // the array. Every program writes the same value, and user space reads at any time.
+        unsafe { (&raw mut (*learned).seen[sight]).write_volatile(1) }
     }
 }
 

@@ -80,7 +80,8 @@ struct Report {
     code: exit::Code,
     btf: Btf,
     privileges: Vec<Privilege>,
-    /// Why it could not be tested whether the hooks see anything; absent if it was tested.
+    /// Which hooks could not be tested for whether they see anything, and why; absent if all
+    /// were tested.
     #[serde(skip_serializing_if = "Option::is_none")]
     untested: Option<String>,
     /// The hooks; empty if nothing could be tried.
@@ -341,7 +342,7 @@ impl Display for Report {
         }
         if let Some(why) = &self.untested {
             let why = escape::message(why);
-            writeln!(f, "\nnot tested whether the hooks see anything: {why}")?;
+            writeln!(f, "\nnot tested whether they see anything: {why}")?;
         }
         for hook in &self.hooks {
             write!(f, "\n{hook}")?;
@@ -693,7 +694,7 @@ mod tests {
         let blind = "attached, but blind: /proc/sys/kernel/ftrace_enabled is 0";
         let found = tried([Err(blind), Err(blind), Ok(())], Ok(()), 250);
         let without_test = Capabilities {
-            untested: Some("no loopback".to_owned()),
+            untested: Some("the hook of timers: no loopback".to_owned()),
             ..found.clone()
         };
         let shown = report(true, Ok(found));
@@ -708,7 +709,8 @@ mod tests {
         assert_eq!(all_blind.code, exit::Code::Kernel);
         let untested = report(true, Ok(without_test)).to_string();
         assert!(
-            untested.contains("not tested whether the hooks see anything: no loopback"),
+            untested
+                .contains("not tested whether they see anything: the hook of timers: no loopback"),
             "{untested}"
         );
     }

@@ -18,11 +18,16 @@ const FTRACE: &str = "/proc/sys/kernel/ftrace_enabled";
 /// Lets kprobes run.
 const KPROBES: &str = "/sys/kernel/debug/kprobes/enabled";
 
+/// Whether nothing but the tests runs on this kernel.
+fn is_own_kernel() -> bool {
+    env::var_os("KAPROBE_IN_VM").is_some()
+}
+
 /// Skips the test unless nothing else runs on this kernel.
 fn needs_own_kernel() -> Result<()> {
-    match env::var_os("KAPROBE_IN_VM") {
-        Some(_) => Ok(()),
-        None => Err(Skip("switches off tracing for all: only in a virtual machine".into()).into()),
+    match is_own_kernel() {
+        true => Ok(()),
+        false => Err(Skip("switches off tracing for all: only in a virtual machine".into()).into()),
     }
 }
 
@@ -158,3 +163,21 @@ pub fn a_switch_is_noticed_during_a_trace() -> Result<()> {
     ensure!(lost == 2 * hooks, "{:?}", log.records);
     Ok(())
 }
+
+/// What a kaprobe does to test its hooks is shown by no other kaprobe.
+pub fn self_tests_are_not_shown() -> Result<()> {
+    let kaprobe = Kaprobe::trace(&["-e", "all"])?.ready()?;
+    let report = doctor::report(command::kaprobe()?)?;
+    ensure!(report["untested"].is_null(), "{report}");
+    let log = kaprobe.stop()?;
+    let own: Vec<_> = log
+        .records
+        .iter()
+        .filter(|it| is_own_kernel() || it.text("by_comm") == Some(TESTBED_THREAD))
+        .collect();
+    ensure!(own.is_empty(), "{own:?}");
+    Ok(())
+}
+
+/// The thread that makes what the hooks are to see.
+const TESTBED_THREAD: &str = "self-test";

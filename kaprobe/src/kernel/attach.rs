@@ -68,8 +68,8 @@ impl LoadedObject {
         Err(exit::Error::kernel(format!("cannot hook {hook}: {}", refused.join("; "))).into())
     }
 
-    /// Attaches all programs of a hook in one mode, and tests on the timer whether programs
-    /// that are attached in that mode see anything. The kernel must be calibrated before.
+    /// Attaches all programs of a hook in one mode, and tests whether they see what they are
+    /// attached to. The kernel must be calibrated before.
     ///
     /// # Errors
     /// Why the kernel refused one, or why they see nothing. Then nothing is attached.
@@ -87,15 +87,14 @@ impl LoadedObject {
                 Some(off) => anyhow!("{off}: {why:#}"),
                 None => why,
             })?;
-        if hook != Hook::KeepaliveTimer {
-            return Ok(());
-        }
-        let sight = self.test_sight(mode);
+        let sight = match hook {
+            Hook::KeepaliveTimer => self.test_firing(mode),
+            _ => self.test_resets(hook, mode),
+        };
         if let Err(why) = &sight {
             self.detach(hook, mode);
-            self.sees_wakeups = false;
             // The tracepoints of other hooks do not depend on those of timers.
-            if mode != AttachMode::Tracepoint {
+            if hook == Hook::KeepaliveTimer && mode != AttachMode::Tracepoint {
                 self.blind.push((mode, format!("{why:#}")));
             }
         }
@@ -120,6 +119,9 @@ impl LoadedObject {
 
     /// Removes the programs of a hook from the kernel.
     pub fn detach(&mut self, hook: Hook, mode: AttachMode) {
+        if hook == Hook::KeepaliveTimer {
+            self.sees_wakeups = false;
+        }
         let parts = programs::parts(hook, mode).iter().copied();
         for (program, _) in parts.chain(programs::wakeup(hook, mode)) {
             // A program that was never loaded can't be unloaded, which is the aim anyway.

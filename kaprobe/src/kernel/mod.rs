@@ -23,6 +23,7 @@ mod ring;
 mod self_test;
 mod seq_file;
 mod switches;
+mod testbed;
 mod tracer;
 pub mod types;
 

@@ -16,6 +16,7 @@ use crate::filter::ports::PortSet;
 use crate::kernel::btf::KernelTypes;
 use crate::kernel::config::TracerConfig;
 use crate::kernel::decode::Decoder;
+use crate::kernel::testbed::Testbed;
 use crate::kernel::{clock, kfunc, loader, programs, refusal};
 use crate::model::attach_mode::AttachMode;
 
@@ -39,6 +40,8 @@ pub(super) struct LoadedObject {
     pub blind: Vec<(AttachMode, String)>,
     /// Why it could not be tested whether the programs see anything.
     pub untested: Option<String>,
+    /// Where connections are reset to test whether the programs see it; `None` until needed.
+    pub testbed: Option<Testbed>,
     /// A program sees, inside each firing, whether a probe was sent.
     pub sees_wakeups: bool,
 }
@@ -68,6 +71,7 @@ impl LoadedObject {
             timer_function: 0,
             blind: Vec::new(),
             untested: None,
+            testbed: None,
         })
     }
 
@@ -165,16 +169,16 @@ pub fn calibration(ebpf: &mut Ebpf) -> Result<Learned> {
     Ok(map.get(&0, 0)?.0)
 }
 
-/// Forgets whether the programs saw a firing.
+/// Forgets what the programs saw.
 pub fn forget_sight(ebpf: &mut Ebpf) -> Result<()> {
     let mut map = Array::<_, Plain<Learned>>::try_from(map_mut(ebpf, "LEARNED")?)?;
     Ok(map.set(0, Plain(Learned::default()), 0)?)
 }
 
-/// Whether the programs saw a firing begin and end since [`forget_sight`].
-pub fn has_sight(ebpf: &mut Ebpf) -> Result<bool> {
-    let seen = calibration(ebpf)?;
-    Ok(seen.entry_seen != 0 && seen.exit_seen != 0)
+/// Whether the programs saw all of these since [`forget_sight`].
+pub fn have_seen(ebpf: &mut Ebpf, sights: &[usize]) -> Result<bool> {
+    let seen = calibration(ebpf)?.seen;
+    Ok(sights.iter().all(|&sight| seen[sight] != 0))
 }
 
 /// Takes a map out of the object. Only once all programs are loaded: they refer to maps by
