@@ -286,3 +286,36 @@ impl LogFile {
         TraceLog::parse(&whole.lines().collect::<Vec<_>>())
     }
 }
+
+/// A socket that only the snapshot saw while a process held it still has that process as its
+/// owner once none holds it: in FIN_WAIT1, with data that nobody acknowledges.
+pub fn an_orphan_keeps_its_owner() -> Result<()> {
+    netns::enter_new()?;
+    let zombie = start_old(&[scenarios::ZOMBIE])?;
+    let mut pair = Planned::bind(Path::V4)?.connect(Side::Client, Keepalive::SYSCTL)?;
+    pair.silence()?;
+    let file = LogFile::new()?;
+    let kaprobe = [&HERE, &["-e", "zombie,stalled", "-o", &file.path][..]].concat();
+    let kaprobe = Kaprobe::trace_from_snapshot(&kaprobe)?.ready()?;
+    wait_until("the snapshot was read", || {
+        Ok(file.log()?.count(&["zombie"]) > 0)
+    })?;
+    pair.send()?;
+    pair.close();
+    let is_its = |it: &&Record| {
+        it.event() == "stalled" && it.number("lport") == Some(pair.local.port().into())
+    };
+    wait_until("the orphan is stalled", || {
+        Ok(file.log()?.records.iter().any(|it| is_its(&it)))
+    })?;
+    let log = kaprobe.stop()?;
+    let stalled = log.records.iter().find(is_its).context("no record")?;
+    let is_ours = stalled.number("pid") == Some(std::process::id().into());
+    ensure!(
+        is_ours
+            && stalled.flag("orphan") == Some(true)
+            && stalled.text("state") == Some("FIN_WAIT1"),
+        "{stalled:?}"
+    );
+    zombie.dismiss()
+}

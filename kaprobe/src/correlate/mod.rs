@@ -257,14 +257,20 @@ impl LastSeen {
         same_cookie && (lacks_endpoints(event) || self.pair == Flow::from(&event.endpoints))
     }
 
-    /// Remembers the owner of an event, or fills in what the event has lost.
+    /// Remembers the owner of an event, or fills in what the event has lost: a socket that no
+    /// process holds any more keeps the one that held it last.
     fn update<'a>(&mut self, event: &'a SocketEvent) -> Cow<'a, SocketEvent> {
         if event.kind != Kind::Closed && !lacks_endpoints(event) {
             if event.owner.is_some() && event.owner != self.owner {
                 *self = Self::of(event);
             }
             self.cookie = event.identity.cookie.unwrap_or(self.cookie);
-            return Cow::Borrowed(event);
+            if event.owner.is_some() || event.identity.inode.is_some() || self.owner.is_none() {
+                return Cow::Borrowed(event);
+            }
+            let mut orphaned = event.clone();
+            orphaned.owner.clone_from(&self.owner);
+            return Cow::Owned(orphaned);
         }
         let mut end = event.clone();
         if end.kind == Kind::Closed && end.owner.is_none() {

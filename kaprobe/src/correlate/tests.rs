@@ -662,14 +662,19 @@ fn a_close_is_recorded_with_the_last_known_owner_and_endpoints() {
         .collect();
     assert!(owners[0].0.is_some());
     assert_eq!(owners.first(), owners.last());
-    // An orphan that is still open has no owner.
+    // An orphan that is still open keeps the owner that held it last.
     let orphan = with(event(10, Kind::Early), |it| {
         it.owner = None;
         it.identity.inode = None;
         it.identity.orphan = Some(true);
     });
     let records = run(room_for(8), &[of(probe(0, 0, 1000)), of(orphan)]);
-    assert_eq!(records.last().map(|it| it.process.pid), Some(None));
+    let owners: Vec<_> = records.iter().map(|it| it.process.pid).collect();
+    assert_eq!(owners.first(), owners.last());
+    assert_eq!(
+        records.last().map(|it| it.identity.orphan),
+        Some(Some(true))
+    );
 }
 
 #[test]

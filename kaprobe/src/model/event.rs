@@ -151,8 +151,8 @@ pub struct SocketEvent {
     pub kind: Kind,
     /// Identity of the socket.
     pub id: SocketId,
-    /// The process that holds the socket, if known; never the interrupted task. All
-    /// events and sockets of the process share this value.
+    /// The process that holds the socket, or that held it last, if known; never the interrupted
+    /// task. All events and sockets of the process share this value.
     pub owner: Option<Arc<Owner>>,
     /// Local and remote address and port.
     pub endpoints: Endpoints,

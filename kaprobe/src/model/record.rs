@@ -34,7 +34,7 @@ record! {
         host: Option<Escaped>,
         /// Number of the socket in this trace, from 1.
         sock: Option<u64>,
-        /// The process that holds the socket.
+        /// The process that holds the socket; of an orphan, the one that held it last.
         process: Process,
         /// Local and remote address and port, if the record is about a socket.
         endpoints: Option<Endpoints>,

@@ -26,6 +26,7 @@ use crate::model::event::Event;
 use crate::model::owner::Owner;
 use crate::model::row::Row;
 use crate::owners::descriptors::{self, Descriptors, SocketFd};
+use crate::owners::held::Holders;
 use crate::owners::process;
 
 /// An owner is checked again after this time. If a hundred thousand sockets fire within
@@ -79,6 +80,7 @@ pub struct OwnerCache {
     owned: HashMap<Inode, Owned>,
     ownerless: HashMap<Inode, Retry>,
     processes: HashMap<u32, Process>,
+    holders: Holders,
     next_walk: Option<Instant>,
     /// Duration of the last walk.
     walked: Duration,
@@ -151,6 +153,7 @@ impl OwnerCache {
             owned: HashMap::new(),
             ownerless: HashMap::new(),
             processes: HashMap::new(),
+            holders: Holders::new(capacity),
             next_walk: None,
             walked: Duration::ZERO,
             walked_s: 0,
@@ -173,7 +176,9 @@ impl OwnerCache {
         for event in events {
             let owner = inode_of(event).and_then(|inode| self.owner(inode, now));
             match event {
-                Event::Socket(socket) => socket.owner = owner,
+                Event::Socket(socket) => {
+                    socket.owner = owner.or_else(|| self.holders.last_of(socket));
+                }
                 Event::PassiveReset(reset) => {
                     let age = owner
                         .as_ref()
@@ -216,23 +221,13 @@ impl OwnerCache {
         let (Some(inode), Some(first)) = (inode, owners.clone().next()) else {
             return;
         };
-        if self.owned.contains_key(&inode) {
-            return;
-        }
-        if self.owned.len() >= self.capacity {
+        let shared = owners.clone().any(|it| it.pid != first.pid);
+        let is_known = self.owned.contains_key(&inode);
+        if !is_known && self.owned.len() >= self.capacity {
             self.dropped_owners += 1;
             return;
         }
-        let owned = Owned {
-            pid: first.pid,
-            fd: first.fd,
-            checked_s: self.seconds(now),
-            walk: self.walks,
-            shared: owners.clone().any(|it| it.pid != first.pid),
-            gone: false,
-        };
-        self.owned.insert(inode, owned);
-        self.processes.entry(first.pid).or_insert_with(|| Process {
+        let process = self.processes.entry(first.pid).or_insert_with(|| Process {
             owner: Arc::new(Owner {
                 pid: first.pid,
                 comm: first.comm.clone(),
@@ -241,6 +236,20 @@ impl OwnerCache {
             }),
             checked: now,
         });
+        if !shared {
+            self.holders.note(row, &process.owner);
+        }
+        if !is_known {
+            let owned = Owned {
+                pid: first.pid,
+                fd: first.fd,
+                checked_s: self.seconds(now),
+                walk: self.walks,
+                shared,
+                gone: false,
+            };
+            self.owned.insert(inode, owned);
+        }
     }
 
     /// The known owner of a socket: [`Self::find`] looks it up.
@@ -461,11 +470,13 @@ mod tests {
     use std::os::unix::ffi::OsStrExt as _;
     use std::process::{Child, Command, Stdio, id};
 
-    use anyhow::Result;
+    use anyhow::{Result, bail};
 
     use super::*;
     use crate::host::proc::open_proc;
+    use crate::model::event::SocketEvent;
     use crate::model::owner::{OwnerFd, OwnerFds};
+    use crate::model::socket::Identity;
     use crate::sample::{self, with};
     use crate::text::escape::Escaped;
 
@@ -672,6 +683,38 @@ mod tests {
             _ => None,
         });
         owners.collect()
+    }
+
+    /// The owner of an event on a socket that no process holds, seen in a snapshot before.
+    fn orphan_of(snapshot: Event, change: impl FnOnce(&mut SocketEvent)) -> Result<Option<u32>> {
+        let Event::Snapshot(row) = &snapshot else {
+            bail!("no row");
+        };
+        let orphan = sample::of(with(sample::probe(0, 0, 1), |it| {
+            it.endpoints = row.endpoints;
+            it.identity = Identity {
+                inode: None,
+                ..row.identity
+            };
+            change(it);
+        }));
+        let mut owners = OwnerCache::new(None)?;
+        let found = owned(&mut owners, vec![snapshot, orphan], Instant::now());
+        Ok(found.into_iter().flatten().next())
+    }
+
+    #[test]
+    fn an_orphan_is_named_by_the_process_that_held_it_in_the_snapshot() -> Result<()> {
+        let held = || row(Inode::MAX, &[(u32::MAX, "a"), (u32::MAX, "a")]);
+        let shared = row(Inode::MAX, &[(u32::MAX, "a"), (u32::MAX - 1, "b")]);
+        assert_eq!(orphan_of(held(), |_| ())?, Some(u32::MAX));
+        assert_eq!(orphan_of(shared, |_| ())?, None);
+        // Another connection had the same addresses since.
+        let other_user = orphan_of(held(), |it| it.identity.uid = Some(4_711))?;
+        let other_port = orphan_of(held(), |it| it.endpoints.lport += 1)?;
+        let other_netns = orphan_of(held(), |it| it.endpoints.netns += 1)?;
+        assert_eq!([other_user, other_port, other_netns], [None; 3]);
+        Ok(())
     }
 
     #[test]

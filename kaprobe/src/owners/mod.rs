@@ -3,4 +3,5 @@
 pub mod batch;
 pub mod cache;
 pub mod descriptors;
+mod held;
 mod process;
