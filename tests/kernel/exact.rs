@@ -60,7 +60,7 @@ pub fn records_equal_the_counters() -> Result<()> {
         let (probes, timeouts) = counted()?;
         Ok(probes > ENOUGH.0 && timeouts > ENOUGH.1)
     })?;
-    load.into_iter().try_for_each(Load::end)?;
+    Load::end_all(load)?;
     let (probes, timeouts) = counted()?;
     for (way, kaprobe) in kaprobes {
         let log = kaprobe.stop()?;
@@ -105,7 +105,7 @@ pub fn lost_events_are_counted() -> Result<()> {
     wait_until("600 more probes were sent", || {
         Ok(KernelCounters::read()?.keepalive - resumed.keepalive > 600)
     })?;
-    load.into_iter().try_for_each(Load::end)?;
+    Load::end_all(load)?;
     let after = KernelCounters::read()?;
     for (way, kaprobe) in kaprobes {
         let log = kaprobe.stop()?;

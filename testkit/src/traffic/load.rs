@@ -64,9 +64,17 @@ impl Load {
     /// All timers are stopped before the first reset. Kprobes skip a timer that fires
     /// while this task is inside the kprobe of a reset (`kprobe_ftrace_handler`,
     /// arch/x86/kernel/kprobes/ftrace.c), and before 6.7 nothing counts that.
-    pub fn end(mut self) -> io::Result<()> {
-        self.pairs.iter().try_for_each(Pair::disarm)?;
-        self.pairs.iter_mut().try_for_each(Pair::abort)
+    pub fn end(self) -> io::Result<()> {
+        Self::end_all(vec![self])
+    }
+
+    /// Like [`Self::end`], for several loads: the timers of all are stopped before the first
+    /// reset of any.
+    pub fn end_all(mut loads: Vec<Self>) -> io::Result<()> {
+        let mut pairs = loads.iter().flat_map(|it| &it.pairs);
+        pairs.try_for_each(Pair::disarm)?;
+        let mut pairs = loads.iter_mut().flat_map(|it| &mut it.pairs);
+        pairs.try_for_each(Pair::abort)
     }
 }
 
