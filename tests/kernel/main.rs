@@ -22,6 +22,7 @@ mod knobs;
 mod limits;
 mod logs;
 mod manners;
+mod mptcp;
 mod observe;
 mod outputs;
 mod owner;
@@ -158,6 +159,7 @@ const TESTS: &[harness::Test] = &[
     (HostAndOne, "cases_late_close", cases::late_close_is_no_eviction),
     (HostAndOne, "cases_overflow", cases::accept_queue_overflows),
     (HostAndOne, "cases_half_closed", cases::half_closed_connection_is_forgotten),
+    (EachKernel, "mptcp", mptcp::a_lost_subflow_is_told_from_a_connection),
     (EachKernel, "cases_own_firewall", cases::own_firewall_is_told_from_the_peer),
     (EachKernel, "cases_redirected", cases::redirected_connection_names_its_proxy),
     (EachKernel, "cases_box", cases::reset_of_a_box_is_told_from_the_peer),

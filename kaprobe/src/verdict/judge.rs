@@ -426,6 +426,7 @@ fn verdict_record(record: &Record, finding: Finding) -> Record {
         endpoints: record.endpoints,
         netns_name: record.netns_name.clone(),
         identity: record.identity,
+        mptcp: record.mptcp,
         state: record.state,
         settings: record.settings,
         ages: Ages {
