@@ -29,6 +29,7 @@ pub mod snapshot;
 pub mod streams;
 pub mod timers;
 pub mod tracer;
+pub mod traces;
 pub mod traffic;
 pub mod unprivileged;
 pub mod wait;

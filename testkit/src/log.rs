@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{Context, Error, Result, bail};
+use anyhow::{Context, Error, Result, bail, ensure};
 use serde_json::{Map, Value};
 
 use crate::harness::Inconclusive;
@@ -181,4 +181,15 @@ impl Record {
         self.0.retain(|name, _| !fields.contains(&name.as_str()));
         self
     }
+}
+
+/// Checks a verdict, its confidence and words of its advice.
+pub fn check(verdict: &Record, expected: [&str; 2], words: &[&str]) -> Result<()> {
+    let found = ["verdict", "confidence"].map(|name| verdict.text(name).unwrap_or_default());
+    ensure!(found == expected, "{verdict:#?}");
+    let advice = verdict.text("advice").unwrap_or_default();
+    for part in words {
+        ensure!(advice.contains(part), "{part:?} is missing: {advice}");
+    }
+    Ok(())
 }

@@ -77,6 +77,11 @@ pub struct KernelCounters {
     pub estab_resets: u64,
     /// Tcp `OutRsts`: resets sent.
     pub out_rsts: u64,
+    /// TcpExt `TCPTimeouts`: retransmission timers that fired.
+    pub timeouts: u64,
+    /// TcpExt `OutOfWindowIcmps`: ICMP errors that no socket took, as they quoted a segment
+    /// from outside its window.
+    pub out_of_window_icmps: u64,
 }
 
 impl KernelCounters {
@@ -95,6 +100,8 @@ impl KernelCounters {
             abort_on_timeout: get(&netstat, "TcpExt.TCPAbortOnTimeout")?,
             estab_resets: get(&snmp, "Tcp.EstabResets")?,
             out_rsts: get(&snmp, "Tcp.OutRsts")?,
+            timeouts: get(&netstat, "TcpExt.TCPTimeouts")?,
+            out_of_window_icmps: get(&netstat, "TcpExt.OutOfWindowIcmps")?,
         })
     }
 }

@@ -12,114 +12,16 @@ use kaprobe::traffic::sockopt;
 use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::harness::Skip;
 use kaprobe_testkit::ipvs::{Host, exchange, expect_death};
-use kaprobe_testkit::log::{Record, TraceLog};
+use kaprobe_testkit::log::{Record, check};
 use kaprobe_testkit::router::{RoutedNetwork, connect};
-use kaprobe_testkit::tracer::Kaprobe;
+use kaprobe_testkit::traces::Traces;
 use kaprobe_testkit::traffic::ends::tcp_option;
 use kaprobe_testkit::wait::{HANG, wait_until};
 use kaprobe_testkit::{command, doctor};
 use socket2::{Domain, Protocol, Socket, Type};
-use tempfile::TempDir;
 
 /// How long connections are quiet. Shorter silence is none to kaprobe.
 const QUIET: Duration = Duration::from_millis(1_500);
-
-/// Running traces, each on a host.
-struct Traces {
-    running: Vec<(&'static str, Kaprobe)>,
-    dir: TempDir,
-}
-
-/// The logs of traces that have ended.
-struct Logs {
-    logs: Vec<(&'static str, TraceLog)>,
-    /// A replay of all of them.
-    merged: TraceLog,
-}
-
-impl Traces {
-    /// Traces these hosts.
-    fn start(hosts: &[&Host]) -> Result<Self> {
-        let dir = tempfile::tempdir()?;
-        let start = |host: &&Host| -> Result<_> {
-            let log = path(&dir, host.name);
-            let arguments = ["--netns", host.name, "-o", &log];
-            let kaprobe = host.on(|| Kaprobe::trace(&arguments)?.ready())?;
-            Ok((host.name, kaprobe))
-        };
-        let running = hosts.iter().map(start).collect::<Result<_>>()?;
-        Ok(Self { running, dir })
-    }
-
-    fn stop(self) -> Result<Logs> {
-        let Self { running, dir } = self;
-        let files: Vec<_> = running.iter().map(|(name, _)| path(&dir, name)).collect();
-        let stop = |(name, kaprobe): (_, Kaprobe)| Ok((name, kaprobe.stop()?));
-        let logs = running.into_iter().map(stop).collect::<Result<_>>()?;
-        let files = files.iter().map(String::as_str);
-        let arguments: Vec<_> = ["replay", "--json"].into_iter().chain(files).collect();
-        let merged = String::from_utf8(command::run(&arguments)?.stdout)?;
-        // Each log has a header; one is enough for the schema.
-        let is_header = |line: &str| line.starts_with("{\"header\"");
-        let mut headers = 0;
-        let lines = merged.lines().filter(|line| {
-            headers += usize::from(is_header(line));
-            headers == 1 || !is_header(line)
-        });
-        let lines: Vec<_> = lines.collect();
-        Ok(Logs {
-            logs,
-            merged: TraceLog::parse(&lines)?,
-        })
-    }
-}
-
-fn path(dir: &TempDir, host: &str) -> String {
-    let path = dir.path().join(format!("{host}.jsonl"));
-    path.to_string_lossy().into_owned()
-}
-
-impl Logs {
-    /// The verdicts of a host's own log, but for closes in order after a time without data.
-    fn of(&self, host: &Host) -> Vec<&Record> {
-        let own = self.logs.iter().filter(|(name, _)| *name == host.name);
-        let records = own.flat_map(|(_, log)| &log.records);
-        let verdicts = records.filter(|it| it.event() == "verdict");
-        verdicts
-            .filter(|it| it.text("verdict") != Some("idle_close"))
-            .collect()
-    }
-
-    /// The only verdict of a host's own log.
-    fn one(&self, host: &Host) -> Result<&Record> {
-        match self.of(host).as_slice() {
-            [one] => Ok(one),
-            other => bail!("{}: {other:#?}", host.name),
-        }
-    }
-
-    /// The only verdict on a host in the replay of all logs.
-    fn merged(&self, host: &Host) -> Result<&Record> {
-        let records = self.merged.records.iter();
-        let own = records.filter(|it| it.text("host") == Some(host.name));
-        let verdicts: Vec<_> = own.filter(|it| it.event() == "verdict").collect();
-        match verdicts.as_slice() {
-            [one] => Ok(one),
-            other => bail!("{}: {other:#?}", host.name),
-        }
-    }
-}
-
-/// Checks a verdict, its confidence and words of its advice.
-fn check(verdict: &Record, expected: [&str; 2], words: &[&str]) -> Result<()> {
-    let found = ["verdict", "confidence"].map(|name| verdict.text(name).unwrap_or_default());
-    ensure!(found == expected, "{verdict:#?}");
-    let advice = verdict.text("advice").unwrap_or_default();
-    for part in words {
-        ensure!(advice.contains(part), "{part:?} is missing: {advice}");
-    }
-    Ok(())
-}
 
 /// Whether kaprobe sees the segments that resets come in, on this kernel.
 fn sees_segments() -> Result<bool> {

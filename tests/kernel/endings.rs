@@ -18,7 +18,7 @@ use kaprobe_testkit::holder::Holder;
 use kaprobe_testkit::log::{Record, TraceLog};
 use kaprobe_testkit::netns::{self, KernelCounters};
 use kaprobe_testkit::tracer::{Kaprobe, one_per_way};
-use kaprobe_testkit::traffic::ends::unacknowledged;
+use kaprobe_testkit::traffic::ends::is_window_shut;
 use kaprobe_testkit::traffic::steps::FIN_WAIT2;
 use kaprobe_testkit::wait::wait_until;
 use socket2::Socket;
@@ -383,31 +383,9 @@ fn shut_window(path: Path, user_timeout_ms: u64) -> Result<Ending> {
     pair.near.set_nonblocking(true)?;
     while pair.near.send(&[0; 65_536]).is_ok() {}
     // Probes of the window are sent once nothing is in flight. What waits does not change.
-    wait_until("the window is shut", || {
-        Ok(has_nothing_in_flight(&pair.near)?)
-    })?;
+    wait_until("the window is shut", || Ok(is_window_shut(&pair.near)?))?;
     deafen(&pair.far)?;
     Ok(pair.watched())
-}
-
-/// Whether data waits to be sent, and none is in flight.
-fn has_nothing_in_flight(socket: &Socket) -> io::Result<bool> {
-    Ok(unacknowledged(socket)? > 0 && unacknowledged(socket)? == unsent(socket)?)
-}
-
-/// The bytes that are not sent yet (SIOCOUTQNSD).
-fn unsent(socket: &Socket) -> io::Result<i32> {
-    use std::os::fd::AsRawFd as _;
-    /// `SIOCOUTQNSD`, uapi/linux/sockios.h.
-    const SIOCOUTQNSD: u32 = 0x894B;
-    let mut bytes: i32 = 0;
-    // SAFETY: the kernel writes one `int`, which lives through the call.
-    let done = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCOUTQNSD as _, &raw mut bytes) };
-    if done == 0 {
-        Ok(bytes)
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }
 
 /// A connection that is never answered.

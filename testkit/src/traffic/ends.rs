@@ -17,9 +17,23 @@ pub fn set_linger2(socket: &impl AsFd, seconds: c_int) -> io::Result<()> {
 
 /// The bytes that are unsent or unacknowledged (SIOCOUTQ).
 pub fn unacknowledged(socket: &impl AsFd) -> io::Result<c_int> {
+    count_of_bytes(socket, libc::TIOCOUTQ as _)
+}
+
+/// Whether data waits to be sent, and none is in flight: the peer's window is shut.
+pub fn is_window_shut(socket: &impl AsFd) -> io::Result<bool> {
+    /// `SIOCOUTQNSD`, uapi/linux/sockios.h: the bytes that are not sent yet.
+    const SIOCOUTQNSD: u32 = 0x894B;
+    let waiting = unacknowledged(socket)?;
+    Ok(waiting > 0 && waiting == count_of_bytes(socket, SIOCOUTQNSD)?)
+}
+
+/// Reads a number of bytes of a socket.
+fn count_of_bytes(socket: &impl AsFd, request: u32) -> io::Result<c_int> {
     let mut bytes: c_int = 0;
+    let descriptor = socket.as_fd().as_raw_fd();
     // SAFETY: the kernel writes one `c_int`, which lives through the call.
-    let done = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    let done = unsafe { libc::ioctl(descriptor, request as _, &raw mut bytes) };
     if done == 0 {
         Ok(bytes)
     } else {
