@@ -462,7 +462,8 @@ fn event_record(event: &SocketEvent, sock: u64) -> Record {
     record.reason = event.reason.as_deref().map(Escaped::from);
     record.firing_ns = event.firing_ns;
     let retransmits = received || event.transfer.is_some();
-    record.unsent = received.then_some(event.write_queue);
+    let ends_in_order = matches!(event.kind, Kind::FinReceived | Kind::FinSent);
+    record.unsent = (received || ends_in_order).then_some(event.write_queue);
     record.retransmits = retransmits.then_some(event.retransmits);
     record.actor = event.actor.as_deref().cloned().unwrap_or_default();
     record.transfer = event.transfer.as_deref().copied().unwrap_or_default();

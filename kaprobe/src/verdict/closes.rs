@@ -46,6 +46,11 @@ impl Closed {
         let by_peer = record.event == EventName::FinReceived;
         let (lastrcv, lastsnd) = (record.ages.lastrcv_ms?, record.ages.lastsnd_ms?);
         let in_flight = by_peer && record.unacked? > 0 && lastsnd < lastrcv;
+        // Data that waits or is not acknowledged is no idleness: the peer does not read, or
+        // nothing reaches it.
+        if record.unsent == Some(true) || record.unacked? > 0 && !in_flight {
+            return None;
+        }
         // Sent data that is still on its way does not count: its reader has not seen it.
         let quiet_ms = if in_flight {
             lastrcv - lastsnd

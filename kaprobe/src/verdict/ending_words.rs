@@ -4,7 +4,7 @@ use crate::model::record::Record;
 use crate::model::values::{Cause, Errno};
 use crate::text::units::{Ms, plural};
 use crate::verdict::finding::{Finding, IdleClose, LateData, Stuck, StuckWhy};
-use crate::verdict::phrases;
+use crate::verdict::{phrases, undelivered};
 
 /// The shortest TCP_USER_TIMEOUT that is advised, s. A shorter outage ends no connection.
 const MIN_USER_TIMEOUT_S: u64 = 30;
@@ -22,25 +22,35 @@ pub(super) fn stuck(record: &Record, finding: &Finding, it: &Stuck) -> String {
     let sent = format!("{bytes} sent {retransmits} times again in {stalled}");
     let what = match it.why {
         StuckWhy::Icmp(err) => format!("{sent}, and {}", rejected(err)),
-        StuckWhy::Silence => format!(
-            "after {silent} of silence, {sent}, never acknowledged: a box between forgot the \
-             connection without a word, or the peer's host is gone"
-        ),
-        StuckWhy::Outage => {
-            let lost = if it.others_work {
-                "something on its way drops this connection alone"
+        StuckWhy::Silence => {
+            let gone = if it.others_work {
+                ""
             } else {
-                "the path or the peer's host is down"
+                ", or the peer's host is gone"
             };
             format!(
-                "{sent}, never acknowledged, and the connection had not been idle: {lost}, which no \
-                 keepalive setting prevents: keepalive waits while data is out"
+                "after {silent} of silence, {sent}, never acknowledged: a box between forgot the \
+                 connection without a word{gone}; the peer learns of it only if its program sends, \
+                 or has keepalive on too"
+            )
+        }
+        StuckWhy::Outage { survived_ms } => {
+            let before = match survived_ms {
+                Some(ms) => format!("the connection had survived {} of silence", Ms(ms)),
+                None => format!("{silent} of silence before is too short for an idle timeout"),
+            };
+            format!(
+                "{sent}, never acknowledged; {before}: {}, which no keepalive setting prevents: \
+                 keepalive waits while data is out",
+                lost(it)
             )
         }
         StuckWhy::UserTimeout => format!(
             "TCP_USER_TIMEOUT of {} passed with {bytes} not acknowledged for {stalled}, after \
-             {silent} of silence",
-            Ms(record.settings.user_timeout_ms.unwrap_or_default().into())
+             {silent} of silence: {}; a longer TCP_USER_TIMEOUT in {} waits longer for it",
+            Ms(record.settings.user_timeout_ms.unwrap_or_default().into()),
+            lost(it),
+            phrases::program(record)
         ),
         StuckWhy::ZeroWindow => zero_window(record),
     };
@@ -58,6 +68,17 @@ pub(super) fn stuck(record: &Record, finding: &Finding, it: &Stuck) -> String {
         }
     });
     format!("{what}{others}{earlier}{}", sooner(record, finding, it))
+}
+
+/// What may have lost the data.
+const fn lost(it: &Stuck) -> &'static str {
+    match (&it.limit, it.others_work) {
+        (Some(_), _) => {
+            "the path or the peer's host is down, or a box between forgot the connection"
+        }
+        (None, true) => "something on its way drops this connection alone",
+        (None, false) => "the path or the peer's host is down",
+    }
 }
 
 /// The advice for keepalive probes to which ICMP answered with an error.
@@ -89,19 +110,23 @@ fn rejected(err: Errno) -> String {
 fn zero_window(record: &Record) -> String {
     let waiting = bytes(record.transfer.unsent_bytes);
     let heard = record.ages.idle_ms.unwrap_or_default();
-    let user_timeout = record.settings.user_timeout_ms.unwrap_or_default();
-    // The peer acknowledges each probe of its closed window, if it is there.
-    if record.cause == Some(Cause::UserTimeout) && heard < u64::from(user_timeout) / 2 {
+    if !undelivered::acknowledges(record) {
         return format!(
-            "TCP_USER_TIMEOUT of {} passed while the peer's window was closed: its host \
-             acknowledges (heard {} ago), its program does not read; {waiting} waited here",
-            Ms(user_timeout.into()),
+            "the peer's window was closed, and its host stopped answering {} ago: the path or the \
+             host is down, which no keepalive setting prevents; {waiting} waited here",
             Ms(heard)
         );
     }
+    let limit = match (record.cause, record.settings.user_timeout_ms) {
+        (Some(Cause::UserTimeout), Some(ms)) => format!("TCP_USER_TIMEOUT of {}", Ms(ms.into())),
+        _ => format!(
+            "the limit net.ipv4.tcp_orphan_retries in netns {}",
+            phrases::netns(record)
+        ),
+    };
     format!(
-        "the peer's window was closed, and its host stopped answering {} ago: the path or the host \
-         is down, which no keepalive setting prevents; {waiting} waited here",
+        "{limit} passed while the peer's window was closed: its host acknowledges (heard {} ago), \
+         its program does not read; {waiting} waited here",
         Ms(heard)
     )
 }
@@ -126,18 +151,24 @@ fn sooner(record: &Record, finding: &Finding, it: &Stuck) -> String {
         0
     };
     let seconds = probing_s.max(MIN_USER_TIMEOUT_S);
-    let netns = phrases::netns(record);
-    let retries = format!("net.ipv4.tcp_retries2 in netns {netns}");
+    let (program, netns) = (phrases::program(record), phrases::netns(record));
+    let retries = match record.identity.orphan {
+        // The program has closed it (`tcp_write_timeout`, net/ipv4/tcp_timer.c).
+        Some(true) => format!("net.ipv4.tcp_orphan_retries in netns {netns}"),
+        _ => format!("net.ipv4.tcp_retries2 in netns {netns}"),
+    };
     let after = if it.gave_up { "came" } else { "comes" };
     if seconds.saturating_mul(1_000) >= all_ms {
-        return format!("; the end {after} after {}, by {retries}", Ms(all_ms));
+        return format!(
+            "; the end {after} after {}, which TCP_USER_TIMEOUT in {program} or {retries} sets",
+            Ms(all_ms)
+        );
     }
     format!(
-        "; the end {after} after {}: to learn of it sooner, set TCP_USER_TIMEOUT={} in {}, or lower \
-         {retries}",
+        "; the end {after} after {}: to learn of it sooner, set TCP_USER_TIMEOUT={} in {program}, or \
+         lower {retries}",
         Ms(all_ms),
         seconds.saturating_mul(1_000),
-        phrases::program(record)
     )
 }
 

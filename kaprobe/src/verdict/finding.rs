@@ -138,8 +138,11 @@ pub(super) enum StuckWhy {
     Icmp(Errno),
     /// The connection was silent before: a box may have forgotten it.
     Silence,
-    /// The connection was in use.
-    Outage,
+    /// The silence before was too short for an idle timeout on the way.
+    Outage {
+        /// The longest silence that the connection survived, if it was no shorter, ms.
+        survived_ms: Option<u64>,
+    },
     /// TCP_USER_TIMEOUT passed with data on its way.
     UserTimeout,
     /// The peer's window was closed: the data waited here.
@@ -267,6 +270,7 @@ impl OtherEnd {
         let why = match finding.explanation {
             Explanation::Aborted(abort) => OtherEndWhy::Aborted(abort),
             Explanation::DataAfterClose | Explanation::IdleClose(_) => OtherEndWhy::Closed,
+            Explanation::AcceptQueueFull => OtherEndWhy::AcceptQueueFull(record.endpoints?.lport),
             Explanation::Stray(..) => OtherEndWhy::Unknown,
             Explanation::NotTranslated => OtherEndWhy::NotTranslated,
             Explanation::PortsReused => OtherEndWhy::PortsReused,
@@ -274,9 +278,11 @@ impl OtherEnd {
         };
         Some(Self {
             seq: record.seq,
-            program: match why {
+            program: match (why, &finding.explanation) {
                 // Whoever destroyed it is no end of the connection.
-                OtherEndWhy::Aborted(Abort::Destroyed) => record.process.label(),
+                (OtherEndWhy::Aborted(Abort::Destroyed), _) => record.process.label(),
+                // The close was recorded, the reset has no process.
+                (_, Explanation::IdleClose(it)) => Some(it.program.clone()),
                 _ => record.closer(),
             },
             host: record.host.clone(),
@@ -298,6 +304,8 @@ pub(super) enum OtherEndWhy {
     Unknown,
     /// conntrack took a segment for INVALID there.
     NotTranslated,
+    /// The accept queue of this port was full there.
+    AcceptQueueFull(u16),
     /// It opened a new connection with the same ports.
     PortsReused,
 }

@@ -1229,7 +1229,9 @@ fn undelivered_data_has_these_verdicts() {
             "without a silence it is an outage",
             vec![of(gave_up(at, 1_500))],
             &["path_lost high 1500 [1]"],
-            "no keepalive setting prevents: keepalive waits while data is out",
+            "7 bytes sent 15 times again in 924s, never acknowledged; 1.5s of silence before is too \
+             short for an idle timeout: the path or the peer's host is down, which no keepalive \
+             setting prevents: keepalive waits while data is out",
         ),
         (
             "an ICMP error took part",
@@ -1254,9 +1256,38 @@ fn undelivered_data_has_these_verdicts() {
         ),
         (
             "the peer stopped answering behind its closed window",
-            vec![of(waiting(by(Cause::ZeroWindow, gave_up(at, 1_500))))],
+            vec![of(with(
+                waiting(by(Cause::ZeroWindow, gave_up(at, 1_500))),
+                |it| it.probes_out_after = 15,
+            ))],
             &["path_lost high 1500 [1]"],
             "the peer's window was closed, and its host stopped answering 300ms ago",
+        ),
+        (
+            "a peer that does not read what an orphan left",
+            vec![of(waiting(by(Cause::ZeroWindow, gave_up(at, 1_500))))],
+            &["aborted_locally high 1500 [1]"],
+            "the limit net.ipv4.tcp_orphan_retries in netns 4026531840 passed while the peer's \
+             window was closed: its host acknowledges",
+        ),
+        (
+            "a silence that the connection had survived is no idle timeout",
+            vec![
+                of(with(probe(at - 980_000, 0, 61_000), |it| {
+                    (it.lastrcv_ms, it.lastsnd_ms) = (61_000, 61_000);
+                })),
+                of(event(at - 970_000, Kind::Early)),
+                of(gave_up(at, 7_000)),
+            ],
+            &["path_lost high 7000 [4]"],
+            "the connection had survived ",
+        ),
+        (
+            "TCP_USER_TIMEOUT with data out after a silence",
+            vec![of(by(Cause::UserTimeout, gave_up(at, 71_000)))],
+            &["user_timeout high 71000 [1]"],
+            "the path or the peer's host is down, or a box between forgot the connection; a longer \
+             TCP_USER_TIMEOUT in beam.smp[4242] waits longer for it",
         ),
         (
             "a connect that nobody answered",
@@ -1351,6 +1382,16 @@ fn closes_for_idleness_have_these_verdicts() {
             "",
         ),
         ("a program that was ending", vec![of(own(true))], &[], ""),
+        (
+            "data that waits is no idleness",
+            vec![
+                of(with(own(false), |it| it.write_queue = true)),
+                of_sock(2, with(own(false), |it| it.unacked = 1)),
+                of_sock(3, with(received(), |it| it.write_queue = true)),
+            ],
+            &[],
+            "",
+        ),
         (
             "a program of this host closed",
             vec![of(own(false))],

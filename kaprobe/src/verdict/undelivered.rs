@@ -43,6 +43,13 @@ fn silent_ms(record: &Record, survived_ms: Option<u64>) -> Option<u64> {
     is_idle.then_some(silent_ms)
 }
 
+/// The silence that the connection survived, if it was no shorter than that before the data,
+/// ms.
+fn outlived_ms(record: &Record, survived_ms: Option<u64>) -> Option<u64> {
+    let silent_ms = record.transfer.silent_ms?;
+    survived_ms.filter(|_| silent_ms >= SILENT_MS && is_survived(survived_ms, silent_ms))
+}
+
 /// The verdict on data that is sent again without an answer, or that the kernel gave up.
 /// `None` if nobody has answered the handshake yet: there is no connection.
 pub(super) fn explain(
@@ -62,9 +69,17 @@ pub(super) fn explain(
             (VerdictName::UserTimeout, StuckWhy::ZeroWindow)
         }
         (Some(Cause::UserTimeout), ..) => (VerdictName::UserTimeout, StuckWhy::UserTimeout),
+        // `tcp_orphan_retries` counts for an orphan whose peer acknowledges too
+        // (`tcp_probe_timer`, net/ipv4/tcp_timer.c).
+        (Some(Cause::ZeroWindow), ..) if acknowledges(record) => {
+            (VerdictName::AbortedLocally, StuckWhy::ZeroWindow)
+        }
         (Some(Cause::ZeroWindow), ..) => (VerdictName::PathLost, StuckWhy::ZeroWindow),
         (.., Some(_)) => (VerdictName::SilentDrop, StuckWhy::Silence),
-        _ => (VerdictName::PathLost, StuckWhy::Outage),
+        _ => {
+            let survived_ms = outlived_ms(record, context.survived_ms);
+            (VerdictName::PathLost, StuckWhy::Outage { survived_ms })
+        }
     };
     let others_work = others_work(record, context);
     let stuck = Stuck {
@@ -80,6 +95,12 @@ pub(super) fn explain(
         forgotten(record, &mut finding, silent_ms, context);
     }
     Some(finding)
+}
+
+/// Whether the peer answered the last probe of its closed window: any acknowledgement sets
+/// their number to 0 (`tcp_ack`, net/ipv4/tcp_input.c).
+pub(super) fn acknowledges(record: &Record) -> bool {
+    record.probes_out == Some(0)
 }
 
 /// The error that ICMP reported, if one took part.

@@ -113,11 +113,9 @@ pub(super) fn advice(record: &Record, finding: &Finding) -> String {
              shutdown and read to EOF before close",
             record.len.unwrap_or_default()
         ),
-        Explanation::AcceptQueueFull => format!(
-            "the accept queue of port {} was full, and net.ipv4.tcp_abort_on_overflow is 1: the \
-             program should accept faster, or raise its backlog and net.core.somaxconn",
-            record.endpoints.map_or(0, |it| it.lport)
-        ),
+        Explanation::AcceptQueueFull => {
+            accept_queue_full(record.endpoints.map_or(0, |it| it.lport))
+        }
         Explanation::Stray(limit, restart) => stray(record, finding.remedy, limit, *restart),
         Explanation::NotTranslated => format!(
             "conntrack took this segment for INVALID, so it was not translated back (NAT), and no \
@@ -145,6 +143,14 @@ pub(super) fn advice(record: &Record, finding: &Finding) -> String {
         Some(bounds) => format!("{}; {text}", learned(record, bounds, &finding.fits)),
         None => text,
     }
+}
+
+/// The advice for a listener that reset a new connection.
+fn accept_queue_full(port: u16) -> String {
+    format!(
+        "the accept queue of port {port} was full, and net.ipv4.tcp_abort_on_overflow is 1: the \
+         program should accept faster, or raise its backlog and net.core.somaxconn"
+    )
 }
 
 /// What the end of a subflow means (RFC 8684, section 3.4).
@@ -270,6 +276,7 @@ fn other_end(record: &Record, it: &OtherEnd) -> String {
         OtherEndWhy::NotTranslated => {
             "conntrack there took a segment for INVALID, and did not translate it back".to_owned()
         }
+        OtherEndWhy::AcceptQueueFull(port) => accept_queue_full(port),
         OtherEndWhy::PortsReused => {
             "it opened a new connection with the same ports, as after a restart".to_owned()
         }
@@ -325,7 +332,24 @@ fn unreachable(record: &Record, remedy: Option<Remedy>) -> String {
     };
     format!(
         "{probes} probes unanswered, silent for {idle}: the peer's host or the path to it \
-         is down{sooner}{late}"
+         is down{}{sooner}{late}",
+        rejected(record)
+    )
+}
+
+/// That a firewall may reject keepalive probes. The kernel takes no error for a probe, as its
+/// sequence number is below those of data (`tcp_v4_err`, net/ipv4/tcp_ipv4.c).
+fn rejected(record: &Record) -> String {
+    if record
+        .endpoints
+        .is_none_or(|it| it.raddr.to_canonical().is_loopback())
+    {
+        return String::new();
+    }
+    format!(
+        ", or a firewall rejects the probes by ICMP, which the kernel ignores and counts as \
+         TcpExtOutOfWindowIcmps in netns {}",
+        netns(record)
     )
 }
 
