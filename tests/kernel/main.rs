@@ -10,6 +10,7 @@ use kaprobe_testkit::{harness, holder, process};
 mod audit;
 mod blind;
 mod cases;
+mod cases_stalls;
 mod demo;
 mod endings;
 mod exact;
@@ -165,4 +166,10 @@ const TESTS: &[harness::Test] = &[
     (EachKernel, "cases_box", cases::reset_of_a_box_is_told_from_the_peer),
     (HostAndOne, "cases_restart", cases::younger_listener_is_named),
     (HostAndOne, "cases_same_ports", cases::ports_are_used_again_after_a_restart),
+    (EachKernel, "cases_vanishes", cases_stalls::peer_vanishes_with_data_in_flight),
+    (EachKernel, "cases_icmp", cases_stalls::server_rejects_with_icmp),
+    (EachKernel, "cases_user_timeout", cases_stalls::user_timeout_passes),
+    (HostAndOne, "cases_long_query", cases_stalls::result_of_a_long_query_is_dropped),
+    (HostAndOne, "cases_silent_drop", cases_stalls::request_after_a_silence_is_dropped),
+    (EachKernel, "cases_zero_window", cases_stalls::user_timeout_passes_in_a_zero_window),
 ];
