@@ -18,6 +18,21 @@ use crate::timeout::on_path::{OnPath, PathEvidence, on_path};
 /// The table of defaults and their sources.
 const TABLE: &str = include_str!("../../data/idle-timeouts.csv");
 
+/// Command names of programs in the table, and the start of the ids of their rows.
+const COMMANDS: [(&str, &str); 11] = [
+    ("apache2", "apache"),
+    ("envoy", "envoy"),
+    ("gunicorn", "gunicorn"),
+    ("httpd", "apache"),
+    ("java", "jetty"),
+    ("java", "tomcat"),
+    ("mariadbd", "mysql"),
+    ("mysqld", "mysql"),
+    ("nginx", "nginx"),
+    ("node", "node"),
+    ("uvicorn", "uvicorn"),
+];
+
 /// A row of the table: a middlebox and its idle timeout.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Middlebox {
@@ -260,23 +275,28 @@ impl MiddleboxTable {
     /// not prevent that.
     #[must_use]
     pub fn proxies(&self, idle_ms: u64) -> Vec<Fit> {
-        self.closers(idle_ms, |role| role == Role::Proxy)
+        self.closers(idle_ms, |it| it.role == Role::Proxy)
     }
 
-    /// Proxies and programs that close a connection after about `idle_ms` without data.
+    /// Proxies and programs that close a connection after about `idle_ms` without data: all,
+    /// or those of a process with this command name.
     #[must_use]
-    pub fn programs(&self, idle_ms: u64) -> Vec<Fit> {
-        self.closers(idle_ms, |role| role != Role::Box)
+    pub fn programs(&self, idle_ms: u64, comm: Option<&str>) -> Vec<Fit> {
+        let is_run_as = |id: &str| {
+            let mut named = COMMANDS.iter().filter(|it| Some(it.0) == comm);
+            comm.is_none() || named.any(|it| id.starts_with(it.1))
+        };
+        self.closers(idle_ms, |it| it.role != Role::Box && is_run_as(&it.id))
     }
 
-    fn closers(&self, idle_ms: u64, is_asked: impl Fn(Role) -> bool) -> Vec<Fit> {
+    fn closers(&self, idle_ms: u64, is_asked: impl Fn(&Middlebox) -> bool) -> Vec<Fit> {
         let distance_ms = |seconds: u64| seconds.saturating_mul(1000).abs_diff(idle_ms);
         let mut fits = grouped(self.middleboxes.iter().filter(|it| {
             let ms = it.default_s.saturating_mul(1000);
             // A timer fires late, never early; only the way takes more or less time.
             let is_near = ms <= idle_ms.saturating_add(JITTER_MS)
                 && idle_ms <= ms.saturating_add(slack_ms(ms));
-            is_asked(it.role) && is_near
+            is_asked(it) && is_near
         }));
         fits.sort_by_key(|it| distance_ms(it.seconds));
         fits
@@ -423,6 +443,27 @@ mod tests {
             assert_eq!(sources, expected, "{died_ms}: {fits:?}");
         }
         assert_eq!(table.on_path_of(&connection).count(), 0);
+    }
+
+    #[test]
+    fn a_process_has_the_defaults_of_its_program_alone() {
+        let table = MiddleboxTable::new(&HostTimeouts::default());
+        let names = |ms, comm| {
+            let fits = table.programs(ms, comm);
+            fits.into_iter().map(|it| it.names).collect::<Vec<_>>()
+        };
+        assert!(names(5_010, None).concat().contains("Apache"));
+        assert_eq!(names(5_010, Some("node")), ["Node.js HTTP"]);
+        assert_eq!(names(2_010, Some("node")), [""; 0]);
+        assert_eq!(names(5_010, Some("python3")), [""; 0]);
+        for (comm, start) in COMMANDS {
+            let rows = middleboxes().iter().filter(|it| it.id.starts_with(start));
+            let is_closer = |it: &Middlebox| it.role != Role::Box;
+            assert!(
+                rows.clone().count() > 0 && rows.clone().all(is_closer),
+                "{comm}"
+            );
+        }
     }
 
     #[test]

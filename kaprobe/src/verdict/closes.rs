@@ -4,6 +4,7 @@
 use crate::model::record::{EventName, Record};
 use crate::model::time::{TICK_MS, ms_to_ns};
 use crate::model::values::{Confidence, State, VerdictName};
+use crate::text::escape::Escaped;
 use crate::timeout::estimate::{Death, TimeoutBounds};
 use crate::timeout::middlebox::MiddleboxTable;
 use crate::verdict::finding::{Explanation, Finding, IdleClose, LateData};
@@ -26,6 +27,8 @@ pub(super) struct Closed {
     by_peer: bool,
     /// The program of this host.
     program: String,
+    /// The command name of the program that closed it, if it is of this host and known.
+    closer: Option<Escaped>,
     /// The time without data before the close, ms; before data that was on its way then.
     quiet_ms: u64,
     /// Data of this host was on its way when the peer's FIN came.
@@ -65,6 +68,7 @@ impl Closed {
             mono_ns: record.mono_ns,
             by_peer,
             program: phrases::closer(record),
+            closer: closer(record).filter(|_| !by_peer).cloned(),
             quiet_ms,
             in_flight,
             answered: answered_ns.is_some_and(|it| it > quiet_since_ns),
@@ -83,6 +87,15 @@ impl Closed {
     pub(super) const fn is_by_peer(&self) -> bool {
         self.by_peer
     }
+}
+
+/// The command name of the process that closed a connection, else of that which holds it.
+fn closer(record: &Record) -> Option<&Escaped> {
+    record
+        .actor
+        .by_comm
+        .as_ref()
+        .or(record.process.comm.as_ref())
 }
 
 /// The verdict on a close, when it happens. `None` if data is on its way: its fate tells.
@@ -130,11 +143,13 @@ fn finding(
 ) -> Finding {
     use Confidence::{High, Low, Medium};
     let bounds = bounds.filter(TimeoutBounds::is_believed);
-    let fits = middleboxes.programs(closed.quiet_ms);
+    let comm = closed.closer.as_ref().map(Escaped::as_str);
+    let fits = middleboxes.programs(closed.quiet_ms, comm);
     let confidence = match (bounds, late) {
         (Some(bounds), _) if !bounds.contradictory => High,
         (_, Some(_)) => Medium,
-        _ if !fits.is_empty() => Medium,
+        // Some default fits most times, so it tells something only of a program that is known.
+        _ if comm.is_some() && !fits.is_empty() => Medium,
         _ => Low,
     };
     let explanation = Explanation::IdleClose(IdleClose {

@@ -1222,7 +1222,7 @@ fn undelivered_data_has_these_verdicts() {
                 of_sock(2, event(at + 900_000, Kind::FinReceived)),
                 of_sock(3, gave_up(at + 922_600, 71_000)),
             ],
-            &["idle_close medium 5000 [1]", "silent_drop medium 71000 [3]"],
+            &["idle_close low 5000 [1]", "silent_drop medium 71000 [3]"],
             "so the peer's host is up",
         ),
         (
@@ -1372,7 +1372,7 @@ fn closes_for_idleness_have_these_verdicts() {
                 of(with(probe(900, 0, 800), |it| it.lastrcv_ms = 4_904)),
                 of(received()),
             ],
-            &["idle_close medium 5004 [3, 4]"],
+            &["idle_close low 5004 [3, 4]"],
             "the peer's program closed the connection after 5.0s without data; TCP keepalive was on, and probes were answered",
         ),
         (
@@ -1399,6 +1399,22 @@ fn closes_for_idleness_have_these_verdicts() {
             "node[7] closed the connection after 4s without data",
         ),
         (
+            "a program of this host closed after its default",
+            vec![of(with(own(false), |it| {
+                (it.lastrcv_ms, it.lastsnd_ms) = (5_004, 5_004);
+            }))],
+            &["idle_close medium 5004 [1]"],
+            "",
+        ),
+        (
+            "a program of this host closed after another one's default",
+            vec![of(with(own(false), |it| {
+                (it.lastrcv_ms, it.lastsnd_ms) = (2_004, 2_004);
+            }))],
+            &["idle_close low 2004 [1]"],
+            "",
+        ),
+        (
             "a request was on its way to the peer",
             vec![of(in_flight), of(reset(1_020))],
             &["idle_close_race medium 4002 [1, 2]"],
@@ -1417,10 +1433,7 @@ fn closes_for_idleness_have_these_verdicts() {
         (
             "the program wrote long after the peer had closed",
             vec![of(received()), of(reset(3_000))],
-            &[
-                "idle_close medium 5004 [1]",
-                "idle_close medium 5004 [1, 3]",
-            ],
+            &["idle_close low 5004 [1]", "idle_close medium 5004 [1, 3]"],
             "and beam.smp[4242] wrote to it 2s later, without having read its end",
         ),
         (
@@ -1435,7 +1448,7 @@ fn closes_for_idleness_have_these_verdicts() {
                 of_sock(2, received()),
                 of_sock(3, with(received(), |it| it.at = crate::sample::at(90_000))),
             ],
-            &["idle_close medium 5004 [1]", "idle_close high 5004 [3]"],
+            &["idle_close low 5004 [1]", "idle_close high 5004 [3]"],
             "",
         ),
     ];
