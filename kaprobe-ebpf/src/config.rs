@@ -92,6 +92,7 @@ pub struct Offsets {
     pub lrcvtime: u32,
     pub rcv_tstamp: u32,
     pub lsndtime: u32,
+    pub last_oow_ack_time: u32,
     pub packets_out: u32,
     pub keepalive_time: u32,
     pub keepalive_intvl: u32,

@@ -885,6 +885,10 @@ pub fn look(sk: u64, event: &mut Event) {
     event.lrcvtime = member!(sk, lrcvtime);
     event.rcv_tstamp = member!(sk, rcv_tstamp);
     event.lsndtime = member!(sk, lsndtime);
+    if config!(offsets.last_oow_ack_time) != ABSENT {
+        event.last_oow_ack_time = member!(sk, last_oow_ack_time);
+        event.flags |= flag::OOW_SEEN;
+    }
     event.err = member!(sk, sk_err);
     event.expires = member!(timer_in(sk), timer_expires);
     event.state_after = event.state;

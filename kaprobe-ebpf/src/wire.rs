@@ -115,6 +115,8 @@ pub mod flag {
     pub const RESETS_SEEN: u16 = 1 << 9;
     /// `is_mptcp`: the socket is a subflow of an MPTCP connection.
     pub const MPTCP: u16 = 1 << 10;
+    /// `last_oow_ack_time` was read: the kernel has it.
+    pub const OOW_SEEN: u16 = 1 << 11;
 }
 
 /// Bits of [`Event::segment_path`].
@@ -249,8 +251,10 @@ pub struct Event {
     /// TTL or hop limit left in the segment that completed the handshake, of a
     /// [`kind::RST_RECEIVED`] on a connection that this host accepted; otherwise 0.
     pub peer_ttl: u8,
-    /// Always zero.
-    pub reserved: [u8; 4],
+    /// `tp->last_oow_ack_time` at entry: when a segment without data was last received from
+    /// outside the window, jiffies; 0 if none was. A keepalive probe of the peer is one.
+    /// Meaningful with `OOW_SEEN`.
+    pub last_oow_ack_time: u32,
 }
 
 /// An event that says more than others: what the socket had to send, and who did it.
@@ -357,8 +361,9 @@ pub const DESCRIPTOR_SIZE: usize = size_of::<Descriptor>();
 
 // No padding: the members' sizes add up to the whole.
 const _: () = assert!(size_of::<Socket>() == 8 + 2 * 16 + 4 + 3 * 2 + 3 * 2);
-const _: () =
-    assert!(EVENT_SIZE == 8 + 2 * 8 + 4 * 8 + size_of::<Socket>() + 7 * 4 + 7 * 4 + 4 + 5 * 4 + 8);
+const _: () = assert!(
+    EVENT_SIZE == 8 + 2 * 8 + 4 * 8 + size_of::<Socket>() + 7 * 4 + 7 * 4 + 4 + 5 * 4 + 4 + 4
+);
 
 const _: () = assert!(DETAILED_SIZE == EVENT_SIZE + 2 * 8 + 16 + 11 * 4 + 4);
 const _: () = assert!(SNAPSHOT_SIZE == EVENT_SIZE + 6 * 4 + 3 + 5);

@@ -95,6 +95,7 @@ pub fn event(at_ms: u64, kind: Kind) -> SocketEvent {
         lastrcv_ms: 5_000,
         lastack_ms: 3_004,
         lastsnd_ms: 9_000,
+        heard_ms: None,
         next_ms: firing.then_some(1_000),
         late_ms: firing.then_some(4),
         unacked: 0,
@@ -461,7 +462,10 @@ pub fn everything() -> Vec<Event> {
             ..event
         })
     };
-    all.push(number(probe(1_760, 1, 4_000)));
+    all.push(number(SocketEvent {
+        heard_ms: Some(1_200),
+        ..probe(1_760, 1, 4_000)
+    }));
     all.push(number(SocketEvent {
         at: Instant {
             mono_ns: at(1_760).mono_ns + 431_700,

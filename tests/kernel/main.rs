@@ -19,6 +19,7 @@ mod files;
 mod filters;
 mod foretold;
 mod full;
+mod heard;
 mod host_timeouts;
 mod knobs;
 mod limits;
@@ -153,6 +154,8 @@ const TESTS: &[harness::Test] = &[
     (HostAndOne, "audit_place", audit::groups_name_their_place),
     (HostAndOne, "observe", observe::a_heartbeat_keeps_a_connection_alive),
     (HostAndOne, "observe_signal", observe::a_signal_ends_the_observation),
+    (EachKernel, "heard", heard::probes_of_the_peer_are_heard),
+    (EachKernel, "heard_zombie", heard::a_peer_that_probes_is_no_zombie),
     (HostAndOne, "owner_netns", owner::records_name_their_namespace),
     (HostAndOne, "cases_unread", cases::idle_close_with_data_unread),
     (HostAndOne, "cases_lost_fin", cases::idle_close_whose_fin_is_lost),

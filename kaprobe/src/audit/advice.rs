@@ -62,7 +62,7 @@ mod tests {
 
     use super::*;
     use crate::audit::judge::judge;
-    use crate::audit::silence::ObservedSilence;
+    use crate::audit::silence::ObservedSilences;
     use crate::keepalive::connection::HEARD;
     use crate::timeout::middlebox::Answer;
 
@@ -97,11 +97,10 @@ mod tests {
     /// The connection after the timer has fired and the peer has answered.
     fn answered(it: Connection) -> Connection {
         Connection {
-            idle_ms: 0,
             lastsnd_ms: 0,
             probes_out: 0,
             next_ms: Some(it.time.ms),
-            ..it
+            ..it.silent_for(0)
         }
     }
 
@@ -140,6 +139,7 @@ mod tests {
                         probes,
                         user_timeout_ms: 0,
                         idle_ms,
+                        heard_ms: Some(idle_ms),
                         lastsnd_ms,
                         next_ms: keepalive.then_some(next),
                         probes_out: 0,
@@ -155,20 +155,20 @@ mod tests {
         #[test]
         fn applied_advice_saves_the_connection(it in connection(), timeout_ms in prop_oneof![1_500..10_000_u64, 1_500..1_000_000_u64]) {
             let timeout = Timeout::sample(timeout_ms, Answer::Yes);
-            let before = judge(Some(&it), Some(&timeout), ObservedSilence::default());
+            let before = judge(Some(&it), Some(&timeout), &ObservedSilences::default());
             let Some(advice) = advise(&it, &before, &timeout) else {
                 prop_assert!(matches!(before.fate, Fate::Safe | Fate::Zombie), "{before:?}");
                 return Ok(());
             };
             let after = apply(it, &advice);
-            let now = judge(Some(&after), Some(&timeout), ObservedSilence::default());
+            let now = judge(Some(&after), Some(&timeout), &ObservedSilences::default());
             // A connection that is already idle for too long can't be saved.
             let in_time = it.idle_ms <= timeout_ms / 2;
             if advice.set_in == SetIn::Program && advice.time_s.is_some() && in_time {
                 prop_assert_eq!(now.fate, Fate::Safe, "{} {:?}", advice, now);
             }
             prop_assert!(now.fate == Fate::Safe || now.why == Some(Why::LateTimer), "{} {:?}", advice, now);
-            let then = judge(Some(&answered(after)), Some(&timeout), ObservedSilence::default());
+            let then = judge(Some(&answered(after)), Some(&timeout), &ObservedSilences::default());
             prop_assert_eq!(then.fate, Fate::Safe, "{} {:?}", advice, then);
             if before.why != Some(Why::LateTimer) && timeout_ms >= 3_000 {
                 prop_assert!(then.probes_in_time >= Some(2), "{} {:?}", advice, then);
@@ -264,7 +264,7 @@ mod tests {
                 ..HEARD
             };
             let timeout = Timeout::sample(timeout_s * 1_000, Answer::Yes);
-            let judgement = judge(Some(&it), Some(&timeout), ObservedSilence::default());
+            let judgement = judge(Some(&it), Some(&timeout), &ObservedSilences::default());
             let advice = advise(&it, &judgement, &timeout);
             let text = advice.map_or("nothing".to_owned(), |it| {
                 use crate::model::named::Named as _;

@@ -5,7 +5,7 @@
 
 use crate::audit::advice::advise;
 use crate::audit::judge::judge;
-use crate::audit::silence::{ConnectionSilences, ObservedSilence};
+use crate::audit::silence::{ConnectionSilences, ObservedSilence, ObservedSilences};
 use crate::keepalive::connection::Connection;
 use crate::model::fate::{Fate, Why};
 use crate::model::field::record;
@@ -58,7 +58,8 @@ record! {
         /// Ages of the last traffic.
         ages: Ages,
         /// The longest silence that was observed. If probes do not restart the timeout,
-        /// only data ends a silence; otherwise every segment from the peer does.
+        /// only data ends a silence; otherwise every segment from the peer does, its probes
+        /// included.
         observed: ObservedSilence,
         /// Time until the keepalive timer fires, ms.
         keepalive_next_ms: Option<u64>,
@@ -113,6 +114,7 @@ record! {
         settings.keepalive_probes_from,
         settings.user_timeout_ms,
         ages.idle_ms,
+        ages.heard_ms,
         ages.lastsnd_ms,
         observed.observed_ms,
         observed.observed_silence_min_ms,
@@ -148,10 +150,10 @@ impl Assessment {
     ) -> Self {
         let connection = Connection::from_row(row);
         let timeout = timeouts.of(&row.endpoints);
-        let observed = silences.map_or_else(ObservedSilence::default, |it| {
+        let observed = silences.map_or_else(ObservedSilences::default, |it| {
             observed(it, timeout.as_ref())
         });
-        let judgement = judge(connection.as_ref(), timeout.as_ref(), observed);
+        let judgement = judge(connection.as_ref(), timeout.as_ref(), &observed);
         let advice = connection
             .as_ref()
             .zip(timeout.as_ref())
@@ -172,7 +174,7 @@ impl Assessment {
             accepted: Some(accepted),
             settings: row.settings,
             ages: row.ages,
-            observed,
+            observed: observed.that_count,
             keepalive_next_ms: row.keepalive_next_ms,
             probes_out: row.probes_out,
             silence_ms: connection.filter(|_| is_on).map(|it| it.silence_ms()),
@@ -196,6 +198,12 @@ impl Assessment {
         }
     }
 
+    /// The silence that a probe of the peer ended, if such probes keep the connection alive.
+    pub(super) fn peer_probes_after_ms(&self) -> Option<u64> {
+        let after_ms = self.ages.idle_ms?.checked_sub(self.ages.heard_ms?);
+        after_ms.filter(|_| self.fate == Fate::KeptByPeer)
+    }
+
     /// Whether the socket has a file but no readable process holds it.
     #[must_use]
     pub fn is_ownerless(&self) -> bool {
@@ -203,18 +211,22 @@ impl Assessment {
     }
 }
 
-/// The silence that matters for this timeout. What the connection outlived is kept if it
+/// The silences that matter for this timeout. What the connection outlived is kept if it
 /// contradicts the timeout.
-fn observed(silences: &ConnectionSilences, timeout: Option<&Timeout>) -> ObservedSilence {
-    let observed = if timeout.is_some_and(|it| it.refreshed == Answer::No) {
-        silences.between_data()
+fn observed(silences: &ConnectionSilences, timeout: Option<&Timeout>) -> ObservedSilences {
+    let is_of_data = timeout.is_some_and(|it| it.refreshed == Answer::No);
+    let (that_count, of_traffic) = if is_of_data {
+        (silences.between_data(), silences.between_data())
     } else {
-        silences.between_segments()
+        (silences.between_segments(), silences.between_traffic())
     };
     let contradicts = |ms: &u64| timeout.is_some_and(|it| *ms > it.expired_ms);
-    ObservedSilence {
-        outlived_silence_ms: observed.outlived_silence_ms.filter(contradicts),
-        ..observed
+    ObservedSilences {
+        that_count: ObservedSilence {
+            outlived_silence_ms: that_count.outlived_silence_ms.filter(contradicts),
+            ..that_count
+        },
+        of_traffic,
     }
 }
 

@@ -66,8 +66,10 @@ pub(super) struct Group {
     pub pids: BTreeSet<u32>,
     /// There are more processes than these.
     pub more_pids: bool,
-    /// The shortest and the longest idle time, ms.
-    pub idle_ms: Option<(u64, u64)>,
+    /// The shortest and the longest time since the peer was heard, ms.
+    pub quiet_ms: Option<(u64, u64)>,
+    /// The shortest and the longest silence that a probe of the peer ended, ms.
+    pub peer_probes_after_ms: Option<(u64, u64)>,
     /// The shortest and the longest silence that the settings allow, ms.
     pub silence_ms: Option<(u64, u64)>,
     /// The shortest and the longest time until a keepalive timer fires, ms.
@@ -91,8 +93,8 @@ pub(super) struct Groups {
     pub tight: u64,
     /// Number of connections within this host, which pass no middlebox.
     pub loopback: u64,
-    /// Idle times of the connections.
-    pub idle: Histogram,
+    /// Times since the peers were heard.
+    pub quiet: Histogram,
     /// Longest silences that the settings allow.
     pub silence: Histogram,
 }
@@ -124,8 +126,8 @@ impl Groups {
         self.groups.entry(key).or_default().add(it);
         *self.counts.entry(it.fate).or_default() += 1;
         self.tight += u64::from(it.fate == Fate::Safe && it.probes_spare == Some(0));
-        if let Some(ms) = it.ages.idle_ms {
-            self.idle.add(ms);
+        if let Some(ms) = it.ages.quiet_ms() {
+            self.quiet.add(ms);
         }
         if let Some(ms) = it.silence_ms {
             self.silence.add(ms);
@@ -152,10 +154,11 @@ impl Groups {
         self.counts.values().sum()
     }
 
-    /// Whether every connection is safe, or kept by its traffic as far as observed.
+    /// Whether every connection is safe, or kept by its traffic or its peer as far as was seen.
     #[must_use]
     pub fn is_safe(&self) -> bool {
-        self.connections() == self.count(Fate::Safe) + self.count(Fate::KeptByTraffic)
+        let kept = [Fate::Safe, Fate::KeptByTraffic, Fate::KeptByPeer];
+        self.connections() == kept.map(|fate| self.count(fate)).iter().sum::<u64>()
     }
 }
 
@@ -169,7 +172,8 @@ impl Group {
                 self.more_pids = true;
             }
         }
-        widen(&mut self.idle_ms, it.ages.idle_ms);
+        widen(&mut self.quiet_ms, it.ages.quiet_ms());
+        widen(&mut self.peer_probes_after_ms, it.peer_probes_after_ms());
         widen(&mut self.silence_ms, it.silence_ms);
         widen(&mut self.next_ms, it.keepalive_next_ms);
         widen(&mut self.observed_ms, it.observed.observed_ms);
@@ -177,9 +181,9 @@ impl Group {
         widen(&mut self.observed_silence_ms, silence_ms);
         let is_past = it
             .ages
-            .idle_ms
+            .quiet_ms()
             .zip(it.timeout_ms)
-            .is_some_and(|(idle, timeout)| idle > timeout);
+            .is_some_and(|(quiet, timeout)| quiet > timeout);
         self.past += u64::from(is_past);
         self.outlived += u64::from(it.observed.outlived_silence_ms.is_some());
     }

@@ -5,7 +5,7 @@
 //! with the interval (`tcp_keepalive_timer`, net/ipv4/tcp_timer.c). An armed timer keeps
 //! its expiry until it fires, even if the sysctls change.
 
-use crate::audit::silence::ObservedSilence;
+use crate::audit::silence::ObservedSilences;
 use crate::keepalive::connection::{Connection, latest_firing_ms};
 use crate::keepalive::zombie::{PathTimeout, zombie};
 use crate::model::fate::{Fate, Why};
@@ -42,17 +42,34 @@ impl Judgement {
 pub(super) fn judge(
     connection: Option<&Connection>,
     timeout: Option<&Timeout>,
-    observed: ObservedSilence,
+    observed: &ObservedSilences,
 ) -> Judgement {
     let judgement = judge_settings(connection, timeout);
-    let is_kept = timeout.is_some_and(|it| observed.kept_alive(it.ms));
-    match judgement.fate {
-        Fate::Unprotected | Fate::AtRisk if is_kept => Judgement {
-            fate: Fate::KeptByTraffic,
-            ..judgement
-        },
+    let kept = match (connection, timeout) {
+        (Some(connection), Some(timeout)) => kept_alive(connection, timeout, observed),
+        _ => None,
+    };
+    match (judgement.fate, kept) {
+        (Fate::Unprotected | Fate::AtRisk, Some(fate)) => Judgement { fate, ..judgement },
         _ => judgement,
     }
+}
+
+/// What keeps a connection alive that its own keepalive does not protect, as far as was seen.
+fn kept_alive(it: &Connection, timeout: &Timeout, observed: &ObservedSilences) -> Option<Fate> {
+    if observed.of_traffic.kept_alive(timeout.ms) {
+        return Some(Fate::KeptByTraffic);
+    }
+    let is_refreshed = timeout.refreshed != Answer::No;
+    let is_kept = observed.that_count.kept_alive(timeout.ms) || is_probed_in_time(it, timeout.ms);
+    (is_refreshed && is_kept).then_some(Fate::KeptByPeer)
+}
+
+/// Whether the peer has probed the connection well before the timeout, and its next probe is
+/// not overdue.
+fn is_probed_in_time(it: &Connection, timeout_ms: u64) -> bool {
+    it.peer_probes_after_ms()
+        .is_some_and(|ms| ms <= timeout_ms / 2 && it.quiet_ms() <= latest_firing_ms(ms))
 }
 
 /// Judges a connection by its settings and its present state.
@@ -114,6 +131,7 @@ pub(super) fn probes_in_time(silence_ms: u64, intvl_ms: u64, timeout_ms: u64) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::silence::ObservedSilence;
     use crate::keepalive::connection::{HEARD, Setting};
     use crate::model::values::Origin;
 
@@ -136,9 +154,8 @@ mod tests {
             ..HEARD
         };
         let idle = |it: Connection, s: u64| Connection {
-            idle_ms: s * 1000,
             lastsnd_ms: s * 1000,
-            ..it
+            ..it.silent_for(s * 1000)
         };
         let out = |it: Connection, n| Connection {
             probes_out: n,
@@ -166,25 +183,25 @@ mod tests {
             ("good settings, three probes unanswered", out(idle(good, 400), 3), "safe in_time 2 spare 1"),
         ];
         let timeout = Timeout::sample(350_000, Answer::Yes);
-        let unobserved = ObservedSilence::default();
+        let unobserved = ObservedSilences::default();
         for (what, connection, expected) in rows {
             assert_eq!(
-                describe(judge(Some(&connection), Some(&timeout), unobserved)),
+                describe(judge(Some(&connection), Some(&timeout), &unobserved)),
                 expected,
                 "{what}"
             );
         }
         let proxy = Timeout::sample(60_000, Answer::No);
         assert_eq!(
-            describe(judge(Some(&good), Some(&proxy), unobserved)),
+            describe(judge(Some(&good), Some(&proxy), &unobserved)),
             "unprotected not_refreshed"
         );
         assert_eq!(
-            describe(judge(Some(&good), None, unobserved)),
+            describe(judge(Some(&good), None, &unobserved)),
             "unknown no_timeout"
         );
         assert_eq!(
-            describe(judge(None, Some(&timeout), unobserved)),
+            describe(judge(None, Some(&timeout), &unobserved)),
             "unknown no_settings"
         );
     }
@@ -196,9 +213,8 @@ mod tests {
             ..HEARD
         };
         let dead = Connection {
-            idle_ms: 700_000,
             lastsnd_ms: 700_000,
-            ..off
+            ..off.silent_for(700_000)
         };
         let good = Connection {
             time: sysctl(175_000),
@@ -212,7 +228,11 @@ mod tests {
                 observed_silence_max_ms: Some(silence_ms),
                 ..ObservedSilence::default()
             };
-            describe(judge(connection, timeout, observed))
+            let observed = ObservedSilences {
+                that_count: observed,
+                of_traffic: observed,
+            };
+            describe(judge(connection, timeout, &observed))
         };
         #[rustfmt::skip]
         let rows = [
@@ -229,6 +249,63 @@ mod tests {
         for (connection, timeout, silence_ms, expected) in rows {
             assert_eq!(of(connection, timeout, silence_ms), expected);
         }
+    }
+
+    #[test]
+    fn probes_of_the_peer_keep_alive_what_keepalive_does_not_protect() {
+        let off = Connection {
+            keepalive: false,
+            ..HEARD
+        };
+        let [known, proxy] = [Answer::Yes, Answer::No].map(|it| Timeout::sample(350_000, it));
+        let of = |it: Connection, idle_s: u64, heard_s: Option<u64>, timeout| {
+            let it = Connection {
+                idle_ms: idle_s * 1_000,
+                heard_ms: heard_s.map(|s| s * 1_000),
+                ..it
+            };
+            describe(judge(
+                Some(&it),
+                Some(timeout),
+                &ObservedSilences::default(),
+            ))
+        };
+        #[rustfmt::skip]
+        let rows = [
+            ("probed every ten seconds", off, 51, Some(1), &known, "kept_by_peer keepalive_off"),
+            ("after ten seconds, and then no more", off, 900, Some(890), &known, "zombie no_probes"),
+            ("once, after half of the timeout", off, 180, Some(5), &known, "kept_by_peer keepalive_off"),
+            ("once, too late to be sure", off, 181, Some(5), &known, "unprotected keepalive_off"),
+            ("the next probe is overdue", off, 51, Some(29), &known, "unprotected keepalive_off"),
+            ("an old segment came late", off, 51, Some(51), &known, "unprotected keepalive_off"),
+            ("long ago", off, 1_000, Some(900), &known, "zombie no_probes"),
+            ("not known", off, 1_000, None, &known, "unprotected keepalive_off"),
+            ("its own first probe is late", HEARD, 51, Some(1), &known, "kept_by_peer late_probe in_time 0 spare 0"),
+            ("probes do not count", off, 51, Some(1), &proxy, "unprotected not_refreshed"),
+        ];
+        for (what, it, idle_s, heard_s, timeout, expected) in rows {
+            assert_eq!(of(it, idle_s, heard_s, timeout), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn probes_of_the_peer_are_observed() {
+        let off = Connection {
+            keepalive: false,
+            ..HEARD
+        };
+        let short = |ms| ObservedSilence {
+            observed_ms: Some(1_000_000),
+            observed_silence_max_ms: Some(ms),
+            ..ObservedSilence::default()
+        };
+        let observed = ObservedSilences {
+            that_count: short(10_200),
+            of_traffic: short(1_000_000),
+        };
+        let known = Timeout::sample(350_000, Answer::Yes);
+        let judgement = judge(Some(&off), Some(&known), &observed);
+        assert_eq!(judgement.fate, Fate::KeptByPeer);
     }
 
     fn describe(it: Judgement) -> String {

@@ -47,6 +47,7 @@ struct AuditSummary<'a> {
     unprotected: u64,
     at_risk: u64,
     unknown: u64,
+    kept_by_peer: u64,
     kept_by_traffic: u64,
     safe: u64,
     /// Safe connections that can't lose a probe.
@@ -56,7 +57,7 @@ struct AuditSummary<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     observed: Option<ObservationCounts>,
     timeouts: Vec<TimeoutLine<'a>>,
-    idle_ms: &'a Histogram,
+    heard_ms: &'a Histogram,
     silence_ms: &'a Histogram,
 }
 
@@ -145,13 +146,14 @@ fn summary<'a>(
             unprotected: groups.count(Fate::Unprotected),
             at_risk: groups.count(Fate::AtRisk),
             unknown: groups.count(Fate::Unknown),
+            kept_by_peer: groups.count(Fate::KeptByPeer),
             kept_by_traffic: groups.count(Fate::KeptByTraffic),
             safe: groups.count(Fate::Safe),
             no_spare: groups.tight,
             loopback_left_out: groups.loopback,
             observed,
             timeouts: everywhere.chain(host).collect(),
-            idle_ms: &groups.idle,
+            heard_ms: &groups.quiet,
             silence_ms: &groups.silence,
         },
     }
@@ -199,8 +201,8 @@ fn text(
     }
     put_histogram(
         &mut text,
-        "idle since the peer was heard",
-        &groups.idle,
+        "time since the peer was heard",
+        &groups.quiet,
         bars,
     );
     put_histogram(
@@ -227,8 +229,8 @@ fn observation_note(groups: &Groups, observed: Option<ObservationCounts>) -> Opt
     else {
         let is_open = groups.count(Fate::Unprotected) + groups.count(Fate::AtRisk) > 0;
         return is_open.then(|| {
-            "judged by one moment; --observe TIME shows which connections their own traffic \
-             keeps alive"
+            "judged by one moment; --observe TIME shows which connections their own traffic or \
+             their peers' probes keep alive"
                 .to_owned()
         });
     };
@@ -281,7 +283,7 @@ const HEADINGS: [&str; 8] = [
     "NETNS",
     "TO",
     "PROBES-AFTER",
-    "IDLE",
+    "HEARD",
 ];
 
 fn cells(key: &GroupKey, group: &Group) -> [String; 8] {
@@ -303,7 +305,7 @@ fn cells(key: &GroupKey, group: &Group) -> [String; 8] {
         netns(key).into_owned(),
         to,
         silence,
-        group.idle_ms.map_or(UNSEEN.to_owned(), span),
+        group.quiet_ms.map_or(UNSEEN.to_owned(), span),
     ]
 }
 
@@ -569,11 +571,11 @@ mod tests {
         }
         let timeouts = Timeouts::new(vec![Timeout::given(350_000)], Vec::new());
         let text = text(&groups, &timeouts, None, true, Bars::Ascii);
-        let (table, _) = text.split_once("\nidle since").unwrap_or_default();
+        let (table, _) = text.split_once("\ntime since").unwrap_or_default();
         assert_snapshot!(table, @r"
         idle timeout 350s of idle-timeout: as given
 
-        FATE        COUNT PROGRAM  UNIT NETNS TO            PROBES-AFTER IDLE
+        FATE        COUNT PROGRAM  UNIT NETNS TO            PROBES-AFTER HEARD
         unprotected 1     -        -    7     10.0.0.2:5672 off          400s
             keepalive can't help: raise the timeout of 350s, or let the program send data sooner
         unprotected 1     ?        -    7     10.0.0.2:5672 off          400s
@@ -633,11 +635,11 @@ mod tests {
         let timeouts = Timeouts::new(vec![Timeout::given(350_000)], Vec::new());
         let text = text(&groups, &timeouts, None, true, Bars::Ascii);
         assert!(!text.contains(['\u{1b}', '\u{202e}', '\t']));
-        let (table, histograms) = text.split_once("\nidle since").unwrap_or_default();
+        let (table, histograms) = text.split_once("\ntime since").unwrap_or_default();
         assert_snapshot!(table, @r#"
         idle timeout 350s of idle-timeout: as given
 
-        FATE        COUNT PROGRAM                                      UNIT           NETNS     TO               PROBES-AFTER IDLE
+        FATE        COUNT PROGRAM                                      UNIT           NETNS     TO               PROBES-AFTER HEARD
         zombie      1     java[42]                                     -              7         10.0.0.2:5672    off          400s
             nothing saves it, unless the peer sends probes of its own: end it in java[42] or by `ss -K`, and turn on SO_KEEPALIVE there
         unprotected 4000  =\u{1b}[2J\n"\x20,\xff\u{202e} (8 processes) -              7         clients of :5672 off          100ms..400s

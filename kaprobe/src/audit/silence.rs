@@ -57,14 +57,25 @@ impl ObservedSilence {
     }
 }
 
-/// The silences of a connection: between segments from the peer, and between data in each
-/// direction.
+/// The longest silences of a connection that was observed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ObservedSilences {
+    /// Between all that restarts the timeout.
+    pub that_count: ObservedSilence,
+    /// Between that of it which is the connection's own traffic, and no probe of the peer.
+    pub of_traffic: ObservedSilence,
+}
+
+/// The silences of a connection: between segments from the peer, between those that are not
+/// its probes, and between data in each direction.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnectionSilences {
     /// Times of the first and the last sample, ms.
     first_ms: u64,
     last_ms: u64,
     heard: Silences,
+    /// Between data and acknowledgements from the peer.
+    traffic: Silences,
     received: Silences,
     sent: Silences,
     /// See [`ObservedSilence::outlived_silence_ms`].
@@ -77,7 +88,8 @@ impl ConnectionSilences {
         Some(Self {
             first_ms: now_ms,
             last_ms: now_ms,
-            heard: Silences::new(ages.idle_ms?),
+            heard: Silences::new(ages.quiet_ms()?),
+            traffic: Silences::new(ages.idle_ms?),
             received: Silences::new(ages.lastrcv_ms?),
             sent: Silences::new(ages.lastsnd_ms?),
             outlived_ms: None,
@@ -89,10 +101,11 @@ impl ConnectionSilences {
         let elapsed_ms = now_ms.saturating_sub(self.last_ms);
         self.last_ms = now_ms;
         let quiet_ms = self.heard.age_ms.min(self.sent.age_ms);
-        if self.heard.add(elapsed_ms, ages.idle_ms) {
+        if self.heard.add(elapsed_ms, ages.quiet_ms()) {
             let outlived_ms = quiet_ms.saturating_sub(SLACK_MS);
             self.outlived_ms = self.outlived_ms.max(Some(outlived_ms));
         }
+        self.traffic.add(elapsed_ms, ages.idle_ms);
         self.received.add(elapsed_ms, ages.lastrcv_ms);
         self.sent.add(elapsed_ms, ages.lastsnd_ms);
     }
@@ -101,6 +114,11 @@ impl ConnectionSilences {
     /// proves more than what this host sent: it shows that both directions work.
     pub(super) fn between_segments(&self) -> ObservedSilence {
         self.observed(&self.heard)
+    }
+
+    /// The longest silence of the connection's own traffic: probes of the peer don't end it.
+    pub(super) fn between_traffic(&self) -> ObservedSilence {
+        self.observed(&self.traffic)
     }
 
     /// The longest silence for a timeout that only data restarts. Proxies time each

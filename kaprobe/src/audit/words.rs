@@ -43,7 +43,7 @@ pub(super) fn remedy(key: &GroupKey, group: &Group) -> Vec<String> {
     let Some(why) = key.why else {
         return Vec::new();
     };
-    if key.fate == Fate::KeptByTraffic {
+    if matches!(key.fate, Fate::KeptByTraffic | Fate::KeptByPeer) {
         return kept(key, group).into_iter().collect();
     }
     let mut lines = match (why, &key.set) {
@@ -84,13 +84,25 @@ pub(super) fn remedy(key: &GroupKey, group: &Group) -> Vec<String> {
 
 /// What keeps the connections alive, and for how long that is known.
 fn kept(key: &GroupKey, group: &Group) -> Option<String> {
-    let ((observed_ms, _), (_, silence_ms)) = group.observed_ms.zip(group.observed_silence_ms)?;
+    let timeout = Ms(key.timeout_ms.unwrap_or_default());
+    let (by, limit) = if key.fate == Fate::KeptByPeer {
+        ("probes of the peer", "they may stop")
+    } else {
+        ("its own traffic", "a longer one may come")
+    };
+    let observed = group.observed_ms.zip(group.observed_silence_ms);
+    let Some(((observed_ms, _), (_, silence_ms))) = observed else {
+        let (_, after_ms) = group.peer_probes_after_ms?;
+        return Some(format!(
+            "kept alive by {by}: the last ended a silence of {} at most, of {timeout}; {limit}: \
+             --observe TIME shows more",
+            Ms(after_ms),
+        ));
+    };
     Some(format!(
-        "kept alive by its own traffic: longest silence seen in {}: {}, of {}; a longer one may \
-         come",
+        "kept alive by {by}: longest silence seen in {}: {}, of {timeout}; {limit}",
         Ms(observed_ms),
         Ms(silence_ms),
-        Ms(key.timeout_ms.unwrap_or_default()),
     ))
 }
 
@@ -109,7 +121,7 @@ fn not_kept(key: &GroupKey, group: &Group) -> Option<String> {
     let needed_ms = observed.needed_ms(key.timeout_ms?);
     let more = needed_ms.map_or(String::new(), |needed_ms| {
         let needed = Ms(needed_ms);
-        format!("; --observe {needed} or more may show that its own traffic keeps it alive")
+        format!("; --observe {needed} or more may show that its own traffic or the peer's probes keep it alive")
     });
     Some(format!(
         "longest silence seen in {}: {}{more}",

@@ -284,15 +284,16 @@ Without --idle-timeout, --behind and --log, audit uses the timeouts that this
 host applies itself, each for the connections that are known to pass there:
 conntrack of their network namespace and of those that they are routed through,
 and IPVS if they are to one of its services. It changes nothing. Exit code: 0 if
-every connection is safe or kept by its traffic, 5 if one is not, or could not be
-read. Text has one line per program and remote endpoint; CSV and JSON have one
+every connection is safe, or kept by its traffic or by its peer's probes, 5 if one
+is not, or could not be read. Text has one line per program and remote endpoint; CSV and JSON have one
 per connection. JSON has a summary at the end.
 
 Without --observe, audit knows one moment only: it does not see the heartbeats of
-programs, such as those of ssh (ServerAliveInterval), AMQP and gRPC. With it, a
-connection that keepalive does not protect is kept_by_traffic if its longest
-silence was at most half of the timeout, and at most a third of the time that it
-was observed: a minute at least, or the timeout. A longer silence may come.
+programs, such as those of ssh (ServerAliveInterval), AMQP and gRPC, and of the
+peer's probes only the last. With it, a connection that keepalive does not protect
+is kept_by_traffic if its longest silence was at most half of the timeout, and at
+most a third of the time that it was observed: a minute at least, or the timeout.
+It is kept_by_peer if that takes the peer's probes. A longer silence may come.
 
 Examples:
   kaprobe audit --idle-timeout 350s           assume a timeout of 350 s
@@ -314,7 +315,7 @@ pub struct AuditArgs {
     /// Logs of `kaprobe trace`. A timeout seen in a log applies to the remote endpoints where it was seen; - means standard input
     #[arg(long, value_name = "LOG", help_heading = "Timeouts")]
     pub log: Vec<PathBuf>,
-    /// First observe the connections for this time: 2m. One that its own traffic keeps alive is then `kept_by_traffic`. A signal ends it early
+    /// First observe the connections for this time: 2m. One that its own traffic keeps alive is then `kept_by_traffic`, and one that takes the peer's probes `kept_by_peer`. A signal ends it early
     #[arg(long, value_name = "TIME", value_parser = time_span, help_heading = "Running")]
     pub observe: Option<Duration>,
     /// Filters of the connections.

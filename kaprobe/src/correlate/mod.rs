@@ -443,6 +443,7 @@ fn event_record(event: &SocketEvent, sock: u64) -> Record {
         // The kernel has processed the acknowledgement in the FIN's segment already: it hides
         // an earlier one.
         record.ages.idle_ms = record.ages.lastrcv_ms;
+        record.ages.heard_ms = None;
     }
     record.next_ms = event.next_ms;
     record.late_ms = event.late_ms;

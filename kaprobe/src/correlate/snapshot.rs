@@ -121,7 +121,7 @@ impl ZombieFinder {
     /// peer (`tcp_finish_connect`, net/ipv4/tcp_input.c).
     pub(super) fn check(&mut self, row: &Row) -> Option<NewZombie> {
         let connection = Connection::from_row(row)?;
-        let heard_ns = row.mono_ns.saturating_sub(ms_to_ns(connection.idle_ms));
+        let heard_ns = row.mono_ns.saturating_sub(ms_to_ns(connection.quiet_ms()));
         if heard_ns >= self.began_ns {
             return None;
         }

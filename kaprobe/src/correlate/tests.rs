@@ -719,7 +719,7 @@ fn a_zombie_of_a_snapshot_is_recorded_once() {
         with(row(10, 1), |it| {
             it.settings.keepalive = Some(false);
             it.probes_out = Some(0);
-            it.ages.idle_ms = Some(idle_ms);
+            (it.ages.idle_ms, it.ages.heard_ms) = (Some(idle_ms), Some(idle_ms));
         })
     };
     let other_port = |row: Row| {
@@ -875,7 +875,7 @@ fn a_connection_that_was_heard_since_the_trace_began_is_no_zombie() {
     let silent_for = |at_ms, idle_ms| {
         seen(with(row(at_ms, 1), |it| {
             it.settings.keepalive = Some(false);
-            it.ages.idle_ms = Some(idle_ms);
+            (it.ages.idle_ms, it.ages.heard_ms) = (Some(idle_ms), Some(idle_ms));
         }))
     };
     let rows = [

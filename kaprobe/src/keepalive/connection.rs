@@ -10,6 +10,9 @@ use crate::model::row::Row;
 use crate::model::time::TICK_MS;
 use crate::model::values::{Origin, State};
 
+/// The shortest TCP_KEEPIDLE, ms, less a tick of either host.
+const SHORTEST_KEEPIDLE_MS: u64 = 1_000 - 2 * TICK_MS;
+
 /// A keepalive time or interval, and where its value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setting {
@@ -32,8 +35,12 @@ pub struct Connection {
     pub probes: u64,
     /// TCP_USER_TIMEOUT; 0 if unset.
     pub user_timeout_ms: u64,
-    /// The time since the last segment from the peer.
+    /// The time since data or an acknowledgement of the peer was received: the time that the
+    /// kernel's timer counts.
     pub idle_ms: u64,
+    /// The time since any segment of the peer was received, its probes included. `None` if it
+    /// is not known.
+    pub heard_ms: Option<u64>,
     /// The time since data was last sent.
     pub lastsnd_ms: u64,
     /// The time until the keepalive timer fires.
@@ -70,11 +77,29 @@ impl Connection {
             probes: row.settings.keepalive_probes?,
             user_timeout_ms: row.settings.user_timeout_ms.unwrap_or(0).into(),
             idle_ms: row.ages.idle_ms?,
+            heard_ms: row.ages.heard_ms,
             lastsnd_ms: row.ages.lastsnd_ms?,
             next_ms: row.keepalive_next_ms,
             probes_out: row.probes_out?.into(),
             sending: row.unacked? > 0 || row.sendq > 0,
         })
+    }
+
+    /// The time for which nothing of the peer was received, as far as it is known.
+    #[must_use]
+    pub fn quiet_ms(&self) -> u64 {
+        self.heard_ms.unwrap_or(self.idle_ms)
+    }
+
+    /// The time without anything from the peer that its last probe ended, if such a probe is
+    /// the last that was heard of it. Between probes of the peer there is no more than this.
+    ///
+    /// TCP_KEEPIDLE is at least a second. A segment that comes from outside the window sooner
+    /// is an old one that was overtaken.
+    #[must_use]
+    pub fn peer_probes_after_ms(&self) -> Option<u64> {
+        let after_ms = self.idle_ms.checked_sub(self.heard_ms?)?;
+        (after_ms >= SHORTEST_KEEPIDLE_MS).then_some(after_ms)
     }
 
     /// The longest silence that the settings allow while the peer answers.
@@ -147,6 +172,7 @@ pub(crate) const HEARD: Connection = Connection {
     probes: 9,
     user_timeout_ms: 0,
     idle_ms: 0,
+    heard_ms: Some(0),
     lastsnd_ms: 0,
     next_ms: None,
     probes_out: 0,
@@ -154,8 +180,41 @@ pub(crate) const HEARD: Connection = Connection {
 };
 
 #[cfg(test)]
+impl Connection {
+    /// The connection after nothing was received for so long.
+    pub(crate) const fn silent_for(self, ms: u64) -> Self {
+        Self {
+            idle_ms: ms,
+            heard_ms: Some(ms),
+            ..self
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_probe_of_the_peer_ends_a_silence() {
+        let of = |idle_ms, heard_ms| {
+            let it = Connection {
+                idle_ms,
+                heard_ms,
+                ..HEARD
+            };
+            it.peer_probes_after_ms()
+        };
+        for (idle_ms, heard_ms, expected) in [
+            (51_000, Some(1_000), Some(50_000)),
+            (51_000, Some(51_000), None),
+            (51_000, Some(50_500), None),
+            (51_000, None, None),
+            (1_500, Some(500), Some(1_000)),
+        ] {
+            assert_eq!(of(idle_ms, heard_ms), expected, "{idle_ms} {heard_ms:?}");
+        }
+    }
 
     #[test]
     fn timer_fires_at_most_an_eighth_late() {

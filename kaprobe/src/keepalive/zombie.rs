@@ -2,6 +2,7 @@
 
 use crate::keepalive::connection::Connection;
 use crate::model::fate::Why;
+use crate::model::time::TICK_MS;
 
 /// The idle timeout on the path of a connection, ms, as far as known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,16 +24,24 @@ const ANSWER_WAIT_MS: u64 = 1_000;
 /// With keepalive off, it is one after a silence of [`DEAD_AFTER_TIMEOUTS`] timeouts; if
 /// no timeout is known, after as many times the longest one. With keepalive on and a
 /// known timeout, it also needs an unanswered probe. With keepalive on and no known
-/// timeout, a probe unanswered for an interval is enough, whatever the silence. A
-/// connection that is sending is never a zombie.
+/// timeout, a probe unanswered for an interval is enough, whatever the silence.
+///
+/// A connection that is sending is never a zombie, and a peer whose probes come in is there:
+/// they end a silence. If it is not known whether they do, only a probe of this host tells.
 #[must_use]
 pub fn zombie(it: &Connection, path: PathTimeout) -> Option<Why> {
     let (PathTimeout::Known(timeout_ms) | PathTimeout::NoneLongerThan(timeout_ms)) = path;
-    let is_long_silent = it.idle_ms >= timeout_ms.saturating_mul(DEAD_AFTER_TIMEOUTS);
-    let unanswered = |for_ms| it.unanswered_ms().is_some_and(|ms| ms >= for_ms);
+    let quiet_ms = it.quiet_ms();
+    let is_long_silent = quiet_ms >= timeout_ms.saturating_mul(DEAD_AFTER_TIMEOUTS);
+    // Nothing was heard since that probe.
+    let is_silent_for = |ms| ms <= quiet_ms.saturating_add(TICK_MS);
+    let unanswered = |for_ms| {
+        let unanswered_ms = it.unanswered_ms();
+        unanswered_ms.is_some_and(|ms| ms >= for_ms && is_silent_for(ms))
+    };
     let is_dead = match path {
         _ if it.sending => false,
-        _ if !it.keepalive => is_long_silent,
+        _ if !it.keepalive => is_long_silent && it.heard_ms.is_some(),
         PathTimeout::Known(_) => is_long_silent && unanswered(ANSWER_WAIT_MS),
         PathTimeout::NoneLongerThan(_) => unanswered(it.intvl.ms),
     };
@@ -52,15 +61,21 @@ mod tests {
     fn without_a_known_timeout_unanswered_probes_or_long_silence_mean_zombie() {
         let day_ms = 86_400_000;
         let out = |n, next_ms| Connection {
-            idle_ms: 7_200_000,
             probes_out: n,
             next_ms: Some(next_ms),
-            ..HEARD
+            ..HEARD.silent_for(7_200_000)
         };
-        let off = |idle_ms| Connection {
+        let off = |ms| Connection {
             keepalive: false,
-            idle_ms,
-            ..HEARD
+            ..HEARD.silent_for(ms)
+        };
+        let heard = |it, ms| Connection {
+            heard_ms: Some(ms),
+            ..it
+        };
+        let unknown = |it| Connection {
+            heard_ms: None,
+            ..it
         };
         #[rustfmt::skip]
         let rows = [
@@ -72,7 +87,13 @@ mod tests {
             ("data is queued: window probes, not keepalive", Connection { sending: true, ..out(3, 0) }, None),
             ("keepalive off, silent", off(9 * day_ms), None),
             ("keepalive off, silent for longer than any timeout", off(10 * day_ms), Some(Why::NoProbes)),
-            ("keepalive on, no probe sent yet", Connection { idle_ms: 10 * day_ms, ..HEARD }, None),
+            ("keepalive on, no probe sent yet", HEARD.silent_for(10 * day_ms), None),
+            ("keepalive off, probed by the peer", heard(off(10 * day_ms), 9_000), None),
+            ("keepalive off, no longer probed by the peer", heard(off(20 * day_ms), 10 * day_ms), Some(Why::NoProbes)),
+            ("keepalive off, not known whether probed", unknown(off(10 * day_ms)), None),
+            ("probes unanswered, but the peer's come", heard(out(3, 75_000), 60_000), None),
+            ("probes unanswered, the peer's came before", heard(out(3, 75_000), 200_000), Some(Why::ProbesUnanswered)),
+            ("probes unanswered, not known whether probed", unknown(out(2, 75_000)), Some(Why::ProbesUnanswered)),
         ];
         for (name, connection, why) in rows {
             let found = zombie(&connection, PathTimeout::NoneLongerThan(5 * day_ms));

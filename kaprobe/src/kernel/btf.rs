@@ -162,6 +162,7 @@ impl KernelTypes {
             lrcvtime: at(icsk, "icsk_ack.lrcvtime")?,
             rcv_tstamp: at("tcp_sock", "rcv_tstamp")?,
             lsndtime: at("tcp_sock", "lsndtime")?,
+            last_oow_ack_time: maybe("tcp_sock", "last_oow_ack_time"),
             packets_out: at("tcp_sock", "packets_out")?,
             keepalive_time: at("tcp_sock", "keepalive_time")?,
             keepalive_intvl: at("tcp_sock", "keepalive_intvl")?,

@@ -145,12 +145,12 @@ impl Decoder {
         let is_stamped = in_flight > 0 && raw.first_tx_mstamp != 0;
         let stalled_ms = is_stamped.then(|| sent_ago_ms(raw));
         // The kernel stamps what it receives only to a jiffy.
-        let idle_ms = event.lastrcv_ms.min(event.lastack_ms);
+        let quiet_ms = event.ages().quiet_ms().unwrap_or_default();
         Transfer {
             unacked_bytes: Some(in_flight.saturating_sub(syn + fin_sent)),
             unsent_bytes: Some(waiting.saturating_sub(fin_waiting)),
             stalled_ms,
-            silent_ms: stalled_ms.map(|stalled_ms| idle_ms.saturating_sub(stalled_ms)),
+            silent_ms: stalled_ms.map(|stalled_ms| quiet_ms.saturating_sub(stalled_ms)),
             err_soft: (raw.err_soft != 0).then_some(Errno(raw.err_soft)),
         }
     }
@@ -193,6 +193,7 @@ impl Decoder {
             lastrcv_ms: self.ms(raw.jiffies.wrapping_sub(raw.lrcvtime)),
             lastack_ms: self.ms(raw.jiffies.wrapping_sub(raw.rcv_tstamp)),
             lastsnd_ms: self.ms(raw.jiffies.wrapping_sub(raw.lsndtime)),
+            heard_ms: self.heard_ms(raw),
             next_ms: (firing && has(flag::PENDING_AFTER))
                 .then(|| self.ms(ticks_until(raw.expires_after, raw.jiffies_after))),
             late_ms: firing.then(|| self.ms(ticks_until(raw.jiffies, raw.expires))),
@@ -218,6 +219,25 @@ impl Decoder {
             mono_ns,
             wall_ns: mono.saturating_add(self.clock_offset_ns),
         }
+    }
+
+    /// Time since any segment of the peer was received, ms. `None` if the kernel does not note
+    /// when one came from outside the window.
+    ///
+    /// A keepalive probe of the peer is such a segment: it repeats a sequence number that is
+    /// acknowledged. It moves neither `lrcvtime` nor `rcv_tstamp`: `tcp_validate_incoming`
+    /// (net/ipv4/tcp_input.c) answers it at once. `tcp_oow_rate_limited` notes the time, though
+    /// no more often than `net.ipv4.tcp_invalid_ratelimit` allows (500 ms), and not if the
+    /// segment has data.
+    #[inline]
+    pub(super) fn heard_ms(&self, raw: &wire::Event) -> Option<u64> {
+        let age_ms = |stamp: u32| self.ms(raw.jiffies.wrapping_sub(stamp));
+        let idle_ms = age_ms(raw.lrcvtime).min(age_ms(raw.rcv_tstamp));
+        let is_seen = raw.flags & flag::OOW_SEEN != 0;
+        is_seen.then(|| match raw.last_oow_ack_time {
+            0 => idle_ms,
+            stamp => idle_ms.min(age_ms(stamp)),
+        })
     }
 
     /// Converts jiffies to ms, rounded down. The usual values of HZ (kernel/Kconfig.hz)
@@ -615,6 +635,28 @@ mod tests {
         assert_eq!(event.ages().idle_ms, Some(1000));
         assert_eq!(event.next_ms, Some(1000));
         assert_eq!(event.at.wall_ns, 6_000);
+    }
+
+    #[test]
+    fn the_peer_is_heard_by_data_acknowledgements_and_probes() {
+        // Ages in ticks of 4 ms: of data, of an acknowledgement, of a segment outside the window.
+        for (lrcv, acked, oow, is_seen, expected) in [
+            (500, 250, Some(100), true, Some(400)),
+            (500, 250, Some(300), true, Some(1_000)),
+            (100, 250, Some(300), true, Some(400)),
+            (500, 250, None, true, Some(1_000)),
+            (500, 250, Some(100), false, None),
+        ] {
+            let mut raw = sample();
+            // `jiffies` wraps five minutes after the boot.
+            raw.jiffies = 50;
+            let ago = |ticks| 50_u32.wrapping_sub(ticks);
+            (raw.lrcvtime, raw.rcv_tstamp) = (ago(lrcv), ago(acked));
+            raw.last_oow_ack_time = oow.map_or(0, ago);
+            raw.flags = if is_seen { flag::OOW_SEEN } else { 0 };
+            let heard_ms = decoder(250).heard_ms(&raw);
+            assert_eq!(heard_ms, expected, "{lrcv} {acked} {oow:?}");
+        }
     }
 
     #[test]

@@ -134,7 +134,10 @@ impl Decoder {
         let age = |stamp: u32| self.ms(event.jiffies.wrapping_sub(stamp));
         let ages = || {
             let (lastrcv_ms, lastack_ms) = (age(event.lrcvtime), age(event.rcv_tstamp));
-            Ages::new(lastrcv_ms, lastack_ms, age(event.lsndtime))
+            Ages {
+                heard_ms: self.heard_ms(event),
+                ..Ages::new(lastrcv_ms, lastack_ms, age(event.lsndtime))
+            }
         };
         Row {
             recvq: match row.state {

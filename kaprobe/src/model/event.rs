@@ -174,6 +174,8 @@ pub struct SocketEvent {
     pub lastack_ms: u64,
     /// Time since data was last sent (ss: lastsnd), ms.
     pub lastsnd_ms: u64,
+    /// Time since any segment of the peer was received, ms, if it is known.
+    pub heard_ms: Option<u64>,
     /// Time until the timer fires again, ms. `None` if it is not armed, or if this event
     /// is not a firing.
     pub next_ms: Option<u64>,
@@ -213,6 +215,9 @@ impl SocketEvent {
     /// Ages of the last traffic.
     #[must_use]
     pub fn ages(&self) -> Ages {
-        Ages::new(self.lastrcv_ms, self.lastack_ms, self.lastsnd_ms)
+        Ages {
+            heard_ms: self.heard_ms,
+            ..Ages::new(self.lastrcv_ms, self.lastack_ms, self.lastsnd_ms)
+        }
     }
 }

@@ -14,6 +14,9 @@ named_enum! {
         AtRisk = "at_risk",
         /// Not enough is known.
         Unknown = "unknown",
+        /// Keepalive of this host does not protect the connection, but probes of the peer kept
+        /// it alive as far as they were seen. They may stop.
+        KeptByPeer = "kept_by_peer",
         /// Keepalive does not protect the connection, but its own traffic kept it alive
         /// while it was observed. A longer silence may come.
         KeptByTraffic = "kept_by_traffic",

@@ -108,6 +108,7 @@ record! {
         settings.user_timeout_ms,
         settings.user_timeout_from,
         ages.idle_ms,
+        ages.heard_ms,
         ages.lastrcv_ms,
         ages.lastack_ms,
         ages.lastsnd_ms,

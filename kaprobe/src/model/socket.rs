@@ -189,9 +189,13 @@ group! {
     /// Ages of the last traffic, ms.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct Ages {
-        /// Time since anything was received, ms. The kernel compares it with the
-        /// keepalive time (`keepalive_time_elapsed`, include/net/tcp.h).
+        /// Time since data or an acknowledgement was received, ms. The kernel compares it
+        /// with the keepalive time (`keepalive_time_elapsed`, include/net/tcp.h).
         idle_ms: Option<u64>,
+        /// Time since any segment of the peer was received, ms: data, an acknowledgement, or
+        /// one outside the window, as the keepalive probes of a peer are
+        /// (`last_oow_ack_time`, include/linux/tcp.h). Absent if it is not known.
+        heard_ms: Option<u64>,
         /// Time since data was received, ms (ss: lastrcv).
         lastrcv_ms: Option<u64>,
         /// Time since an acknowledgement was received, ms (ss: lastack).
@@ -202,16 +206,32 @@ group! {
 }
 
 impl Ages {
-    /// Makes the ages of a socket that has been connected.
+    /// Makes the ages of a socket that has been connected. Whether its peer sent probes is not
+    /// known.
     #[must_use]
     #[inline]
     pub fn new(lastrcv_ms: u64, lastack_ms: u64, lastsnd_ms: u64) -> Self {
         Self {
             idle_ms: Some(lastrcv_ms.min(lastack_ms)),
+            heard_ms: None,
             lastrcv_ms: Some(lastrcv_ms),
             lastack_ms: Some(lastack_ms),
             lastsnd_ms: Some(lastsnd_ms),
         }
+    }
+
+    /// Time for which nothing of the peer was received, ms, as far as it is known.
+    #[must_use]
+    pub fn quiet_ms(&self) -> Option<u64> {
+        self.heard_ms.or(self.idle_ms)
+    }
+
+    /// Time since a probe of the peer was received, ms, if that is the last that was heard of
+    /// it. Other segments from outside the window look the same, and are rare.
+    #[must_use]
+    pub fn probed_ms(&self) -> Option<u64> {
+        let (heard_ms, idle_ms) = (self.heard_ms?, self.idle_ms?);
+        (heard_ms < idle_ms).then_some(heard_ms)
     }
 }
 

@@ -286,13 +286,12 @@ impl Words<'_> {
 
 /// Appends the details of a record, as short as possible.
 fn detail(words: &mut Words<'_>, record: &Record) {
-    let idle = record.ages.idle_ms.map(Ms);
     match record.event {
         EventName::Probe | EventName::ProbeCongested => {
             if let (Some(probe), Some(of)) = (record.probe, record.settings.keepalive_probes) {
                 words.of(probe, of);
             }
-            words.pair("idle", idle);
+            silence(words, record);
         }
         EventName::Answered => {
             let Some(probe) = record.probe else { return };
@@ -309,12 +308,12 @@ fn detail(words: &mut Words<'_>, record: &Record) {
             if let (Some(cause), Some(probes)) = (record.cause, record.probes_out) {
                 gave_up(words, record, cause, probes);
             }
-            words.pair("idle", idle);
+            silence(words, record);
             let err = record.err.filter(|err| *err != Errno::TIMED_OUT);
             words.pair("err", err.map(Shown));
         }
         EventName::Early => {
-            words.pair("idle", idle);
+            silence(words, record);
             words.pair("next", record.next_ms.map(Ms));
         }
         EventName::DataPending => words.pair("unacked", record.unacked),
@@ -322,7 +321,7 @@ fn detail(words: &mut Words<'_>, record: &Record) {
         EventName::RstSent => sent(words, record),
         EventName::FinReceived | EventName::FinSent => {
             words.some(record.state.map(|state| state.name()));
-            words.pair("idle", idle);
+            silence(words, record);
             if let Some(sent) = record.ages.lastsnd_ms {
                 words.pair("sent", Some(Ms(sent)));
                 words.add("ago");
@@ -349,7 +348,7 @@ fn detail(words: &mut Words<'_>, record: &Record) {
         }
         EventName::RstReceived => {
             words.some(record.state.map(|state| state.name()));
-            words.pair("idle", idle);
+            silence(words, record);
             if let Some(sent) = record.ages.lastsnd_ms {
                 words.pair("sent", Some(Ms(sent)));
                 words.add("ago");
@@ -371,7 +370,7 @@ fn detail(words: &mut Words<'_>, record: &Record) {
             {
                 words.of(out.into(), of);
             }
-            words.pair("idle", idle);
+            silence(words, record);
             words.pair("dead in", record.dead_in_ms.map(Ms));
         }
         EventName::ChangedMeanwhile => {
@@ -395,6 +394,13 @@ fn detail(words: &mut Words<'_>, record: &Record) {
         }
         EventName::Busy | EventName::Closed => {}
     }
+}
+
+/// Appends for how long nothing was received; and when a probe of the peer was, if one was
+/// meanwhile.
+fn silence(words: &mut Words<'_>, record: &Record) {
+    words.pair("idle", record.ages.idle_ms.map(Ms));
+    words.pair("heard", record.ages.probed_ms().map(Ms));
 }
 
 /// Appends how the kernel gave up.

@@ -163,7 +163,7 @@ const fn column(heading: &'static str, width: usize, put: fn(&mut String, &Row))
     }
 }
 
-const STANDARD: [RowColumn; 11] = [
+const STANDARD: [RowColumn; 12] = [
     column("STATE", 11, |line, row| line.push_str(row.state.name())),
     column("RECVQ", 5, |line, row| row.recvq.put(line)),
     column("SENDQ", 5, |line, row| row.sendq.put(line)),
@@ -180,6 +180,7 @@ const STANDARD: [RowColumn; 11] = [
     column("IDLE", 7, |line, row| {
         put_some(line, row.ages.idle_ms.map(Ms))
     }),
+    column("HEARD", 7, put_heard),
     column("DEAD-IN", 7, put_dead_in),
 ];
 
@@ -258,6 +259,14 @@ fn put_comm(line: &mut String, row: &Row) {
     match &row.process.comm {
         Some(comm) => line.push_str(&word(comm.as_str())),
         None => put_owner(line, row, None),
+    }
+}
+
+/// Appends the time since any segment of the peer was received, as far as it is known.
+fn put_heard(line: &mut String, row: &Row) {
+    match (row.ages.heard_ms, row.ages.idle_ms) {
+        (None, Some(_)) => line.push_str(UNSEEN),
+        (heard_ms, _) => put_some(line, heard_ms.map(Ms)),
     }
 }
 

@@ -378,9 +378,9 @@ impl Tracked {
         let (Some(lastrcv), Some(lastack), Some(lastsnd)) = ages else {
             return None;
         };
-        let heard_ns = record
-            .mono_ns
-            .saturating_sub(ms_to_ns(lastrcv.min(lastack)));
+        // The peer's probes are packets on the path as well.
+        let quiet = record.ages.quiet_ms()?.min(lastrcv).min(lastack);
+        let heard_ns = record.mono_ns.saturating_sub(ms_to_ns(quiet));
         let is_heard = heard_ns > self.quiet_at_ns.saturating_add(tick_ns);
         let survived = (is_heard && self.quiet_ms > 0).then(|| mem::take(&mut self.quiet_ms));
         // An unanswered probe passed the middlebox too, but the kernel recorded no time.
@@ -390,7 +390,7 @@ impl Tracked {
             _ => false,
         };
         if is_first {
-            let age_ms = lastrcv.min(lastack).min(lastsnd);
+            let age_ms = quiet.min(lastsnd);
             let age_ms = age_ms.saturating_sub(DELAYED_ACK_MS + TICK_MS);
             self.quiet_at_ns = record.mono_ns;
             self.quiet_ms = u32::try_from(age_ms).unwrap_or(u32::MAX);

@@ -65,7 +65,7 @@ impl ResetTrigger {
         let open = matches!(record.state, Some(State::Established | State::FinWait1));
         let age_ms = record
             .ages
-            .idle_ms
+            .quiet_ms()
             .filter(|_| first && open)?
             .saturating_add(TICK_MS);
         Some(Death::after(age_ms, record.mono_ns))
@@ -97,8 +97,10 @@ pub(super) fn received(record: &Record, is_recorded: bool) -> Option<ResetTrigge
     {
         return Some(ResetTrigger::CrossedClose);
     }
+    // A probe of the peer was a packet too. If one came after the data, the data is not the
+    // first segment that the path saw.
     let gap_ms = match state {
-        Established | FinWait1 if sent_since_heard => idle - sent,
+        Established | FinWait1 if sent_since_heard => record.ages.quiet_ms()?.saturating_sub(sent),
         _ => 0,
     };
     let retransmits = record.retransmits.unwrap_or_default();

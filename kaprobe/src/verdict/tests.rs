@@ -824,6 +824,44 @@ fn an_unknown_timeout_is_learned_and_reported() {
     assert_eq!(last.confidence, Some(Confidence::Medium));
 }
 
+/// These events, if the peer sent a probe `heard_ms` before each.
+fn probed(heard_ms: u64, events: &[Event]) -> Vec<Event> {
+    let events = events.iter().cloned();
+    events
+        .map(|event| match event {
+            Event::Socket(event) => of(SocketEvent {
+                heard_ms: Some(heard_ms),
+                ..event
+            }),
+            other => other,
+        })
+        .collect()
+}
+
+#[test]
+fn the_peers_probes_end_an_idle_time() {
+    let idle_reset = |sk, at_s| life(sk, at_s, None, 351);
+    // Heard 9 s before: the path was not idle for longer.
+    let verdict = &verdicts(&probed(9_000, &idle_reset(1, 1_000)))[0];
+    assert_eq!(verdict.verdict, Some(VerdictName::IdleEviction));
+    assert!(verdict.ages.idle_ms < Some(9_000), "{verdict:?}");
+
+    // A first probe after 301 s that is answered shows what the path survived.
+    let answered = [
+        answered_probe(9, 900, 301, 301),
+        answered_probe(9, 1_000, 90, 90),
+    ]
+    .concat();
+    let survived = |before: &[Event]| {
+        let after = [idle_reset(1, 2_000), idle_reset(2, 9_000)].concat();
+        let all = verdicts(&[before, &after].concat());
+        all.last().and_then(|it| it.survived_ms)
+    };
+    assert!(survived(&answered) > Some(300_000));
+    let seen = survived(&probed(9_000, &answered));
+    assert!(seen < Some(9_000) && seen.is_some(), "{seen:?}");
+}
+
 #[test]
 fn advice_names_the_setting_its_scope_and_the_reason() {
     let dead = || received(0, 903_000, 4);
