@@ -5,6 +5,7 @@
 mod burst;
 mod firing;
 mod floor;
+mod host_load;
 mod in_kernel;
 mod load;
 mod loss;
@@ -29,6 +30,8 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use kaprobe_testkit::{netns, process};
 
+use crate::host_load::HostLoad;
+
 /// The size of the measurements.
 #[derive(Clone, Copy)]
 pub struct Plan {
@@ -46,7 +49,7 @@ fn main() -> Result<ExitCode> {
     let arguments: Vec<_> = env::args().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     match *arguments.as_slice() {
-        ["respond"] => response::respond()?,
+        ["play", load] => host_load::play(load)?,
         ["measure", connections, rounds, ref names @ ..] => {
             let plan = Plan {
                 connections: connections.parse()?,
@@ -72,6 +75,8 @@ fn measure(name: &str, plan: Plan) -> Result<()> {
         "burst" => burst::measure(plan),
         "start" => start::measure(plan),
         "response" => response::measure(plan),
+        "connections" => response::measure_ordinary(HostLoad::Connections, plan),
+        "lossy" => response::measure_ordinary(HostLoad::Lossy, plan),
         "replay" => replay::measure(plan),
         "sockets" => sockets::measure(plan),
         _ => bail!("no measurement {name}"),

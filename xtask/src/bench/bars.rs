@@ -73,6 +73,8 @@ const BARS: &[Bar] = &[
     at_most("memory.50000", "kaprobe --json", 24.0),
     at_most("loss.54000.lost", "kaprobe", 0.0),
     like_off("response.", "kaprobe"),
+    like_off("connections.", "kaprobe"),
+    like_off("lossy.", "kaprobe"),
 ];
 
 impl Bar {

@@ -68,6 +68,10 @@ enum Measurement {
     Start,
     /// Throughput and latency of requests over loopback, with and without a tracer
     Response,
+    /// The same with 5,000 connections opened and closed a second
+    Connections,
+    /// The same with one segment in a hundred lost
+    Lossy,
     /// Records and bytes per second of replay, next to jq
     Replay,
     /// Snapshot of 50,000 sockets, next to ss; its effect on their timers
