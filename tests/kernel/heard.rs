@@ -1,20 +1,22 @@
 //! Keepalive probes of a peer count as heard.
 
 use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::Stdio;
 
 use anyhow::{Context as _, Error, Result, ensure};
 use kaprobe::model::time::TICK_MS;
 use kaprobe::traffic::pair::{Keepalive, Pair, Path, Planned, Side};
+use kaprobe_testkit::child::Killed;
+use kaprobe_testkit::log::TraceLog;
 use kaprobe_testkit::snapshot::inode;
-use kaprobe_testkit::tracer::Kaprobe;
 use kaprobe_testkit::traffic::ends::set_far_keepalive;
 use kaprobe_testkit::wait::wait_until;
 use kaprobe_testkit::{command, netns, schema, snapshot};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 const SCHEMA: &str = include_str!("../../schema/kaprobe-audit.schema.json");
-
-const HERE: [&str; 2] = ["--netns", "/proc/self/ns/net"];
 
 /// A probe each second.
 const EACH_SECOND: Keepalive = Keepalive::new(1, 1, 100);
@@ -107,16 +109,7 @@ pub fn a_peer_that_probes_is_no_zombie() -> Result<()> {
         }
         Ok(ends.iter().all(|&it| it >= Some(3)))
     })?;
-    let mut log = None;
-    wait_until("a trace has seen its whole snapshot", || {
-        let arguments = [&HERE[..], &["-e", "zombie", "--duration", "2s"]].concat();
-        let ended = Kaprobe::trace_from_snapshot(&arguments)?.finish()?;
-        let is_whole = ended.stderr.contains("kaprobe: snapshot: ")
-            && !ended.stderr.contains("the trace ended before it");
-        log = is_whole.then(|| ended.clean()).transpose()?;
-        Ok(log.is_some())
-    })?;
-    let log = log.context("no log")?;
+    let log = trace_of_snapshot()?;
     let expected: Vec<_> = pairs.iter().map(|it| (it.remote, it.local)).collect();
     let mut found = Vec::new();
     for record in log.records.iter().filter(|it| it.event() == "zombie") {
@@ -131,4 +124,30 @@ pub fn a_peer_that_probes_is_no_zombie() -> Result<()> {
         "more than {expected:?}: {found:?}"
     );
     Ok(())
+}
+
+/// The zombies of a snapshot, by a trace that ends after it.
+fn trace_of_snapshot() -> Result<TraceLog> {
+    let mut child = command::kaprobe()?
+        .args(["trace", "--json", "-e", "zombie"])
+        .args(["--netns", "/proc/self/ns/net"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map(Killed)?;
+    let mut err = BufReader::new(child.stderr.take().context("no stderr")?);
+    let mut line = String::new();
+    while !line.starts_with("kaprobe: snapshot: ") {
+        line.clear();
+        ensure!(
+            err.read_line(&mut line)? > 0,
+            "kaprobe ended before its snapshot"
+        );
+    }
+    kill_process(Pid::from_child(&child), Signal::INT)?;
+    let mut stdout = child.stdout.take().context("no stdout")?;
+    let mut text = String::new();
+    stdout.read_to_string(&mut text)?;
+    TraceLog::parse(&text.lines().collect::<Vec<_>>()).context(line)
 }
