@@ -11,7 +11,9 @@ use core::mem::MaybeUninit;
 use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel};
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_jiffies64, bpf_ktime_get_ns};
 use kaprobe_ebpf::config::{ABSENT, Config, Flag, Number, RDONLY_CAST};
-use kaprobe_ebpf::wire::{Descriptor, Detailed, Event, Snapshot, Socket, flag, kind, path};
+use kaprobe_ebpf::wire::{
+    Descriptor, Detailed, Event, Sending, Snapshot, Socket, flag, kind, path,
+};
 
 /// Settings of the programs. User space writes them before it loads the programs.
 #[unsafe(no_mangle)]
@@ -682,24 +684,33 @@ pub fn name(sk: u64, event: &mut Event) {
 #[inline(always)]
 pub fn detail(sk: u64, detailed: &mut Detailed) {
     describe(sk, &mut detailed.event);
-    let sk = tcp_sock(sk);
-    detailed.err_soft = member!(sk, sk_err_soft);
-    detailed.snd_una = member!(sk, snd_una);
-    detailed.snd_nxt = member!(sk, snd_nxt);
-    detailed.write_seq = member!(sk, write_seq);
-    detailed.snd_wnd = member!(sk, snd_wnd);
-    detailed.tcp_mstamp = member!(sk, tcp_mstamp);
-    detailed.first_tx_mstamp = member!(sk, first_tx_mstamp);
-    detailed.retrans_stamp = member!(sk, retrans_stamp);
-    detailed.usec_ts = is_set!(sk, usec_ts) as u8;
-    detailed.rto = member!(sk, icsk_rto);
+    sending(tcp_sock(sk), &mut detailed.sending);
+}
+
+/// Reads what a socket has sent, and when it sends it again.
+#[inline(always)]
+fn sending(sk: Typed, sending: &mut Sending) {
+    sending.err_soft = member!(sk, sk_err_soft);
+    sending.snd_una = member!(sk, snd_una);
+    sending.snd_nxt = member!(sk, snd_nxt);
+    sending.write_seq = member!(sk, write_seq);
+    sending.snd_wnd = member!(sk, snd_wnd);
+    sending.tcp_mstamp = member!(sk, tcp_mstamp);
+    sending.first_tx_mstamp = member!(sk, first_tx_mstamp);
+    sending.retrans_stamp = member!(sk, retrans_stamp);
+    sending.usec_ts = is_set!(sk, usec_ts) as u8;
+    sending.rto = member!(sk, icsk_rto);
     if config!(offsets.icsk_rto_max) != ABSENT {
-        detailed.rto_max = member!(sk, icsk_rto_max);
+        sending.rto_max = member!(sk, icsk_rto_max);
     }
-    detailed.backoff = member!(sk, icsk_backoff);
+    if config!(offsets.icsk_probes_tstamp) != ABSENT {
+        sending.probes_tstamp = member!(sk, icsk_probes_tstamp);
+        sending.probes_timed = 1;
+    }
+    sending.backoff = member!(sk, icsk_backoff);
     let net: Typed = member!(sk, skc_net);
-    detailed.retries2 = number!(net, net_retries2);
-    detailed.orphan_retries = number!(net, net_orphan_retries);
+    sending.retries2 = number!(net, net_retries2);
+    sending.orphan_retries = number!(net, net_orphan_retries);
 }
 
 /// Reads which process closes or resets a socket, if one holds its lock. A softirq finds
@@ -1098,8 +1109,7 @@ pub fn snapshot(sk: u64, snapshot: &mut Snapshot) {
             snapshot.pending = member!(sk, icsk_pending);
             snapshot.rcv_nxt = member!(sk, rcv_nxt);
             snapshot.copied_seq = member!(sk, copied_seq);
-            snapshot.write_seq = member!(sk, write_seq);
-            snapshot.snd_una = member!(sk, snd_una);
+            sending(sk, &mut snapshot.sending);
             snapshot.ack_backlog = member!(sk, sk_ack_backlog);
             return;
         }

@@ -257,22 +257,15 @@ pub struct Event {
     pub last_oow_ack_time: u32,
 }
 
-/// An event that says more than others: what the socket had to send, and who did it.
-/// These events are rare; [`is_detailed`] tells which they are.
+/// What a socket has sent, and when it sends it again.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Detailed {
-    /// What every event reports.
-    pub event: Event,
+pub struct Sending {
     /// `tp->tcp_mstamp`: the last time that TCP handled the socket, CLOCK_MONOTONIC µs.
     pub tcp_mstamp: u64,
     /// `tp->first_tx_mstamp`: when the oldest data that is in flight was first sent,
     /// CLOCK_MONOTONIC µs. Earlier if part of what was sent then is acknowledged.
     pub first_tx_mstamp: u64,
-    /// Name of the process that did it, as in /proc/PID/comm.
-    pub comm: [u8; 16],
-    /// Number of the process that did it, in the initial pid namespace; 0 if none did.
-    pub pid: u32,
     /// `sk_err_soft`: the error that ICMP reported last, a positive errno.
     pub err_soft: u32,
     /// `tp->snd_una`.
@@ -290,18 +283,40 @@ pub struct Detailed {
     /// `tp->retrans_stamp`: when the data was first retransmitted, in units of TCP's
     /// timestamps; 0 if it was not.
     pub retrans_stamp: u32,
+    /// `icsk_probes_tstamp`: when the first window probe was due, jiffies; 0 if none was.
+    /// Meaningful with `probes_timed`.
+    pub probes_tstamp: u32,
     /// `net.ipv4.tcp_retries2` of the socket's netns.
     pub retries2: u32,
     /// `net.ipv4.tcp_orphan_retries` of the socket's netns.
     pub orphan_retries: u32,
     /// `icsk_backoff`.
     pub backoff: u8,
-    /// 1 if the process that did it was exiting.
-    pub exiting: u8,
     /// 1 if the unit of TCP's timestamps is 1 µs, and not 1 ms.
     pub usec_ts: u8,
+    /// 1 if the kernel has `icsk_probes_tstamp`.
+    pub probes_timed: u8,
     /// Always zero.
     pub reserved: u8,
+}
+
+/// An event that says more than others: what the socket had to send, and who did it.
+/// These events are rare; [`is_detailed`] tells which they are.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Detailed {
+    /// What every event reports.
+    pub event: Event,
+    /// What the socket has sent.
+    pub sending: Sending,
+    /// Name of the process that did it, as in /proc/PID/comm.
+    pub comm: [u8; 16],
+    /// Number of the process that did it, in the initial pid namespace; 0 if none did.
+    pub pid: u32,
+    /// 1 if the process that did it was exiting.
+    pub exiting: u8,
+    /// Always zero.
+    pub reserved: [u8; 3],
 }
 
 /// State of a socket. The iterator over sockets writes one for each socket.
@@ -315,6 +330,8 @@ pub struct Snapshot {
     /// What an event reports of a socket; the kind is [`kind::SNAPSHOT`]. `PENDING_AFTER`
     /// and `expires_after` are those of the keepalive timer.
     pub event: Event,
+    /// What the socket has sent.
+    pub sending: Sending,
     /// Expiry of the retransmission or window probe timer, jiffies; for a minisock, the
     /// expiry of its only timer.
     pub rto_expires: u32,
@@ -322,10 +339,6 @@ pub struct Snapshot {
     pub rcv_nxt: u32,
     /// `tp->copied_seq`.
     pub copied_seq: u32,
-    /// `tp->write_seq`.
-    pub write_seq: u32,
-    /// `tp->snd_una`.
-    pub snd_una: u32,
     /// `sk_ack_backlog`: number of connections that wait to be accepted.
     pub ack_backlog: u32,
     /// `icsk_pending`: the timer that `rto_expires` belongs to.
@@ -365,8 +378,9 @@ const _: () = assert!(
     EVENT_SIZE == 8 + 2 * 8 + 4 * 8 + size_of::<Socket>() + 7 * 4 + 7 * 4 + 4 + 5 * 4 + 4 + 4
 );
 
-const _: () = assert!(DETAILED_SIZE == EVENT_SIZE + 2 * 8 + 16 + 11 * 4 + 4);
-const _: () = assert!(SNAPSHOT_SIZE == EVENT_SIZE + 6 * 4 + 3 + 5);
+const _: () = assert!(size_of::<Sending>() == 2 * 8 + 11 * 4 + 4);
+const _: () = assert!(DETAILED_SIZE == EVENT_SIZE + size_of::<Sending>() + 16 + 4 + 4);
+const _: () = assert!(SNAPSHOT_SIZE == EVENT_SIZE + size_of::<Sending>() + 4 * 4 + 3 + 5);
 const _: () = assert!(DESCRIPTOR_SIZE == 8 + 2 * 4);
 
 impl Descriptor {

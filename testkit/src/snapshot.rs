@@ -2,12 +2,16 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::{self, BufRead as _, BufReader};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt as _;
+use std::process::Stdio;
+use std::thread::{self, JoinHandle};
 
-use anyhow::{Context as _, Error, Result, ensure};
+use anyhow::{Context as _, Error, Result, anyhow, ensure};
 use serde_json::Value;
 
+use crate::child::Killed;
 use crate::{command, schema};
 
 const SCHEMA: &str = include_str!("../../schema/kaprobe-sockets.schema.json");
@@ -48,4 +52,43 @@ pub fn by_inode(rows: Vec<Value>) -> Result<HashMap<u64, Value>> {
 pub fn inode(socket: &impl AsRawFd) -> Result<u64> {
     let link = format!("/proc/self/fd/{}", socket.as_raw_fd());
     Ok(fs::metadata(&link).context(link)?.ino())
+}
+
+/// A running `kaprobe sockets --watch` in this network namespace.
+pub struct SocketsWatch {
+    child: Killed,
+    rows: JoinHandle<io::Result<String>>,
+}
+
+impl SocketsWatch {
+    /// Returns once kaprobe has shown a socket. At least one must exist.
+    pub fn start() -> Result<Self> {
+        let mut child = command::kaprobe()?
+            .args(["sockets", "--json", "--watch=100ms"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .map(Killed)?;
+        let mut stdout = BufReader::new(child.stdout.take().context("no stdout")?);
+        let mut first = String::new();
+        ensure!(stdout.read_line(&mut first)? > 0, "kaprobe ended");
+        Ok(Self {
+            child,
+            rows: thread::spawn(|| io::read_to_string(stdout)),
+        })
+    }
+
+    /// Kills kaprobe. Returns all complete rows after the first.
+    pub fn end(mut self) -> Result<Vec<Value>> {
+        self.child.kill()?;
+        self.child.wait()?;
+        let rows = self
+            .rows
+            .join()
+            .map_err(|_| anyhow!("the reader panicked"))??;
+        let (whole, _rest) = rows.rsplit_once('\n').context("kaprobe wrote nothing")?;
+        Ok(whole
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<_, _>>()?)
+    }
 }

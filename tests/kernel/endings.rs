@@ -35,11 +35,13 @@ struct EndCase {
 }
 
 /// A connection that ends.
-struct Ending {
-    local: SocketAddr,
-    remote: SocketAddr,
+pub struct Ending {
+    /// The near end's address.
+    pub local: SocketAddr,
+    /// The far end's address.
+    pub remote: SocketAddr,
     /// The sockets to keep open. The first is watched until it is in CLOSE.
-    sockets: Vec<Socket>,
+    pub sockets: Vec<Socket>,
     is_watched: bool,
 }
 
@@ -259,7 +261,8 @@ fn by(record: &Record) -> Option<(u64, bool)> {
 }
 
 impl Ending {
-    fn is_of(&self, record: &Record) -> bool {
+    /// Whether a record is of the near end.
+    pub fn is_of(&self, record: &Record) -> bool {
         // The IPv4-mapped address of a socket is as it is in the socket.
         record.connection().is_ok_and(|(_, local, remote)| {
             (local, remote) == (self.local, self.remote) && record.number("sock").is_some()
@@ -294,15 +297,20 @@ fn give_up_soon() -> Result<()> {
 }
 
 /// Both ends of a connection.
-struct Ends {
-    near: Socket,
-    far: Socket,
-    local: SocketAddr,
-    remote: SocketAddr,
+pub struct Ends {
+    /// The end that is tested.
+    pub near: Socket,
+    /// The other end.
+    pub far: Socket,
+    /// The near end's address.
+    pub local: SocketAddr,
+    /// The far end's address.
+    pub remote: SocketAddr,
 }
 
 impl Ends {
-    fn open(path: Path) -> Result<Self> {
+    /// Opens a connection.
+    pub fn open(path: Path) -> Result<Self> {
         Self::open_with(path, |_| Ok(()))
     }
 
@@ -333,7 +341,7 @@ impl Ends {
     }
 
     /// The near end is closed now.
-    fn closed(self) -> Ending {
+    pub fn closed(self) -> Ending {
         drop(self.near);
         Ending {
             local: self.local,
@@ -354,7 +362,7 @@ fn address(address: &socket2::SockAddr) -> Result<SocketAddr> {
     address.as_socket().context("not an internet address")
 }
 
-fn send_byte(socket: &Socket) -> Result<()> {
+pub fn send_byte(socket: &Socket) -> Result<()> {
     ensure!(socket.send(b"!")? == 1, "nothing was sent");
     Ok(())
 }
@@ -365,7 +373,7 @@ fn set_user_timeout(socket: &Socket, ms: u64) -> io::Result<()> {
 }
 
 /// The far end drops what the near end sends.
-fn unanswered(path: Path, user_timeout_ms: u64) -> Result<Ending> {
+pub fn unanswered(path: Path, user_timeout_ms: u64) -> Result<Ending> {
     let pair = Ends::open(path)?;
     set_user_timeout(&pair.near, user_timeout_ms)?;
     deafen(&pair.far)?;
@@ -374,7 +382,7 @@ fn unanswered(path: Path, user_timeout_ms: u64) -> Result<Ending> {
 }
 
 /// The far end reads nothing until its window is shut, and then drops the window probes.
-fn shut_window(path: Path, user_timeout_ms: u64) -> Result<Ending> {
+pub fn shut_window(path: Path, user_timeout_ms: u64) -> Result<Ending> {
     let pair = Ends::open_with(path, |socket| {
         socket.set_recv_buffer_size(4_096)?;
         socket.set_send_buffer_size(4_096)
@@ -406,6 +414,23 @@ fn unheard(path: Path, user_timeout_ms: u64) -> Result<Ending> {
         remote: address(&listener.local_addr()?)?,
         sockets: vec![near, listener],
         is_watched: true,
+    })
+}
+
+/// The near end of a shut window is closed: its FIN waits behind the data.
+pub fn shut_window_of_orphan(path: Path) -> Result<Ending> {
+    let Ending {
+        local,
+        remote,
+        mut sockets,
+        ..
+    } = shut_window(path, 0)?;
+    drop(sockets.remove(0));
+    Ok(Ending {
+        local,
+        remote,
+        sockets,
+        is_watched: false,
     })
 }
 

@@ -1,22 +1,22 @@
 //! `kaprobe sockets` predicts when and why a connection dies; the kernel confirms it.
 
-use std::io::{self, BufRead as _, BufReader};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Stdio};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Error, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Error, Result, bail, ensure};
 use kaprobe::traffic::pair::{Keepalive, Pair, Path, Planned, Side};
 use serde_json::Value;
 
 use kaprobe_testkit::clock::monotonic_ns;
 use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::log::{self, Record};
+use kaprobe_testkit::netns;
+use kaprobe_testkit::snapshot::SocketsWatch;
 use kaprobe_testkit::tracer::Kaprobe;
 use kaprobe_testkit::traffic::ends::unacknowledged;
 use kaprobe_testkit::wait::wait_until;
-use kaprobe_testkit::{command, netns};
 
 /// Settings that end by probe count, by TCP_USER_TIMEOUT, and by inherited values. No
 /// probe is so close to a user timeout that a late timer changes the number of probes:
@@ -117,44 +117,6 @@ pub fn predicted_ends_match_the_kernel() -> Result<()> {
 /// The local and remote address of a row.
 fn addresses(row: &Value) -> Option<(SocketAddr, SocketAddr)> {
     log::addresses(row.as_object()?).ok()
-}
-
-/// A running `kaprobe sockets --watch` in this network namespace.
-struct SocketsWatch {
-    child: Child,
-    rows: JoinHandle<io::Result<String>>,
-}
-
-impl SocketsWatch {
-    /// Returns once kaprobe has shown a socket. At least one must exist.
-    fn start() -> Result<Self> {
-        let mut child = command::kaprobe()?
-            .args(["sockets", "--json", "--watch=100ms"])
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut stdout = BufReader::new(child.stdout.take().context("no stdout")?);
-        let mut first = String::new();
-        ensure!(stdout.read_line(&mut first)? > 0, "kaprobe ended");
-        Ok(Self {
-            child,
-            rows: thread::spawn(|| io::read_to_string(stdout)),
-        })
-    }
-
-    /// Kills kaprobe. Returns all complete rows after the first.
-    fn end(mut self) -> Result<Vec<Value>> {
-        self.child.kill()?;
-        self.child.wait()?;
-        let rows = self
-            .rows
-            .join()
-            .map_err(|_| anyhow!("the reader panicked"))??;
-        let (whole, _rest) = rows.rsplit_once('\n').context("kaprobe wrote nothing")?;
-        Ok(whole
-            .lines()
-            .map(serde_json::from_str)
-            .collect::<Result<_, _>>()?)
-    }
 }
 
 /// Compares a row with the `timeout` record: same rule, and same time to the tick, less

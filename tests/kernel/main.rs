@@ -41,6 +41,7 @@ mod sockets;
 mod sockets_adverse;
 mod sockets_owners;
 mod sockets_timers;
+mod stalled;
 mod story;
 mod time_namespace;
 mod traffic;
@@ -156,6 +157,8 @@ const TESTS: &[harness::Test] = &[
     (HostAndOne, "observe_signal", observe::a_signal_ends_the_observation),
     (EachKernel, "heard", heard::probes_of_the_peer_are_heard),
     (EachKernel, "heard_zombie", heard::a_peer_that_probes_is_no_zombie),
+    (EachKernel, "stalled_shown", stalled::dying_connections_are_shown),
+    (EachKernel, "stalled_foretold", stalled::ends_are_foretold),
     (HostAndOne, "owner_netns", owner::records_name_their_namespace),
     (HostAndOne, "cases_unread", cases::idle_close_with_data_unread),
     (HostAndOne, "cases_lost_fin", cases::idle_close_whose_fin_is_lost),

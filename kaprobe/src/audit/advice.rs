@@ -144,6 +144,7 @@ mod tests {
                         next_ms: keepalive.then_some(next),
                         probes_out: 0,
                         sending: false,
+                        stalled: None,
                     }
                 },
             )

@@ -11,7 +11,7 @@ use crate::model::fate::{Fate, Why};
 use crate::model::field::record;
 use crate::model::remedy::{ProgramAdvice, Remedy, SetIn};
 use crate::model::row::Row;
-use crate::model::socket::{Ages, Endpoints, Identity, Process, Settings};
+use crate::model::socket::{Ages, Endpoints, Identity, Process, Settings, Transfer};
 use crate::model::time::WallTime;
 use crate::model::values::Cause;
 use crate::programs::settings;
@@ -71,10 +71,14 @@ record! {
         probes_in_time: Option<u64>,
         /// Number of these probes that may be lost without losing the connection.
         probes_spare: Option<u64>,
-        /// Time until keepalive gives up if the peer is gone, ms.
+        /// Time until the kernel gives up if the peer is gone, ms.
         dead_in_ms: Option<u64>,
-        /// The rule by which keepalive gives up then.
+        /// The rule by which the kernel gives up then.
         dead_by: Option<Cause>,
+        /// Consecutive retransmissions of the oldest unacknowledged segment.
+        retransmits: Option<u8>,
+        /// What was sent in vain, if data was sent again or a shut window is probed.
+        transfer: Transfer,
         /// Where to change a setting that saves the connection.
         set_in: Option<SetIn>,
         /// The settings to change, in this order.
@@ -127,6 +131,12 @@ record! {
         probes_spare,
         dead_in_ms,
         dead_by,
+        retransmits,
+        transfer.unacked_bytes,
+        transfer.unsent_bytes,
+        transfer.stalled_ms,
+        transfer.silent_ms,
+        transfer.err_soft,
         set_in,
         set,
         socket_set,
@@ -182,6 +192,8 @@ impl Assessment {
             probes_spare: judgement.probes_spare,
             dead_in_ms: row.dead_in_ms,
             dead_by: row.dead_by,
+            retransmits: row.retransmits,
+            transfer: row.transfer,
             set_in: advice.map(|it| it.set_in),
             set: advice.map(text),
             socket_set: advice.filter(|it| it.set_in == SetIn::Sysctl).map(|it| {

@@ -74,6 +74,12 @@ pub(super) struct Group {
     pub silence_ms: Option<(u64, u64)>,
     /// The shortest and the longest time until a keepalive timer fires, ms.
     pub next_ms: Option<(u64, u64)>,
+    /// The lowest and the highest number of retransmissions or of unanswered probes.
+    pub again: Option<(u64, u64)>,
+    /// The shortest and the longest time for which nothing was acknowledged, ms.
+    pub stalled_ms: Option<(u64, u64)>,
+    /// The shortest and the longest time until the kernel gives up, ms.
+    pub dead_in_ms: Option<(u64, u64)>,
     /// The shortest and the longest time that a connection was observed, ms.
     pub observed_ms: Option<(u64, u64)>,
     /// The longest silences that were observed: the shortest and the longest of them, ms.
@@ -176,6 +182,13 @@ impl Group {
         widen(&mut self.peer_probes_after_ms, it.peer_probes_after_ms());
         widen(&mut self.silence_ms, it.silence_ms);
         widen(&mut self.next_ms, it.keepalive_next_ms);
+        let again = match it.why {
+            Some(Why::ZeroWindow) => it.probes_out,
+            _ => it.retransmits,
+        };
+        widen(&mut self.again, again.map(u64::from));
+        widen(&mut self.stalled_ms, it.transfer.stalled_ms);
+        widen(&mut self.dead_in_ms, it.dead_in_ms);
         widen(&mut self.observed_ms, it.observed.observed_ms);
         let silence_ms = it.observed.observed_silence_max_ms;
         widen(&mut self.observed_silence_ms, silence_ms);

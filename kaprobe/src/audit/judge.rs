@@ -77,6 +77,9 @@ fn judge_settings(connection: Option<&Connection>, timeout: Option<&Timeout>) ->
     let Some(it) = connection else {
         return Judgement::bad(Fate::Unknown, Why::NoSettings);
     };
+    if let Some(why) = it.stalled {
+        return Judgement::bad(Fate::Dying, why);
+    }
     let Some(timeout) = timeout else {
         return Judgement::bad(Fate::Unknown, Why::NoTimeout);
     };
@@ -176,6 +179,8 @@ mod tests {
             ("off, idle for almost twice the timeout", idle(off, 699), "unprotected keepalive_off"),
             ("off, idle for twice the timeout", idle(off, 700), "zombie no_probes"),
             ("off, but sending", Connection { sending: true, ..idle(off, 700) }, "unprotected keepalive_off"),
+            ("stalled", Connection { stalled: Some(Why::Unacknowledged), sending: true, ..good }, "dying unacknowledged"),
+            ("the window stays shut", Connection { stalled: Some(Why::ZeroWindow), sending: true, ..off }, "dying zero_window"),
             ("late, not yet probed", idle(Connection { next_ms: Some(6_000_000), ..HEARD }, 1_200), "at_risk late_probe in_time 0 spare 0"),
             ("probed just now", out(idle(HEARD, 7_200), 1), "at_risk late_probe in_time 0 spare 0"),
             ("two probes unanswered", out(idle(HEARD, 7_300), 2), "zombie probes_unanswered"),

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::audit::assessment::{self, Assessment};
 use crate::audit::group::{Group, GroupKey, Groups, Peers};
 use crate::audit::observation::{MAX_CONNECTIONS, ObservationCounts};
-use crate::audit::words::{netns, program, remedy};
+use crate::audit::words::{netns, program, remedy, span};
 use crate::model::fate::{Fate, Why};
 use crate::model::host_timeout::HostTimeout;
 use crate::model::named::Named as _;
@@ -43,6 +43,7 @@ struct SummaryLine<'a> {
 #[derive(Serialize)]
 struct AuditSummary<'a> {
     connections: u64,
+    dying: u64,
     zombie: u64,
     unprotected: u64,
     at_risk: u64,
@@ -142,6 +143,7 @@ fn summary<'a>(
         version: assessment::VERSION,
         summary: AuditSummary {
             connections: groups.connections(),
+            dying: groups.count(Fate::Dying),
             zombie: groups.count(Fate::Zombie),
             unprotected: groups.count(Fate::Unprotected),
             at_risk: groups.count(Fate::AtRisk),
@@ -307,15 +309,6 @@ fn cells(key: &GroupKey, group: &Group) -> [String; 8] {
         silence,
         group.quiet_ms.map_or(UNSEEN.to_owned(), span),
     ]
-}
-
-fn span((least, most): (u64, u64)) -> String {
-    let (least, most) = (Ms(least).to_string(), Ms(most).to_string());
-    if least == most {
-        least
-    } else {
-        format!("{least}..{most}")
-    }
 }
 
 /// The lines below a group: its timeout, if it is not the same for all, and its remedy.

@@ -1,6 +1,7 @@
 //! Says what to do about a group of connections. Pure.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
 use crate::audit::group::{Group, GroupKey};
 use crate::audit::silence::ObservedSilence;
@@ -51,6 +52,8 @@ pub(super) fn remedy(key: &GroupKey, group: &Group) -> Vec<String> {
             vec!["no idle timeout is known on the way: see --idle-timeout".to_owned()]
         }
         (Why::NoSettings, _) => vec!["its settings can't be read".to_owned()],
+        (Why::Unacknowledged, _) => vec![dying("its data was sent again", "times", group)],
+        (Why::ZeroWindow, _) => vec![dying("its peer's window is shut:", "probes", group)],
         (Why::NotRefreshed, _) => vec![format!(
             "keepalive can't help: raise the timeout of {timeout}, or let {place} send data sooner"
         )],
@@ -80,6 +83,40 @@ pub(super) fn remedy(key: &GroupKey, group: &Group) -> Vec<String> {
     }
     lines.extend(not_kept(key, group));
     lines
+}
+
+/// What was sent in vain, and when the kernel gives up on it.
+fn dying(what: &str, times: &str, group: &Group) -> String {
+    let mut text = what.to_owned();
+    if let Some((least, most)) = group.again {
+        let again = match least == most {
+            true => least.to_string(),
+            false => format!("{least}..{most}"),
+        };
+        // Writing to a String cannot fail.
+        let _ = write!(text, " {again} {times}");
+    }
+    text.push_str(" without an answer");
+    if let Some(range) = group.stalled_ms {
+        let _ = write!(text, " for {}", span(range));
+    }
+    text.push_str(match group.dead_in_ms {
+        Some(_) => "; unless the peer answers, the kernel gives up in ",
+        None => "; when the kernel gives up is not known",
+    });
+    text.push_str(&group.dead_in_ms.map_or(String::new(), span));
+    text.push_str(": the peer or the path to it is down, or a box between forgot the connection");
+    text
+}
+
+/// A shortest and a longest time.
+pub(super) fn span((least, most): (u64, u64)) -> String {
+    let (least, most) = (Ms(least).to_string(), Ms(most).to_string());
+    if least == most {
+        least
+    } else {
+        format!("{least}..{most}")
+    }
 }
 
 /// What keeps the connections alive, and for how long that is known.

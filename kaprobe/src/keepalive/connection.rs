@@ -6,7 +6,9 @@
 //! the sysctls change.
 
 use crate::keepalive::forecast::TimerState;
-use crate::model::row::Row;
+use crate::keepalive::retransmission::STALLED_AFTER;
+use crate::model::fate::Why;
+use crate::model::row::{Row, Timer};
 use crate::model::time::TICK_MS;
 use crate::model::values::{Origin, State};
 
@@ -49,6 +51,8 @@ pub struct Connection {
     pub probes_out: u64,
     /// True if data is queued or unacknowledged. Retransmission then replaces keepalive.
     pub sending: bool,
+    /// What is sent again and again without an answer.
+    pub stalled: Option<Why>,
 }
 
 impl Connection {
@@ -82,6 +86,7 @@ impl Connection {
             next_ms: row.keepalive_next_ms,
             probes_out: row.probes_out?.into(),
             sending: row.unacked? > 0 || row.sendq > 0,
+            stalled: stalled(row),
         })
     }
 
@@ -147,6 +152,16 @@ impl Connection {
     }
 }
 
+/// What a row shows to be sent again and again without an answer.
+fn stalled(row: &Row) -> Option<Why> {
+    let is_repeated = |times: Option<u8>| times >= Some(STALLED_AFTER);
+    if row.unacked > Some(0) && is_repeated(row.retransmits) {
+        return Some(Why::Unacknowledged);
+    }
+    let is_shut = row.timer == Timer::Probe && is_repeated(row.probes_out);
+    is_shut.then_some(Why::ZeroWindow)
+}
+
 /// The latest time, ms, at which a timer set to `ms` fires.
 ///
 /// The timer wheel rounds up to the granularity of a level: 8^n ticks from 63 * 8^(n-1)
@@ -177,6 +192,7 @@ pub(crate) const HEARD: Connection = Connection {
     next_ms: None,
     probes_out: 0,
     sending: false,
+    stalled: None,
 };
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
-//! Predicts when the kernel gives up on data that is never acknowledged. Pure.
+//! Predicts when the kernel gives up on data that is never acknowledged, or that waits for a
+//! window that stays shut. Pure.
 //!
 //! The arithmetic is that of `tcp_write_timeout`, `retransmits_timed_out` and
-//! `tcp_model_timeout` (net/ipv4/tcp_timer.c). It does not know of streams that the kernel
-//! calls thin: with `net.ipv4.tcp_thin_linear_timeouts`, their first timeouts do not grow, and
-//! the kernel gives up at another of its timeouts.
+//! `tcp_model_timeout` for data in flight, and of `tcp_probe_timer` for a shut window
+//! (net/ipv4/tcp_timer.c). It does not know of streams that the kernel calls thin: with
+//! `net.ipv4.tcp_thin_linear_timeouts`, their first timeouts do not grow, and the kernel gives
+//! up at another of its timeouts.
 
 use crate::keepalive::forecast::GiveUp;
 use crate::model::values::Cause;
@@ -14,6 +16,14 @@ const RTO_MIN_MS: u64 = 200;
 
 /// `TCP_RTO_MAX`, include/net/tcp.h, ms.
 pub const RTO_MAX_MS: u64 = 120_000;
+
+/// `TCP_TIMEOUT_MIN`, include/net/tcp.h, ticks: the shortest timeout of a window probe.
+const TIMEOUT_MIN: u64 = 2;
+
+/// Data that was sent again so often has stalled: a second and a half after it was sent, if
+/// the round trip is short. Ordinary loss is repaired by the first retransmission. As many
+/// window probes without an answer mean the same.
+pub const STALLED_AFTER: u8 = 3;
 
 /// Retries of an orphan that the kernel still takes for alive, if
 /// `net.ipv4.tcp_orphan_retries` is 0 (`tcp_orphan_retries`).
@@ -48,6 +58,20 @@ impl RetryLimits {
         }
     }
 
+    /// The timeout after one of `rto_ms`.
+    fn next_rto_ms(&self, rto_ms: u64) -> u64 {
+        rto_ms.max(1).saturating_mul(2).min(self.rto_max_ms.max(1))
+    }
+
+    /// The time that the retransmission timer is set to, `elapsed_ms` after the first
+    /// retransmission: `tcp_clamp_rto_to_user_timeout`.
+    fn wait_ms(&self, rto_ms: u64, elapsed_ms: u64) -> u64 {
+        match self.user_timeout_ms {
+            0 => rto_ms,
+            timeout_ms => rto_ms.min(timeout_ms.saturating_sub(elapsed_ms)),
+        }
+    }
+
     /// The time that so many retries take from a first timeout of [`RTO_MIN_MS`], ms: the
     /// kernel compares time, and does not count.
     fn modelled_ms(&self, retries: u32) -> u64 {
@@ -76,26 +100,45 @@ impl TimerWheel {
         ticks * 1_000 / u64::from(self.hz.max(1))
     }
 
-    /// The ticks after which a timer fires that is set to `wait` ticks, `at` ticks from now.
-    /// The wheel rounds up to the granularity of a level: 8^n ticks from 63 * 8^(n-1) on
-    /// (`calc_wheel_index`, kernel/time/timer.c).
-    fn fires_after(self, at: u64, wait: u64) -> u64 {
+    /// The ticks until a timer fires that expires in `expires_in` ticks, and was set to `wait`
+    /// ticks. The wheel rounds up to the granularity of a level: 8^n ticks from 63 * 8^(n-1)
+    /// on (`calc_wheel_index`, kernel/time/timer.c).
+    fn fires_in(self, PendingTimer { expires_in, wait }: PendingTimer) -> u64 {
         let Some(jiffies) = self.jiffies else {
-            return wait;
+            return expires_in;
         };
         let level = (0..8_u32).find(|&level| wait < 63 << (3 * level));
         let shift = 3 * level.unwrap_or(8);
-        let set_at = u64::from(jiffies).saturating_add(at);
-        ((((set_at + wait) >> shift) + 1) << shift) - set_at
+        let now = u64::from(jiffies);
+        ((((now + expires_in) >> shift) + 1) << shift) - now
+    }
+
+    /// The ticks from now until a timer fires that is set to `wait` ticks, `at` ticks from now.
+    fn fires_after(self, at: u64, wait: u64) -> u64 {
+        self.fires_in(PendingTimer {
+            expires_in: at.saturating_add(wait),
+            wait,
+        })
     }
 }
 
-/// Data in flight that was just sent again; times in ms.
+/// A timer that is set, in ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retransmitted {
+pub struct PendingTimer {
+    /// The ticks until it expires.
+    pub expires_in: u64,
+    /// The ticks that it was set to.
+    pub wait: u64,
+}
+
+/// Data in flight that was sent again; times in ms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retransmitting {
     /// The time since it was sent again for the first time.
     pub since_first_ms: u64,
-    /// The timeout after which it was sent again now.
+    /// The retransmission timer.
+    pub timer: PendingTimer,
+    /// The timeout at which the timer fires.
     pub rto_ms: u64,
     /// The limits that apply.
     pub limits: RetryLimits,
@@ -103,24 +146,37 @@ pub struct Retransmitted {
     pub wheel: TimerWheel,
 }
 
-impl Retransmitted {
+impl Retransmitting {
+    /// Data that was just sent again after a timeout of `rto_ms`. The kernel sets the timer
+    /// after that.
+    #[must_use]
+    pub fn just_now(
+        since_first_ms: u64,
+        rto_ms: u64,
+        limits: RetryLimits,
+        wheel: TimerWheel,
+    ) -> Self {
+        let rto_ms = limits.next_rto_ms(rto_ms);
+        let wait = wheel.ticks(limits.wait_ms(rto_ms, since_first_ms));
+        let expires_in = wait;
+        Self {
+            since_first_ms,
+            timer: PendingTimer { expires_in, wait },
+            rto_ms,
+            limits,
+            wheel,
+        }
+    }
+
     /// The time until the kernel gives up, and why. It does so when its timer fires after the
     /// limit: timers that are late may pass it one timeout earlier.
     #[must_use]
     pub fn give_up(&self) -> GiveUp {
         let (limits, wheel) = (&self.limits, self.wheel);
-        let max_ms = limits.rto_max_ms.max(1);
-        let (mut in_ticks, mut rto_ms) = (0, self.rto_ms.max(1));
+        let (mut in_ticks, mut rto_ms) = (wheel.fires_in(self.timer), self.rto_ms);
         loop {
-            rto_ms = rto_ms.saturating_mul(2).min(max_ms);
-            let elapsed_ms = self.since_first_ms + wheel.ms(in_ticks);
-            // `tcp_clamp_rto_to_user_timeout`
-            let wait_ms = match limits.user_timeout_ms {
-                0 => rto_ms,
-                timeout_ms => rto_ms.min(timeout_ms.saturating_sub(elapsed_ms)),
-            };
-            in_ticks += wheel.fires_after(in_ticks, wheel.ticks(wait_ms));
             let in_ms = wheel.ms(in_ticks);
+            let elapsed_ms = self.since_first_ms.saturating_add(in_ms);
             let (limit_ms, cause) = match limits.user_timeout_ms {
                 0 => (
                     limits.modelled_ms(limits.retries(rto_ms)),
@@ -128,11 +184,91 @@ impl Retransmitted {
                 ),
                 timeout_ms => (timeout_ms, Cause::UserTimeout),
             };
-            if self.since_first_ms + in_ms >= limit_ms {
+            if elapsed_ms >= limit_ms {
                 return GiveUp { in_ms, cause };
             }
+            rto_ms = limits.next_rto_ms(rto_ms);
+            let wait = wheel.ticks(limits.wait_ms(rto_ms, elapsed_ms));
+            in_ticks = wheel.fires_after(in_ticks, wait);
         }
     }
+}
+
+/// A socket that probes the peer's shut window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowProbing {
+    /// The ticks until the window probe timer expires.
+    pub expires_in: u64,
+    /// The ticks since the first probe was due; `None` if none was yet.
+    pub since_first: Option<u64>,
+    /// The number of unanswered probes.
+    pub probes_out: u32,
+    /// `icsk_backoff`.
+    pub backoff: u32,
+    /// The retransmission timeout without backoff, ms.
+    pub rto_ms: u64,
+    /// The limits that apply.
+    pub limits: RetryLimits,
+    /// The timers of the kernel.
+    pub wheel: TimerWheel,
+}
+
+impl WindowProbing {
+    /// The time until the kernel gives up if no probe is answered, and why. TCP_USER_TIMEOUT
+    /// counts from the first probe, also while the peer answers that its window is shut.
+    #[must_use]
+    pub fn give_up(&self) -> GiveUp {
+        let (limits, wheel) = (&self.limits, self.wheel);
+        let user_timeout = match limits.user_timeout_ms {
+            0 => u64::MAX,
+            ms => wheel.ticks(ms),
+        };
+        let (mut probes_out, mut backoff) = (self.probes_out, self.backoff);
+        let mut at = wheel.fires_in(PendingTimer {
+            expires_in: self.expires_in,
+            wait: self.wait(backoff).min(user_timeout),
+        });
+        let first_at = at;
+        let give_up = |at, cause| GiveUp {
+            in_ms: wheel.ms(at),
+            cause,
+        };
+        loop {
+            let since = match self.since_first {
+                Some(since) => since.saturating_add(at),
+                None => at - first_at,
+            };
+            if since >= user_timeout {
+                return give_up(at, Cause::UserTimeout);
+            }
+            let rto_ms = backed_off(self.rto_ms, backoff, limits.rto_max_ms);
+            let retries = limits.retries(rto_ms);
+            let is_dead_orphan = limits.orphan_retries.is_some() && rto_ms >= limits.rto_max_ms;
+            if probes_out >= retries || is_dead_orphan && backoff >= retries {
+                return give_up(at, Cause::ZeroWindow);
+            }
+            probes_out += 1;
+            // `tcp_send_probe0`, net/ipv4/tcp_output.c.
+            backoff += u32::from(backoff < limits.retries2);
+            let rest = (user_timeout - since).max(TIMEOUT_MIN);
+            at = wheel.fires_after(at, self.wait(backoff).min(rest));
+        }
+    }
+
+    /// The ticks between two probes: `tcp_probe0_when`, include/net/tcp.h.
+    fn wait(&self, backoff: u32) -> u64 {
+        let most = (RTO_MAX_MS / RTO_MIN_MS).ilog2() + 1;
+        let base_ms = self.rto_ms.max(RTO_MIN_MS);
+        let wait_ms = backed_off(base_ms, backoff.min(most), self.limits.rto_max_ms);
+        self.wheel.ticks(wait_ms)
+    }
+}
+
+/// A timeout after so many doublings: `inet_csk_rto_backoff`,
+/// include/net/inet_connection_sock.h.
+fn backed_off(rto_ms: u64, backoff: u32, max_ms: u64) -> u64 {
+    let doubled = 1_u64.checked_shl(backoff).unwrap_or(u64::MAX);
+    rto_ms.saturating_mul(doubled).min(max_ms)
 }
 
 #[cfg(test)]
@@ -147,13 +283,13 @@ mod tests {
         rto_max_ms: RTO_MAX_MS,
     };
 
-    /// The third retransmission of data, after the shortest timeouts.
-    const THIRD: Retransmitted = Retransmitted {
-        since_first_ms: 1_200,
-        rto_ms: 800,
-        limits: LIMITS,
-        wheel: ON_TIME,
-    };
+    /// The time from the first retransmission to the third, with the shortest timeouts, ms.
+    const SINCE_FIRST_MS: u64 = 1_200;
+
+    /// Data that was just sent again for the third time, after the shortest timeouts.
+    fn third(limits: RetryLimits) -> Retransmitting {
+        Retransmitting::just_now(SINCE_FIRST_MS, 800, limits, ON_TIME)
+    }
 
     const ON_TIME: TimerWheel = TimerWheel {
         hz: 1_000,
@@ -204,9 +340,9 @@ mod tests {
             ("user timeout in an hour", user_timeout(3_600_000), 3_600_000, Cause::UserTimeout),
         ];
         for (name, limits, at_ms, cause) in rows {
-            let give_up = Retransmitted { limits, ..THIRD }.give_up();
+            let give_up = third(limits).give_up();
             let expected = GiveUp {
-                in_ms: at_ms - THIRD.since_first_ms,
+                in_ms: at_ms - SINCE_FIRST_MS,
                 cause,
             };
             assert_eq!(give_up, expected, "{name}");
@@ -219,12 +355,7 @@ mod tests {
             has_icmp_error: true,
             ..orphan(100)
         };
-        let last = Retransmitted {
-            since_first_ms: 102_000,
-            rto_ms: 102_400,
-            limits,
-            wheel: ON_TIME,
-        };
+        let last = Retransmitting::just_now(102_000, 102_400, limits, ON_TIME);
         assert_eq!(last.give_up().in_ms, 120_000);
     }
 
@@ -232,11 +363,9 @@ mod tests {
     fn late_timers_may_pass_the_limit_earlier() {
         // Seen on 6.18: 30 timeouts of 208 ms are 6,240 ms, and the limit is 6,200 ms; 30 of
         // 204 ms are 6,120 ms, and the wheel makes more than 6,200 ms of them.
-        let late = |jiffies| Retransmitted {
-            since_first_ms: 1_224,
-            rto_ms: 816,
-            limits: retries2(4),
-            wheel: TimerWheel { hz: 250, jiffies },
+        let late = |jiffies| {
+            let wheel = TimerWheel { hz: 250, jiffies };
+            Retransmitting::just_now(1_224, 816, retries2(4), wheel)
         };
         let on_time_ms = 1_632 + 3_264 + 6_528;
         assert_eq!(late(None).give_up().in_ms, on_time_ms);
@@ -267,7 +396,88 @@ mod tests {
         };
         // 200 + 400 + 800 for two retries, then a second for each: 4,400 ms. The timeouts after
         // the third retransmission take a second each.
-        let give_up = Retransmitted { limits, ..THIRD }.give_up();
-        assert_eq!(give_up.in_ms, 4_000);
+        assert_eq!(third(limits).give_up().in_ms, 4_000);
+    }
+
+    #[test]
+    fn a_socket_that_is_looked_at_later_gives_up_at_the_same_time() {
+        for limits in [retries2(5), retries2(15), user_timeout(9_000), orphan(0)] {
+            let then = third(limits);
+            for passed_ms in [0, 1, 700, 1_599] {
+                let now = Retransmitting {
+                    since_first_ms: then.since_first_ms + passed_ms,
+                    timer: PendingTimer {
+                        expires_in: then.timer.expires_in - passed_ms,
+                        ..then.timer
+                    },
+                    ..then
+                };
+                let expected = GiveUp {
+                    in_ms: then.give_up().in_ms - passed_ms,
+                    ..then.give_up()
+                };
+                assert_eq!(now.give_up(), expected, "{limits:?} {passed_ms}");
+            }
+        }
+    }
+
+    /// A window that was shut just now.
+    const SHUT: WindowProbing = WindowProbing {
+        expires_in: 200,
+        since_first: None,
+        probes_out: 0,
+        backoff: 0,
+        rto_ms: 200,
+        limits: LIMITS,
+        wheel: ON_TIME,
+    };
+
+    #[test]
+    fn a_shut_window_is_given_up_when_the_kernel_gives_up() {
+        // The n-th probe is (2^n - 1) * 200 ms after the window was shut, and the kernel gives
+        // up when one more is due. After 102.4 s the timeout is two minutes.
+        let doubled = |n: u32| ((1 << n) - 1) * 200;
+        let minutes = |n: u64| n * 120_000;
+        #[rustfmt::skip]
+        let rows = [
+            ("3", retries2(3), doubled(4), Cause::ZeroWindow),
+            ("4", retries2(4), doubled(5), Cause::ZeroWindow),
+            ("5", retries2(5), doubled(6), Cause::ZeroWindow),
+            ("6", retries2(6), doubled(7), Cause::ZeroWindow),
+            ("7", retries2(7), doubled(8), Cause::ZeroWindow),
+            ("8", retries2(8), doubled(9), Cause::ZeroWindow),
+            ("9", retries2(9), doubled(10), Cause::ZeroWindow),
+            ("10", retries2(10), doubled(10) + minutes(1), Cause::ZeroWindow),
+            ("11", retries2(11), doubled(10) + minutes(2), Cause::ZeroWindow),
+            ("12", retries2(12), doubled(10) + minutes(3), Cause::ZeroWindow),
+            ("13", retries2(13), doubled(10) + minutes(4), Cause::ZeroWindow),
+            ("14", retries2(14), doubled(10) + minutes(5), Cause::ZeroWindow),
+            ("15", retries2(15), doubled(10) + minutes(6), Cause::ZeroWindow),
+            ("user timeout", user_timeout(2_000), 200 + 2_000, Cause::UserTimeout),
+            ("orphan", orphan(2), doubled(3), Cause::ZeroWindow),
+            ("orphan by default", orphan(0), doubled(9), Cause::ZeroWindow),
+            ("orphan that outlives the kernel's patience", orphan(100), doubled(10) + minutes(91), Cause::ZeroWindow),
+        ];
+        for (name, limits, in_ms, cause) in rows {
+            let give_up = WindowProbing { limits, ..SHUT }.give_up();
+            assert_eq!(give_up, GiveUp { in_ms, cause }, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_window_that_the_peer_keeps_shut_has_only_a_user_timeout() {
+        // Each answer sets the number of probes to 0, and neither the backoff nor the time.
+        let answered = WindowProbing {
+            since_first: Some(1_400),
+            backoff: 4,
+            expires_in: 1_600,
+            limits: user_timeout(3_000),
+            ..SHUT
+        };
+        let by_time = GiveUp {
+            in_ms: 1_600,
+            cause: Cause::UserTimeout,
+        };
+        assert_eq!(answered.give_up(), by_time);
     }
 }

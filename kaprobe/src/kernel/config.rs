@@ -6,6 +6,7 @@ use kaprobe_ebpf::config::{Config, MAX_CGROUPS, MAX_NETNS, filter};
 use crate::filter::kernel::KernelFilter;
 use crate::host::cgroup::Cgroup;
 use crate::host::proc;
+use crate::keepalive::retransmission::STALLED_AFTER;
 use crate::kernel::btf::KernelTypes;
 use crate::kernel::kfunc;
 use crate::model::attach_mode::AttachMode;
@@ -14,10 +15,6 @@ use crate::model::values::Family;
 /// A connection that carried no data for this long was idle, and its FIN is reported. The
 /// shortest idle timeouts of servers are a few seconds.
 const FIN_IDLE_MS: u32 = 1_000;
-
-/// Data that was sent again so often has stalled: a second and a half after it was sent, if
-/// the round trip is short. Ordinary loss is repaired by the first retransmission.
-const STALLED_AFTER: u32 = 3;
 
 /// What to trace. Names are resolved to the numbers that the kernel uses.
 #[derive(Clone, Default)]
@@ -54,7 +51,7 @@ impl TracerConfig {
         config.family = self.filter.sockets.family.map_or(0, Family::number);
         config.debug = u32::from(self.debug);
         config.fin_idle_ms = FIN_IDLE_MS;
-        config.stalled_after = STALLED_AFTER;
+        config.stalled_after = STALLED_AFTER.into();
         config.in_initial_pid_namespace = u32::from(proc::in_initial_pid_namespace());
         // `UTS_VERSION` names the preemption model (init/Makefile).
         let uname = rustix::system::uname();

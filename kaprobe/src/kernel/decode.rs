@@ -6,12 +6,10 @@ use std::sync::Arc;
 
 use kaprobe_ebpf::wire::{self, cause, flag, kind, path};
 
-use crate::keepalive::forecast::GiveUp;
-use crate::keepalive::retransmission::{RTO_MAX_MS, Retransmitted, RetryLimits, TimerWheel};
 use crate::model::event::{ArrivedSegment, Event, Kind, PassiveReset, SocketEvent, SocketId};
-use crate::model::socket::{Actor, Endpoints, Identity, Settings, Transfer};
+use crate::model::socket::{Actor, Endpoints, Identity, Settings};
 use crate::model::time::Instant;
-use crate::model::values::{Cause, Errno, Family, FinWait2, Met, Origin, State, TcpFlags};
+use crate::model::values::{Cause, Family, FinWait2, Met, Origin, TcpFlags};
 use crate::text::escape::Escaped;
 
 /// `AF_INET` and `AF_INET6`, as Linux numbers them.
@@ -84,74 +82,13 @@ impl Decoder {
     fn detailed(&self, event: SocketEvent, raw: &wire::Detailed) -> SocketEvent {
         let is_of_data = matches!(event.kind, Kind::Timeout(_) | Kind::Aborted | Kind::Stalled);
         let is_stalled = event.kind == Kind::Stalled;
-        let give_up = is_stalled.then(|| self.give_up(&event, raw)).flatten();
+        let give_up = is_stalled.then(|| self.give_up_after(raw)).flatten();
         SocketEvent {
             dead_in_ms: give_up.map(|it| it.in_ms),
             dead_by: give_up.map(|it| it.cause),
             actor: actor(raw).map(Arc::new),
-            transfer: is_of_data.then(|| Box::new(self.transfer(&event, raw))),
+            transfer: is_of_data.then(|| Box::new(self.transfer(&raw.event, &raw.sending))),
             ..event
-        }
-    }
-
-    /// When the kernel gives up on what was just sent again. Unknown for a zero window: the
-    /// peer may answer.
-    fn give_up(&self, event: &SocketEvent, raw: &wire::Detailed) -> Option<GiveUp> {
-        let is_orphan = event.identity.orphan == Some(true);
-        if raw.snd_wnd == 0 && !is_orphan {
-            return None;
-        }
-        let now_us = raw.tcp_mstamp;
-        // The stamps of TCP are the lower 32 bits.
-        let since_first_ms = match (raw.retrans_stamp, raw.usec_ts) {
-            (0, _) => 0,
-            (stamp, 0) => ((now_us / 1_000) as u32).wrapping_sub(stamp),
-            (stamp, _) => (now_us as u32).wrapping_sub(stamp) / 1_000,
-        };
-        let rto_max_ms = match raw.rto_max {
-            0 => RTO_MAX_MS,
-            own => self.ms(own),
-        };
-        let retransmitted = Retransmitted {
-            since_first_ms: since_first_ms.into(),
-            rto_ms: self.ms(raw.rto),
-            limits: RetryLimits {
-                retries2: raw.retries2,
-                orphan_retries: is_orphan.then_some(raw.orphan_retries),
-                has_icmp_error: raw.err_soft != 0,
-                user_timeout_ms: raw.event.user_timeout.into(),
-                rto_max_ms,
-            },
-            wheel: TimerWheel {
-                hz: self.hz,
-                jiffies: Some(raw.event.jiffies),
-            },
-        };
-        Some(retransmitted.give_up())
-    }
-
-    /// What the socket had sent and what it had to send.
-    fn transfer(&self, event: &SocketEvent, raw: &wire::Detailed) -> Transfer {
-        let between = |to: u32, from: u32| to.wrapping_sub(from).cast_signed().max(0);
-        let in_flight = between(raw.snd_nxt, raw.snd_una).cast_unsigned();
-        let waiting = between(raw.write_seq, raw.snd_nxt).cast_unsigned();
-        // A SYN and a FIN each take a sequence number. The FIN is the last.
-        let (syn, fin) = match State::from_number(event.state) {
-            Some(State::SynSent | State::SynRecv) => (1, 0),
-            Some(State::FinWait1 | State::Closing | State::LastAck) => (0, 1),
-            _ => (0, 0),
-        };
-        let (fin_sent, fin_waiting) = if waiting == 0 { (fin, 0) } else { (0, fin) };
-        let is_stamped = in_flight > 0 && raw.first_tx_mstamp != 0;
-        let stalled_ms = is_stamped.then(|| sent_ago_ms(raw));
-        // The kernel stamps what it receives only to a jiffy.
-        let quiet_ms = event.ages().quiet_ms().unwrap_or_default();
-        Transfer {
-            unacked_bytes: Some(in_flight.saturating_sub(syn + fin_sent)),
-            unsent_bytes: Some(waiting.saturating_sub(fin_waiting)),
-            stalled_ms,
-            silent_ms: stalled_ms.map(|stalled_ms| quiet_ms.saturating_sub(stalled_ms)),
-            err_soft: (raw.err_soft != 0).then_some(Errno(raw.err_soft)),
         }
     }
 
@@ -342,15 +279,6 @@ fn arrival(raw: &wire::Event) -> ArrivedSegment {
     }
 }
 
-/// Time since the oldest data in flight was first sent, ms. TCP's clock is CLOCK_MONOTONIC in
-/// µs (`tcp_mstamp_refresh`, net/ipv4/tcp_output.c). If data that was sent with it is
-/// acknowledged, it counts from when that was sent (`tcp_rate_skb_delivered`,
-/// net/ipv4/tcp_rate.c).
-fn sent_ago_ms(raw: &wire::Detailed) -> u64 {
-    let now_us = raw.event.mono_ns / 1_000;
-    now_us.saturating_sub(raw.first_tx_mstamp) / 1_000
-}
-
 /// The process that did what the event reports, if one did.
 fn actor(raw: &wire::Detailed) -> Option<Actor> {
     let name = raw.comm.split(|&byte| byte == 0).next();
@@ -442,6 +370,8 @@ mod tests {
 
     use super::*;
     use crate::model::named::Named as _;
+    use crate::model::socket::Transfer;
+    use crate::model::values::{Errno, State};
 
     fn decoder(hz: u32) -> Decoder {
         Decoder {
@@ -515,12 +445,12 @@ mod tests {
                 .and_then(|at| u8::try_from(at + 1).ok())
                 .unwrap_or_default();
             raw.event.mono_ns = 9_000_000_000;
-            raw.first_tx_mstamp = 7_000_000;
+            raw.sending.first_tx_mstamp = 7_000_000;
             // Nothing was received for 5 s.
             raw.event.jiffies = 1_250;
-            (raw.snd_una, raw.err_soft) = (START, 113);
-            raw.snd_nxt = START.wrapping_add(sent);
-            raw.write_seq = START.wrapping_add(given);
+            (raw.sending.snd_una, raw.sending.err_soft) = (START, 113);
+            raw.sending.snd_nxt = START.wrapping_add(sent);
+            raw.sending.write_seq = START.wrapping_add(given);
             let Ok(Event::Socket(event)) = detailed(&raw) else {
                 panic!("not of a socket");
             };

@@ -91,7 +91,7 @@ impl Decoder {
         let row = Row::new(at, endpoints, state, RowSource::IterTcp);
         match state {
             State::TimeWait | State::NewSynRecv => self.minisock(row, &raw),
-            _ => Ok(forecast::with_give_up(self.full(row, &raw))),
+            _ => Ok(self.with_give_up(self.full(row, &raw), &raw)),
         }
     }
 
@@ -115,6 +115,19 @@ impl Decoder {
             timer_ms,
             ..row
         })
+    }
+
+    /// Adds when and why the kernel gives up on the connection, if the peer is gone. While
+    /// data is not acknowledged, keepalive does not.
+    fn with_give_up(&self, row: Row, raw: &wire::Snapshot) -> Row {
+        let Some(give_up) = self.give_up_while(raw, row.timer) else {
+            return forecast::with_give_up(row);
+        };
+        Row {
+            dead_in_ms: Some(give_up.in_ms),
+            dead_by: Some(give_up.cause),
+            ..row
+        }
     }
 
     /// The row of a full socket.
@@ -144,7 +157,7 @@ impl Decoder {
                 State::Listen => raw.ack_backlog.into(),
                 _ => queue(raw.rcv_nxt, raw.copied_seq),
             },
-            sendq: queue(raw.write_seq, raw.snd_una),
+            sendq: queue(raw.sending.write_seq, raw.sending.snd_una),
             timer,
             timer_ms: match timer {
                 Timer::Keepalive => keepalive_next_ms,
@@ -158,6 +171,7 @@ impl Decoder {
             settings: self.settings(event),
             ages: connected.then(ages).unwrap_or_default(),
             keepalive_next_ms,
+            transfer: self.unanswered(raw, timer).unwrap_or_default(),
             ..row
         }
     }

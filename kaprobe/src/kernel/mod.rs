@@ -26,6 +26,7 @@ mod switches;
 mod testbed;
 mod tracer;
 pub mod types;
+mod unanswered;
 
 pub use crate::kernel::attach::Attached;
 pub use crate::kernel::btf::PATH as BTF_PATH;

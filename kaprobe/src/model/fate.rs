@@ -5,6 +5,9 @@ use crate::model::named::named_enum;
 named_enum! {
     /// The fate of a connection.
     pub enum Fate {
+        /// Nothing has been acknowledged for some time, although it was sent again and again.
+        /// The kernel ends the connection unless the peer answers.
+        Dying = "dying",
         /// The connection is dead, but the local socket is still open: it has been idle
         /// for a multiple of the timeout.
         Zombie = "zombie",
@@ -28,6 +31,10 @@ named_enum! {
 named_enum! {
     /// The reason for a fate that is not `Safe`.
     pub enum Why {
+        /// Data was sent again several times, and not acknowledged.
+        Unacknowledged = "unacknowledged",
+        /// The peer's window is shut, and several window probes were not answered.
+        ZeroWindow = "zero_window",
         /// Probes were sent and not answered.
         ProbesUnanswered = "probes_unanswered",
         /// Keepalive is off, and the connection has been idle for long.

@@ -6,7 +6,7 @@
 use crate::model::field::record;
 use crate::model::named::named_enum;
 use crate::model::owner::OwnerFds;
-use crate::model::socket::{Ages, Endpoints, Identity, Process, Settings};
+use crate::model::socket::{Ages, Endpoints, Identity, Process, Settings, Transfer};
 use crate::model::time::{Instant, WallTime};
 use crate::model::values::{Cause, State};
 use crate::text::escape::Escaped;
@@ -63,10 +63,13 @@ record! {
         ages: Ages,
         /// Time until the keepalive timer fires, ms, even if another timer is pending.
         keepalive_next_ms: Option<u64>,
-        /// Time until keepalive gives up if the peer is gone, ms.
+        /// Time until the kernel gives up if the peer is gone, ms: keepalive or, while data is
+        /// not acknowledged, the timer of what is sent again.
         dead_in_ms: Option<u64>,
-        /// The rule by which keepalive gives up then.
+        /// The rule by which the kernel gives up then.
         dead_by: Option<Cause>,
+        /// What was sent in vain, if data was sent again or a shut window is probed.
+        transfer: Transfer,
     }
     order {
         time,
@@ -115,6 +118,11 @@ record! {
         keepalive_next_ms,
         dead_in_ms,
         dead_by,
+        transfer.unacked_bytes,
+        transfer.unsent_bytes,
+        transfer.stalled_ms,
+        transfer.silent_ms,
+        transfer.err_soft,
     }
 }
 

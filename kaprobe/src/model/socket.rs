@@ -151,7 +151,8 @@ group! {
         unacked_bytes: Option<u32>,
         /// Bytes that wait to be sent.
         unsent_bytes: Option<u32>,
-        /// Time since the oldest of these data was first sent, ms.
+        /// Time since the oldest of these data was first sent, ms; for a shut window, since
+        /// it was first to be probed.
         stalled_ms: Option<u64>,
         /// Time for which nothing was received before these data were sent, ms.
         silent_ms: Option<u64>,

@@ -186,7 +186,7 @@ const STANDARD: [RowColumn; 12] = [
 
 const NETNS: RowColumn = column("NETNS", 12, put_netns);
 
-const MORE: [RowColumn; 5] = [
+const MORE: [RowColumn; 6] = [
     column("LASTRCV", 7, |line, row| {
         put_some(line, row.ages.lastrcv_ms.map(Ms))
     }),
@@ -195,6 +195,9 @@ const MORE: [RowColumn; 5] = [
     }),
     column("LASTSND", 7, |line, row| {
         put_some(line, row.ages.lastsnd_ms.map(Ms))
+    }),
+    column("STALLED", 7, |line, row| {
+        put_some(line, row.transfer.stalled_ms.map(Ms))
     }),
     column("UID", 5, |line, row| put_some(line, row.identity.uid)),
     column("CGROUP", 0, put_cgroup),
