@@ -117,6 +117,12 @@ const CASES: &[EndCase] = &[
         by_us: false,
     },
     EndCase {
+        name: "an orphan's window stays shut",
+        make: shut_window_of_orphan,
+        record: ("timeout/zero_window", "FIN_WAIT1", TIMED_OUT),
+        by_us: false,
+    },
+    EndCase {
         name: "TCP_REPAIR",
         make: |path| {
             let pair = Ends::open(path)?;

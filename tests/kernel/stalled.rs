@@ -221,6 +221,11 @@ fn all_end_as_foretold() -> Result<()> {
         let [ended] = ended[..] else {
             anyhow::bail!("{name} {path:?}: {ended:?}");
         };
+        // No tracepoint sees a window probe: `tcp_write_wakeup`, net/ipv4/tcp_output.c.
+        let stalled = log.records.iter().filter(|it| it.event() == "stalled");
+        let stalls = stalled.filter(|it| ending.is_of(it)).count();
+        let expected = usize::from(!name.contains("window"));
+        ensure!(stalls == expected, "{name} {path:?}: {stalls} stalls");
         let ends = (ending.local, ending.remote);
         let rows = rows.iter().filter(|row| {
             let addresses = row.as_object().map(log::addresses);

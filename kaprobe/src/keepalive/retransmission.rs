@@ -273,6 +273,8 @@ fn backed_off(rto_ms: u64, backoff: u32, max_ms: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const LIMITS: RetryLimits = RetryLimits {
@@ -479,5 +481,175 @@ mod tests {
             cause: Cause::UserTimeout,
         };
         assert_eq!(answered.give_up(), by_time);
+    }
+
+    /// Limits of any kind, for timers that fire on time.
+    fn any_limits() -> impl Strategy<Value = RetryLimits> {
+        let orphan = prop_oneof![Just(None), (0..20_u32).prop_map(Some)];
+        let user_timeout = prop_oneof![Just(0), 1..2_000_000_u64];
+        let rto_max = prop_oneof![Just(RTO_MAX_MS), 1_000..RTO_MAX_MS];
+        (3..=15_u32, orphan, any::<bool>(), user_timeout, rto_max).prop_map(
+            |(retries2, orphan_retries, has_icmp_error, user_timeout_ms, rto_max_ms)| RetryLimits {
+                retries2,
+                orphan_retries,
+                has_icmp_error,
+                user_timeout_ms,
+                rto_max_ms,
+            },
+        )
+    }
+
+    /// `tcp_probe_timer` and `tcp_send_probe0`, firing by firing, from the first expiry on, ms.
+    /// The peer answers the first `answered` probes. Returns the state after each firing
+    /// with its time, and the end.
+    fn simulate_probes(
+        limits: RetryLimits,
+        rto_ms: u64,
+        answered: u64,
+    ) -> (Vec<(u64, WindowProbing)>, u64, Cause) {
+        let (mut now, mut sent) = (rto_ms.max(200), 0);
+        let (mut probes_out, mut backoff, mut first) = (0, 0, None);
+        let mut states = Vec::new();
+        loop {
+            let since = now - *first.get_or_insert(now);
+            if limits.user_timeout_ms != 0 && since >= limits.user_timeout_ms {
+                return (states, now, Cause::UserTimeout);
+            }
+            let rto = (rto_ms << backoff).min(limits.rto_max_ms);
+            let is_alive = rto < limits.rto_max_ms;
+            let most = match limits.orphan_retries {
+                None => limits.retries2,
+                Some(_) if limits.has_icmp_error && !is_alive => 0,
+                Some(0) if is_alive => 8,
+                Some(retries) => retries,
+            };
+            let is_given_up = limits.orphan_retries.is_some() && !is_alive && backoff >= most;
+            if is_given_up || probes_out >= most {
+                return (states, now, Cause::ZeroWindow);
+            }
+            (probes_out, sent) = (probes_out + 1, sent + 1);
+            if backoff < limits.retries2 {
+                backoff += 1;
+            }
+            if sent <= answered {
+                probes_out = 0;
+            }
+            let mut wait = (rto_ms.max(200) << backoff.min(10)).min(limits.rto_max_ms);
+            if limits.user_timeout_ms != 0 {
+                wait = wait.min((limits.user_timeout_ms - since).max(2));
+            }
+            let state = WindowProbing {
+                expires_in: wait,
+                since_first: Some(since),
+                probes_out,
+                backoff,
+                rto_ms,
+                limits,
+                wheel: ON_TIME,
+            };
+            if sent >= answered {
+                states.push((now, state));
+            }
+            now += wait;
+        }
+    }
+
+    /// `tcp_retransmit_timer`, firing by firing, from when the data was sent on, ms. Returns
+    /// the state after each firing with its time, and the end.
+    fn simulate_data(
+        limits: RetryLimits,
+        first_rto_ms: u64,
+    ) -> (Vec<(u64, Retransmitting)>, u64, Cause) {
+        let (mut now, mut rto_ms, mut first) = (first_rto_ms, first_rto_ms, None);
+        let mut states = Vec::new();
+        loop {
+            let is_alive = rto_ms < limits.rto_max_ms;
+            let retries = match limits.orphan_retries {
+                None => limits.retries2,
+                Some(_) if limits.has_icmp_error && !is_alive => 0,
+                Some(0) if is_alive => 8,
+                Some(retries) => retries,
+            };
+            // `tcp_model_timeout`
+            let doublings = (limits.rto_max_ms / 200).ilog2();
+            let modelled = if retries <= doublings {
+                ((2 << retries) - 1) * 200
+            } else {
+                ((2 << doublings) - 1) * 200 + u64::from(retries - doublings) * limits.rto_max_ms
+            };
+            let (limit, cause) = match limits.user_timeout_ms {
+                0 => (modelled, Cause::Retransmission),
+                ms => (ms, Cause::UserTimeout),
+            };
+            if first.is_some_and(|first| now - first >= limit) {
+                return (states, now, cause);
+            }
+            let since_first_ms = now - *first.get_or_insert(now);
+            rto_ms = (rto_ms * 2).min(limits.rto_max_ms);
+            let wait = match limits.user_timeout_ms {
+                0 => rto_ms,
+                ms => rto_ms.min(ms.saturating_sub(since_first_ms)).max(1),
+            };
+            let state = Retransmitting {
+                since_first_ms,
+                timer: PendingTimer {
+                    expires_in: wait,
+                    wait,
+                },
+                rto_ms,
+                limits,
+                wheel: ON_TIME,
+            };
+            states.push((now, state));
+            now += wait;
+        }
+    }
+
+    proptest! {
+        /// After any firing, and between two, the end is foretold to the millisecond.
+        #[test]
+        fn the_end_of_a_shut_window_is_foretold_at_any_time(
+            limits in any_limits(),
+            rto_ms in 1..3_000_u64,
+            answered in 0..12_u64,
+            part in 0..100_u64,
+        ) {
+            let rto_ms = rto_ms.min(limits.rto_max_ms);
+            let (states, end, cause) = simulate_probes(limits, rto_ms, answered);
+            for (at, state) in states {
+                let passed = state.expires_in * part / 100;
+                let now = WindowProbing {
+                    expires_in: state.expires_in - passed,
+                    since_first: state.since_first.map(|it| it + passed),
+                    ..state
+                };
+                let expected = GiveUp { in_ms: end - at - passed, cause };
+                prop_assert_eq!(now.give_up(), expected, "{:?}", now);
+            }
+        }
+
+        /// The same for data in flight.
+        #[test]
+        fn the_end_of_unacknowledged_data_is_foretold_at_any_time(
+            limits in any_limits(),
+            rto_ms in 200..3_000_u64,
+            part in 0..100_u64,
+        ) {
+            let rto_ms = rto_ms.min(limits.rto_max_ms);
+            let (states, end, cause) = simulate_data(limits, rto_ms);
+            for (at, state) in states {
+                let passed = state.timer.expires_in * part / 100;
+                let now = Retransmitting {
+                    since_first_ms: state.since_first_ms + passed,
+                    timer: PendingTimer {
+                        expires_in: state.timer.expires_in - passed,
+                        ..state.timer
+                    },
+                    ..state
+                };
+                let expected = GiveUp { in_ms: end - at - passed, cause };
+                prop_assert_eq!(now.give_up(), expected, "{:?}", now);
+            }
+        }
     }
 }
