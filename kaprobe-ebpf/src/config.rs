@@ -93,6 +93,7 @@ pub struct Offsets {
     pub rcv_tstamp: u32,
     pub lsndtime: u32,
     pub last_oow_ack_time: u32,
+    pub bytes_received: u32,
     pub packets_out: u32,
     pub keepalive_time: u32,
     pub keepalive_intvl: u32,

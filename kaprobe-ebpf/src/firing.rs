@@ -12,8 +12,8 @@ use crate::filter;
 use crate::kernel::{
     TCP_CLOSE, TCP_FIN_WAIT2, TCP_FLAG_RST, TCP_LISTEN, TCP_SYN_SENT, Unread, answers_probes,
     config, describe, detail, dissect, elapsed, handshake, has_changed, heard_since, inode,
-    is_fin_wait2_orphan, is_gone, look, look_again, name, name_actor, now_ns, probes_out,
-    segment_ttl, socket_of, state_of, timeout_error, timer_of, tracking, user_timeout,
+    is_fin_wait2_orphan, is_gone, look, look_again, name, name_actor, note_data, now_ns,
+    probes_out, segment_ttl, socket_of, state_of, timeout_error, timer_of, tracking, user_timeout,
 };
 use crate::maps::{count, note_sight, state};
 use crate::ring::{
@@ -223,6 +223,7 @@ pub fn received(sk: u64) {
         send_other(kind::RST_RECEIVED, |event| {
             describe(sk, event);
             handshake(sk, event);
+            note_data(sk, event);
             arrival::take(sk, event);
         });
     }

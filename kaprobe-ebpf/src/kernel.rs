@@ -562,6 +562,15 @@ pub fn put_segment(sk: u64, segment: &Segment, event: &mut Event) {
     }
 }
 
+/// Notes in an event whether the peer has sent data.
+#[inline(always)]
+pub fn note_data(sk: u64, event: &mut Event) {
+    let received: u64 = member!(tcp_sock(sk), bytes_received);
+    if received != 0 {
+        event.flags |= flag::DATA_RECEIVED;
+    }
+}
+
 /// Reads the TTL that the peer's handshake left behind, if this host accepted the
 /// connection.
 #[inline(always)]

@@ -117,6 +117,8 @@ pub mod flag {
     pub const MPTCP: u16 = 1 << 10;
     /// `last_oow_ack_time` was read: the kernel has it.
     pub const OOW_SEEN: u16 = 1 << 11;
+    /// On a received reset: the peer had sent data, `tp->bytes_received` is not 0.
+    pub const DATA_RECEIVED: u16 = 1 << 12;
 }
 
 /// Bits of [`Event::segment_path`].

@@ -453,6 +453,7 @@ pub fn everything() -> Vec<Event> {
             ttl: Some(64),
             from_this_host: Some(true),
             peer_ttl: Some(57),
+            data_received: Some(true),
         },
         ..event(1_750, Kind::RstReceived)
     }));

@@ -247,9 +247,10 @@ pub fn late_close_is_no_eviction() -> Result<()> {
     server.on(|| Ok(fs::write("/proc/sys/net/ipv4/tcp_fin_timeout", "1")?))?;
     let _alone = OwnCpu::take()?;
     for keepalive in [false, true] {
-        let (mut near, far) = connect(client, server)?;
+        let (mut near, mut far) = connect(client, server)?;
         let port = far.local_addr()?.port();
         let traces = Traces::start(&[client, server])?;
+        exchange(&mut near, &mut far)?;
         drop(far);
         ensure!(near.read(&mut [0])? == 0, "no FIN");
         wait_until("the server has forgotten its half", || {
@@ -271,9 +272,13 @@ pub fn late_close_is_no_eviction() -> Result<()> {
         if keepalive {
             let advice = ["the peer had already closed"];
             check(logs.one(client)?, ["probe_reset", "high"], &advice)?;
-            // A probe has neither data nor FIN, and the server may forget what it closed.
-            let is_low = |it: &&Record| it.text("confidence") == Some("low");
-            ensure!(logs.of(server).iter().all(is_low), "{:#?}", logs.of(server));
+            // A probe has neither data nor FIN, and a busy close has no record: the server may
+            // not know that it had the connection.
+            let words = ["has not closed a connection that this host closed and forgot; or "];
+            for verdict in logs.of(server) {
+                check(verdict, ["stray_segment", "low"], &words)?;
+            }
+            check(logs.merged(client)?, ["probe_reset", "high"], &advice)?;
         } else {
             for host in [client, server] {
                 ensure!(logs.of(host).is_empty(), "{:#?}", logs.of(host));
@@ -340,10 +345,29 @@ pub fn accept_queue_overflows() -> Result<()> {
         let is_named = advice.contains("accept queue") && advice.contains("tcp_abort_on_overflow");
         ensure!(is_named, "{verdict:#?}");
     }
+    ensure!(!logs.of(client).is_empty(), "no client was reset");
     for verdict in logs.of(client) {
-        let name = verdict.text("verdict");
-        ensure!(name == Some("aborted_by_peer"), "{verdict:#?}");
+        let words = [
+            "reset before the peer had sent any data",
+            "its accept queue was full",
+        ];
+        check(verdict, ["aborted_by_peer", "medium"], &words)?;
         ensure!(verdict.text("set").is_none(), "{verdict:#?}");
+    }
+    let of_client = |it: &&Record| it.event() == "verdict" && it.text("host") == Some(client.name);
+    let knows = |it: &&Record| {
+        let confidence = it.text("confidence");
+        it.event() == "verdict"
+            && it.text("host") == Some(server.name)
+            && confidence == Some("high")
+    };
+    // Before 6.10 the kernel gives no reason, and the server knows no more than the client.
+    let confidence = match logs.merged.records.iter().find(knows) {
+        Some(_) => "high",
+        None => "medium",
+    };
+    for verdict in logs.merged.records.iter().filter(of_client) {
+        check(verdict, ["aborted_by_peer", confidence], &["accept queue"])?;
     }
     Ok(())
 }
@@ -403,11 +427,13 @@ pub fn half_closed_connection_is_forgotten() -> Result<()> {
     let logs = traces.stop()?;
     let words = ["one end had closed, and this host's conntrack in netns router forgets"];
     check(logs.one(server)?, ["aborted_by_peer", "medium"], &words)?;
-    check(
-        logs.one(client)?,
-        ["stray_segment", "low"],
-        &["no such connection here"],
-    )
+    let words = [
+        "a NAT between forgot an idle or half-closed connection of this host, and sent its segment \
+         here as it was",
+        "nf_conntrack_tcp_timeout_close_wait",
+    ];
+    check(logs.one(client)?, ["stray_segment", "low"], &words)?;
+    check(logs.merged(client)?, ["stray_segment", "low"], &words)
 }
 
 /// A firewall on the client's own host resets the connection: by the loopback device, though

@@ -473,6 +473,7 @@ fn event_record(event: &SocketEvent, sock: u64) -> Record {
     record.ttl = event.arrival.ttl;
     record.peer_ttl = event.arrival.peer_ttl;
     record.from_this_host = event.arrival.from_this_host;
+    record.data_received = event.arrival.data_received;
     record
 }
 

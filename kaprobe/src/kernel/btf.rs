@@ -163,6 +163,7 @@ impl KernelTypes {
             rcv_tstamp: at("tcp_sock", "rcv_tstamp")?,
             lsndtime: at("tcp_sock", "lsndtime")?,
             last_oow_ack_time: maybe("tcp_sock", "last_oow_ack_time"),
+            bytes_received: at("tcp_sock", "bytes_received")?,
             packets_out: at("tcp_sock", "packets_out")?,
             keepalive_time: at("tcp_sock", "keepalive_time")?,
             keepalive_intvl: at("tcp_sock", "keepalive_intvl")?,

@@ -276,6 +276,8 @@ fn arrival(raw: &wire::Event) -> ArrivedSegment {
         ttl: known(raw.segment_ttl),
         from_this_host: from_this_host.filter(|_| flags.is_some()),
         peer_ttl: known(raw.peer_ttl),
+        data_received: (raw.kind == kind::RST_RECEIVED)
+            .then_some(raw.flags & flag::DATA_RECEIVED != 0),
     }
 }
 

@@ -130,6 +130,8 @@ pub struct ArrivedSegment {
     /// TTL or hop limit with which the peer completed the handshake, if this host accepted
     /// the connection.
     pub peer_ttl: Option<u8>,
+    /// The peer had sent data on the connection before.
+    pub data_received: Option<bool>,
 }
 
 /// The identity of a socket: its address, and a time, because addresses are reused.

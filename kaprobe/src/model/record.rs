@@ -101,6 +101,8 @@ record! {
         /// Whether this host itself sent the received reset, although the peer is another
         /// host: the loopback device delivered it.
         from_this_host: Option<bool>,
+        /// Whether the peer had sent data on the connection before its reset came.
+        data_received: Option<bool>,
         /// Whether conntrack of this host has an entry for the segment that a reset answers.
         /// False also where conntrack does not track.
         tracked: Option<bool>,
@@ -209,6 +211,7 @@ record! {
         ttl,
         peer_ttl,
         from_this_host,
+        data_received,
         tracked,
         process_age_s,
         met,

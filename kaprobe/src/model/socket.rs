@@ -27,6 +27,9 @@ group! {
     }
 }
 
+/// The first port of clients: the default of net.ipv4.ip_local_port_range.
+const FIRST_CLIENT_PORT: u16 = 32_768;
+
 impl Default for Endpoints {
     fn default() -> Self {
         let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -52,6 +55,18 @@ impl Endpoints {
             rport,
             netns,
         }
+    }
+
+    /// Whether the ports are those of a connection that this host accepted.
+    #[must_use]
+    pub const fn seem_accepted(&self) -> bool {
+        self.rport >= FIRST_CLIENT_PORT && self.lport < FIRST_CLIENT_PORT
+    }
+
+    /// Whether the ports are those of a connection that this host initiated.
+    #[must_use]
+    pub const fn seem_initiated(&self) -> bool {
+        self.lport >= FIRST_CLIENT_PORT && self.rport < FIRST_CLIENT_PORT
     }
 
     /// The local address and port.

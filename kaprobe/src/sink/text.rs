@@ -361,6 +361,9 @@ fn detail(words: &mut Words<'_>, record: &Record) {
             if record.from_this_host == Some(true) {
                 words.add("from this host");
             }
+            if record.data_received == Some(false) {
+                words.add("before any data of the peer");
+            }
         }
         EventName::Verdict => verdict(words, record),
         EventName::Zombie => {

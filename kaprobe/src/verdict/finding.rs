@@ -85,6 +85,8 @@ pub(super) enum Explanation {
     ResetWhileRetransmitting,
     /// The peer reset the connection while it was in use.
     InUse,
+    /// The connection was reset before the peer had sent any data.
+    BeforeAnswer,
     /// This host itself sent the reset in place of the peer: its firewall did. If the
     /// peer's handshake was not seen, a local proxy may have.
     ByThisHost,

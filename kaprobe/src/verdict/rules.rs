@@ -201,6 +201,9 @@ pub(super) fn explain(record: &Record, reset: ResetTrigger, context: &ResetConte
         (ResetTrigger::CrossedClose, _) => Explanation::CrossedPeerClose,
         (ResetTrigger::Retransmission, _) => Explanation::ResetWhileRetransmitting,
         (ResetTrigger::Traffic, _) if has_peer_closed(record) => Explanation::SentAfterPeerClosed,
+        (ResetTrigger::Traffic, _) if record.data_received == Some(false) => {
+            Explanation::BeforeAnswer
+        }
         (ResetTrigger::Traffic, _) => Explanation::InUse,
         _ if has_peer_closed(record) => Explanation::PeerHadClosed,
         _ => Explanation::PeerRestarted,

@@ -499,6 +499,7 @@ fn arrived(
             ttl: Some(ttl),
             from_this_host,
             peer_ttl,
+            data_received: Some(true),
         },
         ..event
     }
@@ -571,6 +572,14 @@ fn whose_reset_it_was() {
             &[arrived(idle(), 55, elsewhere, Some(57))],
             "idle_eviction low 902996 [1]",
             "which, shows when it happens again",
+        ),
+        (
+            &[with(arrived(in_use(), 57, elsewhere, Some(57)), |it| {
+                it.arrival.data_received = Some(false);
+            })],
+            "aborted_by_peer medium 40 [1]",
+            "reset before the peer had sent any data, 40ms after it was heard: its program closed \
+             or never accepted the connection, its accept queue was full",
         ),
         // The peer's TTL is not known.
         (
@@ -690,6 +699,22 @@ fn strays_are_told_apart() {
             "this host started 100s ago, and a",
         ),
         (
+            with(passive_reset(0), |it| it.len = 0),
+            &none,
+            "low",
+            "10.0.0.2:40000 has not closed a connection that this host closed and forgot; or this \
+             host or its program restarted, or a load balancer",
+        ),
+        (
+            with(passive_reset(0), |it| {
+                (it.endpoints.lport, it.endpoints.rport) = (40_000, 988);
+            }),
+            &none,
+            "low",
+            "or a NAT between forgot an idle or half-closed connection of this host, and sent its \
+             segment here as it was: `ss -tn sport = :40000` in netns 4026531840 shows",
+        ),
+        (
             booted(listening(95)),
             &none,
             "low",
@@ -722,8 +747,8 @@ fn strays_are_told_apart() {
             "{reset:?}"
         );
         assert!(advice(verdict).contains(text), "{}", advice(verdict));
-        let is_balancer = advice(verdict).contains("a load balancer");
-        assert_eq!(verdict.set.is_some(), is_balancer, "{}", advice(verdict));
+        let is_forgotten = advice(verdict).contains(" forgot an idle ");
+        assert_eq!(verdict.set.is_some(), is_forgotten, "{}", advice(verdict));
     }
 }
 

@@ -91,6 +91,14 @@ pub(super) fn advice(record: &Record, finding: &Finding) -> String {
             idle(),
             peer_log(finding)
         ),
+        Explanation::BeforeAnswer => format!(
+            "reset before the peer had sent any data, {} after it was heard: its program closed or \
+             never accepted the connection, its accept queue was full (with \
+             net.ipv4.tcp_abort_on_overflow=1 there), or a firewall or proxy rejects it; {}; \
+             keepalive is not involved",
+            idle(),
+            peer_log(finding)
+        ),
         Explanation::ByThisHost => this_host(record),
         Explanation::ByBox(ttl) => format!(
             "{}: a firewall or a balancer ended the connection, which had been silent for {}; no \
@@ -434,6 +442,12 @@ fn stray(record: &Record, remedy: Option<Remedy>, of: &IdleLimit, restart: Resta
     } else {
         ""
     };
+    // A probe looks the same.
+    let closed = if record.len == Some(0) {
+        format!("{peer} has not closed a connection that this host closed and forgot; or ")
+    } else {
+        String::new()
+    };
     let restart = match restart {
         Restart::Host(ago) => {
             format!("this host started {ago}s ago, and a connection made before is gone; or")
@@ -448,10 +462,30 @@ fn stray(record: &Record, remedy: Option<Remedy>, of: &IdleLimit, restart: Resta
         ),
         Restart::Unknown => "this host or its program restarted, or".to_owned(),
     };
+    let seems_initiated = record.endpoints.is_some_and(|it| it.seem_initiated());
+    let (forgotten, who) = if seems_initiated {
+        (untranslated(record), "NAT")
+    } else {
+        let forgotten = format!(
+            "a load balancer that forgot an idle connection to another server sent {peer} here"
+        );
+        (forgotten, "balancer")
+    };
     format!(
-        "no such connection here: {queue}{restart} a load balancer that forgot an idle connection \
-         to another server sent {peer} here; against the latter, on {peer} set TCP_KEEPIDLE to at \
-         most half of the balancer's idle timeout: {seconds} is {}",
+        "no such connection here: {queue}{closed}{restart} {forgotten}; against the latter, on {peer} \
+         set TCP_KEEPIDLE to at most half of the {who}'s idle timeout: {seconds} is {}",
         limit(of)
+    )
+}
+
+/// That a box forgot how to translate a connection of this host. conntrack's default for a
+/// half-closed one: net/netfilter/nf_conntrack_proto_tcp.c, `tcp_timeouts`.
+fn untranslated(record: &Record) -> String {
+    format!(
+        "a NAT between forgot an idle or half-closed connection of this host, and sent its segment \
+         here as it was: `ss -tn sport = :{}` in netns {} shows the connection; conntrack keeps a \
+         half-closed one for 60s (nf_conntrack_tcp_timeout_close_wait)",
+        record.endpoints.map_or(0, |it| it.lport),
+        netns(record)
     )
 }

@@ -30,8 +30,6 @@ const MAX_HOSTS: usize = 1_000;
 const MAX_ADVICE_LEN: usize = 1_000;
 /// Most different advice for one verdict that is kept. The rest is only counted.
 const MAX_ADVICE: usize = 4;
-/// The first port of clients: the default of net.ipv4.ip_local_port_range.
-const FIRST_CLIENT_PORT: u16 = 32_768;
 
 /// The local and remote endpoint. If they change, a socket is a new connection.
 type LocalAndRemote = Option<((IpAddr, u16), (IpAddr, u16))>;
@@ -95,7 +93,7 @@ pub(super) enum RowPort {
 
 impl RowPort {
     fn of(it: &Endpoints) -> Self {
-        if it.rport >= FIRST_CLIENT_PORT && it.lport < FIRST_CLIENT_PORT {
+        if it.seem_accepted() {
             Self::Local(it.lport)
         } else {
             Self::Remote(it.rport)
