@@ -87,6 +87,26 @@ impl TraceLog {
         records.filter(|it| it.event() == "lost").collect()
     }
 
+    /// How often the retransmission timer of a connection fired that the kernel gave up. The
+    /// kernel counts each firing in `TCPTimeouts`, before it looks whether to give up
+    /// (`tcp_retransmit_timer`, net/ipv4/tcp_timer.c): one for each retransmission, and the
+    /// last. A window that is shut has another timer.
+    ///
+    /// Data that is acknowledged after a retransmission or two has no record: where segments
+    /// are lost and sent again, no sum of records equals the counter.
+    pub fn retransmission_timers(&self) -> u64 {
+        let gave_up = self.records.iter().filter(|it| it.event() == "timeout");
+        let retransmitted = gave_up.filter(|it| {
+            let waits = it.number("unsent_bytes") > Some(0);
+            it.number("firing_ns").is_none()
+                && it.number("unacked_bytes").is_some()
+                && !(waits && it.number("unacked_bytes") == Some(0))
+        });
+        retransmitted
+            .filter_map(|it| Some(it.number("retransmits")? + 1))
+            .sum()
+    }
+
     /// The number of events of these kinds that are reported as lost.
     pub fn lost(&self, kinds: &[&str]) -> u64 {
         self.losses()

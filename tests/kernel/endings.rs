@@ -145,6 +145,20 @@ const CASES: &[EndCase] = &[
         by_us: true,
     },
     EndCase {
+        name: "a segment for a connection that ended without a word",
+        make: |path| {
+            let pair = Ends::open(path)?;
+            set_repair(&pair.near)?;
+            let ending = pair.closed();
+            let far = ending.sockets.first().context("no far end")?;
+            send_byte(far)?;
+            wait_for(far, CLOSE)?;
+            Ok(ending)
+        },
+        record: ("aborted", "ESTABLISHED", None),
+        by_us: true,
+    },
+    EndCase {
         name: "SO_LINGER 0",
         make: |path| {
             let pair = Ends::open(path)?;
@@ -167,7 +181,8 @@ const CASES: &[EndCase] = &[
 ];
 
 /// For every way to attach: each end has the record of its cause, and the records equal the
-/// growth of TCPAbortOnTimeout, EstabResets and OutRsts.
+/// growth of TCPAbortOnTimeout, TCPTimeouts, EstabResets and OutRsts. A way that does not see
+/// resets without a socket says so, and has no record of them.
 pub fn every_end_has_a_record() -> Result<()> {
     netns::enter_new()?;
     give_up_soon()?;
@@ -192,26 +207,34 @@ pub fn every_end_has_a_record() -> Result<()> {
         let given_up = KernelCounters::read()?.abort_on_timeout - before.abort_on_timeout;
         Ok(given_up >= expected)
     })?;
-    let (after, resets) = (KernelCounters::read()?, silent.len());
+    let after = KernelCounters::read()?;
     drop(alone);
     let mut differences = Vec::new();
     for (way, kaprobe) in kaprobes {
         let log = kaprobe.stop()?;
         log.nothing_was_skipped(None)?;
-        let reported = (
+        let sees_all_resets = !silent.contains(&way);
+        let reported = [
             log.count(&["timeout"]),
+            log.retransmission_timers(),
             log.ended_open_connections(),
+            log.count(&["rst_sent"]),
             log.count(&["lost"]),
-        );
-        let counted = (
+        ];
+        let mut counted = [
             after.abort_on_timeout - before.abort_on_timeout,
+            after.timeouts - before.timeouts,
             after.estab_resets - before.estab_resets,
+            after.out_rsts - before.out_rsts,
             0,
-        );
+        ];
+        if !sees_all_resets {
+            counted[3] = count_of("rst_sent");
+        }
         if reported != counted {
             differences.push(format!(
-                "{way}: (TCPAbortOnTimeout, EstabResets, lost) is {reported:?}; the kernel \
-                 counted {counted:?}, {resets} silent ways"
+                "{way}: [TCPAbortOnTimeout, TCPTimeouts, EstabResets, OutRsts, lost] is \
+                 {reported:?}; the kernel counted {counted:?}"
             ));
         }
         for (case, path, ending) in &made {
