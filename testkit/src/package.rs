@@ -20,6 +20,9 @@ use crate::wait::wait_until;
 /// The directory of the roots, in a private mount namespace.
 const ROOTS: &str = "/mnt";
 
+/// A file that shows that [`ROOTS`] is private.
+const COVERED: &str = ".private";
+
 /// The user and group that [`Root::command_as_user`] runs a program as.
 pub const USER: u32 = 1000;
 
@@ -38,10 +41,15 @@ impl Root {
         let tree = tree(package)?;
         let usr = tree.join("usr");
         mounts::enter_new()?;
-        fs::create_dir_all(ROOTS)?;
-        mounts::cover(Path::new(ROOTS))?;
+        let roots = Path::new(ROOTS);
+        // The roots of this thread's other packages stay visible.
+        if !roots.join(COVERED).exists() {
+            fs::create_dir_all(roots)?;
+            mounts::cover(roots)?;
+            fs::write(roots.join(COVERED), "")?;
+        }
         let root = Self {
-            path: Path::new(ROOTS).join(package),
+            path: roots.join(package),
             package: tree,
         };
         for dir in ["usr", "dev", "proc", "etc", "run", "tmp", "var/lib/nginx"] {

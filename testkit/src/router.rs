@@ -103,7 +103,9 @@ impl RoutedNetwork {
             )
         };
         let set = |host: &Host, device: &str, address: Ipv4Addr| {
-            let lines = format!("addr add {address}/24 dev {device}\nlink set {device} up\n");
+            let mac = mac(address);
+            let lines =
+                format!("addr add {address}/24 dev {device}\nlink set {device} address {mac} up\n");
             ip(Some(host.name), &lines)
         };
         cable(&self.router, "eth1", &self.client)?;
@@ -112,15 +114,52 @@ impl RoutedNetwork {
         for host in [&self.client, &self.server, &self.left, &self.right] {
             set(host, "eth0", host.address)?;
         }
-        let far = Ipv4Addr::new(10, 8, 2, 254);
-        set(&self.router, "eth1", self.router.address)?;
-        set(&self.router, "eth2", far)?;
-        for (host, via) in [(&self.client, self.router.address), (&self.server, far)] {
+        for (host, device, via) in self.routed() {
+            set(&self.router, device, via)?;
             ip(Some(host.name), &format!("route add default via {via}\n"))?;
         }
         self.bridge()?;
         self.router
             .on(|| Ok(fs::write("/proc/sys/net/ipv4/ip_forward", "1")?))
+    }
+
+    /// The hosts that the router forwards for, its device towards each, and its address there.
+    fn routed(&self) -> [(&Host, &'static str, Ipv4Addr); 2] {
+        [
+            (&self.client, "eth1", self.router.address),
+            (&self.server, "eth2", Ipv4Addr::new(10, 8, 2, 254)),
+        ]
+    }
+
+    /// Makes the router hold all packets between client and server, until they are released.
+    ///
+    /// It does not know the hosts' link addresses, they don't answer when it asks, and the
+    /// kernel keeps the packets meanwhile (`__neigh_event_send`, net/core/neighbour.c).
+    pub fn hold(&self) -> Result<()> {
+        for (host, device, via) in self.routed() {
+            // The host asks no question that tells the router its address.
+            let know = format!("neigh replace {via} lladdr {} dev eth0\n", mac(via));
+            ip(Some(host.name), &know)?;
+            host.on(|| Ok(fs::write("/proc/sys/net/ipv4/conf/all/arp_ignore", "8")?))?;
+            self.router.on(|| {
+                let solicits = format!("/proc/sys/net/ipv4/neigh/{device}/mcast_solicit");
+                Ok(fs::write(solicits, "1000")?)
+            })?;
+            ip(
+                Some(self.router.name),
+                &format!("neigh flush dev {device}\n"),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Delivers the packets that the router holds for a host, and those that follow.
+    pub fn release(&self, to: &Host) -> Result<()> {
+        let routed = self.routed().into_iter().find(|it| it.0.name == to.name);
+        let (host, device, _) = routed.context("the router does not forward to it")?;
+        let (address, mac) = (host.address, mac(host.address));
+        let known = format!("neigh replace {address} lladdr {mac} dev {device}\n");
+        ip(Some(self.router.name), &known)
     }
 
     /// Connects the hosts on the bridge.
@@ -181,6 +220,12 @@ impl RoutedNetwork {
 #[must_use]
 pub struct Tracking {
     _tracked: (TcpStream, TcpStream),
+}
+
+/// The link address of the device that has an address.
+fn mac(address: Ipv4Addr) -> String {
+    let [a, b, c, d] = address.octets();
+    format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
 }
 
 /// A connection from one host to a port of another: both ends.
