@@ -10,7 +10,7 @@ use crate::kernel::{
     TCP_FIN_WAIT1, TCP_LAST_ACK, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT, Unread, config, detail,
     error, is_owned, is_repaired, is_tcp, name_actor, probed_for_user_timeout, queues_are_empty,
     silent_for_rto_max, syn_retries_used, timeout_error, user_timeout, window_is_shut,
-    without_data,
+    without_answer, without_data,
 };
 use crate::maps::{note_sight, state};
 use crate::ring::{note_state, send_detailed, wanted};
@@ -29,9 +29,13 @@ struct Step {
 #[inline(always)]
 pub fn step(sk: u64, from: u8, to: u8) {
     let found = match (from, to) {
-        (TCP_ESTABLISHED, TCP_CLOSE_WAIT) => fin(sk, kind::FIN_RECEIVED),
+        // The peer closed before it saw the data in flight.
+        (TCP_ESTABLISHED, TCP_CLOSE_WAIT) if Sequences::of(sk).in_flight() => {
+            fin(sk, kind::FIN_RECEIVED, |sk| without_answer(sk, state!(hz)))
+        }
+        (TCP_ESTABLISHED, TCP_CLOSE_WAIT) => fin(sk, kind::FIN_RECEIVED, without_data),
         (TCP_ESTABLISHED, TCP_FIN_WAIT1) | (TCP_CLOSE_WAIT, TCP_LAST_ACK) => {
-            fin(sk, kind::FIN_SENT)
+            fin(sk, kind::FIN_SENT, without_data)
         }
         (TCP_CLOSE | TCP_LISTEN, TCP_CLOSE) => None,
         (_, TCP_CLOSE) => end(sk, from),
@@ -61,11 +65,12 @@ fn is_kept(sk: u64) -> bool {
     is_tcp(sk) && filter::keeps(&Unread(sk))
 }
 
-/// A FIN, if the connection was idle. An ordinary close is not worth an event.
+/// A FIN, if the connection was idle for some time, jiffies. An ordinary close is not worth
+/// an event.
 #[inline(always)]
-fn fin(sk: u64, kind: u16) -> Option<Step> {
+fn fin(sk: u64, kind: u16, idle_time: impl Fn(u64) -> u32) -> Option<Step> {
     let idle = config!(fin_idle_ms) as u64 * state!(hz) as u64 / 1000;
-    let is_seen = wanted(kind) && without_data(sk) as u64 >= idle && is_kept(sk);
+    let is_seen = wanted(kind) && idle_time(sk) as u64 >= idle && is_kept(sk);
     is_seen.then(|| Step {
         kind,
         cause: cause::NONE,

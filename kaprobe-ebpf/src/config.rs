@@ -108,6 +108,7 @@ pub struct Offsets {
     pub snd_wnd: u32,
     pub tcp_mstamp: u32,
     pub first_tx_mstamp: u32,
+    pub rack_mstamp: u32,
     pub retrans_stamp: u32,
     pub repair: Flag,
     pub usec_ts: Flag,

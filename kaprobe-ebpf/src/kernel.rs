@@ -693,7 +693,9 @@ pub fn name(sk: u64, event: &mut Event) {
 #[inline(always)]
 pub fn detail(sk: u64, detailed: &mut Detailed) {
     describe(sk, &mut detailed.event);
-    sending(tcp_sock(sk), &mut detailed.sending);
+    let sk = tcp_sock(sk);
+    sending(sk, &mut detailed.sending);
+    detailed.rack_mstamp = member!(sk, rack_mstamp);
 }
 
 /// Reads what a socket has sent, and when it sends it again.
@@ -771,6 +773,18 @@ pub fn is_tcp(sk: u64) -> bool {
 pub fn without_data(sk: u64) -> u32 {
     let sk = tcp_sock(sk);
     elapsed(member!(sk, lrcvtime), member!(sk, lsndtime), jiffies())
+}
+
+/// How long no data was received, and none was sent that the peer acknowledged, jiffies.
+#[inline(always)]
+pub fn without_answer(sk: u64, hz: u32) -> u32 {
+    let sk = tcp_sock(sk);
+    let received: u32 = member!(sk, lrcvtime);
+    let now_us: u64 = member!(sk, tcp_mstamp);
+    let sent_us: u64 = member!(sk, rack_mstamp);
+    let since_us = now_us.saturating_sub(sent_us);
+    let since = since_us * hz as u64 / 1_000_000;
+    jiffies().wrapping_sub(received).min(since as u32)
 }
 
 /// Whether a process has the socket's lock.

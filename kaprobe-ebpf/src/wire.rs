@@ -311,6 +311,9 @@ pub struct Detailed {
     pub event: Event,
     /// What the socket has sent.
     pub sending: Sending,
+    /// `tp->rack.mstamp`: when the data was sent that the peer acknowledged last,
+    /// CLOCK_MONOTONIC µs; 0 if it acknowledged none.
+    pub rack_mstamp: u64,
     /// Name of the process that did it, as in /proc/PID/comm.
     pub comm: [u8; 16],
     /// Number of the process that did it, in the initial pid namespace; 0 if none did.
@@ -381,7 +384,7 @@ const _: () = assert!(
 );
 
 const _: () = assert!(size_of::<Sending>() == 2 * 8 + 11 * 4 + 4);
-const _: () = assert!(DETAILED_SIZE == EVENT_SIZE + size_of::<Sending>() + 16 + 4 + 4);
+const _: () = assert!(DETAILED_SIZE == EVENT_SIZE + size_of::<Sending>() + 8 + 16 + 4 + 4);
 const _: () = assert!(SNAPSHOT_SIZE == EVENT_SIZE + size_of::<Sending>() + 4 * 4 + 3 + 5);
 const _: () = assert!(DESCRIPTOR_SIZE == 8 + 2 * 4);
 

@@ -21,6 +21,7 @@ mod foretold;
 mod full;
 mod heard;
 mod host_timeouts;
+mod idle_close;
 mod knobs;
 mod limits;
 mod logs;
@@ -180,4 +181,10 @@ const TESTS: &[harness::Test] = &[
     (HostAndOne, "cases_long_query", cases_stalls::result_of_a_long_query_is_dropped),
     (HostAndOne, "cases_silent_drop", cases_stalls::request_after_a_silence_is_dropped),
     (EachKernel, "cases_zero_window", cases_stalls::user_timeout_passes_in_a_zero_window),
+    (HostAndOne, "idle_close_nginx", idle_close::nginx),
+    (HostAndOne, "idle_close_apache", idle_close::apache),
+    (HostAndOne, "idle_close_haproxy", idle_close::haproxy),
+    (HostAndOne, "idle_close_node", idle_close::node),
+    (HostAndOne, "idle_close_gunicorn", idle_close::gunicorn),
+    (HostAndOne, "idle_close_proxy", idle_close::proxy),
 ];

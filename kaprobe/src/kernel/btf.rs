@@ -179,6 +179,7 @@ impl KernelTypes {
             snd_wnd: at("tcp_sock", "snd_wnd")?,
             tcp_mstamp: at("tcp_sock", "tcp_mstamp")?,
             first_tx_mstamp: at("tcp_sock", "first_tx_mstamp")?,
+            rack_mstamp: at("tcp_sock", "rack.mstamp")?,
             retrans_stamp: at("tcp_sock", "retrans_stamp")?,
             repair: self.flag("tcp_sock", "repair"),
             usec_ts: self.flag("tcp_sock", "tcp_usec_ts"),

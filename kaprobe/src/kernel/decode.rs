@@ -80,14 +80,19 @@ impl Decoder {
 
     /// Adds what only a detailed event reports.
     fn detailed(&self, event: SocketEvent, raw: &wire::Detailed) -> SocketEvent {
-        let is_of_data = matches!(event.kind, Kind::Timeout(_) | Kind::Aborted | Kind::Stalled);
+        let is_of_data = match event.kind {
+            Kind::Timeout(_) | Kind::Aborted | Kind::Stalled => true,
+            // Data that the peer had not seen when it closed.
+            Kind::FinReceived => raw.sending.snd_nxt != raw.sending.snd_una,
+            _ => false,
+        };
         let is_stalled = event.kind == Kind::Stalled;
         let give_up = is_stalled.then(|| self.give_up_after(raw)).flatten();
         SocketEvent {
             dead_in_ms: give_up.map(|it| it.in_ms),
             dead_by: give_up.map(|it| it.cause),
             actor: actor(raw).map(Arc::new),
-            transfer: is_of_data.then(|| Box::new(self.transfer(&raw.event, &raw.sending))),
+            transfer: is_of_data.then(|| Box::new(self.transfer_of(raw))),
             ..event
         }
     }

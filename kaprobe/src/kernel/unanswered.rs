@@ -1,7 +1,7 @@
 //! Decodes what a socket has sent without an answer, and predicts when the kernel gives up on
 //! it.
 
-use kaprobe_ebpf::wire::{self, flag};
+use kaprobe_ebpf::wire::{self, flag, kind};
 
 use crate::keepalive::forecast::GiveUp;
 use crate::keepalive::retransmission::{
@@ -67,6 +67,26 @@ impl Decoder {
                 Some(probing.give_up())
             }
             _ => None,
+        }
+    }
+
+    /// What the socket of a detailed event had sent and what it had to send.
+    ///
+    /// The kernel has processed the acknowledgement in a FIN's segment already, which hides an
+    /// earlier one. When the acknowledged data was sent is known (`tcp_rack_advance`,
+    /// net/ipv4/tcp_recovery.c).
+    pub(super) fn transfer_of(&self, raw: &wire::Detailed) -> Transfer {
+        let event = &raw.event;
+        let transfer = self.transfer(event, &raw.sending);
+        if event.kind != kind::FIN_RECEIVED {
+            return transfer;
+        }
+        let lastrcv_ms = self.ms(event.jiffies.wrapping_sub(event.lrcvtime));
+        let quiet_ms = lastrcv_ms.min(ago_ms(event, raw.rack_mstamp));
+        let before = |stalled_ms| quiet_ms.saturating_sub(stalled_ms);
+        Transfer {
+            silent_ms: transfer.stalled_ms.map(before),
+            ..transfer
         }
     }
 
@@ -158,11 +178,16 @@ fn since_first_ms(sending: &wire::Sending, now_us: u64) -> u64 {
     ms.into()
 }
 
-/// Time since the oldest data in flight was first sent, ms. TCP's clock is CLOCK_MONOTONIC in
-/// µs (`tcp_mstamp_refresh`, net/ipv4/tcp_output.c). If data that was sent with it is
+/// Time since the oldest data in flight was first sent, ms. If data that was sent with it is
 /// acknowledged, it counts from when that was sent (`tcp_rate_skb_delivered`,
 /// net/ipv4/tcp_rate.c).
 const fn sent_ago_ms(event: &wire::Event, sending: &wire::Sending) -> u64 {
+    ago_ms(event, sending.first_tx_mstamp)
+}
+
+/// Time since a stamp of TCP, ms. Its clock is CLOCK_MONOTONIC in µs (`tcp_mstamp_refresh`,
+/// net/ipv4/tcp_output.c).
+const fn ago_ms(event: &wire::Event, stamp_us: u64) -> u64 {
     let now_us = event.mono_ns / 1_000;
-    now_us.saturating_sub(sending.first_tx_mstamp) / 1_000
+    now_us.saturating_sub(stamp_us) / 1_000
 }

@@ -262,6 +262,24 @@ impl Record {
 }
 
 impl Record {
+    /// The names of the program that closed or reset the connection, else of the one that
+    /// holds it: its command name, and what a runtime runs. Separated by spaces.
+    #[must_use]
+    pub fn closer_names(&self) -> Option<String> {
+        let is_holder = self
+            .actor
+            .by_pid
+            .is_none_or(|pid| self.process.pid == Some(pid));
+        let cmdline = self.process.cmdline.as_ref().filter(|_| is_holder);
+        let comm = self.actor.by_comm.as_ref().or(self.process.comm.as_ref());
+        let names: Vec<_> = comm
+            .into_iter()
+            .chain(cmdline)
+            .map(Escaped::as_str)
+            .collect();
+        (!names.is_empty()).then(|| names.join(" "))
+    }
+
     /// The program that closed or reset the connection, else the one that holds it. `None`
     /// if neither is known.
     #[must_use]

@@ -1,8 +1,8 @@
-//! Puts the sender's record of a reset before the record of its arrival, though the clocks
-//! of hosts differ.
+//! Puts the sender's record of a reset or FIN before the record of its arrival, though the
+//! clocks of hosts differ.
 //!
-//! Logs are merged by their wall clocks. Where a reset would arrive before another host sent
-//! it, the items of the sender's log up to that record go ahead. The order within each log
+//! Logs are merged by their wall clocks. Where one would arrive before another host sent it,
+//! the items of the sender's log up to that record go ahead. The order within each log
 //! stays.
 
 use std::collections::VecDeque;
@@ -24,7 +24,7 @@ const MAX_EARLY_NS: i64 = 5_000_000_000;
 /// Most items that are read ahead.
 const MAX_AHEAD: usize = 16_384;
 
-/// Most sent resets that are remembered until they arrive.
+/// Most sent resets and FINs that are remembered until they arrive.
 const MAX_SENT: NonZeroUsize = NonZeroUsize::new(1_024).expect("it is not zero");
 
 /// Merged items that are read ahead, each with the index of its log.
@@ -35,8 +35,8 @@ pub(super) struct SenderFirst<E> {
     settled: usize,
     /// What ended the reading.
     ended: Option<Option<E>>,
-    /// When each flow last had a reset sent, ns, wall clock.
-    sent: LruMap<Flow, i64>,
+    /// When each was last sent, ns, wall clock.
+    sent: LruMap<Sent, i64>,
 }
 
 impl<E> SenderFirst<E> {
@@ -72,8 +72,8 @@ impl<E> SenderFirst<E> {
             };
         };
         self.settled = self.settled.saturating_sub(1);
-        if let Some((time, flow)) = reset(&item, EventName::RstSent) {
-            self.sent.push(flow, time);
+        if let Some((time, sent)) = sent(&item) {
+            self.sent.push(sent, time);
         }
         Ok(Some((from, item)))
     }
@@ -85,26 +85,25 @@ impl<E> SenderFirst<E> {
         let Some((from, item)) = self.ahead.front() else {
             return;
         };
-        let (from, arrival) = (*from, reset(item, EventName::RstReceived));
-        let Some((arrived, flow)) = arrival else {
+        let (from, arrival) = (*from, arrival(item));
+        let Some((arrived, sent)) = arrival else {
             return;
         };
-        let flow = flow.reversed();
         let is_its_own = |time: i64| arrived.saturating_sub(time) <= MAX_EARLY_NS;
-        if self.sent.remove(&flow).is_some_and(is_its_own) {
+        if self.sent.remove(&sent).is_some_and(is_its_own) {
             return;
         }
-        if let Some(at) = self.sender(from, arrived, &flow, read) {
+        if let Some(at) = self.sender(from, arrived, &sent, read) {
             self.move_ahead(at);
         }
     }
 
-    /// Where among the items ahead another log has the sender of a reset.
+    /// Where among the items ahead another log has the sender.
     fn sender(
         &mut self,
         from: usize,
         arrived: i64,
-        flow: &Flow,
+        what: &Sent,
         read: &mut dyn FnMut() -> Result<Option<(usize, Item)>, E>,
     ) -> Option<usize> {
         let mut at = 1;
@@ -115,7 +114,7 @@ impl<E> SenderFirst<E> {
             {
                 return None;
             }
-            let is_sender = reset(item, EventName::RstSent).is_some_and(|(_, it)| it == *flow);
+            let is_sender = sent(item).is_some_and(|(_, it)| it == *what);
             if is_sender && *log != from {
                 // Another trace has other connections.
                 let begins = |(of, it): &(usize, Item)| {
@@ -159,12 +158,31 @@ impl<E> SenderFirst<E> {
     }
 }
 
-/// The time and the flow of a reset, if the item reports one of this kind.
-fn reset(item: &Item, event: EventName) -> Option<(i64, Flow)> {
+/// The event that reports a reset or FIN where it is sent, and the flow from the sender.
+type Sent = (EventName, Flow);
+
+/// When an item reports that a reset or FIN is sent, and which.
+fn sent(item: &Item) -> Option<(i64, Sent)> {
     match item {
-        Item::Record(record) if record.event == event => {
-            Some((record.time.0, record.endpoints?.flow()))
-        }
+        Item::Record(record) => match record.event {
+            EventName::RstSent | EventName::FinSent => {
+                Some((record.time.0, (record.event, record.endpoints?.flow())))
+            }
+            _ => None,
+        },
         _ => None,
     }
+}
+
+/// When an item reports that a reset or FIN arrived, and which.
+fn arrival(item: &Item) -> Option<(i64, Sent)> {
+    let Item::Record(record) = item else {
+        return None;
+    };
+    let sent = match record.event {
+        EventName::RstReceived => EventName::RstSent,
+        EventName::FinReceived => EventName::FinSent,
+        _ => return None,
+    };
+    Some((record.time.0, (sent, record.endpoints?.flow().reversed())))
 }

@@ -18,21 +18,6 @@ use crate::timeout::on_path::{OnPath, PathEvidence, on_path};
 /// The table of defaults and their sources.
 const TABLE: &str = include_str!("../../data/idle-timeouts.csv");
 
-/// Command names of programs in the table, and the start of the ids of their rows.
-const COMMANDS: [(&str, &str); 11] = [
-    ("apache2", "apache"),
-    ("envoy", "envoy"),
-    ("gunicorn", "gunicorn"),
-    ("httpd", "apache"),
-    ("java", "jetty"),
-    ("java", "tomcat"),
-    ("mariadbd", "mysql"),
-    ("mysqld", "mysql"),
-    ("nginx", "nginx"),
-    ("node", "node"),
-    ("uvicorn", "uvicorn"),
-];
-
 /// A row of the table: a middlebox and its idle timeout.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Middlebox {
@@ -42,6 +27,9 @@ pub struct Middlebox {
     pub name: String,
     /// What it does with a connection.
     pub role: Role,
+    /// The names of its processes, separated by spaces. Empty if they are not known, or if it
+    /// runs elsewhere.
+    pub comm: String,
     /// The default idle timeout, s.
     pub default_s: u64,
     /// The minimum idle timeout, s.
@@ -56,6 +44,8 @@ pub struct Middlebox {
     pub drops: Answer,
     /// Whether a keepalive probe counts as traffic. Layer-7 proxies count bytes.
     pub refreshed_by_keepalive: Answer,
+    /// Whether it reads on, and answers nothing, for a while after it closed.
+    pub lingers: Answer,
     /// The document that says so.
     pub source: String,
 }
@@ -117,6 +107,12 @@ pub enum AfterExpiry {
 }
 
 impl Middlebox {
+    /// Whether a process with these names, separated by spaces, is one of it.
+    fn is(&self, names: &str) -> bool {
+        let mut own = self.comm.split_ascii_whitespace();
+        own.any(|own| names.split_ascii_whitespace().any(|it| it == own))
+    }
+
     /// False if the source says that it does not treat segments so.
     fn may(&self, after: AfterExpiry) -> bool {
         let answer = match after {
@@ -275,27 +271,49 @@ impl MiddleboxTable {
     /// not prevent that.
     #[must_use]
     pub fn proxies(&self, idle_ms: u64) -> Vec<Fit> {
-        self.closers(idle_ms, |it| it.role == Role::Proxy)
+        self.closers(idle_ms, SLACK_MS, |it| it.role == Role::Proxy)
     }
 
-    /// Proxies and programs that close a connection after about `idle_ms` without data: all,
-    /// or those of a process with this command name.
+    /// Proxies and programs that close a connection after about `idle_ms` without data. If
+    /// the names of the one that closed are known, no other is named.
     #[must_use]
-    pub fn programs(&self, idle_ms: u64, comm: Option<&str>) -> Vec<Fit> {
-        let is_run_as = |id: &str| {
-            let mut named = COMMANDS.iter().filter(|it| Some(it.0) == comm);
-            comm.is_none() || named.any(|it| id.starts_with(it.1))
-        };
-        self.closers(idle_ms, |it| it.role != Role::Box && is_run_as(&it.id))
+    pub fn programs(&self, idle_ms: u64, names: Option<&str>) -> Vec<Fit> {
+        let is_listed = names.is_some_and(|names| self.is_listed(names));
+        // Some look at their connections only once a second. Any time is near one of so many
+        // defaults, so a program that is not known must fit better.
+        let slack_ms = if is_listed { SLACK_MS } else { NEAR_MS };
+        self.closers(idle_ms, slack_ms, |it| match names {
+            Some(names) if is_listed => it.is(names),
+            Some(_) => it.role == Role::Program && it.comm.is_empty(),
+            None => it.role != Role::Box,
+        })
     }
 
-    fn closers(&self, idle_ms: u64, is_asked: impl Fn(&Middlebox) -> bool) -> Vec<Fit> {
+    /// Whether a program is known to close idle connections.
+    #[must_use]
+    pub fn is_listed(&self, names: &str) -> bool {
+        self.middleboxes.iter().any(|it| it.is(names))
+    }
+
+    /// Whether a program reads on for a while after it closed a connection for idleness.
+    #[must_use]
+    pub fn lingers(&self, names: &str) -> bool {
+        let mut named = self.middleboxes.iter().filter(|it| it.is(names));
+        named.any(|it| it.lingers == Answer::Yes)
+    }
+
+    fn closers(
+        &self,
+        idle_ms: u64,
+        slack_ms: u64,
+        is_asked: impl Fn(&Middlebox) -> bool,
+    ) -> Vec<Fit> {
         let distance_ms = |seconds: u64| seconds.saturating_mul(1000).abs_diff(idle_ms);
         let mut fits = grouped(self.middleboxes.iter().filter(|it| {
             let ms = it.default_s.saturating_mul(1000);
             // A timer fires late, never early; only the way takes more or less time.
             let is_near = ms <= idle_ms.saturating_add(JITTER_MS)
-                && idle_ms <= ms.saturating_add(slack_ms(ms));
+                && idle_ms <= ms.saturating_add(slack_ms + ms / 50);
             is_asked(it) && is_near
         }));
         fits.sort_by_key(|it| distance_ms(it.seconds));
@@ -305,6 +323,9 @@ impl MiddleboxTable {
 
 /// The maximum error of an idle age, ms: two ticks and a round trip.
 const SLACK_MS: u64 = 1_000;
+
+/// How much later a program that is not known may close after its timeout, ms.
+const NEAR_MS: u64 = 500;
 
 /// How much less than the timeout an idle age may be, ms: the last data may take longer on
 /// its way than the end.
@@ -446,27 +467,6 @@ mod tests {
     }
 
     #[test]
-    fn a_process_has_the_defaults_of_its_program_alone() {
-        let table = MiddleboxTable::new(&HostTimeouts::default());
-        let names = |ms, comm| {
-            let fits = table.programs(ms, comm);
-            fits.into_iter().map(|it| it.names).collect::<Vec<_>>()
-        };
-        assert!(names(5_010, None).concat().contains("Apache"));
-        assert_eq!(names(5_010, Some("node")), ["Node.js HTTP"]);
-        assert_eq!(names(2_010, Some("node")), [""; 0]);
-        assert_eq!(names(5_010, Some("python3")), [""; 0]);
-        for (comm, start) in COMMANDS {
-            let rows = middleboxes().iter().filter(|it| it.id.starts_with(start));
-            let is_closer = |it: &Middlebox| it.role != Role::Box;
-            assert!(
-                rows.clone().count() > 0 && rows.clone().all(is_closer),
-                "{comm}"
-            );
-        }
-    }
-
-    #[test]
     fn proxies_with_about_this_timeout_are_found() {
         let table = MiddleboxTable::new(&HostTimeouts::default());
         let names = |ms| {
@@ -478,5 +478,30 @@ mod tests {
         };
         assert_eq!(names(60_400), ["AWS ALB, AWS CLB"]);
         assert!(names(350_000).is_empty());
+    }
+
+    #[test]
+    fn programs_with_about_this_timeout_are_found() {
+        let table = MiddleboxTable::new(&HostTimeouts::default());
+        for (ms, names, expected) in [
+            (2_400, None, Some("gunicorn")),
+            // It looks only once a second; another program does not.
+            (2_900, None, None),
+            (2_900, Some("gunicorn"), Some("gunicorn")),
+            (2_900, Some("python3.13 gunicorn"), Some("gunicorn")),
+            // Where the program is known, no other is named.
+            (2_000, Some("nginx"), None),
+            (2_000, Some("httpd"), None),
+            (5_000, Some("httpd"), Some("Apache httpd")),
+            (75_000, Some("nginx"), Some("nginx HTTP keepalive")),
+            // It may be a program in Go.
+            (90_000, Some("api"), Some("Go net/http client")),
+            (2_000, Some("api"), None),
+        ] {
+            let fits = table.programs(ms, names);
+            let found = fits.first().map(|it| it.names.as_str());
+            assert_eq!(found, expected, "{ms} {names:?}");
+        }
+        assert!(table.lingers("apache2") && !table.lingers("nginx"));
     }
 }

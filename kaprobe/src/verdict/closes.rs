@@ -4,11 +4,9 @@
 use crate::model::record::{EventName, Record};
 use crate::model::time::{TICK_MS, ms_to_ns};
 use crate::model::values::{Confidence, State, VerdictName};
-use crate::text::escape::Escaped;
 use crate::timeout::estimate::{Death, TimeoutBounds};
 use crate::timeout::middlebox::MiddleboxTable;
-use crate::verdict::finding::{Explanation, Finding, IdleClose, LateData};
-use crate::verdict::phrases;
+use crate::verdict::finding::{Explanation, Finding, IdleClose, LateData, OtherEnd};
 
 /// The shortest time without data that an application's idle timeout may have ended, ms.
 const IDLE_MS: u64 = 1_000;
@@ -25,10 +23,12 @@ pub(super) struct Closed {
     mono_ns: u64,
     /// The peer closed it; else a program of this host.
     by_peer: bool,
-    /// The program of this host.
-    program: String,
-    /// The command name of the program that closed it, if it is of this host and known.
-    closer: Option<Escaped>,
+    /// The program of this host, if it is known.
+    program: Option<String>,
+    /// The names of the program that closed, if they are known.
+    closer_names: Option<String>,
+    /// The other end, if it closed and its own record of that is known.
+    other_end: Option<OtherEnd>,
     /// The time without data before the close, ms; before data that was on its way then.
     quiet_ms: u64,
     /// Data of this host was on its way when the peer's FIN came.
@@ -41,8 +41,13 @@ pub(super) struct Closed {
 impl Closed {
     /// What a record of a FIN tells. `None` if the connection was not idle, or if its
     /// program was ending. A probe was last answered at `answered_ns`, CLOCK_MONOTONIC: the
-    /// kernel has processed the acknowledgement in a FIN, so its age tells nothing.
-    pub(super) fn of(record: &Record, answered_ns: Option<u64>) -> Option<Self> {
+    /// kernel has processed the acknowledgement in a FIN, so its age tells nothing. The
+    /// other end's own record is that of `other_end`.
+    pub(super) fn of(
+        record: &Record,
+        answered_ns: Option<u64>,
+        other_end: Option<OtherEnd>,
+    ) -> Option<Self> {
         if record.state != Some(State::Established) || record.actor.by_exiting == Some(true) {
             return None;
         }
@@ -54,9 +59,10 @@ impl Closed {
         if record.unsent == Some(true) || record.unacked? > 0 && !in_flight {
             return None;
         }
-        // Sent data that is still on its way does not count: its reader has not seen it.
+        // Sent data that is still on its way does not count: its reader has not seen it. What
+        // was sent and acknowledged before does, and only the kernel's stamps tell of it.
         let quiet_ms = if in_flight {
-            lastrcv - lastsnd
+            record.transfer.silent_ms?
         } else {
             lastrcv.min(lastsnd)
         };
@@ -67,8 +73,12 @@ impl Closed {
             seq: record.seq,
             mono_ns: record.mono_ns,
             by_peer,
-            program: phrases::closer(record),
-            closer: closer(record).filter(|_| !by_peer).cloned(),
+            program: record.closer(),
+            closer_names: match (by_peer, &other_end) {
+                (true, other_end) => other_end.as_ref().and_then(|it| it.names.clone()),
+                (false, _) => record.closer_names(),
+            },
+            other_end: other_end.filter(|_| by_peer),
             quiet_ms,
             in_flight,
             answered: answered_ns.is_some_and(|it| it > quiet_since_ns),
@@ -89,22 +99,42 @@ impl Closed {
     }
 }
 
-/// The command name of the process that closed a connection, else of that which holds it.
-fn closer(record: &Record) -> Option<&Escaped> {
-    record
-        .actor
-        .by_comm
-        .as_ref()
-        .or(record.process.comm.as_ref())
-}
-
-/// The verdict on a close, when it happens. `None` if data is on its way: its fate tells.
+/// The verdict on a close, when it happens. Data that was on its way to the peer then is
+/// never answered, whether it draws a reset or the peer's kernel takes it.
 pub(super) fn closed(
     closed: &Closed,
     bounds: Option<TimeoutBounds>,
     middleboxes: &MiddleboxTable,
+) -> Finding {
+    let (verdict, late) = if closed.in_flight {
+        (VerdictName::IdleCloseRace, Some(LateData::OnItsWay))
+    } else {
+        (VerdictName::IdleClose, None)
+    };
+    finding(closed, verdict, late, bounds, middleboxes)
+}
+
+/// The verdict on the end of a connection that a program of this host had closed for
+/// idleness. `None` if no data came after the close, or if the program may have waited for
+/// it: many shut down only their own side.
+pub(super) fn lingered(
+    record: &Record,
+    closed: &Closed,
+    middleboxes: &MiddleboxTable,
 ) -> Option<Finding> {
-    (!closed.in_flight).then(|| finding(closed, VerdictName::IdleClose, None, bounds, middleboxes))
+    let names = closed.closer_names.as_deref();
+    let lingers = names.is_some_and(|it| middleboxes.lingers(it));
+    let data_ns = record
+        .mono_ns
+        .saturating_sub(ms_to_ns(record.ages.lastrcv_ms?));
+    let after_ns = data_ns.checked_sub(closed.mono_ns + ms_to_ns(TICK_MS))?;
+    if closed.by_peer || !lingers || after_ns > ON_ITS_WAY_NS {
+        return None;
+    }
+    let late = Some(LateData::Lingered);
+    let mut finding = finding(closed, VerdictName::IdleCloseRace, late, None, middleboxes);
+    finding.evidence.push(closed.seq);
+    Some(finding)
 }
 
 /// The verdict on data that met a connection which one end had closed for idleness, and
@@ -116,12 +146,8 @@ pub(super) fn late_data(
     middleboxes: &MiddleboxTable,
 ) -> Finding {
     let after_ns = record.mono_ns.saturating_sub(closed.mono_ns);
-    let was_on_its_way = if closed.by_peer {
-        closed.in_flight
-    } else {
-        after_ns <= ON_ITS_WAY_NS
-    };
-    let (verdict, late) = if was_on_its_way {
+    // What was on its way to a peer that closed has its verdict already.
+    let (verdict, late) = if !closed.by_peer && after_ns <= ON_ITS_WAY_NS {
         (VerdictName::IdleCloseRace, LateData::OnItsWay)
     } else {
         (
@@ -143,24 +169,29 @@ fn finding(
 ) -> Finding {
     use Confidence::{High, Low, Medium};
     let bounds = bounds.filter(TimeoutBounds::is_believed);
-    let comm = closed.closer.as_ref().map(Escaped::as_str);
-    let fits = middleboxes.programs(closed.quiet_ms, comm);
+    let names = closed.closer_names.as_deref();
+    let fits = middleboxes.programs(closed.quiet_ms, names);
+    let closes_idle = names.is_some_and(|it| middleboxes.is_listed(it) || !fits.is_empty());
     let confidence = match (bounds, late) {
         (Some(bounds), _) if !bounds.contradictory => High,
         (_, Some(_)) => Medium,
         // Some default fits most times, so it tells something only of a program that is known.
-        _ if comm.is_some() && !fits.is_empty() => Medium,
+        _ if closes_idle => Medium,
         _ => Low,
     };
     let explanation = Explanation::IdleClose(IdleClose {
         by_peer: closed.by_peer,
         program: closed.program.clone(),
+        other_end: closed.other_end.clone(),
         quiet_ms: closed.quiet_ms,
         answered: closed.answered,
         keepalive: closed.keepalive,
         late,
     });
     let mut finding = Finding::new(verdict, confidence, explanation);
+    finding
+        .evidence
+        .extend(closed.other_end.as_ref().map(|it| it.seq));
     finding.idle_ms = Some(closed.quiet_ms);
     finding.fits = fits;
     finding.bounds = bounds;

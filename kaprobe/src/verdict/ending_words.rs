@@ -173,16 +173,17 @@ fn sooner(record: &Record, finding: &Finding, it: &Stuck) -> String {
 }
 
 /// The advice for a close after a time without data.
-pub(super) fn idle_close(it: &IdleClose) -> String {
+pub(super) fn idle_close(record: &Record, it: &IdleClose) -> String {
     let quiet = Ms(it.quiet_ms);
-    let closer = if it.by_peer {
-        "the peer's program"
-    } else {
-        &it.program
+    let closer = match &it.other_end {
+        _ if !it.by_peer => own(it).to_owned(),
+        Some(end) => format!("{} {}", peer(it), phrases::place(record, end)),
+        None => peer(it).to_owned(),
     };
     let keepalive = match (it.keepalive, it.answered) {
         (true, true) => {
-            "TCP keepalive was on, and probes were answered: they are no data, so they do not count"
+            "TCP keepalive was on, and probes were answered: they are no data, so they made no \
+             difference"
         }
         (true, false) => "TCP keepalive was on: its probes are no data, so they do not count",
         (false, _) => {
@@ -196,30 +197,46 @@ pub(super) fn idle_close(it: &IdleClose) -> String {
     }
 }
 
-/// What became of data that drew a reset, and what prevents it.
+/// The program of this host.
+fn own(it: &IdleClose) -> &str {
+    it.program.as_deref().unwrap_or("the program")
+}
+
+/// The program of the peer.
+fn peer(it: &IdleClose) -> &str {
+    let known = it.other_end.as_ref().and_then(|end| end.program.as_deref());
+    known.unwrap_or("the peer's program")
+}
+
+/// What became of data that came too late, and what prevents it.
 fn late_data(it: &IdleClose, late: LateData) -> String {
     let quiet = Ms(it.quiet_ms);
-    let program = &it.program;
+    let (program, peer) = (own(it), peer(it));
     match (it.by_peer, late) {
-        (true, LateData::OnItsWay) => format!(
-            "while data of {program} was on its way, which nobody read: keep idle connections in \
-             {program} for less than {quiet}, or raise the idle timeout of the peer's program above \
-             that of {program}"
-        ),
         (true, LateData::After(ms)) => format!(
             "and {program} wrote to it {} later, without having read its end: keep idle connections \
-             in {program} for less than {quiet}, or raise the idle timeout of the peer's program",
+             in {program} for less than {quiet}, or raise the idle timeout of {peer}",
             Ms(ms)
         ),
-        (false, LateData::OnItsWay) => format!(
-            "while data of its client was on its way, which drew a reset (a proxy in front shows a \
-             502): raise the idle timeout of {program} above that of its clients and of the proxy in \
-             front"
+        (true, _) => format!(
+            "while data of {program} was on its way, which nobody answers: keep idle connections in \
+             {program} for less than {quiet}, or raise the idle timeout of {peer} above that of \
+             {program}"
         ),
         (false, LateData::After(ms)) => format!(
             "and its client wrote to it {} later, without having read its end: the client should \
              keep idle connections for less than {quiet}, or raise the idle timeout of {program}",
             Ms(ms)
         ),
+        (false, on_its_way) => {
+            let fate = match on_its_way {
+                LateData::Lingered => "which nobody answered",
+                _ => "which drew a reset",
+            };
+            format!(
+                "while data of its client was on its way, {fate} (a proxy in front shows a 502): raise \
+                 the idle timeout of {program} above that of its clients and of the proxy in front"
+            )
+        }
     }
 }

@@ -156,8 +156,10 @@ pub(super) enum StuckWhy {
 pub(super) struct IdleClose {
     /// The peer closed; else `program`.
     pub(super) by_peer: bool,
-    /// The program of this host.
-    pub(super) program: String,
+    /// The program of this host, if it is known.
+    pub(super) program: Option<String>,
+    /// The other end, if it closed and its own record of that is known.
+    pub(super) other_end: Option<OtherEnd>,
     /// The time without data, ms.
     pub(super) quiet_ms: u64,
     /// Keepalive probes were answered during that time.
@@ -175,6 +177,8 @@ pub(super) enum LateData {
     OnItsWay,
     /// It was sent so long after the close, ms.
     After(u64),
+    /// It was on its way, and the program that had closed reads on: no reset tells.
+    Lingered,
 }
 
 /// A reset's TTL that is not that of the peer's segments.
@@ -248,13 +252,15 @@ pub(super) enum ForgottenBy {
     BoxByTtl(OtherTtl),
 }
 
-/// The other end of a connection, and why it sent a reset.
+/// The other end of a connection, and why it closed or reset it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct OtherEnd {
     /// The number of its record.
     pub(super) seq: u64,
     /// Its program; `None` if no socket was left.
     pub(super) program: Option<String>,
+    /// The names of that, for tables of programs.
+    pub(super) names: Option<String>,
     /// Its host, if the records are from several hosts.
     pub(super) host: Option<Escaped>,
     /// Its network namespace.
@@ -266,7 +272,7 @@ pub(super) struct OtherEnd {
 }
 
 impl OtherEnd {
-    /// The end that sent the reset of this record, for this reason. `None` if the reset
+    /// The end that sent the reset or FIN of this record, for this reason. `None` if that
     /// ends no connection of another.
     pub(super) fn of(record: &Record, finding: &Finding) -> Option<Self> {
         let why = match finding.explanation {
@@ -280,13 +286,14 @@ impl OtherEnd {
         };
         Some(Self {
             seq: record.seq,
-            program: match (why, &finding.explanation) {
+            program: match (&finding.explanation, why) {
+                // Its record of the close named it. No socket was left for data that came late.
+                (Explanation::IdleClose(it), _) => it.program.clone(),
                 // Whoever destroyed it is no end of the connection.
-                (OtherEndWhy::Aborted(Abort::Destroyed), _) => record.process.label(),
-                // The close was recorded, the reset has no process.
-                (_, Explanation::IdleClose(it)) => Some(it.program.clone()),
+                (_, OtherEndWhy::Aborted(Abort::Destroyed)) => record.process.label(),
                 _ => record.closer(),
             },
+            names: record.closer_names(),
             host: record.host.clone(),
             netns: record.endpoints?.netns,
             netns_name: record.netns_name.clone(),
@@ -295,12 +302,12 @@ impl OtherEnd {
     }
 }
 
-/// Why the other end sent a reset.
+/// Why the other end sent a reset or a FIN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OtherEndWhy {
     /// It reset the connection itself.
     Aborted(Abort),
-    /// It had closed the connection, then data arrived.
+    /// It had closed the connection. If it sent a reset, data arrived then.
     Closed,
     /// It has no such connection.
     Unknown,

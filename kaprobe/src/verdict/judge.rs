@@ -13,7 +13,7 @@ use crate::model::host_timeout::{HostTimeouts, NetnsTimeouts};
 use crate::model::record::{EventName, Record};
 use crate::model::socket::{Ages, Transfer};
 use crate::model::time::{TICK_MS, ms_to_ns};
-use crate::model::values::{Direction, Evidence, LearnedOf, State};
+use crate::model::values::{Direction, Evidence, LearnedOf, State, VerdictName};
 use crate::text::escape::Escaped;
 use crate::timeout::estimate::{Death, LivedThrough, TimeoutBounds, TimeoutEstimator, is_survived};
 use crate::timeout::middlebox::MiddleboxTable;
@@ -154,7 +154,7 @@ impl Judge {
             _ => self.socket(record, flow, resets),
         };
         let finding = finding?;
-        if record.event == EventName::RstSent {
+        if matches!(record.event, EventName::RstSent | EventName::FinSent) {
             resets.note(record, &finding);
         }
         Some(verdict_record(record, finding))
@@ -204,7 +204,7 @@ impl Judge {
     ) -> Option<Finding> {
         let (sock, remote) = (record.sock?, flow.remote());
         let sender = match record.event {
-            EventName::RstReceived => resets.sender(record),
+            EventName::RstReceived | EventName::FinReceived => resets.sender(record),
             _ => Sender::default(),
         };
         let tracked = self.connections.get_or_insert_with(flow, Tracked::default);
@@ -234,7 +234,10 @@ impl Judge {
             }
             EventName::Timeout if record.transfer == Transfer::default() => rules::gave_up(record),
             EventName::Timeout | EventName::Stalled => learned.undelivered(record, tracked, remote),
-            EventName::FinReceived | EventName::FinSent => learned.closed(record, tracked, remote),
+            EventName::FinReceived | EventName::FinSent => {
+                learned.closed(record, tracked, remote, sender)
+            }
+            EventName::Closed => learned.lingered(record, tracked),
             EventName::FinWait2 => Some(rules::fin_wait2()),
             EventName::RstSent => rules::sent(record),
             EventName::RstReceived => learned.reset(record, tracked, remote, sender),
@@ -242,10 +245,13 @@ impl Judge {
         };
         let mut finding = finding.filter(|_| !tracked.is_judged)?;
         // A connection ends once, so its end has one verdict.
-        tracked.is_judged = !matches!(
-            record.event,
-            EventName::Stalled | EventName::FinReceived | EventName::FinSent
-        );
+        tracked.is_judged = match record.event {
+            EventName::Stalled => false,
+            EventName::FinReceived | EventName::FinSent => {
+                finding.verdict == VerdictName::IdleCloseRace
+            }
+            _ => true,
+        };
         finding.evidence.extend(tracked.probes.iter());
         finding.evidence.sort_unstable();
         Some(finding)
@@ -304,14 +310,20 @@ impl Learned {
         record: &Record,
         tracked: &mut Tracked,
         remote: Remote,
+        sender: Sender,
     ) -> Option<Finding> {
-        let closed = Closed::of(record, tracked.answered_ns)?;
+        let closed = Closed::of(record, tracked.answered_ns, sender.other_end)?;
         if closed.is_by_peer() {
             self.closes.died(remote, closed.death());
         }
         let bounds = self.close_bounds(&closed, remote);
         let closed = tracked.closed.insert(Box::new(closed));
-        closes::closed(closed, bounds, &self.middleboxes)
+        Some(closes::closed(closed, bounds, &self.middleboxes))
+    }
+
+    /// The verdict on data that came after a program of this host had closed.
+    fn lingered(&self, record: &Record, tracked: &Tracked) -> Option<Finding> {
+        closes::lingered(record, tracked.closed.as_deref()?, &self.middleboxes)
     }
 
     /// The verdict on a received reset.

@@ -4,7 +4,7 @@ use crate::model::record::Record;
 use crate::model::remedy::{Remedy, SetIn};
 use crate::text::cell;
 use crate::text::units::Ms;
-use crate::verdict::finding::IdleLimit;
+use crate::verdict::finding::{IdleLimit, OtherEnd};
 
 /// What limits the advised TCP_KEEPIDLE, as a phrase.
 pub(super) fn limit(of: &IdleLimit) -> String {
@@ -52,6 +52,21 @@ pub(super) fn program(record: &Record) -> String {
 /// The program that closed or reset the connection.
 pub(super) fn closer(record: &Record) -> String {
     record.closer().unwrap_or_else(|| "the program".to_owned())
+}
+
+/// Where the other end is.
+pub(super) fn place(record: &Record, other_end: &OtherEnd) -> String {
+    match other_end
+        .host
+        .as_ref()
+        .filter(|_| other_end.host != record.host)
+    {
+        Some(host) => format!("on {host}"),
+        None => format!(
+            "on this host, in netns {}",
+            cell::netns(other_end.netns_name.as_ref(), other_end.netns)
+        ),
+    }
 }
 
 /// The network namespace of the socket.

@@ -1,12 +1,12 @@
-//! Joins the two ends of a connection: a received reset with the record of the end that
-//! sent it, on this host or in the log of another.
+//! Joins the two ends of a connection: a received reset or FIN with the record of the end
+//! that sent it, on this host or in the log of another.
 
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 
 use crate::lru::LruMap;
 use crate::model::flow::Flow;
-use crate::model::record::Record;
+use crate::model::record::{EventName, Record};
 use crate::text::escape::Escaped;
 use crate::verdict::finding::{Finding, OtherEnd};
 
@@ -28,6 +28,7 @@ const MAX_ADDRESSES: NonZeroUsize = NonZeroUsize::new(4_096).expect("it is not z
 #[derive(Debug)]
 pub struct AllSentResets {
     resets: LruMap<Flow, SentReset>,
+    fins: LruMap<Flow, SentReset>,
     /// The source that has the records of an address. Empty with one source.
     hosts: LruMap<IpAddr, AddressHost>,
     sources: usize,
@@ -36,6 +37,7 @@ pub struct AllSentResets {
 /// A trace: the number of its source, and its number in that source.
 type TraceId = (usize, u64);
 
+/// A reset or a FIN.
 #[derive(Debug)]
 struct SentReset {
     trace: TraceId,
@@ -66,8 +68,17 @@ impl AllSentResets {
     pub fn new(sources: usize) -> Self {
         Self {
             resets: LruMap::with_capacity(MAX_RESETS),
+            fins: LruMap::with_capacity(MAX_RESETS),
             hosts: LruMap::with_capacity(MAX_ADDRESSES),
             sources,
+        }
+    }
+
+    /// Where what an event reports is kept: a FIN apart from a reset, which may follow it.
+    const fn sent(&mut self, event: EventName) -> &mut LruMap<Flow, SentReset> {
+        match event {
+            EventName::FinSent | EventName::FinReceived => &mut self.fins,
+            _ => &mut self.resets,
         }
     }
 
@@ -106,7 +117,7 @@ impl SentResets<'_> {
         host.name.clone().filter(|_| host.source != self.trace.0)
     }
 
-    /// Keeps the reset of a record, for the verdict on the other end.
+    /// Keeps the reset or FIN of a record, for the verdict on the other end.
     pub(super) fn note(&mut self, record: &Record, finding: &Finding) {
         let (Some(endpoints), Some(by)) = (record.endpoints, OtherEnd::of(record, finding)) else {
             return;
@@ -117,10 +128,11 @@ impl SentResets<'_> {
             wall_ns: record.time.0,
             by,
         };
-        self.all.resets.push(endpoints.flow(), reset);
+        self.all.sent(record.event).push(endpoints.flow(), reset);
     }
 
-    /// What the records of other ends tell of the reset whose arrival this record reports.
+    /// What the records of other ends tell of the reset or FIN whose arrival this record
+    /// reports.
     pub(super) fn sender(&mut self, record: &Record) -> Sender {
         let other_end = self.take(record);
         let peer_host = self.peer_host(record);
@@ -130,15 +142,13 @@ impl SentResets<'_> {
         }
     }
 
-    /// Takes the reset whose arrival this record reports.
+    /// Takes the reset or FIN whose arrival this record reports.
     fn take(&mut self, record: &Record) -> Option<OtherEnd> {
         if record.from_this_host == Some(true) {
             return self.take_redirected(record);
         }
-        let reset = self
-            .all
-            .resets
-            .remove(&record.endpoints?.flow().reversed())?;
+        let sent = self.all.sent(record.event);
+        let reset = sent.remove(&record.endpoints?.flow().reversed())?;
         let is_same_trace = reset.trace == self.trace;
         // An earlier trace of the same source has another clock and other sockets.
         if !is_same_trace && reset.trace.0 == self.trace.0 {

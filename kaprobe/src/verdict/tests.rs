@@ -3,7 +3,7 @@
 use crate::model::host_timeout::{HostTimeout, HostTimeouts};
 use crate::model::record::{EventName, Record};
 use crate::model::remedy::SetIn;
-use crate::model::socket::Actor;
+use crate::model::socket::{Actor, Transfer};
 use crate::model::values::{Confidence, Errno, Evidence, VerdictName};
 use crate::sample::with;
 use crate::text::escape::Escaped;
@@ -1399,17 +1399,37 @@ fn closes_for_idleness_have_these_verdicts() {
         ..event(1_000, kind)
     };
     let received = || fin(Kind::FinReceived, 5_004, 5_008, 1_000);
-    let in_flight = SocketEvent {
+    let in_flight = |silent_ms| SocketEvent {
         unacked: 1,
+        transfer: Some(Box::new(Transfer {
+            silent_ms: Some(silent_ms),
+            ..Transfer::default()
+        })),
         ..fin(Kind::FinReceived, 4_012, 10, 4_012)
     };
-    let own = |exiting| {
+    let own_of = |comm: &str, exiting| {
         with(fin(Kind::FinSent, 4_004, 4_000, 4_000), |it| {
             it.actor = Some(std::sync::Arc::new(Actor {
                 by_pid: Some(7),
-                by_comm: Some(Escaped::from("node")),
+                by_comm: Some(Escaped::from(comm)),
                 by_exiting: Some(exiting),
             }));
+        })
+    };
+    let own = |exiting| own_of("beam.smp", exiting);
+    let ended = |lastrcv_ms| {
+        of(SocketEvent {
+            lastrcv_ms,
+            ..event(1_900, Kind::Closed)
+        })
+    };
+    // The other end is on this host too.
+    let far = |event: SocketEvent| {
+        with(event, |it| {
+            it.id.sk = 9;
+            let (local, remote) = (it.endpoints.remote(), it.endpoints.local());
+            (it.endpoints.laddr, it.endpoints.lport) = local;
+            (it.endpoints.raddr, it.endpoints.rport) = remote;
         })
     };
     let reset = |at_ms| SocketEvent {
@@ -1459,11 +1479,11 @@ fn closes_for_idleness_have_these_verdicts() {
             "a program of this host closed",
             vec![of(own(false))],
             &["idle_close low 4000 [1]"],
-            "node[7] closed the connection after 4s without data",
+            "beam.smp[7] closed the connection after 4s without data",
         ),
         (
             "a program of this host closed after its default",
-            vec![of(with(own(false), |it| {
+            vec![of(with(own_of("node", false), |it| {
                 (it.lastrcv_ms, it.lastsnd_ms) = (5_004, 5_004);
             }))],
             &["idle_close medium 5004 [1]"],
@@ -1471,7 +1491,7 @@ fn closes_for_idleness_have_these_verdicts() {
         ),
         (
             "a program of this host closed after another one's default",
-            vec![of(with(own(false), |it| {
+            vec![of(with(own_of("api", false), |it| {
                 (it.lastrcv_ms, it.lastsnd_ms) = (2_004, 2_004);
             }))],
             &["idle_close low 2004 [1]"],
@@ -1479,10 +1499,46 @@ fn closes_for_idleness_have_these_verdicts() {
         ),
         (
             "a request was on its way to the peer",
-            vec![of(in_flight), of(reset(1_020))],
-            &["idle_close_race medium 4002 [1, 2]"],
-            "while data of beam.smp[4242] was on its way, which nobody read: keep idle connections \
-             in beam.smp[4242] for less than 4.0s",
+            vec![of(in_flight(4_002)), of(reset(1_020))],
+            &["idle_close_race medium 4002 [1]"],
+            "while data of beam.smp[4242] was on its way, which nobody answers: keep idle \
+             connections in beam.smp[4242] for less than 4.0s",
+        ),
+        (
+            "the peer never sends data, and closes while this host does",
+            vec![of(in_flight(40))],
+            &[],
+            "",
+        ),
+        (
+            "a program on this host closed, and its default is another",
+            vec![of(far(own_of("nginx", false))), of(in_flight(5_002))],
+            &[
+                "idle_close medium 4000 [1]",
+                "idle_close_race medium 5002 [1, 3]",
+            ],
+            "nginx[7] on this host, in netns 4026531840 closed the connection after 5.0s without data",
+        ),
+        (
+            "a program that reads on for a while, and a request was on its way to it",
+            vec![of(own_of("apache2", false)), ended(890)],
+            &[
+                "idle_close medium 4000 [1]",
+                "idle_close_race medium 4000 [1, 3]",
+            ],
+            "was on its way, which nobody answered (a proxy in front shows a 502)",
+        ),
+        (
+            "a program that may have waited for an answer",
+            vec![of(own(false)), ended(890)],
+            &["idle_close low 4000 [1]"],
+            "",
+        ),
+        (
+            "no data came after the close",
+            vec![of(own_of("apache2", false)), ended(4_904)],
+            &["idle_close medium 4000 [1]"],
+            "",
         ),
         (
             "a request was on its way to this host",
@@ -1491,7 +1547,7 @@ fn closes_for_idleness_have_these_verdicts() {
                 "idle_close low 4000 [1]",
                 "idle_close_race medium 4000 [1, 3]",
             ],
-            "raise the idle timeout of node[7] above that of its clients",
+            "raise the idle timeout of beam.smp[7] above that of its clients",
         ),
         (
             "the program wrote long after the peer had closed",

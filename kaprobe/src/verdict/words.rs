@@ -6,7 +6,6 @@ use crate::model::record::Record;
 use crate::model::remedy::Remedy;
 use crate::model::socket::Endpoints;
 use crate::model::values::{LearnedOf, Origin, State};
-use crate::text::cell;
 use crate::text::escape::Escaped;
 use crate::text::units::Ms;
 use crate::timeout::estimate::TimeoutBounds;
@@ -14,7 +13,7 @@ use crate::timeout::middlebox::{Fit, FitSource};
 use crate::verdict::finding::{
     Abort, Explanation, Finding, ForgottenBy, IdleLimit, OtherEnd, OtherEndWhy, OtherTtl, Restart,
 };
-use crate::verdict::phrases::{closer, first_probe, limit, netns, program};
+use crate::verdict::phrases::{closer, first_probe, limit, netns, place, program};
 use crate::verdict::{ending_words, own_settings};
 
 /// The minimum of TCP_KEEPINTVL, ms.
@@ -140,7 +139,7 @@ pub(super) fn advice(record: &Record, finding: &Finding) -> String {
                 .to_owned()
         }
         Explanation::Stuck(it) => ending_words::stuck(record, finding, it),
-        Explanation::IdleClose(it) => ending_words::idle_close(it),
+        Explanation::IdleClose(it) => ending_words::idle_close(record, it),
         Explanation::Rejected(err) => ending_words::probes_rejected(record, *err),
     };
     let same_ttl = finding.same_ttl.map_or(String::new(), |ttl| {
@@ -289,13 +288,7 @@ fn other_end(record: &Record, it: &OtherEnd) -> String {
             "it opened a new connection with the same ports, as after a restart".to_owned()
         }
     };
-    match it.host.as_ref().filter(|_| it.host != record.host) {
-        Some(host) => format!("the other end is on {host}: {what}"),
-        None => format!(
-            "the other end is on this host, in netns {}: {what}",
-            cell::netns(it.netns_name.as_ref(), it.netns)
-        ),
-    }
+    format!("the other end is {}: {what}", place(record, it))
 }
 
 /// The advice for a connection that one end had closed, when a box of this host may have

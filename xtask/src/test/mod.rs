@@ -62,9 +62,12 @@ const PROGRAMS: [(&str, &str); 10] = [
 ];
 
 /// Packages that only the tests on this host run: they are too big for a guest.
-const HOST_PACKAGES: [&str; 6] = [
+const HOST_PACKAGES: [&str; 9] = [
+    "apache2-bin",
+    "gunicorn",
     "haproxy",
     "mariadb-server",
+    "nodejs",
     "pgbouncer",
     "postgresql-17",
     "rabbitmq-server",
