@@ -223,6 +223,21 @@ pub fn retransmit_tracepoint(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// Looks again at a socket whose data had stalled: its address, and when an event first
+/// reported it. User space runs this program itself; it is attached to nothing.
+///
+/// aya has no macro for such a program.
+///
+/// # Safety
+///
+/// The caller must be the kernel, with two arguments.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp")]
+pub unsafe extern "C" fn look_again(ctx: *mut c_void) -> u32 {
+    let ctx = RawTracePointContext::new(ctx);
+    stall::look_again(ctx.arg(0), ctx.arg(1))
+}
+
 /// match-proto: tracepoint tcp_probe(sk, skb)
 #[raw_tracepoint(tracepoint = "tcp_probe")]
 pub fn segment_tracepoint(ctx: RawTracePointContext) -> i32 {

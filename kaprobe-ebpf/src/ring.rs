@@ -140,6 +140,26 @@ fn send_of_socket<T: Message + 'static>(kind: u16, fill: impl FnOnce(&mut T)) {
     });
 }
 
+/// Whether an event has reported this socket, and no other has its address since.
+#[inline(always)]
+pub fn is_known(sk: u64, born_ns: u64) -> bool {
+    // SAFETY: a value of a preallocated map stays mapped while programs run.
+    SOCKETS
+        .get_ptr_mut(sk)
+        .is_some_and(|known| unsafe { (*known).born_ns } == born_ns)
+}
+
+/// Reports that data of a known socket is acknowledged. `fill` fills in the event. Returns
+/// whether there was room: if not, nothing is lost, as user space asks again.
+#[inline(always)]
+pub fn send_resumed(born_ns: u64, fill: impl FnOnce(&mut Detailed)) -> bool {
+    build::<Detailed>(kind::RESUMED, |detailed| {
+        fill(detailed);
+        detailed.event.born_ns = born_ns;
+        true
+    })
+}
+
 /// Sends a reset that answered a segment. `fill` fills it in, and returns whether to keep
 /// it: that is known only once the segment has been read.
 #[inline(always)]
@@ -241,19 +261,28 @@ fn output(event: &mut Event) {
 /// returns whether to keep it.
 #[inline(always)]
 fn reserve<T: Message + 'static>(kind: u16, fill: impl FnOnce(&mut T) -> bool) {
-    let Some(mut slot) = EVENTS.reserve::<T>(0) else {
+    if !build(kind, fill) {
         count(kind as u32);
-        return;
+    }
+}
+
+/// Builds a message in the ring buffer. `fill` fills it in, and returns whether to keep it.
+/// Returns whether there was room.
+#[inline(always)]
+fn build<T: Message + 'static>(kind: u16, fill: impl FnOnce(&mut T) -> bool) -> bool {
+    let Some(mut slot) = EVENTS.reserve::<T>(0) else {
+        return false;
     };
     clear::<T>(&mut slot);
     // SAFETY: a message has only integers, for which zero is a value.
     let message = unsafe { slot.assume_init_mut() };
     if !fill(message) {
         slot.discard(0);
-        return;
+        return true;
     }
     let event = message.event();
     event.version = VERSION;
     event.kind = kind;
     slot.submit(0);
+    true
 }

@@ -61,8 +61,11 @@ pub mod kind {
     /// The same data was sent again as often as `Config::stalled_after` says, and is not
     /// acknowledged. `rto` and `backoff` are from before this retransmission.
     pub const STALLED: u16 = 19;
+    /// Data that a [`STALLED`] reported was acknowledged: user space had the socket looked at
+    /// again.
+    pub const RESUMED: u16 = 20;
     /// Number of kinds.
-    pub const COUNT: u16 = 20;
+    pub const COUNT: u16 = 21;
 
     /// The state of a socket in a [`crate::wire::Snapshot`]. It is not an event, and is
     /// never in the ring buffer.
@@ -87,6 +90,16 @@ pub mod cause {
     pub const RETRANSMISSION: u8 = 3;
     /// The peer did not open its window.
     pub const ZERO_WINDOW: u8 = 4;
+}
+
+/// What a look at a socket shows whose data had stalled.
+pub mod look {
+    /// The data is not acknowledged, or there was no room to report that it is.
+    pub const WAITING: u32 = 0;
+    /// The data was acknowledged, and a [`crate::wire::kind::RESUMED`] was sent.
+    pub const RESUMED: u32 = 1;
+    /// The socket was destroyed.
+    pub const GONE: u32 = 2;
 }
 
 /// Bits of [`Event::flags`].

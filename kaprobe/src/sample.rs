@@ -52,6 +52,7 @@ pub fn event(at_ms: u64, kind: Kind) -> SocketEvent {
             | Kind::FinReceived
             | Kind::FinSent
             | Kind::Stalled
+            | Kind::Resumed
             | Kind::Aborted
             | Kind::Answered
             | Kind::Closed

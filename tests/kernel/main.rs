@@ -34,6 +34,7 @@ mod prototypes;
 mod race;
 mod replay;
 mod resets;
+mod resumed;
 mod rtt;
 mod same;
 mod servers;
@@ -160,6 +161,7 @@ const TESTS: &[harness::Test] = &[
     (EachKernel, "heard_zombie", heard::a_peer_that_probes_is_no_zombie),
     (EachKernel, "stalled_shown", stalled::dying_connections_are_shown),
     (EachKernel, "stalled_foretold", stalled::ends_are_foretold),
+    (EachKernel, "resumed", resumed::the_end_of_a_stall_is_told),
     (HostAndOne, "owner_netns", owner::records_name_their_namespace),
     (HostAndOne, "cases_unread", cases::idle_close_with_data_unread),
     (HostAndOne, "cases_lost_fin", cases::idle_close_whose_fin_is_lost),

@@ -135,11 +135,11 @@ impl Correlator {
         // An untracked socket may be gone, and its address reused by another.
         let is_tracked = event.id.born_ns != 0;
         let gap_ns = self.gap_ns;
-        if event.kind == Kind::Answered {
+        if matches!(event.kind, Kind::Answered | Kind::Resumed) {
             if let Some(socket) = self.sockets.get_mut(&event.id)
                 && socket.last.is_of(event)
             {
-                socket.answered(event, emit);
+                socket.concluded(event, emit);
             }
             return;
         }
@@ -212,6 +212,15 @@ impl Correlator {
 }
 
 impl Socket {
+    /// Handles an event that ends what an earlier one began.
+    fn concluded(&mut self, event: &SocketEvent, emit: &mut impl FnMut(&mut Record)) {
+        if event.kind == Kind::Answered {
+            self.answered(event, emit);
+        } else if let Some(stalled) = self.stalled.take_if(|it| it.is_acknowledged(event)) {
+            emit(&mut resumed_record(event, self.number, &stalled));
+        }
+    }
+
     /// Handles an incoming answer. Ignores it if the event of its probe was lost: its
     /// round-trip time is unknown.
     fn answered(&mut self, event: &SocketEvent, emit: &mut impl FnMut(&mut Record)) {
@@ -402,11 +411,7 @@ fn seen_record(event: &SocketEvent, sock: u64, waiting: &WaitingProbe) -> Record
 /// The record of an answer that came at `at_ns`, CLOCK_MONOTONIC.
 fn answered_record(event: &SocketEvent, sock: u64, waiting: &WaitingProbe, at_ns: u64) -> Record {
     let after_ns = at_ns.saturating_sub(waiting.at_ns);
-    let before_ns = event.at.mono_ns.saturating_sub(at_ns);
-    let at = Instant {
-        mono_ns: at_ns,
-        wall_ns: event.at.wall_ns.saturating_sub_unsigned(before_ns),
-    };
+    let at = before(event.at, at_ns);
     let mut record = socket_record(event, sock, at, EventName::Answered);
     record.probe = Some(waiting.probe.get().into());
     record.probes_out = Some(0);
@@ -414,17 +419,25 @@ fn answered_record(event: &SocketEvent, sock: u64, waiting: &WaitingProbe, at_ns
     record
 }
 
-/// The record of stalled data that was acknowledged, as a later event shows. The data was
-/// stalled until the last acknowledgement at most.
+/// The record of stalled data that was acknowledged, as a later event or a look shows. It is of
+/// the time of the last acknowledgement: no later than that, the data was acknowledged.
 fn resumed_record(event: &SocketEvent, sock: u64, stalled: &StalledData) -> Record {
-    let stalled_ns = acked_ns(event).saturating_sub(stalled.since_ns);
-    let mut record = socket_record(event, sock, event.at, EventName::Resumed);
-    record.probes_out = Some(event.probes_out);
-    record.ages = event.ages();
-    record.unacked = Some(event.unacked);
+    let at = before(event.at, acked_ns(event));
+    let stalled_ns = at.mono_ns.saturating_sub(stalled.since_ns);
+    let mut record = socket_record(event, sock, at, EventName::Resumed);
+    record.probes_out = Some(0);
     record.retransmits = Some(stalled.retransmits);
     record.transfer.stalled_ms = Some(stalled_ns / 1_000_000);
     record
+}
+
+/// An earlier time, CLOCK_MONOTONIC ns, by both clocks.
+fn before(now: Instant, mono_ns: u64) -> Instant {
+    let before_ns = now.mono_ns.saturating_sub(mono_ns);
+    Instant {
+        mono_ns,
+        wall_ns: now.wall_ns.saturating_sub_unsigned(before_ns),
+    }
 }
 
 fn event_record(event: &SocketEvent, sock: u64) -> Record {

@@ -74,12 +74,52 @@ fn stalled_data_resumes_when_it_is_acknowledged() {
         let resumed: Vec<_> = records
             .iter()
             .filter(|it| it.event == EventName::Resumed)
-            .map(|it| (it.transfer.stalled_ms, it.retransmits))
+            .map(|it| (it.mono_ns, it.transfer.stalled_ms, it.retransmits))
             .collect();
         // Sent 1.4 s before the report, acknowledged 2 s after it.
-        let once = [(Some(3_400), Some(3))];
+        let once = [(at(12_000).mono_ns, Some(3_400), Some(3))];
         assert_eq!(resumed, if expected { &once[..] } else { &[] }, "{name}");
     }
+}
+
+#[test]
+fn a_look_tells_that_stalled_data_is_acknowledged() {
+    let stalled = || of(unacked(event(10_000, Kind::Stalled), 3, 1_400, 5_000));
+    let look = |at_ms, lastack_ms| {
+        let look = SocketEvent {
+            lastack_ms,
+            ..event(at_ms, Kind::Resumed)
+        };
+        of(look)
+    };
+    let later = || of(quiet(20_000, 8_000));
+    let other = with(event(12_500, Kind::Resumed), |it| {
+        it.lastack_ms = 500;
+        it.endpoints.rport = 7;
+    });
+    let resumed = |events: &[Event]| -> Vec<u64> {
+        let records = run(room_for(8), events);
+        let records = records.iter().filter(|it| it.event == EventName::Resumed);
+        records.map(|it| it.mono_ns).collect()
+    };
+    let at_ack = vec![at(12_000).mono_ns];
+    let none: Vec<u64> = Vec::new();
+    assert_eq!(resumed(&[stalled(), look(12_500, 500)]), at_ack);
+    assert_eq!(
+        resumed(&[stalled(), look(12_500, 500), later()]),
+        at_ack,
+        "told once"
+    );
+    assert_eq!(
+        resumed(&[stalled(), look(12_500, 2_600)]),
+        none,
+        "before it stalled"
+    );
+    assert_eq!(resumed(&[stalled(), of(other)]), none, "another connection");
+    assert_eq!(resumed(&[look(12_500, 500)]), none, "nothing had stalled");
+    // Stalled again meanwhile: the latest is not acknowledged.
+    let again = of(unacked(event(13_000, Kind::Stalled), 3, 1_400, 100));
+    assert_eq!(resumed(&[stalled(), again, look(13_500, 1_500)]), none);
 }
 
 /// An answer that an event reported when it arrived, with `probes_out` probes out.

@@ -73,7 +73,7 @@ pub fn event_mask(events: &BTreeSet<EventName>) -> u32 {
         EventName::FinReceived => 1 << kind::FIN_RECEIVED,
         EventName::FinSent => 1 << kind::FIN_SENT,
         EventName::Aborted => 1 << kind::ABORTED,
-        // That it resumed is inferred from a later event.
+        // Whoever has stalled is looked at until it resumes.
         EventName::Stalled | EventName::Resumed => 1 << kind::STALLED,
         EventName::Verdict => VERDICT_KINDS,
         // No hook reports these.

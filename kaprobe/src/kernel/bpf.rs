@@ -26,6 +26,20 @@ pub fn load_raw_tracepoint(program: &[Instruction]) -> io::Result<OwnedFd> {
     unsafe { call_for_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr) }
 }
 
+/// Runs a program for raw tracepoints with these arguments, and returns its result. Since 5.10
+/// (`bpf_prog_test_run_raw_tp`, net/bpf/test_run.c).
+pub fn run_raw_tracepoint(program: BorrowedFd<'_>, arguments: &[u64]) -> io::Result<u32> {
+    let mut attr = empty();
+    attr.test.prog_fd = number(program)?;
+    attr.test.ctx_in = arguments.as_ptr() as u64;
+    attr.test.ctx_size_in = u32::try_from(size_of_val(arguments)).map_err(io::Error::other)?;
+    // SAFETY: the kernel reads the arguments, which have the length that is passed, and writes
+    // only its result into the attribute.
+    unsafe { call(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr) }?;
+    // SAFETY: the kernel has written this member; it is an integer.
+    Ok(unsafe { attr.test.retval })
+}
+
 /// Attaches a loaded program of an iterator.
 pub fn link_iterator(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let mut attr = empty();

@@ -147,6 +147,8 @@ const COUNTED: [(Hook, Kind); kind::COUNT as usize] = [
     (Hook::SetState, Kind::Timeout(Cause::Retransmission)),
     (Hook::SetState, Kind::Aborted),
     (Hook::Retransmit, Kind::Stalled),
+    // Never lost: it is looked for again.
+    (Hook::Retransmit, Kind::Resumed),
 ];
 
 /// The counters of each CPU, in memory that the programs share. Reading them takes no system

@@ -335,6 +335,7 @@ fn kind_of(raw: &wire::Event) -> Result<Kind, DecodeError> {
         kind::FIN_SENT => Kind::FinSent,
         kind::ABORTED => Kind::Aborted,
         kind::STALLED => Kind::Stalled,
+        kind::RESUMED => Kind::Resumed,
         other => return Err(DecodeError::Kind(other)),
     })
 }

@@ -16,6 +16,7 @@ use crate::kernel::config::TracerConfig;
 use crate::kernel::counters::Counters;
 use crate::kernel::decode::Decoder;
 use crate::kernel::descriptors::DescriptorIterator;
+use crate::kernel::look::StallLook;
 use crate::kernel::object::{self, LoadedObject};
 use crate::kernel::ring::Ring;
 use crate::kernel::switches::SwitchWatch;
@@ -39,6 +40,9 @@ const LOOK_FOR_LOSSES: Timespec = Timespec {
     tv_nsec: 0,
 };
 
+/// What a trace lacks if the kernel can't be asked to look at a socket.
+const UNLOOKED: &str = "the end of a stall before the next event of its connection";
+
 /// The attached programs of a trace. Dropping this detaches them and frees their maps.
 pub struct Tracer {
     ebpf: Ebpf,
@@ -47,6 +51,7 @@ pub struct Tracer {
     switches: SwitchWatch,
     decoder: Decoder,
     descriptors: Option<DescriptorIterator>,
+    stall_look: Option<StallLook>,
     attached: Vec<Attached>,
     without: Vec<String>,
     started: Instant,
@@ -98,6 +103,13 @@ impl Tracer {
         let wakeups_seen = object.sees_wakeups.into();
         // Before the ring buffer is mapped, which is as large.
         let mut ebpf = object.into_ebpf();
+        let stall_look = if attached.iter().any(|it| it.hook == Hook::Retransmit) {
+            let look = StallLook::load(&mut ebpf);
+            look.map_err(|why| without.push(format!("{UNLOOKED}: {why:#}")))
+                .ok()
+        } else {
+            None
+        };
 
         let logger = config
             .debug
@@ -127,6 +139,7 @@ impl Tracer {
             switches: SwitchWatch::new(attached.iter().map(|it| (it.hook, it.mode))),
             decoder,
             descriptors,
+            stall_look,
             attached,
             without,
             started,
@@ -171,6 +184,12 @@ impl Tracer {
     /// Takes the iterator over descriptors, if the kernel has it.
     pub fn take_descriptors(&mut self) -> Option<DescriptorIterator> {
         self.descriptors.take()
+    }
+
+    /// Takes the program that looks again at sockets whose data has stalled, if the kernel runs
+    /// it.
+    pub fn take_stall_look(&mut self) -> Option<StallLook> {
+        self.stall_look.take()
     }
 
     /// How many events came from sockets that could not be followed.

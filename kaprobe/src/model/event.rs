@@ -80,6 +80,9 @@ pub enum Kind {
     FinSent,
     /// The same data was sent again several times, and not acknowledged.
     Stalled,
+    /// Data that had stalled was acknowledged, as a look at the socket shows. The values are
+    /// those of the look.
+    Resumed,
     /// A connection went to CLOSE, and no other event explains it.
     Aborted,
     /// A socket that had an event before was destroyed.

@@ -315,7 +315,8 @@ named_enum! {
         FinReceived = "fin_received",
         FinSent = "fin_sent",
         Stalled = "stalled",
-        /// Data that had stalled was acknowledged: inferred from a later event.
+        /// Data that had stalled was acknowledged: a look at the socket shows it, or a later
+        /// event.
         Resumed = "resumed",
         Aborted = "aborted",
         Closed = "closed",
@@ -348,6 +349,7 @@ impl From<Kind> for EventName {
             Kind::FinReceived => Self::FinReceived,
             Kind::FinSent => Self::FinSent,
             Kind::Stalled => Self::Stalled,
+            Kind::Resumed => Self::Resumed,
             Kind::Aborted => Self::Aborted,
             Kind::Closed => Self::Closed,
             Kind::Answered => Self::Answered,

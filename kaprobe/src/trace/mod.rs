@@ -7,11 +7,13 @@
 //! counted. Memory does not grow.
 //!
 //! A further thread reads the sockets that existed before the trace: [`snapshot`]. Another
-//! watches the idle timeouts of the host: [`timeouts_watch`].
+//! watches the idle timeouts of the host: [`timeouts_watch`]. Another looks again at the
+//! sockets whose data has stalled: [`stalls_watch`].
 
 mod arrival;
 pub mod plan;
 mod snapshot;
+mod stalls_watch;
 mod timeouts_watch;
 
 use std::collections::BTreeMap;
@@ -29,7 +31,7 @@ use crate::filter::kernel::KernelFilter;
 use crate::host::netns::Netns;
 use crate::host::privilege::{Privileges, raise_memlock};
 use crate::host::timeouts::{self, HostNamespaces, NetnsNames};
-use crate::kernel::{Attached, Tracer, TracerConfig};
+use crate::kernel::{Attached, StallLook, Tracer, TracerConfig};
 use crate::model::event::Event;
 use crate::model::header::{self, Header, TimeoutsChange};
 use crate::model::host_timeout::{HostTimeouts, NetnsTimeouts};
@@ -45,6 +47,7 @@ use crate::timeout::middlebox::MiddleboxTable;
 use crate::trace::arrival::Arrival;
 use crate::trace::plan::TracePlan;
 use crate::trace::snapshot::SnapshotProcess;
+use crate::trace::stalls_watch::StallsWatch;
 use crate::trace::timeouts_watch::TimeoutsWatch;
 use crate::verdict::judge::Judge;
 use crate::verdict::pipeline::Pipeline;
@@ -133,6 +136,7 @@ impl Session {
         let (emptied, empty) = sync_channel(QUEUE);
         let rows = queue.clone();
         let changes = queue.clone();
+        let stall_look = self.tracer.take_stall_look();
         let reader = thread::Builder::new()
             .name("ring-buffer".to_owned())
             .spawn(move || read(self.tracer, &queue, &empty))
@@ -140,6 +144,7 @@ impl Session {
         let mut stages = TraceStages::new(plan, &self.header, owners, self.host.names.clone());
         let shown = report_ready(plan.ready_file.as_deref()).and_then(|()| {
             stages.start_snapshot(plan, rows);
+            stages.watch_stalls(stall_look);
             let watch = TimeoutsWatch::start(self.host, changes);
             if let Err(why) = &watch {
                 stderr::line(format_args!("{UNWATCHED}: {why}"));
@@ -169,6 +174,10 @@ impl Session {
 /// What a trace lacks if the namespaces can't be read at its start.
 const UNREAD: &str =
     "this host's idle timeouts and the names of its network namespaces are not known";
+
+/// What a trace lacks if no thread looks at the sockets whose data has stalled.
+const UNRESUMED: &str = "that data which has stalled is acknowledged will be seen only by the next \
+                         event of its connection, as no thread can be started";
 
 /// What a trace lacks if no thread watches them.
 const UNWATCHED: &str = "changes of this host's idle timeouts will not be seen, as no thread can \
@@ -226,6 +235,7 @@ struct TraceStages {
     /// The names of the network namespaces.
     names: NetnsNames,
     snapshot: Option<SnapshotProcess>,
+    stalls: Option<StallsWatch>,
     /// Number of snapshot rows seen.
     seen: u64,
     quiet: bool,
@@ -248,6 +258,7 @@ impl TraceStages {
             ),
             names,
             snapshot: None,
+            stalls: None,
             seen: 0,
             quiet: plan.quiet,
         }
@@ -262,6 +273,14 @@ impl TraceStages {
         match SnapshotProcess::start(arguments, plan.quiet, rows) {
             Ok(snapshot) => self.snapshot = Some(snapshot),
             Err(why) => self.end_snapshot(Err(why)),
+        }
+    }
+
+    /// Starts the thread that has the sockets looked at whose data has stalled.
+    fn watch_stalls(&mut self, look: Option<StallLook>) {
+        match look.map(StallsWatch::start).transpose() {
+            Ok(watch) => self.stalls = watch,
+            Err(why) => stderr::line(format_args!("{UNRESUMED}: {why}")),
         }
     }
 
@@ -327,6 +346,9 @@ impl TraceStages {
         self.owners.fill(batch, Instant::now());
         for event in &*batch {
             self.seen += u64::from(matches!(event, Event::Snapshot(_)));
+            if let (Event::Socket(event), Some(stalls)) = (event, &self.stalls) {
+                stalls.note(event);
+            }
             self.show(event, sinks)?;
             sinks.flush_if_full();
         }

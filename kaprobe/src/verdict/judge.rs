@@ -263,7 +263,10 @@ impl Learned {
     fn survivors(&mut self, record: &Record, tracked: &mut Tracked, remote: Remote) {
         let is_heard = matches!(
             record.event,
-            EventName::Answered | EventName::FinReceived | EventName::RstReceived
+            EventName::Answered
+                | EventName::Resumed
+                | EventName::FinReceived
+                | EventName::RstReceived
         );
         let through = LivedThrough {
             survived_ms: tracked.survived(record),
