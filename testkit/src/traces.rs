@@ -123,12 +123,16 @@ impl Logs {
         Ok(())
     }
 
+    /// The records of a connection of a host.
+    pub fn records(&self, host: &Host, ends: Ends) -> Result<Vec<&Record>> {
+        let records = self.log(host)?.records.iter();
+        Ok(records.filter(|it| ends.are_of(it)).collect())
+    }
+
     /// The only record of an event on a connection of a host.
     pub fn only(&self, host: &Host, ends: Ends, event: &str) -> Result<&Record> {
-        let records = &self.log(host)?.records;
-        let mut found = records
-            .iter()
-            .filter(|it| it.event() == event && ends.are_of(it));
+        let records = self.records(host, ends)?;
+        let mut found = records.into_iter().filter(|it| it.event() == event);
         let first = found.next();
         ensure!(found.next().is_none(), "several {event} on {}", host.name);
         first.with_context(|| format!("no {event} on {}", host.name))

@@ -177,6 +177,7 @@ const TESTS: &[harness::Test] = &[
     (HostAndOne, "cases_restart", cases::younger_listener_is_named),
     (HostAndOne, "cases_same_ports", cases::ports_are_used_again_after_a_restart),
     (HostAndOne, "cases_proxy", cases_closes::proxy_closes_though_probes_are_answered),
+    (EachKernel, "cases_http", cases_closes::ordinary_http_has_no_records),
     (EachKernel, "cases_vanishes", cases_stalls::peer_vanishes_with_data_in_flight),
     (EachKernel, "cases_icmp", cases_stalls::server_rejects_with_icmp),
     (EachKernel, "cases_user_timeout", cases_stalls::user_timeout_passes),

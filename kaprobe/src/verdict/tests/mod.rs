@@ -1,5 +1,7 @@
 //! Verdicts on fixed events, then properties of verdicts on any events.
 
+mod http_hour;
+
 use crate::model::host_timeout::{HostTimeout, HostTimeouts};
 use crate::model::record::{EventName, Record};
 use crate::model::remedy::SetIn;
@@ -1588,7 +1590,7 @@ fn the_table_of_mistakes_names_every_verdict() {
 
 /// The highest confidence of each verdict, from the table in docs/.
 fn most_confidence() -> Vec<(&'static str, Confidence)> {
-    let table = include_str!("../../../docs/verdicts.md");
+    let table = include_str!("../../../../docs/verdicts.md");
     let row = |line: &'static str| {
         let mut cells = line.strip_prefix("| `")?.split('|').map(str::trim);
         let name = cells.next()?.strip_suffix('`')?;
