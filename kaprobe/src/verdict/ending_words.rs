@@ -1,7 +1,7 @@
 //! Writes the findings on stalls, give-ups by retransmission, and closes for idleness.
 
 use crate::model::record::Record;
-use crate::model::values::{Cause, Errno};
+use crate::model::values::{Cause, Errno, State};
 use crate::text::units::{Ms, plural};
 use crate::verdict::finding::{Finding, IdleClose, LateData, Stuck, StuckWhy};
 use crate::verdict::{phrases, undelivered};
@@ -16,7 +16,10 @@ const LOST_PROBES: u64 = 2;
 pub(super) fn stuck(record: &Record, finding: &Finding, it: &Stuck) -> String {
     let transfer = &record.transfer;
     let stalled = Ms(transfer.stalled_ms.unwrap_or_default());
-    let bytes = bytes(transfer.unacked_bytes);
+    let bytes = match (transfer.unacked_bytes, record.state) {
+        (Some(0), Some(State::FinWait1 | State::Closing | State::LastAck)) => "a FIN".to_owned(),
+        (count, _) => bytes(count),
+    };
     let silent = Ms(transfer.silent_ms.unwrap_or_default());
     let retransmits = record.retransmits.unwrap_or_default();
     let sent = format!("{bytes} sent {retransmits} times again in {stalled}");
@@ -146,6 +149,7 @@ fn sooner(record: &Record, finding: &Finding, it: &Stuck) -> String {
     let probing_s = if settings.keepalive == Some(true) || advised_s.is_some() {
         let time_s = settings.keepalive_time_ms.unwrap_or_default() / 1_000;
         let intvl_s = settings.keepalive_intvl_ms.unwrap_or_default() / 1_000;
+        let intvl_s = finding.remedy.and_then(|it| it.intvl_s).unwrap_or(intvl_s);
         advised_s.unwrap_or(time_s) + LOST_PROBES * intvl_s
     } else {
         0

@@ -23,24 +23,45 @@ pub(super) fn limit(of: &IdleLimit) -> String {
 /// The change that sends the first probe earlier, or a note that it is early enough.
 pub(super) fn first_probe(record: &Record, remedy: Option<Remedy>) -> String {
     let program = program(record);
-    let time_s = record.settings.keepalive_time_ms.unwrap_or_default() / 1000;
+    let settings = &record.settings;
+    let time_s = settings.keepalive_time_ms.unwrap_or_default() / 1000;
+    let intvl_s = settings.keepalive_intvl_ms.unwrap_or_default() / 1000;
     let Some(remedy) = remedy else {
         return format!(
             "the first probe of {program} after {time_s}s is early enough, unless keepalive was \
              turned on only lately"
         );
     };
-    let seconds = remedy.time_s.unwrap_or_default();
-    match remedy.set_in {
-        SetIn::Sysctl => format!(
-            "set {remedy} (now {time_s}) in netns {}, or TCP_KEEPIDLE={seconds} in {program}",
-            netns(record)
-        ),
-        _ if remedy.keepalive => {
-            format!("in {program} turn on SO_KEEPALIVE with TCP_KEEPIDLE={seconds}")
+    let own = Remedy {
+        set_in: SetIn::Program,
+        keepalive: false,
+        ..remedy
+    };
+    let changes = [
+        ("TCP_KEEPINTVL", intvl_s, remedy.intvl_s),
+        ("TCP_KEEPIDLE", time_s, remedy.time_s),
+    ];
+    let changed = changes
+        .iter()
+        .filter_map(|(name, now, to)| Some((name, now, (*to)?)));
+    let set = match remedy.set_in {
+        SetIn::Sysctl => {
+            let now: Vec<_> = changed.map(|(_, now, _)| now.to_string()).collect();
+            let (now, netns) = (now.join(" and "), netns(record));
+            format!("set {remedy} (now {now}) in netns {netns}, or {own} in {program}")
         }
-        _ => format!("in {program} lower TCP_KEEPIDLE from {time_s} to {seconds}"),
-    }
+        _ if remedy.keepalive => format!("in {program} turn on SO_KEEPALIVE with {own}"),
+        _ => {
+            let lower = changed.map(|(name, now, to)| format!("{name} from {now} to {to}"));
+            let lower: Vec<_> = lower.collect();
+            format!("in {program} lower {}", lower.join(" and "))
+        }
+    };
+    let why = match remedy.intvl_s {
+        Some(_) => ", as each later probe waits for the interval, answered or not",
+        None => "",
+    };
+    format!("{set}{why}")
 }
 
 /// The program that holds the socket.

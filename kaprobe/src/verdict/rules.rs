@@ -1,7 +1,6 @@
 //! The rules that derive a verdict from a record.
 
 use crate::model::record::Record;
-use crate::model::remedy::{Remedy, SetIn};
 use crate::model::time::{TICK_MS, ms_to_ns};
 use crate::model::values::{Cause, Confidence, Errno, LearnedOf, Met, State, VerdictName};
 use crate::timeout::estimate::{Death, TimeoutBounds, is_survived};
@@ -579,7 +578,7 @@ fn stray(record: &Record, is_likely: bool, middleboxes: &MiddleboxTable) -> Find
         Confidence::Low
     };
     Finding {
-        remedy: Some(Remedy::first_probe(SetIn::Peer, seconds.max(1))),
+        remedy: Some(remedies::first_probe_of_peer(seconds.max(1))),
         ..Finding::new(
             VerdictName::StraySegment,
             confidence,

@@ -428,6 +428,8 @@ fn stray(record: &Record, remedy: Option<Remedy>, of: &IdleLimit, restart: Resta
         SocketAddr::from(it.remote()).to_string()
     });
     let seconds = remedy.and_then(|it| it.time_s).unwrap_or_default();
+    let intvl = remedy.and_then(|it| it.intvl_s);
+    let intvl = intvl.map_or(String::new(), |it| format!(", with TCP_KEEPINTVL={it}"));
     // The last segment of a handshake looks the same where the kernel gives no reason.
     let is_listening = record.state == Some(State::Listen);
     let queue = if is_listening && record.reason.is_none() && record.len == Some(0) {
@@ -466,7 +468,7 @@ fn stray(record: &Record, remedy: Option<Remedy>, of: &IdleLimit, restart: Resta
     };
     format!(
         "no such connection here: {queue}{closed}{restart} {forgotten}; against the latter, on {peer} \
-         set TCP_KEEPIDLE to at most half of the {who}'s idle timeout: {seconds} is {}",
+         set TCP_KEEPIDLE to at most half of the {who}'s idle timeout: {seconds} is {}{intvl}",
         limit(of)
     )
 }
