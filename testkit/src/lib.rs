@@ -22,6 +22,8 @@ pub mod log;
 pub mod mounts;
 pub mod netns;
 pub mod package;
+pub mod postgres;
+pub mod proc_net;
 pub mod process;
 pub mod router;
 pub mod schema;

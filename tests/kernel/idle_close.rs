@@ -1,7 +1,6 @@
 //! Real HTTP servers of Debian close idle connections, between a client and a server with a
 //! router between them. kaprobe runs on both sides, and on both at once.
 
-use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -11,6 +10,7 @@ use kaprobe::traffic::sockopt;
 use kaprobe_testkit::ipvs::Host;
 use kaprobe_testkit::log::{Record, TraceLog};
 use kaprobe_testkit::package::{Root, Server, on_host_only};
+use kaprobe_testkit::proc_net::{self, Row};
 use kaprobe_testkit::router::RoutedNetwork;
 use kaprobe_testkit::tracer::Kaprobe;
 use kaprobe_testkit::traces::{Logs, Traces};
@@ -433,43 +433,15 @@ fn response(stream: &mut TcpStream) -> Result<String> {
     Ok(String::from_utf8_lossy(&response[..len]).into_owned())
 }
 
-/// A connection in /proc/net/tcp.
-struct Row {
-    local: u16,
-    remote: u16,
-    is_established: bool,
-    /// Data that was sent is not acknowledged.
-    in_flight: bool,
-}
-
-/// The connections of this network namespace.
-fn rows() -> Result<Vec<Row>> {
-    let sockets = fs::read_to_string("/proc/thread-self/net/tcp")?;
-    let row = |line: &str| {
-        let mut fields = line.split_ascii_whitespace().skip(1);
-        let mut port = || u16::from_str_radix(fields.next()?.split_once(':')?.1, 16).ok();
-        let (local, remote) = (port()?, port()?);
-        let state = fields.next()?;
-        let (to_send, _) = fields.next()?.split_once(':')?;
-        Some(Row {
-            local,
-            remote,
-            is_established: state == "01",
-            in_flight: to_send != "00000000",
-        })
-    };
-    Ok(sockets.lines().skip(1).filter_map(row).collect())
-}
-
 /// Whether an established connection has this port at one end.
 fn is_established(port: u16) -> Result<bool> {
     let has_port = |it: &Row| it.is_established && (it.local == port || it.remote == port);
-    Ok(rows()?.iter().any(has_port))
+    Ok(proc_net::rows()?.iter().any(has_port))
 }
 
 /// The port of a connection that has data in flight to a port.
 fn sent_to(port: u16) -> Result<Option<u16>> {
-    let mut rows = rows()?.into_iter();
+    let mut rows = proc_net::rows()?.into_iter();
     let sent = rows.find(|it| it.remote == port && it.in_flight);
     Ok(sent.map(|it| it.local))
 }

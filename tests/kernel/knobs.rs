@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Error, Result, ensure};
 use kaprobe_testkit::child::Killed;
 use kaprobe_testkit::package::{Root, Server, on_host_only};
+use kaprobe_testkit::postgres::Postgres;
 use kaprobe_testkit::wait::{HANG, wait_until};
 use kaprobe_testkit::{command, netns, schema};
 use rustix::process::Signal;
@@ -187,63 +188,20 @@ fn held(mut command: Command) -> Result<(Killed, String)> {
 /// reload. psql's are in its connection string.
 pub fn postgresql() -> Result<()> {
     on_host_only()?;
-    let root = root("postgresql-17")?;
-    root.make_user_dir("pg")?;
-    let program = |name: &str| root.command_as_user(&format!("usr/lib/postgresql/17/bin/{name}"));
-    let mut initdb = program("initdb");
-    let options = [
-        "--auth=trust",
-        "--no-sync",
-        "--locale=C",
-        "--encoding=UTF8",
-        "-D",
-        "/pg/data",
-    ];
-    let made = initdb.args(options).env("PATH", "/usr/bin").output()?;
-    ensure!(made.status.success(), "{made:?}");
-    let config = format!(
-        "port = {PORT}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\nfsync = off\n\
-         logging_collector = off\nlog_min_messages = fatal\n"
-    );
-    root.write("pg/data/postgresql.conf", &config)?;
-    let mut postgres = program("postgres");
-    postgres.args(["-D", "/pg/data"]);
-    let _server = Server::start(postgres, at(PORT))?;
-    let psql = |more: &str| {
-        let mut psql = program("psql");
-        let to = format!("host=127.0.0.1 port={PORT} dbname=postgres {more}");
-        psql.args([&to, "--no-psqlrc", "--tuples-only", "--no-align"]);
-        psql
-    };
-    let session = |more: &str| {
-        let (mut session, _) = {
-            let mut psql = psql(more);
-            psql.args(["-c", "select 1", "-f", "-"]);
-            held(psql)?
-        };
-        // It stays until its standard input ends.
-        ensure!(session.0.try_wait()?.is_none(), "psql has ended");
-        anyhow::Ok(session)
-    };
-    // It accepts connections before it lets them in.
-    wait_until("PostgreSQL has started", || {
-        let asked = psql("").args(["-c", "select 1"]).output()?;
-        Ok(asked.status.success())
-    })?;
-    let mut client = session("")?;
+    netns::enter_new()?;
+    let postgres = Postgres::make(at(PORT))?;
+    let _server = postgres.start()?;
+    let mut client = postgres.session("")?;
 
     let advice = Audit::of("postgres")?.advice(true)?;
     let lines = advice.expect("tcp_keepalives_idle = 150", "pg_reload_conf()", "next_use")?;
-    root.write("pg/data/postgresql.conf", &format!("{config}{lines}\n"))?;
-    let reloaded = psql("").args(["-c", "select pg_reload_conf()"]).output()?;
-    ensure!(reloaded.status.success(), "{reloaded:?}");
+    postgres.configure(&lines)?;
     // As the advice says: an idle session keeps its own.
     ensure!(
         !Audit::of("postgres")?.is_content(),
         "it reached an idle session"
     );
-    let stdin = client.0.stdin.as_mut().context("no stdin")?;
-    stdin.write_all(b"select 1;\n")?;
+    client.send("select 1;")?;
     wait_until("the audit of the used session is content", || {
         Ok(Audit::of("postgres")?.is_content())
     })?;
@@ -251,7 +209,7 @@ pub fn postgresql() -> Result<()> {
     let advice = Audit::of("psql")?.advice(false)?;
     let parameters = advice.expect("keepalives_idle=150", "connection string", "new")?;
     drop(client);
-    let _client = session(&parameters)?;
+    let _client = postgres.session(&parameters)?;
     ensure!(Audit::of("psql")?.is_content(), "{:?}", Audit::of("psql")?);
     Ok(())
 }

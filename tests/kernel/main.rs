@@ -38,6 +38,7 @@ mod resumed;
 mod rtt;
 mod same;
 mod servers;
+mod silent_drop;
 mod snapshot;
 mod sockets;
 mod sockets_adverse;
@@ -190,4 +191,6 @@ const TESTS: &[harness::Test] = &[
     (HostAndOne, "idle_close_node", idle_close::node),
     (HostAndOne, "idle_close_gunicorn", idle_close::gunicorn),
     (HostAndOne, "idle_close_proxy", idle_close::proxy),
+    (HostAndOne, "silent_drop_postgresql", silent_drop::postgresql),
+    (HostAndOne, "silent_drop_redis", silent_drop::redis),
 ];
