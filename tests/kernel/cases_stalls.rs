@@ -237,12 +237,12 @@ const SILENT_DROP: [Expected<'_>; 2] = [
     Expected {
         verdict: ["silent_drop", "low"],
         words: &FORGOTTEN,
-        set: Some("SO_KEEPALIVE=1 TCP_KEEPIDLE=2"),
+        set: Some("SO_KEEPALIVE=1 TCP_KEEPINTVL=1 TCP_KEEPIDLE=2"),
     },
     Expected {
         verdict: ["silent_drop", "medium"],
         words: &FORGOTTEN,
-        set: Some("SO_KEEPALIVE=1 TCP_KEEPIDLE=2"),
+        set: Some("SO_KEEPALIVE=1 TCP_KEEPINTVL=1 TCP_KEEPIDLE=2"),
     },
 ];
 
@@ -254,7 +254,8 @@ const FORGOTTEN: [&str; 5] = [
     FIRST_PROBE,
 ];
 
-const FIRST_PROBE: &str = "turn on SO_KEEPALIVE with TCP_KEEPIDLE=2 (half of 5.";
+const FIRST_PROBE: &str = "turn on SO_KEEPALIVE with TCP_KEEPINTVL=1 TCP_KEEPIDLE=2, as each \
+                           later probe waits for the interval, answered or not (half of 5.";
 
 /// A query runs for longer than a box on the way remembers: the result never arrives. The
 /// client waits for ever, and knows nothing.
