@@ -44,25 +44,24 @@ pub fn proxy_closes_though_probes_are_answered() -> Result<()> {
     })?;
     let logs = traces.stop()?;
     let closed = "closed the connection after 2.";
-    let no_data = "TCP keepalive was on, and probes were answered: they are no data, so they do \
-                   not count";
+    let no_data = "TCP keepalive was on, and probes were answered: they are no data, so they made \
+                   no difference";
     logs.expect(
         client,
         ends,
         &[
             Expected {
                 verdict: ["idle_close", "low"],
-                words: &["the peer's program", closed, no_data],
+                words: &[closed, no_data],
                 set: None,
             },
             Expected {
                 verdict: ["idle_close", "medium"],
                 words: &[
-                    "the peer's program",
                     closed,
                     " later, without having read its end: keep idle connections in ",
                     " for less than 2.",
-                    "or raise the idle timeout of the peer's program",
+                    "or raise the idle timeout of ",
                     no_data,
                 ],
                 set: None,
@@ -89,6 +88,69 @@ pub fn proxy_closes_though_probes_are_answered() -> Result<()> {
                     " later, without having read its end: the client should keep idle connections \
                      for less than 2.",
                     "or raise the idle timeout of ",
+                ],
+                set: None,
+            },
+        ],
+    )
+}
+
+/// A server closes an idle connection while the next request is on its way, as an HTTP server
+/// does: the proxy in front shows a 502.
+pub fn server_closes_while_a_request_is_on_its_way() -> Result<()> {
+    let network = RoutedNetwork::build()?;
+    let (client, server) = (&network.client, &network.server);
+    let (mut near, mut far) = connect(client, server)?;
+    let ends = Ends::of(&near)?;
+    let traces = Traces::start(&[client, server])?;
+    exchange(&mut near, &mut far)?;
+    thread::sleep(QUIET);
+    network.hold()?;
+    near.write_all(b"next")?;
+    drop(far);
+    network.release(client)?;
+    wait_for_end(&near)?;
+    network.release(server)?;
+    wait_until("the request has drawn a reset", || {
+        Ok(near.take_error()?.is_some())
+    })?;
+    let logs = traces.stop()?;
+    let closed = "closed the connection after 2.";
+    let no_data = "TCP keepalive was off, and would have made no difference";
+    let on_its_way = " was on its way, which ";
+    logs.expect(
+        client,
+        ends,
+        &[Expected {
+            verdict: ["idle_close_race", "medium"],
+            words: &[
+                closed,
+                on_its_way,
+                "keep idle connections in ",
+                " for less than 2.",
+                "or raise the idle timeout of ",
+                no_data,
+            ],
+            set: None,
+        }],
+    )?;
+    logs.expect(
+        server,
+        ends.reversed(),
+        &[
+            Expected {
+                verdict: ["idle_close", "low"],
+                words: &[closed, no_data],
+                set: None,
+            },
+            Expected {
+                verdict: ["idle_close_race", "medium"],
+                words: &[
+                    closed,
+                    on_its_way,
+                    "(a proxy in front shows a 502): raise the idle timeout of ",
+                    " above that of its clients and of the proxy in front",
+                    no_data,
                 ],
                 set: None,
             },

@@ -177,6 +177,7 @@ const TESTS: &[harness::Test] = &[
     (EachKernel, "cases_box", cases::reset_of_a_box_is_told_from_the_peer),
     (HostAndOne, "cases_restart", cases::younger_listener_is_named),
     (HostAndOne, "cases_same_ports", cases::ports_are_used_again_after_a_restart),
+    (EachKernel, "cases_race", cases_closes::server_closes_while_a_request_is_on_its_way),
     (HostAndOne, "cases_proxy", cases_closes::proxy_closes_though_probes_are_answered),
     (EachKernel, "cases_http", cases_closes::ordinary_http_has_no_records),
     (EachKernel, "cases_vanishes", cases_stalls::peer_vanishes_with_data_in_flight),
