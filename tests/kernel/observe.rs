@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{ChildStderr, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Error, Result, ensure};
+use anyhow::{Context as _, Error, Result, anyhow, ensure};
 use kaprobe_testkit::child::Killed;
 use kaprobe_testkit::snapshot::inode;
 use kaprobe_testkit::traffic::ends::connect_to;
@@ -30,13 +31,28 @@ pub fn a_heartbeat_keeps_a_connection_alive() -> Result<()> {
     let (silent, ends) = (connect_to(&listener)?, connect_to(&listener)?);
     let port = heart.0.local_addr()?.port().to_string();
     let times = ["--idle-timeout", "8s", "--observe", "10s"];
-    let mut all = Observing::start(&times)?;
-    let mut alone = Observing::start(&[&times[..], &["-P", &port]].concat())?;
-    drop(ends);
-    let begins = connect_to(&listener)?;
-    wait_until("both audits end", || {
-        beat(&heart)?;
-        Ok(all.has_ended()? && alone.has_ended()?)
+    // On a slow machine it takes seconds to start: the heart must not stand still meanwhile.
+    let has_ended = AtomicBool::new(false);
+    let (all, alone, begins) = thread::scope(|scope| {
+        let beating = scope.spawn(|| {
+            while !has_ended.load(Ordering::Relaxed) {
+                beat(&heart)?;
+            }
+            Ok::<_, Error>(())
+        });
+        let observed = (|| {
+            let mut all = Observing::start(&times)?;
+            let mut alone = Observing::start(&[&times[..], &["-P", &port]].concat())?;
+            drop(ends);
+            let begins = connect_to(&listener)?;
+            wait_until("both audits end", || {
+                Ok(all.has_ended()? && alone.has_ended()?)
+            })?;
+            Ok::<_, Error>((all, alone, begins))
+        })();
+        has_ended.store(true, Ordering::Relaxed);
+        let beaten = beating.join().map_err(|_| anyhow!("the heart panicked"))?;
+        beaten.and(observed)
     })?;
 
     let all = all.finish()?;
