@@ -196,9 +196,7 @@ const MORE: [RowColumn; 6] = [
     column("LASTSND", 7, |line, row| {
         put_some(line, row.ages.lastsnd_ms.map(Ms))
     }),
-    column("STALLED", 7, |line, row| {
-        put_some(line, row.transfer.stalled_ms.map(Ms))
-    }),
+    column("STALLED", 7, put_stalled),
     column("UID", 5, |line, row| put_some(line, row.identity.uid)),
     column("CGROUP", 0, put_cgroup),
 ];
@@ -270,6 +268,16 @@ fn put_heard(line: &mut String, row: &Row) {
     match (row.ages.heard_ms, row.ages.idle_ms) {
         (None, Some(_)) => line.push_str(UNSEEN),
         (heard_ms, _) => put_some(line, heard_ms.map(Ms)),
+    }
+}
+
+/// Appends for how long nothing was acknowledged, as far as it is known.
+fn put_stalled(line: &mut String, row: &Row) {
+    let is_again = row.retransmits > Some(0) && row.unacked > Some(0) || row.timer == Timer::Probe;
+    if row.source == RowSource::SockDiag && is_again {
+        line.push_str(UNSEEN);
+    } else {
+        put_some(line, row.transfer.stalled_ms.map(Ms));
     }
 }
 
