@@ -95,3 +95,11 @@ pub(super) fn netns(record: &Record) -> String {
     let number = record.endpoints.map_or(0, |it| it.netns);
     cell::netns(record.netns_name.as_ref(), number)
 }
+
+/// When the peer's last probe came, ms before the record, if it came after the first of the
+/// probes that it did not answer.
+pub(super) fn probed_meanwhile_ms(record: &Record) -> Option<u64> {
+    let probes = u64::from(record.probes_out?);
+    let unanswered_ms = probes.saturating_mul(record.settings.keepalive_intvl_ms?);
+    record.ages.probed_ms().filter(|ms| *ms < unanswered_ms)
+}

@@ -8,6 +8,7 @@ use crate::timeout::middlebox::{AfterExpiry, Fit, MiddleboxTable, shortest_refre
 use crate::verdict::finding::{
     Abort, Explanation, Finding, ForgottenBy, IdleLimit, OtherEnd, OtherEndWhy, OtherTtl, Restart,
 };
+use crate::verdict::phrases;
 use crate::verdict::remedies;
 use crate::verdict::sent_resets::Sender;
 
@@ -387,7 +388,9 @@ pub(super) fn gave_up(record: &Record) -> Option<Finding> {
         }
         Cause::ProbeCount => {
             let shortest_s = shortest_refreshed_s();
-            let is_late = settings.keepalive_time_ms.unwrap_or_default() / 1000 > shortest_s;
+            // A peer whose probes still come in is not forgotten by a box between.
+            let is_late = settings.keepalive_time_ms.unwrap_or_default() / 1000 > shortest_s
+                && phrases::probed_meanwhile_ms(record).is_none();
             let remedy = is_late.then(|| remedies::first_probe(settings, shortest_s / 2));
             (
                 VerdictName::PeerUnreachable,

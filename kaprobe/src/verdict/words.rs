@@ -13,7 +13,9 @@ use crate::timeout::middlebox::{Fit, FitSource};
 use crate::verdict::finding::{
     Abort, Explanation, Finding, ForgottenBy, IdleLimit, OtherEnd, OtherEndWhy, OtherTtl, Restart,
 };
-use crate::verdict::phrases::{closer, first_probe, limit, netns, place, program};
+use crate::verdict::phrases::{
+    closer, first_probe, limit, netns, place, probed_meanwhile_ms, program,
+};
 use crate::verdict::{ending_words, own_settings};
 
 /// The minimum of TCP_KEEPINTVL, ms.
@@ -331,9 +333,17 @@ fn unreachable(record: &Record, remedy: Option<Remedy>) -> String {
             netns(record)
         ),
     };
+    let silent = match probed_meanwhile_ms(record) {
+        Some(ms) => format!(
+            "nothing acknowledged for {idle}, but the peer's own probes came in, the last {} before: \
+             what this host sends does not arrive, or the answers to it do not: a firewall, or one \
+             direction of the path",
+            Ms(ms)
+        ),
+        None => format!("silent for {idle}: the peer's host or the path to it is down"),
+    };
     format!(
-        "{probes} probes unanswered, silent for {idle}: the peer's host or the path to it \
-         is down{}{sooner}{late}",
+        "{probes} probes unanswered, {silent}{}{sooner}{late}",
         rejected(record)
     )
 }

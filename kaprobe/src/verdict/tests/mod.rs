@@ -866,6 +866,35 @@ fn probed(heard_ms: u64, events: &[Event]) -> Vec<Event> {
 }
 
 #[test]
+fn a_peer_that_probes_is_not_said_to_be_down() {
+    let gave_up = |heard_ms| {
+        let timeout = SocketEvent {
+            probes_out: 9,
+            probes_out_after: 9,
+            lastack_ms: 16_000,
+            lastrcv_ms: 16_000,
+            heard_ms: Some(heard_ms),
+            state_after: 7,
+            ..event(16_000, Kind::Timeout(Cause::ProbeCount))
+        };
+        let all = verdicts(&[of(timeout)]);
+        all.first().map(advice).unwrap_or_default().to_owned()
+    };
+    // The first of nine probes was sent nine seconds ago.
+    let probed = gave_up(1_000);
+    assert!(
+        probed.contains("the last 1s before: what this host sends does not arrive"),
+        "{probed}"
+    );
+    for silent in [gave_up(16_000), gave_up(10_000)] {
+        assert!(
+            silent.contains("the peer's host or the path to it is down"),
+            "{silent}"
+        );
+    }
+}
+
+#[test]
 fn the_peers_probes_end_an_idle_time() {
     let idle_reset = |sk, at_s| life(sk, at_s, None, 351);
     // Heard 9 s before: the path was not idle for longer.
