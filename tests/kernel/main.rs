@@ -46,6 +46,7 @@ mod sockets_owners;
 mod sockets_timers;
 mod stalled;
 mod story;
+mod thresholds;
 mod time_namespace;
 mod traffic;
 
@@ -163,6 +164,7 @@ const TESTS: &[harness::Test] = &[
     (EachKernel, "stalled_shown", stalled::dying_connections_are_shown),
     (EachKernel, "stalled_foretold", stalled::ends_are_foretold),
     (EachKernel, "resumed", resumed::the_end_of_a_stall_is_told),
+    (HostAndOne, "thresholds", thresholds::thresholds_are_as_asked_for),
     (HostAndOne, "owner_netns", owner::records_name_their_namespace),
     (HostAndOne, "cases_unread", cases::idle_close_with_data_unread),
     (HostAndOne, "cases_lost_fin", cases::idle_close_whose_fin_is_lost),

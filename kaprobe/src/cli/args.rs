@@ -5,13 +5,14 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{PossibleValue, PossibleValuesParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, RangedU64ValueParser};
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
 use crate::cli::values::{buffer_size, file_size, network, positive, tcp_state, time_span};
 use crate::filter::events::EventSet;
 use crate::filter::ports::PortRange;
+use crate::keepalive::retransmission::STALLED_AFTER;
 use crate::model::attach_mode::AttachMode;
 use crate::model::named::Named as _;
 use crate::model::values::State;
@@ -85,6 +86,12 @@ pub struct FilterArgs {
     /// cgroup (v2), with its descendants: a path, absolute or under /sys/fs/cgroup
     #[arg(long, value_name = "PATH")]
     pub cgroup: Vec<PathBuf>,
+    /// Show a FIN only after this time without data; 1ms shows every one
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = time_span)]
+    pub fin_idle: Duration,
+    /// Show a connection as stalled at this retransmission of the same data
+    #[arg(long, value_name = "N", default_value_t = STALLED_AFTER, value_parser = RangedU64ValueParser::<u8>::new().range(1..=15))]
+    pub stalled_after: u8,
 }
 
 /// Flags that filter records.

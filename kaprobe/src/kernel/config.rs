@@ -1,20 +1,17 @@
 //! What a trace is asked for, and the settings of the BPF programs that follow from it.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use kaprobe_ebpf::config::{Config, MAX_CGROUPS, MAX_NETNS, filter};
 
 use crate::filter::kernel::KernelFilter;
 use crate::host::cgroup::Cgroup;
 use crate::host::proc;
-use crate::keepalive::retransmission::STALLED_AFTER;
 use crate::kernel::btf::KernelTypes;
 use crate::kernel::kfunc;
 use crate::model::attach_mode::AttachMode;
 use crate::model::values::Family;
-
-/// A connection that carried no data for this long was idle, and its FIN is reported. The
-/// shortest idle timeouts of servers are a few seconds.
-const FIN_IDLE_MS: u32 = 1_000;
 
 /// What to trace. Names are resolved to the numbers that the kernel uses.
 #[derive(Clone, Default)]
@@ -28,6 +25,10 @@ pub struct TracerConfig {
     /// cgroups to keep, with all cgroups below them, at most [`MAX_CGROUPS`]. Empty keeps
     /// all.
     pub cgroups: Vec<Cgroup>,
+    /// Report a FIN only after this time without data.
+    pub fin_idle: Duration,
+    /// Report a connection as stalled at this retransmission of the same data.
+    pub stalled_after: u8,
     /// How to attach; `None` takes the cheapest mode that works.
     pub attach: Option<AttachMode>,
     /// Hook the segments that answer probes.
@@ -50,8 +51,8 @@ impl TracerConfig {
         config.event_mask = self.filter.event_mask;
         config.family = self.filter.sockets.family.map_or(0, Family::number);
         config.debug = u32::from(self.debug);
-        config.fin_idle_ms = FIN_IDLE_MS;
-        config.stalled_after = STALLED_AFTER.into();
+        config.fin_idle_ms = u32::try_from(self.fin_idle.as_millis()).unwrap_or(u32::MAX);
+        config.stalled_after = self.stalled_after.into();
         config.in_initial_pid_namespace = u32::from(proc::in_initial_pid_namespace());
         // `UTS_VERSION` names the preemption model (init/Makefile).
         let uname = rustix::system::uname();

@@ -412,6 +412,8 @@ fn resolve(plan: &TracePlan) -> Result<TracerConfig> {
         filter: plan.kernel.clone(),
         netns: netns?,
         cgroups: cgroups?,
+        fin_idle: plan.fin_idle,
+        stalled_after: plan.stalled_after,
         attach: plan.attach,
         rtt: plan.rtt,
         buffer_bytes: plan.buffer_bytes,

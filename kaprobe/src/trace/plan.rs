@@ -36,6 +36,10 @@ pub struct TracePlan {
     pub duration: Option<Duration>,
     /// The mode to attach in; `None` takes the cheapest that works.
     pub attach: Option<AttachMode>,
+    /// Report a FIN only after this time without data.
+    pub fin_idle: Duration,
+    /// Report a connection as stalled at this retransmission of the same data.
+    pub stalled_after: u8,
     /// Report answers when they arrive.
     pub rtt: bool,
     /// The arguments of the `kaprobe sockets` command that takes the snapshot. It shows
@@ -86,6 +90,8 @@ impl TracePlan {
             outputs,
             duration: running.duration,
             attach: running.attach.0,
+            fin_idle: filters.fin_idle,
+            stalled_after: filters.stalled_after,
             rtt: running.rtt,
             snapshot: (!running.no_snapshot).then(|| snapshot(&filters)),
             ready_file: running.ready_file,
