@@ -104,29 +104,35 @@ impl TimerWheel {
     /// ticks. The wheel rounds up to the granularity of a level: 8^n ticks from 63 * 8^(n-1)
     /// on (`calc_wheel_index`, kernel/time/timer.c).
     fn fires_in(self, PendingTimer { expires_in, wait }: PendingTimer) -> u64 {
-        let Some(jiffies) = self.jiffies else {
-            return expires_in;
-        };
-        let level = (0..8_u32).find(|&level| wait < 63 << (3 * level));
-        let shift = 3 * level.unwrap_or(8);
-        let now = u64::from(jiffies);
-        ((((now + expires_in) >> shift) + 1) << shift) - now
+        let fires_in = self.jiffies.map_or(expires_in, |jiffies| {
+            let level = (0..8_u32).find(|&level| wait < 63 << (3 * level));
+            let shift = 3 * level.unwrap_or(8);
+            let now = i64::from(jiffies);
+            ((((now.saturating_add(expires_in)) >> shift) + 1) << shift) - now
+        });
+        // It is due.
+        fires_in.max(0).cast_unsigned()
     }
 
     /// The ticks from now until a timer fires that is set to `wait` ticks, `at` ticks from now.
     fn fires_after(self, at: u64, wait: u64) -> u64 {
         self.fires_in(PendingTimer {
-            expires_in: at.saturating_add(wait),
+            expires_in: ticks_ahead(at.saturating_add(wait)),
             wait,
         })
     }
 }
 
+/// Ticks from now, as a difference.
+fn ticks_ahead(ticks: u64) -> i64 {
+    i64::try_from(ticks).unwrap_or(i64::MAX)
+}
+
 /// A timer that is set, in ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PendingTimer {
-    /// The ticks until it expires.
-    pub expires_in: u64,
+    /// The ticks until it expires. Less than 0 if it has expired and not fired yet.
+    pub expires_in: i64,
     /// The ticks that it was set to.
     pub wait: u64,
 }
@@ -158,7 +164,7 @@ impl Retransmitting {
     ) -> Self {
         let rto_ms = limits.next_rto_ms(rto_ms);
         let wait = wheel.ticks(limits.wait_ms(rto_ms, since_first_ms));
-        let expires_in = wait;
+        let expires_in = ticks_ahead(wait);
         Self {
             since_first_ms,
             timer: PendingTimer { expires_in, wait },
@@ -197,8 +203,9 @@ impl Retransmitting {
 /// A socket that probes the peer's shut window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowProbing {
-    /// The ticks until the window probe timer expires.
-    pub expires_in: u64,
+    /// The ticks until the window probe timer expires. Less than 0 if it has expired and not
+    /// fired yet.
+    pub expires_in: i64,
     /// The ticks since the first probe was due; `None` if none was yet.
     pub since_first: Option<u64>,
     /// The number of unanswered probes.
@@ -391,6 +398,28 @@ mod tests {
     }
 
     #[test]
+    fn a_timer_that_is_due_fires_when_its_slot_does() {
+        let wheel = |jiffies| TimerWheel {
+            hz: 250,
+            jiffies: Some(jiffies),
+        };
+        // Set to 504 ticks, it fires at a multiple of 64. It expired at 1,003.
+        for (jiffies, expected) in [
+            (1_000, 24),
+            (1_003, 21),
+            (1_010, 14),
+            (1_024, 0),
+            (1_030, 0),
+        ] {
+            let timer = PendingTimer {
+                expires_in: 1_003 - i64::from(jiffies),
+                wait: 504,
+            };
+            assert_eq!(wheel(jiffies).fires_in(timer), expected, "{jiffies}");
+        }
+    }
+
+    #[test]
     fn a_socket_may_have_a_shorter_maximum() {
         let limits = RetryLimits {
             rto_max_ms: 1_000,
@@ -409,7 +438,7 @@ mod tests {
                 let now = Retransmitting {
                     since_first_ms: then.since_first_ms + passed_ms,
                     timer: PendingTimer {
-                        expires_in: then.timer.expires_in - passed_ms,
+                        expires_in: then.timer.expires_in - ticks_ahead(passed_ms),
                         ..then.timer
                     },
                     ..then
@@ -539,7 +568,7 @@ mod tests {
                 wait = wait.min((limits.user_timeout_ms - since).max(2));
             }
             let state = WindowProbing {
-                expires_in: wait,
+                expires_in: ticks_ahead(wait),
                 since_first: Some(since),
                 probes_out,
                 backoff,
@@ -593,7 +622,7 @@ mod tests {
             let state = Retransmitting {
                 since_first_ms,
                 timer: PendingTimer {
-                    expires_in: wait,
+                    expires_in: ticks_ahead(wait),
                     wait,
                 },
                 rto_ms,
@@ -617,9 +646,9 @@ mod tests {
             let rto_ms = rto_ms.min(limits.rto_max_ms);
             let (states, end, cause) = simulate_probes(limits, rto_ms, answered);
             for (at, state) in states {
-                let passed = state.expires_in * part / 100;
+                let passed = state.expires_in.unsigned_abs() * part / 100;
                 let now = WindowProbing {
-                    expires_in: state.expires_in - passed,
+                    expires_in: state.expires_in - ticks_ahead(passed),
                     since_first: state.since_first.map(|it| it + passed),
                     ..state
                 };
@@ -638,11 +667,11 @@ mod tests {
             let rto_ms = rto_ms.min(limits.rto_max_ms);
             let (states, end, cause) = simulate_data(limits, rto_ms);
             for (at, state) in states {
-                let passed = state.timer.expires_in * part / 100;
+                let passed = state.timer.expires_in.unsigned_abs() * part / 100;
                 let now = Retransmitting {
                     since_first_ms: state.since_first_ms + passed,
                     timer: PendingTimer {
-                        expires_in: state.timer.expires_in - passed,
+                        expires_in: state.timer.expires_in - ticks_ahead(passed),
                         ..state.timer
                     },
                     ..state

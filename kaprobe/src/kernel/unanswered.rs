@@ -7,7 +7,7 @@ use crate::keepalive::forecast::GiveUp;
 use crate::keepalive::retransmission::{
     PendingTimer, RTO_MAX_MS, Retransmitting, RetryLimits, TimerWheel, WindowProbing,
 };
-use crate::kernel::decode::{Decoder, ticks_until};
+use crate::kernel::decode::Decoder;
 use crate::model::row::Timer;
 use crate::model::socket::Transfer;
 use crate::model::values::{Errno, State};
@@ -34,7 +34,12 @@ impl Decoder {
             State::from_number(event.state),
             None | Some(State::Listen | State::SynSent | State::SynRecv | State::Close)
         );
-        let expires_in = ticks_until(raw.rto_expires, event.jiffies).into();
+        // Less than 0 if the timer is due: the wheel makes it late.
+        let expires_in = raw
+            .rto_expires
+            .wrapping_sub(event.jiffies)
+            .cast_signed()
+            .into();
         let (limits, wheel) = (self.limits(event, sending), self.wheel(event));
         let is_timed = sending.probes_timed != 0;
         // The timer was set when the data was sent again, which the kernel notes, but not of a
