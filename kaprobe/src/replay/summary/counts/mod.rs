@@ -40,6 +40,17 @@ struct Connection {
     endpoints: LocalAndRemote,
     /// Its close was counted: nothing is lost when it is evicted.
     is_closed: bool,
+    /// Its idle age at death was counted. A stall has a verdict, and so has its end.
+    is_aged: bool,
+}
+
+/// What a record is to its connection.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sighting {
+    /// It is the first record.
+    is_first: bool,
+    /// An earlier verdict had an idle age.
+    is_aged: bool,
 }
 
 /// The counts so far.
@@ -107,7 +118,7 @@ pub(super) struct EndpointCounts {
     pub(super) connections: u64,
     pub(super) events: BTreeMap<EventName, u64>,
     pub(super) verdicts: BTreeMap<VerdictName, AdviceCounts>,
-    /// Idle ages at death, from the verdicts that have one.
+    /// Idle ages at death: of each connection, that of the first verdict that has one.
     pub(super) idle: Histogram,
     pub(super) timeout: Option<LearnedTimeout>,
 }
@@ -262,14 +273,14 @@ impl ReplaySummary {
             return;
         }
         let host = self.host(record.host.as_ref());
-        let is_new = self.is_new_connection(host, record);
+        let sighting = self.sight(host, record);
         let row = self.row(
             host,
             record.endpoints.map(|it| it.raddr.to_canonical()),
             record.endpoints.as_ref().map(RowPort::of),
         );
-        row.connections += u64::from(is_new);
-        row.count(record);
+        row.connections += u64::from(sighting.is_first);
+        row.count(record, sighting);
     }
 
     /// The index of a host. `None` if there are too many.
@@ -285,10 +296,10 @@ impl ReplaySummary {
         known
     }
 
-    /// Whether this is the first record of a connection.
-    fn is_new_connection(&mut self, host: Option<usize>, record: &Record) -> bool {
+    /// Remembers the connection of a record.
+    fn sight(&mut self, host: Option<usize>, record: &Record) -> Sighting {
         let Some(sock) = record.sock else {
-            return false;
+            return Sighting::default();
         };
         let host = host.unwrap_or(MAX_HOSTS);
         let trace = self.hosts.get(host).map_or(0, |it| it.trace);
@@ -298,17 +309,23 @@ impl ReplaySummary {
         let connection = Connection {
             endpoints,
             is_closed,
+            is_aged: has_age(record),
         };
-        let (_, before) = self.sockets.push(key, connection);
+        let (now, before) = self.sockets.push(key, connection);
         let known = before.filter(|(it, _)| *it == key);
-        let is_new = known.is_none_or(|(_, it)| it.endpoints != endpoints);
+        let known = known.filter(|(_, it)| it.endpoints == endpoints);
+        let is_aged = known.is_some_and(|(_, it)| it.is_aged);
+        now.is_aged |= is_aged;
         let evicted = before.filter(|(it, before)| *it != key && !before.is_closed);
         self.totals.forgotten += u64::from(evicted.is_some());
         if is_closed {
             // Kept while there is room: more records of its close may follow.
             self.sockets.demote(&key);
         }
-        is_new
+        Sighting {
+            is_first: known.is_none(),
+            is_aged,
+        }
     }
 
     fn row(
@@ -380,13 +397,18 @@ impl ReplaySummary {
     }
 }
 
+/// Whether a record is a verdict with an idle age.
+fn has_age(record: &Record) -> bool {
+    record.verdict.is_some() && record.ages.idle_ms.is_some()
+}
+
 impl EndpointCounts {
-    fn count(&mut self, record: &Record) {
+    fn count(&mut self, record: &Record, sighting: Sighting) {
         *self.events.entry(record.event).or_default() += 1;
         let Some(verdict) = record.verdict else {
             return;
         };
-        if let Some(ms) = record.ages.idle_ms {
+        if let Some(ms) = record.ages.idle_ms.filter(|_| !sighting.is_aged) {
             self.idle.add(ms);
         }
         let advice = record.advice.as_ref().map(shorten);

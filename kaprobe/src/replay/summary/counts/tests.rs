@@ -251,6 +251,20 @@ fn a_socket_that_reconnects_is_another_connection() {
 }
 
 #[test]
+fn a_connection_dies_once() {
+    let stall_and_end = |sock| {
+        let age = |name| verdict(sock, NLB, name, 400);
+        [age(VerdictName::SilentDrop), age(VerdictName::SilentDrop)]
+    };
+    let summary = summary(&[stall_and_end(1), stall_and_end(2)].concat());
+    let row = checked(&summary).remove(0);
+    let ages = row["idle_at_death"].as_array().expect("a histogram");
+    let deaths: u64 = ages.iter().filter_map(|it| it["count"].as_u64()).sum();
+    assert_eq!(deaths, 2);
+    assert_eq!(row["verdicts"][0]["count"], 4);
+}
+
+#[test]
 fn each_host_has_its_own_rows() {
     let of = |host: &str| {
         let mut record = record(1, NLB, EventName::Probe);
