@@ -274,19 +274,22 @@ impl MiddleboxTable {
         self.closers(idle_ms, SLACK_MS, |it| it.role == Role::Proxy)
     }
 
-    /// Proxies and programs that close a connection after about `idle_ms` without data. If
-    /// the names of the one that closed are known, no other is named.
+    /// Proxies and programs that close a connection after about `idle_ms` without data: those
+    /// with the timeout that fits best. If the names of the one that closed are known, no
+    /// other is named.
     #[must_use]
     pub fn programs(&self, idle_ms: u64, names: Option<&str>) -> Vec<Fit> {
         let is_listed = names.is_some_and(|names| self.is_listed(names));
         // Some look at their connections only once a second. Any time is near one of so many
         // defaults, so a program that is not known must fit better.
         let slack_ms = if is_listed { SLACK_MS } else { NEAR_MS };
-        self.closers(idle_ms, slack_ms, |it| match names {
+        let mut fits = self.closers(idle_ms, slack_ms, |it| match names {
             Some(names) if is_listed => it.is(names),
             Some(_) => it.role == Role::Program && it.comm.is_empty(),
             None => it.role != Role::Box,
-        })
+        });
+        fits.truncate(1);
+        fits
     }
 
     /// Whether a program is known to close idle connections.
@@ -493,6 +496,10 @@ mod tests {
             (2_000, Some("nginx"), None),
             (2_000, Some("httpd"), None),
             (5_000, Some("httpd"), Some("Apache httpd")),
+            (5_000, Some("node"), Some("Node.js HTTP")),
+            (6_004, Some("node"), Some("Node.js HTTP with its buffer")),
+            (66_004, Some("node server.js"), Some("Node.js HTTP from 26")),
+            (65_100, None, Some("Puma")),
             (75_000, Some("nginx"), Some("nginx HTTP keepalive")),
             // It may be a program in Go.
             (90_000, Some("api"), Some("Go net/http client")),
