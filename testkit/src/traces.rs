@@ -1,5 +1,6 @@
 //! Traces several hosts at once, each by a kaprobe of its own, and replays their logs together.
 
+use std::fs;
 use std::net::TcpStream;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -9,6 +10,7 @@ use crate::command;
 use crate::ipvs::Host;
 use crate::log::{self, Record, TraceLog};
 use crate::tracer::Kaprobe;
+use crate::wait::wait_until;
 
 /// Running traces, each on a host.
 #[derive(Debug)]
@@ -38,6 +40,20 @@ impl Traces {
         };
         let running = hosts.iter().map(start).collect::<Result<_>>()?;
         Ok(Self { running, dir })
+    }
+
+    /// Waits until the log of a host has a record of this event on a connection from a port.
+    pub fn wait_for(&self, host: &Host, event: &str, remote_port: u16) -> Result<()> {
+        let file = path(&self.dir, host.name);
+        let parts = [
+            format!("\"event\":\"{event}\""),
+            format!("\"rport\":{remote_port},"),
+        ];
+        wait_until(&format!("{} logs {event}", host.name), || {
+            let log = fs::read_to_string(&file)?;
+            let is_it = |line: &str| parts.iter().all(|part| line.contains(part));
+            Ok(log.lines().any(is_it))
+        })
     }
 
     /// Stops all traces, and replays their logs together.

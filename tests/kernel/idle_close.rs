@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use kaprobe::traffic::sockopt;
+use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::ipvs::Host;
 use kaprobe_testkit::log::{Record, TraceLog};
 use kaprobe_testkit::package::{Root, Server, on_host_only};
@@ -263,6 +264,8 @@ fn closes(server: &HttpServer) -> Result<()> {
     let _server = server.start(&network.server)?;
     let traces = AllTraces::start(&network)?;
     let [plain, probed, raced] = play(&network)?;
+    // A server that reads on closes in its own time.
+    traces.each.wait_for(&network.server, "closed", raced)?;
     let logs = traces.stop()?;
     for (port, keepalive) in [
         (plain, "keepalive was off"),
@@ -324,6 +327,8 @@ fn play(network: &RoutedNetwork) -> Result<[u16; 3]> {
     // What is held later has no part in their ends.
     drop((plain, probed));
     let mut raced = asked(client, address)?;
+    // What comes within a second was on its way.
+    let _alone = OwnCpu::take()?;
     network.hold()?;
     let port = raced.local_addr()?.port();
     wait_until("the server has closed", || {
@@ -386,6 +391,8 @@ pub fn proxy() -> Result<()> {
     let _proxy = client.on(|| root.serve(program, arguments, front))?;
     let traces = AllTraces::start(&network)?;
     let mut front = asked(client, front)?;
+    // What comes within a second was on its way.
+    let _alone = OwnCpu::take()?;
     network.hold()?;
     wait_until("the server has closed", || {
         Ok(!server.on(|| is_established(PORT))?)
