@@ -86,7 +86,6 @@ pub fn postgresql() -> Result<()> {
     let parameters = setting(of_psql, "in libpq", " in its connection string")?;
     let lines = setting(of_server, "in PostgreSQL", " in postgresql.conf")?;
     ensure!(lines.contains("tcp_keepalives_idle"), "{lines}");
-    let parameters = parameters.replace("; ", " ");
 
     client.on(|| postgres.configure(&lines.replace("; ", "\n")))?;
     let traces = Traces::start(&[client, server])?;

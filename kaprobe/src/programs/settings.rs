@@ -99,7 +99,7 @@ impl<'a> Wanted<'a> {
         let or_else = program.or_else.as_ref().zip(self.idle_s);
         Some(ProgramAdvice {
             program: text(&program.name),
-            program_set: has_own.then(|| settings.join("; ").as_str().into()),
+            program_set: has_own.then(|| settings.join(&program.separator).as_str().into()),
             program_apply: text(&program.apply).filter(|_| has_own),
             program_reaches: has_own.then_some(program.reaches),
             program_sysctl: self.sysctls()?.and_then(|it| text(&it.to_string())),
@@ -273,7 +273,7 @@ mod tests {
             ("postgres", accepted, both, SYSCTLS, "tcp_keepalives_idle = 30; tcp_keepalives_interval = 15"),
             // It turns keepalive on by itself: this is another program of the name.
             ("postgres", accepted, on, SYSCTLS, "nothing"),
-            ("psql", initiated, on, SYSCTLS, "keepalives=1; keepalives_idle=175"),
+            ("psql", initiated, on, SYSCTLS, "keepalives=1 keepalives_idle=175"),
             ("pgbouncer", initiated, on, SYSCTLS, "tcp_keepalive = 1; tcp_keepidle = 175"),
             ("haproxy", accepted, on, SYSCTLS, "option clitcpka; clitcpka-idle 175s"),
             ("haproxy", initiated, only_on, SYSCTLS, "option srvtcpka"),

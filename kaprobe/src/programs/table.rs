@@ -32,6 +32,9 @@ pub struct Program {
     /// The settings, with placeholders for the values. Without one, the sysctl decides.
     #[serde(default)]
     pub(super) settings: Vec<String>,
+    /// What stands between several settings where they are written on one line.
+    #[serde(default = "semicolon")]
+    pub(super) separator: String,
     /// Each of `settings` turns SO_KEEPALIVE on.
     #[serde(default)]
     pub(super) implies_switch: bool,
@@ -55,6 +58,11 @@ pub struct Program {
     pub versions: String,
     /// The documents that say so.
     pub source: String,
+}
+
+/// What stands between settings that are lines of a file.
+fn semicolon() -> String {
+    "; ".to_owned()
 }
 
 /// The longest times that a program takes from the sysctls, s.
