@@ -13,6 +13,7 @@ mod cases;
 mod cases_closes;
 mod cases_stalls;
 mod demo;
+mod doctor;
 mod endings;
 mod exact;
 mod files;
@@ -91,6 +92,8 @@ const TESTS: &[harness::Test] = &[
     (HostAndOne, "filters_combined", filters::combined),
     (EachKernel, "filters_kernel", filters::in_the_kernel),
     (EachKernel, "prototypes", prototypes::prototypes_match_this_kernel),
+    (Everywhere, "doctor_agrees", doctor::a_trace_attaches_as_doctor_says),
+    (HostAndOne, "doctor_lockdown", doctor::lockdown_is_named),
     (EachKernel, "demo", demo::explains_every_connection),
     (HostAndOne, "replay", replay::replay_equals_the_trace),
     (Everywhere, "resets", resets::every_reset_has_a_record_and_a_verdict),

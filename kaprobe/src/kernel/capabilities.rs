@@ -4,6 +4,7 @@
 use anyhow::Result;
 
 use crate::exit;
+use crate::filter::kernel::KernelFilter;
 use crate::kernel::btf::KernelTypes;
 use crate::kernel::config::TracerConfig;
 use crate::kernel::descriptors::DescriptorIterator;
@@ -55,7 +56,13 @@ impl Capabilities {
     /// When the maps can't be created: without privilege, without BPF, or without BTF. Or
     /// when something has run out, so that nothing can be told.
     pub fn probe() -> Result<Self> {
+        // The verifier does not look at what the programs do for events that nobody wants.
+        let filter = KernelFilter {
+            event_mask: u32::MAX,
+            ..KernelFilter::default()
+        };
         let config = TracerConfig {
+            filter,
             buffer_bytes: SMALLEST_BUFFER,
             ..TracerConfig::default()
         };

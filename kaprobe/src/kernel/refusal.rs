@@ -30,7 +30,7 @@ fn objection(log: &str) -> Option<&str> {
     let said = log.lines().take_while(|line| !is_statistic(line));
     let line = said.map(str::trim).filter(|line| !line.is_empty()).last()?;
     // `bpf_base_func_proto`, kernel/bpf/helpers.c, asks security_locked_down alone.
-    let is_locked = line.contains(READ_KERNEL)
+    let is_locked = READ_KERNEL.iter().any(|it| line.contains(it))
         && (line.contains("unknown func") || line.contains("cannot use helper"));
     Some(if is_locked { LOCKED_DOWN } else { line })
 }
@@ -45,9 +45,10 @@ const STATISTICS: [&str; 4] = [
     "processed",
 ];
 
-/// The helper that reads kernel memory.
-const READ_KERNEL: &str = "bpf_probe_read_kernel";
-/// The only reason why the kernel does not have that helper for a privileged program.
+/// The helpers that read kernel memory. Where the kernel lacks bpf_probe_read_kernel, aya
+/// calls the older bpf_probe_read instead.
+const READ_KERNEL: [&str; 2] = ["bpf_probe_read_kernel#", "bpf_probe_read#"];
+/// The only reason why the kernel does not have them for a privileged program.
 const LOCKED_DOWN: &str = "this kernel is locked down (confidentiality) and lets no BPF program call bpf_probe_read_kernel: boot it with lockdown=integrity or without";
 
 #[cfg(test)]
@@ -58,7 +59,10 @@ mod tests {
     fn the_objection_comes_before_the_statistics() {
         let unknown = "12: (85) call bpf_probe_read_kernel#113\nunknown func bpf_probe_read_kernel#113\nprocessed 13 insns (limit 1000000)\n";
         let cannot = "12: (85) call bpf_probe_read_kernel#113\nprogram of this type cannot use helper bpf_probe_read_kernel#113\nverification time 20 usec\n";
+        let older =
+            "program of this type cannot use helper bpf_probe_read#4\nverification time 20 usec\n";
         let rows = [
+            (older, Some(LOCKED_DOWN)),
             (
                 "R1 invalid mem access 'scalar'\nverification time 9 usec\nstack depth 16+0\nsomething new 7\nprocessed 2 insns (limit 1000000)\n\n",
                 Some("R1 invalid mem access 'scalar'"),

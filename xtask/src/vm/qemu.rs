@@ -37,6 +37,9 @@ pub struct Machine {
     /// How QEMU runs the guest
     #[arg(long, value_enum, default_value_t = Accel::Tcg)]
     accel: Accel,
+    /// Further parameters of the kernel, such as lockdown=confidentiality
+    #[arg(long, default_value = "", value_name = "PARAMETERS")]
+    append: String,
 }
 
 /// How QEMU runs the guest's instructions.
@@ -108,7 +111,8 @@ impl ReadyMachine {
         let mut qemu = machine.command()?;
         qemu.arg("-kernel").arg(kernel);
         qemu.arg("-initrd").arg(initramfs);
-        qemu.args(["-append", "console=ttyS0 quiet panic=-1"]);
+        let parameters = format!("console=ttyS0 quiet panic=-1 {}", machine.append);
+        qemu.args(["-append", parameters.trim_end()]);
         qemu.stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
