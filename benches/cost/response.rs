@@ -49,9 +49,9 @@ pub fn measure(plan: Plan) -> Result<()> {
 }
 
 /// Measures the subjects in turn, with one of the loads that close, or send again, what
-/// kaprobe's hooks see and do not report.
+/// kaprobe's hooks see and do not report. No timer fires beside them: what is reported costs
+/// what [`measure`] shows.
 pub fn measure_ordinary(load: HostLoad, plan: Plan) -> Result<()> {
-    let _idle = Holders::spread(IDLE, 1)?;
     for _ in 0..plan.rounds * TIMES {
         print(load, "off", load.play())?;
         print(load, "kaprobe", kaprobe(&[]).and_then(play_traced(load)))?;

@@ -2,10 +2,12 @@
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use serde_json::{Map, Value};
+use tempfile::TempDir;
 
 use crate::harness::Inconclusive;
 use crate::schema;
@@ -129,6 +131,38 @@ impl TraceLog {
                 .push(record);
         }
         Ok(connections)
+    }
+}
+
+/// A file that kaprobe writes its log to. It goes when this is dropped.
+#[derive(Debug)]
+pub struct LogFile {
+    /// The path, for `-o`.
+    pub path: String,
+    _folder: TempDir,
+}
+
+impl LogFile {
+    /// Makes a folder for the file, and not the file.
+    pub fn new() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("log.jsonl");
+        Ok(Self {
+            path: path.to_str().context("the path is not UTF-8")?.to_owned(),
+            _folder: folder,
+        })
+    }
+
+    /// What is in the file.
+    pub fn text(&self) -> Result<String> {
+        Ok(fs::read_to_string(&self.path)?)
+    }
+
+    /// The complete lines so far.
+    pub fn log(&self) -> Result<TraceLog> {
+        let text = self.text()?;
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        TraceLog::parse(&whole.lines().collect::<Vec<_>>())
     }
 }
 

@@ -1,14 +1,13 @@
 //! A stall that ends is told while the connection is silent.
 
 use std::collections::HashMap;
-use std::fs;
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, ensure};
 use kaprobe::model::time::TICK_MS;
 use kaprobe::traffic::pair::{Path, deafen};
 use kaprobe_testkit::command::run;
-use kaprobe_testkit::log::{Record, TraceLog};
+use kaprobe_testkit::log::{LogFile, Record, TraceLog};
 use kaprobe_testkit::snapshot::inode;
 use kaprobe_testkit::tracer::Kaprobe;
 use kaprobe_testkit::wait::wait_until;
@@ -21,10 +20,8 @@ use crate::endings::{Ends, send_byte};
 /// replay shows the same.
 pub fn the_end_of_a_stall_is_told() -> Result<()> {
     netns::enter_new()?;
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("log.jsonl");
-    let file = path.to_str().context("the path is not UTF-8")?;
-    let kaprobe = Kaprobe::trace(&["-e", "stalled,resumed,timeout", "-o", file])?.ready()?;
+    let file = LogFile::new()?;
+    let kaprobe = Kaprobe::trace(&["-e", "stalled,resumed,timeout", "-o", &file.path])?.ready()?;
     netns::enter_new()?;
     let mut pairs = Vec::new();
     for path in Path::ALL {
@@ -36,7 +33,7 @@ pub fn the_end_of_a_stall_is_told() -> Result<()> {
         }
     }
     let has = |step, event| {
-        let records = records(&fs::read_to_string(&path)?)?;
+        let records = records(&file.log()?)?;
         let of = |pair: &Ends| records.get(&(pair.local, pair.remote));
         let is_told = |pair| of(pair).is_some_and(|all| all.iter().any(|it| it.event() == event));
         Ok(pairs.iter().step_by(step).all(is_told))
@@ -77,15 +74,16 @@ pub fn the_end_of_a_stall_is_told() -> Result<()> {
         let [began, resumed] = [records[0], records[1]].map(|it| it.number("stalled_ms"));
         ensure!(resumed > began, "{records:?}");
     }
-    let replayed = run(&["replay", file, "--json"])?;
-    ensure!(replayed.stdout == fs::read(&path)?, "a replay differs");
+    let replayed = run(&["replay", &file.path, "--json"])?;
+    ensure!(
+        replayed.stdout == file.text()?.into_bytes(),
+        "a replay differs"
+    );
     Ok(())
 }
 
 /// The records of each connection in a log that is being written.
-fn records(text: &str) -> Result<HashMap<(SocketAddr, SocketAddr), Vec<Record>>> {
-    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    let log = TraceLog::parse(&whole.lines().collect::<Vec<_>>())?;
+fn records(log: &TraceLog) -> Result<HashMap<(SocketAddr, SocketAddr), Vec<Record>>> {
     let mut found: HashMap<_, Vec<_>> = HashMap::new();
     for ((_, local, remote), records) in log.by_connection()? {
         let records = records.into_iter().cloned();

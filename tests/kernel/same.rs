@@ -95,6 +95,7 @@ const VARYING_FIELDS: &[&str] = &[
     "comm",
     "advice",
     "idle_ms",
+    "heard_ms",
     "lastrcv_ms",
     "lastack_ms",
     "lastsnd_ms",

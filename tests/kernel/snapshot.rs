@@ -11,7 +11,7 @@ use kaprobe::traffic::pair::{Keepalive, Path, Planned, Side};
 use kaprobe::traffic::script::Scenario;
 use kaprobe_testkit::command::run;
 use kaprobe_testkit::harness::Skip;
-use kaprobe_testkit::log::{ConnectionId, Record, TraceLog};
+use kaprobe_testkit::log::{ConnectionId, LogFile, Record, TraceLog};
 use kaprobe_testkit::netns;
 use kaprobe_testkit::process::{Process, Task};
 use kaprobe_testkit::tracer::Kaprobe;
@@ -257,34 +257,6 @@ fn has_ended(pid: u32) -> bool {
 fn state(folder: &FilePath) -> Option<char> {
     let stat = fs::read_to_string(folder.join("stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
-}
-
-/// A log that kaprobe is writing.
-struct LogFile {
-    path: String,
-    _folder: tempfile::TempDir,
-}
-
-impl LogFile {
-    fn new() -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let path = folder.path().join("log.jsonl");
-        Ok(Self {
-            path: path.to_str().context("the path is not UTF-8")?.to_owned(),
-            _folder: folder,
-        })
-    }
-
-    fn text(&self) -> Result<String> {
-        Ok(fs::read_to_string(&self.path)?)
-    }
-
-    /// The complete lines so far.
-    fn log(&self) -> Result<TraceLog> {
-        let text = self.text()?;
-        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        TraceLog::parse(&whole.lines().collect::<Vec<_>>())
-    }
 }
 
 /// A socket that only the snapshot saw while a process held it still has that process as its

@@ -7,8 +7,8 @@ use std::net::{SocketAddr, TcpListener};
 use anyhow::{Context as _, Error, Result, ensure};
 use kaprobe::model::time::TICK_MS;
 use kaprobe::traffic::pair::{Path, deafen};
-use kaprobe_testkit::log::{self, Record};
-use kaprobe_testkit::netns::{self, KernelCounters};
+use kaprobe_testkit::log::{self, LogFile, Record};
+use kaprobe_testkit::netns;
 use kaprobe_testkit::snapshot::{self, SocketsWatch};
 use kaprobe_testkit::tracer::Kaprobe;
 use kaprobe_testkit::wait::wait_until;
@@ -202,18 +202,22 @@ pub fn ends_are_foretold() -> Result<()> {
 
 fn all_end_as_foretold() -> Result<()> {
     let _any = TcpListener::bind("127.0.0.1:0")?;
-    let kaprobe = Kaprobe::trace(&["--netns", "/proc/self/ns/net"])?.ready()?;
+    let file = LogFile::new()?;
+    let kaprobe = Kaprobe::trace(&["--netns", "/proc/self/ns/net", "-o", &file.path])?.ready()?;
     let watch = SocketsWatch::start()?;
-    let before = KernelCounters::read()?.abort_on_timeout;
     let mut made = Vec::new();
     for (name, make, cause) in ENDING {
         for path in Path::ALL {
             made.push((name, path, cause, make(path)?));
         }
     }
-    let expected = made.len() as u64;
-    wait_until("every timer has given up", || {
-        Ok(KernelCounters::read()?.abort_on_timeout - before >= expected)
+    wait_until("the kernel gave up on each connection", || {
+        let log = file.log()?;
+        let is_told = |ending: &Ending| {
+            let mut ended = log.records.iter().filter(|it| it.event() == "timeout");
+            ended.any(|it| ending.is_of(it))
+        };
+        Ok(made.iter().all(|(_, _, _, ending)| is_told(ending)))
     })?;
     let (rows, log) = (watch.end()?, kaprobe.stop()?);
     for (name, path, cause, ending) in &made {
