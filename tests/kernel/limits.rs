@@ -16,7 +16,14 @@ const PRIVILEGE: Option<i32> = Some(3);
 /// The commands that need descriptors. No socket has that address (RFC 5737): whatever else
 /// runs on this host, an audit finds nothing.
 const COMMANDS: [&[&str]; 4] = [
-    &["trace", "--duration", "1s", "--no-snapshot"],
+    &[
+        "trace",
+        "--duration",
+        "1s",
+        "--no-snapshot",
+        "--netns",
+        "self",
+    ],
     &["sockets", "--all-netns"],
     &[
         "audit",

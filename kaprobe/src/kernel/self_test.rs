@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use kaprobe_ebpf::config::{SELF_TEST_USER_TIMEOUT, State, sight};
 
+use crate::exit;
 use crate::kernel::object::{self, LoadedObject};
 use crate::kernel::switches;
 use crate::kernel::testbed::Testbed;
@@ -64,6 +65,7 @@ impl LoadedObject {
         match seen {
             Ok(true) => Ok(()),
             Ok(false) => bail!(blind("a connection was reset", mode)),
+            Err(why) if exit::exhausted(&why).is_some() => Err(why),
             Err(why) => {
                 self.untested = Some(format!("the hooks of resets: {why:#}"));
                 Ok(())
