@@ -5,6 +5,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 use kaprobe_testkit::harness::Skip;
+use kaprobe_testkit::log::LogFile;
 use kaprobe_testkit::tracer::Kaprobe;
 use kaprobe_testkit::{command, doctor};
 use serde_json::Value;
@@ -25,11 +26,9 @@ fn promised(report: &Value) -> Result<BTreeMap<String, String>> {
 /// to no other.
 pub fn a_trace_attaches_as_doctor_says() -> Result<()> {
     let promised = promised(&doctor::report(command::kaprobe()?)?)?;
-    let folder = tempfile::tempdir()?;
-    let log = folder.path().join("log.jsonl");
-    let path = log.to_str().context("a path that is not UTF-8")?;
-    let kaprobe = Kaprobe::trace(&["--rtt", "-e", "all", "-o", path])?.ready()?;
-    let text = fs::read_to_string(&log)?;
+    let file = LogFile::new()?;
+    let kaprobe = Kaprobe::trace(&["--rtt", "-e", "all", "-o", &file.path])?.ready()?;
+    let text = file.text()?;
     let header: Value = serde_json::from_str(text.lines().next().context("no header")?)?;
     kaprobe.stop()?;
     let attached: BTreeMap<String, String> =

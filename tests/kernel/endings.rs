@@ -97,12 +97,7 @@ const CASES: &[EndCase] = &[
     },
     EndCase {
         name: "an orphan's data and FIN are retransmitted without an answer",
-        make: |path| {
-            let pair = Ends::open(path)?;
-            deafen(&pair.far)?;
-            send_byte(&pair.near)?;
-            Ok(pair.closed())
-        },
+        make: unanswered_orphan,
         record: ("timeout/retransmission", "FIN_WAIT1", TIMED_OUT),
         by_us: false,
     },
@@ -401,6 +396,14 @@ fn set_user_timeout(socket: &Socket, ms: u64) -> io::Result<()> {
     socket.set_tcp_user_timeout(timeout)
 }
 
+/// Makes an orphan whose data and FIN nobody acknowledges.
+pub fn unanswered_orphan(path: Path) -> Result<Ending> {
+    let pair = Ends::open(path)?;
+    deafen(&pair.far)?;
+    send_byte(&pair.near)?;
+    Ok(pair.closed())
+}
+
 /// The far end drops what the near end sends.
 pub fn unanswered(path: Path, user_timeout_ms: u64) -> Result<Ending> {
     let pair = Ends::open(path)?;
@@ -581,16 +584,7 @@ const STALLS: &[(&str, MakeStall, &str)] = &[
         |path| unanswered(path, 4_000),
         "user_timeout",
     ),
-    (
-        "an orphan",
-        |path| {
-            let pair = Ends::open(path)?;
-            deafen(&pair.far)?;
-            send_byte(&pair.near)?;
-            Ok(pair.closed())
-        },
-        "retransmission",
-    ),
+    ("an orphan", unanswered_orphan, "retransmission"),
 ];
 
 /// A connection that has stalled has one record, which says when the kernel gives up; and

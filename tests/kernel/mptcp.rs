@@ -1,12 +1,11 @@
 //! The end of an MPTCP subflow is told as that: the connection may go on without it.
 
-use std::fs;
 use std::io::Write as _;
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, ensure};
 use kaprobe_testkit::harness::Skip;
-use kaprobe_testkit::log::Record;
+use kaprobe_testkit::log::{LogFile, Record};
 use kaprobe_testkit::netns;
 use kaprobe_testkit::router::RoutedNetwork;
 use kaprobe_testkit::tracer::Kaprobe;
@@ -22,10 +21,8 @@ pub fn a_lost_subflow_is_told_from_a_connection() -> Result<()> {
     network
         .client
         .on(|| netns::set_ipv4_sysctl("tcp_retries2", 3))?;
-    let dir = tempfile::tempdir()?;
-    let path = dir.path().join("log.jsonl");
-    let file = path.to_str().context("a path that is not UTF-8")?;
-    let arguments = ["--netns", network.client.name, "-o", file];
+    let file = LogFile::new()?;
+    let arguments = ["--netns", network.client.name, "-o", &file.path];
     let kaprobe = network.client.on(|| Kaprobe::trace(&arguments)?.ready())?;
     network.rules(
         &network.router,
@@ -35,8 +32,7 @@ pub fn a_lost_subflow_is_told_from_a_connection() -> Result<()> {
         ensure!((&*client).write(b"?")? == 1, "the byte was not taken");
     }
     wait_until("the kernel gave up on both", || {
-        let log = fs::read_to_string(&path)?;
-        Ok(log.matches("\"event\":\"timeout\"").count() >= 2)
+        Ok(file.log()?.count(&["timeout"]) >= 2)
     })?;
     let log = kaprobe.stop()?;
     for ((client, _), is_subflow) in [(&subflow, true), (&plain, false)] {

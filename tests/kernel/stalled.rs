@@ -15,7 +15,9 @@ use kaprobe_testkit::wait::wait_until;
 use kaprobe_testkit::{command, schema};
 use serde_json::Value;
 
-use crate::endings::{Ending, Ends, send_byte, shut_window, shut_window_of_orphan, unanswered};
+use crate::endings::{
+    Ending, Ends, send_byte, shut_window, shut_window_of_orphan, unanswered, unanswered_orphan,
+};
 
 const SCHEMA: &str = include_str!("../../schema/kaprobe-audit.schema.json");
 
@@ -157,16 +159,7 @@ const ENDING: [StalledCase; 7] = [
         |path| shut_window(path, 2_000),
         "user_timeout",
     ),
-    (
-        "data of an orphan",
-        |path| {
-            let pair = Ends::open(path)?;
-            deafen(&pair.far)?;
-            send_byte(&pair.near)?;
-            Ok(pair.closed())
-        },
-        "retransmission",
-    ),
+    ("data of an orphan", unanswered_orphan, "retransmission"),
     (
         "FIN of an orphan",
         |path| {

@@ -1,10 +1,8 @@
 //! What a trace reports of stalls and closes can be asked for earlier, and then comes so.
 
-use std::fs;
-
 use anyhow::{Context as _, Result, ensure};
 use kaprobe::traffic::pair::{Path, deafen};
-use kaprobe_testkit::log::Record;
+use kaprobe_testkit::log::{LogFile, Record};
 use kaprobe_testkit::netns;
 use kaprobe_testkit::tracer::Kaprobe;
 use kaprobe_testkit::wait::wait_until;
@@ -15,13 +13,18 @@ use crate::endings::{Ends, send_byte};
 /// Beside it, a trace with the default settings tells the stall at the third, and no FIN.
 pub fn thresholds_are_as_asked_for() -> Result<()> {
     netns::enter_new()?;
-    let folder = tempfile::tempdir()?;
-    let file = |name| folder.path().join(name).to_string_lossy().into_owned();
-    let (early, usual) = (file("early.jsonl"), file("usual.jsonl"));
+    let (early, usual) = (LogFile::new()?, LogFile::new()?);
     let common = ["--netns", "self", "-e", "stalled,fin_sent,fin_received"];
-    let flags = ["--stalled-after", "1", "--fin-idle", "1ms", "-o", &early];
+    let flags = [
+        "--stalled-after",
+        "1",
+        "--fin-idle",
+        "1ms",
+        "-o",
+        &early.path,
+    ];
     let asked = Kaprobe::trace(&[&common[..], &flags].concat())?.ready()?;
-    let default = Kaprobe::trace(&[&common[..], &["-o", &usual]].concat())?.ready()?;
+    let default = Kaprobe::trace(&[&common[..], &["-o", &usual.path]].concat())?.ready()?;
     let closed = Ends::open(Path::V4)?;
     send_byte(&closed.near)?;
     let closed_port = closed.local.port();
@@ -30,7 +33,7 @@ pub fn thresholds_are_as_asked_for() -> Result<()> {
     deafen(&stalled.far)?;
     send_byte(&stalled.near)?;
     wait_until("the default threshold is reached", || {
-        Ok(fs::read_to_string(&usual)?.contains("\"event\":\"stalled\""))
+        Ok(usual.log()?.count(&["stalled"]) > 0)
     })?;
     let (asked, default) = (asked.stop()?, default.stop()?);
     for (log, retransmits, has_fin) in [(&asked, 1, true), (&default, 3, false)] {

@@ -173,13 +173,20 @@ impl Decoder {
     /// segment has data.
     #[inline]
     pub(super) fn heard_ms(&self, raw: &wire::Event) -> Option<u64> {
-        let age_ms = |stamp: u32| self.ms(raw.jiffies.wrapping_sub(stamp));
-        let idle_ms = age_ms(raw.lrcvtime).min(age_ms(raw.rcv_tstamp));
+        let idle_ms = self.idle_ms(raw);
         let is_seen = raw.flags & flag::OOW_SEEN != 0;
         is_seen.then(|| match raw.last_oow_ack_time {
             0 => idle_ms,
-            stamp => idle_ms.min(age_ms(stamp)),
+            stamp => idle_ms.min(self.ms(raw.jiffies.wrapping_sub(stamp))),
         })
+    }
+
+    /// Time since data or an acknowledgement of the peer was received, ms. The kernel stamps
+    /// both only to a jiffy.
+    #[inline]
+    pub(super) fn idle_ms(&self, raw: &wire::Event) -> u64 {
+        let age_ms = |stamp: u32| self.ms(raw.jiffies.wrapping_sub(stamp));
+        age_ms(raw.lrcvtime).min(age_ms(raw.rcv_tstamp))
     }
 
     /// Converts jiffies to ms, rounded down. The usual values of HZ (kernel/Kconfig.hz)

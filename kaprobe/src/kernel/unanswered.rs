@@ -109,10 +109,8 @@ impl Decoder {
         let (fin_sent, fin_waiting) = if waiting == 0 { (fin, 0) } else { (0, fin) };
         let is_stamped = in_flight > 0 && sending.first_tx_mstamp != 0;
         let stalled_ms = is_stamped.then(|| sent_ago_ms(event, sending));
-        // The kernel stamps what it receives only to a jiffy.
-        let age_ms = |stamp: u32| self.ms(event.jiffies.wrapping_sub(stamp));
-        let idle_ms = age_ms(event.lrcvtime).min(age_ms(event.rcv_tstamp));
-        let quiet_ms = self.heard_ms(event).unwrap_or(idle_ms);
+        let heard_ms = self.heard_ms(event);
+        let quiet_ms = heard_ms.unwrap_or_else(|| self.idle_ms(event));
         Transfer {
             unacked_bytes: Some(in_flight.saturating_sub(syn + fin_sent)),
             unsent_bytes: Some(waiting.saturating_sub(fin_waiting)),
