@@ -11,9 +11,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 use std::{env, thread};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use kaprobe::traffic::sockopt::tcp_info;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::AsFd;
 use rustix::system::sethostname;
@@ -21,7 +23,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space,
 
 use crate::harness::Skip;
 use crate::mounts;
-use crate::wait::HANG;
+use crate::wait::{HANG, wait_until};
 
 /// The directory of iproute2's named network namespaces.
 pub(crate) const NETNS_DIR: &str = "/run/netns";
@@ -187,7 +189,7 @@ pub fn accepted(listeners: &[TcpListener; 2]) -> Result<usize> {
 }
 
 /// The client sends a request and the server responds.
-pub fn exchange(client: &mut TcpStream, server: &mut TcpStream) -> Result<()> {
+pub fn exchange(mut client: impl Read + Write, mut server: impl Read + Write) -> Result<()> {
     let mut bytes = [0; 4];
     client.write_all(b"ping").context("send the request")?;
     server.read_exact(&mut bytes).context("read the request")?;
@@ -195,6 +197,25 @@ pub fn exchange(client: &mut TcpStream, server: &mut TcpStream) -> Result<()> {
     client.read_exact(&mut bytes).context("read the response")?;
     Ok(())
 }
+
+/// Exchanges requests until the client's kernel would wait for no longer than [`SHORT_RTO`]
+/// before it sends data again.
+///
+/// A round trip that a busy machine made long leaves a long timeout. Then data is sent less
+/// often again before the kernel gives up on it.
+pub fn settle<S: AsFd>(client: &S, server: &S) -> Result<()>
+where
+    for<'a> &'a S: Read + Write,
+{
+    wait_until("the retransmission timeout is short", || {
+        exchange(client, server)?;
+        let rto = Duration::from_micros(tcp_info(client)?.rto_us.into());
+        Ok(rto <= SHORT_RTO)
+    })
+}
+
+/// Little longer than TCP_RTO_MIN (200 ms) and a delayed acknowledgement.
+const SHORT_RTO: Duration = Duration::from_millis(300);
 
 /// Waits until the connection ends. Any error but this one is a failure.
 pub fn expect_death(stream: &mut TcpStream, error: ErrorKind) -> Result<()> {

@@ -25,6 +25,7 @@ pub mod package;
 pub mod postgres;
 pub mod proc_net;
 pub mod process;
+pub mod process_one;
 pub mod router;
 pub mod schema;
 pub mod snapshot;

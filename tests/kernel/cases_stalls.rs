@@ -9,7 +9,7 @@ use std::{fs, thread};
 
 use anyhow::{Result, ensure};
 use kaprobe::traffic::pair::Keepalive;
-use kaprobe_testkit::ipvs::{Host, exchange, expect_death};
+use kaprobe_testkit::ipvs::{Host, exchange, expect_death, settle};
 use kaprobe_testkit::netns::KernelCounters;
 use kaprobe_testkit::router::{RoutedNetwork, connect};
 use kaprobe_testkit::traces::{Ends, Expected, Traces};
@@ -46,11 +46,11 @@ pub fn peer_vanishes_with_data_in_flight() -> Result<()> {
     let network = RoutedNetwork::build()?;
     let (client, router, server) = (&network.client, &network.router, &network.server);
     give_up_soon(client)?;
-    let (mut near, mut far) = connect(client, server)?;
+    let (mut near, far) = connect(client, server)?;
     set_keepalive(&near, Keepalive::new(2, 1, 3))?;
     let ends = Ends::of(&near)?;
     let traces = Traces::start(&[client, server])?;
-    exchange(&mut near, &mut far)?;
+    settle(&near, &far)?;
     network.rules(router, DROP)?;
     near.write_all(b"SET k v")?;
     expect_death(&mut near, ErrorKind::TimedOut)?;
@@ -108,12 +108,12 @@ pub fn server_rejects_with_icmp() -> Result<()> {
     let network = RoutedNetwork::build()?;
     let (client, server) = (&network.client, &network.server);
     give_up_soon(client)?;
-    let (mut near, mut far) = connect(client, server)?;
+    let (mut near, far) = connect(client, server)?;
     let (mut idle, mut idle_far) = connect(client, server)?;
     let (data_ends, idle_ends) = (Ends::of(&near)?, Ends::of(&idle)?);
     let traces = Traces::start(&[client, server])?;
     exchange(&mut idle, &mut idle_far)?;
-    exchange(&mut near, &mut far)?;
+    settle(&near, &far)?;
     let rules = "table ip strict {
         chain arriving {
             type filter hook input priority 0
@@ -176,7 +176,7 @@ pub fn server_rejects_with_icmp() -> Result<()> {
 pub fn user_timeout_passes() -> Result<()> {
     let network = RoutedNetwork::build()?;
     let (client, router, server) = (&network.client, &network.router, &network.server);
-    let (mut near, mut far) = connect(client, server)?;
+    let (mut near, far) = connect(client, server)?;
     let (mut idle, mut idle_far) = connect(client, server)?;
     let (data_ends, idle_ends) = (Ends::of(&near)?, Ends::of(&idle)?);
     let keepalive = |user_timeout| Keepalive {
@@ -185,7 +185,7 @@ pub fn user_timeout_passes() -> Result<()> {
     };
     let traces = Traces::start(&[client, server])?;
     exchange(&mut idle, &mut idle_far)?;
-    exchange(&mut near, &mut far)?;
+    settle(&near, &far)?;
     network.rules(router, DROP)?;
     set_keepalive(&idle, keepalive(1_500))?;
     set_keepalive(&near, keepalive(4_000))?;
@@ -263,10 +263,10 @@ pub fn result_of_a_long_query_is_dropped() -> Result<()> {
     let network = RoutedNetwork::build()?;
     let (client, router, server) = (&network.client, &network.router, &network.server);
     give_up_soon(server)?;
-    let (mut near, mut far) = connect(client, server)?;
+    let (near, mut far) = connect(client, server)?;
     let ends = Ends::of(&near)?;
     let traces = Traces::start(&[client, server])?;
-    exchange(&mut near, &mut far)?;
+    settle(&far, &near)?;
     thread::sleep(SILENCE);
     network.rules(router, DROP)?;
     far.write_all(b"rows")?;
@@ -289,12 +289,12 @@ pub fn request_after_a_silence_is_dropped() -> Result<()> {
         near.set_read_timeout(Some(HANG))?;
         Ok((near, listener.accept()?.0))
     };
-    let (mut near, mut far) = open()?;
+    let (mut near, far) = open()?;
     let (other, _other_far) = open()?;
     let ends = Ends::of(&near)?;
     let other_ends = Ends::of(&other)?;
     let traces = Traces::start(&[client, server])?;
-    exchange(&mut near, &mut far)?;
+    settle(&near, &far)?;
     thread::sleep(SILENCE);
     let forget = format!(
         "table ip lossy {{

@@ -15,6 +15,7 @@ use kaprobe::traffic::sockopt::{set, set_repair, tcp_info};
 use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::doctor;
 use kaprobe_testkit::holder::Holder;
+use kaprobe_testkit::ipvs::settle;
 use kaprobe_testkit::log::{Record, TraceLog};
 use kaprobe_testkit::netns::{self, KernelCounters};
 use kaprobe_testkit::tracer::{Kaprobe, one_per_way};
@@ -354,6 +355,14 @@ impl Ends {
         })
     }
 
+    /// Opens a connection whose far end drops, from now on, what the near end sends.
+    pub fn unanswered(path: Path) -> Result<Self> {
+        let pair = Self::open(path)?;
+        settle(&pair.near, &pair.far)?;
+        deafen(&pair.far)?;
+        Ok(pair)
+    }
+
     /// The near end stays open until it is in CLOSE.
     fn watched(self) -> Ending {
         Ending {
@@ -398,17 +407,15 @@ fn set_user_timeout(socket: &Socket, ms: u64) -> io::Result<()> {
 
 /// Makes an orphan whose data and FIN nobody acknowledges.
 pub fn unanswered_orphan(path: Path) -> Result<Ending> {
-    let pair = Ends::open(path)?;
-    deafen(&pair.far)?;
+    let pair = Ends::unanswered(path)?;
     send_byte(&pair.near)?;
     Ok(pair.closed())
 }
 
 /// The far end drops what the near end sends.
 pub fn unanswered(path: Path, user_timeout_ms: u64) -> Result<Ending> {
-    let pair = Ends::open(path)?;
+    let pair = Ends::unanswered(path)?;
     set_user_timeout(&pair.near, user_timeout_ms)?;
-    deafen(&pair.far)?;
     send_byte(&pair.near)?;
     Ok(pair.watched())
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, ensure};
 use kaprobe_testkit::harness::Skip;
+use kaprobe_testkit::ipvs::settle;
 use kaprobe_testkit::log::{LogFile, Record};
 use kaprobe_testkit::netns;
 use kaprobe_testkit::router::RoutedNetwork;
@@ -18,6 +19,9 @@ pub fn a_lost_subflow_is_told_from_a_connection() -> Result<()> {
     let network = RoutedNetwork::build()?;
     let subflow = connect(&network, Protocol::MPTCP)?;
     let plain = connect(&network, Protocol::TCP)?;
+    for (client, server) in [&subflow, &plain] {
+        settle(client, server)?;
+    }
     network
         .client
         .on(|| netns::set_ipv4_sysctl("tcp_retries2", 3))?;

@@ -50,7 +50,8 @@ fn network() -> Result<RoutedNetwork> {
     let network = RoutedNetwork::build()?;
     network.rules(&network.router, FORGETFUL)?;
     for host in [&network.client, &network.server] {
-        host.on(|| netns::set_ipv4_sysctl("tcp_retries2", 3))?;
+        // After fewer, a machine that was busy once gives up before there is a stall.
+        host.on(|| netns::set_ipv4_sysctl("tcp_retries2", 4))?;
     }
     Ok(network)
 }

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use anyhow::{Context as _, Error, Result, ensure};
 use kaprobe::model::time::TICK_MS;
-use kaprobe::traffic::pair::{Path, deafen};
+use kaprobe::traffic::pair::Path;
 use kaprobe_testkit::log::{self, LogFile, Record};
 use kaprobe_testkit::netns;
 use kaprobe_testkit::snapshot::{self, SocketsWatch};
@@ -162,11 +162,7 @@ const ENDING: [StalledCase; 7] = [
     ("data of an orphan", unanswered_orphan, "retransmission"),
     (
         "FIN of an orphan",
-        |path| {
-            let pair = Ends::open(path)?;
-            deafen(&pair.far)?;
-            Ok(pair.closed())
-        },
+        |path| Ok(Ends::unanswered(path)?.closed()),
         "retransmission",
     ),
     (

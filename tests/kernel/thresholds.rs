@@ -1,7 +1,7 @@
 //! What a trace reports of stalls and closes can be asked for earlier, and then comes so.
 
 use anyhow::{Context as _, Result, ensure};
-use kaprobe::traffic::pair::{Path, deafen};
+use kaprobe::traffic::pair::Path;
 use kaprobe_testkit::log::{LogFile, Record};
 use kaprobe_testkit::netns;
 use kaprobe_testkit::tracer::Kaprobe;
@@ -29,8 +29,7 @@ pub fn thresholds_are_as_asked_for() -> Result<()> {
     send_byte(&closed.near)?;
     let closed_port = closed.local.port();
     drop(closed);
-    let stalled = Ends::open(Path::V4)?;
-    deafen(&stalled.far)?;
+    let stalled = Ends::unanswered(Path::V4)?;
     send_byte(&stalled.near)?;
     wait_until("the default threshold is reached", || {
         Ok(usual.log()?.count(&["stalled"]) > 0)

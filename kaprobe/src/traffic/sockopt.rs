@@ -17,12 +17,14 @@ pub struct TcpInfo {
     pub state: u8,
     /// `tcpi_probes`: `icsk_probes_out`, the number of unanswered probes.
     pub probes_out: u8,
+    /// `tcpi_rto`: the time in us that the kernel waits before it sends data again.
+    pub rto_us: u32,
 }
 
 /// Reads the TCP_INFO of a socket. Takes only the socket's spinlock, so a keepalive timer
 /// never finds the socket owned by this call.
 pub fn tcp_info(socket: &impl AsFd) -> io::Result<TcpInfo> {
-    let mut head = [0_u8; 8];
+    let mut head = [0_u8; 12];
     let mut len = head.len() as libc::socklen_t;
     // SAFETY: the kernel writes at most `len` bytes to `head`, and `len` is its size.
     let done = unsafe {
@@ -37,8 +39,22 @@ pub fn tcp_info(socket: &impl AsFd) -> io::Result<TcpInfo> {
     if done != 0 {
         return Err(io::Error::last_os_error());
     }
-    let [state, _ca_state, _retransmits, probes_out, ..] = head;
-    Ok(TcpInfo { state, probes_out })
+    let [
+        state,
+        _ca_state,
+        _retransmits,
+        probes_out,
+        _,
+        _,
+        _,
+        _,
+        rto @ ..,
+    ] = head;
+    Ok(TcpInfo {
+        state,
+        probes_out,
+        rto_us: u32::from_ne_bytes(rto),
+    })
 }
 
 /// Sets an integer option.
