@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::correlate::Correlator;
 use crate::filter::{Filter, RecordFilter};
+use crate::model::advice::Advice;
 use crate::model::event::{ArrivedSegment, Event, Kind, Lost, PassiveReset, SocketEvent, SocketId};
 use crate::model::named::Named as _;
 use crate::model::owner::Owner;
@@ -227,7 +228,7 @@ pub fn verdict(records: &[Record]) -> Option<Record> {
     (verdict.survived_ms, verdict.died_ms) = (Some(301_000), Some(352_000));
     verdict.learned_of = Some(LearnedOf::Endpoint);
     verdict.contradictory = Some(false);
-    verdict.advice = Some(Escaped::from("set TCP_KEEPIDLE to 150 s"));
+    verdict.advice = Some(Advice::from(Escaped::from("set TCP_KEEPIDLE to 150 s")));
     verdict.set_in = Some(SetIn::Program);
     verdict.set = Some(Escaped::from("TCP_KEEPIDLE=150"));
     Some(verdict)

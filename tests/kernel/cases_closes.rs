@@ -59,7 +59,7 @@ pub fn proxy_closes_though_probes_are_answered() -> Result<()> {
                 verdict: ["idle_close", "medium"],
                 words: &[
                     closed,
-                    " later, without having read its end: keep idle connections in ",
+                    " later, without having read its end; keep idle connections in ",
                     " for less than 2.",
                     "or raise the idle timeout of ",
                     no_data,
@@ -85,7 +85,7 @@ pub fn proxy_closes_though_probes_are_answered() -> Result<()> {
                 words: &[
                     closed,
                     "and its client wrote to it ",
-                    " later, without having read its end: the client should keep idle connections \
+                    " later, without having read its end; the client should keep idle connections \
                      for less than 2.",
                     "or raise the idle timeout of ",
                 ],
@@ -148,7 +148,7 @@ pub fn server_closes_while_a_request_is_on_its_way() -> Result<()> {
                 words: &[
                     closed,
                     on_its_way,
-                    "(a proxy in front shows a 502): raise the idle timeout of ",
+                    "(a proxy in front shows a 502); raise the idle timeout of ",
                     " above that of its clients and of the proxy in front",
                     no_data,
                 ],

@@ -217,7 +217,7 @@ pub fn user_timeout_passes() -> Result<()> {
         idle_ends,
         &[Expected {
             verdict: ["user_timeout", "high"],
-            words: &["TCP_USER_TIMEOUT of 1.5s overrides the probe count: to allow all 9 probes"],
+            words: &["TCP_USER_TIMEOUT of 1.5s overrides the probe count; to allow all 9 probes"],
             set: Some("TCP_USER_TIMEOUT=10000"),
         }],
     )?;

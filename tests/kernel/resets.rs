@@ -167,7 +167,7 @@ const ROWS: &[ResetCase] = &[
         name: "data unread at close",
         act: leaves_unread,
         reason: "ABORT_ON_CLOSE",
-        advice: ["closed it with data unread: a program", "data unread"],
+        advice: ["closed it with data unread; a program", "data unread"],
         ..ACTIVE
     },
     ResetCase {

@@ -162,7 +162,7 @@ fn what_and_why(record: &Record) -> (String, String) {
 fn verdict(record: &Record) -> String {
     let verdict = record.verdict.map_or("verdict", |verdict| verdict.name());
     match &record.advice {
-        Some(advice) => format!("{verdict}: {advice}"),
+        Some(advice) => format!("{verdict}: {}", advice.as_str()),
         None => verdict.to_owned(),
     }
 }

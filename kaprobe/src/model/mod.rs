@@ -1,5 +1,6 @@
 //! Data types: events, records, sockets, and the names of their values. No logic.
 
+pub mod advice;
 pub mod attach_mode;
 pub mod event;
 pub mod fate;

@@ -3,6 +3,7 @@
 //! `schema/kaprobe-log.schema.json` documents the fields too. A test checks that the
 //! names are the same.
 
+use crate::model::advice::Advice;
 use crate::model::event::Kind;
 use crate::model::fate::Why;
 use crate::model::field::record;
@@ -128,7 +129,7 @@ record! {
         /// longer idle time than one that killed another.
         contradictory: Option<bool>,
         /// Advice: which setting to change, where, and the value.
-        advice: Option<Escaped>,
+        advice: Option<Advice>,
         /// Time from the firing that sent the probe to the answer, us.
         rtt_us: Option<u64>,
         /// Conclusion from the verdicts of several hosts on this connection.

@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use crate::model::advice::Advice;
 use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
 use crate::model::socket::{Endpoints, Transfer};
@@ -461,7 +462,8 @@ fn verdict(words: &mut Words<'_>, record: &Record) {
         words.add(Shown(format_args!("({})", confidence.name())));
     }
     words.pair("fits", record.middlebox.as_ref().map(Escaped::as_str));
-    for (before, text) in [(": ", &record.advice), ("; all hosts: ", &record.story)] {
+    let advice = record.advice.as_ref().map(Advice::text);
+    for (before, text) in [(": ", advice), ("; all hosts: ", record.story.as_ref())] {
         if let Some(text) = text {
             words.0.push_str(before);
             words.0.push_str(text.as_str());

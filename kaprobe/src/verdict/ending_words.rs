@@ -4,7 +4,8 @@ use crate::model::record::Record;
 use crate::model::values::{Cause, Errno, State};
 use crate::text::units::{Ms, plural};
 use crate::verdict::finding::{Finding, IdleClose, LateData, Stuck, StuckWhy};
-use crate::verdict::{phrases, undelivered};
+use crate::verdict::phrases::{self, Words};
+use crate::verdict::undelivered;
 
 /// The shortest TCP_USER_TIMEOUT that is advised, s. A shorter outage ends no connection.
 const MIN_USER_TIMEOUT_S: u64 = 30;
@@ -13,7 +14,7 @@ const MIN_USER_TIMEOUT_S: u64 = 30;
 const LOST_PROBES: u64 = 2;
 
 /// The advice for data that is not acknowledged, or never was.
-pub(super) fn stuck(record: &Record, finding: &Finding, it: &Stuck) -> String {
+pub(super) fn stuck(record: &Record, finding: &Finding, it: &Stuck) -> Words {
     let transfer = &record.transfer;
     let stalled = Ms(transfer.stalled_ms.unwrap_or_default());
     let bytes = match (transfer.unacked_bytes, record.state) {
@@ -23,42 +24,52 @@ pub(super) fn stuck(record: &Record, finding: &Finding, it: &Stuck) -> String {
     let silent = Ms(transfer.silent_ms.unwrap_or_default());
     let retransmits = record.retransmits.unwrap_or_default();
     let sent = format!("{bytes} sent {retransmits} times again in {stalled}");
-    let what = match it.why {
-        StuckWhy::Icmp(err) => format!("{sent}, and {}", rejected(err)),
+    let mut words = match it.why {
+        StuckWhy::Icmp(err) => {
+            let (who, advised) = rejected(err);
+            Words::new(format!("{sent}, and {who}"), advised)
+        }
         StuckWhy::Silence => {
             let gone = if it.others_work {
                 ""
             } else {
                 ", or the peer's host is gone"
             };
-            format!(
+            let seen = format!(
                 "after {silent} of silence, {sent}, never acknowledged: a box between forgot the \
                  connection without a word{gone}; the peer learns of it only if its program sends, \
                  or has keepalive on too"
-            )
+            );
+            Words::new(seen, "")
         }
         StuckWhy::Outage { survived_ms } => {
             let before = match survived_ms {
                 Some(ms) => format!("the connection had survived {} of silence", Ms(ms)),
                 None => format!("{silent} of silence before is too short for an idle timeout"),
             };
-            format!(
+            let seen = format!(
                 "{sent}, never acknowledged; {before}: {}, which no keepalive setting prevents: \
                  keepalive waits while data is out",
                 lost(it)
-            )
+            );
+            Words::new(seen, "")
         }
-        StuckWhy::UserTimeout => format!(
-            "TCP_USER_TIMEOUT of {} passed with {bytes} not acknowledged for {stalled}, after \
-             {silent} of silence: {}; a longer TCP_USER_TIMEOUT in {} waits longer for it",
-            Ms(record.settings.user_timeout_ms.unwrap_or_default().into()),
-            lost(it),
-            phrases::program(record)
+        StuckWhy::UserTimeout => Words::new(
+            format!(
+                "TCP_USER_TIMEOUT of {} passed with {bytes} not acknowledged for {stalled}, after \
+                 {silent} of silence: {}",
+                Ms(record.settings.user_timeout_ms.unwrap_or_default().into()),
+                lost(it)
+            ),
+            format!(
+                "a longer TCP_USER_TIMEOUT in {} waits longer for it",
+                phrases::program(record)
+            ),
         ),
-        StuckWhy::ZeroWindow => zero_window(record),
+        StuckWhy::ZeroWindow => Words::new(zero_window(record), ""),
     };
     let others = if it.others_work {
-        "; another connection to the same address was heard meanwhile, so the peer's host is up"
+        "another connection to the same address was heard meanwhile, so the peer's host is up"
     } else {
         ""
     };
@@ -66,11 +77,14 @@ pub(super) fn stuck(record: &Record, finding: &Finding, it: &Stuck) -> String {
     let earlier = first_probe.map_or(String::new(), |limit| {
         let probe = phrases::first_probe(record, finding.remedy);
         match finding.remedy {
-            Some(_) => format!("; against a box, {probe} ({})", phrases::limit(limit)),
-            None => format!("; {probe}"),
+            Some(_) => format!("against a box, {probe} ({})", phrases::limit(limit)),
+            None => probe,
         }
     });
-    format!("{what}{others}{earlier}{}", sooner(record, finding, it))
+    words.also_seen(others);
+    words.also_advised(&earlier);
+    words.also_advised(&sooner(record, finding, it));
+    words
 }
 
 /// What may have lost the data.
@@ -85,28 +99,28 @@ const fn lost(it: &Stuck) -> &'static str {
 }
 
 /// The advice for keepalive probes to which ICMP answered with an error.
-pub(super) fn probes_rejected(record: &Record, err: Errno) -> String {
+pub(super) fn probes_rejected(record: &Record, err: Errno) -> Words {
     let probes = record.probes_out.unwrap_or_default();
     let idle = Ms(record.ages.idle_ms.unwrap_or_default());
-    format!(
-        "{probes} probes unanswered, silent for {idle}, and {}",
-        rejected(err)
-    )
+    let (who, advised) = rejected(err);
+    let seen = format!("{probes} probes unanswered, silent for {idle}, and {who}");
+    Words::new(seen, advised)
 }
 
 fn bytes(count: Option<u32>) -> String {
     plural(count.unwrap_or_default().into(), "byte", "bytes")
 }
 
-/// Who may have sent an ICMP error (`icmp_err_convert`, net/ipv4/icmp.c).
-fn rejected(err: Errno) -> String {
+/// Who may have sent an ICMP error (`icmp_err_convert`, net/ipv4/icmp.c), and what to do.
+fn rejected(err: Errno) -> (String, &'static str) {
     const ECONNREFUSED: Errno = Errno(libc::ECONNREFUSED.cast_unsigned());
     let who = if err == ECONNREFUSED {
         "a firewall rejects the segments, at the peer's host or before it"
     } else {
         "a router found no way to the peer's host, or a firewall rejects the segments"
     };
-    format!("the network answered {err} (ICMP): {who}; no keepalive setting prevents that")
+    let seen = format!("the network answered {err} (ICMP): {who}");
+    (seen, "no keepalive setting prevents that")
 }
 
 /// Why data waited behind a closed window until the kernel gave up.
@@ -164,12 +178,12 @@ fn sooner(record: &Record, finding: &Finding, it: &Stuck) -> String {
     let after = if it.gave_up { "came" } else { "comes" };
     if seconds.saturating_mul(1_000) >= all_ms {
         return format!(
-            "; the end {after} after {}, which TCP_USER_TIMEOUT in {program} or {retries} sets",
+            "the end {after} after {}, which TCP_USER_TIMEOUT in {program} or {retries} sets",
             Ms(all_ms)
         );
     }
     format!(
-        "; the end {after} after {}: to learn of it sooner, set TCP_USER_TIMEOUT={} in {program}, or \
+        "the end {after} after {}: to learn of it sooner, set TCP_USER_TIMEOUT={} in {program}, or \
          lower {retries}",
         Ms(all_ms),
         seconds.saturating_mul(1_000),
@@ -177,7 +191,7 @@ fn sooner(record: &Record, finding: &Finding, it: &Stuck) -> String {
 }
 
 /// The advice for a close after a time without data.
-pub(super) fn idle_close(record: &Record, it: &IdleClose) -> String {
+pub(super) fn idle_close(record: &Record, it: &IdleClose) -> Words {
     let quiet = Ms(it.quiet_ms);
     let closer = match &it.other_end {
         _ if !it.by_peer => own(it).to_owned(),
@@ -196,8 +210,14 @@ pub(super) fn idle_close(record: &Record, it: &IdleClose) -> String {
     };
     let start = format!("{closer} closed the connection after {quiet} without data");
     match it.late {
-        None => format!("{start}; {keepalive}"),
-        Some(late) => format!("{start}, {}; {keepalive}", late_data(it, late)),
+        None => Words::new(start, keepalive),
+        Some(late) => {
+            let (became, advised) = late_data(it, late);
+            Words::new(
+                format!("{start}, {became}"),
+                format!("{advised}; {keepalive}"),
+            )
+        }
     }
 }
 
@@ -213,33 +233,50 @@ fn peer(it: &IdleClose) -> &str {
 }
 
 /// What became of data that came too late, and what prevents it.
-fn late_data(it: &IdleClose, late: LateData) -> String {
+fn late_data(it: &IdleClose, late: LateData) -> (String, String) {
     let quiet = Ms(it.quiet_ms);
     let (program, peer) = (own(it), peer(it));
     match (it.by_peer, late) {
-        (true, LateData::After(ms)) => format!(
-            "and {program} wrote to it {} later, without having read its end: keep idle connections \
-             in {program} for less than {quiet}, or raise the idle timeout of {peer}",
-            Ms(ms)
+        (true, LateData::After(ms)) => (
+            format!(
+                "and {program} wrote to it {} later, without having read its end",
+                Ms(ms)
+            ),
+            format!(
+                "keep idle connections in {program} for less than {quiet}, or raise the idle timeout \
+                 of {peer}"
+            ),
         ),
-        (true, _) => format!(
-            "while data of {program} was on its way, which nobody answers: keep idle connections in \
-             {program} for less than {quiet}, or raise the idle timeout of {peer} above that of \
-             {program}"
+        (true, _) => (
+            format!("while data of {program} was on its way, which nobody answers"),
+            format!(
+                "keep idle connections in {program} for less than {quiet}, or raise the idle timeout \
+                 of {peer} above that of {program}"
+            ),
         ),
-        (false, LateData::After(ms)) => format!(
-            "and its client wrote to it {} later, without having read its end: the client should \
-             keep idle connections for less than {quiet}, or raise the idle timeout of {program}",
-            Ms(ms)
+        (false, LateData::After(ms)) => (
+            format!(
+                "and its client wrote to it {} later, without having read its end",
+                Ms(ms)
+            ),
+            format!(
+                "the client should keep idle connections for less than {quiet}, or raise the idle \
+                 timeout of {program}"
+            ),
         ),
         (false, on_its_way) => {
             let fate = match on_its_way {
                 LateData::Lingered => "which nobody answered",
                 _ => "which drew a reset",
             };
-            format!(
-                "while data of its client was on its way, {fate} (a proxy in front shows a 502): raise \
-                 the idle timeout of {program} above that of its clients and of the proxy in front"
+            (
+                format!(
+                    "while data of its client was on its way, {fate} (a proxy in front shows a 502)"
+                ),
+                format!(
+                    "raise the idle timeout of {program} above that of its clients and of the proxy \
+                     in front"
+                ),
             )
         }
     }

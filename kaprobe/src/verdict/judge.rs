@@ -456,7 +456,7 @@ fn verdict_record(record: &Record, finding: Finding) -> Record {
         died_ms: bounds.and_then(|it| it.died_ms),
         learned_of: bounds.map(|it| it.of),
         contradictory: bounds.map(|it| it.contradictory),
-        advice: Some(Escaped::from_escaped(&advice)),
+        advice: Some(advice),
         set_in: remedy.map(|it| it.set_in),
         set: remedy.map(|it| Escaped::from(it.to_string().as_str())),
         ..Record::default()

@@ -6,7 +6,7 @@ use crate::programs::settings::in_words_of;
 use crate::programs::table::{ConnectionSide, Program, find};
 use crate::text::escape::Escaped;
 
-/// The program's own settings for a remedy, as a clause that follows the advice. Empty if
+/// The program's own settings for a remedy, as clauses. Empty if
 /// the program is not known, or has none.
 ///
 /// A record does not tell which side the program is on: if its settings differ, both are
@@ -25,7 +25,7 @@ pub(super) fn clause(record: &Record, remedy: Option<Remedy>) -> String {
         let apply = said.program_apply.as_ref().map_or("", Escaped::as_str);
         let besides = said.program_sysctl.map(|it| format!(", and {it}"));
         Some(format!(
-            "; in {}{side}: {} {apply}{}",
+            "in {}{side}: {} {apply}{}",
             program.name,
             said.program_set?,
             besides.unwrap_or_default(),
@@ -38,7 +38,7 @@ pub(super) fn clause(record: &Record, remedy: Option<Remedy>) -> String {
         said(accepted, ", for what it accepted"),
         said(initiated, ", for what it initiated"),
     ];
-    both.into_iter().flatten().collect()
+    both.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
@@ -56,12 +56,12 @@ mod tests {
             ..Remedy::first_probe(SetIn::Program, 1)
         });
         let peer = Some(Remedy::first_probe(SetIn::Peer, 175));
-        let pgbouncer = "; in PgBouncer: tcp_keepidle = 175 in pgbouncer.ini, then `RELOAD` on its \
+        let pgbouncer = "in PgBouncer: tcp_keepidle = 175 in pgbouncer.ini, then `RELOAD` on its \
                          console or SIGHUP";
-        let haproxy = "; in HAProxy, for what it accepted: clitcpka-idle 175s in the frontend, then \
+        let haproxy = "in HAProxy, for what it accepted: clitcpka-idle 175s in the frontend, then \
                        reload; in HAProxy, for what it initiated: srvtcpka-idle 175s in the \
                        backend, then reload";
-        let redis = "; in Redis, for what it accepted: tcp-keepalive 175 by `CONFIG SET` at once, \
+        let redis = "in Redis, for what it accepted: tcp-keepalive 175 by `CONFIG SET` at once, \
                      and in redis.conf";
         for (comm, remedy, expected) in [
             ("pgbouncer", remedy, pgbouncer),

@@ -6,6 +6,40 @@ use crate::text::cell;
 use crate::text::units::Ms;
 use crate::verdict::finding::{IdleLimit, OtherEnd};
 
+/// What was seen, and what to do: clauses, which are separated by semicolons.
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    pub(super) seen: String,
+    pub(super) advised: String,
+}
+
+impl Words {
+    /// What was seen, and what to do.
+    pub(super) fn new(seen: impl Into<String>, advised: impl Into<String>) -> Self {
+        Self {
+            seen: seen.into(),
+            advised: advised.into(),
+        }
+    }
+
+    /// Adds a clause to what was seen.
+    pub(super) fn also_seen(&mut self, clause: &str) {
+        add(&mut self.seen, clause);
+    }
+
+    /// Adds a clause to what is to be done.
+    pub(super) fn also_advised(&mut self, clause: &str) {
+        add(&mut self.advised, clause);
+    }
+}
+
+fn add(clauses: &mut String, clause: &str) {
+    if !clauses.is_empty() && !clause.is_empty() {
+        clauses.push_str("; ");
+    }
+    clauses.push_str(clause);
+}
+
 /// What limits the advised TCP_KEEPIDLE, as a phrase.
 pub(super) fn limit(of: &IdleLimit) -> String {
     match of {

@@ -1,7 +1,9 @@
 //! Writes a finding as one line of text with concrete values.
 
+use std::mem;
 use std::net::SocketAddr;
 
+use crate::model::advice::Advice;
 use crate::model::record::Record;
 use crate::model::remedy::Remedy;
 use crate::model::socket::Endpoints;
@@ -14,9 +16,21 @@ use crate::verdict::finding::{
     Abort, Explanation, Finding, ForgottenBy, IdleLimit, OtherEnd, OtherEndWhy, OtherTtl, Restart,
 };
 use crate::verdict::phrases::{
-    closer, first_probe, limit, netns, place, probed_meanwhile_ms, program,
+    Words, closer, first_probe, limit, netns, place, probed_meanwhile_ms, program,
 };
 use crate::verdict::{ending_words, own_settings};
+
+/// What is to be done where keepalive can't help.
+const NOT_BY_KEEPALIVE: &str = "no keepalive setting prevents that";
+
+/// What is to be done where keepalive of this host can't help.
+const NOT_BY_KEEPALIVE_HERE: &str = "no keepalive setting on this host prevents that";
+
+/// What is to be done where keepalive plays no part.
+const NOT_KEEPALIVE: &str = "keepalive is not involved";
+
+/// What stands before a remedy that helps only if a box has forgotten the connection.
+const AGAINST_A_BOX: &str = "against a box, ";
 
 /// The minimum of TCP_KEEPINTVL, ms.
 const MIN_INTVL_MS: u64 = 1_000;
@@ -35,137 +49,175 @@ pub(super) fn names(fits: &[Fit]) -> Escaped {
 }
 
 /// The advice: what happened and what to do about it.
-pub(super) fn advice(record: &Record, finding: &Finding) -> String {
+pub(super) fn advice(record: &Record, finding: &Finding) -> Advice {
+    let mut words = explain(record, finding);
+    if let Some(bounds) = finding.bounds {
+        let after = mem::replace(&mut words.seen, learned(record, bounds, &finding.fits));
+        words.also_seen(&after);
+    }
+    if let Some(ttl) = finding.same_ttl {
+        words.also_seen(&format!(
+            "the reset's TTL of {ttl} is that of the peer's segments: no nearer box sent it"
+        ));
+    }
+    words.also_seen(subflow(record));
+    words.also_advised(&own_settings::clause(record, finding.remedy));
+    Advice::new(&words.seen, &words.advised)
+}
+
+/// What happened and what to do about it, by what explains the end.
+fn explain(record: &Record, finding: &Finding) -> Words {
     let program = program(record);
     let idle = || Ms(record.ages.idle_ms.unwrap_or_default());
-    let text = match &finding.explanation {
+    match &finding.explanation {
         Explanation::Forgotten { limit, by } => forgotten(record, finding, limit, *by),
-        Explanation::Survived(ms) => format!(
-            "this connection had survived {} of silence, so no idle timeout ended it: the peer \
-             restarted, or its program reset the connection; no keepalive setting prevents that",
-            Ms(*ms)
+        Explanation::Survived(ms) => Words::new(
+            format!(
+                "this connection had survived {} of silence, so no idle timeout ended it: the peer \
+                 restarted, or its program reset the connection",
+                Ms(*ms)
+            ),
+            NOT_BY_KEEPALIVE,
         ),
-        Explanation::ForgottenTooSoon(died_ms) => format!(
-            "after {} of silence the other end no longer knew the connection, as after a \
-             restart: keepalive cannot probe early enough",
-            Ms(*died_ms)
+        Explanation::ForgottenTooSoon(died_ms) => Words::new(
+            format!(
+                "after {} of silence the other end no longer knew the connection, as after a restart",
+                Ms(*died_ms)
+            ),
+            "keepalive cannot probe early enough",
         ),
-        Explanation::PeerHadClosed => {
-            format!("the peer had already closed: {program} should close too when it reads EOF")
-        }
-        Explanation::PeerRestarted => {
-            "the peer is reachable but no longer knows the connection, as after a restart: \
-             keepalive worked as intended"
-                .to_owned()
-        }
-        Explanation::Unsolicited(Some(proxy)) => format!(
-            "reset after {} of silence, while this host sent nothing; the default idle timeout of \
-             {} is {}s, and probes do not count: raise that timeout, or send data more often",
-            idle(),
-            proxy.names,
-            proxy.seconds
+        Explanation::PeerHadClosed => Words::new(
+            "the peer had already closed",
+            format!("{program} should close too when it reads EOF"),
         ),
-        Explanation::Unsolicited(None) => format!(
-            "reset after {} of silence, while this host sent nothing: the peer's program or a \
-             middlebox ended the connection, or the peer's host restarted and used the same ports \
-             again; {}",
-            idle(),
-            peer_log(finding)
+        Explanation::PeerRestarted => Words::new(
+            "the peer is reachable but no longer knows the connection, as after a restart",
+            "keepalive worked as intended",
         ),
-        Explanation::SentAfterPeerClosed => format!(
-            "{program} sent data after the peer had closed: no keepalive setting on this host \
-             prevents that"
+        Explanation::Unsolicited(Some(proxy)) => Words::new(
+            format!(
+                "reset after {} of silence, while this host sent nothing; the default idle timeout \
+                 of {} is {}s, and probes do not count",
+                idle(),
+                proxy.names,
+                proxy.seconds
+            ),
+            "raise that timeout, or send data more often",
+        ),
+        Explanation::Unsolicited(None) => Words::new(
+            format!(
+                "reset after {} of silence, while this host sent nothing: the peer's program or a \
+                 middlebox ended the connection, or the peer's host restarted and used the same \
+                 ports again",
+                idle()
+            ),
+            peer_log(finding),
+        ),
+        Explanation::SentAfterPeerClosed => Words::new(
+            format!("{program} sent data after the peer had closed"),
+            NOT_BY_KEEPALIVE_HERE,
         ),
         Explanation::HalfClosedForgotten(fit) => half_closed(record, finding.remedy, fit),
-        Explanation::CrossedPeerClose => format!(
-            "the peer closed while data of {program} was on its way: idle connections should be \
-             closed by {program} first, sooner than by the peer; no keepalive setting prevents that"
+        Explanation::CrossedPeerClose => Words::new(
+            format!("the peer closed while data of {program} was on its way"),
+            format!(
+                "idle connections should be closed by {program} first, sooner than by the peer; \
+                 {NOT_BY_KEEPALIVE}"
+            ),
         ),
-        Explanation::ResetWhileRetransmitting => format!(
-            "the peer left data unanswered for {}, and reset the connection when it was sent again: \
-             the peer's host restarted, or the path to it was down and has changed; keepalive is \
-             not involved while data is unacknowledged",
-            idle()
+        Explanation::ResetWhileRetransmitting => Words::new(
+            format!(
+                "the peer left data unanswered for {}, and reset the connection when it was sent \
+                 again: the peer's host restarted, or the path to it was down and has changed",
+                idle()
+            ),
+            "keepalive is not involved while data is unacknowledged",
         ),
-        Explanation::InUse => format!(
-            "the connection was not idle, its peer was heard {} ago: {}; keepalive is not involved",
-            idle(),
-            peer_log(finding)
+        Explanation::InUse => Words::new(
+            format!(
+                "the connection was not idle, its peer was heard {} ago",
+                idle()
+            ),
+            format!("{}; {NOT_KEEPALIVE}", peer_log(finding)),
         ),
-        Explanation::BeforeAnswer => format!(
-            "reset before the peer had sent any data, {} after it was heard: its program closed or \
-             never accepted the connection, its accept queue was full (with \
-             net.ipv4.tcp_abort_on_overflow=1 there), or a firewall or proxy rejects it; {}; \
-             keepalive is not involved",
-            idle(),
-            peer_log(finding)
+        Explanation::BeforeAnswer => Words::new(
+            format!(
+                "reset before the peer had sent any data, {} after it was heard: its program closed \
+                 or never accepted the connection, its accept queue was full (with \
+                 net.ipv4.tcp_abort_on_overflow=1 there), or a firewall or proxy rejects it",
+                idle()
+            ),
+            format!("{}; {NOT_KEEPALIVE}", peer_log(finding)),
         ),
         Explanation::ByThisHost => this_host(record),
-        Explanation::ByBox(ttl) => format!(
-            "{}: a firewall or a balancer ended the connection, which had been silent for {}; no \
-             keepalive setting is known to prevent that",
-            other_ttl(*ttl),
-            idle()
+        Explanation::ByBox(ttl) => Words::new(
+            format!(
+                "{}: a firewall or a balancer ended the connection, which had been silent for {}",
+                other_ttl(*ttl),
+                idle()
+            ),
+            "no keepalive setting is known to prevent that",
         ),
         Explanation::ByOtherEnd(it) => other_end(record, it),
         Explanation::Unreachable => unreachable(record, finding.remedy),
         Explanation::UserTimeout => user_timeout(record, finding.remedy),
-        Explanation::FinWait2 => format!(
-            "not keepalive: the program had closed, but the peer never did; \
-             net.ipv4.tcp_fin_timeout in netns {} or TCP_LINGER2 sets the wait",
-            netns(record)
+        Explanation::FinWait2 => Words::new(
+            "not keepalive: the program had closed, but the peer never did",
+            format!(
+                "net.ipv4.tcp_fin_timeout in netns {} or TCP_LINGER2 sets the wait",
+                netns(record)
+            ),
         ),
         Explanation::Aborted(abort) => aborted_here(record, *abort),
-        Explanation::DataAfterClose => format!(
-            "{} bytes came after the program had closed: they were on their way when it closed, or \
-             the peer sends without reading EOF; to receive such data, the program should call \
-             shutdown and read to EOF before close",
-            record.len.unwrap_or_default()
+        Explanation::DataAfterClose => Words::new(
+            format!(
+                "{} bytes came after the program had closed: they were on their way when it closed, \
+                 or the peer sends without reading EOF",
+                record.len.unwrap_or_default()
+            ),
+            "to receive such data, the program should call shutdown and read to EOF before close",
         ),
         Explanation::AcceptQueueFull => {
             accept_queue_full(record.endpoints.map_or(0, |it| it.lport))
         }
         Explanation::Stray(limit, restart) => stray(record, finding.remedy, limit, *restart),
-        Explanation::NotTranslated => format!(
-            "conntrack took this segment for INVALID, so it was not translated back (NAT), and no \
-             socket here has its connection: `conntrack -S` in netns {} counts such segments; drop \
-             them before they are delivered (`ct state invalid drop`), or set \
-             net.netfilter.nf_conntrack_tcp_be_liberal=1 there; with \
-             net.netfilter.nf_conntrack_tcp_loose=0, conntrack may have forgotten the connection",
-            netns(record)
+        Explanation::NotTranslated => Words::new(
+            format!(
+                "conntrack took this segment for INVALID, so it was not translated back (NAT), and \
+                 no socket here has its connection: `conntrack -S` in netns {} counts such segments; \
+                 with net.netfilter.nf_conntrack_tcp_loose=0, conntrack may have forgotten the \
+                 connection",
+                netns(record)
+            ),
+            "drop them before they are delivered (`ct state invalid drop`), or set \
+             net.netfilter.nf_conntrack_tcp_be_liberal=1 there",
         ),
-        Explanation::PortsReused => {
-            "the peer still has an older connection with the ports of this \
-            new one, as after a restart of this host, or through a NAT that used the ports again: \
-            this reset ends the older one, and the new one is made when its SYN is sent again"
-                .to_owned()
-        }
+        Explanation::PortsReused => Words::new(
+            "the peer still has an older connection with the ports of this new one, as after a \
+             restart of this host, or through a NAT that used the ports again: this reset ends the \
+             older one, and the new one is made when its SYN is sent again",
+            "",
+        ),
         Explanation::Stuck(it) => ending_words::stuck(record, finding, it),
         Explanation::IdleClose(it) => ending_words::idle_close(record, it),
         Explanation::Rejected(err) => ending_words::probes_rejected(record, *err),
-    };
-    let same_ttl = finding.same_ttl.map_or(String::new(), |ttl| {
-        format!("; the reset's TTL of {ttl} is that of the peer's segments: no nearer box sent it")
-    });
-    let text = text + &same_ttl + &own_settings::clause(record, finding.remedy) + subflow(record);
-    match finding.bounds {
-        Some(bounds) => format!("{}; {text}", learned(record, bounds, &finding.fits)),
-        None => text,
     }
 }
 
 /// The advice for a listener that reset a new connection.
-fn accept_queue_full(port: u16) -> String {
-    format!(
-        "the accept queue of port {port} was full, and net.ipv4.tcp_abort_on_overflow is 1: the \
-         program should accept faster, or raise its backlog and net.core.somaxconn"
+fn accept_queue_full(port: u16) -> Words {
+    Words::new(
+        format!(
+            "the accept queue of port {port} was full, and net.ipv4.tcp_abort_on_overflow is 1"
+        ),
+        "the program should accept faster, or raise its backlog and net.core.somaxconn",
     )
 }
 
 /// What the end of a subflow means (RFC 8684, section 3.4).
 fn subflow(record: &Record) -> &'static str {
     if record.mptcp == Some(true) {
-        "; this was one subflow of an MPTCP connection, which may go on over its other subflows"
+        "this was one subflow of an MPTCP connection, which may go on over its other subflows"
     } else {
         ""
     }
@@ -191,16 +243,21 @@ fn other_ttl(ttl: OtherTtl) -> String {
 }
 
 /// The advice for a reset that this host sent to itself.
-fn this_host(record: &Record) -> String {
+fn this_host(record: &Record) -> Words {
     let proxy = match record.peer_ttl {
         Some(_) => "",
         None => ", or a proxy on this host that the connection is redirected to",
     };
     let netns = netns(record);
-    format!(
-        "this host itself sent the reset, not the peer: its firewall rejects the connection's \
-         segments{proxy}; look for `reject with tcp reset` in `nft list ruleset`, or REJECT in \
-         `iptables-save`, in netns {netns}; no keepalive setting prevents that"
+    Words::new(
+        format!(
+            "this host itself sent the reset, not the peer: its firewall rejects the connection's \
+             segments{proxy}"
+        ),
+        format!(
+            "look for `reject with tcp reset` in `nft list ruleset`, or REJECT in `iptables-save`, \
+             in netns {netns}; {NOT_BY_KEEPALIVE}"
+        ),
     )
 }
 
@@ -236,77 +293,95 @@ fn learned(record: &Record, bounds: TimeoutBounds, fits: &[Fit]) -> String {
 }
 
 /// The advice for a connection that the other end no longer knew.
-fn forgotten(record: &Record, finding: &Finding, of: &IdleLimit, by: ForgottenBy) -> String {
+fn forgotten(record: &Record, finding: &Finding, of: &IdleLimit, by: ForgottenBy) -> Words {
     let remedy = finding.remedy;
-    let suspects = match by {
-        ForgottenBy::PeerOrBox => {
+    let (suspects, against) = match by {
+        ForgottenBy::PeerOrBox => (
             "the peer restarted, its program closed the connection, or a box between forgot it: \
-             which, shows when it happens again; against a box, "
-                .to_owned()
-        }
-        ForgottenBy::RestartOrBox => {
-            "the peer restarted, or a box between forgot the connection: which, shows when it \
-             happens again; against a box, "
-                .to_owned()
-        }
-        ForgottenBy::RestartOrManyBoxes => {
-            "other connections survived as long: the peer restarted, or this one passed another \
-             box, which forgot it; against a box, "
-                .to_owned()
-        }
-        ForgottenBy::ProgramOrBox => format!(
-            "the peer's program closes idle connections or restarted more than once ({}), or a box \
-             between forgets them; against a box, ",
-            match finding.peer_host {
-                Some(_) => peer_log(finding),
-                None => "see its log".to_owned(),
-            }
+             which, shows when it happens again"
+                .to_owned(),
+            AGAINST_A_BOX,
         ),
-        ForgottenBy::BoxByTtl(ttl) => {
-            format!("{}; if that was for its idle time, ", other_ttl(ttl))
-        }
-        ForgottenBy::HostBox | ForgottenBy::Box => String::new(),
+        ForgottenBy::RestartOrBox => (
+            "the peer restarted, or a box between forgot the connection: which, shows when it \
+             happens again"
+                .to_owned(),
+            AGAINST_A_BOX,
+        ),
+        ForgottenBy::RestartOrManyBoxes => (
+            "other connections survived as long: the peer restarted, or this one passed another \
+             box, which forgot it"
+                .to_owned(),
+            AGAINST_A_BOX,
+        ),
+        ForgottenBy::ProgramOrBox => (
+            format!(
+                "the peer's program closes idle connections or restarted more than once ({}), or a \
+                 box between forgets them",
+                match finding.peer_host {
+                    Some(_) => peer_log(finding),
+                    None => "see its log".to_owned(),
+                }
+            ),
+            AGAINST_A_BOX,
+        ),
+        ForgottenBy::BoxByTtl(ttl) => (other_ttl(ttl), "if that was for its idle time, "),
+        ForgottenBy::HostBox | ForgottenBy::Box => (String::new(), ""),
     };
     let first_probe = first_probe(record, remedy);
     let limit = match remedy {
         Some(_) => format!(" ({})", limit(of)),
         None => String::new(),
     };
-    format!("{suspects}{first_probe}{limit}")
+    Words::new(suspects, format!("{against}{first_probe}{limit}"))
 }
 
 /// Why the other end sent a reset, as its own records show.
-fn other_end(record: &Record, it: &OtherEnd) -> String {
+fn other_end(record: &Record, it: &OtherEnd) -> Words {
     let program = it.program.as_deref().unwrap_or("the program");
     let what = match it.why {
         OtherEndWhy::Aborted(abort) => aborted(abort, program),
-        OtherEndWhy::Closed => format!("{program} had closed it, and data came afterwards"),
-        OtherEndWhy::Unknown => "it has no such connection".to_owned(),
-        OtherEndWhy::NotTranslated => {
-            "conntrack there took a segment for INVALID, and did not translate it back".to_owned()
-        }
+        OtherEndWhy::Closed => Words::new(
+            format!("{program} had closed it, and data came afterwards"),
+            "",
+        ),
+        OtherEndWhy::Unknown => Words::new("it has no such connection", ""),
+        OtherEndWhy::NotTranslated => Words::new(
+            "conntrack there took a segment for INVALID, and did not translate it back",
+            "",
+        ),
         OtherEndWhy::AcceptQueueFull(port) => accept_queue_full(port),
-        OtherEndWhy::PortsReused => {
-            "it opened a new connection with the same ports, as after a restart".to_owned()
-        }
+        OtherEndWhy::PortsReused => Words::new(
+            "it opened a new connection with the same ports, as after a restart",
+            "",
+        ),
     };
-    format!("the other end is {}: {what}", place(record, it))
+    let place = place(record, it);
+    Words::new(
+        format!("the other end is {place}: {}", what.seen),
+        what.advised,
+    )
 }
 
 /// The advice for a connection that one end had closed, when a box of this host may have
 /// forgotten it.
-fn half_closed(record: &Record, remedy: Option<Remedy>, fit: &Fit) -> String {
+fn half_closed(record: &Record, remedy: Option<Remedy>, fit: &Fit) -> Words {
     let idle = Ms(record.ages.idle_ms.unwrap_or_default());
     let Fit { names, seconds, .. } = fit;
-    format!(
-        "one end had closed, and {names} forgets such a connection after {seconds}s; this one was \
-         silent for {idle}: raise that timeout there, or {}",
-        first_probe(record, remedy)
+    Words::new(
+        format!(
+            "one end had closed, and {names} forgets such a connection after {seconds}s; this one \
+             was silent for {idle}"
+        ),
+        format!(
+            "raise that timeout there, or {}",
+            first_probe(record, remedy)
+        ),
     )
 }
 
 /// The advice for a peer that answered no probe.
-fn unreachable(record: &Record, remedy: Option<Remedy>) -> String {
+fn unreachable(record: &Record, remedy: Option<Remedy>) -> Words {
     let settings = &record.settings;
     let probes = record.probes_out.unwrap_or_default();
     let idle = Ms(record.ages.idle_ms.unwrap_or_default());
@@ -314,7 +389,7 @@ fn unreachable(record: &Record, remedy: Option<Remedy>) -> String {
     let late = remedy.map_or(String::new(), |remedy| {
         let time_s = settings.keepalive_time_ms.unwrap_or_default() / 1000;
         format!(
-            "; the first probe came only after {time_s}s: if a middlebox dropped the connection \
+            "the first probe came only after {time_s}s: if a middlebox dropped the connection \
              before that, {}",
             first_probe(record, Some(remedy))
         )
@@ -323,12 +398,12 @@ fn unreachable(record: &Record, remedy: Option<Remedy>) -> String {
         // The minimum (`do_tcp_setsockopt`, net/ipv4/tcp.c), or not known.
         (Some(..=MIN_INTVL_MS) | None, _) => String::new(),
         (Some(ms), Some(Origin::Socket)) => format!(
-            "; to detect this sooner, lower TCP_KEEPINTVL (now {}) in {}",
+            "to detect this sooner, lower TCP_KEEPINTVL (now {}) in {}",
             Ms(ms),
             program(record)
         ),
         (Some(ms), _) => format!(
-            "; to detect this sooner, lower net.ipv4.tcp_keepalive_intvl (now {}) in netns {}",
+            "to detect this sooner, lower net.ipv4.tcp_keepalive_intvl (now {}) in netns {}",
             Ms(ms),
             netns(record)
         ),
@@ -342,10 +417,11 @@ fn unreachable(record: &Record, remedy: Option<Remedy>) -> String {
         ),
         None => format!("silent for {idle}: the peer's host or the path to it is down"),
     };
-    format!(
-        "{probes} probes unanswered, {silent}{}{sooner}{late}",
-        rejected(record)
-    )
+    let rejected = rejected(record);
+    let seen = format!("{probes} probes unanswered, {silent}{rejected}");
+    let mut words = Words::new(seen, sooner);
+    words.also_advised(&late);
+    words
 }
 
 /// That a firewall may reject keepalive probes. The kernel takes no error for a probe, as its
@@ -365,75 +441,89 @@ fn rejected(record: &Record) -> String {
 }
 
 /// The advice for a TCP_USER_TIMEOUT that passed before all probes were sent.
-fn user_timeout(record: &Record, remedy: Option<Remedy>) -> String {
+fn user_timeout(record: &Record, remedy: Option<Remedy>) -> Words {
     let all = remedy.and_then(|it| it.user_timeout_ms).unwrap_or_default();
-    format!(
-        "TCP_USER_TIMEOUT of {} overrides the probe count: to allow all {} probes, set it to {all}ms in {}",
-        Ms(record.settings.user_timeout_ms.unwrap_or_default().into()),
-        record.settings.keepalive_probes.unwrap_or_default(),
-        program(record)
+    Words::new(
+        format!(
+            "TCP_USER_TIMEOUT of {} overrides the probe count",
+            Ms(record.settings.user_timeout_ms.unwrap_or_default().into())
+        ),
+        format!(
+            "to allow all {} probes, set it to {all}ms in {}",
+            record.settings.keepalive_probes.unwrap_or_default(),
+            program(record)
+        ),
     )
 }
 
 /// The advice for a connection that a process of this host reset, as its record tells.
-fn aborted_here(record: &Record, abort: Abort) -> String {
+fn aborted_here(record: &Record, abort: Abort) -> Words {
     match record.closer() {
         Some(by) if abort == Abort::Destroyed && record.actor.by_pid.is_some() => {
-            format!("{by} destroyed the connection of {}", program(record))
+            let seen = format!("{by} destroyed the connection of {}", program(record));
+            Words::new(seen, "")
         }
         _ => aborted(abort, &closer(record)),
     }
 }
 
 /// The advice for a connection that one end reset.
-fn aborted(abort: Abort, program: &str) -> String {
-    let what = match abort {
+fn aborted(abort: Abort, program: &str) -> Words {
+    const READ_FIRST: &str = "a program should read to the end before it closes";
+    let (what, advised) = match abort {
         Abort::DataUnread {
             exiting: Some(true),
-        } => "ended, killed or by itself, with data unread",
+        } => ("ended, killed or by itself, with data unread", ""),
         Abort::DataUnread {
             exiting: Some(false),
-        } => "closed it with data unread: a program should read to the end before it closes",
+        } => ("closed it with data unread", READ_FIRST),
         Abort::DataUnread { exiting: None } => {
-            "closed it, or was killed, with data unread: a program should read to the end before it \
-             closes"
+            ("closed it, or was killed, with data unread", READ_FIRST)
         }
-        Abort::NoFinWait2 => "closed it with TCP_LINGER2 below 0, which skips FIN_WAIT2",
-        Abort::Memory => {
-            "left an orphan over the limit net.ipv4.tcp_max_orphans or tcp_mem: raise the limit, or \
-             leave fewer orphans"
-        }
-        Abort::DisconnectWithData => "disconnected it with data unsent",
-        Abort::LingerOrDisconnect => {
-            "closed it with SO_LINGER 0, or disconnected it: leave SO_LINGER unset to close with FIN"
-        }
-        Abort::OrphanLinger2OrMemory => {
+        Abort::NoFinWait2 => (
+            "closed it with TCP_LINGER2 below 0, which skips FIN_WAIT2",
+            "",
+        ),
+        Abort::Memory => (
+            "left an orphan over the limit net.ipv4.tcp_max_orphans or tcp_mem",
+            "raise the limit, or leave fewer orphans",
+        ),
+        Abort::DisconnectWithData => ("disconnected it with data unsent", ""),
+        Abort::LingerOrDisconnect => (
+            "closed it with SO_LINGER 0, or disconnected it",
+            "leave SO_LINGER unset to close with FIN",
+        ),
+        Abort::OrphanLinger2OrMemory => (
             "left an orphan with TCP_LINGER2 below 0, or over the limit net.ipv4.tcp_max_orphans or \
-             tcp_mem"
-        }
-        Abort::UnreadLingerOrDisconnect => {
-            "closed it with data unread or SO_LINGER 0, or disconnected it (this kernel reports no more)"
-        }
-        Abort::OrphanMemoryOrDestroyed => {
+             tcp_mem",
+            "",
+        ),
+        Abort::UnreadLingerOrDisconnect => (
+            "closed it with data unread or SO_LINGER 0, or disconnected it (this kernel reports no more)",
+            "",
+        ),
+        Abort::OrphanMemoryOrDestroyed => (
             "left an orphan over the limit net.ipv4.tcp_max_orphans or tcp_mem, or someone \
-             destroyed it, as `ss -K` does"
-        }
+             destroyed it, as `ss -K` does",
+            "",
+        ),
         Abort::NeverAccepted => {
-            return "its listener was closed before a program accepted it".to_owned();
+            return Words::new("its listener was closed before a program accepted it", "");
         }
         Abort::NoFinWait2Late => {
-            return "the program had closed it with TCP_LINGER2 below 0, which skips FIN_WAIT2"
-                .to_owned();
+            let seen = "the program had closed it with TCP_LINGER2 below 0, which skips FIN_WAIT2";
+            return Words::new(seen, "");
         }
         Abort::Destroyed => {
-            return format!("someone destroyed the connection of {program}, as `ss -K` does");
+            let seen = format!("someone destroyed the connection of {program}, as `ss -K` does");
+            return Words::new(seen, "");
         }
     };
-    format!("{program} {what}")
+    Words::new(format!("{program} {what}"), advised)
 }
 
 /// The advice for a segment that belongs to no connection of this host.
-fn stray(record: &Record, remedy: Option<Remedy>, of: &IdleLimit, restart: Restart) -> String {
+fn stray(record: &Record, remedy: Option<Remedy>, of: &IdleLimit, restart: Restart) -> Words {
     let peer = record.endpoints.map_or("the peer".to_owned(), |it| {
         SocketAddr::from(it.remote()).to_string()
     });
@@ -476,10 +566,13 @@ fn stray(record: &Record, remedy: Option<Remedy>, of: &IdleLimit, restart: Resta
         );
         (forgotten, "balancer")
     };
-    format!(
-        "no such connection here: {queue}{closed}{restart} {forgotten}; against the latter, on {peer} \
-         set TCP_KEEPIDLE to at most half of the {who}'s idle timeout: {seconds} is {}{intvl}",
-        limit(of)
+    Words::new(
+        format!("no such connection here: {queue}{closed}{restart} {forgotten}"),
+        format!(
+            "against the latter, on {peer} set TCP_KEEPIDLE to at most half of the {who}'s idle \
+             timeout: {seconds} is {}{intvl}",
+            limit(of)
+        ),
     )
 }
 

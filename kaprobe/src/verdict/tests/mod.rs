@@ -2,6 +2,7 @@
 
 mod http_hour;
 
+use crate::model::advice::Advice;
 use crate::model::host_timeout::{HostTimeout, HostTimeouts};
 use crate::model::record::{EventName, Record};
 use crate::model::remedy::SetIn;
@@ -453,14 +454,14 @@ fn active_resets_are_explained_with_and_without_kernel_reasons() {
     for (event, words) in [
         (
             sent(Some("ABORT_ON_CLOSE")),
-            "or was killed, with data unread: a program",
+            "or was killed, with data unread; a program",
         ),
         (sent(Some("ABORT_ON_LINGER")), "TCP_LINGER2"),
         (sent(Some("ABORT_ON_MEMORY")), "tcp_max_orphans"),
         (sent(Some("DISCONNECT_WITH_DATA")), "data unsent"),
         (
             sent(Some("STATE")),
-            "SO_LINGER 0, or disconnected it: leave",
+            "SO_LINGER 0, or disconnected it; leave",
         ),
         (state(1, sent(Some("STATE"))), "`ss -K`"),
         (sent(None), "data unread or SO_LINGER 0, or disconnected"),
@@ -799,6 +800,27 @@ fn advice(record: &Record) -> &str {
     record.advice.as_ref().map_or("", |it| it.as_str())
 }
 
+/// What was seen and what to do are told apart where a verdict is laid out.
+#[test]
+fn advice_has_what_was_seen_before_what_to_do() {
+    let unanswered = [
+        of(probe(0, 1, 7_200_000)),
+        of(with(
+            event(75_000, Kind::Timeout(Cause::ProbeCount)),
+            |it| {
+                it.settings.keepalive_intvl_ms = Some(75_000);
+                (it.probes_out, it.probes_out_after) = (2, 2);
+            },
+        )),
+    ];
+    let verdicts = verdicts(&unanswered);
+    let advice = verdicts.first().and_then(|it| it.advice.as_ref());
+    let (seen, advised) = advice.map(Advice::parts).unwrap_or_default();
+    assert!(seen.starts_with("2 probes unanswered, "), "{seen}");
+    let sooner = "to detect this sooner, lower TCP_KEEPINTVL (now 75s) in beam.smp[4242]";
+    assert_eq!(advised, sooner);
+}
+
 #[test]
 fn an_unknown_timeout_is_learned_and_reported() {
     let once = life(1, 1_000, Some(301), 351);
@@ -958,7 +980,7 @@ fn advice_names_the_setting_its_scope_and_the_reason() {
         (
             received(0, 1_500, 10),
             "after 1.4s of silence the other end no longer knew the connection, as after a \
-             restart: keepalive cannot probe early enough"
+             restart; keepalive cannot probe early enough"
                 .to_owned(),
         ),
         (
@@ -1230,7 +1252,7 @@ fn who_reset_a_connection_is_named() {
         ),
         (
             by("beam.smp", 4242, false, sent(Some("ABORT_ON_CLOSE"))),
-            "beam.smp[4242] closed it with data unread: a program should read to the end before it \
+            "beam.smp[4242] closed it with data unread; a program should read to the end before it \
              closes",
         ),
         (
@@ -1243,9 +1265,9 @@ fn who_reset_a_connection_is_named() {
         ),
         (
             subflow,
-            "beam.smp[4242] closed it, or was killed, with data unread: a program should read to \
-             the end before it closes; this was one subflow of an MPTCP connection, which may go on \
-             over its other subflows",
+            "beam.smp[4242] closed it, or was killed, with data unread; this was one subflow of an \
+             MPTCP connection, which may go on over its other subflows; a program should read to \
+             the end before it closes",
         ),
     ] {
         let verdicts = verdicts(&[of(event)]);
@@ -1532,7 +1554,7 @@ fn closes_for_idleness_have_these_verdicts() {
             "a request was on its way to the peer",
             vec![of(in_flight(4_002)), of(reset(1_020))],
             &["idle_close_race medium 4002 [1]"],
-            "while data of beam.smp[4242] was on its way, which nobody answers: keep idle \
+            "while data of beam.smp[4242] was on its way, which nobody answers; keep idle \
              connections in beam.smp[4242] for less than 4.0s",
         ),
         (

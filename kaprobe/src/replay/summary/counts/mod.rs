@@ -10,6 +10,7 @@ use std::net::IpAddr;
 
 use crate::correlate::MAX_SOCKETS;
 use crate::lru::LruMap;
+use crate::model::advice::Advice;
 use crate::model::header::Header;
 use crate::model::record::{EventName, Record};
 use crate::model::socket::Endpoints;
@@ -485,10 +486,10 @@ impl From<TimeoutBounds> for LearnedTimeout {
 }
 
 /// Shortens an advice, which may have any length in a log.
-fn shorten(advice: &Escaped) -> Escaped {
+fn shorten(advice: &Advice) -> Escaped {
     match advice.as_str().char_indices().nth(MAX_ADVICE_LEN) {
         Some((end, _)) => Escaped::from_escaped(&advice.as_str()[..end]),
-        None => advice.clone(),
+        None => advice.text().clone(),
     }
 }
 
