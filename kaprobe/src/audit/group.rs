@@ -2,10 +2,10 @@
 //! output has one line for each group. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use crate::audit::assessment::Assessment;
 use crate::model::fate::{Fate, Why};
+use crate::model::peers::Peers;
 use crate::model::remedy::{ProgramAdvice, SetIn};
 use crate::text::escape::Escaped;
 use crate::text::histogram::Histogram;
@@ -46,15 +46,6 @@ pub(super) struct GroupKey {
     pub timeout_ms: Option<u64>,
     /// What applies that timeout, and how it is known to be on the path.
     pub timeout_about: Option<Escaped>,
-}
-
-/// The remote end of a group's connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Peers {
-    /// Clients of this local port.
-    Clients(u16),
-    /// A server at this remote address and port.
-    Server(IpAddr, u16),
 }
 
 /// Counts and ranges of a group's connections.
@@ -117,11 +108,7 @@ impl Groups {
             cmdline: it.process.cmdline.clone(),
             unit: it.process.unit.clone(),
             ownerless: it.is_ownerless(),
-            peers: if it.accepted == Some(true) {
-                Peers::Clients(it.endpoints.lport)
-            } else {
-                Peers::Server(it.endpoints.raddr.to_canonical(), it.endpoints.rport)
-            },
+            peers: Peers::of(&it.endpoints, it.accepted == Some(true)),
             set_in: it.set_in,
             set: it.set.clone(),
             socket_set: it.socket_set.clone(),

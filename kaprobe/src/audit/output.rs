@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use crate::audit::assessment::{self, Assessment};
-use crate::audit::group::{Group, GroupKey, Groups, Peers};
+use crate::audit::group::{Group, GroupKey, Groups};
 use crate::audit::observation::{MAX_CONNECTIONS, ObservationCounts};
 use crate::audit::words::{netns, program, remedy, span};
 use crate::model::fate::{Fate, Why};
@@ -16,7 +16,7 @@ use crate::model::host_timeout::HostTimeout;
 use crate::model::named::Named as _;
 use crate::sink::options::Format;
 use crate::sink::{CsvLines, JsonLines};
-use crate::text::cell::{NOTHING, UNSEEN, endpoint};
+use crate::text::cell::{NOTHING, UNSEEN};
 use crate::text::columns::{Column, end_line};
 use crate::text::histogram::{Bars, Histogram};
 use crate::text::units::Ms;
@@ -290,10 +290,7 @@ const HEADINGS: [&str; 8] = [
 
 fn cells(key: &GroupKey, group: &Group) -> [String; 8] {
     let unit = key.unit.as_ref().map_or(NOTHING, |it| it.as_str());
-    let to = match key.peers {
-        Peers::Clients(port) => format!("clients of :{port}"),
-        Peers::Server(address, port) => endpoint((address, port)),
-    };
+    let to = key.peers.to_string();
     let silence = match (group.silence_ms, key.why) {
         (Some(range), _) => span(range),
         (None, Some(Why::NoSettings)) => UNSEEN.to_owned(),
