@@ -16,12 +16,12 @@ mod keepalive;
 pub mod kernel;
 mod lru;
 pub mod memory;
+mod messages;
 pub mod model;
 mod output_file;
 mod owners;
 mod programs;
 pub mod replay;
-mod report;
 #[cfg(test)]
 mod sample;
 mod shutdown;

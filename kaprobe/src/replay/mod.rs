@@ -32,7 +32,7 @@ use crate::replay::input::{FileId, OpenLog};
 use crate::replay::plan::ReplayPlan;
 use crate::sink::options::{Existing, Format, LogFile, Outputs};
 use crate::sink::{self, SinkError};
-use crate::{exit, report, stderr};
+use crate::{exit, messages, stderr};
 
 /// Runs `kaprobe replay`.
 ///
@@ -61,7 +61,7 @@ pub fn run(plan: &ReplayPlan) -> Result<()> {
         (shown, sinks.flush())
     };
     if !plan.quiet {
-        report::summary(&stream.outcome());
+        messages::summary(&stream.outcome());
     }
     let complete = complete(&merge);
     let written = match (flushed, shown) {

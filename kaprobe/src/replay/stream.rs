@@ -4,6 +4,7 @@ use std::mem;
 
 use crate::correlate::MAX_SOCKETS;
 use crate::filter::Filter;
+use crate::messages::Outcome;
 use crate::model::header::{self, Filters, Header, TimeoutsChange};
 use crate::model::host_timeout::HostTimeouts;
 use crate::model::named::Named as _;
@@ -17,7 +18,6 @@ use crate::replay::log::{LogError, Remark};
 use crate::replay::merge::{Merge, MergedLog, SourceIndex};
 use crate::replay::plan::ReplayPlan;
 use crate::replay::story::Stories;
-use crate::report::Outcome;
 use crate::sink::{Head, SinkError, Sinks};
 use crate::text::escape::Escaped;
 use crate::timeout::estimate::TimeoutEstimator;

@@ -32,13 +32,13 @@ use crate::host::netns::Netns;
 use crate::host::privilege::{Privileges, raise_memlock};
 use crate::host::timeouts::{self, HostNamespaces, NetnsNames};
 use crate::kernel::{Attached, StallLook, Tracer, TracerConfig};
+use crate::messages::{self, Outcome};
 use crate::model::event::Event;
 use crate::model::header::{self, Header, TimeoutsChange};
 use crate::model::host_timeout::{HostTimeouts, NetnsTimeouts};
 use crate::model::record::EventName;
 use crate::model::time::WallTime;
 use crate::owners::cache::OwnerCache;
-use crate::report::{self, Outcome};
 use crate::shutdown::{self, StopWhen};
 use crate::sink::{LiveSinks, SinkError};
 use crate::stop::Stop;
@@ -127,7 +127,7 @@ impl Session {
     /// If a sink or the kernel fails.
     pub fn follow(mut self, plan: &TracePlan, mut sinks: LiveSinks) -> Result<()> {
         if !plan.quiet {
-            report::banner(self.tracer.attached(), self.tracer.without());
+            messages::banner(self.tracer.attached(), self.tracer.without());
         }
         let stop = self.stopper();
         let owners =
@@ -163,7 +163,7 @@ impl Session {
         if let Some(outcome) = outcome
             && !plan.quiet
         {
-            report::summary(&Outcome { outputs, ..outcome });
+            messages::summary(&Outcome { outputs, ..outcome });
         }
         drop(read?);
         shown?;
@@ -294,7 +294,7 @@ impl TraceStages {
         };
         if !self.quiet {
             let zombies = self.pipeline.counts().events.get(&EventName::Zombie);
-            report::snapshot(self.seen, zombies.copied().unwrap_or_default(), &outcome);
+            messages::snapshot(self.seen, zombies.copied().unwrap_or_default(), &outcome);
         }
     }
 

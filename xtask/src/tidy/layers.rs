@@ -40,7 +40,7 @@ pub const LAYERS: &Layers = &[
     ],
     &[
         module("owners", "finds the processes that hold a socket"),
-        module("report", "writes the messages of a trace: hooks, counts, losses"),
+        module("messages", "writes the messages of a trace: hooks, counts, losses"),
     ],
     &[
         module("kernel", "loads the BPF programs and decodes their events; only it uses aya"),

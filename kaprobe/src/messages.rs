@@ -1,5 +1,5 @@
-//! Reports on standard error: how each hook was attached, and at the end the counts of
-//! records, sockets and losses.
+//! Writes the messages of a trace or a replay to standard error: how each hook was attached,
+//! and at the end the counts of records, sockets and losses.
 
 use std::io;
 
