@@ -1,8 +1,9 @@
 //! The checked arguments of `kaprobe replay`. Makes no system call.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
-use crate::cli::args::ReplayArgs;
+use crate::cli::args::{RecordArgs, ReplayArgs};
 use crate::cli::filters::{by_flag, events, records, sockets};
 use crate::cli::outputs::outputs;
 use crate::exit;
@@ -14,15 +15,22 @@ use crate::replay::input::{Input, inputs};
 use crate::sink::options::{Existing, Format, Outputs};
 use crate::text::escape::Escaped;
 
-/// The checked arguments of `kaprobe replay`.
+/// Which logs are read, and which of their records are shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReplayPlan {
+pub struct LogSelection {
     /// Logs to read.
     pub logs: Vec<Input>,
     /// Which records are shown.
     pub records: RecordFilter,
     /// The filters as given, for the header of a log.
     pub given: Filters,
+}
+
+/// The checked arguments of `kaprobe replay`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplayPlan {
+    /// What is shown.
+    pub selection: LogSelection,
     /// Where records go.
     pub outputs: Outputs,
     /// Summarize records by remote endpoint instead of showing them.
@@ -49,6 +57,21 @@ impl ReplayPlan {
                 "--summary is text or JSON lines, not CSV",
             ));
         }
+        Ok(Self {
+            selection: LogSelection::new(logs, filters)?,
+            outputs,
+            summary,
+            quiet: output.quiet,
+        })
+    }
+}
+
+impl LogSelection {
+    /// Selects these logs, and the records that pass these filters.
+    ///
+    /// # Errors
+    /// [`exit::Code::Usage`], with the name of the invalid argument.
+    pub fn new(logs: Vec<PathBuf>, filters: RecordArgs) -> Result<Self, exit::Error> {
         let logs = inputs(logs)?;
         // By default all events of the log are shown.
         let events = events(&filters, EventSet::All);
@@ -61,9 +84,6 @@ impl ReplayPlan {
         Ok(Self {
             logs,
             given,
-            outputs,
-            summary,
-            quiet: output.quiet,
             records: RecordFilter {
                 sockets,
                 netns,

@@ -16,7 +16,7 @@ use crate::replay::decompress::LogReader;
 use crate::replay::line::{Item, Version};
 use crate::replay::log::{LogError, Remark};
 use crate::replay::merge::{Merge, MergedLog, SourceIndex};
-use crate::replay::plan::ReplayPlan;
+use crate::replay::plan::LogSelection;
 use crate::replay::story::Stories;
 use crate::sink::{Head, SinkError, Sinks};
 use crate::text::escape::Escaped;
@@ -25,13 +25,13 @@ use crate::verdict::judge::{EVIDENCE, Judge};
 use crate::verdict::pipeline::Pipeline;
 
 /// Why a replay ends before its logs do.
-pub(super) enum ReplayEnd {
+pub(crate) enum ReplayEnd {
     Log(LogIndex, LogError),
     Sink(SinkError),
 }
 
-/// Where the records of a replay go.
-pub(super) trait RecordSink {
+/// Where the records of logs go.
+pub(crate) trait RecordSink {
     /// See [`Sinks::head`].
     fn head(&mut self, head: &Head<'_>) -> Result<(), SinkError>;
     /// See [`Sinks::next_trace`].
@@ -211,7 +211,7 @@ fn host_names(logs: &[MergedLog]) -> Vec<Escaped> {
 }
 
 impl ReplayStream {
-    pub(super) fn new(plan: &ReplayPlan, merged: Vec<MergedLog>) -> Self {
+    pub(super) fn new(selection: &LogSelection, merged: Vec<MergedLog>) -> Self {
         let hosts = merged.len() > 1 || merged.iter().any(|it| it.headers.len() > 1);
         let logs = merged.iter().zip(host_names(&merged));
         let logs: Vec<_> = logs
@@ -226,8 +226,8 @@ impl ReplayStream {
             headers: Vec::new(),
             hosts,
             logs,
-            given: plan.given.clone(),
-            pipeline: Pipeline::of(Filter::new(plan.records.clone()), merged.len()),
+            given: selection.given.clone(),
+            pipeline: Pipeline::of(Filter::new(selection.records.clone()), merged.len()),
             stories: Stories::new(),
             written: Tally::default(),
         };

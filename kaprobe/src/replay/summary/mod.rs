@@ -3,5 +3,5 @@
 mod counts;
 mod output;
 
-pub(super) use crate::replay::summary::counts::ReplaySummary;
-pub(super) use crate::replay::summary::output::{SummaryFormat, write};
+pub(crate) use crate::replay::summary::counts::ReplaySummary;
+pub(crate) use crate::replay::summary::output::{SummaryFormat, write};

@@ -49,7 +49,7 @@ const INDENT: &str = "    ";
 
 /// The format of a summary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::replay) enum SummaryFormat {
+pub(crate) enum SummaryFormat {
     /// Text for people.
     Text {
         /// With a heading.
@@ -65,7 +65,7 @@ pub(in crate::replay) enum SummaryFormat {
 ///
 /// # Errors
 /// If writing fails.
-pub(in crate::replay) fn write(
+pub(crate) fn write(
     out: &mut impl Write,
     summary: &ReplaySummary,
     format: SummaryFormat,

@@ -56,29 +56,29 @@ struct Sighting {
 
 /// The counts so far.
 #[derive(Debug)]
-pub(in crate::replay) struct ReplaySummary {
+pub(crate) struct ReplaySummary {
     hosts: Vec<HostTrace>,
     addresses: BTreeMap<(usize, IpAddr), Ports>,
     row_count: usize,
     /// The row for all other endpoints.
     rest: Option<EndpointCounts>,
     sockets: LruMap<(usize, u64, u64), Connection>,
-    pub(super) totals: Totals,
+    pub(crate) totals: Totals,
 }
 
 /// The totals of all rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub(super) struct Totals {
+pub(crate) struct Totals {
     /// Records counted.
-    pub(super) records: u64,
+    pub(crate) records: u64,
     /// Events that could not be delivered.
-    pub(super) lost: u64,
+    pub(crate) lost: u64,
     /// A hook was switched off: it is not known how many events it missed.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub(super) silenced: bool,
+    pub(crate) silenced: bool,
     /// Sockets evicted for lack of room before their close. If seen again, they are counted
     /// again.
-    pub(super) forgotten: u64,
+    pub(crate) forgotten: u64,
 }
 
 #[derive(Debug)]
@@ -96,7 +96,7 @@ enum Ports {
 
 /// The port that a row is named by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum RowPort {
+pub(crate) enum RowPort {
     /// The port of the remote server.
     Remote(u16),
     /// The port of the server on this host. Each connection has another remote port.
@@ -115,33 +115,33 @@ impl RowPort {
 
 /// The counts of one endpoint.
 #[derive(Clone, Debug, Default)]
-pub(super) struct EndpointCounts {
-    pub(super) connections: u64,
-    pub(super) events: BTreeMap<EventName, u64>,
-    pub(super) verdicts: BTreeMap<VerdictName, AdviceCounts>,
+pub(crate) struct EndpointCounts {
+    pub(crate) connections: u64,
+    pub(crate) events: BTreeMap<EventName, u64>,
+    pub(crate) verdicts: BTreeMap<VerdictName, AdviceCounts>,
     /// Idle ages at death: of each connection, that of the first verdict that has one.
-    pub(super) idle: Histogram,
-    pub(super) timeout: Option<LearnedTimeout>,
+    pub(crate) idle: Histogram,
+    pub(crate) timeout: Option<LearnedTimeout>,
 }
 
 /// The counts of one verdict, for each advice. Advice that differs only in numbers counts
 /// as one.
 #[derive(Clone, Debug, Default)]
-pub(super) struct AdviceCounts(Vec<VerdictCount>);
+pub(crate) struct AdviceCounts(Vec<VerdictCount>);
 
 /// The count of one verdict with one advice.
 #[derive(Clone, Debug)]
-pub(super) struct VerdictCount {
-    pub(super) count: u64,
+pub(crate) struct VerdictCount {
+    pub(crate) count: u64,
     /// The highest confidence.
-    pub(super) confidence: Option<Confidence>,
+    pub(crate) confidence: Option<Confidence>,
     /// The last advice. `None` also for the verdicts with more advice than is kept.
-    pub(super) advice: Option<Escaped>,
+    pub(crate) advice: Option<Escaped>,
 }
 
 impl AdviceCounts {
     /// The counts, the most frequent advice first.
-    pub(super) fn sorted(&self) -> Vec<&VerdictCount> {
+    pub(crate) fn sorted(&self) -> Vec<&VerdictCount> {
         let mut counts: Vec<_> = self.0.iter().collect();
         counts.sort_by_key(|it| (it.advice.is_none(), std::cmp::Reverse(it.count)));
         counts
@@ -186,24 +186,24 @@ fn differ_only_in_numbers(one: &Escaped, other: &Escaped) -> bool {
 
 /// The learned bounds of the idle timeout towards an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LearnedTimeout {
-    pub(super) of: LearnedOf,
-    pub(super) survived_ms: Option<u64>,
-    pub(super) died_ms: Option<u64>,
-    pub(super) contradictory: bool,
+pub(crate) struct LearnedTimeout {
+    pub(crate) of: LearnedOf,
+    pub(crate) survived_ms: Option<u64>,
+    pub(crate) died_ms: Option<u64>,
+    pub(crate) contradictory: bool,
     /// Enough connections died to conclude that there is a timeout.
-    pub(super) is_believed: bool,
+    pub(crate) is_believed: bool,
 }
 
 /// A row of the summary: an endpoint and its counts.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct SummaryRow<'a> {
-    pub(super) host: Option<&'a Escaped>,
+pub(crate) struct SummaryRow<'a> {
+    pub(crate) host: Option<&'a Escaped>,
     /// `None` for all other endpoints.
-    pub(super) raddr: Option<IpAddr>,
+    pub(crate) raddr: Option<IpAddr>,
     /// `None` for all ports of the address.
-    pub(super) port: Option<RowPort>,
-    pub(super) counts: &'a EndpointCounts,
+    pub(crate) port: Option<RowPort>,
+    pub(crate) counts: &'a EndpointCounts,
 }
 
 impl Default for ReplaySummary {
@@ -370,7 +370,7 @@ impl ReplaySummary {
     }
 
     /// The rows, most verdicts first, then most connections.
-    pub(super) fn rows(&self) -> Vec<SummaryRow<'_>> {
+    pub(crate) fn rows(&self) -> Vec<SummaryRow<'_>> {
         let mut rows = Vec::with_capacity(self.row_count + 1);
         for ((host, address), ports) in &self.addresses {
             let row = |port, counts| SummaryRow {
@@ -455,7 +455,7 @@ impl EndpointCounts {
     }
 
     /// The number of records of an event.
-    pub(super) fn event_count(&self, event: EventName) -> u64 {
+    pub(crate) fn event_count(&self, event: EventName) -> u64 {
         self.events.get(&event).copied().unwrap_or_default()
     }
 }
