@@ -13,6 +13,7 @@ mod cases;
 mod cases_closes;
 mod cases_stalls;
 mod demo;
+mod docs;
 mod doctor;
 mod endings;
 mod exact;
@@ -92,6 +93,7 @@ const TESTS: &[harness::Test] = &[
     (HostAndOne, "filters_combined", filters::combined),
     (EachKernel, "filters_kernel", filters::in_the_kernel),
     (EachKernel, "prototypes", prototypes::prototypes_match_this_kernel),
+    (HostAndOne, "docs_commands", docs::commands_run),
     (Everywhere, "doctor_agrees", doctor::a_trace_attaches_as_doctor_says),
     (HostAndOne, "doctor_lockdown", doctor::lockdown_is_named),
     (EachKernel, "demo", demo::explains_every_connection),
