@@ -64,3 +64,51 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use anyhow::Result;
+    use clap::Parser as _;
+
+    use super::Cli;
+    use crate::workspace;
+
+    /// The README, CONTRIBUTING and the pages of `docs/` show commands of this program that
+    /// it takes.
+    #[test]
+    fn documented_commands_are_taken() -> Result<()> {
+        let root = workspace::root();
+        let mut pages = vec![root.join("README.md"), root.join("CONTRIBUTING.md")];
+        for entry in fs::read_dir(root.join("docs"))? {
+            pages.push(entry?.path());
+        }
+        let mut seen = 0;
+        for page in pages
+            .iter()
+            .filter(|it| it.extension().is_some_and(|it| it == "md"))
+        {
+            let text = fs::read_to_string(page)?;
+            for (start, _) in text.match_indices("cargo xtask ") {
+                // A command ends with its span of code, its line if it is a sample, or before
+                // a comment. A span may go on in the next line.
+                let line = text[start..].split(['`', '#']).next().unwrap_or_default();
+                let is_span = text[..start].ends_with('`');
+                let line = if is_span {
+                    line
+                } else {
+                    line.split('\n').next().unwrap_or_default()
+                };
+                let words = line.split_whitespace().skip(1);
+                seen += 1;
+                if let Err(why) = Cli::try_parse_from(words) {
+                    let is_help = why.kind() == clap::error::ErrorKind::DisplayHelp;
+                    assert!(is_help, "{}: {line}: {why}", page.display());
+                }
+            }
+        }
+        assert!(seen > 10, "{seen} commands");
+        Ok(())
+    }
+}
