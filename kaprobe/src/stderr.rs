@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::text::escape;
 
 /// What each line starts with.
-const PREFIX: &str = "kaprobe: ";
+pub const PREFIX: &str = "kaprobe: ";
 /// Most messages that wait to be written.
 const QUEUE: usize = 256;
 /// How long [`finish`] waits for the reader.

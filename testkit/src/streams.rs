@@ -1,14 +1,14 @@
 //! Runs commands whose standard output or error is closed or full, and checks how they
 //! end.
 
-use std::fs::OpenOptions;
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Action, tcflow};
+use rustix::termios::{Action, tcflow, tcgetwinsize, tcsetwinsize};
 
 /// The other end of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +86,32 @@ pub fn terminal() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let terminal = rustix::fs::open(&*name, flags, Mode::empty())?;
     Ok((master, terminal))
+}
+
+/// What a command shows on a terminal of this width, on both streams, with plain line ends.
+///
+/// # Errors
+/// The command can't be run, or shows what is not UTF-8.
+pub fn shown_on_terminal(mut command: Command, columns: u16) -> io::Result<String> {
+    let (master, terminal) = terminal()?;
+    let mut size = tcgetwinsize(&terminal)?;
+    (size.ws_row, size.ws_col) = (24, columns);
+    tcsetwinsize(&terminal, size)?;
+    command.stdout(terminal.try_clone()?).stderr(terminal);
+    let mut child = command.stdin(Stdio::null()).spawn()?;
+    // It holds the last copies of the terminal.
+    drop(command);
+    let mut shown = Vec::new();
+    let read = File::from(master).read_to_end(&mut shown);
+    child.wait()?;
+    match read {
+        // What a terminal says whose other end is closed.
+        Err(why) if why.raw_os_error() != Some(libc::EIO) => Err(why),
+        _ => {
+            let shown = String::from_utf8(shown).map_err(io::Error::other)?;
+            Ok(shown.replace("\r\n", "\n"))
+        }
+    }
 }
 
 fn stdio(end: StreamEnd) -> io::Result<Stdio> {

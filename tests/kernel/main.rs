@@ -39,6 +39,7 @@ mod resets;
 mod resumed;
 mod rtt;
 mod same;
+mod screen;
 mod servers;
 mod silent_drop;
 mod snapshot;
@@ -129,6 +130,9 @@ const TESTS: &[harness::Test] = &[
     (HostAndOne, "servers_redis", servers::redis),
     (HostAndOne, "servers_sshd", servers::sshd),
     (HostAndOne, "audit", audit::advice_makes_connections_safe),
+    (EachKernel, "audit_forgotten", screen::forgotten_switch_is_a_finding),
+    (HostAndOne, "sockets_group", screen::groups_are_of_one_service),
+    (HostAndOne, "sockets_screen", screen::lines_fit_a_terminal),
     (HostAndOne, "audit_sysctl", audit::sysctl_advice_makes_connections_safe),
     (HostAndOne, "audit_loopback", audit::loopback_is_left_out),
     (HostAndOne, "audit_log", audit::timeouts_come_from_a_log),

@@ -55,6 +55,9 @@ record! {
         accepted: Option<bool>,
         /// Keepalive settings of the socket.
         settings: Settings,
+        /// The keepalive options that are set on the socket while SO_KEEPALIVE is off, and so do
+        /// nothing.
+        unused_options: Option<Escaped>,
         /// Ages of the last traffic.
         ages: Ages,
         /// The longest silence that was observed. If probes do not restart the timeout,
@@ -117,6 +120,7 @@ record! {
         settings.keepalive_probes,
         settings.keepalive_probes_from,
         settings.user_timeout_ms,
+        unused_options,
         ages.idle_ms,
         ages.heard_ms,
         ages.lastsnd_ms,
@@ -164,10 +168,15 @@ impl Assessment {
             observed(it, timeout.as_ref())
         });
         let judgement = judge(connection.as_ref(), timeout.as_ref(), &observed);
-        let advice = connection
-            .as_ref()
-            .zip(timeout.as_ref())
-            .and_then(|(connection, timeout)| advise(connection, &judgement, timeout));
+        let unused_options = row.settings.unused_options();
+        let advice = match (&connection, &timeout) {
+            (Some(connection), Some(timeout)) => advise(connection, &judgement, timeout),
+            // The options show that keepalive is wanted, whatever the timeout is.
+            _ if judgement.why == Some(Why::NoTimeout) && unused_options.is_some() => {
+                Some(Remedy::SWITCH)
+            }
+            _ => None,
+        };
         let is_on = row.settings.keepalive == Some(true);
         Self {
             time: row.time,
@@ -183,6 +192,7 @@ impl Assessment {
             identity: row.identity,
             accepted: Some(accepted),
             settings: row.settings,
+            unused_options: unused_options.map(|it| Escaped::from(it.as_str())),
             ages: row.ages,
             observed: observed.that_count,
             keepalive_next_ms: row.keepalive_next_ms,

@@ -1,17 +1,14 @@
 //! Groups of connections with the same program, remote endpoint, fate and remedy. Text
 //! output has one line for each group. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::audit::assessment::Assessment;
 use crate::model::fate::{Fate, Why};
-use crate::model::peers::Peers;
+use crate::model::peer_group::{PeerGroup, Pids, widen};
 use crate::model::remedy::{ProgramAdvice, SetIn};
 use crate::text::escape::Escaped;
 use crate::text::histogram::Histogram;
-
-/// Maximum number of process IDs kept for a group.
-const PID_LIMIT: usize = 1_000;
 
 /// The fields that the connections of a group have in common.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,20 +17,10 @@ pub(super) struct GroupKey {
     pub fate: Fate,
     /// The reason for the fate.
     pub why: Option<Why>,
-    /// Network namespace, inode number.
-    pub netns: u32,
-    /// Name of the network namespace.
-    pub netns_name: Option<Escaped>,
-    /// Command name of the program that holds the connections.
-    pub comm: Option<Escaped>,
-    /// What a runtime runs.
-    pub cmdline: Option<Escaped>,
-    /// systemd unit or container of the program.
-    pub unit: Option<Escaped>,
-    /// The process that holds the connections can't be read.
-    pub ownerless: bool,
-    /// The remote end of the connections.
-    pub peers: Peers,
+    /// The program that holds the connections, and the service.
+    pub peer: PeerGroup,
+    /// The keepalive options that do nothing while SO_KEEPALIVE is off.
+    pub unused_options: Option<Escaped>,
     /// Where to change a setting that saves the connections.
     pub set_in: Option<SetIn>,
     /// The settings to change.
@@ -53,10 +40,8 @@ pub(super) struct GroupKey {
 pub(super) struct Group {
     /// Number of connections.
     pub count: u64,
-    /// The lowest IDs of the processes that hold the connections.
-    pub pids: BTreeSet<u32>,
-    /// There are more processes than these.
-    pub more_pids: bool,
+    /// The processes that hold the connections.
+    pub pids: Pids,
     /// The shortest and the longest time since the peer was heard, ms.
     pub quiet_ms: Option<(u64, u64)>,
     /// The shortest and the longest silence that a probe of the peer ended, ms.
@@ -71,6 +56,8 @@ pub(super) struct Group {
     pub stalled_ms: Option<(u64, u64)>,
     /// The shortest and the longest time until the kernel gives up, ms.
     pub dead_in_ms: Option<(u64, u64)>,
+    /// The shortest and the longest TCP_USER_TIMEOUT of those whose keepalive is off, ms.
+    pub user_timeout_ms: Option<(u64, u64)>,
     /// The shortest and the longest time that a connection was observed, ms.
     pub observed_ms: Option<(u64, u64)>,
     /// The longest silences that were observed: the shortest and the longest of them, ms.
@@ -88,6 +75,8 @@ pub(super) struct Groups {
     counts: BTreeMap<Fate, u64>,
     /// Number of safe connections that can't afford to lose a probe.
     pub tight: u64,
+    /// Number of connections with keepalive options that do nothing while SO_KEEPALIVE is off.
+    pub unused_options: u64,
     /// Number of connections within this host, which pass no middlebox.
     pub loopback: u64,
     /// Times since the peers were heard.
@@ -102,13 +91,14 @@ impl Groups {
         let key = GroupKey {
             fate: it.fate,
             why: it.why,
-            netns: it.endpoints.netns,
-            netns_name: it.netns_name.clone(),
-            comm: it.process.comm.clone(),
-            cmdline: it.process.cmdline.clone(),
-            unit: it.process.unit.clone(),
-            ownerless: it.is_ownerless(),
-            peers: Peers::of(&it.endpoints, it.accepted == Some(true)),
+            peer: PeerGroup::of(
+                &it.endpoints,
+                it.netns_name.as_ref(),
+                &it.process,
+                it.is_ownerless(),
+                it.accepted == Some(true),
+            ),
+            unused_options: it.unused_options.clone(),
             set_in: it.set_in,
             set: it.set.clone(),
             socket_set: it.socket_set.clone(),
@@ -118,6 +108,7 @@ impl Groups {
         };
         self.groups.entry(key).or_default().add(it);
         *self.counts.entry(it.fate).or_default() += 1;
+        self.unused_options += u64::from(it.unused_options.is_some());
         self.tight += u64::from(it.fate == Fate::Safe && it.probes_spare == Some(0));
         if let Some(ms) = it.ages.quiet_ms() {
             self.quiet.add(ms);
@@ -159,11 +150,7 @@ impl Group {
     fn add(&mut self, it: &Assessment) {
         self.count += 1;
         if let Some(pid) = it.process.pid {
-            self.pids.insert(pid);
-            if self.pids.len() > PID_LIMIT {
-                self.pids.pop_last();
-                self.more_pids = true;
-            }
+            self.pids.add(pid);
         }
         widen(&mut self.quiet_ms, it.ages.quiet_ms());
         widen(&mut self.peer_probes_after_ms, it.peer_probes_after_ms());
@@ -176,6 +163,9 @@ impl Group {
         widen(&mut self.again, again.map(u64::from));
         widen(&mut self.stalled_ms, it.transfer.stalled_ms);
         widen(&mut self.dead_in_ms, it.dead_in_ms);
+        let is_off = it.settings.keepalive == Some(false);
+        let user_timeout_ms = it.settings.user_timeout_ms.filter(|_| is_off);
+        widen(&mut self.user_timeout_ms, user_timeout_ms.map(u64::from));
         widen(&mut self.observed_ms, it.observed.observed_ms);
         let silence_ms = it.observed.observed_silence_max_ms;
         widen(&mut self.observed_silence_ms, silence_ms);
@@ -186,12 +176,5 @@ impl Group {
             .is_some_and(|(quiet, timeout)| quiet > timeout);
         self.past += u64::from(is_past);
         self.outlived += u64::from(it.observed.outlived_silence_ms.is_some());
-    }
-}
-
-fn widen(range: &mut Option<(u64, u64)>, value: Option<u64>) {
-    if let Some(value) = value {
-        let (min, max) = range.unwrap_or((value, value));
-        *range = Some((min.min(value), max.max(value)));
     }
 }

@@ -13,7 +13,6 @@ pub mod plan;
 pub mod silence;
 mod words;
 
-use std::collections::HashSet;
 use std::io::{self, BufWriter};
 use std::time::Duration;
 
@@ -23,11 +22,12 @@ use crate::audit::assessment::Assessment;
 use crate::audit::group::Groups;
 use crate::audit::log_timeouts::LogTimeouts;
 use crate::audit::observation::Observation;
-use crate::audit::output::AuditWriter;
+use crate::audit::output::{AuditStyle, AuditWriter};
 use crate::audit::plan::{AuditPlan, is_local};
+use crate::model::peer_group::Listeners;
 use crate::model::row::Row;
-use crate::model::values::State;
 use crate::sink::SinkError;
+use crate::sockets::note_left_out;
 use crate::sockets::snapshot::Snapshots;
 use crate::timeout::timeouts::Timeouts;
 use crate::{exit, host, replay, sink};
@@ -44,14 +44,18 @@ pub fn run(plan: &AuditPlan) -> Result<exit::Code> {
         plan,
         timeouts,
         observation: None,
-        listening: HashSet::new(),
+        listeners: Listeners::default(),
         groups: Groups::default(),
         is_complete: false,
         output: AuditWriter::new(
             BufWriter::new(io::stdout()),
             plan.format,
-            plan.heading,
-            sink::bars(),
+            AuditStyle {
+                heading: plan.heading,
+                bars: sink::bars(),
+                screen: sink::screen().filter(|_| !plan.wide),
+                max_rows: plan.max_rows.unwrap_or(usize::MAX),
+            },
         ),
     };
     let done = audit.run();
@@ -99,9 +103,7 @@ struct Audit<'a> {
     timeouts: Timeouts,
     /// The connections' silences, if they are observed.
     observation: Option<Observation>,
-    /// Namespaces and ports of listeners. The iterator and sock_diag report listeners
-    /// before connections (`tcp_seq_start`, net/ipv4/tcp_ipv4.c).
-    listening: HashSet<(u32, u16)>,
+    listeners: Listeners,
     groups: Groups,
     /// Every selected connection was read.
     is_complete: bool,
@@ -125,7 +127,9 @@ impl Audit<'_> {
         self.is_complete = !notes.incomplete;
         let observed = self.observation.as_mut().map(|it| it.end());
         let ended = self.output.end(&self.groups, &self.timeouts, observed);
-        Ok(ended.map_err(SinkError::stdout)?)
+        let left_out = ended.map_err(SinkError::stdout)?;
+        note_left_out(&left_out.columns, left_out.rows, "groups");
+        Ok(())
     }
 
     /// Observes the connections. The snapshot that follows is the last sample.
@@ -141,10 +145,7 @@ impl Audit<'_> {
     }
 
     fn row(&mut self, row: &Row) -> io::Result<()> {
-        if row.state == State::Listen {
-            self.listening
-                .insert((row.endpoints.netns, row.endpoints.lport));
-        }
+        self.listeners.see(row);
         if let Some(observation) = &mut self.observation
             && self.plan.observes(row)
         {
@@ -157,9 +158,7 @@ impl Audit<'_> {
             self.groups.loopback += 1;
             return Ok(());
         }
-        let accepted = self
-            .listening
-            .contains(&(row.endpoints.netns, row.endpoints.lport));
+        let accepted = self.listeners.accepted(&row.endpoints);
         let silences = self.observation.as_ref().and_then(|it| it.of(row));
         let assessment = Assessment::of(row, accepted, &self.timeouts, silences);
         self.groups.add(&assessment);

@@ -10,16 +10,17 @@ use serde::Serialize;
 use crate::audit::assessment::{self, Assessment};
 use crate::audit::group::{Group, GroupKey, Groups};
 use crate::audit::observation::{MAX_CONNECTIONS, ObservationCounts};
-use crate::audit::words::{netns, program, remedy, span};
+use crate::audit::words::remedy;
 use crate::model::fate::{Fate, Why};
 use crate::model::host_timeout::HostTimeout;
 use crate::model::named::Named as _;
 use crate::sink::options::Format;
 use crate::sink::{CsvLines, JsonLines};
 use crate::text::cell::{NOTHING, UNSEEN};
-use crate::text::columns::{Column, end_line};
+use crate::text::columns::{Cells, Column, Screen, Table};
 use crate::text::histogram::{Bars, Histogram};
-use crate::text::units::Ms;
+use crate::text::units::{Ms, span};
+use crate::text::wrap::wrapped;
 use crate::timeout::middlebox::Answer;
 use crate::timeout::timeouts::Timeouts;
 
@@ -28,9 +29,31 @@ const WIDTH: usize = 72;
 
 /// Writes an audit in one of the formats.
 pub(super) enum AuditWriter<W: Write> {
-    Text { out: W, heading: bool, bars: Bars },
+    Text { out: W, style: AuditStyle },
     Json(JsonLines<W>),
     Csv(CsvLines<W>),
+}
+
+/// How the text format is written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AuditStyle {
+    /// Write a header line.
+    pub heading: bool,
+    /// The characters of histograms.
+    pub bars: Bars,
+    /// The screen that lines have to fit; `None` to write all columns.
+    pub screen: Option<Screen>,
+    /// The most groups to write.
+    pub max_rows: usize,
+}
+
+/// What a screen, or a number of rows, left no room for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct LeftOut {
+    /// The headings of hidden columns.
+    pub columns: Vec<&'static str>,
+    /// The number of groups that were written, and of all.
+    pub rows: (usize, usize),
 }
 
 /// The last line of the JSON format.
@@ -53,6 +76,8 @@ struct AuditSummary<'a> {
     safe: u64,
     /// Safe connections that can't lose a probe.
     no_spare: u64,
+    /// Connections with keepalive options that do nothing while SO_KEEPALIVE is off.
+    unused_options: u64,
     loopback_left_out: u64,
     /// Absent without `--observe`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,11 +97,11 @@ struct TimeoutLine<'a> {
 }
 
 impl<W: Write> AuditWriter<W> {
-    pub(super) fn new(out: W, format: Format, heading: bool, bars: Bars) -> Self {
+    pub(super) fn new(out: W, format: Format, style: AuditStyle) -> Self {
         match format {
-            Format::Text => Self::Text { out, heading, bars },
+            Format::Text => Self::Text { out, style },
             Format::Json => Self::Json(JsonLines::versioned(out, assessment::VERSION)),
-            Format::Csv => Self::Csv(CsvLines::new(out, heading)),
+            Format::Csv => Self::Csv(CsvLines::new(out, style.heading)),
         }
     }
 
@@ -103,18 +128,21 @@ impl<W: Write> AuditWriter<W> {
         groups: &Groups,
         timeouts: &Timeouts,
         observed: Option<ObservationCounts>,
-    ) -> io::Result<()> {
+    ) -> io::Result<LeftOut> {
         match self {
-            Self::Text { out, heading, bars } => {
-                out.write_all(text(groups, timeouts, observed, *heading, *bars).as_bytes())?;
-                out.flush()
+            Self::Text { out, style } => {
+                let (text, left_out) = text(groups, timeouts, observed, *style);
+                out.write_all(text.as_bytes())?;
+                out.flush()?;
+                return Ok(left_out);
             }
             Self::Json(lines) => {
                 lines.put_value(&summary(groups, timeouts, observed))?;
-                lines.flush()
+                lines.flush()?;
             }
-            Self::Csv(lines) => lines.flush(),
+            Self::Csv(lines) => lines.flush()?,
         }
+        Ok(LeftOut::default())
     }
 }
 
@@ -152,6 +180,7 @@ fn summary<'a>(
             kept_by_traffic: groups.count(Fate::KeptByTraffic),
             safe: groups.count(Fate::Safe),
             no_spare: groups.tight,
+            unused_options: groups.unused_options,
             loopback_left_out: groups.loopback,
             observed,
             timeouts: everywhere.chain(host).collect(),
@@ -161,64 +190,71 @@ fn summary<'a>(
     }
 }
 
+/// Text in lines, wrapped where a screen limits them.
+struct Lines {
+    text: String,
+    width: Option<usize>,
+}
+
+impl Lines {
+    fn push(&mut self, line: &str) {
+        self.push_below("", line);
+    }
+
+    /// Appends a line that begins with `indent`, as do those that it is wrapped into.
+    fn push_below(&mut self, indent: &str, line: &str) {
+        match self.width {
+            Some(width) => self.text.push_str(&wrapped(indent, line, width)),
+            None => self.text.extend([indent, line]),
+        }
+        self.text.push('\n');
+    }
+}
+
 /// The report in the text format.
 fn text(
     groups: &Groups,
     timeouts: &Timeouts,
     observed: Option<ObservationCounts>,
-    heading: bool,
-    bars: Bars,
-) -> String {
-    let mut text = String::new();
+    style: AuditStyle,
+) -> (String, LeftOut) {
+    let mut lines = Lines {
+        text: String::new(),
+        width: style.screen.map(|it| it.width),
+    };
+    put_timeouts(&mut lines, timeouts);
+    let left_out = put_groups(&mut lines, groups, timeouts, style);
+    for (what, histogram) in [
+        ("time since the peer was heard", &groups.quiet),
+        ("longest silence that keepalive lets pass", &groups.silence),
+    ] {
+        put_histogram(&mut lines, what, histogram, style.bars);
+    }
+    lines.text.push('\n');
+    if let Some(note) = observation_note(groups, observed) {
+        lines.push(&note);
+    }
+    lines.push(&totals(groups));
+    (lines.text, left_out)
+}
+
+/// Appends the timeouts that the connections are judged by.
+fn put_timeouts(lines: &mut Lines, timeouts: &Timeouts) {
     for it in timeouts.everywhere() {
-        push(
-            &mut text,
-            &format!("idle timeout {} of {}: {}", Ms(it.ms), it.of, it.about),
-        );
+        lines.push(&format!(
+            "idle timeout {} of {}: {}",
+            Ms(it.ms),
+            it.of,
+            it.about
+        ));
     }
     if timeouts.is_learned() {
-        push(
-            &mut text,
-            "where the logs show an idle timeout, that is taken instead",
-        );
+        lines.push("where the logs show an idle timeout, that is taken instead");
     }
-    host_timeouts(&mut text, timeouts.host());
+    host_timeouts(lines, timeouts.host());
     if !timeouts.host().is_empty() {
-        push(
-            &mut text,
-            "each applies to the connections that are known to pass there",
-        );
+        lines.push("each applies to the connections that are known to pass there");
     }
-    let sorted = groups.sorted();
-    let heading = heading.then(|| (HEADINGS.map(str::to_owned), Vec::new()));
-    let rows = sorted
-        .iter()
-        .map(|(key, group)| (cells(key, group), notes(key, group, timeouts)));
-    if !sorted.is_empty() {
-        text.push('\n');
-        table(
-            &mut text,
-            &heading.into_iter().chain(rows).collect::<Vec<_>>(),
-        );
-    }
-    put_histogram(
-        &mut text,
-        "time since the peer was heard",
-        &groups.quiet,
-        bars,
-    );
-    put_histogram(
-        &mut text,
-        "longest silence that keepalive lets pass",
-        &groups.silence,
-        bars,
-    );
-    text.push('\n');
-    if let Some(note) = observation_note(groups, observed) {
-        push(&mut text, &note);
-    }
-    push(&mut text, &totals(groups));
-    text
 }
 
 /// What is known of the connections' own traffic.
@@ -251,7 +287,7 @@ fn observation_note(groups: &Groups, observed: Option<ObservationCounts>) -> Opt
 const MOST_NAMED: usize = 4;
 
 /// Appends a line for each timeout of this host: many containers may have the same.
-fn host_timeouts(text: &mut String, all: &[HostTimeout]) {
+fn host_timeouts(lines: &mut Lines, all: &[HostTimeout]) {
     let mut netns = BTreeMap::<_, Vec<_>>::new();
     for it in all {
         let same = netns.entry((it.what.as_str(), it.seconds)).or_default();
@@ -265,32 +301,28 @@ fn host_timeouts(text: &mut String, all: &[HostTimeout]) {
             n => format!(" and {n} more"),
         };
         let named = named.join(", ");
-        push(
-            text,
-            &format!("idle timeout {ms} of this host's {what} in netns {named}{more}"),
-        );
+        lines.push(&format!(
+            "idle timeout {ms} of this host's {what} in netns {named}{more}"
+        ));
     }
 }
 
-fn push(text: &mut String, line: &str) {
-    text.push_str(line);
-    text.push('\n');
-}
-
-const HEADINGS: [&str; 8] = [
-    "FATE",
-    "COUNT",
-    "PROGRAM",
-    "UNIT",
-    "NETNS",
-    "TO",
-    "PROBES-AFTER",
-    "HEARD",
+/// The columns. What keepalive does and how long the peer was silent is worth most, then the
+/// fate, then what names the connections.
+const COLUMNS: [Column; 8] = [
+    Column::of_worth("FATE", 6, Cells::Whole),
+    Column::of_worth("COUNT", 4, Cells::Whole),
+    Column::of_worth("PROGRAM", 3, Cells::Names(12)),
+    Column::of_worth("UNIT", 2, Cells::Names(10)),
+    Column::of_worth("NETNS", 1, Cells::Names(10)),
+    Column::of_worth("TO", 5, Cells::Endpoints),
+    Column::of_worth("PROBES-AFTER", 8, Cells::Whole),
+    Column::of_worth("HEARD", 7, Cells::Whole),
 ];
 
 fn cells(key: &GroupKey, group: &Group) -> [String; 8] {
-    let unit = key.unit.as_ref().map_or(NOTHING, |it| it.as_str());
-    let to = key.peers.to_string();
+    let peer = &key.peer;
+    let unit = peer.unit.as_ref().map_or(NOTHING, |it| it.as_str());
     let silence = match (group.silence_ms, key.why) {
         (Some(range), _) => span(range),
         (None, Some(Why::NoSettings)) => UNSEEN.to_owned(),
@@ -299,10 +331,10 @@ fn cells(key: &GroupKey, group: &Group) -> [String; 8] {
     [
         key.fate.name().to_owned(),
         group.count.to_string(),
-        program(key, group),
+        peer.program(&group.pids),
         unit.to_owned(),
-        netns(key).into_owned(),
-        to,
+        peer.netns().into_owned(),
+        peer.peers.to_string(),
         silence,
         group.quiet_ms.map_or(UNSEEN.to_owned(), span),
     ]
@@ -318,33 +350,49 @@ fn notes(key: &GroupKey, group: &Group, timeouts: &Timeouts) -> Vec<String> {
     timeout.into_iter().chain(remedy(key, group)).collect()
 }
 
-/// Appends a table. Each column is as wide as its widest cell. Notes follow their row.
-fn table(text: &mut String, rows: &[([String; 8], Vec<String>)]) {
-    let mut columns = HEADINGS.map(|heading| Column::new(heading, 0).growing(usize::MAX));
-    for (cells, _) in rows {
-        for (column, cell) in columns.iter_mut().zip(cells) {
-            column.fit(cell);
+/// Appends a row for each group, the worst first, with its notes below.
+fn put_groups(
+    lines: &mut Lines,
+    groups: &Groups,
+    timeouts: &Timeouts,
+    style: AuditStyle,
+) -> LeftOut {
+    let sorted = groups.sorted();
+    let count = sorted.len();
+    if count == 0 {
+        return LeftOut::default();
+    }
+    let rows = sorted.into_iter().take(style.max_rows);
+    let rows: Vec<_> = rows
+        .map(|(key, group)| (cells(key, group), notes(key, group, timeouts)))
+        .collect();
+    let all_cells = rows.iter().map(|(cells, _)| cells.as_slice());
+    let mut table = Table::new(COLUMNS.into(), style.heading, all_cells, style.screen);
+    lines.text.push('\n');
+    if style.heading {
+        table.put_heading(&mut lines.text);
+    }
+    for (cells, notes) in &rows {
+        table.put(&mut lines.text, cells);
+        for note in notes {
+            lines.push_below("    ", note);
         }
     }
-    for (cells, notes) in rows {
-        for (column, cell) in columns.iter_mut().zip(cells) {
-            column.put(text, |text| text.push_str(cell));
-        }
-        end_line(text);
-        for note in notes {
-            push(text, &format!("    {note}"));
-        }
+    LeftOut {
+        columns: table.hidden,
+        rows: (rows.len(), count),
     }
 }
 
-fn put_histogram(text: &mut String, what: &str, histogram: &Histogram, bars: Bars) {
+fn put_histogram(lines: &mut Lines, what: &str, histogram: &Histogram, bars: Bars) {
     if histogram.is_empty() {
         return;
     }
-    text.push('\n');
-    push(text, what);
-    for line in histogram.lines(WIDTH, bars) {
-        push(text, &line);
+    lines.text.push('\n');
+    lines.push(what);
+    let width = lines.width.map_or(WIDTH, |it| it.min(WIDTH));
+    for line in histogram.lines(width, bars) {
+        lines.text.extend([&line, "\n"]);
     }
 }
 
@@ -366,6 +414,13 @@ fn totals(groups: &Groups) -> String {
     if groups.tight > 0 {
         let _ = write!(text, ", {} of which can't lose a probe", groups.tight);
     }
+    if groups.unused_options > 0 {
+        let _ = write!(
+            text,
+            "; {} with keepalive options set and SO_KEEPALIVE off",
+            groups.unused_options
+        );
+    }
     if groups.loopback > 0 {
         let _ = write!(
             text,
@@ -381,6 +436,7 @@ mod tests {
     use std::net::IpAddr;
 
     use insta::assert_snapshot;
+    use unicode_width::UnicodeWidthStr as _;
 
     use super::*;
     use crate::audit::observation::Observation;
@@ -390,8 +446,16 @@ mod tests {
     use crate::model::socket::{Ages, Endpoints};
     use crate::model::values::State;
     use crate::sample::{golden, with};
+    use crate::text::cut::Ellipsis;
     use crate::text::escape::Escaped;
     use crate::timeout::timeouts::Timeout;
+
+    const STYLE: AuditStyle = AuditStyle {
+        heading: true,
+        bars: Bars::Ascii,
+        screen: None,
+        max_rows: usize::MAX,
+    };
 
     fn assessment(fate: Fate, why: Option<Why>, comm: &[u8]) -> Assessment {
         let [here, there] = [1, 2].map(|host| IpAddr::from([10, 0, 0, host]));
@@ -485,14 +549,24 @@ mod tests {
             ("proxy", everywhere(behind("aws-alb").into_iter().collect())),
             ("host", Timeouts::of_host(host)),
         ];
+        let screen = Screen {
+            width: 80,
+            ellipsis: Ellipsis::Unicode,
+        };
         for (set, timeouts) in sets {
-            for (extension, format) in [
-                ("txt", Format::Text),
-                ("json", Format::Json),
-                ("csv", Format::Csv),
+            for (extension, format, screen) in [
+                ("txt", Format::Text, None),
+                ("80.txt", Format::Text, Some(screen)),
+                ("json", Format::Json, None),
+                ("csv", Format::Csv, None),
             ] {
+                let style = AuditStyle {
+                    bars: Bars::Unicode,
+                    screen,
+                    ..STYLE
+                };
                 let mut out = Vec::new();
-                let mut output = AuditWriter::new(&mut out, format, true, Bars::Unicode);
+                let mut output = AuditWriter::new(&mut out, format, style);
                 let mut groups = Groups::default();
                 let mut observation = (set == "observed").then(|| observe(&rows));
                 let mut write = || {
@@ -509,6 +583,11 @@ mod tests {
                 };
                 let done = write();
                 assert!(done.is_ok(), "{done:?}");
+                if let Some(Screen { width, .. }) = screen {
+                    let text = String::from_utf8_lossy(&out);
+                    let fits = |line: &str| line.width() <= width || !line.trim().contains(' ');
+                    assert!(text.lines().all(fits), "{text}");
+                }
                 let name = format!("audit-{set}.{extension}");
                 golden::check(&name, &String::from_utf8_lossy(&out))?;
             }
@@ -529,9 +608,12 @@ mod tests {
             netns_name: Some(Escaped::from("router")),
             ..container(501, 8)
         });
-        let mut text = String::new();
-        host_timeouts(&mut text, &all);
-        assert_snapshot!(text, @"
+        let mut lines = Lines {
+            text: String::new(),
+            width: None,
+        };
+        host_timeouts(&mut lines, &all);
+        assert_snapshot!(lines.text, @"
         idle timeout 8s of this host's conntrack in netns router
         idle timeout 432000s of this host's conntrack in netns 1, 2, 3, 4 and 496 more
         ");
@@ -560,7 +642,7 @@ mod tests {
             groups.add(&it);
         }
         let timeouts = Timeouts::new(vec![Timeout::given(350_000)], Vec::new());
-        let text = text(&groups, &timeouts, None, true, Bars::Ascii);
+        let (text, _) = text(&groups, &timeouts, None, STYLE);
         let (table, _) = text.split_once("\ntime since").unwrap_or_default();
         assert_snapshot!(table, @r"
         idle timeout 350s of idle-timeout: as given
@@ -623,7 +705,7 @@ mod tests {
         });
         groups.loopback = 3;
         let timeouts = Timeouts::new(vec![Timeout::given(350_000)], Vec::new());
-        let text = text(&groups, &timeouts, None, true, Bars::Ascii);
+        let (text, _) = text(&groups, &timeouts, None, STYLE);
         assert!(!text.contains(['\u{1b}', '\u{202e}', '\t']));
         let (table, histograms) = text.split_once("\ntime since").unwrap_or_default();
         assert_snapshot!(table, @r#"
@@ -631,7 +713,7 @@ mod tests {
 
         FATE        COUNT PROGRAM                                      UNIT           NETNS     TO               PROBES-AFTER HEARD
         zombie      1     java[42]                                     -              7         10.0.0.2:5672    off          400s
-            nothing saves it, unless the peer sends probes of its own: end it in java[42] or by `ss -K`, and turn on SO_KEEPALIVE there
+            nothing saves it, unless the peer sends probes of its own: end it in java[42], or by `ss -K` with its addresses and ports, and turn on SO_KEEPALIVE there
         unprotected 4000  =\u{1b}[2J\n"\x20,\xff\u{202e} (8 processes) -              7         clients of :5672 off          100ms..400s
             in =\u{1b}[2J\n"\x20,\xff\u{202e} (8 processes): SO_KEEPALIVE=1 TCP_KEEPIDLE=175 by setsockopt: reaches the sockets it is set on
             no sysctl turns it on

@@ -41,6 +41,10 @@ pub struct AuditPlan {
     pub format: Format,
     /// Write a header line in text and CSV.
     pub heading: bool,
+    /// Write all columns of text.
+    pub wide: bool,
+    /// The most groups to write as text; `None` to write all.
+    pub max_rows: Option<usize>,
 }
 
 impl AuditPlan {
@@ -50,6 +54,11 @@ impl AuditPlan {
     /// [`exit::Code::Usage`] if arguments conflict.
     pub fn new(args: AuditArgs) -> Result<Self, exit::Error> {
         let logs = inputs(args.log)?;
+        if args.rows.max_rows().is_some() && args.rows.format() != Format::Text {
+            return Err(exit::Error::usage(
+                "--max-rows goes with text only: JSON and CSV have a line for each connection",
+            ));
+        }
         if args.idle_timeout.is_some() && args.behind.len() > 1 {
             return Err(exit::Error::usage(
                 "--idle-timeout goes with one --behind only",
@@ -85,6 +94,8 @@ impl AuditPlan {
             observe: args.observe,
             format: args.rows.format(),
             heading: !args.rows.no_header,
+            wide: args.wide,
+            max_rows: args.rows.max_rows(),
         })
     }
 

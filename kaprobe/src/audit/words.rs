@@ -1,41 +1,15 @@
 //! Says what to do about a group of connections. Pure.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::iter;
 
 use crate::audit::group::{Group, GroupKey};
 use crate::audit::silence::ObservedSilence;
 use crate::model::fate::{Fate, Why};
 use crate::model::remedy::{ProgramAdvice, Reach, SetIn};
-use crate::text::cell::{self, NOTHING, UNSEEN, word};
+use crate::text::cell;
 use crate::text::escape::Escaped;
-use crate::text::units::Ms;
-
-/// The program and its process, or the number of its processes.
-pub(super) fn program(key: &GroupKey, group: &Group) -> String {
-    let Some(program) = name(key) else {
-        return if key.ownerless { UNSEEN } else { NOTHING }.to_owned();
-    };
-    match (group.pids.first(), group.pids.len()) {
-        (Some(pid), 1) => format!("{program}[{pid}]"),
-        (_, count) if group.more_pids => format!("{program} ({count}+ processes)"),
-        (_, count) => format!("{program} ({count} processes)"),
-    }
-}
-
-/// What a runtime runs, or the command name.
-fn name(key: &GroupKey) -> Option<Cow<'_, str>> {
-    let cmdline = key.cmdline.as_ref().map(|it| it.as_str().into());
-    cmdline.or_else(|| key.comm.as_ref().map(|it| word(it.as_str())))
-}
-
-/// The network namespace: its name or number.
-pub(super) fn netns(key: &GroupKey) -> Cow<'_, str> {
-    match &key.netns_name {
-        Some(name) => word(name.as_str()),
-        None => key.netns.to_string().into(),
-    }
-}
+use crate::text::units::{Ms, span};
 
 /// What to do, a line for each way.
 pub(super) fn remedy(key: &GroupKey, group: &Group) -> Vec<String> {
@@ -45,11 +19,16 @@ pub(super) fn remedy(key: &GroupKey, group: &Group) -> Vec<String> {
         return Vec::new();
     };
     if matches!(key.fate, Fate::KeptByTraffic | Fate::KeptByPeer) {
-        return kept(key, group).into_iter().collect();
+        let options = unused_options(key);
+        let switch = options.map(|it| format!("{it}; turn it on in {place}"));
+        return kept(key, group).into_iter().chain(switch).collect();
     }
-    let mut lines = match (why, &key.set) {
-        (Why::NoTimeout, _) => {
-            vec!["no idle timeout is known on the way: see --idle-timeout".to_owned()]
+    let mut lines: Vec<_> = unused_options(key).into_iter().collect();
+    lines.extend(match (why, &key.set) {
+        (Why::NoTimeout, set) => {
+            let unknown = "no idle timeout is known on the way: see --idle-timeout".to_owned();
+            let ways = set.iter().flat_map(|set| ways(key, group, set, &place));
+            iter::once(unknown).chain(ways).collect()
         }
         (Why::NoSettings, _) => vec!["its settings can't be read".to_owned()],
         (Why::Unacknowledged, _) => vec![dying("its data was sent again", "times", group)],
@@ -59,8 +38,8 @@ pub(super) fn remedy(key: &GroupKey, group: &Group) -> Vec<String> {
         )],
         (Why::ProbesUnanswered, _) => vec!["the peer is gone: keepalive will end it".to_owned()],
         (Why::NoProbes, _) => vec![format!(
-            "nothing saves it, unless the peer sends probes of its own: end it in {place} or by \
-             `ss -K`, and turn on SO_KEEPALIVE there"
+            "nothing saves it, unless the peer sends probes of its own: end it in {place}, or by \
+             `ss -K` with its addresses and ports, and turn on SO_KEEPALIVE there"
         )],
         (_, None) => vec![format!(
             "no probe can be sent before {timeout}: raise that timeout"
@@ -69,7 +48,14 @@ pub(super) fn remedy(key: &GroupKey, group: &Group) -> Vec<String> {
             "its timer was set before: in {place} set {set} again, or connect anew"
         )],
         (_, Some(set)) => ways(key, group, set, &place),
-    };
+    });
+    if let Some(range) = group.user_timeout_ms {
+        lines.push(format!(
+            "TCP_USER_TIMEOUT of {} ends a connection whose data is not acknowledged, not an \
+             idle one",
+            span(range)
+        ));
+    }
     if group.past > 0 && key.fate == Fate::AtRisk {
         let past = group.past;
         lines.push(format!("{past} silent for longer than {timeout} already"));
@@ -83,6 +69,18 @@ pub(super) fn remedy(key: &GroupKey, group: &Group) -> Vec<String> {
     }
     lines.extend(not_kept(key, group));
     lines
+}
+
+/// The keepalive options that were set without SO_KEEPALIVE.
+fn unused_options(key: &GroupKey) -> Option<String> {
+    let options = key.unused_options.as_ref()?;
+    let are = match options.as_str().contains(' ') {
+        true => "are",
+        false => "is",
+    };
+    Some(format!(
+        "{options} {are} set, but SO_KEEPALIVE is off: the kernel sends no probe"
+    ))
 }
 
 /// What was sent in vain, and when the kernel gives up on it.
@@ -107,16 +105,6 @@ fn dying(what: &str, times: &str, group: &Group) -> String {
     text.push_str(&group.dead_in_ms.map_or(String::new(), span));
     text.push_str(": the peer or the path to it is down, or a box between forgot the connection");
     text
-}
-
-/// A shortest and a longest time.
-pub(super) fn span((least, most): (u64, u64)) -> String {
-    let (least, most) = (Ms(least).to_string(), Ms(most).to_string());
-    if least == most {
-        least
-    } else {
-        format!("{least}..{most}")
-    }
 }
 
 /// What keeps the connections alive, and for how long that is known.
@@ -169,9 +157,9 @@ fn not_kept(key: &GroupKey, group: &Group) -> Option<String> {
 
 /// The program, and where it is: its unit or its process.
 fn place(key: &GroupKey, group: &Group) -> String {
-    match (name(key), &key.unit) {
+    match (key.peer.name(), &key.peer.unit) {
         (Some(name), Some(unit)) => format!("{name} of {unit}"),
-        (Some(_), None) => program(key, group),
+        (Some(_), None) => key.peer.program(&group.pids),
         (None, _) => "the program".to_owned(),
     }
 }
@@ -202,7 +190,9 @@ fn ways(key: &GroupKey, group: &Group, set: &Escaped, place: &str) -> Vec<String
             let place = in_netns(key, sysctls);
             format!("{and}{place}: reaches every program there that sets none of its own; of these, new connections only")
         }
-        (None, _) if key.why == Some(Why::KeepaliveOff) => "no sysctl turns it on".to_owned(),
+        (None, _) if matches!(key.why, Some(Why::KeepaliveOff | Why::NoTimeout)) => {
+            "no sysctl turns it on".to_owned()
+        }
         (None, _) => "it has set its own: a sysctl changes nothing".to_owned(),
     });
     lines
@@ -232,7 +222,7 @@ fn sysctl_way(key: &GroupKey, group: &Group, set: &Escaped) -> String {
 
 /// The sysctls, and the namespace to set them in.
 fn in_netns(key: &GroupKey, set: &Escaped) -> String {
-    let netns = cell::netns(key.netns_name.as_ref(), key.netns);
+    let netns = cell::netns(key.peer.netns_name.as_ref(), key.peer.netns);
     format!("in netns {netns}: {set}")
 }
 
@@ -288,6 +278,56 @@ mod tests {
             .into_iter()
             .flat_map(|(key, group)| remedy(key, group));
         all.collect()
+    }
+
+    /// Options that were set show that keepalive is wanted, even where no timeout is known.
+    #[test]
+    fn a_forgotten_switch_needs_no_timeout() {
+        let timeouts = Timeouts::new(Vec::new(), Vec::new());
+        let it = Assessment::of(&forgotten(), true, &timeouts, None);
+        assert_eq!(it.set.as_ref().map(Escaped::as_str), Some("SO_KEEPALIVE=1"));
+        let mut groups = Groups::default();
+        groups.add(&it);
+        assert_eq!(groups.unused_options, 1);
+        let lines: Vec<_> = groups
+            .sorted()
+            .into_iter()
+            .flat_map(|(key, group)| remedy(key, group))
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "TCP_KEEPIDLE=60 is set, but SO_KEEPALIVE is off: the kernel sends no probe",
+                "no idle timeout is known on the way: see --idle-timeout",
+                "in broker[42]: SO_KEEPALIVE=1 by setsockopt: reaches the sockets it is set on",
+                "no sysctl turns it on",
+            ]
+        );
+    }
+
+    /// A connection with TCP_KEEPIDLE set, and SO_KEEPALIVE not.
+    fn forgotten() -> Row {
+        let mut row = Row::new(
+            at(0),
+            Endpoints::default(),
+            State::Established,
+            RowSource::IterTcp,
+        );
+        row.process.pid = Some(42);
+        row.process.comm = Some(Escaped::from("broker"));
+        row.settings = Settings {
+            keepalive: Some(false),
+            keepalive_time_ms: Some(60_000),
+            keepalive_time_from: Some(Origin::Socket),
+            keepalive_intvl_ms: Some(75_000),
+            keepalive_intvl_from: Some(Origin::Sysctl),
+            keepalive_probes: Some(9),
+            keepalive_probes_from: Some(Origin::Sysctl),
+            ..Settings::default()
+        };
+        row.ages = Ages::new(0, 0, 0);
+        (row.probes_out, row.unacked) = (Some(0), Some(0));
+        row
     }
 
     #[test]

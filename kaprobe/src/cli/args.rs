@@ -242,9 +242,18 @@ pub struct RowArgs {
     /// No header line in text and CSV
     #[arg(short = 'H', long)]
     pub no_header: bool,
+    /// Write only the first N rows, in their order
+    #[arg(long, value_name = "N", value_parser = positive::<NonZeroU32>)]
+    max_rows: Option<NonZeroU32>,
 }
 
 impl RowArgs {
+    /// The most rows to write; `None` for all.
+    #[must_use]
+    pub fn max_rows(&self) -> Option<usize> {
+        self.max_rows.map(|it| it.get() as usize)
+    }
+
     /// The format from `--format` or `--json`.
     #[must_use]
     pub const fn format(&self) -> Format {
@@ -272,6 +281,9 @@ pub struct SocketsArgs {
     /// cgroup (v2), with its descendants: a path, absolute or under /sys/fs/cgroup
     #[arg(long, value_name = "PATH", help_heading = "Filters")]
     pub cgroup: Vec<PathBuf>,
+    /// One row for the connections of each program with one service: the remote port or, if they were accepted, the local one
+    #[arg(long, conflicts_with = "watch", help_heading = "Output")]
+    pub group: bool,
     /// Sort by this column. Holds all sockets in memory; without it they are shown as they are read
     #[arg(long, value_name = "COLUMN", help_heading = "Output")]
     pub sort: Option<Sort>,
@@ -281,7 +293,7 @@ pub struct SocketsArgs {
     /// Output format.
     #[command(flatten)]
     pub rows: RowArgs,
-    /// All columns: also network namespace, cgroup, uid, and idle time per direction
+    /// All columns, however wide the terminal is: also network namespace, cgroup, uid, and idle time per direction
     #[arg(short, long, help_heading = "Output")]
     pub wide: bool,
 }
@@ -334,6 +346,9 @@ pub struct AuditArgs {
     /// Output format.
     #[command(flatten)]
     pub rows: RowArgs,
+    /// All columns and whole lines, however wide the terminal is
+    #[arg(short, long, help_heading = "Output")]
+    pub wide: bool,
 }
 
 /// `kaprobe demo`.

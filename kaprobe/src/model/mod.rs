@@ -10,6 +10,7 @@ pub mod header;
 pub mod host_timeout;
 pub mod named;
 pub mod owner;
+pub mod peer_group;
 pub mod peers;
 pub mod record;
 pub mod remedy;

@@ -65,6 +65,15 @@ pub struct Remedy {
 }
 
 impl Remedy {
+    /// A remedy that only turns SO_KEEPALIVE on.
+    pub const SWITCH: Self = Self {
+        set_in: SetIn::Program,
+        keepalive: true,
+        intvl_s: None,
+        time_s: None,
+        user_timeout_ms: None,
+    };
+
     /// A remedy that sets only the idle time before the first probe, s.
     #[must_use]
     pub const fn first_probe(set_in: SetIn, time_s: u64) -> Self {

@@ -201,6 +201,38 @@ group! {
     }
 }
 
+impl Settings {
+    /// The keepalive options that are set on the socket while SO_KEEPALIVE is off, as
+    /// `NAME=VALUE`. The kernel keeps them, and sends no probe (`tcp_keepalive_timer`,
+    /// net/ipv4/tcp_timer.c). `None` if there are none.
+    #[must_use]
+    pub fn unused_options(&self) -> Option<String> {
+        let seconds = |ms: Option<u64>| ms.map(|it| it / 1_000);
+        let options = [
+            (
+                "TCP_KEEPIDLE",
+                seconds(self.keepalive_time_ms),
+                self.keepalive_time_from,
+            ),
+            (
+                "TCP_KEEPINTVL",
+                seconds(self.keepalive_intvl_ms),
+                self.keepalive_intvl_from,
+            ),
+            (
+                "TCP_KEEPCNT",
+                self.keepalive_probes,
+                self.keepalive_probes_from,
+            ),
+        ];
+        let own = options.into_iter().filter_map(|(name, value, from)| {
+            (from == Some(Origin::Socket)).then(|| value.map(|it| format!("{name}={it}")))?
+        });
+        let own: Vec<_> = own.collect();
+        (self.keepalive == Some(false) && !own.is_empty()).then(|| own.join(" "))
+    }
+}
+
 group! {
     /// Ages of the last traffic, ms.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

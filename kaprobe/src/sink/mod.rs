@@ -22,7 +22,7 @@ pub use crate::sink::interface::{Encoder, Head, Sink};
 pub(crate) use crate::sink::json::JsonLines;
 pub use crate::sink::live::{CutOff, LiveSinks, OutputLosses, Reopen};
 pub use crate::sink::sinks::{Sinks, open, to};
-pub use crate::sink::terminal::bars;
+pub use crate::sink::terminal::{bars, screen};
 pub(crate) use crate::sink::terminal::{is_colored, style};
 
 #[cfg(test)]

@@ -1,11 +1,15 @@
-//! The abilities of standard output: colors and block characters.
+//! The abilities of standard output: colors, width and block characters.
 
+use std::env;
 use std::io::{self, IsTerminal as _};
 
 use anstyle::{AnsiColor, Style};
+use terminal_size::{Width, terminal_size_of};
 
 use crate::model::record::EventName;
 use crate::sink::options::ColorWhen;
+use crate::text::columns::Screen;
+use crate::text::cut::Ellipsis;
 use crate::text::histogram::Bars;
 
 /// Whether to color standard output.
@@ -19,6 +23,25 @@ pub(crate) fn is_colored(when: ColorWhen) -> bool {
                 && anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never
         }
     }
+}
+
+/// The screen, if standard output is a terminal. COLUMNS comes before what the terminal says,
+/// as in POSIX; one that says nothing has 80 columns.
+#[must_use]
+pub fn screen() -> Option<Screen> {
+    if !io::stdout().is_terminal() {
+        return None;
+    }
+    let columns = env::var("COLUMNS").ok().and_then(|it| it.parse().ok());
+    let size = || terminal_size_of(io::stdout()).map(|(Width(width), _)| width.into());
+    let width = columns.or_else(size).filter(|&it| it > 0).unwrap_or(80);
+    Some(Screen {
+        width,
+        ellipsis: match bars() {
+            Bars::Unicode => Ellipsis::Unicode,
+            Bars::Ascii => Ellipsis::Ascii,
+        },
+    })
 }
 
 /// The characters for bars on standard output: blocks on a terminal that shows UTF-8. A

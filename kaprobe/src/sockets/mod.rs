@@ -1,5 +1,8 @@
 //! `kaprobe sockets`: shows every TCP socket as it is now.
 
+mod columns;
+pub mod group;
+mod group_output;
 mod output;
 pub mod plan;
 pub mod snapshot;
@@ -8,17 +11,22 @@ mod sock_diag;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::cli::args::Sort;
 use crate::model::row::Row;
 use crate::shutdown::{self, StopWhen};
 use crate::sink::SinkError;
 use crate::sink::options::Format;
-use crate::sockets::output::{Columns, Frame, RowWriter};
+use crate::sockets::columns::Columns;
+use crate::sockets::group::SocketGroups;
+use crate::sockets::output::{Frame, RowStyle, RowWriter};
 use crate::sockets::plan::SocketsPlan;
 use crate::sockets::snapshot::{Notes, Snapshots};
 use crate::stop::Stop;
+use crate::text::wrap::wrapped;
+use crate::timeout::middlebox::MiddleboxTable;
+use crate::{host, sink, stderr};
 
 /// Runs `kaprobe sockets`.
 ///
@@ -27,6 +35,7 @@ use crate::stop::Stop;
 pub fn run(plan: &SocketsPlan) -> Result<()> {
     let mut snapshots = Snapshots::open(&plan.selection)?;
     match plan.watch {
+        None if plan.group => group(plan, &mut snapshots).map(|notes| notes.print()),
         None => append(plan, &mut snapshots, plan.heading).map(|notes| notes.print()),
         Some(pause) => watch(plan, &mut snapshots, pause),
     }
@@ -57,25 +66,61 @@ fn watch(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>, pause: Duration) -> 
     }
 }
 
+/// Writes one line for the sockets of each program and service.
+fn group(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>) -> Result<Notes> {
+    let host = host::timeouts::read().context("cannot read the idle timeouts of this host")?;
+    let longest_ms = MiddleboxTable::new(&host.timeouts).longest_ms();
+    let mut groups = SocketGroups::new(longest_ms);
+    let notes = snapshots.take(&mut |rows| {
+        rows.iter().for_each(|row| groups.add(row));
+        Ok(())
+    })?;
+    let mut sorted = groups.sorted(plan.sort);
+    let count = sorted.len();
+    sorted.truncate(plan.max_rows.unwrap_or(usize::MAX));
+    let style = RowStyle::of(plan, plan.heading);
+    let hidden = group_output::write(io::stdout(), &sorted, style).map_err(SinkError::stdout)?;
+    note_left_out(&hidden, (sorted.len(), count), "groups");
+    Ok(notes)
+}
+
 /// Writes the sockets as they are read, or sorted after all are read.
 fn append(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>, heading: bool) -> Result<Notes> {
-    let mut output = RowWriter::new(io::stdout(), plan.format, Columns::of(plan));
-    if heading {
-        output.head().map_err(SinkError::stdout)?;
-    }
-    let mut kept = Vec::new();
-    let notes = snapshots.take(&mut |rows| {
-        if plan.sort.is_some() {
+    let style = RowStyle::of(plan, heading);
+    let mut output = RowWriter::new(io::stdout(), style, Columns::of(plan));
+    output.head().map_err(SinkError::stdout)?;
+    let most = plan.max_rows.unwrap_or(usize::MAX);
+    let (mut kept, mut count, mut written) = (Vec::new(), 0, 0);
+    let notes = snapshots.take(&mut |mut rows| {
+        count += rows.len();
+        if let Some(sort) = plan.sort {
             kept.extend(rows);
+            sort_rows(&mut kept, sort);
+            kept.truncate(most);
             return Ok(());
         }
+        rows.truncate(most - written);
+        written += rows.len();
         Ok(output.rows(&rows).map_err(SinkError::stdout)?)
     })?;
-    if let Some(sort) = plan.sort {
-        sort_rows(&mut kept, sort);
-        output.rows(&kept).map_err(SinkError::stdout)?;
-    }
+    output.rows(&kept).map_err(SinkError::stdout)?;
+    let hidden = output.end().map_err(SinkError::stdout)?;
+    note_left_out(&hidden, (written + kept.len(), count), "sockets");
     Ok(notes)
+}
+
+/// Says what is not shown: columns that the screen has no room for, and rows.
+pub fn note_left_out(hidden: &[&str], (shown, count): (usize, usize), rows: &str) {
+    if !hidden.is_empty() {
+        let note = format!("no room for {}: -w shows every column", hidden.join(", "));
+        // The screen may show standard error too.
+        let width = sink::screen().map_or(usize::MAX, |it| it.width);
+        let room = width.saturating_sub(stderr::PREFIX.len());
+        stderr::lines(wrapped("", &note, room).lines());
+    }
+    if shown < count {
+        stderr::line(format_args!("shown: {shown} of {count} {rows}"));
+    }
 }
 
 /// Draws as many sockets as fit on the terminal.

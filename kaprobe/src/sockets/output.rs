@@ -5,58 +5,71 @@ use std::io::{self, BufWriter, Write};
 use terminal_size::{Height, Width, terminal_size};
 use unicode_width::UnicodeWidthChar as _;
 
-use crate::model::named::Named as _;
-use crate::model::row::{self, Row, RowSource, Timer};
-use crate::model::values::{Origin, State};
+use crate::model::row::{self, Row};
 use crate::sink::options::Format;
-use crate::sink::{CsvLines, JsonLines};
+use crate::sink::{self, CsvLines, JsonLines};
+use crate::sockets::columns::Columns;
 use crate::sockets::plan::SocketsPlan;
 use crate::sockets::snapshot::Notes;
-use crate::text::cell::{NOTHING, UNSEEN, put_endpoint, word};
-use crate::text::columns::{Column, end_line};
-use crate::text::escape::{self, Escaped};
-use crate::text::units::{Ms, Put};
+use crate::text::columns::Screen;
+use crate::text::escape;
 
 /// Writes rows in one of the formats.
 pub(super) enum RowWriter<W: Write> {
-    Text(BufWriter<W>, Columns),
+    Text(TextRows<W>),
     Json(JsonLines<BufWriter<W>>),
     Csv(CsvLines<BufWriter<W>>),
 }
 
+/// How rows are written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RowStyle {
+    pub format: Format,
+    /// Write a header line in text and CSV.
+    pub heading: bool,
+    /// The screen that text has to fit; `None` to write all columns.
+    pub screen: Option<Screen>,
+}
+
+impl RowStyle {
+    pub(super) fn of(plan: &SocketsPlan, heading: bool) -> Self {
+        Self {
+            format: plan.format,
+            heading,
+            screen: sink::screen().filter(|_| !plan.wide),
+        }
+    }
+}
+
 impl<W: Write> RowWriter<W> {
-    pub(super) fn new(out: W, format: Format, columns: Columns) -> Self {
+    pub(super) fn new(out: W, style: RowStyle, columns: Columns) -> Self {
         let out = BufWriter::new(out);
-        match format {
-            Format::Text => Self::Text(out, columns),
+        match style.format {
+            Format::Text => Self::Text(TextRows {
+                out,
+                columns,
+                heading: style.heading,
+                screen: style.screen,
+                hidden: Vec::new(),
+                has_begun: false,
+            }),
             Format::Json => Self::Json(JsonLines::versioned(out, row::VERSION)),
-            Format::Csv => Self::Csv(CsvLines::new(out, true)),
+            Format::Csv => Self::Csv(CsvLines::new(out, style.heading)),
         }
     }
 
+    /// Writes what comes before the rows, as far as it does not depend on them.
     pub(super) fn head(&mut self) -> io::Result<()> {
         match self {
-            Self::Text(out, columns) => {
-                let mut line = String::new();
-                columns.put_heading(&mut line);
-                out.write_all(line.as_bytes())
-            }
-            Self::Json(_) => Ok(()),
+            Self::Text(_) | Self::Json(_) => Ok(()),
             Self::Csv(lines) => lines.put_heading::<Row>(),
         }
     }
 
     pub(super) fn rows(&mut self, rows: &[Row]) -> io::Result<()> {
         match self {
-            Self::Text(out, columns) => {
-                let mut line = String::new();
-                for row in rows {
-                    line.clear();
-                    columns.put(&mut line, row);
-                    out.write_all(line.as_bytes())?;
-                }
-                out.flush()
-            }
+            Self::Text(text) if rows.is_empty() => text.out.flush(),
+            Self::Text(text) => text.rows(rows),
             Self::Json(lines) => {
                 rows.iter().try_for_each(|row| lines.put(row))?;
                 lines.flush()
@@ -66,6 +79,49 @@ impl<W: Write> RowWriter<W> {
                 lines.flush()
             }
         }
+    }
+
+    /// Ends the output. Returns the headings of the columns that the screen has no room for.
+    pub(super) fn end(self) -> io::Result<Vec<&'static str>> {
+        let Self::Text(mut text) = self else {
+            return Ok(Vec::new());
+        };
+        if !text.has_begun {
+            text.rows(&[])?;
+        }
+        Ok(text.hidden)
+    }
+}
+
+/// Writes rows as text. The first rows decide what columns a screen has room for.
+pub(super) struct TextRows<W: Write> {
+    out: BufWriter<W>,
+    columns: Columns,
+    heading: bool,
+    screen: Option<Screen>,
+    hidden: Vec<&'static str>,
+    has_begun: bool,
+}
+
+impl<W: Write> TextRows<W> {
+    fn rows(&mut self, rows: &[Row]) -> io::Result<()> {
+        let mut line = String::new();
+        if !self.has_begun {
+            self.has_begun = true;
+            if let Some(screen) = self.screen {
+                self.hidden = self.columns.fit(rows, self.heading, screen);
+            }
+            if self.heading {
+                self.columns.put_heading(&mut line);
+            }
+            self.out.write_all(line.as_bytes())?;
+        }
+        for row in rows {
+            line.clear();
+            self.columns.put(&mut line, row);
+            self.out.write_all(line.as_bytes())?;
+        }
+        self.out.flush()
     }
 }
 
@@ -146,221 +202,6 @@ impl Frame {
     }
 }
 
-/// The columns of the text format.
-pub(super) struct Columns(Vec<RowColumn>);
-
-/// A column and the function that appends its cell.
-#[derive(Clone, Copy)]
-struct RowColumn {
-    column: Column,
-    put: fn(&mut String, &Row),
-}
-
-const fn column(heading: &'static str, width: usize, put: fn(&mut String, &Row)) -> RowColumn {
-    RowColumn {
-        column: Column::new(heading, width),
-        put,
-    }
-}
-
-const STANDARD: [RowColumn; 12] = [
-    column("STATE", 11, |line, row| line.push_str(row.state.name())),
-    column("RECVQ", 5, |line, row| row.recvq.put(line)),
-    column("SENDQ", 5, |line, row| row.sendq.put(line)),
-    column("PID", 7, |line, row| put_owner(line, row, row.process.pid)),
-    column("COMM", 12, put_comm),
-    column("LADDR:LPORT", 21, |line, row| {
-        put_endpoint(line, row.endpoints.local())
-    }),
-    column("RADDR:RPORT", 21, |line, row| {
-        put_endpoint(line, row.endpoints.remote())
-    }),
-    column("TIMER", 18, put_timer),
-    column("KEEPALIVE", 20, put_keepalive),
-    column("IDLE", 7, |line, row| {
-        put_some(line, row.ages.idle_ms.map(Ms))
-    }),
-    column("HEARD", 7, put_heard),
-    column("DEAD-IN", 7, put_dead_in),
-];
-
-const NETNS: RowColumn = column("NETNS", 12, put_netns);
-
-const MORE: [RowColumn; 6] = [
-    column("LASTRCV", 7, |line, row| {
-        put_some(line, row.ages.lastrcv_ms.map(Ms))
-    }),
-    column("LASTACK", 7, |line, row| {
-        put_some(line, row.ages.lastack_ms.map(Ms))
-    }),
-    column("LASTSND", 7, |line, row| {
-        put_some(line, row.ages.lastsnd_ms.map(Ms))
-    }),
-    column("STALLED", 7, put_stalled),
-    column("UID", 5, |line, row| put_some(line, row.identity.uid)),
-    column("CGROUP", 0, put_cgroup),
-];
-
-impl Columns {
-    pub(super) fn of(plan: &SocketsPlan) -> Self {
-        let several = plan.selection.all_netns || !plan.selection.kernel.netns.is_empty();
-        let mut columns: Vec<_> = STANDARD.into();
-        if several || plan.wide {
-            columns.push(NETNS);
-        }
-        if plan.wide {
-            columns.extend(MORE);
-        }
-        Self(columns)
-    }
-
-    /// Appends the heading, as a line.
-    fn put_heading(&mut self, text: &mut String) {
-        for it in &mut self.0 {
-            it.column.put_heading(text);
-        }
-        end_line(text);
-    }
-
-    /// Appends a row, as a line.
-    fn put(&mut self, text: &mut String, row: &Row) {
-        for it in &mut self.0 {
-            it.column.put(text, |line| (it.put)(line, row));
-        }
-        end_line(text);
-    }
-}
-
-/// Appends a value, or [`NOTHING`].
-fn put_some(line: &mut String, value: Option<impl Put>) {
-    match value {
-        Some(value) => value.put(line),
-        None => line.push_str(NOTHING),
-    }
-}
-
-/// Appends a name as one word, or the number if there is no name.
-fn put_name(line: &mut String, name: Option<&Escaped>, number: Option<u64>) {
-    match name {
-        Some(name) => line.push_str(&word(name.as_str())),
-        None => put_some(line, number),
-    }
-}
-
-/// Appends the pid of the process that owns the socket, as far as it is known.
-fn put_owner(line: &mut String, row: &Row, pid: Option<u32>) {
-    if row.is_ownerless() {
-        line.push_str(UNSEEN);
-    } else {
-        put_some(line, pid);
-    }
-}
-
-fn put_comm(line: &mut String, row: &Row) {
-    match &row.process.comm {
-        Some(comm) => line.push_str(&word(comm.as_str())),
-        None => put_owner(line, row, None),
-    }
-}
-
-/// Appends the time since any segment of the peer was received, as far as it is known.
-fn put_heard(line: &mut String, row: &Row) {
-    match (row.ages.heard_ms, row.ages.idle_ms) {
-        (None, Some(_)) => line.push_str(UNSEEN),
-        (heard_ms, _) => put_some(line, heard_ms.map(Ms)),
-    }
-}
-
-/// Appends for how long nothing was acknowledged, as far as it is known.
-fn put_stalled(line: &mut String, row: &Row) {
-    let is_again = row.retransmits > Some(0) && row.unacked > Some(0) || row.timer == Timer::Probe;
-    if row.source == RowSource::SockDiag && is_again {
-        line.push_str(UNSEEN);
-    } else {
-        put_some(line, row.transfer.stalled_ms.map(Ms));
-    }
-}
-
-fn put_dead_in(line: &mut String, row: &Row) {
-    if row.source == RowSource::SockDiag && row.settings.keepalive != Some(false) && is_open(row) {
-        line.push_str(UNSEEN);
-    } else {
-        put_some(line, row.dead_in_ms.map(Ms));
-    }
-}
-
-fn put_netns(line: &mut String, row: &Row) {
-    put_name(
-        line,
-        row.netns_name.as_ref(),
-        Some(row.endpoints.netns.into()),
-    );
-}
-
-fn put_cgroup(line: &mut String, row: &Row) {
-    put_name(line, row.cgroup_path.as_ref(), row.identity.cgroup);
-}
-
-/// Whether the socket has a connection that keepalive can watch.
-fn is_open(row: &Row) -> bool {
-    !matches!(
-        row.state,
-        State::Listen | State::Close | State::TimeWait | State::SynSent
-    )
-}
-
-/// Appends the timer and the time it has left, as `netstat -o` does; then retransmits and
-/// probes.
-fn put_timer(line: &mut String, row: &Row) {
-    line.push_str(row.timer.name());
-    if row.timer == Timer::Off {
-        return;
-    }
-    if let Some(left) = row.timer_ms {
-        line.push(' ');
-        Ms(left).put(line);
-        line.push(' ');
-        row.retransmits.unwrap_or(0).put(line);
-        line.push('/');
-        row.probes_out.unwrap_or(0).put(line);
-    }
-}
-
-/// Appends the effective settings. A star marks a setting of the socket itself.
-fn put_keepalive(line: &mut String, row: &Row) {
-    let set = &row.settings;
-    match set.keepalive {
-        Some(true) if row.source == RowSource::SockDiag => {
-            line.push_str("on ");
-            line.push_str(UNSEEN);
-        }
-        None if row.source == RowSource::SockDiag && row.identity.uid.is_some() => {
-            line.push_str(UNSEEN);
-        }
-        None => line.push_str(NOTHING),
-        Some(false) => line.push_str("off"),
-        Some(true) => {
-            let star = |line: &mut String, from| {
-                if from == Some(Origin::Socket) {
-                    line.push('*');
-                }
-            };
-            Ms(set.keepalive_time_ms.unwrap_or(0)).put(line);
-            star(line, set.keepalive_time_from);
-            line.push('/');
-            Ms(set.keepalive_intvl_ms.unwrap_or(0)).put(line);
-            star(line, set.keepalive_intvl_from);
-            line.push('/');
-            set.keepalive_probes.unwrap_or(0).put(line);
-            star(line, set.keepalive_probes_from);
-            if let Some(timeout) = set.user_timeout_ms {
-                line.push_str(" ut ");
-                Ms(timeout.into()).put(line);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
@@ -371,6 +212,7 @@ mod tests {
     use super::*;
     use crate::model::socket::Endpoints;
     use crate::sample::{golden, with};
+    use crate::text::escape::Escaped;
 
     fn row(comm: &str) -> Row {
         let here = IpAddr::from([127, 0, 0, 1]);
@@ -394,16 +236,16 @@ mod tests {
             ("sockets.json", Format::Json, false),
             ("sockets.csv", Format::Csv, false),
         ] {
-            let mut columns: Vec<_> = STANDARD.into();
-            if wide {
-                columns.push(NETNS);
-                columns.extend(MORE);
-            }
+            let style = RowStyle {
+                format,
+                heading: true,
+                screen: None,
+            };
             let mut text = Vec::new();
-            let mut output = RowWriter::new(&mut text, format, Columns(columns));
+            let mut output = RowWriter::new(&mut text, style, Columns::new(false, wide));
             let done = output.head().and_then(|()| output.rows(&rows));
-            assert!(done.is_ok(), "{done:?}");
-            drop(output);
+            let hidden = done.and_then(|()| output.end());
+            assert!(matches!(hidden.as_deref(), Ok([])), "{hidden:?}");
             golden::check(name, &String::from_utf8_lossy(&text))?;
         }
         Ok(())
@@ -411,7 +253,7 @@ mod tests {
 
     /// The drawn text, with visible escapes.
     fn drawn(size: (usize, usize), rows: &[Row], count: usize, notes: &[&str]) -> String {
-        let mut frame = Frame::sized(Columns(STANDARD.into()), true, size);
+        let mut frame = Frame::sized(Columns::new(false, false), true, size);
         let notes = Notes {
             messages: notes.iter().map(|&note| note.to_owned()).collect(),
             incomplete: false,
@@ -456,7 +298,7 @@ mod tests {
     #[test]
     fn a_frame_leaves_room_for_the_heading_and_the_last_lines() {
         for (height, room) in [(24, 21), (4, 1), (3, 1), (0, 1)] {
-            let frame = Frame::sized(Columns(STANDARD.into()), true, (80, height));
+            let frame = Frame::sized(Columns::new(false, false), true, (80, height));
             assert_eq!(frame.room(), room);
         }
     }

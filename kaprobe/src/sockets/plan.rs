@@ -9,6 +9,7 @@ use crate::cli::args::{SocketsArgs, Sort};
 use crate::cli::filters::{check_count, comms, pids, sockets};
 use crate::exit;
 use crate::filter::kernel::{KernelFilter, MAX_NETWORKS};
+use crate::model::named::Named as _;
 use crate::model::values::State;
 use crate::sink::options::Format;
 use crate::text::escape::Escaped;
@@ -18,6 +19,8 @@ use crate::text::escape::Escaped;
 pub struct SocketsPlan {
     /// Sockets to show.
     pub selection: Selection,
+    /// Write one row for the sockets of each program and service.
+    pub group: bool,
     /// Column to sort by.
     pub sort: Option<Sort>,
     /// Pause between snapshots; `None` to show only one.
@@ -28,6 +31,8 @@ pub struct SocketsPlan {
     pub heading: bool,
     /// Write all columns.
     pub wide: bool,
+    /// The most rows to write; `None` to write all.
+    pub max_rows: Option<usize>,
 }
 
 /// Filters of a snapshot's sockets. An empty filter passes all sockets.
@@ -43,6 +48,9 @@ pub struct Selection {
     pub states: Vec<State>,
     /// Read every network namespace.
     pub all_netns: bool,
+    /// Pass listeners that no filter keeps: they tell which connections were accepted. The
+    /// filters are then applied in user space.
+    pub with_listeners: bool,
 }
 
 impl SocketsPlan {
@@ -51,6 +59,20 @@ impl SocketsPlan {
     /// # Errors
     /// [`exit::Code::Usage`] if an argument is not valid.
     pub fn new(args: SocketsArgs) -> Result<Self, exit::Error> {
+        if args.group && matches!(args.sort, Some(it) if !matches!(it, Sort::Idle | Sort::Dead)) {
+            return Err(exit::Error::usage(
+                "--group is sorted by count, or by --sort idle or dead",
+            ));
+        }
+        if args.group && args.state.contains(&State::Listen) {
+            return Err(exit::Error::usage(
+                "--group is of connections: a listener has no remote end",
+            ));
+        }
+        let states = match args.state.as_slice() {
+            [] if args.group => connected_states(),
+            _ => args.state,
+        };
         check_count(MAX_CGROUPS, "--cgroup", args.cgroup.len())?;
         check_count(MAX_NETWORKS, "--addr", args.snapshot.sockets.addr.len())?;
         Ok(Self {
@@ -63,14 +85,24 @@ impl SocketsPlan {
                 },
                 pids: pids(&args.snapshot.sockets),
                 comms: comms(&args.snapshot.sockets),
-                states: args.state,
+                states,
                 all_netns: args.snapshot.all_netns,
+                with_listeners: args.group,
             },
+            group: args.group,
             sort: args.sort,
             watch: args.watch,
             format: args.rows.format(),
             heading: !args.rows.no_header,
             wide: args.wide,
+            max_rows: args.rows.max_rows(),
         })
     }
+}
+
+/// The states of a socket that has a remote end and is not closed on both.
+fn connected_states() -> Vec<State> {
+    let closed = [State::Listen, State::Close, State::TimeWait];
+    let states = State::ALL.iter().copied();
+    states.filter(|it| !closed.contains(it)).collect()
 }

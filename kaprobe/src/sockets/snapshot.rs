@@ -15,6 +15,7 @@ use crate::host::netns::{self, Netns};
 use crate::host::privilege::{Privileges, raise_memlock};
 use crate::kernel::{SocketIterator, TracerConfig, now, read_namespace};
 use crate::model::row::{Row, RowSource};
+use crate::model::values::State;
 use crate::owners::batch::OwnerBatch;
 use crate::owners::descriptors::Descriptors;
 use crate::sockets::plan::Selection;
@@ -186,8 +187,13 @@ fn iterator(selection: &Selection, cgroups: Vec<cgroup::Cgroup>) -> Result<Socke
         .context("cannot read this process's privileges")?
         .check_trace()?;
     raise_memlock();
+    let (filter, cgroups) = if selection.with_listeners {
+        Default::default()
+    } else {
+        (selection.kernel.clone(), cgroups)
+    };
     let config = TracerConfig {
-        filter: selection.kernel.clone(),
+        filter,
         cgroups,
         buffer_bytes: MIN_BUFFER,
         ..TracerConfig::default()
@@ -311,8 +317,11 @@ impl SnapshotRun<'_, '_> {
         name: Option<Escaped>,
     ) -> Result<()> {
         let selection = self.selection;
+        let in_kernel = matches!(reader, SocketReader::Iterator(_)) && !selection.with_listeners;
         let mut keep = |row: Row| {
-            if selection.states.is_empty() || selection.states.contains(&row.state) {
+            let is_kept = (in_kernel || selection.kernel.sockets.keeps(Some(&row.endpoints)))
+                && (selection.states.is_empty() || selection.states.contains(&row.state));
+            if is_kept || self.is_listener(&row) {
                 self.batch.push(Row {
                     netns_name: name.clone(),
                     ..row
@@ -325,12 +334,7 @@ impl SnapshotRun<'_, '_> {
         };
         match reader {
             SocketReader::Iterator(iterator) => iterator.each(&mut keep),
-            SocketReader::SockDiag(_) => sock_diag::each(netns, now, &mut |row| {
-                if selection.kernel.sockets.keeps(Some(&row.endpoints)) {
-                    keep(row)?;
-                }
-                Ok(())
-            }),
+            SocketReader::SockDiag(_) => sock_diag::each(netns, now, &mut keep),
         }
     }
 
@@ -344,8 +348,9 @@ impl SnapshotRun<'_, '_> {
         if let Some(descriptors) = self.descriptors {
             self.fill_owners(descriptors, &mut rows, &inodes)?;
         }
-        rows.retain(|row| self.is_selected(row));
-        self.ownerless += rows.iter().filter(|row| row.is_ownerless()).count();
+        rows.retain(|row| self.is_listener(row) || self.is_selected(row));
+        let is_ownerless = |row: &&Row| row.is_ownerless() && !self.is_listener(row);
+        self.ownerless += rows.iter().filter(is_ownerless).count();
         (self.on_rows)(rows)
     }
 
@@ -371,7 +376,12 @@ impl SnapshotRun<'_, '_> {
         Ok(())
     }
 
-    /// Checks the filters that need the owners and, for sock_diag, the cgroup filter.
+    /// Whether this is a listener that is passed on whatever the filters say.
+    fn is_listener(&self, row: &Row) -> bool {
+        self.selection.with_listeners && row.state == State::Listen
+    }
+
+    /// Checks the filters that the BPF program does not apply.
     fn is_selected(&self, row: &Row) -> bool {
         let owners = row.owners.iter().flat_map(|it| &it.0);
         let selection = self.selection;
@@ -384,7 +394,8 @@ impl SnapshotRun<'_, '_> {
             let rest = path.strip_prefix(filter.as_str().trim_end_matches('/'));
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        let in_cgroup = row.source == RowSource::IterTcp
+        let in_kernel = row.source == RowSource::IterTcp && !selection.with_listeners;
+        let in_cgroup = in_kernel
             || selection.kernel.cgroups.is_empty()
             || self.wanted_cgroups.iter().any(is_within);
         in_cgroup && (any || { owners }.any(|it| matches(it.pid, &it.comm)))

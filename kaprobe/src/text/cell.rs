@@ -38,7 +38,8 @@ pub fn endpoint(end: (IpAddr, u16)) -> String {
     text
 }
 
-/// Appends an address and a port.
+/// Appends an address and a port. Brackets mark an AF_INET6 socket: `[10.0.0.1]:443` is one
+/// that carries IPv4.
 #[inline]
 pub fn put_endpoint(line: &mut String, (address, port): (IpAddr, u16)) {
     let (open, close) = if address.is_ipv6() {
@@ -47,7 +48,26 @@ pub fn put_endpoint(line: &mut String, (address, port): (IpAddr, u16)) {
         ("", ":")
     };
     line.push_str(open);
-    digits::address(line, address);
+    digits::address(line, address.to_canonical());
     line.push_str(close);
     digits::number(line, port);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brackets_mark_an_ipv6_socket() {
+        for (address, text) in [
+            ("10.0.0.1", "10.0.0.1:443"),
+            ("::ffff:10.0.0.1", "[10.0.0.1]:443"),
+            ("::10.0.0.1", "[::a00:1]:443"),
+            ("fd00::1", "[fd00::1]:443"),
+        ] {
+            let address = address.parse();
+            let of = |address| endpoint((address, 443));
+            assert_eq!(address.map(of), Ok(text.to_owned()));
+        }
+    }
 }

@@ -1,9 +1,23 @@
-//! Pads cells of a table to the width of their column.
+//! Pads cells of a table to the width of their column, and fits a table into a terminal.
+
+use std::borrow::Cow;
+use std::cmp::Reverse;
 
 use unicode_width::UnicodeWidthStr as _;
 
+use crate::text::cut::{self, Ellipsis};
+
 /// Padding is appended in pieces of this length: enough for most columns.
 const SPACES: &str = "                                                                ";
+
+/// A terminal that lines have to fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Screen {
+    /// Its width, columns.
+    pub width: usize,
+    /// The mark that it shows for what was cut out.
+    pub ellipsis: Ellipsis,
+}
 
 /// A column of a table.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +28,42 @@ pub struct Column {
     /// The column grows with its cells up to this width.
     most: usize,
     right: bool,
+    worth: u8,
+    cells: Cells,
+    /// A wider cell is cut.
+    limit: usize,
+    ellipsis: Ellipsis,
+    hidden: bool,
+}
+
+/// What the cells of a column are: how short they may become, and what is left of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cells {
+    /// Values, which say nothing when they are cut.
+    Whole,
+    /// Names, which are cut at their end, to no less than this width.
+    Names(usize),
+    /// Addresses with ports. The middle of an IPv6 address is cut, to no less than the width
+    /// of the longest IPv4 one; the port stays.
+    Endpoints,
+}
+
+impl Cells {
+    /// The least width of a column whose widest cell has this width.
+    fn least(self, widest: usize) -> usize {
+        match self {
+            Self::Whole => widest,
+            Self::Names(least) => least.min(widest),
+            Self::Endpoints => cut::ENDPOINT_WIDTH.min(widest),
+        }
+    }
+
+    fn cut(self, cell: &str, width: usize, ellipsis: Ellipsis) -> Cow<'_, str> {
+        match self {
+            Self::Whole | Self::Names(_) => cut::end(cell, width, ellipsis),
+            Self::Endpoints => cut::endpoint(cell, width, ellipsis),
+        }
+    }
 }
 
 impl Column {
@@ -24,6 +74,21 @@ impl Column {
             width,
             most: 0,
             right: false,
+            worth: 0,
+            cells: Cells::Whole,
+            limit: usize::MAX,
+            ellipsis: Ellipsis::Ascii,
+            hidden: false,
+        }
+    }
+
+    /// A column as wide as its widest cell. Where [`fit`] finds its table too wide, columns of
+    /// less worth are hidden first, and cut first.
+    pub const fn of_worth(heading: &'static str, worth: u8, cells: Cells) -> Self {
+        Self {
+            worth,
+            cells,
+            ..Self::new(heading, 0).growing(usize::MAX)
         }
     }
 
@@ -60,11 +125,20 @@ impl Column {
     }
 
     /// Appends the cell that `write` writes, then padding and the space between columns.
+    /// Appends nothing if the column is hidden.
     #[inline]
     pub fn put(&mut self, line: &mut String, write: impl FnOnce(&mut String)) {
+        if self.hidden {
+            return;
+        }
         let start = line.len();
         write(line);
-        let width = self.fit(&line[start..]);
+        let mut width = self.fit(&line[start..]);
+        if width > self.limit {
+            let cell = line.split_off(start);
+            line.push_str(&self.cells.cut(&cell, self.limit, self.ellipsis));
+            width = line[start..].width();
+        }
         let mut padding = self.width.saturating_sub(width);
         if self.right {
             let spaces = SPACES.get(..padding).unwrap_or(SPACES);
@@ -86,6 +160,91 @@ impl Column {
     }
 }
 
+/// Fits columns that have seen their cells into a screen. Returns the headings of those that
+/// are hidden.
+///
+/// A column is shown if its least width fits beside those that are worth more. What room is
+/// left then goes to names, then to addresses, which tell enough without their middle.
+pub fn fit<'a>(
+    columns: impl IntoIterator<Item = &'a mut Column>,
+    screen: Screen,
+) -> Vec<&'static str> {
+    let mut columns: Vec<_> = columns.into_iter().collect();
+    let mut order: Vec<_> = (0..columns.len()).collect();
+    order.sort_by_key(|&at| Reverse(columns[at].worth));
+    let (mut room, mut space) = (screen.width, 0);
+    for &at in &order {
+        let column = &mut *columns[at];
+        let least = column.cells.least(column.width);
+        // The first one is cut rather than hidden: a line has at least one.
+        column.hidden = space > 0 && least + space > room;
+        column.ellipsis = screen.ellipsis;
+        column.most = 0;
+        if !column.hidden {
+            column.limit = least.min(room);
+            room -= column.limit + space;
+            space = 1;
+        }
+    }
+    order.sort_by_key(|&at| columns[at].cells == Cells::Endpoints);
+    for &at in &order {
+        let column = &mut *columns[at];
+        if !column.hidden {
+            let more = column.width.saturating_sub(column.limit).min(room);
+            column.limit += more;
+            column.width = column.limit;
+            room -= more;
+        }
+    }
+    let hidden = columns.iter().filter(|it| it.hidden);
+    hidden.map(|it| it.heading).collect()
+}
+
+/// A table whose cells are all known before the first is written.
+pub struct Table {
+    columns: Vec<Column>,
+    /// The headings of the columns that the screen has no room for.
+    pub hidden: Vec<&'static str>,
+}
+
+impl Table {
+    /// Fits columns to their headings, if those are written, and to the cells of these rows;
+    /// and then into a screen, if there is one.
+    pub fn new<'a>(
+        mut columns: Vec<Column>,
+        heading: bool,
+        rows: impl IntoIterator<Item = &'a [String]>,
+        screen: Option<Screen>,
+    ) -> Self {
+        for column in columns.iter_mut().filter(|_| heading) {
+            column.fit(column.heading);
+        }
+        for cells in rows {
+            for (column, cell) in columns.iter_mut().zip(cells) {
+                column.fit(cell);
+            }
+        }
+        let hidden = screen.map_or(Vec::new(), |it| fit(&mut columns, it));
+        Self { columns, hidden }
+    }
+
+    /// Appends the heading, as a line.
+    pub fn put_heading(&mut self, text: &mut String) {
+        for column in &mut self.columns {
+            column.put_heading(text);
+        }
+        end_line(text);
+    }
+
+    /// Appends a row, as a line.
+    pub fn put(&mut self, text: &mut String, cells: &[String]) {
+        for (column, cell) in self.columns.iter_mut().zip(cells) {
+            column.put(text, |text| text.push_str(cell));
+        }
+        end_line(text);
+    }
+}
+
 /// Ends a line of cells, without padding at its end.
 pub fn end_line(line: &mut String) {
     line.truncate(line.trim_end_matches(' ').len());
@@ -94,7 +253,17 @@ pub fn end_line(line: &mut String) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection;
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn screen(width: usize) -> Screen {
+        Screen {
+            width,
+            ellipsis: Ellipsis::Unicode,
+        }
+    }
 
     fn put(column: &mut Column, cell: &str) -> String {
         let mut line = String::new();
@@ -130,5 +299,80 @@ mod tests {
         column.put_heading(&mut line);
         end_line(&mut line);
         assert_eq!((line.as_str(), column.width()), ("PID\n", 4));
+    }
+
+    /// A column that has seen a cell of this width.
+    fn of(heading: &'static str, worth: u8, cells: Cells, widest: usize) -> Column {
+        let mut column = Column::of_worth(heading, worth, cells);
+        column.fit(&"x".repeat(widest));
+        column
+    }
+
+    /// The widths of the columns in lines of this width; `None` for a hidden one.
+    fn fitted(columns: &[Column], width: usize) -> Vec<Option<usize>> {
+        let mut columns = columns.to_vec();
+        let hidden = fit(&mut columns, screen(width));
+        let widths = columns.iter();
+        let widths: Vec<_> = widths.map(|it| (!it.hidden).then_some(it.width)).collect();
+        let left_out = columns.iter().filter(|it| it.hidden);
+        let left_out: Vec<_> = left_out.map(|it| it.heading).collect();
+        assert_eq!(hidden, left_out);
+        widths
+    }
+
+    #[test]
+    fn columns_of_less_worth_are_cut_and_hidden_first() {
+        let columns = [
+            of("LEAST", 1, Cells::Whole, 5),
+            of("NAME", 2, Cells::Names(6), 10),
+            of("MOST", 3, Cells::Whole, 10),
+        ];
+        for (width, widths) in [
+            (99, [Some(5), Some(10), Some(10)]),
+            (27, [Some(5), Some(10), Some(10)]),
+            (26, [Some(5), Some(9), Some(10)]),
+            (23, [Some(5), Some(6), Some(10)]),
+            (22, [None, Some(10), Some(10)]),
+            (17, [None, Some(6), Some(10)]),
+            (16, [Some(5), None, Some(10)]),
+            (15, [None, None, Some(10)]),
+            (10, [None, None, Some(10)]),
+            (9, [None, None, Some(9)]),
+            (0, [None, None, Some(0)]),
+        ] {
+            assert_eq!(fitted(&columns, width), widths, "{width}");
+        }
+    }
+
+    #[test]
+    fn a_cell_that_comes_later_is_cut() {
+        let mut column = of("COMM", 1, Cells::Names(6), 6);
+        assert!(fit([&mut column], screen(80)).is_empty());
+        assert_eq!(put(&mut column, "postgres"), "postg\u{2026} ");
+        column.hidden = true;
+        assert_eq!(put(&mut column, "postgres"), "");
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_is_wider_than_asked(
+            cells in collection::vec(("\\PC{0,30}", 0..4_u8, 0..3_u8), 1..9),
+            width in 0..200_usize,
+        ) {
+            let mut columns: Vec<_> = cells.iter().map(|(cell, worth, kind)| {
+                let cells = [Cells::Whole, Cells::Names(8), Cells::Endpoints][usize::from(*kind)];
+                let mut column = Column::of_worth("HEADING", *worth, cells);
+                column.fit(cell);
+                column
+            }).collect();
+            let hidden = fit(&mut columns, screen(width));
+            prop_assert!(hidden.len() < columns.len());
+            let mut line = String::new();
+            for (column, (cell, ..)) in columns.iter_mut().zip(&cells) {
+                column.put(&mut line, |line| line.push_str(cell));
+            }
+            end_line(&mut line);
+            prop_assert!(line.trim_end_matches('\n').width() <= width, "{line}");
+        }
     }
 }

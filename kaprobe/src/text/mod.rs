@@ -2,6 +2,7 @@
 
 pub mod cell;
 pub mod columns;
+pub mod cut;
 pub mod digits;
 pub mod escape;
 pub mod histogram;

@@ -77,6 +77,17 @@ impl Display for Ms {
     }
 }
 
+/// A shortest and a longest time, ms: `4.0s`, `4.0s..100s`.
+#[must_use]
+pub fn span((least, most): (u64, u64)) -> String {
+    let (least, most) = (Ms(least).to_string(), Ms(most).to_string());
+    if least == most {
+        least
+    } else {
+        format!("{least}..{most}")
+    }
+}
+
 /// A span of ms to the nearest tenth of a second: `0.5s`, `12.0s`; below 100 ms, `40ms`.
 pub struct Tenths(pub u64);
 
