@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod cli;
+pub mod condense;
 pub mod correlate;
 pub mod demo;
 pub mod doctor;

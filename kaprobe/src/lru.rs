@@ -129,6 +129,11 @@ impl<K: Hash + Eq, V> LruMap<K, V> {
         self.entries.iter().map(|it| (&it.key, &it.value))
     }
 
+    /// All entries, in no particular order. Counts as no use.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+        self.entries.iter_mut().map(|it| (&it.key, &mut it.value))
+    }
+
     /// Makes an entry the next one to evict.
     pub fn demote(&mut self, key: &K) {
         if let Some(slot) = self.slot(key) {

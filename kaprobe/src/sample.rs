@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::correlate::Correlator;
 use crate::filter::{Filter, RecordFilter};
 use crate::model::advice::Advice;
+use crate::model::alive::{AgeList, Alive};
 use crate::model::event::{ArrivedSegment, Event, Kind, Lost, PassiveReset, SocketEvent, SocketId};
 use crate::model::named::Named as _;
 use crate::model::owner::Owner;
@@ -228,10 +229,46 @@ pub fn verdict(records: &[Record]) -> Option<Record> {
     (verdict.survived_ms, verdict.died_ms) = (Some(301_000), Some(352_000));
     verdict.learned_of = Some(LearnedOf::Endpoint);
     verdict.contradictory = Some(false);
-    verdict.advice = Some(Advice::from(Escaped::from("set TCP_KEEPIDLE to 150 s")));
+    verdict.advice = Some(Box::new(Advice::from(Escaped::from(
+        "set TCP_KEEPIDLE to 150 s",
+    ))));
     verdict.set_in = Some(SetIn::Program);
     verdict.set = Some(Escaped::from("TCP_KEEPIDLE=150"));
     Some(verdict)
+}
+
+/// A sum of answered probes of the connection of the first of these records, with every
+/// field set.
+pub fn alive(records: &[Record]) -> Option<Record> {
+    let (first, last) = (records.first()?, records.last()?);
+    Some(Record {
+        time: last.time,
+        mono_ns: last.mono_ns,
+        seq: last.seq + 1,
+        event: EventName::Alive,
+        sock: first.sock,
+        process: first.process.clone(),
+        endpoints: first.endpoints,
+        identity: first.identity,
+        state: first.state,
+        settings: first.settings,
+        probes_out: Some(0),
+        ttl: Some(57),
+        alive: Some(Box::new(Alive {
+            probes_answered: 20,
+            since_ns: first.mono_ns,
+            answered_ns: last.mono_ns,
+            answered_min_ms: Some(0),
+            answered_max_ms: Some(8),
+            rtt_min_us: Some(431),
+            rtt_max_us: Some(8_100),
+            survived_ages_ms: AgeList(vec![2_790, 59_790]),
+            held_ages_ms: AgeList(vec![60_000, 120_000]),
+            quiet_ms: Some(59_790),
+            quiet_ns: Some(last.mono_ns),
+        })),
+        ..Record::default()
+    })
 }
 
 /// All records that the correlator makes from these events, numbered.

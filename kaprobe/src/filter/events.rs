@@ -76,6 +76,7 @@ pub fn event_mask(events: &BTreeSet<EventName>) -> u32 {
         // Whoever has stalled is looked at until it resumes.
         EventName::Stalled | EventName::Resumed => 1 << kind::STALLED,
         EventName::Verdict => VERDICT_KINDS,
+        EventName::Alive => 1 << kind::PROBE,
         // No hook reports these.
         EventName::Lost | EventName::Zombie => 0,
     });

@@ -119,6 +119,14 @@ pub trait Field {
     fn value(&self) -> Value<'_>;
 }
 
+impl<F: Field> Field for Box<F> {
+    const OPTIONAL: bool = F::OPTIONAL;
+
+    fn value(&self) -> Value<'_> {
+        (**self).value()
+    }
+}
+
 impl<F: Field> Field for Option<F> {
     const OPTIONAL: bool = true;
 
@@ -326,7 +334,9 @@ macro_rules! record {
 
     (@required $it:ident, $own:ident) => { !$crate::model::field::is_optional(&$it.$own) };
     (@required $it:ident, $own:ident . $inner:ident) => { !$crate::model::field::is_optional(&$it.$own.$inner) };
-    (@required $it:ident, $own:ident ?. $inner:ident) => { $it.$own.is_some() };
+    (@required $it:ident, $own:ident ?. $inner:ident) => {
+        $it.$own.as_ref().is_some_and(|group| !$crate::model::field::is_optional(&group.$inner))
+    };
 }
 
 pub(crate) use record;

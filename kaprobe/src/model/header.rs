@@ -11,7 +11,7 @@ use crate::text::escape::Escaped;
 
 /// Version of the log format. The major number changes when a reader of the old format
 /// would misread the new one.
-pub const VERSION: &str = "1.5";
+pub const VERSION: &str = "1.6";
 
 /// Filter values from the command line, by flag name.
 pub type Filters = BTreeMap<String, Vec<String>>;
@@ -49,6 +49,10 @@ pub struct Header {
     /// The ways of packets to these timeouts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<NetnsRoutes>,
+    /// The probes that a peer answers have no records: `alive` records sum them over this
+    /// time, ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alive_ms: Option<u64>,
 }
 
 impl Header {

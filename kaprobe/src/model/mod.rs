@@ -1,6 +1,7 @@
 //! Data types: events, records, sockets, and the names of their values. No logic.
 
 pub mod advice;
+pub mod alive;
 pub mod attach_mode;
 pub mod event;
 pub mod fate;

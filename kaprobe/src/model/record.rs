@@ -4,6 +4,7 @@
 //! names are the same.
 
 use crate::model::advice::Advice;
+use crate::model::alive::Alive;
 use crate::model::event::Kind;
 use crate::model::fate::Why;
 use crate::model::field::record;
@@ -129,7 +130,7 @@ record! {
         /// longer idle time than one that killed another.
         contradictory: Option<bool>,
         /// Advice: which setting to change, where, and the value.
-        advice: Option<Advice>,
+        advice: Option<Box<Advice>>,
         /// Time from the firing that sent the probe to the answer, us.
         rtt_us: Option<u64>,
         /// Conclusion from the verdicts of several hosts on this connection.
@@ -150,6 +151,8 @@ record! {
         transfer: Transfer,
         /// The socket is a subflow of an MPTCP connection: its end is not the connection's.
         mptcp: Option<bool>,
+        /// The probes that an `alive` record sums.
+        alive: Option<Box<Alive>>,
     }
     order {
         time,
@@ -242,6 +245,17 @@ record! {
         transfer.err_soft,
         mptcp,
         state_before,
+        alive?.probes_answered,
+        alive?.since_ns,
+        alive?.answered_ns,
+        alive?.answered_min_ms,
+        alive?.answered_max_ms,
+        alive?.rtt_min_us,
+        alive?.rtt_max_us,
+        alive?.survived_ages_ms,
+        alive?.held_ages_ms,
+        alive?.quiet_ms,
+        alive?.quiet_ns,
     }
 }
 
@@ -329,6 +343,8 @@ named_enum! {
         Verdict = "verdict",
         /// A connection of the snapshot that was already dead when the trace began.
         Zombie = "zombie",
+        /// The sum of the probes of a connection that the peer answered.
+        Alive = "alive",
     }
 }
 

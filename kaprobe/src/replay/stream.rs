@@ -137,7 +137,8 @@ fn judge(header: Option<&Header>, given: &Filters) -> Option<Judge> {
         Some(header) => {
             let mut kept = |event| filters_of(header).all(|it| has(it, event));
             let recompute = if kept(EventName::Verdict) {
-                EVIDENCE.into_iter().all(&mut kept)
+                let is_summed = header.alive_ms.is_some();
+                EVIDENCE.into_iter().all(&mut kept) && (!is_summed || kept(EventName::Alive))
             } else {
                 given.contains_key("events") && has(given, EventName::Verdict)
             };

@@ -58,7 +58,9 @@ pub fn bars() -> Bars {
 /// The style of an event on a colored screen.
 pub(crate) fn style(event: EventName) -> Style {
     match event {
-        EventName::Answered | EventName::Resumed => AnsiColor::Green.on_default(),
+        EventName::Answered | EventName::Alive | EventName::Resumed => {
+            AnsiColor::Green.on_default()
+        }
         EventName::Timeout | EventName::Zombie => AnsiColor::Red.on_default().bold(),
         EventName::RstSent | EventName::RstReceived | EventName::Stalled | EventName::Aborted => {
             AnsiColor::Red.on_default()

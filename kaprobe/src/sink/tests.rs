@@ -55,6 +55,7 @@ fn header() -> Header {
             }],
         }],
         part: Some(2),
+        alive_ms: Some(3_600_000),
     }
 }
 
@@ -114,6 +115,7 @@ fn csv_of(records: &[Record]) -> String {
 fn everything() -> Vec<Record> {
     let mut records = sample::records(&sample::everything());
     records.extend(sample::verdict(&records));
+    records.extend(sample::alive(&records));
     for record in &mut records {
         record.host = Some(header().host);
     }

@@ -377,6 +377,7 @@ fn detail(words: &mut Words<'_>, record: &Record) {
             silence(words, record);
             words.pair("dead in", record.dead_in_ms.map(Ms));
         }
+        EventName::Alive => alive(words, record),
         EventName::ChangedMeanwhile => {
             words.some(record.state.map(|state| state.name()));
             words.pair("err", record.err.map(Shown));
@@ -398,6 +399,34 @@ fn detail(words: &mut Words<'_>, record: &Record) {
         }
         EventName::Busy | EventName::Closed => {}
     }
+}
+
+/// Appends how many probes were answered, how soon, and the longest idle time survived.
+fn alive(words: &mut Words<'_>, record: &Record) {
+    let Some(alive) = record.alive.as_deref() else {
+        return;
+    };
+    words.add(alive.probes_answered);
+    words.add(if alive.probes_answered == 1 {
+        "probe answered"
+    } else {
+        "probes answered"
+    });
+    match (alive.rtt_min_us, alive.rtt_max_us, alive.answered_max_ms) {
+        (Some(least), Some(most), _) => {
+            words.pair("in", Some(Us(least)));
+            words.pair("to", Some(Us(most)));
+        }
+        (.., Some(most)) => {
+            words.add("in <");
+            Ms(most.saturating_add(GRAIN_MS)).put(words.0);
+        }
+        _ => {}
+    }
+    let since_ns = record.mono_ns.saturating_sub(alive.since_ns);
+    words.pair("over", Some(Ms(since_ns / 1_000_000)));
+    let survived = alive.survived_ages_ms.0.last();
+    words.pair("survived", survived.map(|&ms| Ms(ms)));
 }
 
 /// Appends for how long nothing was received; and when a probe of the peer was, if one was
@@ -462,7 +491,7 @@ fn verdict(words: &mut Words<'_>, record: &Record) {
         words.add(Shown(format_args!("({})", confidence.name())));
     }
     words.pair("fits", record.middlebox.as_ref().map(Escaped::as_str));
-    let advice = record.advice.as_ref().map(Advice::text);
+    let advice = record.advice.as_deref().map(Advice::text);
     for (before, text) in [(": ", advice), ("; all hosts: ", record.story.as_ref())] {
         if let Some(text) = text {
             words.0.push_str(before);

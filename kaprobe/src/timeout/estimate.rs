@@ -23,9 +23,10 @@ use ipnet::IpNet;
 use crate::lru::LruMap;
 use crate::model::time::ms_to_ns;
 use crate::model::values::LearnedOf;
+use crate::timeout::ages::LongestAges;
 
 /// The capacity of each map: remote endpoints, and networks.
-const MAX_REMOTES: NonZeroUsize = NonZeroUsize::new(4_096).expect("it is not zero");
+pub const MAX_REMOTES: NonZeroUsize = NonZeroUsize::new(4_096).expect("it is not zero");
 
 /// The number of independent deaths that make a timeout credible.
 pub const MIN_DEATHS: usize = 2;
@@ -36,11 +37,6 @@ const MAX_DEATHS: usize = 16;
 /// Idle ages this close count as the same, ms: a survived age lacks the time that an
 /// acknowledgement may be delayed, and a fatal one includes the round trip.
 pub const SAME_AGE_MS: u64 = 500;
-
-/// The number of buckets for survived ages: eight per octave, up to 49 days. Only the
-/// longest age of a bucket is kept.
-#[cfg(test)]
-const BUCKETS: usize = 8 * 32;
 
 /// Learns the idle timeout towards each remote endpoint and network.
 #[derive(Debug)]
@@ -110,8 +106,8 @@ pub fn is_survived(survived_ms: Option<u64>, age_ms: u64) -> bool {
 
 #[derive(Clone, Debug, Default)]
 struct History {
-    /// The longest survived age of each bucket, ms, ascending.
-    survived: Vec<u32>,
+    /// The survived ages.
+    survived: LongestAges,
     /// The longest time without data after which the peer answered a probe, ms.
     held_ms: Option<u64>,
     /// When the peer was last heard, CLOCK_MONOTONIC ns.
@@ -140,6 +136,15 @@ pub struct LivedThrough {
     pub heard_ns: Option<u64>,
 }
 
+/// Whose bounds may differ after something was learned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NewBounds {
+    /// Those of the endpoint.
+    pub endpoint: bool,
+    /// Those of its network.
+    pub network: bool,
+}
+
 #[cfg(test)]
 impl LivedThrough {
     /// It survived this time without a packet, ms.
@@ -152,18 +157,14 @@ impl LivedThrough {
 }
 
 impl TimeoutEstimator {
-    /// Records what a connection to `remote` has lived through.
-    pub fn lived(&mut self, remote: (IpAddr, u16), through: LivedThrough) {
+    /// Records what a connection to `remote` has lived through. Returns what may have other
+    /// bounds now.
+    pub fn lived(&mut self, remote: (IpAddr, u16), through: LivedThrough) -> NewBounds {
         if through == LivedThrough::default() {
-            return;
+            return NewBounds::default();
         }
-        self.update(remote, |history| {
-            history.held_ms = history.held_ms.max(through.held_ms);
-            history.heard_ns = history.heard_ns.max(through.heard_ns);
-            if let Some(age_ms) = through.survived_ms {
-                history.survived(age_ms);
-            }
-        });
+        let [endpoint, network] = self.update(remote, |history| history.lived(through));
+        NewBounds { endpoint, network }
     }
 
     /// When a connection to this endpoint was last heard, as far as records show,
@@ -205,25 +206,25 @@ impl TimeoutEstimator {
         }
     }
 
-    fn update(&mut self, remote: (IpAddr, u16), learn: impl Fn(&mut History)) {
-        learn(
-            self.endpoints
-                .get_or_insert_with(endpoint(remote), History::default),
-        );
-        learn(
-            self.networks
-                .get_or_insert_with(network(remote), History::default),
-        );
+    fn update<T>(&mut self, remote: (IpAddr, u16), learn: impl Fn(&mut History) -> T) -> [T; 2] {
+        let endpoints = &mut self.endpoints;
+        let networks = &mut self.networks;
+        [
+            learn(endpoints.get_or_insert_with(endpoint(remote), History::default)),
+            learn(networks.get_or_insert_with(network(remote), History::default)),
+        ]
     }
 }
 
 /// The endpoint as a map key. An IPv4-mapped IPv6 address counts as IPv4.
-fn endpoint((address, port): (IpAddr, u16)) -> (IpAddr, u16) {
+#[must_use]
+pub fn endpoint((address, port): (IpAddr, u16)) -> (IpAddr, u16) {
     (address.to_canonical(), port)
 }
 
 /// The network of an endpoint: /24 for IPv4, /64 for IPv6.
-fn network((address, _): (IpAddr, u16)) -> IpNet {
+#[must_use]
+pub fn network((address, _): (IpAddr, u16)) -> IpNet {
     let address = address.to_canonical();
     let length = if address.is_ipv4() { 24 } else { 64 };
     IpNet::new(address, length)
@@ -231,24 +232,15 @@ fn network((address, _): (IpAddr, u16)) -> IpNet {
         .trunc()
 }
 
-/// The bucket of an age: its octave and the three bits below its highest bit.
-fn bucket(age_ms: u32) -> usize {
-    let octave = age_ms.max(1).ilog2();
-    let eighth = (u64::from(age_ms) << 3 >> octave) & 7;
-    octave as usize * 8 + eighth as usize
-}
-
 impl History {
-    /// Keeps an age that was survived, if it is the longest of its bucket.
-    fn survived(&mut self, age_ms: u64) {
-        let age_ms = u32::try_from(age_ms).unwrap_or(u32::MAX);
-        let found = self
-            .survived
-            .binary_search_by_key(&bucket(age_ms), |&it| bucket(it));
-        match found {
-            Ok(at) => self.survived[at] = age_ms.max(self.survived[at]),
-            Err(at) => self.survived.insert(at, age_ms),
-        }
+    /// Adds what a connection has lived through. Returns whether the bounds may differ.
+    fn lived(&mut self, through: LivedThrough) -> bool {
+        let held_ms = self.held_ms.max(through.held_ms);
+        let is_held_longer = held_ms > self.held_ms;
+        self.held_ms = held_ms;
+        self.heard_ns = self.heard_ns.max(through.heard_ns);
+        let survived = through.survived_ms;
+        survived.is_some_and(|age_ms| self.survived.add(age_ms)) || is_held_longer
     }
 
     fn bounds(&self, of: LearnedOf) -> TimeoutBounds {
@@ -284,8 +276,7 @@ impl History {
 
     /// The longest survived age below `limit_ms`, to the precision of the buckets.
     fn longest_survived(&self, limit_ms: u64) -> Option<u64> {
-        let mut ages = self.survived.iter().map(|&age| u64::from(age)).rev();
-        ages.find(|&age| age < limit_ms)
+        self.survived.iter().rev().find(|&age| age < limit_ms)
     }
 }
 
@@ -315,6 +306,7 @@ mod tests {
     use proptest::test_runner::{Config, TestRunner};
 
     use super::*;
+    use crate::timeout::ages::BUCKETS;
 
     fn remote(host: u8, port: u16) -> (IpAddr, u16) {
         (IpAddr::from([10, 9, 0, host]), port)
@@ -415,15 +407,6 @@ mod tests {
         assert_eq!(of(77, 1), Some((LearnedOf::Network, 2)));
         let elsewhere = (IpAddr::from([10, 9, 1, 1]), 80);
         assert_eq!(learned.bounds(elsewhere), None);
-    }
-
-    #[test]
-    fn buckets_grow_with_age_and_cover_all_ages() {
-        let ages = (3..32).flat_map(|bit| (8..16).map(move |eighths| eighths << (bit - 3)));
-        let buckets: Vec<_> = ages.map(bucket).collect();
-        assert!(buckets.is_sorted_by(|a, b| a < b), "{buckets:?}");
-        assert_eq!(buckets.last(), Some(&(BUCKETS - 1)));
-        assert_eq!((bucket(0), bucket(u32::MAX)), (0, BUCKETS - 1));
     }
 
     #[test]

@@ -442,5 +442,6 @@ fn header(plan: &TracePlan, tracer: &Tracer, host: &HostTimeouts) -> Header {
         narrowed: Vec::new(),
         timeouts: host.timeouts.clone(),
         routes: host.routes.clone(),
+        alive_ms: None,
     }
 }

@@ -1,22 +1,22 @@
 //! The judge makes verdicts from records. A trace and its replay pass the same records, so
 //! both give the same verdicts.
 
-use std::mem;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 
 use smallvec::SmallVec;
 
 use crate::lru::LruMap;
+use crate::model::alive::Alive;
 use crate::model::flow::FlowKey;
 use crate::model::host_timeout::{HostTimeouts, NetnsTimeouts};
 use crate::model::record::{EventName, Record};
 use crate::model::socket::{Ages, Transfer};
-use crate::model::time::{TICK_MS, ms_to_ns};
-use crate::model::values::{Direction, Evidence, LearnedOf, State, VerdictName};
+use crate::model::values::{Direction, Evidence, LearnedOf, VerdictName};
 use crate::text::escape::Escaped;
 use crate::timeout::estimate::{Death, LivedThrough, TimeoutBounds, TimeoutEstimator, is_survived};
 use crate::timeout::middlebox::MiddleboxTable;
+use crate::timeout::quiet::{Quiet, held_ms};
 use crate::verdict::closes::Closed;
 use crate::verdict::finding::{Explanation, Finding};
 use crate::verdict::rules::{ResetContext, ResetTrigger};
@@ -40,9 +40,11 @@ pub const EVIDENCE: [EventName; 12] = [
     EventName::Closed,
 ];
 
-/// The longest delay of an acknowledgement, ms: `TCP_DELACK_MAX` (include/net/tcp.h). The
-/// acknowledgement is a packet too, but the kernel records no time for it.
-const DELAYED_ACK_MS: u64 = 200;
+/// Whether a judge takes records of this event: those of [`EVIDENCE`], and the sums of them.
+#[must_use]
+pub fn is_judged(event: EventName) -> bool {
+    event == EventName::Alive || EVIDENCE.contains(&event)
+}
 
 /// The maximum number of probes that a verdict names. The last ones are kept.
 pub(super) const MAX_PROBES: usize = 16;
@@ -76,11 +78,8 @@ struct Tracked {
     sock: u64,
     /// The record numbers of the probes since the last answer.
     probes: Probes,
-    /// The time at which `quiet_ms` was measured, CLOCK_MONOTONIC ns.
-    quiet_at_ns: u64,
-    /// A lower bound for the time without a packet at `quiet_at_ns`, ms; 0 if none was
-    /// measured.
-    quiet_ms: u32,
+    /// A silence that it may survive.
+    quiet: Quiet,
     /// The longest idle age that the connection survived, ms.
     survived_ms: Option<u64>,
     /// When a probe was last answered, CLOCK_MONOTONIC ns.
@@ -221,6 +220,9 @@ impl Judge {
         tracked.ended_silently |= record.event == EventName::Aborted;
         let learned = &mut self.learned;
         learned.survivors(record, tracked, remote);
+        if let Some(alive) = record.alive.as_deref() {
+            learned.alive(alive, tracked, remote);
+        }
         let finding = match record.event {
             EventName::Probe => {
                 tracked.probe(record);
@@ -229,6 +231,10 @@ impl Judge {
             EventName::Answered => {
                 tracked.probes = Probes::new();
                 tracked.answered_ns = Some(record.mono_ns);
+                tracked.peer_ttl = record.ttl.or(tracked.peer_ttl);
+                None
+            }
+            EventName::Alive => {
                 tracked.peer_ttl = record.ttl.or(tracked.peer_ttl);
                 None
             }
@@ -269,7 +275,7 @@ impl Learned {
                 | EventName::RstReceived
         );
         let through = LivedThrough {
-            survived_ms: tracked.survived(record),
+            survived_ms: tracked.quiet.survived(record),
             held_ms: held_ms(record),
             heard_ns: is_heard.then_some(record.mono_ns),
         };
@@ -282,6 +288,35 @@ impl Learned {
                 ..LivedThrough::default()
             };
             self.closes.lived(remote, held);
+        }
+    }
+
+    /// Learns what the probes show that a record sums.
+    fn alive(&mut self, alive: &Alive, tracked: &mut Tracked, remote: Remote) {
+        let survived = &alive.survived_ages_ms.0;
+        tracked.probes = Probes::new();
+        tracked.answered_ns = Some(alive.answered_ns);
+        tracked.quiet = Quiet::after(alive);
+        tracked.survived_ms = tracked.survived_ms.max(survived.iter().copied().max());
+        if !is_remote(remote) {
+            return;
+        }
+        let held = &alive.held_ages_ms.0;
+        let through = LivedThrough {
+            survived_ms: None,
+            held_ms: held.iter().copied().max(),
+            heard_ns: Some(alive.answered_ns),
+        };
+        self.estimator.lived(remote, through);
+        let silence = |&ms: &u64| LivedThrough {
+            survived_ms: Some(ms),
+            ..LivedThrough::default()
+        };
+        for age in survived {
+            self.estimator.lived(remote, silence(age));
+        }
+        for age in held {
+            self.closes.lived(remote, silence(age));
         }
     }
 
@@ -379,49 +414,6 @@ impl Tracked {
         self.probes.drain(..self.probes.len().saturating_sub(kept));
         self.probes.push(record.seq);
     }
-
-    /// The idle age that the connection survived, ms. `None` if this record shows none.
-    ///
-    /// The age is survived if the peer was heard after the age was measured.
-    fn survived(&mut self, record: &Record) -> Option<u64> {
-        let tick_ns = ms_to_ns(TICK_MS);
-        let ages = (
-            record.ages.lastrcv_ms,
-            record.ages.lastack_ms,
-            record.ages.lastsnd_ms,
-        );
-        let (Some(lastrcv), Some(lastack), Some(lastsnd)) = ages else {
-            return None;
-        };
-        // The peer's probes are packets on the path as well.
-        let quiet = record.ages.quiet_ms()?.min(lastrcv).min(lastack);
-        let heard_ns = record.mono_ns.saturating_sub(ms_to_ns(quiet));
-        let is_heard = heard_ns > self.quiet_at_ns.saturating_add(tick_ns);
-        let survived = (is_heard && self.quiet_ms > 0).then(|| mem::take(&mut self.quiet_ms));
-        // An unanswered probe passed the middlebox too, but the kernel recorded no time.
-        let is_first = match record.event {
-            EventName::Probe => record.probe == Some(1),
-            EventName::Early | EventName::RstReceived => record.probes_out == Some(0),
-            _ => false,
-        };
-        if is_first {
-            let age_ms = quiet.min(lastsnd);
-            let age_ms = age_ms.saturating_sub(DELAYED_ACK_MS + TICK_MS);
-            self.quiet_at_ns = record.mono_ns;
-            self.quiet_ms = u32::try_from(age_ms).unwrap_or(u32::MAX);
-        }
-        survived.map(u64::from)
-    }
-}
-
-/// The time without data after which the peer answered a probe, ms: its program had not
-/// closed the connection. `None` if this record shows none.
-fn held_ms(record: &Record) -> Option<u64> {
-    let is_first_probe = record.event == EventName::Probe && record.probe == Some(1);
-    let is_open = record.state == Some(State::Established);
-    let (lastrcv, lastsnd) = (record.ages.lastrcv_ms?, record.ages.lastsnd_ms?);
-    let held = lastrcv.min(lastsnd).checked_sub(record.ages.lastack_ms?)?;
-    (is_first_probe && is_open && held > 0).then_some(held)
 }
 
 /// The record of a verdict, at the time and on the socket of the record judged.
@@ -456,7 +448,7 @@ fn verdict_record(record: &Record, finding: Finding) -> Record {
         died_ms: bounds.and_then(|it| it.died_ms),
         learned_of: bounds.map(|it| it.of),
         contradictory: bounds.map(|it| it.contradictory),
-        advice: Some(advice),
+        advice: Some(Box::new(advice)),
         set_in: remedy.map(|it| it.set_in),
         set: remedy.map(|it| Escaped::from(it.to_string().as_str())),
         ..Record::default()

@@ -8,7 +8,7 @@ use crate::filter::{Filter, FilterCounts};
 use crate::model::host_timeout::NetnsTimeouts;
 use crate::model::record::{EventName, Record};
 use crate::model::values::Evidence;
-use crate::verdict::judge::{EVIDENCE, Judge};
+use crate::verdict::judge::{Judge, is_judged};
 use crate::verdict::sent_resets::AllSentResets;
 
 /// Passes records through one filter, and through the judge of their source.
@@ -109,7 +109,7 @@ impl Pipeline {
             let verdict = judge.push(record, &mut resets);
             show(record);
             verdict
-        } else if EVIDENCE.contains(&record.event) && filter.passes_other_filters(record) {
+        } else if is_judged(record.event) && filter.passes_other_filters(record) {
             judge.push(record, &mut resets)
         } else {
             None

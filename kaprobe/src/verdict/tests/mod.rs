@@ -814,7 +814,7 @@ fn advice_has_what_was_seen_before_what_to_do() {
         )),
     ];
     let verdicts = verdicts(&unanswered);
-    let advice = verdicts.first().and_then(|it| it.advice.as_ref());
+    let advice = verdicts.first().and_then(|it| it.advice.as_deref());
     let (seen, advised) = advice.map(Advice::parts).unwrap_or_default();
     assert!(seen.starts_with("2 probes unanswered, "), "{seen}");
     let sooner = "to detect this sooner, lower TCP_KEEPINTVL (now 75s) in beam.smp[4242]";

@@ -406,13 +406,19 @@ fn has_age(record: &Record) -> bool {
 impl EndpointCounts {
     fn count(&mut self, record: &Record, sighting: Sighting) {
         *self.events.entry(record.event).or_default() += 1;
+        if let Some(alive) = record.alive.as_deref() {
+            for event in [EventName::Probe, EventName::Answered] {
+                let sum = self.events.entry(event).or_default();
+                *sum = sum.saturating_add(alive.probes_answered);
+            }
+        }
         let Some(verdict) = record.verdict else {
             return;
         };
         if let Some(ms) = record.ages.idle_ms.filter(|_| !sighting.is_aged) {
             self.idle.add(ms);
         }
-        let advice = record.advice.as_ref().map(shorten);
+        let advice = record.advice.as_deref().map(shorten);
         self.add(
             verdict,
             &VerdictCount {

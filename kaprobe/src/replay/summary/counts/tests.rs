@@ -32,9 +32,9 @@ fn verdict(sock: u64, remote: (&str, u16), verdict: VerdictName, idle_s: u64) ->
     record.verdict = Some(verdict);
     record.confidence = Some(Confidence::Medium);
     record.ages.idle_ms = Some(idle_s * 1_000);
-    record.advice = Some(Advice::from(Escaped::from(
+    record.advice = Some(Box::new(Advice::from(Escaped::from(
         "in beam.smp[4242] turn on SO_KEEPALIVE with TCP_KEEPIDLE=175 (half of AWS NLB's 350s)",
-    )));
+    ))));
     record
 }
 
@@ -189,7 +189,7 @@ fn the_clients_of_a_server_are_one_row_for_each_address() {
 fn different_advice_under_one_verdict_is_kept_apart() {
     let advised = |sock, advice: &str| {
         let mut record = verdict(sock, NLB, VerdictName::AbortedByPeer, 3);
-        record.advice = Some(Advice::from(Escaped::from(advice)));
+        record.advice = Some(Box::new(Advice::from(Escaped::from(advice))));
         record
     };
     let mut records = vec![
