@@ -72,7 +72,7 @@ mod tests {
     use anyhow::Result;
     use clap::Parser as _;
 
-    use super::Cli;
+    use crate::Cli;
     use crate::workspace;
 
     /// The README, CONTRIBUTING and the pages of `docs/` show commands of this program that
