@@ -4,6 +4,7 @@
 //! that is closed or full is not a reason to fail: what cannot be written there is lost. A
 //! trace does not wait for the reader of its messages: see [`never_wait`].
 
+use std::collections::VecDeque;
 use std::fmt::Display;
 use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -28,6 +29,59 @@ struct Writer {
     done: Mutex<Receiver<()>>,
 }
 
+/// Messages that wait for [`release`], and how many older ones were dropped.
+static HELD: Mutex<Option<Held>> = Mutex::new(None);
+
+#[derive(Default)]
+struct Held {
+    messages: VecDeque<String>,
+    dropped: u64,
+}
+
+/// From now on messages wait for [`release`]: another part of kaprobe draws on the terminal,
+/// and shows the last one itself.
+pub fn hold() {
+    lock(&HELD).get_or_insert_default();
+}
+
+/// The last message that waits, without the program's name.
+#[must_use]
+pub fn last_held() -> Option<String> {
+    let held = lock(&HELD);
+    let last = held.as_ref()?.messages.back()?;
+    Some(last.trim_start_matches(PREFIX).trim_end().to_owned())
+}
+
+/// Writes the messages that wait. From now on none waits.
+pub fn release() {
+    let Some(held) = lock(&HELD).take() else {
+        return;
+    };
+    if held.dropped > 0 {
+        line(format_args!(
+            "{} older messages are not shown",
+            held.dropped
+        ));
+    }
+    write_or_queue(held.messages.into_iter().collect());
+}
+
+/// Keeps messages if they wait. Returns them otherwise.
+fn keep(messages: Vec<String>) -> Option<Vec<String>> {
+    let mut held = lock(&HELD);
+    let Some(held) = held.as_mut() else {
+        return Some(messages);
+    };
+    for message in messages {
+        if held.messages.len() == QUEUE {
+            held.messages.pop_front();
+            held.dropped += 1;
+        }
+        held.messages.push_back(message);
+    }
+    None
+}
+
 /// Writes a message.
 pub fn line(message: impl Display) {
     lines([message]);
@@ -35,7 +89,12 @@ pub fn line(message: impl Display) {
 
 /// Writes messages, a line each, all at once.
 pub fn lines(messages: impl IntoIterator<Item = impl Display>) {
-    let text: String = messages.into_iter().map(text).collect();
+    if let Some(messages) = keep(messages.into_iter().map(text).collect()) {
+        write_or_queue(messages.concat());
+    }
+}
+
+fn write_or_queue(text: String) {
     let queue = WRITER.get().map(|it| lock(&it.queue));
     match queue.as_deref() {
         Some(Some(queue)) => match queue.try_send(text) {
@@ -112,5 +171,21 @@ mod tests {
         assert_eq!(text("one\ntwo\u{1b}[2J"), "kaprobe: one\\ntwo\\u{1b}[2J\n");
         let escaped = "a\\nb";
         assert_eq!(text(escaped), "kaprobe: a\\nb\n", "not escaped twice");
+    }
+
+    #[test]
+    fn messages_that_wait_are_kept_and_the_oldest_dropped() {
+        assert_eq!(
+            keep(vec!["kaprobe: at once".to_owned()]).map(|it| it.len()),
+            Some(1)
+        );
+        assert_eq!(last_held(), None);
+        hold();
+        let many = (0..QUEUE + 3).map(|n| text(format_args!("message {n}")));
+        assert_eq!(keep(many.collect()), None);
+        assert_eq!(last_held().as_deref(), Some("message 258"));
+        let held = lock(&HELD).take();
+        let held = held.map(|it| (it.messages.len(), it.dropped));
+        assert_eq!(held, Some((QUEUE, 3)));
     }
 }
