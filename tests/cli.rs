@@ -153,6 +153,22 @@ fn bad_input_is_one_line_and_exit_code_2() -> TestResult {
             &["sockets", "--netns", "1", "--all-netns"],
             "cannot be used with",
         ),
+        (
+            &["top"],
+            "standard output is not a terminal: write kaprobe sockets",
+        ),
+        (
+            &["top", "--behind", "ipvs,aws-nlb", "--idle-timeout", "5m"],
+            "--idle-timeout goes with one --behind",
+        ),
+        (
+            &["top", "--interval=0s"],
+            "invalid value '0s' for '--interval",
+        ),
+        (
+            &["top", "--addr", &hosts],
+            "--addr takes at most 256 values, not 257",
+        ),
         (&["doctor", "--csv"], "unexpected argument '--csv'"),
     ];
     for (args, message) in rows {
@@ -207,6 +223,7 @@ fn help_goes_to_stdout_and_fits_a_terminal() -> TestResult {
         &["trace", "--help"],
         &["replay", "--help"],
         &["sockets", "--help"],
+        &["top", "--help"],
         &["audit", "--help"],
         &["demo", "--help"],
         &["doctor", "--help"],
@@ -224,6 +241,34 @@ fn help_goes_to_stdout_and_fits_a_terminal() -> TestResult {
         );
         assert!(!stdout.contains('\u{1b}'), "{args:?}:\n{stdout}");
     }
+    Ok(())
+}
+
+/// The page on `top` has every flag that its help has, and no other.
+#[test]
+fn the_page_on_top_agrees_with_the_help() -> TestResult {
+    let page = include_str!("../docs/top.md");
+    let help = String::from_utf8(kaprobe(&["top", "--help"])?.stdout)?;
+    let flags = |text| -> BTreeSet<_> {
+        let flags = words(text).filter(|word| word.starts_with("--") && !word.ends_with('-'));
+        flags.map(str::to_owned).collect()
+    };
+    let mut of_help = flags(&help);
+    // In every command.
+    of_help.remove("--help");
+    let mut of_page = flags(page);
+    for (short, long) in [
+        ("-P", "--port"),
+        ("-L", "--localport"),
+        ("-D", "--remoteport"),
+        ("-4", "--ipv4"),
+        ("-6", "--ipv6"),
+        ("-p", "--pid"),
+    ] {
+        assert!(words(page).any(|word| word == short), "{short}");
+        of_page.insert(long.to_owned());
+    }
+    assert_eq!(of_page, of_help);
     Ok(())
 }
 

@@ -32,6 +32,7 @@ pub mod stderr;
 mod stop;
 pub mod text;
 mod timeout;
+pub mod top;
 pub mod trace;
 pub mod traffic;
 pub mod verdict;

@@ -14,7 +14,7 @@ const NONE: u32 = u32::MAX;
 
 /// A bounded map that evicts the least recently used entry. Memory grows with the number
 /// of entries.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct LruMap<K, V> {
     capacity: u32,
     entries: Vec<Entry<K, V>>,
@@ -26,7 +26,7 @@ pub struct LruMap<K, V> {
     neighbours: [u32; 2],
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry<K, V> {
     newer: u32,
     older: u32,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::cli::args::AuditArgs;
 use crate::cli::filters::{comms, pids, sockets};
+use crate::cli::timeouts::timeouts;
 use crate::exit;
 use crate::filter::kernel::KernelFilter;
 use crate::filter::{SocketFilter, passes};
@@ -14,7 +15,6 @@ use crate::replay::input::{Input, inputs};
 use crate::sink::options::Format;
 use crate::sockets::plan::Selection;
 use crate::text::escape::Escaped;
-use crate::timeout::middlebox::middleboxes;
 use crate::timeout::timeouts::Timeout;
 
 /// The checked arguments of `kaprobe audit`.
@@ -59,22 +59,6 @@ impl AuditPlan {
                 "--max-rows goes with text only: JSON and CSV have a line for each connection",
             ));
         }
-        if args.idle_timeout.is_some() && args.behind.len() > 1 {
-            return Err(exit::Error::usage(
-                "--idle-timeout goes with one --behind only",
-            ));
-        }
-        let given_ms = args
-            .idle_timeout
-            .map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
-        let behind = middleboxes().iter();
-        let behind = behind.filter(|it| args.behind.contains(&it.id));
-        let mut timeouts: Vec<_> = behind
-            .map(|it| Timeout::of_middlebox(it, given_ms))
-            .collect();
-        if timeouts.is_empty() {
-            timeouts.extend(given_ms.map(Timeout::given));
-        }
         Ok(Self {
             sockets: Selection {
                 kernel: KernelFilter {
@@ -88,7 +72,7 @@ impl AuditPlan {
             keep: sockets(&args.snapshot.sockets),
             pids: pids(&args.snapshot.sockets),
             comms: comms(&args.snapshot.sockets),
-            timeouts,
+            timeouts: timeouts(&args.timeouts)?,
             logs,
             loopback: args.loopback,
             observe: args.observe,
@@ -120,7 +104,7 @@ impl AuditPlan {
 
 /// Whether both ends are in one namespace, with no middlebox between them. To connect to
 /// a local address, the kernel uses the same address as source.
-pub(super) fn is_local(row: &Row) -> bool {
+pub fn is_local(row: &Row) -> bool {
     let (local, remote) = (
         row.endpoints.laddr.to_canonical(),
         row.endpoints.raddr.to_canonical(),

@@ -298,6 +298,18 @@ pub struct SocketsArgs {
     pub wide: bool,
 }
 
+/// Flags for the idle timeouts on the path of every connection.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Timeouts")]
+pub struct TimeoutArgs {
+    /// Idle timeout on the path: 350s, 15m. With --behind, replaces the middlebox's default
+    #[arg(long, value_name = "TIME", value_parser = time_span)]
+    pub idle_timeout: Option<Duration>,
+    /// Middleboxes on the path, with their default timeouts. The shortest one applies
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = PossibleValuesParser::new(middleboxes().iter().map(|it| it.id.as_str())))]
+    pub behind: Vec<String>,
+}
+
 const AUDIT_HELP: &str = "\
 Without --idle-timeout, --behind and --log, audit uses the timeouts that this
 host applies itself, each for the connections that are known to pass there:
@@ -325,12 +337,9 @@ Examples:
 #[derive(Args, Clone, Debug)]
 #[command(after_help = AUDIT_HELP)]
 pub struct AuditArgs {
-    /// Idle timeout on the path: 350s, 15m. With --behind, replaces the middlebox's default
-    #[arg(long, value_name = "TIME", value_parser = time_span, help_heading = "Timeouts")]
-    pub idle_timeout: Option<Duration>,
-    /// Middleboxes on the path, with their default timeouts. The shortest one applies
-    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = PossibleValuesParser::new(middleboxes().iter().map(|it| it.id.as_str())), help_heading = "Timeouts")]
-    pub behind: Vec<String>,
+    /// Idle timeouts that connections are judged by.
+    #[command(flatten)]
+    pub timeouts: TimeoutArgs,
     /// Logs of `kaprobe trace`. A timeout seen in a log applies to the remote endpoints where it was seen; - means standard input
     #[arg(long, value_name = "LOG", help_heading = "Timeouts")]
     pub log: Vec<PathBuf>,
@@ -349,6 +358,83 @@ pub struct AuditArgs {
     /// All columns and whole lines, however wide the terminal is
     #[arg(short, long, help_heading = "Output")]
     pub wide: bool,
+}
+
+const TOP_HELP: &str = "\
+A row is a program and a remote end: a server's address and port, or a port of this
+host and its clients. Keys: Enter opens a row, Esc goes back, / filters, s sorts, p
+pauses, ? shows all keys, q quits. To a pipe or file, write kaprobe sockets (what is
+now) or kaprobe trace (what happens).
+
+Examples:
+  kaprobe top                                 this host
+  kaprobe top -P 5672 --behind aws-nlb        one service, behind an AWS NLB
+  kaprobe top --idle-timeout 350s --sort idle
+";
+
+/// `kaprobe top`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = TOP_HELP)]
+pub struct TopArgs {
+    /// Filters of the sockets.
+    #[command(flatten)]
+    pub sockets: SocketArgs,
+    /// cgroup (v2), with its descendants: a path, absolute or under /sys/fs/cgroup
+    #[arg(long, value_name = "PATH", help_heading = "Filters")]
+    pub cgroup: Vec<PathBuf>,
+    /// Judge connections within this host too, which pass no middlebox
+    #[arg(long, help_heading = "Filters")]
+    pub loopback: bool,
+    /// Idle timeouts that connections are judged by.
+    #[command(flatten)]
+    pub timeouts: TimeoutArgs,
+    /// Pause between two snapshots of the sockets
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = time_span, help_heading = "Output")]
+    pub interval: Duration,
+    /// Sort the rows by this at the start
+    #[arg(
+        long,
+        value_name = "COLUMN",
+        default_value = "trouble",
+        help_heading = "Output"
+    )]
+    pub sort: TopSort,
+    /// Color text
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "auto",
+        help_heading = "Output"
+    )]
+    pub color: ColorWhen,
+    /// How to attach to the kernel; auto uses the cheapest mode that works
+    #[arg(
+        long,
+        value_name = "MODE",
+        default_value = "auto",
+        help_heading = "Running"
+    )]
+    pub attach: Attach,
+    /// Take the snapshots of another kaprobe: one for each line of standard input
+    #[arg(long, hide = true)]
+    pub reader: bool,
+}
+
+/// A sort key for the rows of `top`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TopSort {
+    /// Stalled, unanswered and dead connections first, then verdicts, then risk.
+    Trouble,
+    /// By number of connections.
+    Connections,
+    /// By the longest idle time.
+    Idle,
+    /// By number of probes.
+    Probes,
+    /// By number of verdicts.
+    Verdicts,
+    /// By name of the program.
+    Program,
 }
 
 /// `kaprobe demo`.

@@ -1,7 +1,7 @@
 //! Converts flags to filters.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::num::NonZeroU32;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
@@ -76,6 +76,44 @@ pub fn family(args: &SocketArgs) -> Option<Family> {
 pub fn truncated_comm(comm: &OsStr) -> Escaped {
     let bytes = comm.as_bytes();
     Escaped::from_bytes(&bytes[..bytes.len().min(COMM_LEN)])
+}
+
+/// The flags that select the same sockets, without those on processes.
+#[must_use]
+pub fn as_flags(sockets: &SocketArgs, cgroups: &[PathBuf]) -> Vec<OsString> {
+    let family = family(sockets).map(|family| match family {
+        Family::Inet => "--ipv4".into(),
+        Family::Inet6 => "--ipv6".into(),
+    });
+    let given = [
+        flag("port", &sockets.port),
+        flag("localport", &sockets.localport),
+        flag("remoteport", &sockets.remoteport),
+        flag("addr", &sockets.addr),
+        family,
+        flag("netns", &sockets.netns),
+    ];
+    let cgroups = cgroups.iter().map(|path| with_value("--cgroup=", path));
+    given.into_iter().flatten().chain(cgroups).collect()
+}
+
+/// The flags that select the same processes.
+#[must_use]
+pub fn process_flags(sockets: &SocketArgs) -> Vec<OsString> {
+    let comms = sockets.comm.iter().map(|it| with_value("--comm=", it));
+    flag("pid", &sockets.pid).into_iter().chain(comms).collect()
+}
+
+/// A flag with these values. `None` if there are none.
+fn flag<T: ToString>(name: &str, values: &[T]) -> Option<OsString> {
+    let values: Vec<_> = values.iter().map(T::to_string).collect();
+    (!values.is_empty()).then(|| format!("--{name}={}", values.join(",")).into())
+}
+
+fn with_value(flag: &str, value: impl AsRef<OsStr>) -> OsString {
+    let mut text = OsString::from(flag);
+    text.push(value);
+    text
 }
 
 /// Checks the number of a flag's values.

@@ -3,13 +3,16 @@
 pub mod args;
 pub mod filters;
 pub mod outputs;
+pub mod timeouts;
 pub mod values;
 
 use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
 
-use crate::cli::args::{AuditArgs, DemoArgs, DoctorArgs, ReplayArgs, SocketsArgs, TraceArgs};
+use crate::cli::args::{
+    AuditArgs, DemoArgs, DoctorArgs, ReplayArgs, SocketsArgs, TopArgs, TraceArgs,
+};
 use crate::exit;
 
 /// Is TCP keepalive working on this connection, and why did this idle connection die?
@@ -31,6 +34,8 @@ struct Cli {
 pub enum Command {
     /// Show keepalive timers and resets of this host's TCP connections as they happen
     Trace(Box<TraceArgs>),
+    /// Show connections and their keepalive by program and remote endpoint, live
+    Top(Box<TopArgs>),
     /// Show the records of logs, from one host or several
     Replay(Box<ReplayArgs>),
     /// Show every TCP socket now: its timer, its keepalive settings, when it gives up
@@ -67,7 +72,7 @@ where
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Action::Print(error.render())),
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Err(exit::Error::usage(
-                "no command: it is trace, replay, sockets, audit, demo or doctor; see kaprobe --help",
+                "no command: it is trace, top, replay, sockets, audit, demo or doctor; see kaprobe --help",
             )),
             _ => Err(exit::Error::usage(one_line(&error.to_string()))),
         },

@@ -6,7 +6,7 @@ use crate::model::socket::Endpoints;
 
 /// Local and remote address and port. Every tracked socket has a flow, and most are IPv4,
 /// so the IPv4 variant is small.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Flow {
     /// Local and remote IPv4 addresses.
     V4(Ipv4Addr, Ipv4Addr, u16, u16),

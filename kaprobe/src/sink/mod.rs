@@ -24,6 +24,7 @@ pub use crate::sink::live::{CutOff, LiveSinks, OutputLosses, Reopen};
 pub use crate::sink::sinks::{Sinks, open, to};
 pub use crate::sink::terminal::{bars, screen};
 pub(crate) use crate::sink::terminal::{is_colored, style};
+pub(crate) use crate::sink::text::event_text;
 
 #[cfg(test)]
 mod tests;

@@ -285,6 +285,13 @@ impl Words<'_> {
     }
 }
 
+/// The name of the event of a record, and its details, as in a line of text.
+pub(crate) fn event_text(record: &Record) -> String {
+    let mut text = record.event.name().to_owned();
+    detail(&mut Words(&mut text), record);
+    text
+}
+
 /// Appends the details of a record, as short as possible.
 fn detail(words: &mut Words<'_>, record: &Record) {
     match record.event {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use kaprobe_ebpf::config::{MAX_CGROUPS, MAX_NETNS};
 
 use crate::cli::args::{FilterArgs, TraceArgs};
-use crate::cli::filters::{by_flag, check_count, events, family, records, sockets};
+use crate::cli::filters::{as_flags, by_flag, check_count, events, records, sockets};
 use crate::cli::outputs::outputs;
 use crate::exit;
 use crate::filter::RecordFilter;
@@ -15,7 +15,6 @@ use crate::filter::events::{EventSet, event_mask};
 use crate::filter::kernel::{KernelFilter, MAX_NETWORKS};
 use crate::model::attach_mode::AttachMode;
 use crate::model::header::Filters;
-use crate::model::values::Family;
 use crate::sink::options::{Existing, Outputs, Rotation};
 
 /// Number of older files of a log that are kept by default.
@@ -112,31 +111,11 @@ impl TracePlan {
 /// The arguments of `kaprobe` that show the sockets passing the kernel filters. The trace
 /// itself applies the process filters.
 fn snapshot(filters: &FilterArgs) -> Vec<OsString> {
-    fn list<T: ToString>(flag: &str, values: &[T]) -> Option<OsString> {
-        let values: Vec<_> = values.iter().map(T::to_string).collect();
-        (!values.is_empty()).then(|| format!("--{flag}={}", values.join(",")).into())
-    }
     let sockets = &filters.records.sockets;
-    let family = family(sockets).map(|family| match family {
-        Family::Inet => "--ipv4".into(),
-        Family::Inet6 => "--ipv6".into(),
-    });
-    let cgroups = filters.cgroup.iter().map(|path| {
-        let mut flag = OsString::from("--cgroup=");
-        flag.push(path);
-        flag
-    });
-    let given = [
-        list("port", &sockets.port),
-        list("localport", &sockets.localport),
-        list("remoteport", &sockets.remoteport),
-        list("addr", &sockets.addr),
-        family,
-        Some(list("netns", &sockets.netns).unwrap_or_else(|| "--all-netns".into())),
-    ];
     let command = ["sockets", "--json"].map(OsString::from);
-    let filters = given.into_iter().flatten().chain(cgroups);
-    command.into_iter().chain(filters).collect()
+    let all = sockets.netns.is_empty().then(|| "--all-netns".into());
+    let given = as_flags(sockets, &filters.cgroup);
+    command.into_iter().chain(all).chain(given).collect()
 }
 
 #[cfg(test)]
@@ -146,6 +125,7 @@ mod tests {
     use crate::filter::events::NOISE;
     use crate::model::named::Named as _;
     use crate::model::record::EventName;
+    use crate::model::values::Family;
     use crate::sink::options::Format;
     use crate::sockets::plan::{Selection, SocketsPlan};
     use crate::text::escape::Escaped;

@@ -27,6 +27,7 @@ pub type Layers = [&'static [Module]];
 #[rustfmt::skip] // One line per module.
 pub const LAYERS: &Layers = &[
     &[
+        module("top", "shows connections and their keepalive by program and remote end, live"),
         module("demo", "opens connections that go silent or vanish, and shows what keepalive does"),
     ],
     &[

@@ -1,0 +1,328 @@
+//! Sums up a snapshot by program and remote end. Pure.
+//!
+//! Memory is bounded for any number of sockets: groups beyond [`MAX_GROUPS`] share one, and
+//! only the worst connections of a group are kept one by one. The rest is counted.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::audit::assessment::Assessment;
+use crate::model::fate::Fate;
+use crate::model::flow::Flow;
+use crate::model::row::Row;
+use crate::model::socket::Endpoints;
+use crate::model::time::WallTime;
+use crate::model::values::State;
+use crate::text::escape::Escaped;
+use crate::top::group_id::GroupId;
+
+/// Most groups that are kept.
+pub(super) const MAX_GROUPS: usize = 1_024;
+/// Most connections of a group that are kept.
+const MAX_WORST: usize = 8;
+/// Most connections that are kept of the group that is shown open.
+const MAX_OPEN: usize = 1_000;
+/// Most listeners that are kept.
+const MAX_LISTENERS: usize = 4_096;
+
+/// The upper ends of the classes of idle ages, ms. The last class has none.
+pub(super) const IDLE_ENDS_MS: [u64; 7] = [
+    1_000, 10_000, 60_000, 300_000, 900_000, 3_600_000, 21_600_000,
+];
+
+/// The number of fates.
+const FATES: usize = 8;
+
+/// A snapshot, summed up.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Census {
+    /// When it ended, wall clock.
+    pub(super) time: WallTime,
+    /// When it ended, CLOCK_MONOTONIC, ns.
+    pub(super) mono_ns: u64,
+    pub(super) groups: Vec<CensusGroup>,
+    /// All connections.
+    pub(super) total: Sums,
+    /// The connections of the groups beyond the limit.
+    pub(super) other: Sums,
+    /// Namespaces and ports of listeners.
+    pub(super) listening: Vec<(u32, u16)>,
+    /// What the snapshot could not show, in whole sentences.
+    pub(super) notes: Vec<String>,
+    /// An idle timeout is known, by which connections are judged.
+    pub(super) is_judged: bool,
+}
+
+/// The connections of a program to one remote end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct CensusGroup {
+    pub(super) id: GroupId,
+    /// Name of the network namespace.
+    pub(super) netns_name: Option<Escaped>,
+    pub(super) sums: Sums,
+    /// The worst connections, worst first.
+    pub(super) worst: Vec<LiveConnection>,
+}
+
+/// A connection of a snapshot.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct LiveConnection {
+    pub(super) state: State,
+    /// It passes a middlebox, so its fate is judged.
+    pub(super) is_judged: bool,
+    pub(super) assessment: Assessment,
+}
+
+/// Sums of connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Sums {
+    pub(super) connections: u64,
+    /// SO_KEEPALIVE is on.
+    pub(super) keepalive_on: u64,
+    /// SO_KEEPALIVE is off.
+    pub(super) keepalive_off: u64,
+    /// The shortest and the longest keepalive time of those where it is on, ms.
+    pub(super) time_ms: Option<(u64, u64)>,
+    /// The shortest and the longest interval, ms.
+    pub(super) intvl_ms: Option<(u64, u64)>,
+    /// The lowest and the highest probe count.
+    pub(super) probes: Option<(u64, u64)>,
+    /// The lowest and the highest TCP_USER_TIMEOUT, ms; also where keepalive is off.
+    pub(super) user_timeout_ms: Option<(u64, u64)>,
+    /// How many have each class of idle ages.
+    pub(super) idle: [u64; IDLE_ENDS_MS.len() + 1],
+    /// The shortest and the longest idle age, ms.
+    pub(super) idle_ms: Option<(u64, u64)>,
+    /// With unanswered keepalive probes.
+    pub(super) unanswered: u64,
+    /// With data that was sent again and again and not acknowledged.
+    pub(super) stalled: u64,
+    /// The shortest time until the kernel gives up on a connection with unanswered probes or
+    /// stalled data, ms.
+    pub(super) dead_in_ms: Option<u64>,
+    /// The shortest time until a keepalive timer fires, ms.
+    pub(super) next_ms: Option<u64>,
+    /// How many have each fate, worst first. Only of the judged ones.
+    pub(super) fates: [u64; FATES],
+}
+
+impl Sums {
+    /// The sums of no connection.
+    pub(super) const NONE: Self = Self {
+        connections: 0,
+        keepalive_on: 0,
+        keepalive_off: 0,
+        time_ms: None,
+        intvl_ms: None,
+        probes: None,
+        user_timeout_ms: None,
+        idle: [0; IDLE_ENDS_MS.len() + 1],
+        idle_ms: None,
+        unanswered: 0,
+        stalled: 0,
+        dead_in_ms: None,
+        next_ms: None,
+        fates: [0; FATES],
+    };
+
+    fn add(&mut self, row: &Row, fate: Option<Fate>) {
+        self.connections += 1;
+        let set = &row.settings;
+        self.keepalive_on += u64::from(set.keepalive == Some(true));
+        self.keepalive_off += u64::from(set.keepalive == Some(false));
+        if set.keepalive == Some(true) {
+            widen(&mut self.time_ms, set.keepalive_time_ms);
+            widen(&mut self.intvl_ms, set.keepalive_intvl_ms);
+            widen(&mut self.probes, set.keepalive_probes);
+        }
+        widen(
+            &mut self.user_timeout_ms,
+            set.user_timeout_ms.map(u64::from),
+        );
+        if let Some(ms) = row.ages.idle_ms {
+            self.idle[idle_class(ms)] += 1;
+        }
+        widen(&mut self.idle_ms, row.ages.idle_ms);
+        let stalled = fate == Some(Fate::Dying);
+        let unanswered = row.probes_out > Some(0) && !stalled;
+        self.stalled += u64::from(stalled);
+        self.unanswered += u64::from(unanswered);
+        if stalled || unanswered {
+            lower(&mut self.dead_in_ms, row.dead_in_ms);
+        }
+        lower(&mut self.next_ms, row.keepalive_next_ms);
+        if let Some(fate) = fate {
+            self.fates[fate as usize] += 1;
+        }
+    }
+
+    /// The number of connections with a fate.
+    pub(super) fn of(&self, fate: Fate) -> u64 {
+        self.fates[fate as usize]
+    }
+
+    /// Whether SO_KEEPALIVE of a connection can't be seen.
+    pub(super) fn hides_keepalive(&self) -> bool {
+        self.keepalive_on + self.keepalive_off < self.connections
+    }
+}
+
+fn widen(range: &mut Option<(u64, u64)>, value: Option<u64>) {
+    if let Some(value) = value {
+        let (min, max) = range.unwrap_or((value, value));
+        *range = Some((min.min(value), max.max(value)));
+    }
+}
+
+fn lower(least: &mut Option<u64>, value: Option<u64>) {
+    if let Some(value) = value {
+        *least = Some(least.map_or(value, |it| it.min(value)));
+    }
+}
+
+/// Takes the rows of a snapshot, in the order in which they are read: listeners before
+/// connections.
+#[derive(Debug, Default)]
+pub(super) struct CensusTaker {
+    census: Census,
+    places: HashMap<GroupId, usize>,
+    listening: HashSet<(u32, u16)>,
+    /// The group that is shown open.
+    open: Option<GroupId>,
+}
+
+impl CensusTaker {
+    /// Begins a census that keeps more connections of one group.
+    pub(super) fn new(open: Option<GroupId>) -> Self {
+        Self {
+            open,
+            ..Self::default()
+        }
+    }
+
+    /// Notes a listener.
+    pub(super) fn listener(&mut self, row: &Row) {
+        let listener = (row.endpoints.netns, row.endpoints.lport);
+        if self.listening.insert(listener) && self.census.listening.len() < MAX_LISTENERS {
+            self.census.listening.push(listener);
+        }
+    }
+
+    /// Counts a connection with its fate; `None` if it is not judged. `assess` is called if
+    /// the connection is one of the worst of its group.
+    pub(super) fn connection(
+        &mut self,
+        row: &Row,
+        fate: Option<Fate>,
+        assess: impl FnOnce(bool) -> Assessment,
+    ) {
+        let accepted = self
+            .listening
+            .contains(&(row.endpoints.netns, row.endpoints.lport));
+        self.census.total.add(row, fate);
+        let id = GroupId::of(&row.process, &row.endpoints, accepted);
+        let Some(group) = self.group(id, row) else {
+            self.census.other.add(row, fate);
+            return;
+        };
+        let most = if self.open.as_ref() == Some(&self.census.groups[group].id) {
+            MAX_OPEN
+        } else {
+            MAX_WORST
+        };
+        let group = &mut self.census.groups[group];
+        group.sums.add(row, fate);
+        let worth = worth(row, fate);
+        let worst = &mut group.worst;
+        let is_full = worst.len() >= most;
+        if is_full && worst.last().is_some_and(|last| last.worth() <= worth) {
+            return;
+        }
+        let connection = LiveConnection {
+            state: row.state,
+            is_judged: fate.is_some(),
+            assessment: assess(accepted),
+        };
+        let place = worst.partition_point(|it| it.worth() <= worth);
+        worst.insert(place, connection);
+        worst.truncate(most);
+    }
+
+    /// The place of a group. `None` if there are too many.
+    fn group(&mut self, id: GroupId, row: &Row) -> Option<usize> {
+        if let Some(place) = self.places.get(&id) {
+            return Some(*place);
+        }
+        let groups = &mut self.census.groups;
+        if groups.len() >= MAX_GROUPS {
+            return None;
+        }
+        groups.push(CensusGroup {
+            id: id.clone(),
+            netns_name: row.netns_name.clone(),
+            sums: Sums::default(),
+            worst: Vec::new(),
+        });
+        self.places.insert(id, groups.len() - 1);
+        Some(groups.len() - 1)
+    }
+
+    /// Ends the census.
+    pub(super) fn end(self) -> Census {
+        self.census
+    }
+}
+
+/// What the connections of a group are ordered by, worst first: the fate, unanswered probes,
+/// and the class of the idle age. Then by name, so that rows stay where they are.
+type Worth = (Fate, u8, usize, Flow);
+
+fn worth(row: &Row, fate: Option<Fate>) -> Worth {
+    of_parts(fate, row.probes_out, row.ages.idle_ms, &row.endpoints)
+}
+
+fn of_parts(
+    fate: Option<Fate>,
+    probes_out: Option<u8>,
+    idle_ms: Option<u64>,
+    endpoints: &Endpoints,
+) -> Worth {
+    (
+        fate.unwrap_or(Fate::Safe),
+        u8::MAX - probes_out.unwrap_or(0),
+        IDLE_ENDS_MS.len() - idle_ms.map_or(0, idle_class),
+        Flow::from(endpoints),
+    )
+}
+
+/// The class of an idle age.
+fn idle_class(ms: u64) -> usize {
+    IDLE_ENDS_MS.partition_point(|&end| end <= ms)
+}
+
+impl LiveConnection {
+    /// The fate, if it is judged.
+    pub(super) fn fate(&self) -> Option<Fate> {
+        Some(self.assessment.fate).filter(|_| self.is_judged)
+    }
+
+    /// Whether it is dead or dying, as far as can be seen.
+    pub(super) fn is_in_trouble(&self) -> bool {
+        let is_dead = matches!(self.fate(), Some(Fate::Dying | Fate::Zombie));
+        is_dead || self.assessment.probes_out > Some(0)
+    }
+
+    fn worth(&self) -> Worth {
+        let it = &self.assessment;
+        of_parts(self.fate(), it.probes_out, it.ages.idle_ms, &it.endpoints)
+    }
+}
+
+/// Whether `top` counts sockets in this state: not listeners, and not what has ended.
+pub(super) const fn is_connection(state: State) -> bool {
+    !matches!(
+        state,
+        State::Listen | State::Close | State::TimeWait | State::NewSynRecv | State::BoundInactive
+    )
+}

@@ -1,0 +1,150 @@
+//! The table of a group's connections, and what is known of one.
+
+use crate::model::named::Named as _;
+use crate::model::peers::Peers;
+use crate::model::remedy::SetIn;
+use crate::text::cell::{NOTHING, endpoint, netns};
+use crate::text::units::Ms;
+use crate::top::census::LiveConnection;
+use crate::top::model::ConnectionRow;
+use crate::top::view::look::{Look, Tone};
+use crate::top::view::table::{Cell, TableColumn, fixed};
+use crate::top::view::words;
+
+/// The places of the columns, the most important first.
+pub(super) const WORTH: [usize; 8] = [0, 2, 4, 3, 6, 7, 1, 5];
+
+/// The columns of the table. The first is the end that differs from connection to connection.
+pub(super) fn columns<'a>(peers: Peers) -> [TableColumn<ConnectionRow<'a>>; 8] {
+    let end = match peers {
+        Peers::Clients(_) => fixed("REMOTE", 21, |_, row: &ConnectionRow<'_>| {
+            Cell::plain(endpoint(row.endpoints.remote()))
+        }),
+        Peers::Server(..) => fixed("LOCAL", 21, |_, row: &ConnectionRow<'_>| {
+            Cell::plain(endpoint(row.endpoints.local()))
+        }),
+    };
+    [
+        end.growing(),
+        fixed("PID", 7, |_, row: &ConnectionRow<'_>| {
+            let pid = row.pid().map(|it| it.to_string());
+            Cell::plain(pid.unwrap_or_else(|| NOTHING.to_owned()))
+        }),
+        fixed("STATUS", 16, status),
+        fixed("KEEPALIVE", 11, |_, row: &ConnectionRow<'_>| {
+            Cell::plain(match row.live {
+                Some(live) => words::settings(&live.assessment.settings),
+                None => NOTHING.to_owned(),
+            })
+        }),
+        fixed("IDLE", 7, |_, row: &ConnectionRow<'_>| {
+            time(row.live.and_then(|it| it.assessment.ages.idle_ms))
+        })
+        .right(),
+        fixed("NEXT", 7, |_, row: &ConnectionRow<'_>| {
+            time(row.live.and_then(|it| it.assessment.keepalive_next_ms))
+        })
+        .right(),
+        fixed("UNANSW", 6, |_, row: &ConnectionRow<'_>| {
+            let out = row.live.and_then(|it| it.assessment.probes_out);
+            Cell::count(out.unwrap_or(0).into(), Tone::Bad)
+        })
+        .right(),
+        fixed("DEAD-IN", 7, |_, row: &ConnectionRow<'_>| {
+            time(row.live.and_then(|it| it.assessment.dead_in_ms))
+        })
+        .right(),
+    ]
+}
+
+fn time(ms: Option<u64>) -> Cell {
+    Cell::plain(ms.map_or_else(|| NOTHING.to_owned(), |ms| Ms(ms).to_string()))
+}
+
+/// The fate or state of a connection that lives; of one that does not, its verdict.
+fn status(_: &Look, row: &ConnectionRow<'_>) -> Cell {
+    if let Some(live) = row.live {
+        return match live.fate() {
+            Some(fate) if words::RISKS.contains(&fate) => Cell::new(fate.name(), Tone::Bad),
+            Some(fate) => Cell::plain(fate.name()),
+            None => Cell::plain(live.state.name()),
+        };
+    }
+    let timeline = row.timeline;
+    match timeline.and_then(|it| it.verdict) {
+        Some(verdict) => Cell::new(verdict.name(), Tone::Bad),
+        None if timeline.is_some_and(|it| it.is_over) => Cell::new("closed", Tone::Faint),
+        None => Cell::new("not in snapshot", Tone::Faint),
+    }
+}
+
+/// What is known of a connection, and the last that happened to it, in sentences.
+pub(super) fn about_with_last(row: &ConnectionRow<'_>) -> Vec<String> {
+    let mut lines = about(row);
+    let last = row.timeline.and_then(|it| it.lines.back());
+    lines.extend(last.map(|it| format!("last: {}", it.text)));
+    lines
+}
+
+/// What is known of a connection, in sentences.
+pub(super) fn about(row: &ConnectionRow<'_>) -> Vec<String> {
+    let [local, remote] = [row.endpoints.local(), row.endpoints.remote()].map(endpoint);
+    let mut lines = Vec::new();
+    let Some(live) = row.live else {
+        let pid = row.pid().map(|pid| format!(", of process {pid}"));
+        lines.push(format!("{local} to {remote}{}", pid.unwrap_or_default()));
+        return lines;
+    };
+    let it = &live.assessment;
+    let owner = it
+        .process
+        .label()
+        .unwrap_or_else(|| "owner not known".to_owned());
+    lines.push(format!(
+        "{local} to {remote}, {owner}: {}",
+        live.state.name()
+    ));
+    let mut now = vec![format!("keepalive {}", words::settings(&it.settings))];
+    let ages = [
+        ("idle", it.ages.idle_ms),
+        ("next timer in", it.keepalive_next_ms),
+        ("stalled for", it.transfer.stalled_ms),
+        ("dead in", it.dead_in_ms),
+    ];
+    now.extend(
+        ages.into_iter()
+            .filter_map(|(name, ms)| Some(format!("{name} {}", Ms(ms?)))),
+    );
+    if let Some(out) = it.probes_out.filter(|&out| out > 0) {
+        now.push(format!("{out} probes not answered"));
+    }
+    lines.push(now.join(", "));
+    if let Some(fate) = live.fate() {
+        lines.push(match it.why {
+            Some(why) => format!("fate: {} ({})", fate.name(), why.name()),
+            None => format!("fate: {}", fate.name()),
+        });
+    }
+    lines.extend(remedy(live));
+    lines
+}
+
+/// Which settings would save a connection, and where they are changed. What that reaches
+/// besides, `kaprobe audit` says.
+fn remedy(live: &LiveConnection) -> Option<String> {
+    let it = &live.assessment;
+    let set = it.set.as_ref().filter(|_| live.is_judged)?;
+    let place = match it.set_in? {
+        SetIn::Program => "in the program".to_owned(),
+        SetIn::Peer => "in the program at the remote end".to_owned(),
+        SetIn::Sysctl => format!(
+            "in netns {}, for every program there that sets none of its own",
+            netns(it.netns_name.as_ref(), it.endpoints.netns)
+        ),
+    };
+    let mut text = format!("would save it, {place}: {set}");
+    if let (Some(own), Some(apply)) = (&it.own.program_set, &it.own.program_apply) {
+        text.push_str(&format!("; in its own words: {own} {apply}"));
+    }
+    Some(text)
+}
