@@ -31,6 +31,7 @@ pub mod schema;
 pub mod snapshot;
 pub mod streams;
 pub mod timers;
+pub mod tmux;
 pub mod tracer;
 pub mod traces;
 pub mod traffic;

@@ -184,6 +184,18 @@ impl Drop for Server {
     }
 }
 
+/// A command that runs a program of the package beside this host's files: with its own loader
+/// and libraries, but in no root of its own.
+pub fn beside_host(package: &str, program: &str) -> Result<Command> {
+    let tree = tree(package)?;
+    let mut command = Command::new(tree.join("usr/lib64/ld-linux-x86-64.so.2"));
+    command
+        .arg("--library-path")
+        .arg(tree.join("usr/lib/x86_64-linux-gnu"))
+        .arg(tree.join(program));
+    Ok(command)
+}
+
 /// The unpacked package. A guest has its programs in its own root.
 fn tree(package: &str) -> Result<PathBuf> {
     if env::var_os("KAPROBE_IN_VM").is_some() {

@@ -3,6 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
@@ -31,6 +32,12 @@ impl PublicCopy {
         Ok(Self(dir))
     }
 
+    /// The path of the copy.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.0.path().join("kaprobe")
+    }
+
     /// A command that runs the copy as nobody.
     pub fn as_nobody(&self) -> Command {
         self.run_as(NOBODY)
@@ -38,7 +45,7 @@ impl PublicCopy {
 
     /// A command that runs the copy under this user and group id.
     pub fn run_as(&self, id: u32) -> Command {
-        let mut command = Command::new(self.0.path().join("kaprobe"));
+        let mut command = Command::new(self.path());
         command.gid(id).uid(id);
         command
     }

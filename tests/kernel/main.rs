@@ -51,6 +51,7 @@ mod stalled;
 mod story;
 mod thresholds;
 mod time_namespace;
+mod top;
 mod traffic;
 
 fn main() -> ExitCode {
@@ -154,6 +155,11 @@ const TESTS: &[harness::Test] = &[
     (HostAndOne, "host_timeouts_change", host_timeouts::changes_count_for_later_verdicts),
     (EachKernel, "time_namespace", time_namespace::times_are_the_hosts),
     (EachKernel, "time_namespace_left", time_namespace::an_unknown_offset_is_refused),
+    (HostAndOne, "top", top::shows_connections_and_their_timelines),
+    (HostAndOne, "top_ends", top::restores_the_terminal_however_it_ends),
+    (HostAndOne, "top_color", top::colors_follow_no_color),
+    (HostAndOne, "top_nobody", top::without_privilege_there_are_snapshots),
+    (HostAndOne, "top_locked", top::a_blocked_snapshot_holds_up_nothing),
     (HostAndOne, "files_of_others", files::prepared_files_are_refused),
     (HostAndOne, "files_private", files::files_are_private),
     (HostAndOne, "knobs_postgresql", knobs::postgresql),

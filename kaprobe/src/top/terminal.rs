@@ -9,6 +9,7 @@ use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::Hide;
 use ratatui::crossterm::execute;
+use ratatui::crossterm::style::force_color_output;
 use ratatui::crossterm::terminal::{EnterAlternateScreen, disable_raw_mode, enable_raw_mode};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
@@ -40,6 +41,9 @@ impl DrawnTerminal {
     /// If standard output is no terminal that can be drawn on.
     pub(super) fn enter() -> Result<Self> {
         restore_on_panic();
+        // Which colors are drawn is decided by `--color`, not by crossterm, which obeys NO_COLOR
+        // alone.
+        force_color_output(true);
         let out = BufWriter::with_capacity(FRAME, io::stdout());
         let terminal = Terminal::new(CrosstermBackend::new(out));
         let mut terminal = Self(terminal.context("cannot read the size of the terminal")?);

@@ -62,7 +62,7 @@ const PROGRAMS: [(&str, &str); 10] = [
 ];
 
 /// Packages that only the tests on this host run: they are too big for a guest.
-const HOST_PACKAGES: [&str; 9] = [
+const HOST_PACKAGES: [&str; 10] = [
     "apache2-bin",
     "gunicorn",
     "haproxy",
@@ -72,6 +72,7 @@ const HOST_PACKAGES: [&str; 9] = [
     "postgresql-17",
     "rabbitmq-server",
     "rhino",
+    "tmux",
 ];
 
 /// The result of one part.
