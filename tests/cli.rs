@@ -83,7 +83,7 @@ fn bad_input_is_one_line_and_exit_code_2() -> TestResult {
         (&["trace", "--buffer-size", "2GiB"], "more than 1GiB"),
         (
             &["trace", "--format", "xml"],
-            "[possible values: text, json, csv]",
+            "[possible values: digest, text, json, csv]",
         ),
         (
             &["trace", "--json", "--format", "csv"],

@@ -35,6 +35,8 @@ fn output_is_what_it_was() -> Result<(), String> {
         ("records.csv", "records.jsonl --format csv"),
         ("verdicts.txt", "verdicts.jsonl -e verdict"),
         ("verdicts.json", "verdicts.jsonl -e verdict --json -q"),
+        ("verdicts-digest.txt", "verdicts.jsonl --format digest"),
+        ("records-digest.txt", "records.jsonl --format digest -q"),
         (
             "merged.txt",
             "records.jsonl verdicts.jsonl -P 5672 -e default",

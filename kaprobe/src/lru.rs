@@ -56,7 +56,7 @@ impl<K: Hash + Eq, V> LruMap<K, V> {
     }
 
     /// Number of entries.
-    #[cfg(test)]
+    #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -132,6 +132,11 @@ impl<K: Hash + Eq, V> LruMap<K, V> {
     /// All entries, in no particular order. Counts as no use.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
         self.entries.iter_mut().map(|it| (&it.key, &mut it.value))
+    }
+
+    /// All values, in no particular order. Does not count as a use.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.entries.iter_mut().map(|it| &mut it.value)
     }
 
     /// Makes an entry the next one to evict.

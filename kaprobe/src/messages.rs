@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use crate::filter::FilterCounts;
 use crate::kernel::Attached;
 use crate::model::named::Named as _;
+use crate::model::record::EventName;
 use crate::model::values::Hook;
 use crate::sink::OutputLosses;
 use crate::stderr;
@@ -41,6 +42,12 @@ pub fn banner(attached: &[Attached], without: &[String]) {
     stderr::lines(banner_lines(attached, without));
 }
 
+/// Reports how the timers are traced, and whether parts are missing: `kaprobe doctor` names
+/// them.
+pub fn brief_banner(attached: &[Attached], without: &[String]) {
+    stderr::line(brief_banner_line(attached, without));
+}
+
 /// Reports the counts of the snapshot at the start of a trace, and why it failed.
 pub fn snapshot(sockets: u64, zombies: u64, outcome: &anyhow::Result<()>) {
     stderr::line(snapshot_line(sockets, zombies, outcome));
@@ -49,6 +56,22 @@ pub fn snapshot(sockets: u64, zombies: u64, outcome: &anyhow::Result<()>) {
 /// Reports the counts of a trace or a replay.
 pub fn summary(outcome: &Outcome) {
     stderr::lines(summary_lines(outcome));
+}
+
+/// Reports the counts of a trace, without what is as it should be.
+pub fn brief_summary(outcome: &Outcome) {
+    stderr::lines(brief_summary_lines(outcome));
+}
+
+fn brief_banner_line(attached: &[Attached], without: &[String]) -> String {
+    let timers = attached.iter().find(|it| it.hook == Hook::KeepaliveTimer);
+    let by = timers.map_or(String::new(), |it| format!("; by {}", it.mode));
+    let is_refused = attached.iter().any(|it| !it.refused.is_empty());
+    let see = match is_refused || !without.is_empty() {
+        true => "; limits: kaprobe doctor",
+        false => "",
+    };
+    format!("problems only (-v shows all){by}{see}")
 }
 
 fn banner_lines(attached: &[Attached], without: &[String]) -> Vec<String> {
@@ -103,6 +126,36 @@ fn summary_lines(outcome: &Outcome) -> Vec<String> {
         format!("{} seen", plural(outcome.sockets, "socket", "sockets")),
         format!("events lost: {}", lost.join(", ")),
     ];
+    lines.extend(loss_lines(outcome));
+    lines
+}
+
+fn brief_summary_lines(outcome: &Outcome) -> Vec<String> {
+    let counts = &outcome.counts;
+    let count = |event| counts.events.get(&event).copied().unwrap_or_default();
+    let mut lines = vec![format!(
+        "{} of {}: {}, {} answered, {}",
+        plural(counts.records, "event", "events"),
+        plural(outcome.sockets, "socket", "sockets"),
+        plural(count(EventName::Probe), "probe", "probes"),
+        count(EventName::Answered),
+        plural(count(EventName::Verdict), "verdict", "verdicts"),
+    )];
+    let lost = counts.lost.iter().filter(|(_, lost)| **lost > 0);
+    let lost: Vec<_> = lost
+        .map(|(hook, lost)| format!("{lost} by {hook}"))
+        .collect();
+    if !lost.is_empty() {
+        lines.push(format!("events lost: {}", lost.join(", ")));
+    }
+    lines.extend(loss_lines(outcome));
+    lines
+}
+
+/// What was lost or forgotten, beside events that are counted by hook.
+fn loss_lines(outcome: &Outcome) -> Vec<String> {
+    let counts = &outcome.counts;
+    let mut lines = Vec::new();
     for hook in &counts.silenced {
         lines.push(format!(
             "{hook} was switched off for some time: how many events it missed is not known"
@@ -162,7 +215,6 @@ mod tests {
 
     use super::*;
     use crate::model::attach_mode::AttachMode;
-    use crate::model::record::EventName;
 
     #[test]
     fn the_banner_has_the_chosen_and_the_refused_modes() {
@@ -187,6 +239,8 @@ mod tests {
         tcp_send_active_reset by tracepoint (fentry, kprobe refused: see kaprobe doctor)
         without tcp_destroy_sock: no such tracepoint
         ");
+        assert_snapshot!(brief_banner_line(&attached, &without), @"problems only (-v shows all); by fentry; limits: kaprobe doctor");
+        assert_snapshot!(brief_banner_line(&attached[..1], &[]), @"problems only (-v shows all); by fentry");
     }
 
     #[test]
@@ -203,6 +257,7 @@ mod tests {
         0 sockets seen
         events lost: 0 by tcp_keepalive_timer, 0 by tcp_send_active_reset, 0 by tcp_v4_send_reset, 0 by tcp_receive_reset, 0 by inet_sock_set_state, 0 by tcp_retransmit_skb, 0 by tcp_destroy_sock
         ");
+        assert_snapshot!(brief_summary_lines(&Outcome::default()).join("\n"), @"0 events of 0 sockets: 0 probes, 0 answered, 0 verdicts");
         let counts = FilterCounts {
             records: 12,
             events: [
@@ -232,6 +287,12 @@ mod tests {
                 },
             ],
         };
+        let brief = brief_summary_lines(&outcome);
+        assert_eq!(brief[2..], summary_lines(&outcome)[3..], "every loss");
+        assert_snapshot!(brief[..2].join("\n"), @"
+        12 events of 1 socket: 8 probes, 0 answered, 0 verdicts
+        events lost: 40 by tcp_keepalive_timer
+        ");
         assert_snapshot!(summary_lines(&outcome).join("\n"), @"
         12 records: 8 probe, 3 timeout, 1 lost
         1 socket seen

@@ -11,6 +11,7 @@ use crate::filter::{Filter, RecordFilter};
 use crate::model::advice::Advice;
 use crate::model::alive::{AgeList, Alive};
 use crate::model::event::{ArrivedSegment, Event, Kind, Lost, PassiveReset, SocketEvent, SocketId};
+use crate::model::host_timeout::HostTimeouts;
 use crate::model::named::Named as _;
 use crate::model::owner::Owner;
 use crate::model::record::{EventName, Record};
@@ -22,6 +23,8 @@ use crate::model::values::{
     State, TcpFlags, VerdictName,
 };
 use crate::text::escape::Escaped;
+use crate::verdict::judge::Judge;
+use crate::verdict::pipeline::Pipeline;
 
 #[path = "../../testkit/src/golden.rs"]
 pub mod golden;
@@ -271,14 +274,34 @@ pub fn alive(records: &[Record]) -> Option<Record> {
     })
 }
 
+/// A filter that passes every event.
+fn every_event() -> Filter {
+    Filter::new(RecordFilter {
+        events: EventName::ALL.iter().copied().collect(),
+        ..RecordFilter::default()
+    })
+}
+
+/// All records and verdicts that follow from these events, numbered.
+pub fn judged(events: &[Event]) -> Vec<Record> {
+    const MAX_SOCKETS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4_095);
+    let mut correlator = Correlator::new(MAX_SOCKETS).with_snapshot(at(0).mono_ns, 432_000_000);
+    let judge = Judge::new(MAX_SOCKETS, &HostTimeouts::default());
+    let mut pipeline = Pipeline::new(every_event(), judge);
+    let mut records = Vec::new();
+    for event in events {
+        correlator.push(event, &mut |record| {
+            pipeline.push(0, record, |it| records.push(it.clone()));
+        });
+    }
+    records
+}
+
 /// All records that the correlator makes from these events, numbered.
 pub fn records(events: &[Event]) -> Vec<Record> {
     let correlator = Correlator::new(NonZeroUsize::MIN.saturating_add(63));
     let mut correlator = correlator.with_snapshot(at(0).mono_ns, 432_000_000);
-    let mut filter = Filter::new(RecordFilter {
-        events: EventName::ALL.iter().copied().collect(),
-        ..RecordFilter::default()
-    });
+    let mut filter = every_event();
     let mut records = Vec::new();
     for event in events {
         correlator.push(event, &mut |record| {

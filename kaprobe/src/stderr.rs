@@ -6,7 +6,8 @@
 
 use std::collections::VecDeque;
 use std::fmt::Display;
-use std::io::{self, BufRead as _, BufReader, Read, Write as _};
+use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Read, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
@@ -147,9 +148,32 @@ pub fn pass_on(from: impl Read) -> io::Result<()> {
     Ok(())
 }
 
+/// Goes to the first column, and erases to the end of the line (ECMA-48: EL).
+pub const ERASE: &str = "\r\x1b[K";
+
+/// Whether a status line is drawn where the next message begins.
+static STATUS_LINE: AtomicBool = AtomicBool::new(false);
+
+/// Notes that a status line is drawn on the terminal, or is not any more.
+pub fn status_line_is_drawn(is_drawn: bool) {
+    STATUS_LINE.store(is_drawn, Ordering::Relaxed);
+}
+
+/// Whether the status line is still there: a message erases it.
+#[must_use]
+pub fn is_status_line_drawn() -> bool {
+    STATUS_LINE.load(Ordering::Relaxed)
+}
+
 fn write(text: &str) {
+    let mut stderr = io::stderr();
+    let text = if stderr.is_terminal() && STATUS_LINE.swap(false, Ordering::Relaxed) {
+        format!("{ERASE}{text}")
+    } else {
+        text.to_owned()
+    };
     // There is nowhere left to report a failure to.
-    let _unwritten = io::stderr().write_all(text.as_bytes());
+    let _unwritten = stderr.write_all(text.as_bytes());
 }
 
 fn text(message: impl Display) -> String {

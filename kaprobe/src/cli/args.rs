@@ -16,7 +16,7 @@ use crate::keepalive::retransmission::STALLED_AFTER;
 use crate::model::attach_mode::AttachMode;
 use crate::model::named::Named as _;
 use crate::model::values::State;
-use crate::sink::options::{ColorWhen, Format, TimeFormat};
+use crate::sink::options::{ColorWhen, Format, ScreenFormat, TimeFormat};
 use crate::timeout::middlebox::middleboxes;
 
 const TRACE_HELP: &str = "\
@@ -24,7 +24,8 @@ Several values of one filter mean OR; different filters mean AND. Separate
 values with commas, or repeat the flag.
 
 Examples:
-  kaprobe trace                               all events except the noise
+  kaprobe trace                               problems, and a status line
+  kaprobe trace -v                            all events except the noise
   kaprobe trace -P 5672 -e all                all events on port 5672
   kaprobe trace -D 5000-6000 --addr 10.0.0.0/8
   kaprobe trace -p 4242 -o keepalive.jsonl    on the screen, and to a log
@@ -146,9 +147,9 @@ pub struct SocketArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
-    /// Output format on the screen or, with --output, in the file
+    /// Output format on the screen or, with --output, in the file. A digest has the problems, each told once; it is for the screen
     #[arg(long)]
-    pub format: Option<Format>,
+    pub format: Option<ScreenFormat>,
     /// JSON lines on the screen
     #[arg(long)]
     pub json: bool,
@@ -206,6 +207,9 @@ pub struct RunningArgs {
     /// Do not read the existing sockets at the start. No zombies are reported, and an owner that exits before its socket's first event stays unknown
     #[arg(long)]
     pub no_snapshot: bool,
+    /// Every event on the screen, with a banner and a summary. On a terminal, a trace without this flag, --events, --count, --wide and --format shows a digest: problems as they happen, each told once, and a status line
+    #[arg(short, long, help_heading = "Output")]
+    pub verbose: bool,
     /// Create this file once every hook is attached
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
@@ -454,6 +458,26 @@ pub struct DoctorArgs {
     /// One JSON object instead of text
     #[arg(long)]
     pub json: bool,
+}
+
+impl ValueEnum for ScreenFormat {
+    fn value_variants<'a>() -> &'a [Self] {
+        const ALL: &[ScreenFormat] = &[
+            ScreenFormat::Digest,
+            ScreenFormat::Every(Format::Text),
+            ScreenFormat::Every(Format::Json),
+            ScreenFormat::Every(Format::Csv),
+        ];
+        ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        match self {
+            Self::Auto => None,
+            Self::Digest => Some(PossibleValue::new("digest")),
+            Self::Every(format) => format.to_possible_value(),
+        }
+    }
 }
 
 impl ValueEnum for EventSet {

@@ -5,29 +5,33 @@ use std::path::Path;
 
 use crate::cli::args::OutputArgs;
 use crate::exit;
-use crate::sink::options::{Existing, Format, LogFile, Outputs, Rotation, TextStyle};
+use crate::sink::options::{Existing, Format, LogFile, Outputs, Rotation, ScreenFormat, TextStyle};
 use crate::text::escape::Escaped;
 
-/// The outputs from the flags. `existing` is what happens to a file that exists, if the
-/// flags don't say.
+/// The outputs from the flags. `existing` is what happens to a file that exists, and `screen`
+/// the format on the screen, if the flags don't say.
 ///
 /// # Errors
 /// [`exit::Code::Usage`] if flags conflict, or if the file name is not valid.
-pub fn outputs(args: &OutputArgs, existing: Existing) -> Result<Outputs, exit::Error> {
+pub fn outputs(
+    args: &OutputArgs,
+    existing: Existing,
+    screen: ScreenFormat,
+) -> Result<Outputs, exit::Error> {
     let file = args
         .output
         .as_deref()
         .map(|path| log_file(path, args, existing))
         .transpose()?;
     let screen = match (args.json, args.format, &file) {
-        (true, Some(Format::Text | Format::Csv), None) => {
+        (true, Some(other), None) if other != ScreenFormat::Every(Format::Json) => {
             return Err(exit::Error::usage(
                 "--json and --format disagree about the screen",
             ));
         }
-        (true, ..) => Format::Json,
+        (true, ..) => ScreenFormat::Every(Format::Json),
         (false, Some(format), None) => format,
-        (false, ..) => Format::Text,
+        (false, ..) => screen,
     };
     let text = TextStyle {
         time: args.time,
@@ -51,15 +55,23 @@ fn log_file(path: &Path, args: &OutputArgs, existing: Existing) -> Result<LogFil
         )));
     }
     let named = by_extension(path);
+    let given = match args.format {
+        Some(format) => Some(format.every().ok_or_else(|| {
+            exit::Error::usage(format!(
+                "--output {shown}: a digest is for the screen, not for a file"
+            ))
+        })?),
+        None => None,
+    };
     // `.txt` and `.log` are names for any text.
-    if let (Some(format), Some(named @ (Format::Json | Format::Csv))) = (args.format, named)
+    if let (Some(format), Some(named @ (Format::Json | Format::Csv))) = (given, named)
         && format != named
     {
         return Err(exit::Error::usage(format!(
             "--output {shown}: --format and the extension disagree"
         )));
     }
-    let format = args.format.or(named).ok_or_else(|| {
+    let format = given.or(named).ok_or_else(|| {
         exit::Error::usage(format!(
             "--output {shown}: no format goes by that extension; use .jsonl, .json, .csv or .txt, or add --format"
         ))

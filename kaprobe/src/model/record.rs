@@ -277,6 +277,16 @@ impl Record {
 }
 
 impl Record {
+    /// The time of the event, by both clocks.
+    #[must_use]
+    #[inline]
+    pub const fn at(&self) -> Instant {
+        Instant {
+            mono_ns: self.mono_ns,
+            wall_ns: self.time.0,
+        }
+    }
+
     /// The names of the program that closed or reset the connection, else of the one that
     /// holds it: its command name, and what a runtime runs. Separated by spaces.
     #[must_use]

@@ -32,7 +32,7 @@ use crate::messages;
 use crate::replay::input::FileId;
 use crate::replay::plan::ReplayPlan;
 use crate::replay::summary::{ReplaySummary, SummaryFormat};
-use crate::sink::options::{Existing, Format, LogFile, Outputs};
+use crate::sink::options::{Existing, Format, LogFile, Outputs, ScreenFormat};
 use crate::sink::{self, SinkError};
 
 /// Runs `kaprobe replay`.
@@ -52,7 +52,7 @@ pub fn run(plan: &ReplayPlan) -> Result<()> {
         let mut sinks = sink::open(&plan.outputs)?;
         let shown = logs.read(&mut sinks);
         // If one sink has failed, another may still buffer records.
-        (shown, sinks.flush())
+        (shown, sinks.end())
     };
     if !plan.quiet {
         messages::summary(&logs.outcome());
@@ -63,8 +63,8 @@ pub fn run(plan: &ReplayPlan) -> Result<()> {
 /// Writes a summary to standard output.
 fn print(summary: &ReplaySummary, outputs: &Outputs) -> Result<(), SinkError> {
     let format = match outputs.screen {
-        Format::Json => SummaryFormat::Json,
-        Format::Text | Format::Csv => SummaryFormat::Text {
+        ScreenFormat::Every(Format::Json) => SummaryFormat::Json,
+        _ => SummaryFormat::Text {
             heading: outputs.text.heading,
             bars: sink::bars(),
         },

@@ -12,7 +12,7 @@ use crate::filter::events::EventSet;
 use crate::host::netns::Netns;
 use crate::model::header::Filters;
 use crate::replay::input::{Input, inputs};
-use crate::sink::options::{Existing, Format, Outputs};
+use crate::sink::options::{Existing, Format, Outputs, ScreenFormat};
 use crate::text::escape::Escaped;
 
 /// Which logs are read, and which of their records are shown.
@@ -51,10 +51,15 @@ impl ReplayPlan {
             filters,
             output,
         } = args;
-        let outputs = outputs(&output, Existing::Refuse)?;
-        if summary && outputs.screen == Format::Csv {
+        let every = ScreenFormat::Every(Format::Text);
+        let outputs = outputs(&output, Existing::Refuse, every)?;
+        let is_summary_format = matches!(
+            outputs.screen,
+            ScreenFormat::Every(Format::Text | Format::Json)
+        );
+        if summary && !is_summary_format {
             return Err(exit::Error::usage(
-                "--summary is text or JSON lines, not CSV",
+                "--summary is text or JSON lines, nothing else",
             ));
         }
         Ok(Self {

@@ -1,10 +1,13 @@
 //! The interface of all sinks.
 
 use std::io;
+use std::sync::Arc;
 
 use crate::model::field::{Name, Value, name};
 use crate::model::header::{Header, TimeoutsChange};
 use crate::model::record::Record;
+use crate::model::row::Row;
+use crate::model::time::Instant;
 use crate::model::trailer::Trailer;
 use crate::text::escape::Escaped;
 
@@ -47,6 +50,14 @@ pub trait Sink: Send {
         Ok(())
     }
 
+    /// Writes what is left to write once there are no more records.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn end(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Writes out buffered lines.
     ///
     /// # Errors
@@ -69,6 +80,31 @@ pub trait Encoder: Sink {
 
     /// Another encoder for the same output, for lines between those of this one.
     fn twin(&self) -> Box<dyn Encoder>;
+
+    /// Takes a socket that exists when the trace begins.
+    fn existing(&mut self, _: &Row) {}
+
+    /// Writes what is watched, once all existing sockets are known. `is_filtered`: a filter
+    /// selects some of them.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn watching(&mut self, _: Instant, _is_filtered: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Takes the time, about once a second, whether there are records or not.
+    ///
+    /// # Errors
+    /// When something cannot be written.
+    fn tick(&mut self, _: Instant) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Takes the status line, if there is a new one.
+    fn status(&mut self) -> Option<Arc<str>> {
+        None
+    }
 }
 
 /// The head of an output.

@@ -17,17 +17,21 @@ use jiff::tz::TimeZone;
 use crate::exit;
 use crate::model::header::{Header, TimeoutsChange};
 use crate::model::record::Record;
+use crate::model::row::Row;
 use crate::model::tally::Tally;
+use crate::model::time::Instant as At;
 use crate::sink::csv::CsvLines;
+use crate::sink::digest::Digest;
 use crate::sink::error::SinkError;
 use crate::sink::interface::{Encoder, Head};
 use crate::sink::json::JsonLines;
 use crate::sink::log::WrittenLog;
 use crate::sink::log_file::why;
-use crate::sink::options::{Format, LogFile, Outputs, TextStyle};
+use crate::sink::options::{Format, LogFile, Outputs, ScreenFormat, TextStyle, TimeFormat};
 use crate::sink::queue::{Block, Queue};
+use crate::sink::status_line::StatusLine;
 use crate::sink::target::Target;
-use crate::sink::terminal::is_colored;
+use crate::sink::terminal::{colored_layout, has_status_line, is_colored, is_terminal, layout};
 use crate::sink::text::TextLines;
 use crate::sink::writer::Writer;
 use crate::stop::Stop;
@@ -56,6 +60,7 @@ pub struct LiveSinks {
     streams: Vec<Stream>,
     /// Number of outputs that have not ended.
     alive: Arc<AtomicUsize>,
+    has_digest: bool,
 }
 
 /// An encoder, and the outputs that take its lines.
@@ -73,6 +78,15 @@ struct Output {
     name: String,
     queue: Arc<Queue>,
     is_log: bool,
+}
+
+/// What an output has beside its lines.
+enum Extra {
+    None,
+    /// It is a log.
+    Log(WrittenLog),
+    /// It is a terminal with a status line.
+    Status(StatusLine),
 }
 
 /// How many records an output lost in a trace.
@@ -143,20 +157,29 @@ impl LiveSinks {
             let mut encoder = encoder(file.format, outputs.text, false);
             let (log, target) = open_log(file, encoder.as_mut(), header)?;
             let name = Escaped::from_path(&file.path).to_string();
-            sinks.start(encoder, name, target, Some(log))?;
+            sinks.start(encoder, name, target, Extra::Log(log))?;
         }
-        let (screen, target) = (outputs.screen, stdout()?);
-        let is_same =
-            |file: &LogFile| file.format == screen && !(screen == Format::Text && colored);
+        let (screen, target) = (outputs.screen.on(is_terminal()), stdout()?);
+        let is_same = |file: &LogFile| {
+            screen.every() == Some(file.format) && !(file.format == Format::Text && colored)
+        };
         if outputs.file.as_ref().is_some_and(is_same) {
             // Formatted once for both.
             let twin = sinks.streams[0].encoder.twin();
-            let output = sinks.spawn(twin, STDOUT.to_owned(), target, None)?;
+            let output = sinks.spawn(twin, STDOUT.to_owned(), target, Extra::None)?;
             sinks.streams[0].outputs.push(output);
-        } else {
-            let encoder = encoder(screen, outputs.text, colored);
-            sinks.start(encoder, STDOUT.to_owned(), target, None)?;
+            return Ok(sinks);
         }
+        let (encoder, extra) = match screen {
+            ScreenFormat::Every(format) => (encoder(format, outputs.text, colored), Extra::None),
+            ScreenFormat::Digest | ScreenFormat::Auto => {
+                let status = has_status_line().then(StatusLine::default);
+                let extra = status.map_or(Extra::None, Extra::Status);
+                sinks.has_digest = true;
+                (digest(outputs.text.time, colored), extra)
+            }
+        };
+        sinks.start(encoder, STDOUT.to_owned(), target, extra)?;
         Ok(sinks)
     }
 
@@ -166,7 +189,7 @@ impl LiveSinks {
     /// When its thread can't be started.
     pub fn stdout(encoder: Box<dyn Encoder>, header: &Header, stop: Stop) -> Result<Self> {
         let mut sinks = Self::new(header, stop);
-        sinks.start(encoder, STDOUT.to_owned(), stdout()?, None)?;
+        sinks.start(encoder, STDOUT.to_owned(), stdout()?, Extra::None)?;
         Ok(sinks)
     }
 
@@ -176,6 +199,7 @@ impl LiveSinks {
             stop,
             streams: Vec::new(),
             alive: Arc::default(),
+            has_digest: false,
         }
     }
 
@@ -185,9 +209,9 @@ impl LiveSinks {
         mut encoder: Box<dyn Encoder>,
         name: String,
         target: Target,
-        log: Option<WrittenLog>,
+        extra: Extra,
     ) -> Result<()> {
-        let output = self.spawn(encoder.twin(), name, target, log)?;
+        let output = self.spawn(encoder.twin(), name, target, extra)?;
         // The output writes its own head.
         encoder.head(&Head::from(&self.header))?;
         encoder.take();
@@ -205,8 +229,13 @@ impl LiveSinks {
         encoder: Box<dyn Encoder>,
         name: String,
         target: Target,
-        log: Option<WrittenLog>,
+        extra: Extra,
     ) -> Result<Output> {
+        let (log, status) = match extra {
+            Extra::None => (None, None),
+            Extra::Log(log) => (Some(log), None),
+            Extra::Status(status) => (None, Some(status)),
+        };
         let output = Output {
             name,
             queue: Arc::default(),
@@ -219,6 +248,7 @@ impl LiveSinks {
             header: self.header.clone(),
             target,
             log,
+            status,
             written: Tally::default(),
             failed: None,
         };
@@ -229,6 +259,12 @@ impl LiveSinks {
             .spawn(move || writer.run(&alive, &stop))
             .with_context(|| format!("cannot start the thread that writes {}", output.name))?;
         Ok(output)
+    }
+
+    /// Whether the screen shows a digest.
+    #[must_use]
+    pub const fn has_digest(&self) -> bool {
+        self.has_digest
     }
 
     /// A handle that opens the log anew, if there is one.
@@ -261,6 +297,42 @@ impl LiveSinks {
             let put = stream.encoder.record(record);
             put.map_err(|why| SinkError::new(&stream.outputs[0].name, why))?;
             stream.tally.count(record);
+        }
+        Ok(())
+    }
+
+    /// Passes a socket that exists when the trace begins to each output that watches them.
+    pub fn existing(&mut self, row: &Row) {
+        for stream in &mut self.streams {
+            stream.encoder.existing(row);
+        }
+    }
+
+    /// Tells each output that all existing sockets are known. `is_filtered`: a filter selects
+    /// some of them.
+    ///
+    /// # Errors
+    /// When it can't be formatted.
+    pub fn watching(&mut self, now: At, is_filtered: bool) -> Result<(), SinkError> {
+        self.each(|encoder| encoder.watching(now, is_filtered))?;
+        self.flush();
+        Ok(())
+    }
+
+    /// Tells each output the time. Call it about once a second.
+    ///
+    /// # Errors
+    /// When it can't be formatted.
+    pub fn tick(&mut self, now: At) -> Result<(), SinkError> {
+        self.each(|encoder| encoder.tick(now))?;
+        self.flush();
+        Ok(())
+    }
+
+    fn each(&mut self, act: impl Fn(&mut dyn Encoder) -> io::Result<()>) -> Result<(), SinkError> {
+        for stream in &mut self.streams {
+            let acted = act(stream.encoder.as_mut());
+            acted.map_err(|why| SinkError::new(&stream.outputs[0].name, why))?;
         }
         Ok(())
     }
@@ -300,6 +372,8 @@ impl LiveSinks {
     /// Ends the outputs, and waits until they have written what they were given, but not
     /// for long. Returns what each lost, and the first error of one.
     pub fn finish(mut self) -> (Vec<OutputLosses>, Result<()>) {
+        // Encoders keep what they write in memory, which can't fail.
+        let _ended = self.each(|encoder| encoder.end());
         self.flush();
         self.outputs().for_each(|output| output.queue.close());
         self.wait(TO_WRITE);
@@ -329,13 +403,15 @@ impl LiveSinks {
 
 impl Stream {
     fn pass_on(&mut self) {
-        if self.tally.is_empty() && self.encoder.size() == 0 {
+        let status = self.encoder.status();
+        if self.tally.is_empty() && self.encoder.size() == 0 && status.is_none() {
             return;
         }
         let next = self.spare();
         let block = Arc::new(Block {
             lines: self.encoder.swap(next),
             tally: mem::take(&mut self.tally),
+            status,
         });
         for output in &self.outputs {
             output.queue.push(&block);
@@ -425,6 +501,11 @@ fn open_log(
         })
 }
 
+fn digest(time: TimeFormat, colored: bool) -> Box<dyn Encoder> {
+    let layout = if colored { colored_layout } else { layout };
+    Box::new(Digest::new(Vec::new(), layout, time, TimeZone::system()))
+}
+
 fn encoder(format: Format, style: TextStyle, colored: bool) -> Box<dyn Encoder> {
     let out = Vec::new();
     match format {
@@ -448,7 +529,7 @@ mod tests {
     use crate::model::timeouts_change;
     use crate::model::trailer::{Trailer, TrailerLine};
     use crate::sample;
-    use crate::sink::options::{ColorWhen, Existing, Rotation, TimeFormat};
+    use crate::sink::options::{ColorWhen, Existing, Rotation};
 
     const STYLE: TextStyle = TextStyle {
         time: TimeFormat::Relative,
@@ -493,7 +574,7 @@ mod tests {
         };
         let mut own = encoder(format, STYLE, false);
         let (log, target) = open_log(&log, own.as_mut(), &Header::default())?;
-        sinks.start(own, "log".to_owned(), target, Some(log))
+        sinks.start(own, "log".to_owned(), target, Extra::Log(log))
     }
 
     /// Blocks that are written give their memory to later ones.
@@ -540,7 +621,7 @@ mod tests {
                 encoder(format, STYLE, false),
                 "slow".to_owned(),
                 pipe(to)?,
-                None,
+                Extra::None,
             )?;
             let (gone, to) = io::pipe()?;
             drop(gone);
@@ -548,7 +629,7 @@ mod tests {
                 encoder(format, STYLE, false),
                 "gone".to_owned(),
                 pipe(to)?,
-                None,
+                Extra::None,
             )?;
 
             // More than a pipe and a queue take.
@@ -612,7 +693,7 @@ mod tests {
         let (unread, to) = io::pipe()?;
         let target = Target::new(File::from(OwnedFd::from(to)))?;
         let json = || encoder(Format::Json, STYLE, false);
-        sinks.start(json(), "unread".to_owned(), target, None)?;
+        sinks.start(json(), "unread".to_owned(), target, Extra::None)?;
         let record = sample::records(&[sample::of(sample::probe(0, 1, 3_004))]).remove(0);
         let count = 1_000;
         for seq in 1..=count {

@@ -1,6 +1,8 @@
 //! Writes records as text, JSON lines and CSV. A sink knows records and nothing else.
 
+mod clock;
 mod csv;
+mod digest;
 mod error;
 mod interface;
 mod json;
@@ -11,6 +13,7 @@ mod log_file;
 pub mod options;
 mod queue;
 mod sinks;
+mod status_line;
 mod target;
 mod terminal;
 mod text;

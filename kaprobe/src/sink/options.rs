@@ -9,7 +9,7 @@ use clap::ValueEnum;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outputs {
     /// Format of standard output.
-    pub screen: Format,
+    pub screen: ScreenFormat,
     /// The log, where one is wanted.
     pub file: Option<LogFile>,
     /// How text looks, on the screen and in a file; a file is never colored.
@@ -74,6 +74,38 @@ pub enum Format {
     Json,
     /// For spreadsheets.
     Csv,
+}
+
+/// Form of the records on standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScreenFormat {
+    /// The digest on a terminal, else text.
+    Auto,
+    /// Problems as they happen; what is well is counted in a status line.
+    Digest,
+    /// Every record.
+    Every(Format),
+}
+
+impl ScreenFormat {
+    /// The form on a terminal, or on another standard output.
+    #[must_use]
+    pub const fn on(self, is_terminal: bool) -> Self {
+        match (self, is_terminal) {
+            (Self::Auto, true) => Self::Digest,
+            (Self::Auto, false) => Self::Every(Format::Text),
+            (chosen, _) => chosen,
+        }
+    }
+
+    /// The form of a file that is given the same name.
+    #[must_use]
+    pub const fn every(self) -> Option<Format> {
+        match self {
+            Self::Every(format) => Some(format),
+            Self::Auto | Self::Digest => None,
+        }
+    }
 }
 
 /// Clock of text lines.

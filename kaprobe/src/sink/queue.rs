@@ -24,6 +24,15 @@ pub(super) struct Block {
     /// Whole lines: one for each record.
     pub(super) lines: Vec<u8>,
     pub(super) tally: Tally,
+    /// The status line from here on, if it is another one.
+    pub(super) status: Option<Arc<str>>,
+}
+
+impl Block {
+    /// Whether it has nothing but a status line.
+    fn is_status(&self) -> bool {
+        self.lines.is_empty() && self.tally.is_empty()
+    }
 }
 
 /// What an output is to write next.
@@ -90,6 +99,12 @@ impl Queue {
         if state.ended.done {
             state.ended.untold += block.tally.records();
             return;
+        }
+        if let Some(Queued::Lines(last)) = state.entries.back()
+            && last.is_status()
+        {
+            state.bytes -= size_of(last);
+            state.entries.pop_back();
         }
         let most = match state.entries.back() {
             Some(Queued::Gap(_)) => ENOUGH_ROOM,
@@ -313,6 +328,7 @@ mod tests {
         Arc::new(Block {
             lines: vec![b'\n'; bytes],
             tally,
+            status: None,
         })
     }
 

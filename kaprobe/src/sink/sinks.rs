@@ -9,13 +9,14 @@ use crate::model::header::{Header, TimeoutsChange};
 use crate::model::record::Record;
 use crate::model::trailer::Trailer;
 use crate::sink::csv::CsvLines;
+use crate::sink::digest::Digest;
 use crate::sink::error::SinkError;
 use crate::sink::interface::{Head, Sink};
 use crate::sink::json::JsonLines;
 use crate::sink::lines::Lines;
 use crate::sink::log_file::{self, why};
-use crate::sink::options::{Format, Outputs, TextStyle};
-use crate::sink::terminal::is_colored;
+use crate::sink::options::{Format, Outputs, ScreenFormat, TextStyle, TimeFormat};
+use crate::sink::terminal::{colored_layout, is_colored, is_terminal, layout};
 use crate::sink::text::TextLines;
 use crate::text::escape::Escaped;
 
@@ -47,7 +48,10 @@ pub fn open(outputs: &Outputs) -> Result<Sinks, exit::Error> {
         });
     }
     let colored = is_colored(outputs.text.color);
-    let screen = to(io::stdout(), outputs.screen, outputs.text, colored);
+    let screen = match outputs.screen.on(is_terminal()) {
+        ScreenFormat::Every(format) => to(io::stdout(), format, outputs.text, colored),
+        ScreenFormat::Digest | ScreenFormat::Auto => digest(outputs.text.time, colored),
+    };
     open.push(NamedSink {
         name: "standard output".to_owned(),
         sink: screen,
@@ -105,6 +109,14 @@ impl Sinks {
         self.each(|sink| sink.record(record))
     }
 
+    /// Writes what is left to write once there are no more records.
+    ///
+    /// # Errors
+    /// If a write fails.
+    pub fn end(&mut self) -> Result<(), SinkError> {
+        self.each(|sink| sink.end().and_then(|()| sink.flush()))
+    }
+
     /// Writes out buffered lines. Call it whenever no more records are available.
     ///
     /// # Errors
@@ -127,6 +139,12 @@ impl Sinks {
         }
         outcome
     }
+}
+
+fn digest(time: TimeFormat, colored: bool) -> Box<dyn Sink> {
+    let layout = if colored { colored_layout } else { layout };
+    let out = Lines::new(io::stdout());
+    Box::new(Digest::new(out, layout, time, TimeZone::system()))
 }
 
 /// Makes a sink that writes this format to `out`.

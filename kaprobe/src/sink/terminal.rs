@@ -7,6 +7,7 @@ use anstyle::{AnsiColor, Style};
 use terminal_size::{Width, terminal_size_of};
 
 use crate::model::record::EventName;
+use crate::sink::digest::layout::Layout;
 use crate::sink::options::ColorWhen;
 use crate::text::columns::Screen;
 use crate::text::cut::Ellipsis;
@@ -44,14 +45,56 @@ pub fn screen() -> Option<Screen> {
     })
 }
 
+/// Whether standard output is a terminal.
+pub(super) fn is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
 /// The characters for bars on standard output: blocks on a terminal that shows UTF-8. A
 /// pipe or file gets ASCII, because it may be read anywhere.
 #[must_use]
 pub fn bars() -> Bars {
-    if io::stdout().is_terminal() && supports_unicode::supports_unicode() {
+    if is_unicode() {
         Bars::Unicode
     } else {
         Bars::Ascii
+    }
+}
+
+/// Whether standard output is a terminal that shows more than ASCII.
+pub(crate) fn is_unicode() -> bool {
+    io::stdout().is_terminal() && supports_unicode::supports_unicode()
+}
+
+/// The width of text if standard output is not a terminal, or does not tell its width.
+const COLUMNS: usize = 80;
+
+/// The width of standard output.
+pub(crate) fn columns() -> usize {
+    let size = terminal_size::terminal_size_of(io::stdout());
+    size.map_or(COLUMNS, |(columns, _)| usize::from(columns.0).max(1))
+}
+
+/// Whether standard output is a terminal on which a line can be erased.
+pub(super) fn has_status_line() -> bool {
+    let is_dumb = env::var_os("TERM").is_none_or(|it| it.is_empty() || it == "dumb");
+    io::stdout().is_terminal() && !is_dumb
+}
+
+/// How text is laid out on standard output as it is now, without colors.
+pub(crate) fn layout() -> Layout {
+    Layout {
+        columns: columns(),
+        colored: false,
+        unicode: is_unicode(),
+    }
+}
+
+/// The same with colors.
+pub(crate) fn colored_layout() -> Layout {
+    Layout {
+        colored: true,
+        ..layout()
     }
 }
 

@@ -8,9 +8,7 @@
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
 use std::mem;
-use std::sync::{Arc, OnceLock};
 
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::model::advice::Advice;
@@ -18,14 +16,15 @@ use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
 use crate::model::socket::{Endpoints, Transfer};
 use crate::model::values::{Cause, Direction, Errno};
+use crate::sink::clock::Clock;
 use crate::sink::interface::{Encoder, Head, Sink};
 use crate::sink::options::{TextStyle, TimeFormat};
 use crate::sink::terminal::style;
 use crate::text::cell::{self, NOTHING, put_endpoint, word};
 use crate::text::columns::Column;
-use crate::text::digits::{self, Rfc3339, Seconds};
+use crate::text::digits;
 use crate::text::escape::Escaped;
-use crate::text::units::{Ms, Put, Shown, Us, seconds_of};
+use crate::text::units::{Ms, Put, Shown, Us};
 
 /// Writes records as text.
 pub(super) struct TextLines<W> {
@@ -72,64 +71,6 @@ impl Columns {
     }
 }
 
-/// Writes the time in the first column.
-struct Clock {
-    format: TimeFormat,
-    of_day: Seconds<Box<dyn Fn(Timestamp) -> String + Send>>,
-    rfc3339: Rfc3339,
-    /// The time of the first line, by the clock of [`Clock::since`].
-    first_ns: Arc<OnceLock<i128>>,
-    zone: TimeZone,
-}
-
-impl Clock {
-    fn new(format: TimeFormat, zone: TimeZone) -> Self {
-        let of = zone.clone();
-        let of_day = move |second: Timestamp| {
-            let time = second.to_zoned(of.clone()).time();
-            format!(
-                "{:02}:{:02}:{:02}",
-                time.hour(),
-                time.minute(),
-                time.second()
-            )
-        };
-        Self {
-            format,
-            of_day: Seconds::new(Box::new(of_day)),
-            rfc3339: Rfc3339::default(),
-            first_ns: Arc::default(),
-            zone,
-        }
-    }
-
-    fn put(&mut self, line: &mut String, record: &Record, hosts: bool) {
-        let now_ns = Self::since(record, hosts);
-        let first_ns = *self.first_ns.get_or_init(|| now_ns);
-        match self.format {
-            TimeFormat::Clock => {
-                let (second, ns) = self.of_day.of(record.time.0);
-                line.push_str(second);
-                line.push('.');
-                digits::digits(line, ns / 1_000_000, 3);
-            }
-            TimeFormat::Rfc3339 => self.rfc3339.put(line, record.time.0),
-            TimeFormat::Unix => line.push_str(&seconds_of(record.time.0.into(), 9)),
-            TimeFormat::Mono => line.push_str(&seconds_of(record.mono_ns.into(), 9)),
-            TimeFormat::Relative => line.push_str(&seconds_of(now_ns - first_ns, 6)),
-        }
-    }
-
-    /// The time that lines are compared by: hosts share no clock but the wall clock.
-    fn since(record: &Record, hosts: bool) -> i128 {
-        if hosts {
-            record.time.0.into()
-        } else {
-            record.mono_ns.into()
-        }
-    }
-}
-
 impl<W: Write> TextLines<W> {
     /// A writer to `out` that shows the time of day in `zone`.
     pub(super) fn new(out: W, style: TextStyle, colored: bool, zone: TimeZone) -> Self {
@@ -149,7 +90,7 @@ impl<W: Write> TextLines<W> {
         let hosts = self.hosts;
         columns
             .time
-            .put(line, |line| clock.put(line, record, hosts));
+            .put(line, |line| clock.put(line, record.at(), hosts));
         if hosts {
             columns
                 .host
@@ -242,14 +183,10 @@ impl Encoder for TextLines<Vec<u8>> {
     }
 
     fn twin(&self) -> Box<dyn Encoder> {
-        let mut twin = Self::new(
-            Vec::new(),
-            self.style,
-            self.colored,
-            self.clock.zone.clone(),
-        );
-        twin.clock.first_ns = Arc::clone(&self.clock.first_ns);
-        Box::new(twin)
+        Box::new(Self {
+            clock: self.clock.twin(),
+            ..Self::new(Vec::new(), self.style, self.colored, TimeZone::UTC)
+        })
     }
 }
 

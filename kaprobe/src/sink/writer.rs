@@ -12,6 +12,7 @@ use crate::model::trailer::Trailer;
 use crate::sink::interface::{Encoder, Head};
 use crate::sink::log::{Moved, WrittenLog};
 use crate::sink::queue::{Next, Queue, Queued};
+use crate::sink::status_line::StatusLine;
 use crate::sink::target::Target;
 use crate::stderr;
 use crate::stop::Stop;
@@ -30,6 +31,8 @@ pub(super) struct Writer {
     pub(super) target: Target,
     /// If the output is a log.
     pub(super) log: Option<WrittenLog>,
+    /// If the output is a terminal that shows a digest.
+    pub(super) status: Option<StatusLine>,
     /// What was written since the header.
     pub(super) written: Tally,
     /// The first error that the output has recovered from.
@@ -61,19 +64,49 @@ impl Writer {
             match self.queue.next(PAUSE) {
                 Next::Write(Queued::Lines(block)) => {
                     self.move_on(block.lines.len())?;
-                    self.put(&block.lines, &block.tally, &block.tally, 0)?;
+                    match self.under(&block.lines, block.status.as_ref()) {
+                        Some(lines) => self.put(&lines, &block.tally, &block.tally, 0)?,
+                        None => self.put(&block.lines, &block.tally, &block.tally, 0)?,
+                    }
                 }
                 Next::Write(Queued::Gap(lost)) => self.put_gap(&lost)?,
                 Next::Reopen => self.reopen()?,
-                Next::Idle => self.move_on(0)?,
-                Next::CutOff => return Ok(()),
+                Next::Idle => {
+                    self.move_on(0)?;
+                    self.redraw()?;
+                }
+                Next::CutOff => return self.erase(),
                 Next::End => {
+                    self.erase()?;
                     if self.write_trailer()? {
                         return self.failed.take().map_or(Ok(()), Err);
                     }
                 }
             }
         }
+    }
+
+    /// Lines, and the status line below them, if the output has one.
+    fn under(&mut self, lines: &[u8], next: Option<&Arc<str>>) -> Option<Vec<u8>> {
+        let status = self.status.as_mut()?;
+        Some(status.below(lines, next))
+    }
+
+    /// Draws the status line again if something else is in its place.
+    fn redraw(&mut self) -> io::Result<()> {
+        match &mut self.status {
+            Some(status) if status.is_stale() => {
+                let line = status.below(b"", None);
+                self.target.write(&line, &mut |_| {})
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Erases the status line.
+    fn erase(&mut self) -> io::Result<()> {
+        let erased = self.status.as_mut().map_or(&b""[..], StatusLine::erased);
+        self.target.write(erased, &mut |_| {})
     }
 
     fn write_head(&mut self) -> io::Result<()> {
@@ -115,6 +148,7 @@ impl Writer {
             self.encoder.timeouts(change)?;
         }
         let lines = self.encoder.take();
+        let lines = self.under(&lines, None).unwrap_or(lines);
         self.put(&lines, &tally, lost, lost.records())
     }
 

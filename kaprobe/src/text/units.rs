@@ -101,6 +101,23 @@ impl Display for Tenths {
     }
 }
 
+/// A span of ms in its two largest units: `7 s`, `12 min`, `1 h 43 min`, `2 d 3 h`. What is
+/// less is cut off.
+pub struct Rough(pub u64);
+
+impl Display for Rough {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let minutes = self.0 / 60_000;
+        let (hours, days) = (minutes / 60, minutes / 1_440);
+        match minutes {
+            0..2 => write!(f, "{} s", self.0 / 1_000),
+            2..60 => write!(f, "{minutes} min"),
+            60..1_440 => write!(f, "{hours} h {} min", minutes % 60),
+            _ => write!(f, "{days} d {} h", hours % 24),
+        }
+    }
+}
+
 /// A span of us: `431us`, `1.5ms`, `3s`.
 pub struct Us(pub u64);
 
@@ -160,6 +177,16 @@ mod tests {
         ] {
             assert_eq!(Ms(ms).to_string(), short);
             assert_eq!(Tenths(ms).to_string(), tenths);
+        }
+        for (seconds, text) in [
+            (0, "0 s"),
+            (119, "119 s"),
+            (120, "2 min"),
+            (6_180, "1 h 43 min"),
+            (86_400, "1 d 0 h"),
+            (190_000, "2 d 4 h"),
+        ] {
+            assert_eq!(Rough(seconds * 1_000 + 999).to_string(), text);
         }
         for (us, text) in [(999, "999us"), (1_500, "1.5ms"), (3_000_000, "3s")] {
             let mut line = String::new();

@@ -1,18 +1,39 @@
 //! Text in lines that are not too wide.
 
 use textwrap::{Options, WordSplitter, fill};
-use unicode_width::UnicodeWidthStr as _;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 /// Breaks a text into lines of at most `width` columns: after the head, and below what
 /// comes after it. A word stays whole, however wide: it may be a setting to be copied.
 pub fn wrapped(head: &str, text: &str, width: usize) -> String {
+    filled(head, text, width, false)
+}
+
+/// Breaks a text into lines as [`wrapped`] does, but no line is wider than `width`: a wider
+/// word is broken.
+pub fn broken(head: &str, text: &str, width: usize) -> String {
+    filled(head, text, width, true)
+}
+
+fn filled(head: &str, text: &str, width: usize, break_words: bool) -> String {
     let indent = " ".repeat(head.width());
     let options = Options::new(width)
         .initial_indent(head)
         .subsequent_indent(&indent)
         .word_splitter(WordSplitter::NoHyphenation)
-        .break_words(false);
+        .break_words(break_words);
     fill(text, options)
+}
+
+/// The beginning of a line that is at most `width` columns wide.
+pub fn cut(line: &str, width: usize) -> &str {
+    let mut columns = 0;
+    let mut chars = line.char_indices();
+    let end = chars.find(|(_, char)| {
+        columns += char.width().unwrap_or_default();
+        columns > width
+    });
+    end.map_or(line, |(end, _)| &line[..end])
 }
 
 #[cfg(test)]
@@ -31,6 +52,24 @@ mod tests {
             ),
         ] {
             assert_eq!(wrapped("- ", text, 9), lines);
+        }
+    }
+
+    #[test]
+    fn a_word_that_is_too_wide_is_broken_where_no_line_may_be() {
+        assert_eq!(broken("- ", "a bcdefghijkl", 9), "- a\n  bcdefgh\n  ijkl");
+        assert_eq!(broken("- ", "a bcdef", 9), "- a bcdef");
+    }
+
+    #[test]
+    fn a_line_is_cut_by_columns() {
+        for (line, width, left) in [
+            ("abc", 3, "abc"),
+            ("abc", 2, "ab"),
+            ("abc", 0, ""),
+            ("\u{4e2d}\u{6587}", 3, "\u{4e2d}"),
+        ] {
+            assert_eq!(cut(line, width), left);
         }
     }
 }

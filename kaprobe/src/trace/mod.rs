@@ -18,8 +18,8 @@ mod timeouts_watch;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::{Instant, SystemTime};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant, SystemTime};
 use std::{io, thread};
 
 use anyhow::{Context as _, Result, anyhow};
@@ -52,6 +52,9 @@ use crate::trace::timeouts_watch::TimeoutsWatch;
 use crate::verdict::judge::Judge;
 use crate::verdict::pipeline::Pipeline;
 use crate::{host, kernel, output_file, stderr};
+
+/// Time between two looks at the clock while nothing arrives.
+const TICK: Duration = Duration::from_secs(1);
 
 /// Most batches that wait between reading and writing.
 const QUEUE: usize = 4;
@@ -126,8 +129,12 @@ impl Session {
     /// # Errors
     /// If a sink or the kernel fails.
     pub fn follow(mut self, plan: &TracePlan, mut sinks: LiveSinks) -> Result<()> {
-        if !plan.quiet {
-            messages::banner(self.tracer.attached(), self.tracer.without());
+        let (attached, without) = (self.tracer.attached(), self.tracer.without());
+        let detail = Detail::of(plan, &sinks);
+        match detail {
+            Detail::None => {}
+            Detail::Brief => messages::brief_banner(attached, without),
+            Detail::Full => messages::banner(attached, without),
         }
         let stop = self.stopper();
         let owners =
@@ -141,7 +148,8 @@ impl Session {
             .name("ring-buffer".to_owned())
             .spawn(move || read(self.tracer, &queue, &empty))
             .context("cannot start the thread that reads the ring buffer")?;
-        let mut stages = TraceStages::new(plan, &self.header, owners, self.host.names.clone());
+        let mut stages =
+            TraceStages::new(plan, &self.header, owners, self.host.names.clone(), detail);
         let shown = report_ready(plan.ready_file.as_deref()).and_then(|()| {
             stages.start_snapshot(plan, rows);
             stages.watch_stalls(stall_look);
@@ -160,14 +168,36 @@ impl Session {
             .and_then(|(tracer, read)| read.map(|()| tracer));
         let outcome = read.as_ref().ok().map(|tracer| stages.outcome(tracer));
         let (outputs, written) = sinks.finish();
-        if let Some(outcome) = outcome
-            && !plan.quiet
-        {
-            messages::summary(&Outcome { outputs, ..outcome });
+        if let Some(outcome) = outcome {
+            let outcome = Outcome { outputs, ..outcome };
+            match detail {
+                Detail::None => {}
+                Detail::Brief => messages::brief_summary(&outcome),
+                Detail::Full => messages::summary(&outcome),
+            }
         }
         drop(read?);
         shown?;
         written
+    }
+}
+
+/// How much standard error is told about a trace.
+#[derive(Clone, Copy)]
+enum Detail {
+    None,
+    /// What is as it should be is not listed.
+    Brief,
+    Full,
+}
+
+impl Detail {
+    const fn of(plan: &TracePlan, sinks: &LiveSinks) -> Self {
+        match (plan.quiet, sinks.has_digest()) {
+            (true, _) => Self::None,
+            (false, true) => Self::Brief,
+            (false, false) => Self::Full,
+        }
     }
 }
 
@@ -238,11 +268,20 @@ struct TraceStages {
     stalls: Option<StallsWatch>,
     /// Number of snapshot rows seen.
     seen: u64,
-    quiet: bool,
+    detail: Detail,
+    /// A filter selects some of the sockets.
+    is_filtered: bool,
+    ticked: Instant,
 }
 
 impl TraceStages {
-    fn new(plan: &TracePlan, header: &Header, owners: OwnerCache, names: NetnsNames) -> Self {
+    fn new(
+        plan: &TracePlan,
+        header: &Header,
+        owners: OwnerCache,
+        names: NetnsNames,
+        detail: Detail,
+    ) -> Self {
         let host = header.host_timeouts();
         let mut correlator = Correlator::new(MAX_SOCKETS);
         if plan.snapshot.is_some() {
@@ -260,7 +299,9 @@ impl TraceStages {
             snapshot: None,
             stalls: None,
             seen: 0,
-            quiet: plan.quiet,
+            detail,
+            is_filtered: plan.given.keys().any(|flag| flag != "events"),
+            ticked: Instant::now(),
         }
     }
 
@@ -272,7 +313,7 @@ impl TraceStages {
         };
         match SnapshotProcess::start(arguments, plan.quiet, rows) {
             Ok(snapshot) => self.snapshot = Some(snapshot),
-            Err(why) => self.end_snapshot(Err(why)),
+            Err(why) => _ = self.end_snapshot(Err(why)),
         }
     }
 
@@ -284,18 +325,25 @@ impl TraceStages {
         }
     }
 
-    /// Ends the snapshot and reports its outcome.
-    fn end_snapshot(&mut self, outcome: Result<()>) {
+    /// Ends the snapshot and reports its outcome. Returns whether it is complete.
+    fn end_snapshot(&mut self, outcome: Result<()>) -> bool {
         self.correlator.push(&Event::SnapshotEnd, &mut |_| {});
         // Does not wait for a process whose output could not be read.
         let outcome = match (outcome, self.snapshot.take()) {
             (Ok(()), Some(snapshot)) => snapshot.end(),
             (outcome, _) => outcome,
         };
-        if !self.quiet {
+        let is_complete = outcome.is_ok();
+        let is_told = match self.detail {
+            Detail::None => false,
+            Detail::Brief => !is_complete,
+            Detail::Full => true,
+        };
+        if is_told {
             let zombies = self.pipeline.counts().events.get(&EventName::Zombie);
             messages::snapshot(self.seen, zombies.copied().unwrap_or_default(), &outcome);
         }
+        is_complete
     }
 
     /// Shows all batches until the end, or until the pipeline is done.
@@ -305,7 +353,14 @@ impl TraceStages {
         emptied: &SyncSender<Vec<Event>>,
         sinks: &mut LiveSinks,
     ) -> Result<(), SinkError> {
-        while let Ok(arrival) = arrivals.recv() {
+        loop {
+            let arrival = match arrivals.recv_timeout(TICK) {
+                Ok(arrival) => Some(arrival),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            self.tick(sinks)?;
+            let Some(arrival) = arrival else { continue };
             match arrival {
                 Arrival::Events(mut batch) => {
                     self.batch(&mut batch, sinks)?;
@@ -315,7 +370,7 @@ impl TraceStages {
                 }
                 Arrival::Timeouts(change) => self.timeouts(change, sinks)?,
                 Arrival::Names(names) => self.names = names,
-                Arrival::SnapshotEnd(outcome) => self.end_snapshot(outcome),
+                Arrival::SnapshotEnd(outcome) => self.snapshot_ended(outcome, sinks)?,
                 Arrival::End => break,
             }
             if self.pipeline.is_done() {
@@ -323,6 +378,28 @@ impl TraceStages {
             }
         }
         Ok(())
+    }
+
+    /// Tells the sinks the time, about once a second.
+    fn tick(&mut self, sinks: &mut LiveSinks) -> Result<(), SinkError> {
+        if self.ticked.elapsed() < TICK {
+            return Ok(());
+        }
+        self.ticked = Instant::now();
+        sinks.tick(kernel::now())
+    }
+
+    fn snapshot_ended(
+        &mut self,
+        outcome: Result<()>,
+        sinks: &mut LiveSinks,
+    ) -> Result<(), SinkError> {
+        if !self.end_snapshot(outcome) {
+            return Ok(());
+        }
+        let now = kernel::now();
+        sinks.watching(now, self.is_filtered)?;
+        sinks.tick(now)
     }
 
     /// Judges by other idle timeouts of the host from now on.
@@ -345,7 +422,12 @@ impl TraceStages {
         order::causes_first(batch);
         self.owners.fill(batch, Instant::now());
         for event in &*batch {
-            self.seen += u64::from(matches!(event, Event::Snapshot(_)));
+            if let Event::Snapshot(row) = event {
+                self.seen += 1;
+                if self.pipeline.passes_socket(row) {
+                    sinks.existing(row);
+                }
+            }
             if let (Event::Socket(event), Some(stalls)) = (event, &self.stalls) {
                 stalls.note(event);
             }

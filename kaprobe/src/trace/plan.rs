@@ -15,7 +15,7 @@ use crate::filter::events::{EventSet, event_mask};
 use crate::filter::kernel::{KernelFilter, MAX_NETWORKS};
 use crate::model::attach_mode::AttachMode;
 use crate::model::header::Filters;
-use crate::sink::options::{Existing, Outputs, Rotation};
+use crate::sink::options::{Existing, Format, Outputs, Rotation, ScreenFormat};
 
 /// Number of older files of a log that are kept by default.
 const KEEP: u32 = 9;
@@ -67,7 +67,15 @@ impl TracePlan {
             rotation,
             running,
         } = args;
-        let mut outputs = outputs(&output, Existing::Append)?;
+        let wants_every = running.verbose
+            || output.wide
+            || !filters.records.events.is_empty()
+            || filters.records.count.is_some();
+        let screen = match wants_every {
+            true => ScreenFormat::Every(Format::Text),
+            false => ScreenFormat::Auto,
+        };
+        let mut outputs = outputs(&output, Existing::Append, screen)?;
         if let Some(log) = &mut outputs.file {
             log.rotation = Rotation {
                 size: rotation.rotate_size,
@@ -126,7 +134,6 @@ mod tests {
     use crate::model::named::Named as _;
     use crate::model::record::EventName;
     use crate::model::values::Family;
-    use crate::sink::options::Format;
     use crate::sockets::plan::{Selection, SocketsPlan};
     use crate::text::escape::Escaped;
     use kaprobe_ebpf::wire::kind;
@@ -148,7 +155,7 @@ mod tests {
         plan(args).map(|plan| plan.kernel)
     }
 
-    fn outputs(args: &str) -> Result<(Format, Option<Format>), String> {
+    fn outputs(args: &str) -> Result<(ScreenFormat, Option<Format>), String> {
         plan(args).map(|plan| (plan.outputs.screen, plan.outputs.file.map(|log| log.format)))
     }
 
@@ -173,7 +180,7 @@ mod tests {
         );
         assert_eq!(
             (plan.outputs.screen, plan.outputs.file),
-            (Format::Text, None)
+            (ScreenFormat::Auto, None)
         );
         Ok(())
     }
@@ -282,20 +289,28 @@ mod tests {
     #[test]
     fn formats_of_screen_and_file() {
         use Format::{Csv, Json, Text};
+        use ScreenFormat::{Auto, Digest, Every};
         for (args, screen, file) in [
-            ("--json", Json, None),
-            ("--format json", Json, None),
-            ("--format csv", Csv, None),
-            ("--json --format json", Json, None),
-            ("-o x.jsonl", Text, Some(Json)),
-            ("-o x.json", Text, Some(Json)),
-            ("-o x.csv", Text, Some(Csv)),
-            ("-o x.txt", Text, Some(Text)),
-            ("-o x --format csv", Text, Some(Csv)),
-            ("-o x.csv --format csv", Text, Some(Csv)),
-            ("-o x.log --format json", Text, Some(Json)),
-            ("-o x.csv --json", Json, Some(Csv)),
-            ("-o x --format csv --json", Json, Some(Csv)),
+            ("-v", Every(Text), None),
+            ("-e probe", Every(Text), None),
+            ("-c 3", Every(Text), None),
+            ("-w -o x.csv", Every(Text), Some(Csv)),
+            ("-p 1 --comm x -P 1", Auto, None),
+            ("--format digest", Digest, None),
+            ("--format text", Every(Text), None),
+            ("--json", Every(Json), None),
+            ("--format json", Every(Json), None),
+            ("--format csv", Every(Csv), None),
+            ("--json --format json", Every(Json), None),
+            ("-o x.jsonl", Auto, Some(Json)),
+            ("-o x.json", Auto, Some(Json)),
+            ("-o x.csv", Auto, Some(Csv)),
+            ("-o x.txt", Auto, Some(Text)),
+            ("-o x --format csv", Auto, Some(Csv)),
+            ("-o x.csv --format csv", Auto, Some(Csv)),
+            ("-o x.log --format json", Auto, Some(Json)),
+            ("-o x.csv --json", Every(Json), Some(Csv)),
+            ("-o x --format csv --json", Every(Json), Some(Csv)),
         ] {
             assert_eq!(outputs(args), Ok((screen, file)), "{args}");
         }
@@ -317,6 +332,10 @@ mod tests {
             (
                 "-o y.jsonl --format csv",
                 "--output y.jsonl: --format and the extension disagree",
+            ),
+            (
+                "-o x.txt --format digest",
+                "--output x.txt: a digest is for the screen, not for a file",
             ),
             ("-o -", "--output names a file"),
             ("-o logs/", "--output logs/: not the name of a file"),

@@ -210,7 +210,13 @@ pub(super) fn idle_close(record: &Record, it: &IdleClose) -> Words {
     };
     let start = format!("{closer} closed the connection after {quiet} without data");
     match it.late {
-        None => Words::new(start, keepalive),
+        None => Words::new(
+            format!("{start}; {keepalive}"),
+            format!(
+                "to keep such connections, raise the idle timeout of {}, or send data more often",
+                if it.by_peer { peer(it) } else { own(it) }
+            ),
+        ),
         Some(late) => {
             let (became, advised) = late_data(it, late);
             Words::new(

@@ -7,6 +7,7 @@
 use crate::filter::{Filter, FilterCounts};
 use crate::model::host_timeout::NetnsTimeouts;
 use crate::model::record::{EventName, Record};
+use crate::model::row::Row;
 use crate::model::values::Evidence;
 use crate::verdict::judge::{Judge, is_judged};
 use crate::verdict::sent_resets::AllSentResets;
@@ -73,6 +74,17 @@ impl Pipeline {
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.filter.is_done()
+    }
+
+    /// Whether records of a socket pass every filter except the event filter.
+    #[must_use]
+    pub fn passes_socket(&self, row: &Row) -> bool {
+        self.filter.passes_other_filters(&Record {
+            process: row.process.clone(),
+            endpoints: Some(row.endpoints),
+            netns_name: row.netns_name.clone(),
+            ..Record::default()
+        })
     }
 
     /// The counts of the records that passed.

@@ -52,7 +52,7 @@ pub const LAYERS: &Layers = &[
     ],
     &[
         module("host", "reads the host: processes, namespaces, routes, privileges"),
-        module("sink", "writes records as text, JSON lines and CSV"),
+        module("sink", "writes records as a digest, text, JSON lines and CSV"),
         pure("filter", "selects the records to show, and counts them"),
         pure("keepalive", "predicts when keepalive gives up on a connection"),
         pure("timeout", "defines the idle timeouts that connections are checked against"),
