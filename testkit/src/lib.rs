@@ -30,6 +30,7 @@ pub mod router;
 pub mod schema;
 pub mod snapshot;
 pub mod streams;
+pub mod terminal;
 pub mod timers;
 pub mod tmux;
 pub mod tracer;

@@ -13,6 +13,7 @@ mod cases;
 mod cases_closes;
 mod cases_stalls;
 mod demo;
+mod digest;
 mod docs;
 mod doctor;
 mod endings;
@@ -99,6 +100,8 @@ const TESTS: &[harness::Test] = &[
     (Everywhere, "doctor_agrees", doctor::a_trace_attaches_as_doctor_says),
     (HostAndOne, "doctor_lockdown", doctor::lockdown_is_named),
     (EachKernel, "demo", demo::explains_every_connection),
+    (HostAndOne, "digest", digest::problems_are_told_once_on_a_terminal),
+    (HostAndOne, "digest_every", digest::every_event_is_shown_on_request),
     (HostAndOne, "replay", replay::replay_equals_the_trace),
     (Everywhere, "resets", resets::every_reset_has_a_record_and_a_verdict),
     (Everywhere, "endings", endings::every_end_has_a_record),
