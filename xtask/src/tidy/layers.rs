@@ -41,6 +41,7 @@ pub const LAYERS: &Layers = &[
     ],
     &[
         module("owners", "finds the processes that hold a socket"),
+        module("explain", "says what a verdict or an event means, and what to do about it"),
         module("messages", "writes the messages of a trace: hooks, counts, losses"),
     ],
     &[
@@ -53,6 +54,7 @@ pub const LAYERS: &Layers = &[
     &[
         module("host", "reads the host: processes, namespaces, routes, privileges"),
         module("sink", "writes records as a digest, text, JSON lines and CSV"),
+        pure("glossary", "holds the explanations of verdicts and events"),
         pure("filter", "selects the records to show, and counts them"),
         pure("keepalive", "predicts when keepalive gives up on a connection"),
         pure("timeout", "defines the idle timeouts that connections are checked against"),
