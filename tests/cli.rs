@@ -101,6 +101,27 @@ fn bad_input_is_one_line_and_exit_code_2() -> TestResult {
         (&["trace", "-o", "-"], "--output names a file"),
         (&["trace", "-o", "logs/"], "not the name of a file"),
         (&["trace", "--force"], "--output"),
+        (&["record"], "--dir"),
+        (
+            &["record", "--dir", "d", "--max-size", "1000"],
+            "--max-size is at least 1MiB",
+        ),
+        (
+            &["record", "--dir", "d", "--alive-interval", "0s"],
+            "not a time span",
+        ),
+        (
+            &["replay", "d", "--since", "2h"],
+            "not before now: write -2h",
+        ),
+        (
+            &["replay", "d", "--until", "yesterday"],
+            "neither a time before now such as -2h",
+        ),
+        (
+            &["audit", "--since", "-2h"],
+            "--since and --until go with --log",
+        ),
         (
             &["trace", "--netns", nine],
             "--netns takes at most 8 values, not 9",

@@ -24,6 +24,7 @@ pub mod model;
 mod output_file;
 mod owners;
 mod programs;
+pub mod record;
 pub mod replay;
 #[cfg(test)]
 mod sample;

@@ -7,12 +7,13 @@ use std::{env, fmt};
 use kaprobe::audit::plan::AuditPlan;
 use kaprobe::cli::{self, Action, Command};
 use kaprobe::host::privilege;
+use kaprobe::record::plan::RecordPlan;
 use kaprobe::replay::plan::ReplayPlan;
 use kaprobe::sink::SinkError;
 use kaprobe::sockets::plan::SocketsPlan;
 use kaprobe::top::plan::TopPlan;
 use kaprobe::trace::plan::TracePlan;
-use kaprobe::{audit, demo, doctor, exit, memory, replay, sockets, stderr, top, trace};
+use kaprobe::{audit, demo, doctor, exit, memory, record, replay, sockets, stderr, top, trace};
 
 fn main() -> ExitCode {
     memory::tune_allocator();
@@ -33,6 +34,7 @@ fn run() -> anyhow::Result<exit::Code> {
         Action::Print(text) => print(text.ansi())?,
         Action::Run(Command::Trace(args)) => trace::run(&TracePlan::new(*args)?)?,
         Action::Run(Command::Top(args)) => top::run(&TopPlan::new(*args)?)?,
+        Action::Run(Command::Record(args)) => record::run(&RecordPlan::new(*args)?)?,
         Action::Run(Command::Replay(args)) => replay::run(&ReplayPlan::new(*args)?)?,
         Action::Run(Command::Sockets(args)) => sockets::run(&SocketsPlan::new(*args)?)?,
         Action::Run(Command::Audit(args)) => return audit::run(&AuditPlan::new(*args)?),

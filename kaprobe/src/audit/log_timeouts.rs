@@ -6,8 +6,9 @@ use crate::correlate::MAX_SOCKETS;
 use crate::model::header::Header;
 use crate::model::host_timeout::HostTimeouts;
 use crate::model::record::Record;
+use crate::model::time::TimeWindow;
 use crate::replay::input::{self, Input, OpenLog};
-use crate::replay::{Item, Log, LogError, LogIndex, Merge, MergedLog, SourceIndex};
+use crate::replay::{Item, LogError, LogIndex, Merge, MergedLog, SourceIndex};
 use crate::timeout::estimate::TimeoutEstimator;
 use crate::verdict::judge::Judge;
 use crate::verdict::sent_resets::AllSentResets;
@@ -31,12 +32,10 @@ pub struct LogTimeouts {
 /// # Errors
 /// If a log can't be read, is empty or is not a log: an audit without what it shows could
 /// call a connection safe that is not.
-pub fn read(logs: &[Input]) -> Result<LogTimeouts> {
-    let (names, files): (Vec<_>, Vec<_>) = input::open(logs)?
-        .into_iter()
-        .map(|OpenLog { name, reader, .. }| (name, Log::new(reader)))
-        .unzip();
-    let mut merge = Merge::new(files);
+pub fn read(logs: &[Input], window: &TimeWindow) -> Result<LogTimeouts> {
+    let logs = input::open(logs, window)?.into_iter();
+    let (names, files): (Vec<_>, Vec<_>) = logs.map(OpenLog::read).unzip();
+    let mut merge = Merge::new(files).within(*window);
     let mut report = |file: LogIndex, remark| {
         stderr::line(format_args!("{}:{remark}", names[file]));
     };
@@ -53,7 +52,8 @@ pub fn read(logs: &[Input]) -> Result<LogTimeouts> {
         }
     }
     for (file, name) in merge.files().iter().zip(&names) {
-        if !file.is_log() {
+        // A recorder that is killed may leave an empty segment.
+        if !file.is_log() && !file.is_segment() {
             let why = format!("{name}: not a log of kaprobe: empty");
             return Err(exit::Error::failure(why).into());
         }
@@ -152,7 +152,7 @@ mod tests {
             [10, 5, 1, 2],
         ];
         let learned = |logs: &[Input]| {
-            let learned = read(logs)?.learned;
+            let learned = read(logs, &TimeWindow::default())?.learned;
             let bounds = |it: &TimeoutEstimator| remotes.map(|to| it.bounds((to.into(), 5672)));
             Ok::<_, anyhow::Error>(learned.iter().map(bounds).collect::<Vec<_>>())
         };

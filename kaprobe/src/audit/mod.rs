@@ -74,7 +74,8 @@ pub fn run(plan: &AuditPlan) -> Result<exit::Code> {
 /// The timeouts from the flags or, if there are none, this host's own. And how many lines of
 /// the logs were skipped.
 fn timeouts(plan: &AuditPlan) -> Result<(Timeouts, u64)> {
-    let LogTimeouts { learned, skipped } = log_timeouts::read(&plan.logs)?;
+    let LogTimeouts { learned, skipped } =
+        log_timeouts::read(&plan.logs, &plan.times.resolve(replay::input::now()))?;
     let timeouts = if plan.timeouts.is_empty() && learned.is_empty() {
         host_timeouts()?
     } else {

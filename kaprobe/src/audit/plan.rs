@@ -10,6 +10,7 @@ use crate::exit;
 use crate::filter::kernel::KernelFilter;
 use crate::filter::{SocketFilter, passes};
 use crate::model::row::Row;
+use crate::model::time::TimeBounds;
 use crate::model::values::State;
 use crate::replay::input::{Input, inputs};
 use crate::sink::options::Format;
@@ -33,6 +34,8 @@ pub struct AuditPlan {
     pub timeouts: Vec<Timeout>,
     /// Logs that show more timeouts.
     pub logs: Vec<Input>,
+    /// The times of the records in the logs.
+    pub times: TimeBounds,
     /// Include connections within this host.
     pub loopback: bool,
     /// Observe the connections for this time before they are judged.
@@ -54,6 +57,10 @@ impl AuditPlan {
     /// [`exit::Code::Usage`] if arguments conflict.
     pub fn new(args: AuditArgs) -> Result<Self, exit::Error> {
         let logs = inputs(args.log)?;
+        let times = TimeBounds::from(args.window);
+        if logs.is_empty() && times != TimeBounds::default() {
+            return Err(exit::Error::usage("--since and --until go with --log"));
+        }
         if args.rows.max_rows().is_some() && args.rows.format() != Format::Text {
             return Err(exit::Error::usage(
                 "--max-rows goes with text only: JSON and CSV have a line for each connection",
@@ -74,6 +81,7 @@ impl AuditPlan {
             comms: comms(&args.snapshot.sockets),
             timeouts: timeouts(&args.timeouts)?,
             logs,
+            times,
             loopback: args.loopback,
             observe: args.observe,
             format: args.rows.format(),

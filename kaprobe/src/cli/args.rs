@@ -9,12 +9,15 @@ use clap::builder::{PossibleValue, PossibleValuesParser, RangedU64ValueParser};
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
-use crate::cli::values::{buffer_size, file_size, network, positive, tcp_state, time_span};
+use crate::cli::values::{
+    buffer_size, file_size, network, positive, tcp_state, time_bound, time_span,
+};
 use crate::filter::events::EventSet;
 use crate::filter::ports::PortRange;
 use crate::keepalive::retransmission::STALLED_AFTER;
 use crate::model::attach_mode::AttachMode;
 use crate::model::named::Named as _;
+use crate::model::time::{TimeBound, TimeBounds};
 use crate::model::values::State;
 use crate::sink::options::{ColorWhen, Format, ScreenFormat, TimeFormat};
 use crate::timeout::middlebox::middleboxes;
@@ -47,6 +50,44 @@ pub struct TraceArgs {
     pub running: RunningArgs,
 }
 
+const RECORD_HELP: &str = "\
+A probe that the peer answers has no record of its own: one `alive` record for
+each connection and interval counts them. All else is kept as `trace` shows it.
+`kaprobe replay DIR` and `kaprobe audit --log DIR` read the folder.
+
+Examples:
+  kaprobe record --dir /var/log/kaprobe
+  kaprobe record --dir /var/log/kaprobe --max-size 2GiB -D 5672
+  kaprobe replay /var/log/kaprobe --since -2h
+";
+
+/// `kaprobe record`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = RECORD_HELP)]
+pub struct RecordingArgs {
+    /// The folder. It is made if there is none, for its owner only
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub dir: PathBuf,
+    /// Most that the folder may take. The oldest segments are removed before it would take more
+    #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = file_size, help_heading = "Output")]
+    pub max_size: u64,
+    /// Begin a new segment once it is this old; also once it has a 32nd of --max-size
+    #[arg(long, value_name = "TIME", default_value = "6h", value_parser = time_span, help_heading = "Output")]
+    pub segment_age: Duration,
+    /// Count the probes of a connection that the peer answers over this time
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = time_span, help_heading = "Output")]
+    pub alive_interval: Duration,
+    /// No banner, no summary
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+    /// Filters of the records.
+    #[command(flatten)]
+    pub filters: FilterArgs,
+    /// How it runs.
+    #[command(flatten)]
+    pub running: RunningArgs,
+}
+
 const REPLAY_HELP: &str = "\
 Logs are JSON lines from `kaprobe trace -o LOG.jsonl` or `--json`. Several logs
 are merged by time, and each record names its host.
@@ -56,6 +97,7 @@ Examples:
   kaprobe replay run.jsonl -D 5672 -w         one service, in detail
   kaprobe replay client.jsonl server*.jsonl   one log from several hosts
   kaprobe replay --summary run.jsonl          a summary for each remote endpoint
+  kaprobe replay /var/log/kaprobe --since -2h what was recorded in the last two hours
   ssh host kaprobe trace --json | kaprobe replay -
 ";
 
@@ -63,7 +105,7 @@ Examples:
 #[derive(Args, Clone, Debug)]
 #[command(after_help = REPLAY_HELP)]
 pub struct ReplayArgs {
-    /// Logs to read; - means standard input
+    /// Logs to read, or the folder of a recorder; - means standard input
     #[arg(required = true, value_name = "LOG")]
     pub logs: Vec<PathBuf>,
     /// Show a summary for each remote endpoint, as text or JSON lines, not records
@@ -72,6 +114,9 @@ pub struct ReplayArgs {
     /// Filters of the records.
     #[command(flatten)]
     pub filters: RecordArgs,
+    /// The times of the records.
+    #[command(flatten)]
+    pub window: WindowArgs,
     /// Destination and format of the records.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -108,6 +153,27 @@ pub struct RecordArgs {
     /// Stop after N records
     #[arg(short, long, value_name = "N", value_parser = positive::<NonZeroU64>, help_heading = "Running")]
     pub count: Option<NonZeroU64>,
+}
+
+/// Flags for the times of the records that are read.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Filters")]
+pub struct WindowArgs {
+    /// Leave out what is logged before this time: -2h, 2024-05-06T07:08, 2024-05-06T07:08:09Z
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = time_bound)]
+    pub since: Option<TimeBound>,
+    /// Leave out what is logged after this time
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = time_bound)]
+    pub until: Option<TimeBound>,
+}
+
+impl From<WindowArgs> for TimeBounds {
+    fn from(args: WindowArgs) -> Self {
+        Self {
+            since: args.since,
+            until: args.until,
+        }
+    }
 }
 
 /// Flags that filter sockets.
@@ -344,9 +410,12 @@ pub struct AuditArgs {
     /// Idle timeouts that connections are judged by.
     #[command(flatten)]
     pub timeouts: TimeoutArgs,
-    /// Logs of `kaprobe trace`. A timeout seen in a log applies to the remote endpoints where it was seen; - means standard input
+    /// Logs of `kaprobe trace`, or the folder of a recorder. A timeout seen in a log applies to the remote endpoints where it was seen; - means standard input
     #[arg(long, value_name = "LOG", help_heading = "Timeouts")]
     pub log: Vec<PathBuf>,
+    /// The times of the records in the logs.
+    #[command(flatten)]
+    pub window: WindowArgs,
     /// First observe the connections for this time: 2m. One that its own traffic keeps alive is then `kept_by_traffic`, and one that takes the peer's probes `kept_by_peer`. A signal ends it early
     #[arg(long, value_name = "TIME", value_parser = time_span, help_heading = "Running")]
     pub observe: Option<Duration>,

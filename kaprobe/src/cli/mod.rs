@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use clap::{Parser, Subcommand};
 
 use crate::cli::args::{
-    AuditArgs, DemoArgs, DoctorArgs, ReplayArgs, SocketsArgs, TopArgs, TraceArgs,
+    AuditArgs, DemoArgs, DoctorArgs, RecordingArgs, ReplayArgs, SocketsArgs, TopArgs, TraceArgs,
 };
 use crate::exit;
 
@@ -36,6 +36,8 @@ pub enum Command {
     Trace(Box<TraceArgs>),
     /// Show connections and their keepalive by program and remote endpoint, live
     Top(Box<TopArgs>),
+    /// Keep the last days of a trace in a folder, in little room
+    Record(Box<RecordingArgs>),
     /// Show the records of logs, from one host or several
     Replay(Box<ReplayArgs>),
     /// Show every TCP socket now: its timer, its keepalive settings, when it gives up
@@ -72,7 +74,7 @@ where
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Action::Print(error.render())),
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Err(exit::Error::usage(
-                "no command: it is trace, top, replay, sockets, audit, demo or doctor; see kaprobe --help",
+                "no command: it is trace, top, record, replay, sockets, audit, demo or doctor; see kaprobe --help",
             )),
             _ => Err(exit::Error::usage(one_line(&error.to_string()))),
         },

@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use ipnet::IpNet;
-use jiff::{Span, SpanRelativeTo};
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use jiff::{Span, SpanRelativeTo, Timestamp};
 
 use crate::model::named::{Named as _, UnknownName};
+use crate::model::time::{TimeBound, WallTime};
 use crate::model::values::State;
 
 /// Parses a positive number.
@@ -29,6 +32,34 @@ pub fn time_span(text: &str) -> Result<Duration, &'static str> {
     let span = span.to_duration(SpanRelativeTo::days_are_24_hours());
     let span = Duration::try_from(span.map_err(|_| WRONG)?).map_err(|_| WRONG)?;
     if span.is_zero() { Err(WRONG) } else { Ok(span) }
+}
+
+/// Parses a point in time: one before now such as `-2h` or `2h ago`, or a date and time; of
+/// the local time zone, unless it names another.
+///
+/// # Errors
+/// If the text is neither.
+pub fn time_bound(text: &str) -> Result<TimeBound, &'static str> {
+    const WRONG: &str = "neither a time before now such as -2h, nor a date and time such as \
+                         2024-05-06T07:08 or 2024-05-06T07:08:09Z";
+    if let Ok(span) = text.parse::<Span>() {
+        if !span.is_negative() {
+            return Err("not before now: write -2h for two hours ago");
+        }
+        let span = span.abs().to_duration(SpanRelativeTo::days_are_24_hours());
+        let span = span.map_err(|_| WRONG)?.unsigned_abs();
+        return Ok(TimeBound::Ago(span));
+    }
+    let timestamp = match text.parse::<Timestamp>() {
+        Ok(timestamp) => timestamp,
+        Err(_) => {
+            let civil: DateTime = text.parse().map_err(|_| WRONG)?;
+            let zoned = civil.to_zoned(TimeZone::system()).map_err(|_| WRONG)?;
+            zoned.timestamp()
+        }
+    };
+    let ns = i64::try_from(timestamp.as_nanosecond()).map_err(|_| WRONG)?;
+    Ok(TimeBound::At(WallTime(ns)))
 }
 
 /// Parses the name of a TCP state, in upper or lower case.
@@ -135,6 +166,30 @@ mod tests {
         ] {
             assert_eq!(buffer_size(text).map_err(drop), parsed, "{text:?}");
         }
+    }
+
+    #[test]
+    fn points_in_time_are_parsed() {
+        let hours = |hours: u64| Some(TimeBound::Ago(Duration::from_secs(3_600 * hours)));
+        let at = |s: i64| Some(TimeBound::At(WallTime(s * 1_000_000_000)));
+        for (text, bound) in [
+            ("-2h", hours(2)),
+            ("-1d 2h", hours(26)),
+            ("2h ago", hours(2)),
+            ("2024-05-06T07:08:09Z", at(1_714_979_289)),
+            ("2024-05-06T09:08:09+02:00", at(1_714_979_289)),
+            ("2h", None),
+            ("-1mo", None),
+            ("yesterday", None),
+            ("9999-01-01T00:00:00Z", None),
+            ("", None),
+        ] {
+            assert_eq!(time_bound(text).ok(), bound, "{text:?}");
+        }
+        assert!(
+            time_bound("2024-05-06 07:08").is_ok(),
+            "in the local time zone"
+        );
     }
 
     #[test]

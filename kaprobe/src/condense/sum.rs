@@ -10,6 +10,8 @@ use crate::timeout::quiet::Quiet;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sum {
     answered: u64,
+    /// When the last sum of the connection ended; of the first, when its first probe was
+    /// sent. 0 if there is none.
     since_ns: u64,
     answered_ns: u64,
     after_ms: Range,
@@ -43,7 +45,7 @@ impl Sum {
 
     /// Adds a probe and its answer.
     pub(super) fn add(&mut self, probe: &Record, answer: &Record) {
-        if self.is_empty() {
+        if self.since_ns == 0 {
             self.since_ns = probe.mono_ns;
         }
         self.answered += 1;
@@ -86,7 +88,10 @@ impl Sum {
             alive: Some(Box::new(alive)),
             ..Record::new(at, EventName::Alive)
         };
-        *self = Self::default();
+        *self = Self {
+            since_ns: at.mono_ns,
+            ..Self::default()
+        };
         record
     }
 }

@@ -9,7 +9,7 @@ group! {
     pub struct Alive {
         /// Number of probes that were sent and answered.
         probes_answered: u64,
-        /// Time of the first of these probes, CLOCK_MONOTONIC, ns.
+        /// Time from which the probes are counted, CLOCK_MONOTONIC, ns.
         since_ns: u64,
         /// Time of the last of these answers, CLOCK_MONOTONIC, ns.
         answered_ns: u64,

@@ -16,6 +16,7 @@ pub mod peers;
 pub mod record;
 pub mod remedy;
 pub mod row;
+pub mod segment;
 pub mod socket;
 pub mod tally;
 pub mod time;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fmt::Display;
+use std::time::Duration;
 
 use serde::de;
 use serde::de::{Deserialize, Deserializer};
@@ -29,6 +30,66 @@ pub struct Instant {
 /// after the second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WallTime(pub i64);
+
+/// A point in time that a user names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeBound {
+    /// So long before now.
+    Ago(Duration),
+    /// By the wall clock.
+    At(WallTime),
+}
+
+/// The times of the records to read, as a user names them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TimeBounds {
+    /// The first time.
+    pub since: Option<TimeBound>,
+    /// The last time.
+    pub until: Option<TimeBound>,
+}
+
+impl TimeBounds {
+    /// The times, if it is `now`.
+    #[must_use]
+    pub fn resolve(self, now: WallTime) -> TimeWindow {
+        TimeWindow {
+            since: self.since.map(|it| it.resolve(now)),
+            until: self.until.map(|it| it.resolve(now)),
+        }
+    }
+}
+
+/// The times of the records to read: from the first to the second, where they are set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TimeWindow {
+    /// The first time.
+    pub since: Option<WallTime>,
+    /// The last time.
+    pub until: Option<WallTime>,
+}
+
+impl TimeBound {
+    /// The time, if it is `now`.
+    #[must_use]
+    pub fn resolve(self, now: WallTime) -> WallTime {
+        match self {
+            Self::At(time) => time,
+            Self::Ago(span) => {
+                let ns = i64::try_from(span.as_nanos()).unwrap_or(i64::MAX);
+                WallTime(now.0.saturating_sub(ns))
+            }
+        }
+    }
+}
+
+impl TimeWindow {
+    /// Whether a time is in it.
+    #[must_use]
+    pub fn contains(&self, time: WallTime) -> bool {
+        self.since.is_none_or(|since| since <= time) && self.until.is_none_or(|until| time <= until)
+    }
+}
 
 impl WallTime {
     /// Converts to a calendar timestamp.

@@ -1,6 +1,7 @@
 //! Chains: the files of one log that was rotated, to be read one after the other.
 
 use crate::model::header::Header;
+use crate::model::segment::SegmentName;
 
 /// The index of a file among those that are read.
 pub type LogIndex = usize;
@@ -11,14 +12,20 @@ const COMPRESSED: [&str; 2] = [".gz", ".zst"];
 /// Groups files into chains, each in the order of its headers. Files are of one log if they
 /// are of one trace, or if they are of one host and their names differ only by the number
 /// or the date of a rotation. A file that lacks a header, or has the headers of several
-/// hosts, is a chain of its own; so is a second copy of a file.
+/// hosts, is a chain of its own; so is a second copy of a file. The segments of a recorder are
+/// a chain, whatever their headers, unless these name other hosts.
 pub(super) fn chains(headers: &[Vec<Header>], names: &[String]) -> Vec<Vec<LogIndex>> {
     let mut all: Vec<Vec<LogIndex>> = Vec::new();
     let only = |log: LogIndex| match headers[log].as_slice() {
         [header] => Some(header),
         _ => None,
     };
+    let segment = |log: LogIndex| segment(&names[log]);
     let is_same = |a: LogIndex, b: LogIndex| {
+        if let (Some((one, _)), Some((other, _))) = (segment(a), segment(b)) {
+            let hosts = only(a).zip(only(b));
+            return one == other && hosts.is_none_or(|(one, other)| one.host == other.host);
+        }
         let (Some(one), Some(other)) = (only(a), only(b)) else {
             return false;
         };
@@ -26,7 +33,12 @@ pub(super) fn chains(headers: &[Vec<Header>], names: &[String]) -> Vec<Vec<LogIn
         let is_one_name = stem(&names[a]) == stem(&names[b]);
         one.host == other.host && (is_one_trace || is_one_name)
     };
-    let place = |log: LogIndex| only(log).map(|it| (it.started, it.part.unwrap_or(1)));
+    // The clock may have been set between segments: their numbers order them.
+    let place = |log: LogIndex| {
+        let number = segment(log).map(|(_, number)| number);
+        let header = only(log).filter(|_| number.is_none());
+        (number, header.map(|it| (it.started, it.part.unwrap_or(1))))
+    };
     for log in 0..headers.len() {
         let chain = all.iter_mut().find(|chain| {
             let is_copy = chain.iter().any(|it| place(*it) == place(log));
@@ -41,6 +53,12 @@ pub(super) fn chains(headers: &[Vec<Header>], names: &[String]) -> Vec<Vec<LogIn
         chain.sort_by_key(|it| place(*it));
     }
     all
+}
+
+/// The folder and the number of a segment of a recorder.
+fn segment(name: &str) -> Option<(&str, u64)> {
+    let (folder, file) = name.rsplit_once('/').unwrap_or(("", name));
+    Some((folder, SegmentName::parse(file)?.number))
 }
 
 /// The name of a log without what a rotation appends: a number or a date, and the ending of

@@ -3,6 +3,7 @@
 //! Memory is bounded, whatever the file holds: gzip needs 32 KiB, zstd at most
 //! [`MAX_WINDOW`].
 
+use std::error::Error;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -54,14 +55,27 @@ impl LogReader {
     ///
     /// # Errors
     /// When the file can't be read.
-    pub fn new(mut file: File) -> io::Result<Self> {
+    pub fn new(file: File) -> io::Result<Self> {
+        Self::open(file, false)
+    }
+
+    /// Reads the first bytes of a segment of a recorder. If a recorder that was killed left a
+    /// part of a zstd frame, the segment ends before it.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub fn segment(file: File) -> io::Result<Self> {
+        Self::open(file, true)
+    }
+
+    fn open(mut file: File, may_be_cut: bool) -> io::Result<Self> {
         let start = start(&mut file)?;
         let (is_gzip, is_zstd) = (start.starts_with(&GZIP), start.starts_with(&ZSTD));
         let whole = Started { start, file };
         Ok(if is_gzip {
             Self::Gzip(Box::new(MultiGzDecoder::new(BufReader::new(whole))))
         } else if is_zstd {
-            Self::Zstd(Box::new(ZstdReader::new(BufReader::new(whole))))
+            Self::Zstd(Box::new(ZstdReader::new(BufReader::new(whole), may_be_cut)))
         } else {
             Self::Plain(whole)
         })
@@ -96,16 +110,22 @@ pub struct ZstdReader<R> {
     source: R,
     decoder: FrameDecoder,
     is_in_frame: bool,
+    /// The data may break off.
+    may_be_cut: bool,
+    /// It does.
+    is_cut: bool,
 }
 
 impl<R: BufRead> ZstdReader<R> {
-    fn new(source: R) -> Self {
+    fn new(source: R, may_be_cut: bool) -> Self {
         let mut decoder = FrameDecoder::new();
         decoder.set_max_window_size(MAX_WINDOW);
         Self {
             source,
             decoder,
             is_in_frame: false,
+            may_be_cut,
+            is_cut: false,
         }
     }
 
@@ -131,19 +151,30 @@ impl<R: BufRead> ZstdReader<R> {
                         requested >> 20
                     )));
                 }
-                Err(why) => return Err(broken(why)),
+                Err(why) => return self.broken(why).map(|()| false),
             }
         }
+        // A decoder that is done takes no memory.
+        self.decoder = FrameDecoder::new();
         Ok(false)
     }
 
-    /// Decodes until there is something to read, or the frame has ended.
+    /// Ends the data if it breaks off and may do so, and fails otherwise.
+    fn broken(&mut self, why: FrameDecoderError) -> io::Result<()> {
+        if !self.may_be_cut || !breaks_off(&why) {
+            return Err(io::Error::other(format!("broken zstd data: {why}")));
+        }
+        self.is_cut = true;
+        Ok(())
+    }
+
+    /// Decodes until there is something to read, or the frame has ended or breaks off.
     fn decode(&mut self) -> io::Result<()> {
-        let decoder = &mut self.decoder;
-        while decoder.can_collect() == 0 && !decoder.is_finished() {
-            decoder
-                .decode_blocks(&mut self.source, UptoBlocks(1))
-                .map_err(broken)?;
+        while self.decoder.can_collect() == 0 && !self.decoder.is_finished() && !self.is_cut {
+            let decoded = self.decoder.decode_blocks(&mut self.source, UptoBlocks(1));
+            if let Err(why) = decoded {
+                self.broken(why)?;
+            }
         }
         Ok(())
     }
@@ -161,20 +192,31 @@ impl<R: BufRead> ZstdReader<R> {
 
 impl<R: BufRead> Read for ZstdReader<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        while self.is_in_frame || self.begin()? {
+        while !self.is_cut && (self.is_in_frame || self.begin()?) {
             self.decode()?;
             let read = self.decoder.read(into)?;
             if read > 0 || into.is_empty() {
                 return Ok(read);
             }
-            self.end()?;
+            if !self.is_cut {
+                self.end()?;
+            }
         }
         Ok(0)
     }
 }
 
-fn broken(why: FrameDecoderError) -> io::Error {
-    io::Error::other(format!("broken zstd data: {why}"))
+/// Whether the data ended where more of it was expected.
+fn breaks_off(why: &FrameDecoderError) -> bool {
+    let mut why: Option<&dyn Error> = Some(why);
+    while let Some(it) = why {
+        let io = it.downcast_ref::<io::Error>();
+        if io.is_some_and(|io| io.kind() == io::ErrorKind::UnexpectedEof) {
+            return true;
+        }
+        why = it.source();
+    }
+    false
 }
 
 #[cfg(test)]
@@ -199,11 +241,15 @@ mod tests {
 
     /// What is read of a file with these bytes, or why it can't be.
     fn read(bytes: &[u8]) -> Result<String, String> {
+        read_by(bytes, LogReader::new)
+    }
+
+    fn read_by(bytes: &[u8], open: fn(File) -> io::Result<LogReader>) -> Result<String, String> {
         let read = || {
             let mut file = tempfile::tempfile()?;
             file.write_all(bytes)?;
             file.rewind()?;
-            io::read_to_string(LogReader::new(file)?)
+            io::read_to_string(open(file)?)
         };
         read().map_err(|why: io::Error| why.to_string())
     }
@@ -254,6 +300,26 @@ mod tests {
             for bytes in [&whole[..whole.len() - 5], &flipped, &trailing] {
                 assert!(read(bytes).is_err());
             }
+        }
+        Ok(())
+    }
+
+    /// A recorder that is killed leaves whole frames, and a part of the next.
+    #[test]
+    fn a_segment_that_breaks_off_ends_after_the_last_whole_frame() -> io::Result<()> {
+        let (one, two) = (zstd(b"{\"line\":1}\n"), zstd(b"{\"line\":2}\n"));
+        let both = [&one[..], &two].concat();
+        /// A frame that lacks only its checksum may be read or not.
+        const CHECKSUM: usize = 4;
+        for end in ZSTD.len()..=both.len() {
+            let expected = match end {
+                end if end < one.len() - CHECKSUM => "",
+                end if (one.len()..both.len() - CHECKSUM).contains(&end) => "{\"line\":1}\n",
+                end if end < both.len() => continue,
+                _ => "{\"line\":1}\n{\"line\":2}\n",
+            };
+            let read = read_by(&both[..end], LogReader::segment);
+            assert_eq!(read.as_deref(), Ok(expected), "{end}");
         }
         Ok(())
     }

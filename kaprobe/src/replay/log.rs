@@ -42,6 +42,10 @@ pub struct Log<R> {
     since_header: Option<u64>,
     /// The number of a line that breaks off, until the next line tells why.
     cut: Option<u64>,
+    /// A segment of a recorder: if the rest can't be read, other segments are.
+    is_segment: bool,
+    /// The rest can't be read.
+    is_broken: bool,
 }
 
 /// Counts of the lines of a log.
@@ -86,6 +90,8 @@ pub enum RemarkKind {
     Newer(String),
     NotUnderstood(String),
     UnknownField(String),
+    /// The rest of a segment can't be read.
+    Unreadable(String),
 }
 
 impl Display for Remark {
@@ -125,6 +131,11 @@ impl Display for RemarkKind {
             Self::NotUnderstood(why) => {
                 write!(f, "left out, not understood: {}", escape::message(why))
             }
+            Self::Unreadable(why) => write!(
+                f,
+                "the rest of this segment is left out: {}",
+                escape::message(why)
+            ),
             Self::UnknownField(name) => {
                 write!(f, "unknown field {} left out", escape::message(name))
             }
@@ -193,7 +204,24 @@ impl<R: Read> Log<R> {
             last_header: None,
             since_header: None,
             cut: None,
+            is_segment: false,
+            is_broken: false,
         }
+    }
+
+    /// Reads a segment of a recorder from its beginning. If the rest of it can't be read, it
+    /// ends, with a remark: other segments can be.
+    pub fn segment(input: R) -> Self {
+        Self {
+            is_segment: true,
+            ..Self::new(input)
+        }
+    }
+
+    /// Whether the log is a segment of a recorder.
+    #[must_use]
+    pub const fn is_segment(&self) -> bool {
+        self.is_segment
     }
 
     /// Counts of the lines read so far.
@@ -214,6 +242,25 @@ impl<R: Read> Log<R> {
     /// # Errors
     /// If the rest of the log can't be read, or the file is not a log.
     pub fn next(&mut self, on_remark: &mut dyn FnMut(Remark)) -> Result<Option<Item>, LogError> {
+        if self.is_broken {
+            return Ok(None);
+        }
+        match self.next_item(on_remark) {
+            Err(why) if self.is_segment && !matches!(why, LogError::Version { .. }) => {
+                self.is_broken = true;
+                self.counts.broken += 1;
+                self.early.drain(..).for_each(&mut *on_remark);
+                on_remark(Remark {
+                    line: self.number + 1,
+                    kind: RemarkKind::Unreadable(why.to_string()),
+                });
+                Ok(None)
+            }
+            next => next,
+        }
+    }
+
+    fn next_item(&mut self, on_remark: &mut dyn FnMut(Remark)) -> Result<Option<Item>, LogError> {
         if self.number == 0 {
             self.check_start()?;
         }

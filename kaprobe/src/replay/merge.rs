@@ -5,6 +5,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::io::Read;
 
 use crate::model::header::Header;
+use crate::model::time::TimeWindow;
 use crate::replay::chain::{LogIndex, chains};
 use crate::replay::line::Item;
 use crate::replay::log::{Log, LogError, Remark};
@@ -37,6 +38,8 @@ pub struct Merge<R> {
     taken: Option<SourceIndex>,
     /// `None` if there is only one log: it has its own order.
     order: Option<SenderFirst<(LogIndex, LogError)>>,
+    /// Records of other times are left out.
+    window: TimeWindow,
 }
 
 /// A log that is merged.
@@ -59,7 +62,14 @@ impl<R: Read> Merge<R> {
             queue: BinaryHeap::new(),
             taken: None,
             order: None,
+            window: TimeWindow::default(),
         }
+    }
+
+    /// Leaves out the records of other times.
+    #[must_use]
+    pub fn within(self, window: TimeWindow) -> Self {
+        Self { window, ..self }
     }
 
     /// The files that are read.
@@ -85,6 +95,11 @@ impl<R: Read> Merge<R> {
         let mut logs = Vec::new();
         for chain in chains(&headers, names) {
             let mut chain = VecDeque::from(chain);
+            // An empty segment says nothing.
+            let is_empty = |&it: &LogIndex| headers[it].is_empty() && self.heads[it].is_empty();
+            while chain.len() > 1 && chain.front().is_some_and(is_empty) {
+                chain.pop_front();
+            }
             // Only of files that continue a log, the headers are items.
             for &file in chain.iter().skip(1) {
                 for header in std::mem::take(&mut headers[file]).into_iter().rev() {
@@ -196,8 +211,13 @@ impl<R: Read> Merge<R> {
         file: LogIndex,
         on_remark: &mut dyn FnMut(LogIndex, Remark),
     ) -> Result<Option<Item>, (LogIndex, LogError)> {
-        let next = self.files[file].next(&mut |remark| on_remark(file, remark));
-        next.map_err(|why| (file, why))
+        loop {
+            let next = self.files[file].next(&mut |remark| on_remark(file, remark));
+            match next.map_err(|why| (file, why))? {
+                Some(Item::Record(it)) if !self.window.contains(it.time) => {}
+                next => return Ok(next),
+            }
+        }
     }
 }
 

@@ -6,8 +6,7 @@ use anyhow::Result;
 use crate::exit;
 use crate::messages::Outcome;
 use crate::replay::decompress::LogReader;
-use crate::replay::input::{self, FileId};
-use crate::replay::log::Log;
+use crate::replay::input::{self, FileId, now};
 use crate::replay::merge::Merge;
 use crate::replay::plan::LogSelection;
 use crate::replay::stream::{RecordSink, ReplayEnd, ReplayStream};
@@ -27,13 +26,15 @@ impl MergedLogs {
     /// # Errors
     /// If a log can't be opened, or is not a log.
     pub(crate) fn open(selection: &LogSelection, overwritten: Option<FileId>) -> Result<Self> {
-        let logs = input::open(&selection.logs)?;
+        let window = selection.times.resolve(now());
+        let logs = input::open(&selection.logs, &window)?;
         if let Some(same) = logs.iter().find(|log| Some(log.id) == overwritten) {
             let same = format!("--output {}: is also a log to read", same.name);
             return Err(exit::Error::usage(same).into());
         }
         let names: Vec<_> = logs.iter().map(|log| log.name.clone()).collect();
-        let mut merge = Merge::new(logs.into_iter().map(|log| Log::new(log.reader)).collect());
+        let logs = logs.into_iter().map(|log| log.read().1);
+        let mut merge = Merge::new(logs.collect()).within(window);
         let merged = merge.start(&names, &mut |from, remark| {
             stderr::line(format_args!("{}:{remark}", names[from]));
         });

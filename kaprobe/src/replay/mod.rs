@@ -12,6 +12,7 @@ mod log;
 mod merge;
 mod merged_logs;
 pub mod plan;
+mod segments;
 mod sender_first;
 mod story;
 mod stream;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use crate::cli::args::{RecordArgs, ReplayArgs};
+use crate::cli::args::{RecordArgs, ReplayArgs, WindowArgs};
 use crate::cli::filters::{by_flag, events, records, sockets};
 use crate::cli::outputs::outputs;
 use crate::exit;
@@ -11,6 +11,7 @@ use crate::filter::RecordFilter;
 use crate::filter::events::EventSet;
 use crate::host::netns::Netns;
 use crate::model::header::Filters;
+use crate::model::time::TimeBounds;
 use crate::replay::input::{Input, inputs};
 use crate::sink::options::{Existing, Format, Outputs, ScreenFormat};
 use crate::text::escape::Escaped;
@@ -22,6 +23,8 @@ pub struct LogSelection {
     pub logs: Vec<Input>,
     /// Which records are shown.
     pub records: RecordFilter,
+    /// The times of the records to read.
+    pub times: TimeBounds,
     /// The filters as given, for the header of a log.
     pub given: Filters,
 }
@@ -49,6 +52,7 @@ impl ReplayPlan {
             logs,
             summary,
             filters,
+            window,
             output,
         } = args;
         let every = ScreenFormat::Every(Format::Text);
@@ -63,7 +67,7 @@ impl ReplayPlan {
             ));
         }
         Ok(Self {
-            selection: LogSelection::new(logs, filters)?,
+            selection: LogSelection::new(logs, filters, window)?,
             outputs,
             summary,
             quiet: output.quiet,
@@ -76,7 +80,11 @@ impl LogSelection {
     ///
     /// # Errors
     /// [`exit::Code::Usage`], with the name of the invalid argument.
-    pub fn new(logs: Vec<PathBuf>, filters: RecordArgs) -> Result<Self, exit::Error> {
+    pub fn new(
+        logs: Vec<PathBuf>,
+        filters: RecordArgs,
+        window: WindowArgs,
+    ) -> Result<Self, exit::Error> {
         let logs = inputs(logs)?;
         // By default all events of the log are shown.
         let events = events(&filters, EventSet::All);
@@ -88,6 +96,7 @@ impl LogSelection {
         let (netns, netns_names) = namespaces(&filters.sockets.netns)?;
         Ok(Self {
             logs,
+            times: window.into(),
             given,
             records: RecordFilter {
                 sockets,

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,12 +23,15 @@ use crate::model::time::Instant as At;
 use crate::sink::csv::CsvLines;
 use crate::sink::digest::Digest;
 use crate::sink::error::SinkError;
-use crate::sink::interface::{Encoder, Head};
+use crate::sink::interface::{Encoder, Head, Sink as _};
 use crate::sink::json::JsonLines;
 use crate::sink::log::WrittenLog;
 use crate::sink::log_file::why;
-use crate::sink::options::{Format, LogFile, Outputs, ScreenFormat, TextStyle, TimeFormat};
+use crate::sink::options::{
+    Format, LogFile, Outputs, Recording, ScreenFormat, TextStyle, TimeFormat,
+};
 use crate::sink::queue::{Block, Queue};
+use crate::sink::segments::{SegmentLog, SegmentWriter};
 use crate::sink::status_line::StatusLine;
 use crate::sink::target::Target;
 use crate::sink::terminal::{colored_layout, has_status_line, is_colored, is_terminal, layout};
@@ -50,6 +53,9 @@ const TO_TELL: Duration = Duration::from_millis(200);
 /// How long they may take to write what waits if they are cut off.
 const TO_CUT_OFF: Duration = Duration::from_millis(200);
 
+/// Most bytes that wait for a recorder: the sums of all connections come at once.
+const RECORDER_ROOM: usize = 64 * 1024 * 1024;
+
 const STDOUT: &str = "standard output";
 
 /// The outputs of a trace.
@@ -61,6 +67,8 @@ pub struct LiveSinks {
     /// Number of outputs that have not ended.
     alive: Arc<AtomicUsize>,
     has_digest: bool,
+    /// Set once the segment of a recorder is to end.
+    full_segment: Arc<AtomicBool>,
 }
 
 /// An encoder, and the outputs that take its lines.
@@ -166,7 +174,7 @@ impl LiveSinks {
         if outputs.file.as_ref().is_some_and(is_same) {
             // Formatted once for both.
             let twin = sinks.streams[0].encoder.twin();
-            let output = sinks.spawn(twin, STDOUT.to_owned(), target, Extra::None)?;
+            let output = sinks.spawn_writer(twin, STDOUT.to_owned(), target, Extra::None)?;
             sinks.streams[0].outputs.push(output);
             return Ok(sinks);
         }
@@ -193,6 +201,49 @@ impl LiveSinks {
         Ok(sinks)
     }
 
+    /// A folder alone that keeps the log in segments.
+    ///
+    /// # Errors
+    /// When the folder can't be opened, or its thread can't be started.
+    pub fn in_segments(to: &Recording, header: &Header, stop: Stop) -> Result<Self> {
+        let mut sinks = Self::new(header, stop);
+        let name = Escaped::from_path(&to.dir).to_string();
+        let mut encoder = JsonLines::new(Vec::new());
+        let log = SegmentLog::open(to, encoder.twin(), header.clone());
+        let log =
+            log.map_err(|why| exit::Error::failure(format!("cannot record in {name}: {why}")))?;
+        let queue = Arc::new(Queue::with_room(RECORDER_ROOM));
+        let full = Arc::clone(&sinks.full_segment);
+        let writer = SegmentWriter::new(name.clone(), Arc::clone(&queue), log, full);
+        sinks.spawn(&name, |alive, stop| writer.run(alive, stop))?;
+        // Each segment has its own head.
+        encoder.head(&Head::from(header))?;
+        encoder.take();
+        sinks.streams.push(Stream {
+            encoder: Box::new(encoder),
+            tally: Tally::default(),
+            outputs: vec![Output {
+                name,
+                queue,
+                is_log: true,
+            }],
+            passed_on: VecDeque::new(),
+        });
+        Ok(sinks)
+    }
+
+    /// Whether the segment of a recorder is long or old enough to end; true once. Then pass on
+    /// what is to be in it, and call [`LiveSinks::end_segment`].
+    #[must_use]
+    pub fn is_segment_full(&self) -> bool {
+        self.full_segment.swap(false, Ordering::Relaxed)
+    }
+
+    /// Ends the segment of a recorder after what was passed on.
+    pub fn end_segment(&mut self) {
+        self.streams.iter_mut().for_each(|it| it.pass_on(true));
+    }
+
     fn new(header: &Header, stop: Stop) -> Self {
         Self {
             header: header.clone(),
@@ -200,6 +251,7 @@ impl LiveSinks {
             streams: Vec::new(),
             alive: Arc::default(),
             has_digest: false,
+            full_segment: Arc::default(),
         }
     }
 
@@ -211,7 +263,7 @@ impl LiveSinks {
         target: Target,
         extra: Extra,
     ) -> Result<()> {
-        let output = self.spawn(encoder.twin(), name, target, extra)?;
+        let output = self.spawn_writer(encoder.twin(), name, target, extra)?;
         // The output writes its own head.
         encoder.head(&Head::from(&self.header))?;
         encoder.take();
@@ -224,7 +276,7 @@ impl LiveSinks {
         Ok(())
     }
 
-    fn spawn(
+    fn spawn_writer(
         &self,
         encoder: Box<dyn Encoder>,
         name: String,
@@ -252,13 +304,23 @@ impl LiveSinks {
             written: Tally::default(),
             failed: None,
         };
+        self.spawn(&output.name, |alive, stop| writer.run(alive, stop))?;
+        Ok(output)
+    }
+
+    /// Starts the thread that writes an output.
+    fn spawn(
+        &self,
+        name: &str,
+        write: impl FnOnce(&AtomicUsize, &Stop) + Send + 'static,
+    ) -> Result<()> {
         self.alive.fetch_add(1, Ordering::Relaxed);
         let (alive, stop) = (Arc::clone(&self.alive), self.stop.clone());
         thread::Builder::new()
             .name("output".to_owned())
-            .spawn(move || writer.run(&alive, &stop))
-            .with_context(|| format!("cannot start the thread that writes {}", output.name))?;
-        Ok(output)
+            .spawn(move || write(&alive, &stop))
+            .with_context(|| format!("cannot start the thread that writes {name}"))?;
+        Ok(())
     }
 
     /// Whether the screen shows a digest.
@@ -361,12 +423,12 @@ impl LiveSinks {
         self.streams
             .iter_mut()
             .filter(full)
-            .for_each(Stream::pass_on);
+            .for_each(|it| it.pass_on(false));
     }
 
     /// Passes on what was formatted. Call it whenever no more records are available.
     pub fn flush(&mut self) {
-        self.streams.iter_mut().for_each(Stream::pass_on);
+        self.streams.iter_mut().for_each(|it| it.pass_on(false));
     }
 
     /// Ends the outputs, and waits until they have written what they were given, but not
@@ -402,9 +464,10 @@ impl LiveSinks {
 }
 
 impl Stream {
-    fn pass_on(&mut self) {
+    fn pass_on(&mut self, ends_segment: bool) {
         let status = self.encoder.status();
-        if self.tally.is_empty() && self.encoder.size() == 0 && status.is_none() {
+        let is_empty = self.tally.is_empty() && self.encoder.size() == 0;
+        if is_empty && status.is_none() && !ends_segment {
             return;
         }
         let next = self.spare();
@@ -412,6 +475,7 @@ impl Stream {
             lines: self.encoder.swap(next),
             tally: mem::take(&mut self.tally),
             status,
+            ends_segment,
         });
         for output in &self.outputs {
             output.queue.push(&block);
@@ -591,7 +655,7 @@ mod tests {
         for _ in 0..6 {
             stream.encoder.record(&record)?;
             stream.tally.count(&record);
-            stream.pass_on();
+            stream.pass_on(false);
             let block = stream.passed_on.back().context("no block")?;
             assert_eq!(block.lines.iter().filter(|it| **it == b'\n').count(), 1);
             memory.push(block.lines.as_ptr());

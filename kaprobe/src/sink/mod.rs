@@ -12,6 +12,7 @@ mod log;
 mod log_file;
 pub mod options;
 mod queue;
+mod segments;
 mod sinks;
 mod status_line;
 mod target;

@@ -40,6 +40,19 @@ pub enum Existing {
     Overwrite,
 }
 
+/// A folder that keeps a log in segments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recording {
+    /// The folder.
+    pub dir: PathBuf,
+    /// Most bytes of all segments. The oldest are removed before there are more.
+    pub max_size: u64,
+    /// A segment ends once it is this long, bytes.
+    pub segment_size: u64,
+    /// A segment ends once it is this old.
+    pub segment_age: Duration,
+}
+
 /// When a log is continued in a new file. The files before it are renamed: `LOG.1` is the
 /// latest of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

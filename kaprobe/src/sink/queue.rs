@@ -12,9 +12,6 @@ use crate::model::tally::Tally;
 /// Most bytes that wait for one output. A pipe takes 64 KiB, and the ring buffer 4 MiB by
 /// default: a reader that pauses for a moment loses nothing.
 const MOST: usize = 8 * 1024 * 1024;
-/// After a gap, lines are taken again only once so few bytes wait: few long gaps are
-/// easier to read than many short ones.
-const ENOUGH_ROOM: usize = MOST / 2;
 /// What a block takes beside its bytes, roughly.
 const OVERHEAD: usize = 1024;
 
@@ -26,12 +23,14 @@ pub(super) struct Block {
     pub(super) tally: Tally,
     /// The status line from here on, if it is another one.
     pub(super) status: Option<Arc<str>>,
+    /// A log in segments begins a new one after these lines.
+    pub(super) ends_segment: bool,
 }
 
 impl Block {
     /// Whether it has nothing but a status line.
     fn is_status(&self) -> bool {
-        self.lines.is_empty() && self.tally.is_empty()
+        self.lines.is_empty() && self.tally.is_empty() && !self.ends_segment
     }
 }
 
@@ -82,6 +81,8 @@ struct State {
     cut_off: bool,
     /// Records in the block that is being written, less the lines of it that are written.
     in_flight: u64,
+    /// Records that the writer has taken and keeps, to write them with others.
+    kept: u64,
     ended: Ended,
 }
 
@@ -90,9 +91,29 @@ struct State {
 pub(super) struct Queue {
     state: Mutex<State>,
     changed: Condvar,
+    /// Most bytes that wait.
+    most: Room,
+}
+
+/// Most bytes that wait for an output.
+#[derive(Debug)]
+struct Room(usize);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(MOST)
+    }
 }
 
 impl Queue {
+    /// A queue where so many bytes may wait.
+    pub(super) fn with_room(bytes: usize) -> Self {
+        Self {
+            most: Room(bytes),
+            ..Self::default()
+        }
+    }
+
     /// Appends a block. Never waits.
     pub(super) fn push(&self, block: &Arc<Block>) {
         let mut state = self.lock();
@@ -106,9 +127,11 @@ impl Queue {
             state.bytes -= size_of(last);
             state.entries.pop_back();
         }
+        // After a gap, lines are taken again only once half of the room is free: few long
+        // gaps are easier to read than many short ones.
         let most = match state.entries.back() {
-            Some(Queued::Gap(_)) => ENOUGH_ROOM,
-            _ => MOST,
+            Some(Queued::Gap(_)) => self.most.0 / 2,
+            _ => self.most.0,
         };
         let size = size_of(block);
         // The first block always fits.
@@ -197,6 +220,12 @@ impl Queue {
         state.in_flight = state.in_flight.saturating_sub(lines);
     }
 
+    /// Notes that the writer keeps so many records that it has taken.
+    pub(super) fn keep(&self, records: u64) {
+        let mut state = self.lock();
+        (state.in_flight, state.kept) = (0, records);
+    }
+
     /// Notes that the output reports so many records as lost, or no longer does.
     pub(super) fn told(&self, records: i64) {
         let told = &mut self.lock().ended.told;
@@ -251,7 +280,7 @@ impl Queue {
         let mut state = self.lock();
         state.ended.untold += state.waiting();
         state.entries.clear();
-        (state.bytes, state.in_flight) = (0, 0);
+        (state.bytes, state.in_flight, state.kept) = (0, 0, 0);
         state.ended.done = true;
         state.ended.failure = failure;
         self.changed.notify_all();
@@ -303,7 +332,7 @@ impl State {
             Queued::Lines(block) => block.tally.records(),
             Queued::Gap(tally) => tally.records(),
         });
-        self.in_flight + entries.sum::<u64>()
+        self.in_flight + self.kept + entries.sum::<u64>()
     }
 }
 
@@ -329,6 +358,7 @@ mod tests {
             lines: vec![b'\n'; bytes],
             tally,
             status: None,
+            ends_segment: false,
         })
     }
 

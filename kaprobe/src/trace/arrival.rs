@@ -16,6 +16,8 @@ pub(super) enum Arrival {
     Names(NetnsNames),
     /// The snapshot is complete, or has failed.
     SnapshotEnd(Result<()>),
+    /// Nothing has come for a while.
+    Nothing,
     /// No more events follow.
     End,
 }

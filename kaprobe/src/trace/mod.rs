@@ -14,6 +14,7 @@ mod arrival;
 pub mod plan;
 mod snapshot;
 mod stalls_watch;
+mod sums;
 mod timeouts_watch;
 
 use std::collections::BTreeMap;
@@ -48,6 +49,7 @@ use crate::trace::arrival::Arrival;
 use crate::trace::plan::TracePlan;
 use crate::trace::snapshot::SnapshotProcess;
 use crate::trace::stalls_watch::StallsWatch;
+use crate::trace::sums::AliveSums;
 use crate::trace::timeouts_watch::TimeoutsWatch;
 use crate::verdict::judge::Judge;
 use crate::verdict::pipeline::Pipeline;
@@ -266,6 +268,8 @@ struct TraceStages {
     names: NetnsNames,
     snapshot: Option<SnapshotProcess>,
     stalls: Option<StallsWatch>,
+    /// For a recorder.
+    sums: Option<AliveSums>,
     /// Number of snapshot rows seen.
     seen: u64,
     detail: Detail,
@@ -298,6 +302,9 @@ impl TraceStages {
             names,
             snapshot: None,
             stalls: None,
+            sums: plan
+                .alive
+                .map(|interval| AliveSums::new(interval, header.began_ns())),
             seen: 0,
             detail,
             is_filtered: plan.given.keys().any(|flag| flag != "events"),
@@ -355,13 +362,13 @@ impl TraceStages {
     ) -> Result<(), SinkError> {
         loop {
             let arrival = match arrivals.recv_timeout(TICK) {
-                Ok(arrival) => Some(arrival),
-                Err(RecvTimeoutError::Timeout) => None,
+                Ok(arrival) => arrival,
+                Err(RecvTimeoutError::Timeout) => Arrival::Nothing,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             self.tick(sinks)?;
-            let Some(arrival) = arrival else { continue };
             match arrival {
+                Arrival::Nothing => {}
                 Arrival::Events(mut batch) => {
                     self.batch(&mut batch, sinks)?;
                     batch.clear();
@@ -373,11 +380,18 @@ impl TraceStages {
                 Arrival::SnapshotEnd(outcome) => self.snapshot_ended(outcome, sinks)?,
                 Arrival::End => break,
             }
+            if let Some(sums) = &mut self.sums {
+                sums.look(kernel::now(), sinks)?;
+                sinks.flush();
+            }
             if self.pipeline.is_done() {
                 break;
             }
         }
-        Ok(())
+        match &mut self.sums {
+            Some(sums) => sums.finish(kernel::now(), sinks),
+            None => Ok(()),
+        }
     }
 
     /// Tells the sinks the time, about once a second.
@@ -440,13 +454,16 @@ impl TraceStages {
 
     fn show(&mut self, event: &Event, sinks: &mut LiveSinks) -> Result<(), SinkError> {
         let mut outcome = Ok(());
-        let (pipeline, names) = (&mut self.pipeline, &self.names);
+        let (pipeline, names, sums) = (&mut self.pipeline, &self.names, &mut self.sums);
         self.correlator.push(event, &mut |record| {
             let netns = record.endpoints.map(|it| it.netns);
             record.netns_name = netns.and_then(|netns| names.get(&netns).cloned());
             pipeline.push(0, record, |record| {
                 if outcome.is_ok() {
-                    outcome = sinks.record(record);
+                    outcome = match sums {
+                        Some(sums) => sums.record(record, sinks),
+                        None => sinks.record(record),
+                    };
                 }
             });
         });
@@ -524,6 +541,8 @@ fn header(plan: &TracePlan, tracer: &Tracer, host: &HostTimeouts) -> Header {
         narrowed: Vec::new(),
         timeouts: host.timeouts.clone(),
         routes: host.routes.clone(),
-        alive_ms: None,
+        alive_ms: plan
+            .alive
+            .map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX).max(1)),
     }
 }

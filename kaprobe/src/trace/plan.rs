@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kaprobe_ebpf::config::{MAX_CGROUPS, MAX_NETNS};
 
-use crate::cli::args::{FilterArgs, TraceArgs};
+use crate::cli::args::{FilterArgs, RunningArgs, TraceArgs};
 use crate::cli::filters::{as_flags, by_flag, check_count, events, records, sockets};
 use crate::cli::outputs::outputs;
 use crate::exit;
@@ -29,7 +29,7 @@ pub struct TracePlan {
     pub records: RecordFilter,
     /// The filters as given, for the header of a log.
     pub given: Filters,
-    /// Where records go.
+    /// Where records go, unless they go to the folder of a recorder.
     pub outputs: Outputs,
     /// Stop after this time.
     pub duration: Option<Duration>,
@@ -53,6 +53,8 @@ pub struct TracePlan {
     pub debug: bool,
     /// No banner and no summary.
     pub quiet: bool,
+    /// Sum the probes that peers answer over this time.
+    pub alive: Option<Duration>,
 }
 
 impl TracePlan {
@@ -83,14 +85,27 @@ impl TracePlan {
                 keep: rotation.rotate_keep.unwrap_or(KEEP),
             };
         }
-        check_count(MAX_NETNS, "--netns", filters.records.sockets.netns.len())?;
-        check_count(MAX_CGROUPS, "--cgroup", filters.cgroup.len())?;
-        check_count(MAX_NETWORKS, "--addr", filters.records.sockets.addr.len())?;
         if running.ready_file.is_some() && running.ready_file == output.output {
             return Err(exit::Error::usage(
                 "--ready-file and --output name the same file",
             ));
         }
+        Self::of(filters, running, outputs, output.quiet)
+    }
+
+    /// Makes a plan from the flags that other commands have too.
+    ///
+    /// # Errors
+    /// [`exit::Code::Usage`], with the name of the invalid argument.
+    pub fn of(
+        filters: FilterArgs,
+        running: RunningArgs,
+        outputs: Outputs,
+        quiet: bool,
+    ) -> Result<Self, exit::Error> {
+        check_count(MAX_NETNS, "--netns", filters.records.sockets.netns.len())?;
+        check_count(MAX_CGROUPS, "--cgroup", filters.cgroup.len())?;
+        check_count(MAX_NETWORKS, "--addr", filters.records.sockets.addr.len())?;
         let events = events(&filters.records, EventSet::Default);
         Ok(Self {
             given: by_flag(&filters.records, &filters.cgroup, &events),
@@ -104,7 +119,8 @@ impl TracePlan {
             ready_file: running.ready_file,
             buffer_bytes: running.buffer_size,
             debug: running.debug,
-            quiet: output.quiet,
+            quiet,
+            alive: None,
             kernel: KernelFilter {
                 event_mask: event_mask(&events),
                 sockets: sockets(&filters.records.sockets),

@@ -7,6 +7,8 @@
 //! `protected_fifos` (`may_follow_link` and `may_create_in_sticky`, fs/namei.c), for folders
 //! without the sticky bit too, and whatever those sysctls say.
 
+pub mod folder;
+
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
