@@ -35,6 +35,7 @@ mod outputs;
 mod owner;
 mod prototypes;
 mod race;
+mod record;
 mod replay;
 mod resets;
 mod resumed;
@@ -78,6 +79,7 @@ const TESTS: &[harness::Test] = &[
     (HostAndOne, "logs_rotated", logs::log_goes_on_in_new_files),
     (HostAndOne, "logs_removed", logs::removed_log_is_noticed),
     (HostAndOne, "logs_restart", logs::restart_continues_the_log),
+    (HostAndOne, "record", record::folder_equals_the_counters),
     (HostAndOne, "logs_hangup", logs::hangup_ends_only_what_it_should),
     (Everywhere, "race", race::other_processors_make_no_record_false),
     (Everywhere, "blind", blind::what_sees_nothing_is_not_used),

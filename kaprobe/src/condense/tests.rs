@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::io;
 use std::net::IpAddr;
 
 use proptest::prelude::*;
@@ -8,10 +9,16 @@ use crate::correlate::{Correlator, MAX_SOCKETS};
 use crate::filter::events::EventSet;
 use crate::filter::{Filter, RecordFilter};
 use crate::model::event::{Event, Kind, SocketEvent, SocketId};
+use crate::model::header::Header;
 use crate::model::host_timeout::HostTimeouts;
+use crate::model::segment::SegmentName;
 use crate::model::socket::Endpoints;
+use crate::model::time::WallTime;
 use crate::model::values::{Cause, Evidence};
+use crate::replay;
 use crate::sample;
+use crate::sink::{Encoder as _, Head, JsonLines, Sink as _};
+use crate::text::escape::Escaped;
 use crate::timeout::estimate::TimeoutBounds;
 use crate::verdict::judge::Judge;
 use crate::verdict::pipeline::Pipeline;
@@ -387,6 +394,89 @@ fn a_problem_is_kept_with_the_probes_that_led_to_it() {
     assert_eq!(alive.probes_answered, 19);
     assert_eq!(alive.survived_ages_ms.0, [60_690]);
     assert_eq!(sums[7].evidence, Some(Evidence(vec![4, 5, 6, 7])));
+}
+
+/// A log of these records.
+fn log(records: &[Record], alive_ms: Option<u64>) -> io::Result<Vec<u8>> {
+    let header = Header {
+        version: crate::model::header::VERSION.to_owned(),
+        host: Escaped::from("mq1"),
+        alive_ms,
+        ..Header::default()
+    };
+    let mut out = JsonLines::new(Vec::new());
+    out.head(&Head::from(&header))?;
+    records.iter().try_for_each(|it| out.record(it))?;
+    Ok(out.take())
+}
+
+/// The summary of a recorder's folder says of deaths, verdicts, bounds, probes and answers
+/// what that of the whole log says.
+#[test]
+fn the_summary_of_a_folder_is_that_of_the_log() -> Result<(), Box<dyn std::error::Error>> {
+    let mut world = World::new();
+    for minute in 0..300 {
+        for nth in 0..8 {
+            let act = match (minute, nth) {
+                (150 | 250, 1) => Act::Reset,
+                (180, 5) => Act::StalledGaveUp,
+                (200, 2) => Act::GaveUp,
+                (220, 6) => Act::FinReceived,
+                (240, 4) => Act::Closed,
+                _ => Act::Answered,
+            };
+            world.act(nth, act, 7_500);
+        }
+    }
+    let records = traced(&world.events, EventSet::Default);
+    let dir = tempfile::tempdir()?;
+    let (whole, folder) = (dir.path().join("log.jsonl"), dir.path().join("kept"));
+    std::fs::write(&whole, log(&records, None)?)?;
+    std::fs::create_dir(&folder)?;
+    let name = SegmentName {
+        number: 1,
+        began: WallTime(0),
+    };
+    let sums = condensed(&records, 1_000, MAX_SOCKETS);
+    assert!(
+        sums.len() * 20 < records.len(),
+        "{} of {}",
+        sums.len(),
+        records.len()
+    );
+    std::fs::write(folder.join(name.to_string()), log(&sums, Some(3_600_000))?)?;
+    let [whole, folder] = [whole, folder].map(|path| {
+        let summary = replay::summary_of(&[path]).map_err(|why| format!("{why:#}"))?;
+        let lines = summary
+            .lines()
+            .map(serde_json::from_str::<serde_json::Value>);
+        let mut lines: Vec<_> = lines
+            .collect::<Result<_, _>>()
+            .map_err(|it| it.to_string())?;
+        for line in &mut lines {
+            // How many records there are is the difference.
+            if let Some(events) = line.get_mut("events").and_then(|it| it.as_object_mut()) {
+                events.remove("alive");
+            }
+            if let Some(total) = line.get_mut("total").and_then(|it| it.as_object_mut()) {
+                total.remove("records");
+            }
+        }
+        Ok::<_, String>(lines)
+    });
+    let whole = whole?;
+    assert!(
+        whole
+            .iter()
+            .any(|it| it["verdicts"].as_array().is_some_and(|it| !it.is_empty()))
+    );
+    assert!(
+        whole
+            .iter()
+            .any(|it| it["idle_timeout"]["survived_ms"].is_u64())
+    );
+    assert_eq!(folder?, whole);
+    Ok(())
 }
 
 #[test]

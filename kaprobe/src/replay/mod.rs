@@ -74,6 +74,25 @@ fn print(summary: &ReplaySummary, outputs: &Outputs) -> Result<(), SinkError> {
     summary::write(&mut out, summary, format).map_err(SinkError::stdout)
 }
 
+/// What `kaprobe replay --summary --json` prints of these logs.
+#[cfg(test)]
+pub(crate) fn summary_of(logs: &[std::path::PathBuf]) -> Result<String> {
+    use crate::cli::{self, Action, Command};
+
+    let mut arguments = vec!["kaprobe".into(), "replay".into(), "--summary".into()];
+    arguments.extend(logs.iter().map(|it| it.clone().into_os_string()));
+    let Action::Run(Command::Replay(arguments)) = cli::parse(arguments)? else {
+        anyhow::bail!("another command");
+    };
+    let mut logs = MergedLogs::open(&ReplayPlan::new(*arguments)?.selection, None)?;
+    let mut summary = ReplaySummary::default();
+    let read = logs.read(&mut summary);
+    logs.end(read, Ok(()))?;
+    let mut out = Vec::new();
+    summary::write(&mut out, &summary, SummaryFormat::Json)?;
+    Ok(String::from_utf8(out)?)
+}
+
 /// The file that will be overwritten.
 pub(crate) fn overwritten(log: &LogFile) -> Option<FileId> {
     let overwrites = log.existing == Existing::Overwrite;

@@ -72,7 +72,7 @@ impl OpenSegment {
 }
 
 impl SegmentLog {
-    /// Opens the folder. The first segment begins with the first frame.
+    /// Opens the folder. A segment begins with its first frame, or by [`Self::begin`].
     pub(in crate::sink) fn open(
         to: &Recording,
         encoder: Box<dyn Encoder>,
@@ -93,6 +93,14 @@ impl SegmentLog {
     #[cfg(test)]
     pub(super) const fn set_segment_size(&mut self, bytes: u64) {
         self.segment_size = bytes;
+    }
+
+    /// Begins a segment, if none is open: a reader sees then that something was to follow.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub(super) fn begin(&mut self, now: Now) -> io::Result<()> {
+        self.write(&[], now)
     }
 
     /// Whether the segment is long or old enough, or the clock was set meanwhile.

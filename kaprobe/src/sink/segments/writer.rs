@@ -86,6 +86,8 @@ impl SegmentWriter {
     }
 
     fn work(&mut self) {
+        let begun = self.log.begin(now());
+        self.note(begun);
         loop {
             let next = self.queue.next(PAUSE);
             let now = now();
@@ -139,6 +141,10 @@ impl SegmentWriter {
         self.asked = None;
         let ended = self.log.end_segment(continued, now);
         self.note(ended);
+        if continued {
+            let begun = self.log.begin(now);
+            self.note(begun);
+        }
     }
 
     fn end_frame(&mut self, now: Now) {
