@@ -8,7 +8,7 @@ use crate::model::record::Record;
 use crate::model::time::Instant;
 use crate::sink::{LiveSinks, SinkError};
 
-/// AliveSums the probes that peers answer, and ends the sums in time.
+/// Sums the probes that peers answer, and ends the sums in time.
 pub(super) struct AliveSums {
     condenser: Condenser,
     interval_ns: u64,
@@ -17,7 +17,7 @@ pub(super) struct AliveSums {
 }
 
 impl AliveSums {
-    /// AliveSums over this time, from `began_ns` on, CLOCK_MONOTONIC.
+    /// Sums over this time, from `began_ns` on, CLOCK_MONOTONIC.
     pub(super) fn new(interval: Duration, began_ns: u64) -> Self {
         let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
         Self {
