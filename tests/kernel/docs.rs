@@ -10,7 +10,8 @@ use kaprobe_testkit::command;
 use kaprobe_testkit::harness::Skip;
 
 /// A word that stands for something of the reader's, and what it is here.
-const PLACEHOLDERS: [(&str, &str); 5] = [
+const PLACEHOLDERS: [(&str, &str); 6] = [
+    ("DIR", "kept"),
     ("LOG…", "run.jsonl"),
     ("LOG*", "run.jsonl*"),
     ("LOG", "run.jsonl"),
@@ -45,6 +46,7 @@ pub fn commands_run() -> Result<()> {
     ensure!(commands.len() >= 10, "few commands: {commands:?}");
     // Logs for the commands that read some.
     run("kaprobe trace -o run.jsonl", scratch.path())?;
+    run("kaprobe record --dir kept", scratch.path())?;
     for host in ["client", "server1", "server2"] {
         let log = scratch.path().join(format!("{host}.jsonl"));
         fs::copy(scratch.path().join("run.jsonl"), log)?;
