@@ -1,4 +1,4 @@
-//! AliveSums the probes that peers answer, between the pipeline and a recorder.
+//! Sums the probes that peers answer, between the pipeline and a recorder.
 
 use std::time::Duration;
 
