@@ -1,11 +1,12 @@
 //! Measures a snapshot of many sockets, compared with ss, and its effect on the sockets.
 
-use std::process::{Command, Stdio};
+use std::io::{self, Read as _};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::sys::{Stats, enable_stats};
 use kaprobe_testkit::command;
 
@@ -58,15 +59,17 @@ pub fn measure(plan: Plan) -> Result<()> {
 /// holds the socket's lock for hardly longer.
 fn locked() -> Result<f64> {
     let _counted = enable_stats(Stats::RunTime).context("cannot turn BPF statistics on")?;
-    // With --watch kaprobe waits after its snapshot, so that its statistics can be read.
-    let mut watching = TracerProcess::start(snapshot(&["--watch=1h"])?, Stdio::null())?;
-    let pid = watching.pid();
+    // kaprobe waits in its last rows until they are read, so that its statistics can be read.
+    let (rows, stdout) = io::pipe()?;
+    let mut taker = TracerProcess::start(snapshot(&["--json"])?, stdout.into())?;
+    let pid = taker.pid();
     let ran = || {
+        ensure!((&rows).read(&mut [0; 1 << 16])? > 0, "the snapshot is over");
         let programs = ProgramStats::of(pid)?;
         let all = programs.runs() >= u64::from(2 * CONNECTIONS);
         Ok(all.then_some(programs))
     };
-    let programs = watching.until(ran)?;
+    let programs = taker.until(ran)?;
     let none = ProgramStats::default();
     programs.ns_per_firing(&none).context("no socket")
 }

@@ -2,16 +2,19 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, BufRead as _, BufReader};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt as _;
-use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result, anyhow, ensure};
+use kaprobe::sockets::plan::Selection;
+use kaprobe::sockets::snapshot::Snapshots;
 use serde_json::Value;
 
-use crate::child::Killed;
 use crate::{command, schema};
 
 const SCHEMA: &str = include_str!("../../schema/kaprobe-sockets.schema.json");
@@ -54,41 +57,51 @@ pub fn inode(socket: &impl AsRawFd) -> Result<u64> {
     Ok(fs::metadata(&link).context(link)?.ino())
 }
 
-/// A running `kaprobe sockets --watch` in this network namespace.
+/// The pause between two snapshots of a [`SocketsWatch`].
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Snapshots of this network namespace, one after another. They are taken by this process: one
+/// that is started for each would be too slow.
 pub struct SocketsWatch {
-    child: Killed,
-    rows: JoinHandle<io::Result<String>>,
+    is_over: Arc<AtomicBool>,
+    rows: JoinHandle<Result<Vec<Value>>>,
 }
 
 impl SocketsWatch {
-    /// Returns once kaprobe has shown a socket. At least one must exist.
+    /// Returns once there is a snapshot.
     pub fn start() -> Result<Self> {
-        let mut child = command::kaprobe()?
-            .args(["sockets", "--json", "--watch=100ms"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .map(Killed)?;
-        let mut stdout = BufReader::new(child.stdout.take().context("no stdout")?);
-        let mut first = String::new();
-        ensure!(stdout.read_line(&mut first)? > 0, "kaprobe ended");
-        Ok(Self {
-            child,
-            rows: thread::spawn(|| io::read_to_string(stdout)),
-        })
+        let is_over = Arc::new(AtomicBool::new(false));
+        let over = Arc::clone(&is_over);
+        let (taken, first) = channel();
+        let rows = thread::spawn(move || watch(&over, &taken));
+        // Without one, the thread says why at the end.
+        let _failed = first.recv();
+        Ok(Self { is_over, rows })
     }
 
-    /// Kills kaprobe. Returns all complete rows after the first.
-    pub fn end(mut self) -> Result<Vec<Value>> {
-        self.child.kill()?;
-        self.child.wait()?;
-        let rows = self
-            .rows
+    /// Ends after the current snapshot. Returns the rows of all.
+    pub fn end(self) -> Result<Vec<Value>> {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.rows
             .join()
-            .map_err(|_| anyhow!("the reader panicked"))??;
-        let (whole, _rest) = rows.rsplit_once('\n').context("kaprobe wrote nothing")?;
-        Ok(whole
-            .lines()
-            .map(serde_json::from_str)
-            .collect::<Result<_, _>>()?)
+            .map_err(|_| anyhow!("the thread panicked"))?
     }
+}
+
+/// Takes snapshots until it is over. Says when the first is taken.
+fn watch(is_over: &AtomicBool, taken: &Sender<()>) -> Result<Vec<Value>> {
+    let selection = Selection::default();
+    let mut snapshots = Snapshots::open(&selection)?;
+    let mut rows = Vec::new();
+    while !is_over.load(Ordering::Relaxed) {
+        snapshots.take(&mut |batch| {
+            for row in batch {
+                rows.push(serde_json::to_value(row)?);
+            }
+            Ok(())
+        })?;
+        let _unheard = taken.send(());
+        thread::sleep(PAUSE);
+    }
+    Ok(rows)
 }

@@ -116,7 +116,6 @@ const TESTS: &[harness::Test] = &[
     (EachKernel, "sockets_descriptors", sockets_owners::descriptors_equal_proc),
     (EachKernel, "sockets_fallback", sockets::fallback_rows_equal_sock_diag),
     (EachKernel, "sockets_many", sockets::many_sockets_need_constant_memory),
-    (HostAndOne, "sockets_watch", sockets::watch_writes_to_a_pipe),
     (EachKernel, "foretold", foretold::predicted_ends_match_the_kernel),
     (Everywhere, "snapshot", snapshot::sees_existing_sockets),
     (EachKernel, "snapshot_ended", snapshot::names_owners_that_have_exited),

@@ -336,6 +336,7 @@ Examples:
   kaprobe sockets                             all in this network namespace
   kaprobe sockets --all-netns --sort idle     all on this host, by idle time
   kaprobe sockets -P 5672 --state established --json | jq .
+  kaprobe top                                 the same as a live screen
 ";
 
 /// `kaprobe sockets`.
@@ -352,14 +353,11 @@ pub struct SocketsArgs {
     #[arg(long, value_name = "PATH", help_heading = "Filters")]
     pub cgroup: Vec<PathBuf>,
     /// One row for the connections of each program with one service: the remote port or, if they were accepted, the local one
-    #[arg(long, conflicts_with = "watch", help_heading = "Output")]
+    #[arg(long, help_heading = "Output")]
     pub group: bool,
     /// Sort by this column. Holds all sockets in memory; without it they are shown as they are read
     #[arg(long, value_name = "COLUMN", help_heading = "Output")]
     pub sort: Option<Sort>,
-    /// Repeat, with this pause in between; 2s if no time is given
-    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "2s", value_parser = time_span, help_heading = "Output")]
-    pub watch: Option<Duration>,
     /// Output format.
     #[command(flatten)]
     pub rows: RowArgs,

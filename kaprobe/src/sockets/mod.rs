@@ -8,22 +8,18 @@ pub mod plan;
 pub mod snapshot;
 mod sock_diag;
 
-use std::io::{self, IsTerminal as _, Write as _};
-use std::time::Duration;
+use std::io;
 
 use anyhow::{Context as _, Result};
 
 use crate::cli::args::Sort;
 use crate::model::row::Row;
-use crate::shutdown::{self, StopWhen};
 use crate::sink::SinkError;
-use crate::sink::options::Format;
 use crate::sockets::columns::Columns;
 use crate::sockets::group::SocketGroups;
-use crate::sockets::output::{Frame, RowStyle, RowWriter};
+use crate::sockets::output::{RowStyle, RowWriter};
 use crate::sockets::plan::SocketsPlan;
 use crate::sockets::snapshot::{Notes, Snapshots};
-use crate::stop::Stop;
 use crate::text::wrap::wrapped;
 use crate::timeout::middlebox::MiddleboxTable;
 use crate::{host, sink, stderr};
@@ -34,36 +30,13 @@ use crate::{host, sink, stderr};
 /// If the sockets can't be read or written.
 pub fn run(plan: &SocketsPlan) -> Result<()> {
     let mut snapshots = Snapshots::open(&plan.selection)?;
-    match plan.watch {
-        None if plan.group => group(plan, &mut snapshots).map(|notes| notes.print()),
-        None => append(plan, &mut snapshots, plan.heading).map(|notes| notes.print()),
-        Some(pause) => watch(plan, &mut snapshots, pause),
-    }
-}
-
-/// Shows the sockets repeatedly until stopped. On a terminal each snapshot replaces the
-/// last one; otherwise it is appended. Notes are printed when they change.
-fn watch(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>, pause: Duration) -> Result<()> {
-    let stop = Stop::new()?;
-    shutdown::watch(stop.clone(), StopWhen::default())?;
-    let redraws = plan.format == Format::Text && io::stdout().is_terminal();
-    let mut last = None;
-    loop {
-        let notes = if redraws {
-            redraw(plan, snapshots)?
-        } else {
-            let heading = plan.heading && (last.is_none() || plan.format == Format::Text);
-            let notes = append(plan, snapshots, heading)?;
-            if last.as_ref() != Some(&notes) {
-                notes.print();
-            }
-            notes
-        };
-        last = Some(notes);
-        if stop.wait(pause)? {
-            return Ok(());
-        }
-    }
+    let notes = if plan.group {
+        group(plan, &mut snapshots)?
+    } else {
+        append(plan, &mut snapshots)?
+    };
+    notes.print();
+    Ok(())
 }
 
 /// Writes one line for the sockets of each program and service.
@@ -85,8 +58,8 @@ fn group(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>) -> Result<Notes> {
 }
 
 /// Writes the sockets as they are read, or sorted after all are read.
-fn append(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>, heading: bool) -> Result<Notes> {
-    let style = RowStyle::of(plan, heading);
+fn append(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>) -> Result<Notes> {
+    let style = RowStyle::of(plan, plan.heading);
     let mut output = RowWriter::new(io::stdout(), style, Columns::of(plan));
     output.head().map_err(SinkError::stdout)?;
     let most = plan.max_rows.unwrap_or(usize::MAX);
@@ -121,28 +94,6 @@ pub fn note_left_out(hidden: &[&str], (shown, count): (usize, usize), rows: &str
     if shown < count {
         stderr::line(format_args!("shown: {shown} of {count} {rows}"));
     }
-}
-
-/// Draws as many sockets as fit on the terminal.
-fn redraw(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>) -> Result<Notes> {
-    let mut frame = Frame::new(plan);
-    let room = frame.room();
-    let (mut kept, mut count) = (Vec::new(), 0);
-    let notes = snapshots.take(&mut |rows| {
-        count += rows.len();
-        kept.extend(rows);
-        if let Some(sort) = plan.sort {
-            sort_rows(&mut kept, sort);
-        }
-        kept.truncate(room);
-        Ok(())
-    })?;
-    frame.draw(&kept, count, &notes)?;
-    let mut out = io::stdout().lock();
-    out.write_all(frame.text())
-        .and_then(|()| out.flush())
-        .map_err(SinkError::stdout)?;
-    Ok(notes)
 }
 
 /// Sorts rows by a column. Rows without a value come last.

@@ -1,7 +1,6 @@
 //! The plan of `kaprobe sockets`: its checked arguments. Makes no system calls.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use kaprobe_ebpf::config::MAX_CGROUPS;
 
@@ -23,8 +22,6 @@ pub struct SocketsPlan {
     pub group: bool,
     /// Column to sort by.
     pub sort: Option<Sort>,
-    /// Pause between snapshots; `None` to show only one.
-    pub watch: Option<Duration>,
     /// Format of standard output.
     pub format: Format,
     /// Write a header line in text and CSV.
@@ -91,7 +88,6 @@ impl SocketsPlan {
             },
             group: args.group,
             sort: args.sort,
-            watch: args.watch,
             format: args.rows.format(),
             heading: !args.rows.no_header,
             wide: args.wide,
