@@ -1,5 +1,5 @@
-//! What `replay` shows of two fixed logs, byte for byte: one has every kind of record
-//! with every field, the other draws every verdict.
+//! What `replay` and `report` show of fixed logs, byte for byte: one has every kind of record
+//! with every field, one draws every verdict, and three are of the hosts of one story.
 
 use std::path::Path;
 use std::process::Command;
@@ -24,6 +24,16 @@ fn shown(arguments: &str) -> Result<String, String> {
 #[test]
 fn output_is_what_it_was() -> Result<(), String> {
     let mut wrong = Vec::new();
+    let story = "story/client.jsonl story/server1.jsonl story/server2.jsonl";
+    for (name, text) in [
+        ("report.html", shown(&format!("report {story}"))?),
+        (
+            "report-records.html",
+            shown("report records.jsonl --behind ipvs")?,
+        ),
+    ] {
+        wrong.extend(golden::check(name, &text).err());
+    }
     for (name, arguments) in [
         ("records.txt", "records.jsonl"),
         ("records-wide.txt", "records.jsonl -w --color always"),

@@ -26,6 +26,7 @@ mod owners;
 mod programs;
 pub mod record;
 pub mod replay;
+pub mod report;
 #[cfg(test)]
 mod sample;
 mod shutdown;

@@ -9,11 +9,14 @@ use kaprobe::cli::{self, Action, Command};
 use kaprobe::host::privilege;
 use kaprobe::record::plan::RecordPlan;
 use kaprobe::replay::plan::ReplayPlan;
+use kaprobe::report::plan::ReportPlan;
 use kaprobe::sink::SinkError;
 use kaprobe::sockets::plan::SocketsPlan;
 use kaprobe::top::plan::TopPlan;
 use kaprobe::trace::plan::TracePlan;
-use kaprobe::{audit, demo, doctor, exit, memory, record, replay, sockets, stderr, top, trace};
+use kaprobe::{
+    audit, demo, doctor, exit, memory, record, replay, report, sockets, stderr, top, trace,
+};
 
 fn main() -> ExitCode {
     memory::tune_allocator();
@@ -36,6 +39,7 @@ fn run() -> anyhow::Result<exit::Code> {
         Action::Run(Command::Top(args)) => top::run(&TopPlan::new(*args)?)?,
         Action::Run(Command::Record(args)) => record::run(&RecordPlan::new(*args)?)?,
         Action::Run(Command::Replay(args)) => replay::run(&ReplayPlan::new(*args)?)?,
+        Action::Run(Command::Report(args)) => report::run(&ReportPlan::new(*args)?)?,
         Action::Run(Command::Sockets(args)) => sockets::run(&SocketsPlan::new(*args)?)?,
         Action::Run(Command::Audit(args)) => return audit::run(&AuditPlan::new(*args)?),
         Action::Run(Command::Doctor(args)) => return doctor::run(args.json),

@@ -122,6 +122,43 @@ pub struct ReplayArgs {
     pub output: OutputArgs,
 }
 
+const REPORT_HELP: &str = "\
+The report is one HTML file without scripts, which loads nothing: attach it to a
+ticket. Names of hosts, programs and addresses are in it.
+
+Examples:
+  kaprobe report run.jsonl -o report.html
+  kaprobe report client.jsonl server*.jsonl -o report.html
+  kaprobe report run.jsonl -D 5672 --behind aws-nlb > report.html
+";
+
+/// `kaprobe report`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = REPORT_HELP)]
+pub struct ReportArgs {
+    /// Logs to read, or the folder of a recorder; - means standard input
+    #[arg(required = true, value_name = "LOG")]
+    pub logs: Vec<PathBuf>,
+    /// File to write; without it, the report goes to standard output, unless that is a terminal
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
+    pub output: Option<PathBuf>,
+    /// Let --output overwrite a file that exists
+    #[arg(long, requires = "output", help_heading = "Output")]
+    pub force: bool,
+    /// Idle timeout to mark among the idle ages: 350s, 15m
+    #[arg(long, value_name = "TIME", value_parser = time_span, help_heading = "Timeouts")]
+    pub idle_timeout: Option<Duration>,
+    /// Middleboxes on the path: marks their default timeouts as certain
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = PossibleValuesParser::new(middleboxes().iter().map(|it| it.id.as_str())), help_heading = "Timeouts")]
+    pub behind: Vec<String>,
+    /// Filters of the records.
+    #[command(flatten)]
+    pub filters: RecordArgs,
+    /// The times of the records.
+    #[command(flatten)]
+    pub window: WindowArgs,
+}
+
 /// Flags that filter the records of a trace.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Filters")]
@@ -147,7 +184,7 @@ pub struct RecordArgs {
     /// Filters of the sockets.
     #[command(flatten)]
     pub sockets: SocketArgs,
-    /// Events to show, by name; `default` means all except early, data_pending and busy. Without this flag `trace` shows `default`, `replay` shows all
+    /// Events to show, by name; `default` means all except early, data_pending and busy. Without this flag `trace` shows `default`, `replay` and `report` show all
     #[arg(short, long, value_delimiter = ',')]
     pub events: Vec<EventSet>,
     /// Stop after N records

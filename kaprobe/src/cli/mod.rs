@@ -11,7 +11,8 @@ use std::ffi::OsString;
 use clap::{Parser, Subcommand};
 
 use crate::cli::args::{
-    AuditArgs, DemoArgs, DoctorArgs, RecordingArgs, ReplayArgs, SocketsArgs, TopArgs, TraceArgs,
+    AuditArgs, DemoArgs, DoctorArgs, RecordingArgs, ReplayArgs, ReportArgs, SocketsArgs, TopArgs,
+    TraceArgs,
 };
 use crate::exit;
 
@@ -40,6 +41,8 @@ pub enum Command {
     Record(Box<RecordingArgs>),
     /// Show the records of logs, from one host or several
     Replay(Box<ReplayArgs>),
+    /// Write what logs show as one HTML file, to attach to a ticket
+    Report(Box<ReportArgs>),
     /// Show every TCP socket now: its timer, its keepalive settings, when it gives up
     Sockets(Box<SocketsArgs>),
     /// Show which connections an idle timeout would kill, and what setting saves each
@@ -74,7 +77,7 @@ where
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Action::Print(error.render())),
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Err(exit::Error::usage(
-                "no command: it is trace, top, record, replay, sockets, audit, demo or doctor; see kaprobe --help",
+                "no command: it is trace, top, record, replay, report, sockets, audit, demo or doctor; see kaprobe --help",
             )),
             _ => Err(exit::Error::usage(one_line(&error.to_string()))),
         },

@@ -43,17 +43,8 @@ pub fn outputs(
 }
 
 fn log_file(path: &Path, args: &OutputArgs, existing: Existing) -> Result<LogFile, exit::Error> {
-    let shown = Escaped::from_bytes(path.as_os_str().as_bytes());
-    if path == Path::new("-") {
-        return Err(exit::Error::usage(
-            "--output names a file; --format and --json are for the screen",
-        ));
-    }
-    if path.file_name().is_none() || path.as_os_str().as_bytes().ends_with(b"/") {
-        return Err(exit::Error::usage(format!(
-            "--output {shown}: not the name of a file"
-        )));
-    }
+    let shown = Escaped::from_path(path);
+    file_name(path, "--format and --json are for the screen")?;
     let named = by_extension(path);
     let given = match args.format {
         Some(format) => Some(format.every().ok_or_else(|| {
@@ -86,6 +77,25 @@ fn log_file(path: &Path, args: &OutputArgs, existing: Existing) -> Result<LogFil
         },
         rotation: Rotation::default(),
     })
+}
+
+/// Checks that --output names a file. `instead` is what is for standard output.
+///
+/// # Errors
+/// [`exit::Code::Usage`], if it does not.
+pub fn file_name(path: &Path, instead: &str) -> Result<(), exit::Error> {
+    if path == Path::new("-") {
+        return Err(exit::Error::usage(format!(
+            "--output names a file; {instead}"
+        )));
+    }
+    if path.file_name().is_none() || path.as_os_str().as_bytes().ends_with(b"/") {
+        let shown = Escaped::from_path(path);
+        return Err(exit::Error::usage(format!(
+            "--output {shown}: not the name of a file"
+        )));
+    }
+    Ok(())
 }
 
 fn by_extension(path: &Path) -> Option<Format> {

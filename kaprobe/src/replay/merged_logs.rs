@@ -5,19 +5,47 @@ use anyhow::Result;
 
 use crate::exit;
 use crate::messages::Outcome;
+use crate::replay::chain::LogIndex;
 use crate::replay::decompress::LogReader;
 use crate::replay::input::{self, FileId, now};
+use crate::replay::log::Remark;
 use crate::replay::merge::Merge;
 use crate::replay::plan::LogSelection;
 use crate::replay::stream::{RecordSink, ReplayEnd, ReplayStream};
 use crate::sink::SinkError;
 use crate::stderr;
 
+/// Most remarks that are kept. The others are counted.
+const MAX_REMARKS: usize = 50;
+
 /// Open logs, merged by time.
 pub(crate) struct MergedLogs {
     names: Vec<String>,
     merge: Merge<LogReader>,
     stream: ReplayStream,
+    remarks: Remarks,
+}
+
+/// What readers of the logs should know of their lines.
+#[derive(Default)]
+pub(crate) struct Remarks {
+    /// The first ones, each with the name of its log and the number of its line.
+    pub(crate) kept: Vec<String>,
+    /// The number of the others.
+    pub(crate) more: u64,
+}
+
+impl Remarks {
+    /// Writes a remark to standard error, and keeps it.
+    fn add(&mut self, names: &[String], from: LogIndex, remark: &Remark) {
+        let line = format!("{}:{remark}", names[from]);
+        if self.kept.len() < MAX_REMARKS {
+            self.kept.push(line.clone());
+        } else {
+            self.more += 1;
+        }
+        stderr::line(line);
+    }
 }
 
 impl MergedLogs {
@@ -35,14 +63,16 @@ impl MergedLogs {
         let names: Vec<_> = logs.iter().map(|log| log.name.clone()).collect();
         let logs = logs.into_iter().map(|log| log.read().1);
         let mut merge = Merge::new(logs.collect()).within(window);
+        let mut remarks = Remarks::default();
         let merged = merge.start(&names, &mut |from, remark| {
-            stderr::line(format_args!("{}:{remark}", names[from]));
+            remarks.add(&names, from, &remark);
         });
         let merged = merged.map_err(|(from, why)| why.of(&names[from]))?;
         Ok(Self {
             stream: ReplayStream::new(selection, merged),
             names,
             merge,
+            remarks,
         })
     }
 
@@ -52,10 +82,24 @@ impl MergedLogs {
             names,
             merge,
             stream,
+            remarks,
         } = self;
         stream.run(merge, sink, &mut |from, remark| {
-            stderr::line(format_args!("{}:{remark}", names[from]));
+            remarks.add(names, from, &remark);
         })
+    }
+
+    /// The remarks so far.
+    pub(crate) fn remarks(&self) -> &Remarks {
+        &self.remarks
+    }
+
+    /// The reason why the rest of a log was not read.
+    pub(crate) fn failure(&self, read: &Result<(), ReplayEnd>) -> Option<exit::Error> {
+        match read {
+            Err(ReplayEnd::Log(from, why)) => Some(why.of(&self.names[*from])),
+            Ok(()) | Err(ReplayEnd::Sink(_)) => None,
+        }
     }
 
     /// Counts of the records passed on, and of their sockets.
@@ -75,10 +119,12 @@ impl MergedLogs {
     ) -> Result<()> {
         let files = self.merge.files().iter();
         let complete = fail_if_skipped(files.map(|log| log.counts().broken).sum());
+        if let Some(why) = self.failure(&read) {
+            return Err(why.into());
+        }
         let written = match (written, read) {
-            (_, Err(ReplayEnd::Log(from, why))) => return Err(why.of(&self.names[from]).into()),
             (Err(why), _) | (Ok(()), Err(ReplayEnd::Sink(why))) => Err(why),
-            (Ok(()), Ok(())) => Ok(()),
+            (Ok(()), _) => Ok(()),
         };
         let code = complete
             .as_ref()

@@ -20,6 +20,7 @@ pub(crate) mod summary;
 
 use std::fs;
 use std::io;
+use std::path::Path;
 
 use anyhow::Result;
 
@@ -27,13 +28,14 @@ pub use crate::replay::chain::LogIndex;
 pub use crate::replay::line::Item;
 pub use crate::replay::log::{Log, LogCounts, LogError, MAX_LINE_LEN, Remark, RemarkKind};
 pub use crate::replay::merge::{Merge, MergedLog, SourceIndex};
-pub(crate) use crate::replay::merged_logs::{MergedLogs, fail_if_skipped};
+pub(crate) use crate::replay::merged_logs::{MergedLogs, Remarks, fail_if_skipped};
+pub(crate) use crate::replay::stream::RecordSink;
 
 use crate::messages;
 use crate::replay::input::FileId;
 use crate::replay::plan::ReplayPlan;
 use crate::replay::summary::{ReplaySummary, SummaryFormat};
-use crate::sink::options::{Existing, Format, LogFile, Outputs, ScreenFormat};
+use crate::sink::options::{Existing, Format, Outputs, ScreenFormat};
 use crate::sink::{self, SinkError};
 
 /// Runs `kaprobe replay`.
@@ -41,7 +43,8 @@ use crate::sink::{self, SinkError};
 /// # Errors
 /// If a log can't be read, a line is not a record, or an output can't be written.
 pub fn run(plan: &ReplayPlan) -> Result<()> {
-    let written = plan.outputs.file.as_ref().and_then(overwritten);
+    let file = plan.outputs.file.as_ref();
+    let written = file.and_then(|it| overwritten(&it.path, it.existing));
     let mut logs = MergedLogs::open(&plan.selection, written)?;
     let (shown, flushed) = if plan.summary {
         let mut summary = ReplaySummary::default();
@@ -93,8 +96,10 @@ pub(crate) fn summary_of(logs: &[std::path::PathBuf]) -> Result<String> {
     Ok(String::from_utf8(out)?)
 }
 
-/// The file that will be overwritten.
-pub(crate) fn overwritten(log: &LogFile) -> Option<FileId> {
-    let overwrites = log.existing == Existing::Overwrite;
-    overwrites.then(|| fs::metadata(&log.path).ok().as_ref().map(FileId::of))?
+/// The file that an output will overwrite.
+pub(crate) fn overwritten(path: &Path, existing: Existing) -> Option<FileId> {
+    if existing != Existing::Overwrite {
+        return None;
+    }
+    Some(FileId::of(&fs::metadata(path).ok()?))
 }

@@ -25,6 +25,7 @@ pub use crate::sink::error::SinkError;
 pub use crate::sink::interface::{Encoder, Head, Sink};
 pub(crate) use crate::sink::json::JsonLines;
 pub use crate::sink::live::{CutOff, LiveSinks, OutputLosses, Reopen};
+pub(crate) use crate::sink::sinks::open_file;
 pub use crate::sink::sinks::{Sinks, open, to};
 pub use crate::sink::terminal::{bars, screen};
 pub(crate) use crate::sink::terminal::{is_colored, style};

@@ -1,6 +1,8 @@
 //! The outputs of a command: the screen, and a log.
 
+use std::fs::File;
 use std::io::{self, Write};
+use std::path::Path;
 
 use jiff::tz::TimeZone;
 
@@ -15,7 +17,7 @@ use crate::sink::interface::{Head, Sink};
 use crate::sink::json::JsonLines;
 use crate::sink::lines::Lines;
 use crate::sink::log_file::{self, why};
-use crate::sink::options::{Format, Outputs, ScreenFormat, TextStyle, TimeFormat};
+use crate::sink::options::{Existing, Format, Outputs, ScreenFormat, TextStyle, TimeFormat};
 use crate::sink::terminal::{colored_layout, is_colored, is_terminal, layout};
 use crate::sink::text::TextLines;
 use crate::text::escape::Escaped;
@@ -37,11 +39,7 @@ struct NamedSink {
 pub fn open(outputs: &Outputs) -> Result<Sinks, exit::Error> {
     let mut open = Vec::new();
     if let Some(log) = &outputs.file {
-        let name = Escaped::from_path(&log.path).to_string();
-        let file = log_file::open(&log.path, log.existing, log.format, &[]);
-        let file = file.map_err(|error| {
-            exit::Error::failure(format!("cannot write {name}: {}", why(&error, &log.path)))
-        })?;
+        let (name, file) = open_file(&log.path, log.existing, log.format)?;
         open.push(NamedSink {
             name,
             sink: to(file, log.format, outputs.text, false),
@@ -57,6 +55,23 @@ pub fn open(outputs: &Outputs) -> Result<Sinks, exit::Error> {
         sink: screen,
     });
     Ok(Sinks(open))
+}
+
+/// Opens a file for writing, for its owner only. Returns its name in messages too.
+///
+/// # Errors
+/// When it cannot be created, or exists and may not be overwritten.
+pub(crate) fn open_file(
+    path: &Path,
+    existing: Existing,
+    format: Format,
+) -> Result<(String, File), exit::Error> {
+    let name = Escaped::from_path(path).to_string();
+    let file = log_file::open(path, existing, format, &[]);
+    let file = file.map_err(|error| {
+        exit::Error::failure(format!("cannot write {name}: {}", why(&error, path)))
+    })?;
+    Ok((name, file))
 }
 
 impl Sinks {

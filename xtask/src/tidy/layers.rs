@@ -34,6 +34,7 @@ pub const LAYERS: &Layers = &[
     &[
         module("trace", "shows what keepalive does on this host, live"),
         module("audit", "lists the connections that an idle timeout would kill, and what saves each"),
+        module("report", "writes what logs show as one HTML file"),
     ],
     &[
         module("sockets", "lists the current TCP sockets"),

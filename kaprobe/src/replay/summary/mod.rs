@@ -4,4 +4,4 @@ mod counts;
 mod output;
 
 pub(crate) use crate::replay::summary::counts::ReplaySummary;
-pub(crate) use crate::replay::summary::output::{SummaryFormat, write};
+pub(crate) use crate::replay::summary::output::{SummaryFormat, row_name, timeout_sentence, write};

@@ -99,7 +99,7 @@ fn text(summary: &ReplaySummary, heading: bool, bars: Bars) -> String {
     for row in summary.rows() {
         let counts = row.counts;
         let counted = COUNTED.map(|event| counts.event_count(event));
-        put_row(&mut text, &name(&row), counts.connections, counted);
+        put_row(&mut text, &row_name(&row), counts.connections, counted);
         details(&mut text, counts, bars);
     }
     let Totals {
@@ -145,7 +145,8 @@ fn put_row(text: &mut String, name: &str, connections: u64, counted: [u64; COUNT
     end_line(text);
 }
 
-fn name(row: &SummaryRow<'_>) -> String {
+/// The endpoint of a row for people.
+pub(crate) fn row_name(row: &SummaryRow<'_>) -> String {
     let remote = match (row.raddr, row.port) {
         (None, _) => "all others".to_owned(),
         (Some(address), None) => format!("{address} (any port)"),
@@ -177,7 +178,7 @@ fn details(text: &mut String, counts: &EndpointCounts, bars: Bars) {
             let _ = writeln!(text, "{INDENT}{INDENT}{line}");
         }
     }
-    if let Some(sentence) = counts.timeout.and_then(timeout) {
+    if let Some(sentence) = counts.timeout.and_then(timeout_sentence) {
         let _ = writeln!(text, "{}", wrapped(INDENT, &sentence, WIDTH));
     }
 }
@@ -194,7 +195,7 @@ fn verdicts(counts: &EndpointCounts) -> impl Iterator<Item = (&'static str, &Ver
 }
 
 /// Describes the bounds of an idle timeout in a sentence.
-fn timeout(it: LearnedTimeout) -> Option<String> {
+pub(crate) fn timeout_sentence(it: LearnedTimeout) -> Option<String> {
     let what = match (it.survived_ms.map(Ms), it.died_ms.map(Ms)) {
         (Some(low), Some(high)) if it.is_believed => format!("lies between {low} and {high}"),
         (None, Some(high)) if it.is_believed => format!("is at most {high}"),

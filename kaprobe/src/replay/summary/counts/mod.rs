@@ -118,6 +118,8 @@ impl RowPort {
 pub(crate) struct EndpointCounts {
     pub(crate) connections: u64,
     pub(crate) events: BTreeMap<EventName, u64>,
+    /// Answered probes that `alive` records sum.
+    pub(crate) summed_probes: u64,
     pub(crate) verdicts: BTreeMap<VerdictName, AdviceCounts>,
     /// Idle ages at death: of each connection, that of the first verdict that has one.
     pub(crate) idle: Histogram,
@@ -406,6 +408,8 @@ fn has_age(record: &Record) -> bool {
 impl EndpointCounts {
     fn count(&mut self, record: &Record, sighting: Sighting) {
         *self.events.entry(record.event).or_default() += 1;
+        let summed = record.alive.as_ref().map_or(0, |it| it.probes_answered);
+        self.summed_probes = self.summed_probes.saturating_add(summed);
         if let Some(alive) = record.alive.as_deref() {
             for event in [EventName::Probe, EventName::Answered] {
                 let sum = self.events.entry(event).or_default();
@@ -436,6 +440,7 @@ impl EndpointCounts {
 
     fn merge(&mut self, other: &Self) {
         self.connections += other.connections;
+        self.summed_probes = self.summed_probes.saturating_add(other.summed_probes);
         for (event, count) in &other.events {
             *self.events.entry(*event).or_default() += count;
         }
@@ -454,6 +459,11 @@ impl EndpointCounts {
         if let Some(timeout) = timeout.filter(is_better) {
             self.timeout = Some(timeout);
         }
+    }
+
+    /// The number of each verdict.
+    pub(crate) fn verdict_counts(&self) -> impl Iterator<Item = (VerdictName, u64)> {
+        self.verdicts.iter().map(|(name, it)| (*name, it.count()))
     }
 
     fn verdict_count(&self) -> u64 {
