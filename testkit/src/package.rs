@@ -86,6 +86,12 @@ impl Root {
         Ok(fs::write(self.path.join(path), text)?)
     }
 
+    /// Reads a file in the root.
+    pub fn read(&self, path: &str) -> Result<Vec<u8>> {
+        let path = self.path.join(path);
+        fs::read(&path).with_context(|| format!("read {}", path.display()))
+    }
+
     /// The name of the directory that begins so, in a directory of the root.
     pub fn find_dir(&self, directory: &str, start: &str) -> Result<String> {
         let entries = fs::read_dir(self.path.join(directory))?.flatten();

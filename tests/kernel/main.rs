@@ -37,6 +37,7 @@ mod prototypes;
 mod race;
 mod record;
 mod replay;
+mod report;
 mod resets;
 mod resumed;
 mod rtt;
@@ -105,6 +106,8 @@ const TESTS: &[harness::Test] = &[
     (HostAndOne, "digest", digest::problems_are_told_once_on_a_terminal),
     (HostAndOne, "digest_every", digest::every_event_is_shown_on_request),
     (HostAndOne, "replay", replay::replay_equals_the_trace),
+    (HostAndOne, "report_browser", report::browser_shows_it_light_dark_and_on_paper),
+    (HostAndOne, "report_valid", report::html_is_valid),
     (Everywhere, "resets", resets::every_reset_has_a_record_and_a_verdict),
     (Everywhere, "endings", endings::every_end_has_a_record),
     (EachKernel, "endings_stalled", endings::stalls_are_reported_once_and_end_as_predicted),

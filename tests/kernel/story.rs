@@ -68,6 +68,7 @@ impl HostTraces {
             println!("\n$ kaprobe replay client.jsonl server1.jsonl server2.jsonl");
             print!("{}", replay(&["--quiet"])?);
         }
+        let page = output(&run(&["report", a, b, c])?)?;
         let merged: Vec<Value> = replay(&["--json"])?
             .lines()
             .map(serde_json::from_str)
@@ -80,6 +81,7 @@ impl HostTraces {
         Ok(StoryLogs {
             logs: [client?, first?, second?],
             merged,
+            page,
         })
     }
 }
@@ -90,10 +92,12 @@ fn output(output: &Output) -> Result<String> {
     Ok(String::from_utf8(output.stdout.clone())?)
 }
 
-/// The logs of the hosts, and their merged replay.
+/// The logs of the hosts, their merged replay, and their report.
 struct StoryLogs {
     logs: [(&'static str, TraceLog); 3],
     merged: Vec<Value>,
+    /// The report of the three logs.
+    page: String,
 }
 
 impl StoryLogs {
@@ -134,6 +138,24 @@ impl StoryLogs {
         for verdict in &verdicts {
             let is_named = evidence.contains(&verdict["seq"]);
             ensure!(is_named || verdict == last, "{verdict} is not in {last}");
+        }
+        Ok(())
+    }
+
+    /// Checks that the report shows the eviction, the stray segment and the zombie, each on
+    /// the lane of its host.
+    fn check_page(&self, [owner, other]: [&str; 2]) -> Result<()> {
+        let reset = format!("the reset that {other} sent and client received");
+        let verdict = |host: &str, verdict: &str| format!("<b>{host}</b>: {verdict}");
+        for part in [
+            "has no such connection".to_owned(),
+            "zombie: the other end is gone".to_owned(),
+            reset,
+            verdict("client", "idle_eviction"),
+            verdict(other, "stray_segment"),
+            verdict(owner, "peer_unreachable"),
+        ] {
+            ensure!(self.page.contains(&part), "{part:?} is not in the report");
         }
         Ok(())
     }
@@ -286,6 +308,7 @@ pub fn balancer_forgets_an_idle_connection() -> Result<()> {
         .filter(|it| it.text("direction") == Some("passive"));
     ensure!(answers.count() == PROBES as usize, "{log:?}");
     logs.check_story([owner, other])?;
+    logs.check_page([owner, other])?;
     ensure!(logs.count("verdict") == 3, "{:?}", logs.logs);
     Ok(())
 }

@@ -43,6 +43,8 @@ enum Task {
     Bench(bench::Args),
     /// Run a command on a kernel of the matrix, in QEMU
     Vm(vm::Args),
+    /// Render a report in a browser, and write the picture docs/report.png
+    Screenshot,
 }
 
 fn main() -> ExitCode {
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Task::Deny => deny::run().map(|()| ExitCode::SUCCESS),
         Task::Bench(args) => bench::run(&args),
         Task::Vm(args) => vm::run(&args),
+        Task::Screenshot => test::screenshot().map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(code) => code,

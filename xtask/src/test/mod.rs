@@ -9,7 +9,7 @@ mod tally;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::num::NonZero;
-use std::process::{ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Instant;
@@ -17,7 +17,7 @@ use std::{iter, panic};
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::say;
+use crate::process::{CommandExt as _, say};
 use crate::test::shares::Share;
 use crate::test::tally::{OutputFilter, Tally};
 use crate::vm::{Guest, Machine, PreparedGuest, Verdict, kernel};
@@ -62,8 +62,9 @@ const PROGRAMS: [(&str, &str); 10] = [
 ];
 
 /// Packages that only the tests on this host run: they are too big for a guest.
-const HOST_PACKAGES: [&str; 10] = [
+const HOST_PACKAGES: [&str; 12] = [
     "apache2-bin",
+    "chromium",
     "gunicorn",
     "haproxy",
     "mariadb-server",
@@ -72,6 +73,7 @@ const HOST_PACKAGES: [&str; 10] = [
     "postgresql-17",
     "rabbitmq-server",
     "rhino",
+    "tidy",
     "tmux",
 ];
 
@@ -151,21 +153,43 @@ fn host(args: &Args) -> Result<Outcome> {
             ));
         }
     }
-    let mut cargo = vec!["--package", "kaprobe", "--test", "*"];
-    if !rustix::process::geteuid().is_root() {
-        cargo.extend(["--config", r#"target."cfg(all())".runner = ["sudo", "-E"]"#]);
-    }
-    cargo_test(&cargo, args)
+    cargo_test(&[&["--test", "*"], as_root()].concat(), args)
 }
 
-fn cargo_test(targets: &[&str], args: &Args) -> Result<Outcome> {
+/// Arguments of cargo that run tests as root.
+fn as_root() -> &'static [&'static str] {
+    if rustix::process::geteuid().is_root() {
+        &["--package", "kaprobe"]
+    } else {
+        const SUDO: &str = r#"target."cfg(all())".runner = ["sudo", "-E"]"#;
+        &["--package", "kaprobe", "--config", SUDO]
+    }
+}
+
+/// A command that runs these tests, with the packages that they need.
+fn test_command(targets: &[&str]) -> Command {
     let mut cargo = workspace::cargo();
     cargo
         .env("KAPROBE_PACKAGES", apt::trees())
         .args(["test", "--no-fail-fast"])
         .args(targets)
-        .arg("--")
-        .args(&args.arguments);
+        .arg("--");
+    cargo
+}
+
+/// Runs the test that renders a report in a browser, and keeps the picture in `docs/`.
+pub fn screenshot() -> Result<()> {
+    apt::tree("chromium")?;
+    let mut cargo = test_command(&[&["--test", "kernel"], as_root()].concat());
+    let test = cargo.arg("report_browser").env("KAPROBE_BLESS", "1");
+    test.check()?;
+    say("written: docs/report.png");
+    Ok(())
+}
+
+fn cargo_test(targets: &[&str], args: &Args) -> Result<Outcome> {
+    let mut cargo = test_command(targets);
+    cargo.args(&args.arguments);
     let mut child = cargo
         .stdout(Stdio::piped())
         .spawn()
