@@ -32,7 +32,7 @@ const MAX_TIMELINES: usize = 24;
 /// Most rows of a table.
 const MAX_ROWS: usize = 100;
 /// Most advice that is shown.
-const MAX_ADVICE: usize = 40;
+const MAX_ADVICE: usize = 24;
 
 /// What a report is about, besides what the logs show.
 pub(super) struct Context<'a> {

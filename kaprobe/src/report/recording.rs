@@ -8,6 +8,7 @@ use crate::model::record::{EventName, Record};
 use crate::model::time::WallTime;
 use crate::model::values::{Hook, LostWhy};
 use crate::text::escape::Escaped;
+use crate::verdict::judge::EVIDENCE;
 
 /// Most traces that are described. The others are counted.
 const MAX_TRACES: usize = 64;
@@ -81,17 +82,13 @@ impl RecordedTrace {
     }
 }
 
-/// Filters as flags. That of events is left out if it is the default.
+/// Filters as flags. That of events is left out if it keeps all that verdicts need, as the
+/// default does.
 fn flags(filters: &Filters) -> Vec<Escaped> {
-    let is_default = |values: &[String]| {
-        let events = EventName::ALL.iter();
-        let noise = [EventName::Early, EventName::DataPending, EventName::Busy];
-        let mut events = events.filter(|it| !noise.contains(it));
-        events.all(|it| values.iter().any(|value| value == it.name()))
-    };
-    let told = filters
-        .iter()
-        .filter(|(name, values)| *name != "events" || !is_default(values));
+    let has = |values: &[String], event: &EventName| values.iter().any(|it| it == event.name());
+    let told = filters.iter().filter(|(name, values)| {
+        *name != "events" || !EVIDENCE.iter().all(|event| has(values, event))
+    });
     told.map(|(name, values)| Escaped::from_escaped(&format!("--{name} {}", values.join(","))))
         .collect()
 }

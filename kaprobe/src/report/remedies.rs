@@ -195,13 +195,20 @@ impl Remedies {
         group.remedy = remedy;
     }
 
-    /// All advice: what can be set first, then by what is most telling, then by how often.
+    /// All advice: one of each verdict before the second of any, what can be set first, then
+    /// what is most telling, then what is most frequent.
     pub(super) fn sorted(&self) -> Vec<&CommonAdvice> {
         let mut all: Vec<_> = self.groups.values().collect();
-        all.sort_by_key(|it| {
-            let place = rank(&[it.verdict].into());
-            (it.remedy.is_none(), place, std::cmp::Reverse(it.count))
+        let place = |it: &CommonAdvice| (it.remedy.is_none(), rank(&[it.verdict].into()));
+        all.sort_by_key(|it| (place(it), std::cmp::Reverse(it.count)));
+        let mut of_verdict = BTreeMap::<_, usize>::new();
+        let numbered = all.into_iter().map(|it| {
+            let nth = of_verdict.entry(it.verdict).or_default();
+            *nth += 1;
+            ((*nth, place(it)), it)
         });
-        all
+        let mut numbered: Vec<_> = numbered.collect();
+        numbered.sort_by_key(|(key, _)| *key);
+        numbered.into_iter().map(|(_, it)| it).collect()
     }
 }
