@@ -108,6 +108,7 @@ const TESTS: &[harness::Test] = &[
     (HostAndOne, "replay", replay::replay_equals_the_trace),
     (HostAndOne, "report_browser", report::browser_shows_it_light_dark_and_on_paper),
     (HostAndOne, "report_valid", report::html_is_valid),
+    (HostAndOne, "report_command", report::command_reaches_its_namespace_only),
     (Everywhere, "resets", resets::every_reset_has_a_record_and_a_verdict),
     (Everywhere, "endings", endings::every_end_has_a_record),
     (EachKernel, "endings_stalled", endings::stalls_are_reported_once_and_end_as_predicted),

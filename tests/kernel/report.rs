@@ -4,13 +4,15 @@
 //! connection. With `KAPROBE_BLESS=1`, the picture of it becomes `docs/report.png`.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::{env, fs};
+use std::process::{Child, Command, Output};
+use std::{env, fs, thread};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use kaprobe_testkit::package::{self, Root};
 use kaprobe_testkit::{command, netns};
+use serde_json::json;
 
 const CHROMIUM: &str = "usr/lib/chromium/chromium";
 
@@ -190,6 +192,89 @@ pub fn browser_shows_it_light_dark_and_on_paper() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The log of a verdict that advises a sysctl in this network namespace.
+fn sysctl_log(netns: u64) -> String {
+    let header = json!({"header": {
+        "version": "1.5", "host": "mq", "kernel": "6.12", "kaprobe": "0.1.0",
+        "started": "2024-05-06T07:08:09Z", "clock_offset_ns": 0, "hz": 250, "hooks": {},
+        // Its verdicts are taken as they are.
+        "filters": {"events": ["verdict"]},
+    }});
+    let verdict = json!({
+        "time": "2024-05-06T07:08:10Z", "mono_ns": 1, "seq": 1, "event": "verdict",
+        "family": "inet", "laddr": "10.0.0.1", "lport": 40_000, "raddr": "10.0.0.2",
+        "rport": 5672, "netns": netns, "netns_name": "`reboot`", "verdict": "idle_eviction",
+        "confidence": "low", "set_in": "sysctl", "set": "net.ipv4.tcp_keepalive_time=175",
+    });
+    format!("{header}\n{verdict}\n")
+}
+
+/// The first command that a report has to copy, as a browser copies it.
+fn first_command(page: &str) -> Result<String> {
+    let code = page.split("<pre><code>").nth(1).context("no command")?;
+    let code = code.split('<').next().unwrap_or_default();
+    let characters = [
+        ("&#34;", "\""),
+        ("&#39;", "'"),
+        ("&#60;", "<"),
+        ("&#38;", "&"),
+    ];
+    let unescape = |text: String, (from, to): (&str, &str)| text.replace(from, to);
+    Ok(characters.into_iter().fold(code.to_owned(), unescape))
+}
+
+/// A command to copy changes the sysctl of its network namespace, and of no other. Once the
+/// namespace has no process, it changes nothing.
+pub fn command_reaches_its_namespace_only() -> Result<()> {
+    package::on_host_only()?;
+    let time = || fs::read_to_string("/proc/sys/net/ipv4/tcp_keepalive_time");
+    let before = time()?;
+    ensure!(
+        before.trim() != "175",
+        "this namespace has the value already"
+    );
+    let inner = thread::scope(|scope| {
+        let inner = scope.spawn(|| -> Result<_> {
+            netns::enter_new()?;
+            let mut process = Command::new("sleep").arg("infinity").spawn()?;
+            let outcome = changed_time(&mut process);
+            process.kill()?;
+            process.wait()?;
+            outcome
+        });
+        inner.join().map_err(|_| anyhow!("the thread panicked"))?
+    });
+    let (time_inside, command) = inner?;
+    ensure!(time_inside.trim() == "175", "{command}: {time_inside}");
+    ensure!(time()? == before, "{command}");
+    let output = shell(&command)?;
+    ensure!(!output.status.success(), "{command}: {output:?}");
+    ensure!(time()? == before, "{command}");
+    Ok(())
+}
+
+/// Runs the command of a report on the namespace of a process. Returns the keepalive time
+/// there, and the command.
+fn changed_time(process: &mut Child) -> Result<(String, String)> {
+    let netns = fs::metadata(format!("/proc/{}/ns/net", process.id()))?.ino();
+    let folder = tempfile::tempdir()?;
+    let log = folder.path().join("log.jsonl");
+    fs::write(&log, sysctl_log(netns))?;
+    let log = log.to_str().context("the path is not UTF-8")?;
+    let output = command::run(&["report", log])?;
+    let command = first_command(&String::from_utf8(output.stdout)?)?;
+    let output = shell(&command)?;
+    ensure!(output.status.success(), "{command}: {output:?}");
+    let time = fs::read_to_string("/proc/sys/net/ipv4/tcp_keepalive_time")?;
+    Ok((time, command))
+}
+
+/// Runs a command as a reader does who is root.
+fn shell(command: &str) -> Result<Output> {
+    let line = format!("sudo() {{ \"$@\"; }}; {command}");
+    Ok(Command::new("bash").args(["-c", &line]).output()?)
 }
 
 /// HTML Tidy finds neither an error nor anything to warn of.
