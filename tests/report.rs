@@ -13,9 +13,9 @@ use kaprobe::model::host_timeout::HostTimeout;
 use kaprobe::model::named::Named as _;
 use kaprobe::model::record::{EventName, Record};
 use kaprobe::model::remedy::SetIn;
-use kaprobe::model::socket::Endpoints;
-use kaprobe::model::time::Instant;
-use kaprobe::model::values::{Confidence, Hook, LostWhy, VerdictName};
+use kaprobe::model::socket::{Ages, Endpoints};
+use kaprobe::model::time::{Instant, WallTime};
+use kaprobe::model::values::{Confidence, Hook, LostWhy, State, VerdictName};
 use kaprobe::sink::options::Format;
 use kaprobe::sink::{self, Head};
 use kaprobe::text::escape::Escaped;
@@ -368,6 +368,33 @@ fn a_sysctl_command_names_the_namespace_by_number() -> TestResult {
     Ok(())
 }
 
+/// A log is not trusted: it may have any times and ages.
+#[test]
+fn any_time_and_age_is_shown() -> TestResult {
+    let folder = Folder::new()?;
+    let unfiltered = Header {
+        filters: Filters::new(),
+        ..header("mq")
+    };
+    let mut records = Vec::new();
+    for (nth, wall_ns) in (0..).zip([i64::MIN, 0, i64::MAX, -1, WALL_NS]) {
+        for event in EventName::ALL.iter().copied() {
+            let mut it = record(nth, event);
+            it.time = WallTime(wall_ns);
+            it.mono_ns = u64::MAX - u64::from(nth);
+            it.ages = Ages::new(u64::MAX, u64::MAX, 0);
+            (it.lost, it.probe) = (Some(u64::MAX), Some(1));
+            (it.unacked, it.state) = (Some(u32::MAX), Some(State::Established));
+            records.push(it);
+        }
+    }
+    folder.log("log.jsonl", unfiltered, &records)?;
+    let output = folder.report(&["log.jsonl"])?;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    Parsed::new(&String::from_utf8(output.stdout)?)?.check();
+    Ok(())
+}
+
 #[test]
 fn what_is_missing_is_said() -> TestResult {
     let folder = Folder::new()?;
@@ -443,8 +470,8 @@ fn the_page_of_many_connections_is_bounded() -> TestResult {
         let client = std::net::IpAddr::from((0x0a01_0000 + nth).to_be_bytes());
         let server = std::net::IpAddr::from([10, 0, 0, 2]);
         reset.endpoints = Some(Endpoints::new((client, 40_000), (server, 5672), 7));
-        reset.ages = kaprobe::model::socket::Ages::new(351_000, 351_000, 0);
-        reset.state = Some(kaprobe::model::values::State::Established);
+        reset.ages = Ages::new(351_000, 351_000, 0);
+        reset.state = Some(State::Established);
         (reset.unacked, reset.probes_out) = (Some(1), Some(0));
         let mut closed = reset.clone();
         closed.event = EventName::Closed;
