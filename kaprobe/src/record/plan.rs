@@ -3,7 +3,7 @@
 use crate::cli::args::RecordingArgs;
 use crate::exit;
 use crate::sink::options::{
-    ColorWhen, Format, Outputs, Recording, ScreenFormat, TextStyle, TimeFormat,
+    ColorWhen, Format, Outputs, RecorderFolder, ScreenFormat, TextStyle, TimeFormat,
 };
 use crate::trace::plan::TracePlan;
 
@@ -22,7 +22,7 @@ pub struct RecordPlan {
     /// The trace that is recorded.
     pub trace: TracePlan,
     /// Where it is kept.
-    pub to: Recording,
+    pub to: RecorderFolder,
 }
 
 impl RecordPlan {
@@ -58,7 +58,7 @@ impl RecordPlan {
                 alive: Some(alive_interval),
                 ..TracePlan::of(filters, running, nothing, quiet)?
             },
-            to: Recording {
+            to: RecorderFolder {
                 dir,
                 max_size,
                 segment_size: (max_size / SEGMENTS).min(MAX_SEGMENT),

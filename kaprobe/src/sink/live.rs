@@ -28,7 +28,7 @@ use crate::sink::json::JsonLines;
 use crate::sink::log::WrittenLog;
 use crate::sink::log_file::why;
 use crate::sink::options::{
-    Format, LogFile, Outputs, Recording, ScreenFormat, TextStyle, TimeFormat,
+    Format, LogFile, Outputs, RecorderFolder, ScreenFormat, TextStyle, TimeFormat,
 };
 use crate::sink::queue::{Block, Queue};
 use crate::sink::segments::{SegmentLog, SegmentWriter};
@@ -205,7 +205,7 @@ impl LiveSinks {
     ///
     /// # Errors
     /// When the folder can't be opened, or its thread can't be started.
-    pub fn in_segments(to: &Recording, header: &Header, stop: Stop) -> Result<Self> {
+    pub fn in_segments(to: &RecorderFolder, header: &Header, stop: Stop) -> Result<Self> {
         let mut sinks = Self::new(header, stop);
         let name = Escaped::from_path(&to.dir).to_string();
         let mut encoder = JsonLines::new(Vec::new());

@@ -42,7 +42,7 @@ pub enum Existing {
 
 /// A folder that keeps a log in segments.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recording {
+pub struct RecorderFolder {
     /// The folder.
     pub dir: PathBuf,
     /// Most bytes of all segments. The oldest are removed before there are more.

@@ -14,7 +14,7 @@ use crate::model::tally::Tally;
 use crate::model::time::WallTime;
 use crate::model::trailer::Trailer;
 use crate::sink::interface::{Encoder, Head};
-use crate::sink::options::Recording;
+use crate::sink::options::RecorderFolder;
 use crate::sink::segments::folder::SegmentFolder;
 
 /// Room that is kept for the trailer of a segment, bytes.
@@ -74,7 +74,7 @@ impl OpenSegment {
 impl SegmentLog {
     /// Opens the folder. A segment begins with its first frame, or by [`Self::begin`].
     pub(in crate::sink) fn open(
-        to: &Recording,
+        to: &RecorderFolder,
         encoder: Box<dyn Encoder>,
         header: Header,
     ) -> io::Result<Self> {

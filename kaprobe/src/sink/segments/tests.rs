@@ -22,7 +22,7 @@ use crate::replay::input::{self, Input, OpenLog};
 use crate::replay::{Item, Merge, RemarkKind};
 use crate::sink::interface::{Encoder as _, Head, Sink as _};
 use crate::sink::json::JsonLines;
-use crate::sink::options::Recording;
+use crate::sink::options::RecorderFolder;
 use crate::sink::segments::folder::SegmentFolder;
 use crate::sink::segments::log::Now;
 use crate::text::escape::Escaped;
@@ -55,8 +55,8 @@ fn header(started: i64) -> Header {
     }
 }
 
-fn recording(dir: &Path, max_size: u64) -> Recording {
-    Recording {
+fn recording(dir: &Path, max_size: u64) -> RecorderFolder {
+    RecorderFolder {
         dir: dir.to_owned(),
         max_size,
         segment_size: max_size / 8,
