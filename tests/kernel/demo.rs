@@ -14,18 +14,20 @@ pub fn explains_every_connection() -> Result<()> {
     ensure!(output.status.success(), "{output:?}");
     for words in [
         "  A  answered",
-        "  B  peer_unreachable: ",
-        "  C  user_timeout: ",
+        "  B  peer_unreachable (",
+        "  C  user_timeout (",
         "  D  the far side answers with a reset",
-        "  D  stray_segment: ",
+        "  D  stray_segment (",
         "  D  receives a reset",
-        "  D  probe_reset: ",
+        "  D  probe_reset (",
         "  E  sends no probe: 1 segment is unacknowledged",
         "  F  sends no probe: it heard the peer",
         "  G  has sent 1 byte 3 times again",
-        "  G  silent_drop: ",
+        "  G  silent_drop (",
         "  H  is closed by the program at the other side, after 3.",
-        "  H  idle_close: ",
+        "  H  idle_close (",
+        "           seen  3 probes unanswered, silent for ",
+        "           do    to allow all 9 probes, set it to ",
     ] {
         ensure!(stdout.contains(words), "no {words:?} in\n{stdout}");
     }

@@ -9,6 +9,7 @@ use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
 use crate::model::time::WallTime;
 use crate::model::values::{Cause, Direction, Errno};
+use crate::sink::{Layout, Problem};
 use crate::text::units::{Tenths, plural};
 use crate::text::wrap::wrapped;
 
@@ -24,17 +25,23 @@ pub(super) struct Explainer {
     /// The reasons that were given: each is given once.
     given: BTreeSet<String>,
     seen: BTreeMap<char, BTreeMap<EventName, u32>>,
+    /// How a verdict is laid out.
+    layout: Layout,
 }
 
 impl Explainer {
     /// An explainer of these connections, each by its local port.
     #[must_use]
-    pub fn new(connections: Vec<(u16, DemoConnection)>) -> Self {
+    pub fn new(connections: Vec<(u16, DemoConnection)>, layout: Layout) -> Self {
         Self {
             connections,
             started: WallTime::default(),
             given: BTreeSet::new(),
             seen: BTreeMap::new(),
+            layout: Layout {
+                columns: WIDTH,
+                ..layout
+            },
         }
     }
 
@@ -74,6 +81,11 @@ impl Explainer {
             .or_default()
             .entry(record.event)
             .or_default() += 1;
+        if record.event == EventName::Verdict {
+            let problem = Problem::of(record)?;
+            let text = self.layout.problem(&self.head(record, letter), &problem);
+            return Some(text.trim_end().to_owned());
+        }
         let (what, why) = what_and_why(record);
         let text = if why.is_empty() || !self.given.insert(why.clone()) {
             what
@@ -97,10 +109,14 @@ impl Explainer {
     }
 
     fn paragraph(&self, record: &Record, letter: char, words: &str) -> String {
+        wrapped(&self.head(record, letter), words, WIDTH)
+    }
+
+    /// The time of a record, and its connection.
+    fn head(&self, record: &Record, letter: char) -> String {
         let ms = record.time.0.saturating_sub(self.started.0) / 1_000_000;
         let at = Tenths(ms.unsigned_abs()).to_string();
-        let head = format!("{at:>6}  {letter}  ");
-        wrapped(&head, words, WIDTH)
+        format!("{at:>6}  {letter}  ")
     }
 }
 
@@ -154,16 +170,7 @@ fn what_and_why(record: &Record) -> (String, String) {
             ),
             "Traffic counts as an answer.".into(),
         ),
-        EventName::Verdict => (verdict(record), String::new()),
         other => (other.name().into(), String::new()),
-    }
-}
-
-fn verdict(record: &Record) -> String {
-    let verdict = record.verdict.map_or("verdict", |verdict| verdict.name());
-    match &record.advice {
-        Some(advice) => format!("{verdict}: {}", advice.as_str()),
-        None => verdict.to_owned(),
     }
 }
 
@@ -308,7 +315,12 @@ mod tests {
 
     fn explainer() -> Explainer {
         let connections = CONNECTIONS.iter().take(1).map(|it| (7, *it)).collect();
-        let mut explainer = Explainer::new(connections);
+        let layout = Layout {
+            columns: 0,
+            colored: false,
+            unicode: false,
+        };
+        let mut explainer = Explainer::new(connections, layout);
         explainer.start(WallTime(500_000_000));
         explainer
     }
@@ -348,7 +360,7 @@ mod tests {
         let mut stray = far(EventName::Verdict);
         stray.verdict = Some(crate::model::values::VerdictName::StraySegment);
         let text = explainer().explain(&stray);
-        assert!(text.is_some_and(|it| it.starts_with("  1.0s  A  stray_segment")));
+        assert!(text.is_some_and(|it| it.starts_with("  1.0s  A  stray_segment  -  ")));
     }
 
     #[test]

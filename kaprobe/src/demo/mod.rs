@@ -20,7 +20,7 @@ use crate::demo::connections::{CONNECTIONS, DemoConnection};
 use crate::demo::explain::Explainer;
 use crate::exit;
 use crate::model::named::Named as _;
-use crate::model::record::Record;
+use crate::model::record::{EventName, Record};
 use crate::shutdown::{self, StopWhen};
 use crate::sink::{self, Encoder, Head, LiveSinks, Sink, SinkError};
 use crate::stderr;
@@ -58,10 +58,16 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     }
     shutdown::watch(session.stopper(), StopWhen::default())?;
 
-    let explainer = Arc::new(Mutex::new(Explainer::new(by_port)));
+    let colored = sink::is_colored(args.color);
+    let layout = if colored {
+        sink::colored_layout()
+    } else {
+        sink::layout()
+    };
+    let explainer = Arc::new(Mutex::new(Explainer::new(by_port, layout)));
     let explanations = Explanations {
         explainer: Arc::clone(&explainer),
-        colored: sink::is_colored(args.color),
+        colored,
         text: String::new(),
     };
     introduce(&lock(&explainer), &left_out).map_err(SinkError::stdout)?;
@@ -167,7 +173,8 @@ impl Sink for Explanations {
         let Some(text) = lock(&self.explainer).explain(record) else {
             return Ok(());
         };
-        let style = if self.colored {
+        // Of a verdict, the layout colors the name.
+        let style = if self.colored && record.event != EventName::Verdict {
             sink::style(record.event)
         } else {
             Style::new()

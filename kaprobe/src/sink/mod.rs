@@ -21,6 +21,8 @@ mod text;
 mod writer;
 
 pub(crate) use crate::sink::csv::CsvLines;
+pub(crate) use crate::sink::digest::layout::Layout;
+pub(crate) use crate::sink::digest::problem::Problem;
 pub use crate::sink::error::SinkError;
 pub use crate::sink::interface::{Encoder, Head, Sink};
 pub(crate) use crate::sink::json::JsonLines;
@@ -28,7 +30,7 @@ pub use crate::sink::live::{CutOff, LiveSinks, OutputLosses, Reopen};
 pub(crate) use crate::sink::sinks::open_file;
 pub use crate::sink::sinks::{Sinks, open, to};
 pub use crate::sink::terminal::{bars, screen};
-pub(crate) use crate::sink::terminal::{is_colored, style};
+pub(crate) use crate::sink::terminal::{colored_layout, is_colored, layout, style};
 pub(crate) use crate::sink::text::event_text;
 
 #[cfg(test)]
