@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::fs;
 use std::process::{Command, Output};
 
 use kaprobe_testkit::streams;
@@ -188,6 +189,26 @@ fn bad_input_is_one_line_and_exit_code_2() -> TestResult {
             "--addr takes at most 256 values, not 257",
         ),
         (&["doctor", "--csv"], "unexpected argument '--csv'"),
+        (
+            &["explain", "idle_evicton"],
+            "a similar value exists: 'idle_eviction'",
+        ),
+        (&["explain", "a\u{1b}[2Jb"], "invalid value"),
+        (&["completions"], "<SHELL>"),
+        (&["completions", "ksh"], "[possible values: bash,"),
+        (
+            &["sockets", "--group", "--sort", "pid"],
+            "--group is sorted by count, or by --sort idle or dead",
+        ),
+        (
+            &["sockets", "--group", "--state", "listen"],
+            "a listener has no remote end",
+        ),
+        (
+            &["audit", "--json", "--max-rows", "3"],
+            "--max-rows goes with text only",
+        ),
+        (&["sockets", "--max-rows", "0"], "not a whole number from 1"),
     ];
     for (args, message) in rows {
         let output = kaprobe(args)?;
@@ -219,6 +240,10 @@ fn streams_that_are_closed_or_full_do_not_change_the_exit_code() -> TestResult {
         (&["replay", log], 0, true),
         (&["replay", "--json", "--quiet", log], 0, true),
         (&["replay", "--summary", log], 0, true),
+        (&["explain"], 0, true),
+        (&["explain", "zombie"], 0, true),
+        (&["man"], 0, true),
+        (&["completions", "zsh"], 0, true),
     ];
     for &(args, code, writes) in rows {
         let command = || {
@@ -228,6 +253,120 @@ fn streams_that_are_closed_or_full_do_not_change_the_exit_code() -> TestResult {
         };
         streams::check(command, code, writes)?;
     }
+    Ok(())
+}
+
+/// The commands, as the help lists them.
+fn commands() -> Result<Vec<String>, Box<dyn Error>> {
+    let help = String::from_utf8(kaprobe(&["--help"])?.stdout)?;
+    let (_, list) = help.split_once("Commands:\n").ok_or("no commands")?;
+    let lines = list.lines().take_while(|line| !line.is_empty());
+    let rows = lines.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names = rows.filter_map(|line| line.split_whitespace().next());
+    Ok(names.map(str::to_owned).collect())
+}
+
+/// Help is wrapped between words at each width of a terminal, and only there.
+#[test]
+fn help_fits_each_terminal() -> TestResult {
+    let mut all = vec![vec!["-h".to_owned()], vec!["--help".to_owned()]];
+    for command in commands()?.into_iter().filter(|it| it != "help") {
+        all.extend(["-h", "--help"].map(|it| vec![command.clone(), it.to_owned()]));
+    }
+    assert!(all.len() > 12, "{all:?}");
+    for args in all {
+        let mut words = Vec::new();
+        for columns in [40, 80, 120] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_kaprobe"));
+            command
+                .args(&args)
+                .env_remove("COLUMNS")
+                .env("NO_COLOR", "1");
+            let shown = streams::shown_on_terminal(command, columns)?;
+            for line in shown.lines() {
+                let width = line.chars().count();
+                let is_one_word = !line.trim().contains(' ');
+                // A usage is one line, so that it can be copied.
+                let is_usage = line.starts_with("Usage: ");
+                let fits = width <= columns.into() || is_one_word || is_usage;
+                assert!(fits, "{args:?} at {columns}: {line}");
+            }
+            words.push(shown.split_whitespace().collect::<Vec<_>>().join(" "));
+        }
+        words.dedup();
+        assert_eq!(words.len(), 1, "{args:?}: {words:#?}");
+    }
+    Ok(())
+}
+
+/// The short help of a command fits a terminal of 24 lines.
+#[test]
+fn short_help_fits_a_screen() -> TestResult {
+    for command in commands()?.into_iter().filter(|it| it != "help") {
+        let help = String::from_utf8(kaprobe(&[&command, "-h"])?.stdout)?;
+        assert!(help.lines().count() <= 24, "{help}");
+        assert!(help.contains("--help has more, and examples"), "{help}");
+        let help = String::from_utf8(kaprobe(&[&command, "--help"])?.stdout)?;
+        let (_, examples) = help.rsplit_once("Examples:\n").ok_or("no examples")?;
+        assert!(examples.contains(&format!("kaprobe {command}")), "{help}");
+    }
+    Ok(())
+}
+
+/// A real bash completes commands, flags and values by the script.
+#[test]
+fn bash_completes_flags() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let script = folder.path().join("kaprobe.bash");
+    fs::write(&script, kaprobe(&["completions", "bash"])?.stdout)?;
+    for (words, expected) in [
+        ("kaprobe au", "audit"),
+        ("kaprobe trace --remotep", "--remoteport"),
+        ("kaprobe sockets --sort id", "idle"),
+        ("kaprobe explain idle_ev", "idle_eviction"),
+        ("kaprobe trace --events probe_c", "probe_congested"),
+        ("kaprobe completions fi", "fish"),
+    ] {
+        // As bash does when the tab key is pressed: the command, the word, the one before.
+        let complete = r#"source "$1"; COMP_WORDS=($2); COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+            $(complete -p kaprobe | sed 's/.*-F \([^ ]*\) .*/\1/') kaprobe \
+                "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+            printf '%s\n' "${COMPREPLY[@]}""#;
+        let output = Command::new("bash")
+            .args(["--norc", "--noprofile", "-c", complete, "bash"])
+            .arg(&script)
+            .arg(words)
+            .output()?;
+        let stderr = String::from_utf8(output.stderr)?;
+        assert_eq!(stderr, "", "{words}");
+        let completed = String::from_utf8(output.stdout)?;
+        assert_eq!(completed.trim(), expected, "{words}");
+    }
+    Ok(())
+}
+
+/// Pages are written to a folder, over older ones.
+#[test]
+fn man_writes_a_page_for_each_command() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let pages = folder.path().join("share/man1");
+    let path = pages.to_str().ok_or("the path is not UTF-8")?;
+    for _ in 0..2 {
+        let output = kaprobe(&["man", path])?;
+        assert!(output.status.success(), "{output:?}");
+        for command in commands()?.into_iter().filter(|it| it != "help") {
+            let page = fs::read_to_string(pages.join(format!("kaprobe-{command}.1")))?;
+            assert!(page.ends_with('\n') && page.contains("EXAMPLES"), "{page}");
+            fs::write(
+                pages.join(format!("kaprobe-{command}.1")),
+                page + "older, longer",
+            )?;
+        }
+    }
+    assert_eq!(
+        kaprobe(&["man", "/proc/nonexistent"])?.status.code(),
+        Some(1)
+    );
     Ok(())
 }
 

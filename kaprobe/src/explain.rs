@@ -137,9 +137,9 @@ mod tests {
     #[test]
     fn the_page_in_docs_is_made_from_the_entries() -> Result<(), String> {
         let mut page = "# What verdicts and events mean\n\
-            `kaprobe explain NAME` shows one of these. `docs/verdicts.md` says what a verdict may \
-            be\nmistaken for, and how sure it is. This page is made from \
-            `kaprobe/data/explain.toml`.\n"
+            Commands such as `kaprobe explain idle_eviction` show one of these. \
+            [docs/verdicts.md](verdicts.md)\nsays what a verdict may be mistaken for, and how sure \
+            it is. This page is made from\n`kaprobe/data/explain.toml`.\n"
             .to_owned();
         for (topic, title) in [(Topic::Verdict, "Verdicts"), (Topic::Event, "Events")] {
             // Writing to a String cannot fail.

@@ -18,6 +18,7 @@ pub mod host;
 mod keepalive;
 pub mod kernel;
 mod lru;
+pub mod manual;
 pub mod memory;
 mod messages;
 pub mod model;

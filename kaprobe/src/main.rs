@@ -15,7 +15,8 @@ use kaprobe::sockets::plan::SocketsPlan;
 use kaprobe::top::plan::TopPlan;
 use kaprobe::trace::plan::TracePlan;
 use kaprobe::{
-    audit, demo, doctor, exit, memory, record, replay, report, sockets, stderr, top, trace,
+    audit, demo, doctor, exit, explain, manual, memory, record, replay, report, sockets, stderr,
+    top, trace,
 };
 
 fn main() -> ExitCode {
@@ -44,6 +45,9 @@ fn run() -> anyhow::Result<exit::Code> {
         Action::Run(Command::Audit(args)) => return audit::run(&AuditPlan::new(*args)?),
         Action::Run(Command::Doctor(args)) => return doctor::run(args.json),
         Action::Run(Command::Demo(args)) => demo::run(&args)?,
+        Action::Run(Command::Explain(args)) => explain::run(args.name.as_deref())?,
+        Action::Run(Command::Completions(args)) => manual::completions(args.shell)?,
+        Action::Run(Command::Man(args)) => manual::man(args.folder.as_deref())?,
     }
     Ok(exit::Code::Ok)
 }

@@ -29,6 +29,7 @@ mod knobs;
 mod limits;
 mod logs;
 mod manners;
+mod manual;
 mod mptcp;
 mod observe;
 mod outputs;
@@ -140,6 +141,9 @@ const TESTS: &[harness::Test] = &[
     (HostAndOne, "servers_sshd", servers::sshd),
     (HostAndOne, "audit", audit::advice_makes_connections_safe),
     (EachKernel, "audit_forgotten", screen::forgotten_switch_is_a_finding),
+    (HostAndOne, "manual_pages", manual::pages_pass_mandoc),
+    (HostAndOne, "manual_fish", manual::fish_completes),
+    (HostAndOne, "manual_zsh", manual::zsh_takes_the_script),
     (HostAndOne, "sockets_group", screen::groups_are_of_one_service),
     (HostAndOne, "sockets_screen", screen::lines_fit_a_terminal),
     (HostAndOne, "audit_sysctl", audit::sysctl_advice_makes_connections_safe),

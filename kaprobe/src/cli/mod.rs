@@ -2,28 +2,26 @@
 
 pub mod args;
 pub mod filters;
+pub mod guides;
 pub mod outputs;
 pub mod timeouts;
 pub mod values;
 
 use std::ffi::OsString;
 
-use clap::{Parser, Subcommand};
+use clap::builder::StyledStr;
+use clap::{Arg, ArgAction, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::cli::args::{
-    AuditArgs, DemoArgs, DoctorArgs, RecordingArgs, ReplayArgs, ReportArgs, SocketsArgs, TopArgs,
-    TraceArgs,
+    AuditArgs, CompletionsArgs, DemoArgs, DoctorArgs, ExplainArgs, ManArgs, RecordingArgs,
+    ReplayArgs, ReportArgs, SocketsArgs, TopArgs, TraceArgs,
 };
-use crate::exit;
+use crate::cli::guides::guide;
+use crate::{exit, sink};
 
 /// Is TCP keepalive working on this connection, and why did this idle connection die?
 #[derive(Debug, Parser)]
-#[command(
-    name = "kaprobe",
-    version,
-    arg_required_else_help = true,
-    max_term_width = 80
-)]
+#[command(name = "kaprobe", version, arg_required_else_help = true)]
 struct Cli {
     /// The command to run.
     #[command(subcommand)]
@@ -51,6 +49,12 @@ pub enum Command {
     Demo(DemoArgs),
     /// Show what this kernel and these privileges allow
     Doctor(DoctorArgs),
+    /// Say what a verdict or an event means, what to check, and what to set
+    Explain(ExplainArgs),
+    /// Write a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Write the man pages
+    Man(ManArgs),
 }
 
 /// An action parsed from the command line.
@@ -59,7 +63,59 @@ pub enum Action {
     /// Run a command.
     Run(Command),
     /// Print help or the version on stdout, with colors, and exit with 0.
-    Print(clap::builder::StyledStr),
+    Print(StyledStr),
+}
+
+/// The width of help in a pipe or file, and the greatest on a terminal.
+const WIDTH: usize = 80;
+
+/// The most values of a flag that are listed beside it.
+const FEW_VALUES: usize = 6;
+
+/// The commands and flags. Their help fits a screen of this width.
+#[must_use]
+pub fn command(width: Option<usize>) -> clap::Command {
+    let width = width.map_or(WIDTH, |it| it.min(WIDTH));
+    let guided = |command: clap::Command, name: &str| {
+        let command = with_help_flag(command).term_width(width);
+        match guide(name) {
+            Some(guide) => command.after_long_help(guide.text(width)),
+            None => command,
+        }
+    };
+    guided(Cli::command(), "").mut_subcommands(|it| {
+        let name = it.get_name().to_owned();
+        guided(it, &name).mut_args(with_values_below)
+    })
+}
+
+/// Adds the flag for help below the last heading: short help has a line less for each heading.
+fn with_help_flag(command: clap::Command) -> clap::Command {
+    let last = command.get_arguments().last();
+    let heading = last.and_then(Arg::get_help_heading);
+    let help = Arg::new("help")
+        .short('h')
+        .long("help")
+        .action(ArgAction::Help)
+        .help("This help; --help has more, and examples");
+    let help = match heading {
+        Some(heading) => help.help_heading(heading.to_owned()),
+        None => help,
+    };
+    command.disable_help_flag(true).arg(help)
+}
+
+/// Lists the values of a flag that has many in its long help only.
+fn with_values_below(arg: Arg) -> Arg {
+    let values = arg.get_possible_values();
+    if values.len() <= FEW_VALUES || arg.is_hide_possible_values_set() {
+        return arg;
+    }
+    let names: Vec<_> = values.iter().map(|it| it.get_name()).collect();
+    let help = arg.get_long_help().or(arg.get_help());
+    let help = help.map_or(String::new(), StyledStr::to_string);
+    let help = format!("{help}\n\n[possible values: {}]", names.join(", "));
+    arg.hide_possible_values(true).long_help(help)
 }
 
 /// Reads the command line.
@@ -72,13 +128,15 @@ where
     T: Into<OsString> + Clone,
 {
     use clap::error::ErrorKind;
-    match Cli::try_parse_from(args) {
+    let command = command(sink::screen().map(|it| it.width));
+    let matches = command.try_get_matches_from(args);
+    match matches.and_then(|it| Cli::from_arg_matches(&it)) {
         Ok(cli) => Ok(Action::Run(cli.command)),
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Action::Print(error.render())),
-            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Err(exit::Error::usage(
-                "no command: it is trace, top, record, replay, report, sockets, audit, demo or doctor; see kaprobe --help",
-            )),
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                Err(exit::Error::usage("no command: see kaprobe --help"))
+            }
             _ => Err(exit::Error::usage(one_line(&error.to_string()))),
         },
     }

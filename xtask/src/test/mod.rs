@@ -62,11 +62,13 @@ const PROGRAMS: [(&str, &str); 10] = [
 ];
 
 /// Packages that only the tests on this host run: they are too big for a guest.
-const HOST_PACKAGES: [&str; 12] = [
+const HOST_PACKAGES: [&str; 15] = [
     "apache2-bin",
     "chromium",
+    "fish",
     "gunicorn",
     "haproxy",
+    "mandoc",
     "mariadb-server",
     "nodejs",
     "pgbouncer",
@@ -75,6 +77,7 @@ const HOST_PACKAGES: [&str; 12] = [
     "rhino",
     "tidy",
     "tmux",
+    "zsh",
 ];
 
 /// The result of one part.

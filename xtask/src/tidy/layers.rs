@@ -44,6 +44,7 @@ pub const LAYERS: &Layers = &[
     &[
         module("owners", "finds the processes that hold a socket"),
         module("explain", "says what a verdict or an event means, and what to do about it"),
+        module("manual", "writes man pages and completions for shells"),
         module("messages", "writes the messages of a trace: hooks, counts, losses"),
     ],
     &[
