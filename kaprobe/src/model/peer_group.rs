@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::peers::Peers;
 use crate::model::row::Row;
 use crate::model::socket::{Endpoints, Process};
@@ -15,7 +17,7 @@ const PID_LIMIT: usize = 1_000;
 
 /// What the connections of a group have in common: the program that holds them, and the
 /// service.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PeerGroup {
     /// Network namespace, inode number.
     pub netns: u32,

@@ -3,19 +3,20 @@
 //! Memory is bounded for any number of sockets: groups beyond [`MAX_GROUPS`] share one, and
 //! only the worst connections of a group are kept one by one. The rest is counted.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::audit::assessment::Assessment;
 use crate::model::fate::Fate;
 use crate::model::flow::Flow;
+use crate::model::peer_group::{Listeners, PeerGroup, widen};
 use crate::model::row::Row;
 use crate::model::socket::Endpoints;
 use crate::model::time::WallTime;
 use crate::model::values::State;
 use crate::text::escape::Escaped;
-use crate::top::group_id::GroupId;
+use crate::top::grouping::group_of;
 
 /// Most groups that are kept.
 pub(super) const MAX_GROUPS: usize = 1_024;
@@ -57,7 +58,7 @@ pub(super) struct Census {
 /// The connections of a program to one remote end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct CensusGroup {
-    pub(super) id: GroupId,
+    pub(super) id: PeerGroup,
     /// Name of the network namespace.
     pub(super) netns_name: Option<Escaped>,
     pub(super) sums: Sums,
@@ -168,13 +169,6 @@ impl Sums {
     }
 }
 
-fn widen(range: &mut Option<(u64, u64)>, value: Option<u64>) {
-    if let Some(value) = value {
-        let (min, max) = range.unwrap_or((value, value));
-        *range = Some((min.min(value), max.max(value)));
-    }
-}
-
 fn lower(least: &mut Option<u64>, value: Option<u64>) {
     if let Some(value) = value {
         *least = Some(least.map_or(value, |it| it.min(value)));
@@ -186,15 +180,15 @@ fn lower(least: &mut Option<u64>, value: Option<u64>) {
 #[derive(Debug, Default)]
 pub(super) struct CensusTaker {
     census: Census,
-    places: HashMap<GroupId, usize>,
-    listening: HashSet<(u32, u16)>,
+    places: HashMap<PeerGroup, usize>,
+    listeners: Listeners,
     /// The group that is shown open.
-    open: Option<GroupId>,
+    open: Option<PeerGroup>,
 }
 
 impl CensusTaker {
     /// Begins a census that keeps more connections of one group.
-    pub(super) fn new(open: Option<GroupId>) -> Self {
+    pub(super) fn new(open: Option<PeerGroup>) -> Self {
         Self {
             open,
             ..Self::default()
@@ -204,9 +198,11 @@ impl CensusTaker {
     /// Notes a listener.
     pub(super) fn listener(&mut self, row: &Row) {
         let listener = (row.endpoints.netns, row.endpoints.lport);
-        if self.listening.insert(listener) && self.census.listening.len() < MAX_LISTENERS {
+        let is_new = !self.listeners.accepted(&row.endpoints);
+        if is_new && self.census.listening.len() < MAX_LISTENERS {
             self.census.listening.push(listener);
         }
+        self.listeners.see(row);
     }
 
     /// Counts a connection with its fate; `None` if it is not judged. `assess` is called if
@@ -217,11 +213,9 @@ impl CensusTaker {
         fate: Option<Fate>,
         assess: impl FnOnce(bool) -> Assessment,
     ) {
-        let accepted = self
-            .listening
-            .contains(&(row.endpoints.netns, row.endpoints.lport));
+        let accepted = self.listeners.accepted(&row.endpoints);
         self.census.total.add(row, fate);
-        let id = GroupId::of(&row.process, &row.endpoints, accepted);
+        let id = group_of(&row.endpoints, &row.process, accepted);
         let Some(group) = self.group(id, row) else {
             self.census.other.add(row, fate);
             return;
@@ -250,7 +244,7 @@ impl CensusTaker {
     }
 
     /// The place of a group. `None` if there are too many.
-    fn group(&mut self, id: GroupId, row: &Row) -> Option<usize> {
+    fn group(&mut self, id: PeerGroup, row: &Row) -> Option<usize> {
         if let Some(place) = self.places.get(&id) {
             return Some(*place);
         }

@@ -10,11 +10,12 @@ use std::num::NonZeroUsize;
 
 use crate::lru::LruMap;
 use crate::model::flow::FlowKey;
+use crate::model::peer_group::PeerGroup;
 use crate::model::record::{EventName, Record};
 use crate::model::socket::Endpoints;
 use crate::model::time::WallTime;
 use crate::model::values::VerdictName;
-use crate::top::group_id::GroupId;
+use crate::top::grouping::group_of;
 
 /// Most groups that are kept.
 const MAX_GROUPS: NonZeroUsize = NonZeroUsize::new(1_024).expect("it is not zero");
@@ -28,7 +29,7 @@ const MAX_LINE_LEN: usize = 1_000;
 /// What the records of a trace have told.
 #[derive(Clone, Debug)]
 pub(super) struct Events {
-    groups: LruMap<GroupId, Counts>,
+    groups: LruMap<PeerGroup, Counts>,
     connections: LruMap<FlowKey, Timeline>,
     /// The counts of all records.
     pub(super) total: Counts,
@@ -79,7 +80,7 @@ pub(super) struct LearnedBounds {
 /// The last records of a connection.
 #[derive(Clone, Debug)]
 pub(super) struct Timeline {
-    pub(super) group: GroupId,
+    pub(super) group: PeerGroup,
     pub(super) endpoints: Endpoints,
     /// Process ID of the owner.
     pub(super) pid: Option<u32>,
@@ -148,12 +149,12 @@ impl Events {
     }
 
     /// The counts of a group.
-    pub(super) fn counts(&self, id: &GroupId) -> Option<&Counts> {
+    pub(super) fn counts(&self, id: &PeerGroup) -> Option<&Counts> {
         self.groups.peek(id)
     }
 
     /// All groups, in no particular order.
-    pub(super) fn groups(&self) -> impl Iterator<Item = (&GroupId, &Counts)> {
+    pub(super) fn groups(&self) -> impl Iterator<Item = (&PeerGroup, &Counts)> {
         self.groups.iter()
     }
 
@@ -169,17 +170,17 @@ impl Events {
 
     /// The group of a record. A record without an owner belongs to the group that the
     /// connection had before.
-    fn id(&self, record: &Record, endpoints: &Endpoints, key: &FlowKey) -> GroupId {
+    fn id(&self, record: &Record, endpoints: &Endpoints, key: &FlowKey) -> PeerGroup {
         let known = self.connections.peek(key);
         if let (None, Some(known)) = (&record.process.comm, known) {
             return known.group.clone();
         }
         let listener = (endpoints.netns, endpoints.lport);
         let accepted = self.listening.contains(&listener) || endpoints.seem_accepted();
-        GroupId::of(&record.process, endpoints, accepted)
+        group_of(endpoints, &record.process, accepted)
     }
 
-    fn group(&mut self, id: &GroupId) -> &mut Counts {
+    fn group(&mut self, id: &PeerGroup) -> &mut Counts {
         if self.groups.peek(id).is_none() {
             let (_, evicted) = self.groups.push(id.clone(), Counts::default());
             if let Some((_, counts)) = evicted {
@@ -189,7 +190,7 @@ impl Events {
         self.groups.get_or_insert_with(id.clone(), Counts::default)
     }
 
-    fn timeline(&mut self, key: FlowKey, id: GroupId, endpoints: &Endpoints) -> &mut Timeline {
+    fn timeline(&mut self, key: FlowKey, id: PeerGroup, endpoints: &Endpoints) -> &mut Timeline {
         let is_new = self.connections.peek(&key).is_none();
         self.forgotten += u64::from(is_new && self.connections.is_full());
         let endpoints = *endpoints;

@@ -9,7 +9,7 @@
 mod census;
 mod counting_sink;
 mod events;
-mod group_id;
+mod grouping;
 mod message;
 mod model;
 pub mod plan;

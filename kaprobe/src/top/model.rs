@@ -7,12 +7,13 @@ use std::collections::{HashMap, HashSet};
 use crate::cli::args::TopSort;
 use crate::model::fate::Fate;
 use crate::model::flow::FlowKey;
+use crate::model::peer_group::PeerGroup;
 use crate::model::socket::Endpoints;
 use crate::text::cell::endpoint;
 use crate::text::escape::Escaped;
 use crate::top::census::{Census, CensusGroup, LiveConnection, Sums};
 use crate::top::events::{Counts, Events, Timeline};
-use crate::top::group_id::GroupId;
+use crate::top::grouping::contains;
 
 /// The sums of a group that has no connection now.
 static NO_SUMS: Sums = Sums::NONE;
@@ -29,7 +30,7 @@ pub(super) struct Model<'a> {
 /// A group, with what the snapshot and the records tell.
 #[derive(Clone, Copy)]
 pub(super) struct GroupRow<'a> {
-    pub(super) id: &'a GroupId,
+    pub(super) id: &'a PeerGroup,
     pub(super) netns_name: Option<&'a Escaped>,
     pub(super) sums: &'a Sums,
     pub(super) counts: &'a Counts,
@@ -96,7 +97,7 @@ impl<'a> Model<'a> {
     }
 
     /// A group.
-    pub(super) fn group(self, id: &'a GroupId) -> GroupRow<'a> {
+    pub(super) fn group(self, id: &'a PeerGroup) -> GroupRow<'a> {
         let found = self.census.groups.iter().find(|it| it.id == *id);
         let row = found.map_or(
             GroupRow {
@@ -116,7 +117,7 @@ impl<'a> Model<'a> {
 
     /// The connections of a group that contain a text: those in trouble first, then those
     /// with a verdict, then the others that live, then those that are over.
-    pub(super) fn connections(self, id: &'a GroupId, filter: &str) -> Vec<ConnectionRow<'a>> {
+    pub(super) fn connections(self, id: &'a PeerGroup, filter: &str) -> Vec<ConnectionRow<'a>> {
         let filter = filter.to_lowercase();
         let mut with_records: HashMap<&FlowKey, &Timeline> = self
             .events
@@ -145,7 +146,7 @@ impl<'a> Model<'a> {
     }
 
     /// A connection of a group. `None` if neither the snapshot nor the records have it.
-    pub(super) fn connection(self, id: &'a GroupId, key: &FlowKey) -> Option<ConnectionRow<'a>> {
+    pub(super) fn connection(self, id: &'a PeerGroup, key: &FlowKey) -> Option<ConnectionRow<'a>> {
         let live = self.group(id).worst.iter();
         let live = live
             .clone()
@@ -177,7 +178,7 @@ impl<'a> GroupRow<'a> {
     /// Whether the group's names contain a text, which is in lower case.
     fn contains(&self, text: &str) -> bool {
         let has_name = |name: &&Escaped| name.as_str().to_lowercase().contains(text);
-        self.id.contains(text) || self.netns_name.as_ref().is_some_and(has_name)
+        contains(self.id, text) || self.netns_name.as_ref().is_some_and(has_name)
     }
 
     /// How much is wrong: connections that are dead or dying, verdicts, connections that an

@@ -18,6 +18,7 @@ use anyhow::{Context as _, Result, anyhow};
 use crate::audit::assessment::{Assessment, fate};
 use crate::audit::plan::is_local;
 use crate::model::fate::Fate;
+use crate::model::peer_group::PeerGroup;
 use crate::model::row::Row;
 use crate::model::time::WallTime;
 use crate::model::values::State;
@@ -25,7 +26,6 @@ use crate::sockets::snapshot::Snapshots;
 use crate::text::escape;
 use crate::timeout::timeouts::Timeouts;
 use crate::top::census::{Census, CensusTaker};
-use crate::top::group_id::GroupId;
 use crate::top::message::ScreenMessage;
 use crate::top::plan::TopPlan;
 use crate::{host, kernel};
@@ -41,7 +41,7 @@ const REST: u32 = 100;
 /// The process that takes snapshots. Dropping this kills it.
 pub(super) struct SnapshotReader {
     child: Child,
-    requests: Sender<Option<GroupId>>,
+    requests: Sender<Option<PeerGroup>>,
 }
 
 impl SnapshotReader {
@@ -79,7 +79,7 @@ impl SnapshotReader {
     }
 
     /// Asks for a snapshot, with more connections of the group that is shown open.
-    pub(super) fn request(&self, open: Option<&GroupId>) {
+    pub(super) fn request(&self, open: Option<&PeerGroup>) {
         // If the thread has ended, its last message has said why.
         let _ended = self.requests.send(open.cloned());
     }
@@ -101,7 +101,7 @@ struct Pipes {
 
 impl Pipes {
     /// Passes on the answer to each request, until a failure or the end of requests.
-    fn pass_on(mut self, asked: &Receiver<Option<GroupId>>, to: &Sender<ScreenMessage>) {
+    fn pass_on(mut self, asked: &Receiver<Option<PeerGroup>>, to: &Sender<ScreenMessage>) {
         for open in asked {
             let census = self.ask(open.as_ref());
             let failed = census.is_err();
@@ -111,7 +111,7 @@ impl Pipes {
         }
     }
 
-    fn ask(&mut self, open: Option<&GroupId>) -> Result<Box<Census>> {
+    fn ask(&mut self, open: Option<&PeerGroup>) -> Result<Box<Census>> {
         let mut line = serde_json::to_string(&open)?;
         line.push('\n');
         let asked = self.stdin.write_all(line.as_bytes());
@@ -156,7 +156,7 @@ fn take(
     plan: &TopPlan,
     snapshots: &mut Snapshots<'_>,
     timeouts: &Timeouts,
-    open: Option<GroupId>,
+    open: Option<PeerGroup>,
 ) -> Result<Census> {
     let mut taker = CensusTaker::new(open);
     let notes = snapshots.take(&mut |rows| {

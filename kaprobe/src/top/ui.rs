@@ -4,7 +4,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use crate::cli::args::TopSort;
 use crate::model::flow::FlowKey;
-use crate::top::group_id::GroupId;
+use crate::model::peer_group::PeerGroup;
 use crate::top::model::Order;
 
 /// The longest filter, characters.
@@ -24,7 +24,7 @@ const SORTS: [TopSort; 6] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ui {
     pub(super) place: Place,
-    pub(super) groups: Cursor<GroupId>,
+    pub(super) groups: Cursor<PeerGroup>,
     pub(super) connections: Cursor<FlowKey>,
     /// Number of lines of a timeline, or of the help, above the screen.
     pub(super) scroll: usize,
@@ -43,9 +43,9 @@ pub(super) enum Place {
     /// All groups.
     Groups,
     /// The connections of a group.
-    Group(GroupId),
+    Group(PeerGroup),
     /// The timeline of a connection.
-    Connection(GroupId, FlowKey),
+    Connection(PeerGroup, FlowKey),
 }
 
 /// The selected row of a list. It stays selected when rows move.
@@ -67,7 +67,7 @@ impl<K> Default for Cursor<K> {
 
 /// The rows that keys move in.
 pub(super) enum Listed {
-    Groups(Vec<GroupId>),
+    Groups(Vec<PeerGroup>),
     Connections(Vec<FlowKey>),
     /// A text, that can be scrolled by this many lines.
     Text(usize),
@@ -149,7 +149,7 @@ impl Ui {
     }
 
     /// The group that is shown open.
-    pub(super) const fn open(&self) -> Option<&GroupId> {
+    pub(super) const fn open(&self) -> Option<&PeerGroup> {
         match &self.place {
             Place::Groups => None,
             Place::Group(id) | Place::Connection(id, _) => Some(id),

@@ -9,7 +9,7 @@ use crate::model::values::VerdictName;
 use crate::sample::at;
 use crate::top::census::{Census, MAX_GROUPS, Sums};
 use crate::top::events::{Counts, Events, MAX_CONNECTIONS, MAX_LINES};
-use crate::top::group_id::GroupId;
+use crate::top::grouping::{group_of, program};
 use crate::top::tests::made::{
     census, eviction, host, key, listener, process, push, record, row, server, to_server,
 };
@@ -39,7 +39,7 @@ fn connections_are_grouped_by_program_and_service() {
         .map(|it| {
             format!(
                 "{} {}: {}",
-                it.id.program(),
+                program(&it.id),
                 it.id.peers,
                 it.sums.connections
             )
@@ -174,9 +174,9 @@ fn an_event_without_owner_belongs_to_the_group_of_its_connection() {
     );
     let groups: Vec<_> = events
         .groups()
-        .map(|(id, it)| (id.program(), it.resets))
+        .map(|(id, it)| (program(id).into_owned(), it.resets))
         .collect();
-    assert_eq!(groups, [("curl", 1)]);
+    assert_eq!(groups, [("curl".to_owned(), 1)]);
 }
 
 /// An event of a hostile day: many programs, many peers, every kind of event.
@@ -300,6 +300,6 @@ fn a_connection_keeps_its_last_lines() {
 fn nothing_is_the_default() {
     assert_eq!(Sums::NONE, Sums::default());
     assert_eq!(Counts::NONE, Counts::default());
-    let id = GroupId::of(&Default::default(), &to_server(1, 2, 3), false);
-    assert_eq!(id.program(), "-");
+    let id = group_of(&to_server(1, 2, 3), &Default::default(), false);
+    assert_eq!(program(&id), "-");
 }

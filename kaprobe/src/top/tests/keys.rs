@@ -6,6 +6,7 @@ use ratatui::layout::Rect;
 use crate::cli::args::TopSort;
 use crate::top::census::Census;
 use crate::top::events::Events;
+use crate::top::grouping::program;
 use crate::top::model::Model;
 use crate::top::tests::made::{host, plain, status};
 use crate::top::ui::{Place, Request, Ui};
@@ -41,8 +42,8 @@ fn press(ui: &mut Ui, (census, events): &(Census, Events), key: &str) -> Option<
 fn describe(ui: &Ui) -> String {
     let place = match &ui.place {
         Place::Groups => "groups".to_owned(),
-        Place::Group(id) => format!("{} {}", id.program(), id.peers),
-        Place::Connection(id, key) => format!("{} {:?}", id.program(), key.remote().1),
+        Place::Group(id) => format!("{} {}", program(id), id.peers),
+        Place::Connection(id, key) => format!("{} {:?}", program(id), key.remote().1),
     };
     let mut words = vec![place];
     words.extend((!ui.filter.is_empty()).then(|| format!("filter {}", ui.filter)));
@@ -128,7 +129,7 @@ fn the_sort_key_goes_round() {
     for _ in 0..6 {
         let (census, events) = &host;
         let rows = Model { census, events }.groups(ui.order, "");
-        firsts.push(format!("{:?}: {}", ui.order.by, rows[0].id.program()));
+        firsts.push(format!("{:?}: {}", ui.order.by, program(rows[0].id)));
         press(&mut ui, &host, "s");
     }
     assert_eq!(ui.order.by, TopSort::Trouble);

@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 use crate::audit::assessment::{Assessment, fate};
 use crate::model::advice::Advice;
 use crate::model::flow::FlowKey;
+use crate::model::peer_group::PeerGroup;
 use crate::model::record::{EventName, Record};
 use crate::model::row::{Row, RowSource};
 use crate::model::socket::{Ages, Endpoints, Process, Settings};
@@ -19,7 +20,6 @@ use crate::text::histogram::Bars;
 use crate::timeout::timeouts::{Timeout, Timeouts};
 use crate::top::census::{Census, CensusTaker};
 use crate::top::events::Events;
-use crate::top::group_id::GroupId;
 use crate::top::view::Status;
 use crate::top::view::look::Look;
 
@@ -71,7 +71,7 @@ pub fn listener(port: u16) -> Row {
 }
 
 /// A census of these rows, judged by a timeout of 350 s.
-pub fn census(rows: &[Row], open: Option<GroupId>) -> Census {
+pub fn census(rows: &[Row], open: Option<PeerGroup>) -> Census {
     let timeouts = Timeouts::new(vec![Timeout::given(350_000)], Vec::new());
     let mut taker = CensusTaker::new(open);
     for row in rows {

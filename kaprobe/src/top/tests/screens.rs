@@ -7,13 +7,14 @@ use ratatui::layout::Rect;
 use ratatui::style::Color;
 
 use crate::cli::args::TopSort;
+use crate::model::peer_group::PeerGroup;
 use crate::model::record::EventName;
 use crate::sample::{at, golden};
 use crate::text::escape::Escaped;
 use crate::text::histogram::Bars;
 use crate::top::census::Census;
 use crate::top::events::Events;
-use crate::top::group_id::GroupId;
+use crate::top::grouping::group_of;
 use crate::top::model::Model;
 use crate::top::tests::made::{
     census, host, key, plain, process, push, record, row, status, to_server,
@@ -58,12 +59,12 @@ fn at_place(place: Place) -> Ui {
     }
 }
 
-fn broker() -> GroupId {
+fn broker() -> PeerGroup {
     let java = crate::model::socket::Process {
         cmdline: Some(Escaped::from("java -jar app.jar")),
         ..process("java", 4242)
     };
-    GroupId::of(&java, &to_server(1, 5, 5_672), false)
+    group_of(&to_server(1, 5, 5_672), &java, false)
 }
 
 #[test]
@@ -222,7 +223,7 @@ fn hostile_names_are_escaped_everywhere() {
     let mut row = row(endpoints, hostile.clone(), None);
     row.process.unit = Some(Escaped::from(name));
     row.netns_name = Some(Escaped::from(name));
-    let id = GroupId::of(&row.process, &endpoints, false);
+    let id = group_of(&endpoints, &row.process, false);
     let mut events = Events::default();
     let mut told = record(
         at(0),

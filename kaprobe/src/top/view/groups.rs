@@ -2,6 +2,7 @@
 
 use crate::text::cell::NOTHING;
 use crate::text::units::{Ms, plural};
+use crate::top::grouping::program;
 use crate::top::model::GroupRow;
 use crate::top::view::look::Tone;
 use crate::top::view::table::{Cell, TableColumn, fixed};
@@ -11,7 +12,7 @@ use crate::top::view::words;
 pub(super) const fn columns<'a>() -> [TableColumn<GroupRow<'a>>; 11] {
     [
         fixed("PROGRAM", 12, |_, row: &GroupRow<'_>| {
-            Cell::plain(row.id.program())
+            Cell::plain(program(row.id))
         })
         .growing(),
         fixed("REMOTE", 16, |_, row: &GroupRow<'_>| {
@@ -70,7 +71,7 @@ pub(super) const WORTH: [usize; 11] = [0, 1, 2, 9, 10, 7, 3, 4, 8, 5, 6];
 /// What is known of a group, in sentences.
 pub(super) fn about(row: &GroupRow<'_>) -> Vec<String> {
     let (sums, counts) = (row.sums, row.counts);
-    let mut place = format!("{} to {}", row.id.program(), row.id.peers);
+    let mut place = format!("{} to {}", program(row.id), row.id.peers);
     if let Some(unit) = &row.id.unit {
         place.push_str(&format!(", unit {unit}"));
     }

@@ -16,10 +16,11 @@ use ratatui::widgets::Paragraph;
 
 use crate::cli::args::TopSort;
 use crate::model::flow::FlowKey;
+use crate::model::peer_group::PeerGroup;
 use crate::model::time::WallTime;
 use crate::text::escape::{self, Escaped};
 use crate::text::units::plural;
-use crate::top::group_id::GroupId;
+use crate::top::grouping::program;
 use crate::top::model::{ConnectionRow, GroupRow, Model};
 use crate::top::ui::{Listed, Place, Ui};
 use crate::top::view::look::{Look, Tone};
@@ -222,7 +223,7 @@ impl<'a> View<'a> {
                 "  {} of {}: {}, {}",
                 rows.len().min(group.kept()),
                 group.sums.connections,
-                group.id.program(),
+                program(group.id),
                 group.id.peers,
             ),
             Rows::Text(_) => "  timeline".to_owned(),
@@ -326,7 +327,7 @@ const fn sort_name(by: TopSort) -> &'static str {
     }
 }
 
-fn ids(rows: &[GroupRow<'_>]) -> Vec<GroupId> {
+fn ids(rows: &[GroupRow<'_>]) -> Vec<PeerGroup> {
     rows.iter().map(|row| row.id.clone()).collect()
 }
 

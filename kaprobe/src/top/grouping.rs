@@ -1,0 +1,27 @@
+//! The group that connections belong to.
+
+use std::borrow::Cow;
+
+use crate::model::peer_group::PeerGroup;
+use crate::model::socket::{Endpoints, Process};
+use crate::text::cell::NOTHING;
+use crate::text::escape::Escaped;
+
+/// The group of a connection. It has only what a snapshot and a trace both know, so that they
+/// name the same group.
+pub(super) fn group_of(endpoints: &Endpoints, process: &Process, accepted: bool) -> PeerGroup {
+    PeerGroup::of(endpoints, None, process, false, accepted)
+}
+
+/// The program of a group, for people.
+pub(super) fn program(group: &PeerGroup) -> Cow<'_, str> {
+    group.name().unwrap_or_else(|| NOTHING.into())
+}
+
+/// Whether the program of a group, its unit, or its remote end contains a text, which is in
+/// lower case.
+pub(super) fn contains(group: &PeerGroup, text: &str) -> bool {
+    let names = [&group.comm, &group.cmdline, &group.unit];
+    let mut names = names.into_iter().flatten().map(Escaped::as_str);
+    names.any(|name| name.to_lowercase().contains(text)) || group.peers.to_string().contains(text)
+}
