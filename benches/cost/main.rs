@@ -20,6 +20,7 @@ mod script;
 mod sockets;
 mod start;
 mod stats;
+mod top;
 mod tracer;
 mod usage;
 mod user_space;
@@ -79,6 +80,7 @@ fn measure(name: &str, plan: Plan) -> Result<()> {
         "lossy" => response::measure_ordinary(HostLoad::Lossy, plan),
         "replay" => replay::measure(plan),
         "sockets" => sockets::measure(plan),
+        "top" => top::measure(plan),
         _ => bail!("no measurement {name}"),
     }
 }

@@ -88,15 +88,24 @@ pub fn terminal() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((master, terminal))
 }
 
+/// Both ends of a terminal of this size: see [`terminal`].
+///
+/// # Errors
+/// The kernel has no terminal left.
+pub fn sized_terminal(columns: u16, rows: u16) -> io::Result<(OwnedFd, OwnedFd)> {
+    let (master, terminal) = terminal()?;
+    let mut size = tcgetwinsize(&terminal)?;
+    (size.ws_row, size.ws_col) = (rows, columns);
+    tcsetwinsize(&terminal, size)?;
+    Ok((master, terminal))
+}
+
 /// What a command shows on a terminal of this width, on both streams, with plain line ends.
 ///
 /// # Errors
 /// The command can't be run, or shows what is not UTF-8.
 pub fn shown_on_terminal(mut command: Command, columns: u16) -> io::Result<String> {
-    let (master, terminal) = terminal()?;
-    let mut size = tcgetwinsize(&terminal)?;
-    (size.ws_row, size.ws_col) = (24, columns);
-    tcsetwinsize(&terminal, size)?;
+    let (master, terminal) = sized_terminal(columns, 24)?;
     command.stdout(terminal.try_clone()?).stderr(terminal);
     let mut child = command.stdin(Stdio::null()).spawn()?;
     // It holds the last copies of the terminal.

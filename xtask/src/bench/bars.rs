@@ -69,6 +69,8 @@ const BARS: &[Bar] = &[
     at_least_times("replay.bytes", "kaprobe to text", 3.0, "jq"),
     at_least_times("replay.bytes", "kaprobe to json", 3.0, "jq"),
     at_least_times("replay.bytes", "kaprobe to csv", 3.0, "jq"),
+    at_most_times("top.cpu", "kaprobe top, a refresh", 1.0, "kaprobe sockets"),
+    at_most("top.key.longest", "kaprobe top", 100.0),
     at_most("memory.50000", "kaprobe", 24.0),
     at_most("memory.50000", "kaprobe --json", 24.0),
     at_most("loss.54000.lost", "kaprobe", 0.0),

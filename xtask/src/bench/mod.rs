@@ -76,6 +76,8 @@ enum Measurement {
     Replay,
     /// Snapshot of 50,000 sockets, next to ss; its effect on their timers
     Sockets,
+    /// Refresh of `top` with 50,000 sockets, next to a snapshot; time until a key is answered
+    Top,
 }
 
 /// Options of `cargo xtask bench`. The default kernel is this host's.
