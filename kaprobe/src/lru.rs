@@ -134,11 +134,6 @@ impl<K: Hash + Eq, V> LruMap<K, V> {
         self.entries.iter_mut().map(|it| (&it.key, &mut it.value))
     }
 
-    /// All values, in no particular order. Does not count as a use.
-    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
-        self.entries.iter_mut().map(|it| &mut it.value)
-    }
-
     /// Makes an entry the next one to evict.
     pub fn demote(&mut self, key: &K) {
         if let Some(slot) = self.slot(key) {

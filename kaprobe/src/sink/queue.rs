@@ -393,6 +393,26 @@ mod tests {
         assert_eq!(taken(&queue), ["+", "2"]);
     }
 
+    /// An output that is stuck for an hour has one status line to write, and loses nothing.
+    #[test]
+    fn only_the_last_status_line_waits() {
+        let queue = Queue::default();
+        queue.push(&block(1, 1));
+        for second in 0..3_600 {
+            queue.push(&Arc::new(Block {
+                status: Some(format!("{second} s").into()),
+                ..Block::default()
+            }));
+        }
+        assert!(matches!(queue.next(NOW), Next::Write(Queued::Lines(_))));
+        let Next::Write(Queued::Lines(last)) = queue.next(NOW) else {
+            unreachable!("a status line was pushed");
+        };
+        assert_eq!(last.status.as_deref(), Some("3599 s"));
+        assert!(matches!(queue.next(NOW), Next::Idle));
+        assert_eq!(queue.untold(), 0);
+    }
+
     #[test]
     fn what_is_not_written_is_counted() {
         let queue = Queue::default();

@@ -96,13 +96,7 @@ impl Layout {
     }
 
     fn service(self, problem: &Problem) -> String {
-        let Some((local, remote)) = &problem.ends else {
-            return String::new();
-        };
-        if problem.is_accepted {
-            format!("on {local}")
-        } else {
-            format!("{} {remote}", self.arrow())
-        }
+        let service = problem.service;
+        service.map_or(String::new(), |it| format!("{} {it}", self.arrow()))
     }
 }

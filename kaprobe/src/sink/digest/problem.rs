@@ -5,7 +5,9 @@ use anstyle::{AnsiColor, Style};
 use crate::model::advice::Advice;
 use crate::model::fate::Why;
 use crate::model::named::Named as _;
+use crate::model::peers::Peers;
 use crate::model::record::{EventName, Record};
+use crate::model::socket::Endpoints;
 use crate::model::values::{Cause, LostWhy, VerdictName};
 use crate::text::cell::{NOTHING, endpoint};
 use crate::text::escape::Escaped;
@@ -28,8 +30,8 @@ pub(crate) struct Problem {
     pub(crate) program: String,
     /// The local and the remote end.
     pub(crate) ends: Option<(String, String)>,
-    /// The connection was accepted: its service is the local end.
-    pub(crate) is_accepted: bool,
+    /// The service end of the connection.
+    pub(crate) service: Option<Peers>,
     pub(crate) seen: String,
     pub(crate) advised: String,
     /// What the records of other hosts show.
@@ -131,7 +133,8 @@ impl Problem {
         self.ends = record
             .endpoints
             .map(|it| (endpoint(it.local()), endpoint(it.remote())));
-        self.is_accepted = record.endpoints.is_some_and(|it| it.seem_accepted());
+        let service = |it: &Endpoints| Peers::of(it, it.seem_accepted());
+        self.service = record.endpoints.as_ref().map(service);
         if record.endpoints.is_some() {
             self.who = record.process.label().unwrap_or_else(|| NOTHING.to_owned());
             self.program = program(record);
