@@ -10,13 +10,14 @@ use kaprobe_testkit::command;
 use kaprobe_testkit::harness::Skip;
 
 /// A word that stands for something of the reader's, and what it is here.
-const PLACEHOLDERS: [(&str, &str); 6] = [
-    ("DIR", "kept"),
+const PLACEHOLDERS: [(&str, &str); 7] = [
     ("LOG…", "run.jsonl"),
     ("LOG*", "run.jsonl*"),
     ("LOG", "run.jsonl"),
     ("COMMAND", "trace"),
     ("NAME", "kernel"),
+    ("TIME", "350s"),
+    ("DIR", "kept"),
 ];
 
 /// The commands that run until they are stopped, and what stops them soon.
