@@ -4,21 +4,43 @@
 use std::path::Path;
 use std::process::Command;
 
+use anstyle_svg::Term;
 use kaprobe_testkit::golden;
 
-/// What a command shows, run where the logs are; its exit code is appended.
-fn shown(arguments: &str) -> Result<String, String> {
-    let output = Command::new(env!("CARGO_BIN_EXE_kaprobe"))
+/// A command in a folder of the logs.
+fn kaprobe(arguments: &str, folder: &str) -> Command {
+    let logs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kaprobe"));
+    command
         .args(arguments.split_whitespace())
         .env("TZ", "UTC")
         .env_remove("NO_COLOR")
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden"))
+        .current_dir(logs.join(folder));
+    command
+}
+
+/// What a command shows, run where the logs are; its exit code is appended.
+fn shown(arguments: &str) -> Result<String, String> {
+    let output = kaprobe(arguments, "")
         .output()
         .map_err(|why| format!("cannot run kaprobe: {why}"))?;
     let code = output.status.code();
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8(text).map_err(|why| why.to_string())?;
     Ok(format!("{text}exit {code:?}\n"))
+}
+
+/// The picture of the README: what a terminal shows of the story.
+#[test]
+fn the_picture_shows_what_a_terminal_shows() -> Result<(), String> {
+    let command = "replay --format digest client.jsonl server1.jsonl server2.jsonl";
+    let output = kaprobe(command, "story")
+        .args(["--color", "always", "--quiet"])
+        .output()
+        .map_err(|why| format!("cannot run kaprobe: {why}"))?;
+    let text = String::from_utf8(output.stdout).map_err(|why| why.to_string())?;
+    let picture = Term::new().render_svg(&format!("$ kaprobe {command}\n{text}"));
+    golden::check("../../../docs/terminal.svg", &picture)
 }
 
 #[test]
