@@ -4,6 +4,7 @@
 //! input is minimized and kept in `tests/corpus/`, which every run tries first.
 //! `KAPROBE_FUZZ_SECONDS` is the time for new inputs.
 
+use kaprobe::model::alive::Alive;
 use kaprobe::model::field::Fields as _;
 use std::error::Error;
 use std::fs;
@@ -494,16 +495,22 @@ fn values(number: u64, text: &str) -> Vec<Value> {
     values
 }
 
-/// Sets a field of a record. A record has all endpoint fields or none, so setting one
-/// adds the others.
+/// Sets a field of a record. A record has all fields of its endpoints or none, and of a sum of
+/// answered probes, so setting one adds the others.
 fn with_field(mut record: Value, name: &str, value: Value) -> Value {
     let endpoints = serde_json::json!({
         "family": "inet", "laddr": "10.0.0.1", "lport": 1, "raddr": "10.0.0.2", "rport": 2,
         "netns": 1,
     });
-    for (endpoint, default) in endpoints.as_object().into_iter().flatten() {
-        if endpoints.get(name).is_some() && record.get(endpoint).is_none() {
-            record[endpoint] = default.clone();
+    let sum = serde_json::json!({"probes_answered": 1, "since_ns": 1, "answered_ns": 1});
+    for (group, has_field) in [
+        (&endpoints, endpoints.get(name).is_some()),
+        (&sum, Alive::NAMES.contains(&name)),
+    ] {
+        for (field, default) in group.as_object().into_iter().flatten() {
+            if has_field && record.get(field).is_none() {
+                record[field] = default.clone();
+            }
         }
     }
     record[name] = value;

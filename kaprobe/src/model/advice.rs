@@ -9,8 +9,9 @@ use crate::text::escape::Escaped;
 const BETWEEN: &str = "; ";
 
 /// What was seen, then what to do, as one text. Where the second part begins is known only
-/// to the process that made the verdict: a log has the text.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// to the process that made the verdict: a log has the text. So two that have the same text are
+/// equal.
+#[derive(Clone, Debug, Default)]
 pub struct Advice {
     text: Escaped,
     /// The length of what was seen, bytes.
@@ -59,6 +60,14 @@ impl Advice {
         (seen, advised.strip_prefix(BETWEEN).unwrap_or(advised))
     }
 }
+
+impl PartialEq for Advice {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Advice {}
 
 impl From<Escaped> for Advice {
     fn from(text: Escaped) -> Self {
