@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
+use crate::model::peer_group::Listeners;
+use crate::model::peers::Peers;
 use crate::model::record::{EventName, Record};
 use crate::model::row::Row;
 use crate::model::time::Instant;
@@ -35,6 +37,7 @@ pub(super) struct Digest<W> {
     hosts: bool,
     told: ToldProblems,
     health: Health,
+    listeners: Listeners,
     /// A problem that the next record may explain.
     held: Option<Record>,
     last: Instant,
@@ -58,6 +61,7 @@ impl<W: Write> Digest<W> {
             hosts: false,
             told: ToldProblems::new(),
             health: Health::new(),
+            listeners: Listeners::default(),
             held: None,
             last: Instant {
                 mono_ns: 0,
@@ -78,9 +82,14 @@ impl<W: Write> Digest<W> {
 
     /// Tells the problem that a record shows, if it is the first of its kind.
     fn tell(&mut self, record: &Record) -> io::Result<()> {
-        let Some(problem) = Problem::of(record) else {
+        let Some(mut problem) = Problem::of(record) else {
             return Ok(());
         };
+        // The ports alone do not tell which end is the service if both are a client's.
+        problem.service = record.endpoints.as_ref().map(|it| {
+            let accepted = self.listeners.accepted(it) || it.seem_accepted();
+            Peers::of(it, accepted)
+        });
         let at = self.time_of(record);
         if !self.told.count(&problem, at) {
             return Ok(());
@@ -193,6 +202,7 @@ impl Encoder for Digest<Vec<u8>> {
     }
 
     fn existing(&mut self, row: &Row) {
+        self.listeners.see(row);
         self.health.row(row);
     }
 

@@ -30,7 +30,7 @@ pub(crate) struct Problem {
     pub(crate) program: String,
     /// The local and the remote end.
     pub(crate) ends: Option<(String, String)>,
-    /// The service end of the connection.
+    /// The service end of the connection, if it was looked for.
     pub(crate) service: Option<Peers>,
     pub(crate) seen: String,
     pub(crate) advised: String,
@@ -133,8 +133,6 @@ impl Problem {
         self.ends = record
             .endpoints
             .map(|it| (endpoint(it.local()), endpoint(it.remote())));
-        let service = |it: &Endpoints| Peers::of(it, it.seem_accepted());
-        self.service = record.endpoints.as_ref().map(service);
         if record.endpoints.is_some() {
             self.who = record.process.label().unwrap_or_else(|| NOTHING.to_owned());
             self.program = program(record);

@@ -288,3 +288,32 @@ fn the_status_line_follows_the_records() -> io::Result<()> {
     assert_eq!(digest.status(), None, "it is taken once");
     Ok(())
 }
+
+/// Both ports of these connections are a client's. A socket listens on the local one, so all
+/// are of one service.
+#[test]
+fn connections_to_a_port_that_listens_are_of_one_service() -> io::Result<()> {
+    let mut events = dead_broker();
+    for event in &mut events {
+        let Endpoints { laddr, raddr, .. } = event.endpoints;
+        let client = event.endpoints.lport;
+        event.endpoints = Endpoints::new((laddr, 50_000), (raddr, client), 7);
+    }
+    events.sort_by_key(|it| it.at.mono_ns);
+    let records = judged(&events.into_iter().map(of).collect::<Vec<_>>());
+    let listener = Row {
+        endpoints: Endpoints::new((IpAddr::from([0; 4]), 50_000), (IpAddr::from([0; 4]), 0), 7),
+        state: State::Listen,
+        ..Row::default()
+    };
+    for (is_known, blocks) in [(true, 1), (false, 40)] {
+        let mut digest = digest(plain);
+        if is_known {
+            digest.existing(&listener);
+        }
+        let text = shown(digest, &records)?;
+        let told = text.matches(" peer_unreachable (high) ").count();
+        assert_eq!(told, blocks, "{text}");
+    }
+    Ok(())
+}
