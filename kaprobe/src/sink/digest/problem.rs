@@ -7,7 +7,6 @@ use crate::model::fate::Why;
 use crate::model::named::Named as _;
 use crate::model::peers::Peers;
 use crate::model::record::{EventName, Record};
-use crate::model::socket::Endpoints;
 use crate::model::values::{Cause, LostWhy, VerdictName};
 use crate::text::cell::{NOTHING, endpoint};
 use crate::text::escape::Escaped;
