@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anstyle_svg::Term;
-use kaprobe_testkit::golden;
+use kaprobe_testkit::{golden, page};
 
 /// A command in a folder of the logs.
 fn kaprobe(arguments: &str, folder: &str) -> Command {
@@ -41,6 +41,20 @@ fn the_picture_shows_what_a_terminal_shows() -> Result<(), String> {
     let text = String::from_utf8(output.stdout).map_err(|why| why.to_string())?;
     let picture = Term::new().render_svg(&format!("$ kaprobe {command}\n{text}"));
     golden::check("../../../docs/terminal.svg", &picture)
+}
+
+/// The sample of a summary in the page on `replay`.
+#[test]
+fn the_page_on_replay_shows_a_summary() -> Result<(), String> {
+    const PAGE: &str = include_str!("../docs/replay.md");
+    let command = "replay --summary client.jsonl server1.jsonl server2.jsonl";
+    let output = kaprobe(command, "story")
+        .output()
+        .map_err(|why| format!("cannot run kaprobe: {why}"))?;
+    let text = String::from_utf8(output.stdout).map_err(|why| why.to_string())?;
+    let (before, _, after) = page::split(PAGE, "summary").ok_or("no sample")?;
+    let made = format!("{before}$ kaprobe {command}\n{text}{after}");
+    golden::check("../../../docs/replay.md", &made)
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub mod log;
 pub mod mounts;
 pub mod netns;
 pub mod package;
+pub mod page;
 pub mod postgres;
 pub mod proc_net;
 pub mod process;

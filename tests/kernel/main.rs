@@ -43,6 +43,7 @@ mod resets;
 mod resumed;
 mod rtt;
 mod same;
+mod samples;
 mod screen;
 mod servers;
 mod silent_drop;
@@ -100,6 +101,7 @@ const TESTS: &[harness::Test] = &[
     (HostAndOne, "filters_combined", filters::combined),
     (EachKernel, "filters_kernel", filters::in_the_kernel),
     (EachKernel, "prototypes", prototypes::prototypes_match_this_kernel),
+    (HostAndOne, "docs_samples", samples::samples_are_real),
     (HostAndOne, "docs_commands", docs::commands_run),
     (Everywhere, "doctor_agrees", doctor::a_trace_attaches_as_doctor_says),
     (HostAndOne, "doctor_lockdown", doctor::lockdown_is_named),

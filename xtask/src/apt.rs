@@ -51,12 +51,13 @@ impl Suites {
         };
         let stamp = home.join("stamp");
         let _held = workspace::lock(&home)?;
+        // It names this folder, and a checkout may have been moved or copied.
+        suites.configure(&home)?;
         if !is_fresh(&stamp) {
             say(format_args!(
                 "reading Debian's index of {}",
                 names.join(" and ")
             ));
-            suites.configure(&home)?;
             suites.update(&home, names)?;
             fs::write(&stamp, "").with_context(|| format!("cannot write {}", stamp.display()))?;
         }
