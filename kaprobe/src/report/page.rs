@@ -172,8 +172,8 @@ impl Page {
                 name: row_name(row),
                 counts: [
                     row.counts.connections,
-                    row.counts.event_count(EventName::Probe) + row.counts.summed_probes,
-                    row.counts.event_count(EventName::Answered) + row.counts.summed_probes,
+                    row.counts.event_count(EventName::Probe),
+                    row.counts.event_count(EventName::Answered),
                     row.counts.event_count(EventName::Stalled),
                     row.counts.event_count(EventName::Timeout),
                     row.counts.event_count(EventName::RstSent),

@@ -118,8 +118,6 @@ impl RowPort {
 pub(crate) struct EndpointCounts {
     pub(crate) connections: u64,
     pub(crate) events: BTreeMap<EventName, u64>,
-    /// Answered probes that `alive` records sum.
-    pub(crate) summed_probes: u64,
     pub(crate) verdicts: BTreeMap<VerdictName, AdviceCounts>,
     /// Idle ages at death: of each connection, that of the first verdict that has one.
     pub(crate) idle: Histogram,
@@ -408,8 +406,6 @@ fn has_age(record: &Record) -> bool {
 impl EndpointCounts {
     fn count(&mut self, record: &Record, sighting: Sighting) {
         *self.events.entry(record.event).or_default() += 1;
-        let summed = record.alive.as_ref().map_or(0, |it| it.probes_answered);
-        self.summed_probes = self.summed_probes.saturating_add(summed);
         if let Some(alive) = record.alive.as_deref() {
             for event in [EventName::Probe, EventName::Answered] {
                 let sum = self.events.entry(event).or_default();
@@ -440,7 +436,6 @@ impl EndpointCounts {
 
     fn merge(&mut self, other: &Self) {
         self.connections += other.connections;
-        self.summed_probes = self.summed_probes.saturating_add(other.summed_probes);
         for (event, count) in &other.events {
             *self.events.entry(*event).or_default() += count;
         }
