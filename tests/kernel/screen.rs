@@ -1,14 +1,11 @@
 //! `kaprobe sockets` and `audit` for people: on a terminal, by groups, and with what a program
 //! forgot.
 
-use std::fs::{self, Permissions};
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
-use std::process::Command;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result, ensure};
-use kaprobe_testkit::process::sleeper;
+use kaprobe_testkit::process::{Held, Process, Task};
 use kaprobe_testkit::snapshot::{by_inode, inode};
 use kaprobe_testkit::traffic::ends::connect_to;
 use kaprobe_testkit::{command, netns, schema, snapshot, streams};
@@ -167,11 +164,16 @@ pub fn lines_fit_a_terminal() -> Result<()> {
     netns::enter_new()?;
     let listener = TcpListener::bind("[::1]:0")?;
     let (near, far) = connect_to(&listener)?;
-    let dir = tempfile::tempdir()?;
-    let hostile = dir.path().join("\u{1b}[2J\u{202e}\r\n");
-    fs::copy("/bin/sleep", &hostile)?;
-    fs::set_permissions(&hostile, Permissions::from_mode(0o755))?;
-    let _sleeper = sleeper(Command::new(&hostile), far.into())?;
+    let mut hostile = Process::start(Task {
+        comm: "\u{1b}[2J\u{202e}\r\n".to_owned(),
+        holds: Some(Held {
+            address: Ipv4Addr::LOCALHOST.into(),
+            count: 1,
+            seconds: None,
+        }),
+        ..Task::default()
+    })?;
+    hostile.go()?;
     let mapped = TcpListener::bind("[::]:0")?;
     let (_near, _far) = connect_mapped(&mapped)?;
 
@@ -207,8 +209,8 @@ pub fn lines_fit_a_terminal() -> Result<()> {
     ensure!(piped.starts_with("STATE       RECVQ SENDQ PID "), "{piped}");
     let port = mapped.local_addr()?.port();
     ensure!(piped.contains(&format!(" [127.0.0.1]:{port} ")), "{piped}");
-    drop(near);
-    Ok(())
+    drop((near, far));
+    hostile.dismiss()
 }
 
 /// A connection from IPv4 to a listener of both families.

@@ -60,8 +60,17 @@ fn read(folder: &Path) -> io::Result<Vec<Segment>> {
         let Some(name) = name_of(&path) else {
             continue;
         };
-        let modified = fs::metadata(&path).and_then(|it| it.modified()).ok();
-        let since = modified.and_then(|it| it.duration_since(UNIX_EPOCH).ok());
+        // A recorder may have removed it just now. What else has such a name is none of its own.
+        let Ok(metadata) = fs::metadata(&path) else {
+            continue;
+        };
+        if !metadata.is_file() {
+            continue;
+        }
+        let since = metadata
+            .modified()
+            .ok()
+            .and_then(|it| it.duration_since(UNIX_EPOCH).ok());
         let written = since.and_then(|it| i64::try_from(it.as_nanos()).ok());
         all.push(Segment {
             name,

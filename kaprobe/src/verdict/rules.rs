@@ -398,11 +398,16 @@ pub(super) fn gave_up(record: &Record) -> Option<Finding> {
                 remedy.flatten(),
             )
         }
-        Cause::UserTimeout => (
-            VerdictName::UserTimeout,
-            Explanation::UserTimeout,
-            Some(remedies::all_probes(settings)),
-        ),
+        Cause::UserTimeout => {
+            let all = remedies::all_probes(settings);
+            let had_ms = settings.user_timeout_ms.map(u64::from);
+            let is_short = had_ms < all.user_timeout_ms;
+            (
+                VerdictName::UserTimeout,
+                Explanation::UserTimeout,
+                is_short.then_some(all),
+            )
+        }
         // No keepalive timer gives up so.
         Cause::Retransmission | Cause::ZeroWindow => return None,
     };

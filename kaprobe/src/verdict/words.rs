@@ -440,20 +440,25 @@ fn rejected(record: &Record) -> String {
     )
 }
 
-/// The advice for a TCP_USER_TIMEOUT that passed before all probes were sent.
+/// The advice for a TCP_USER_TIMEOUT that passed with a probe unanswered: before all probes were
+/// sent if there is a remedy, or later than they would have taken.
 fn user_timeout(record: &Record, remedy: Option<Remedy>) -> Words {
-    let all = remedy.and_then(|it| it.user_timeout_ms).unwrap_or_default();
-    Words::new(
-        format!(
-            "TCP_USER_TIMEOUT of {} overrides the probe count",
-            Ms(record.settings.user_timeout_ms.unwrap_or_default().into())
+    let had = Ms(record.settings.user_timeout_ms.unwrap_or_default().into());
+    let probes = record.settings.keepalive_probes.unwrap_or_default();
+    let program = program(record);
+    match remedy.and_then(|it| it.user_timeout_ms) {
+        Some(all) => Words::new(
+            format!("TCP_USER_TIMEOUT of {had} overrides the probe count"),
+            format!("to allow all {probes} probes, set it to {all}ms in {program}"),
         ),
-        format!(
-            "to allow all {} probes, set it to {all}ms in {}",
-            record.settings.keepalive_probes.unwrap_or_default(),
-            program(record)
+        None => Words::new(
+            format!(
+                "TCP_USER_TIMEOUT of {had} passed with the probes unanswered: the peer's host or \
+                 the path to it is down; {probes} probes alone would have taken less time"
+            ),
+            format!("to learn of it sooner, lower TCP_USER_TIMEOUT in {program}"),
         ),
-    )
+    }
 }
 
 /// The advice for a connection that a process of this host reset, as its record tells.

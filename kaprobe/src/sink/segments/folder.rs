@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
-use std::process;
+use std::time::Duration;
+use std::{process, thread};
 
 use crate::model::segment::SegmentName;
 use crate::model::time::WallTime;
@@ -158,10 +159,26 @@ impl SegmentFolder {
     }
 }
 
+/// How often a lock is tried, and the pause between: a process that was just started has the lock
+/// of its parent until it runs its own program.
+const TRIES: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Whether another process has the lock of a file, and keeps it.
+fn is_held(file: &File) -> bool {
+    for _ in 0..TRIES {
+        let Err(TryLockError::WouldBlock) = file.try_lock() else {
+            return false;
+        };
+        thread::sleep(PAUSE);
+    }
+    true
+}
+
 /// Locks the folder, so that no other kaprobe records in it.
 fn lock(folder: &Folder) -> io::Result<File> {
     let mut file = folder.open_or_create(LOCK)?;
-    if let Err(TryLockError::WouldBlock) = file.try_lock() {
+    if is_held(&file) {
         let mut pid = String::new();
         // Without its number, the message says less.
         let _read = file.take(MAX_PID_LEN).read_to_string(&mut pid);

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
@@ -58,6 +59,11 @@ struct OpenSegment {
 }
 
 impl OpenSegment {
+    /// Whether somebody removed the file.
+    fn is_removed(&self) -> bool {
+        self.file.metadata().is_ok_and(|it| it.nlink() == 0)
+    }
+
     /// Writes a frame at the end, or nothing.
     fn write(&mut self, frame: &[u8]) -> io::Result<()> {
         if let Err(why) = self.file.write_all(frame) {
@@ -210,6 +216,10 @@ impl SegmentLog {
     }
 
     fn try_write(&mut self, frame: &[u8], now: Now) -> io::Result<()> {
+        if self.open.as_ref().is_some_and(OpenSegment::is_removed) {
+            // What was in it is gone. The next one shows that one is missing.
+            self.close();
+        }
         if self.open.is_none() {
             self.begin_segment(now)?;
         }

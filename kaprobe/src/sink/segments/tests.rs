@@ -285,6 +285,26 @@ proptest! {
     }
 }
 
+/// Somebody removes the open segment: the next frame begins another.
+#[test]
+fn a_removed_segment_is_noticed() -> Result<(), Box<dyn std::error::Error>> {
+    let dir = tempfile::tempdir()?;
+    let mut recorder = Recorder::open(dir.path(), 1 << 20, 0)?;
+    recorder.put(&[record(1)])?;
+    for (name, _) in segments(dir.path())? {
+        std::fs::remove_file(dir.path().join(name))?;
+    }
+    // Not one of its own, whatever the name.
+    std::fs::create_dir(
+        dir.path()
+            .join("kaprobe-00000009-20240506T070809Z.jsonl.zst"),
+    )?;
+    recorder.put(&[record(2)])?;
+    recorder.end()?;
+    assert_eq!(read(dir.path())?.numbers, [2]);
+    Ok(())
+}
+
 #[test]
 fn ten_restarts_and_a_clock_that_jumps_keep_the_order() -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir()?;

@@ -64,6 +64,10 @@ fn time(ms: Option<u64>) -> Cell {
 /// The fate or state of a connection that lives; of one that does not, its verdict.
 fn status(_: &Look, row: &ConnectionRow<'_>) -> Cell {
     if let Some(live) = row.live {
+        // The fate supposes that the peer is there.
+        if live.assessment.probes_out >= Some(2) {
+            return Cell::new("unanswered", Tone::Bad);
+        }
         return match live.fate() {
             Some(fate) if words::RISKS.contains(&fate) => Cell::new(fate.name(), Tone::Bad),
             Some(fate) => Cell::plain(fate.name()),
@@ -120,7 +124,9 @@ pub(super) fn about(row: &ConnectionRow<'_>) -> Vec<String> {
     }
     lines.push(now.join(", "));
     if let Some(fate) = live.fate() {
+        let is_unanswered = it.probes_out >= Some(2);
         lines.push(match it.why {
+            _ if is_unanswered => format!("fate: {}, if the peer answers", fate.name()),
             Some(why) => format!("fate: {} ({})", fate.name(), why.name()),
             None => format!("fate: {}", fate.name()),
         });

@@ -277,7 +277,7 @@ impl<'a> View<'a> {
         } else if !status.has_census {
             ("reading the sockets".to_owned(), Tone::Faint)
         } else if !self.model.census.is_judged {
-            let text = "no idle timeout known, so no risk: --behind or --idle-timeout gives one";
+            let text = "RISK has dying connections only: --behind or --idle-timeout sets a timeout";
             (text.to_owned(), Tone::Faint)
         } else {
             (String::new(), Tone::Plain)
