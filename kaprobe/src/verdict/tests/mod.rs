@@ -1914,9 +1914,9 @@ proptest! {
     }
 
     /// A part of a log may lack what the connection survived, or how one end closed it: then
-    /// it may take another cause for the end, and is not sure. Otherwise its verdict is that of the whole log. If the whole log has
-    /// no verdict there, the part's verdict does not have high confidence, or the whole log
-    /// judged the connection earlier.
+    /// it may take another cause for the end, and is not sure. Otherwise its verdict is that of
+    /// the whole log. If the whole log has no verdict there, the part's verdict does not have
+    /// high confidence, or the whole log judged the connection earlier.
     #[test]
     fn a_part_of_a_log_does_not_contradict_the_whole(
         events in prop::collection::vec(any_event(), 1..60),
@@ -1934,10 +1934,14 @@ proptest! {
         prop_assume!(!records.is_empty());
         let (from, to) = (cut.0.index(records.len()), cut.1.index(records.len()) + 1);
         let part = from.min(to)..to;
-        let (whole, cut) = (judged(&records), judged(&records[part.clone()]));
+        let (whole_log, cut) = (judged(&records), judged(&records[part.clone()]));
+        let judged_before = |whole: &[Option<Record>], cut: &Record| {
+            let mut before = whole.iter().flatten().filter(|it| it.sock.is_some());
+            before.any(|it| it.sock == cut.sock)
+        };
         for (index, cut) in part.zip(&cut) {
             let Some(cut) = cut else { continue };
-            match &whole[index] {
+            match &whole_log[index] {
                 Some(whole) if whole.verdict == cut.verdict => {}
                 Some(whole) => {
                     use VerdictName as Of;
@@ -1947,6 +1951,13 @@ proptest! {
                     let lacks = match (part, whole) {
                         (Of::IdleEviction, Of::AbortedByPeer) | (Of::SilentDrop, Of::PathLost) => {
                             "what the connection survived"
+                        }
+                        // The whole log judged an end of this socket before: what it had survived until
+                        // then counts no more.
+                        (Of::PathLost, Of::SilentDrop)
+                            if judged_before(&whole_log[..index], cut) =>
+                        {
+                            continue;
                         }
                         (
                             Of::AbortedByPeer | Of::IdleEviction | Of::AbortedLocally,
@@ -1960,8 +1971,7 @@ proptest! {
                     prop_assert!(repeats || cut.confidence < Some(Confidence::High));
                 }
                 None => {
-                    let before = whole[..index].iter().flatten();
-                    let was_judged = before.filter(|it| it.sock.is_some()).any(|it| it.sock == cut.sock);
+                    let was_judged = judged_before(&whole_log[..index], cut);
                     let is_sure = cut.confidence == Some(Confidence::High);
                     prop_assert!(was_judged || !is_sure, "{:?}", cut);
                 }
