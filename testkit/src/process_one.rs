@@ -7,9 +7,10 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::sync::LazyLock;
 use std::{fs, io};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use perf_event::events::Tracepoint;
 use perf_event::{Builder, Counter};
 use perf_event_open_sys::ioctls;
@@ -30,6 +31,12 @@ const TRACEPOINTS: [&str; 7] = [
 /// It fires for each timer of the kernel. Those of keepalive are counted.
 const TIMER: &str = "timer/timer_expire_entry";
 
+/// Passes the timers of keepalive only. The kernel's list of symbols is long: it is read once.
+static OF_KEEPALIVE: LazyLock<Result<CString, String>> = LazyLock::new(|| {
+    let address = keepalive_timer().map_err(|why| why.to_string())?;
+    CString::new(format!("function == {address:#x}")).map_err(|why| why.to_string())
+});
+
 /// Counts the tracepoints that fire while a thread of process 1 is current.
 pub struct SkippedPrograms(Vec<Counter>);
 
@@ -37,7 +44,7 @@ impl SkippedPrograms {
     /// Starts to count. Threads that process 1 starts later are not counted.
     pub fn count() -> Result<Self> {
         let tracefs = tracefs()?;
-        let of_keepalive = CString::new(format!("function == {:#x}", keepalive_timer()?))?;
+        let of_keepalive = OF_KEEPALIVE.as_ref().map_err(|why| anyhow!("{why}"))?;
         let mut counters = Vec::new();
         for tracepoint in TRACEPOINTS {
             // Older kernels lack some.
@@ -45,7 +52,7 @@ impl SkippedPrograms {
                 continue;
             };
             let id = id.trim().parse()?;
-            let filter = (tracepoint == TIMER).then_some(&of_keepalive);
+            let filter = (tracepoint == TIMER).then_some(of_keepalive);
             for thread in fs::read_dir("/proc/1/task")? {
                 let thread = thread?.file_name();
                 let thread = thread.to_str().context("not a thread")?.parse()?;

@@ -64,8 +64,7 @@ fn time(ms: Option<u64>) -> Cell {
 /// The fate or state of a connection that lives; of one that does not, its verdict.
 fn status(_: &Look, row: &ConnectionRow<'_>) -> Cell {
     if let Some(live) = row.live {
-        // The fate supposes that the peer is there.
-        if live.assessment.probes_out >= Some(2) {
+        if is_unanswered(live) {
             return Cell::new("unanswered", Tone::Bad);
         }
         return match live.fate() {
@@ -80,6 +79,11 @@ fn status(_: &Look, row: &ConnectionRow<'_>) -> Cell {
         None if timeline.is_some_and(|it| it.is_over) => Cell::new("closed", Tone::Faint),
         None => Cell::new("not in snapshot", Tone::Faint),
     }
+}
+
+/// Whether a probe is known not to be answered. The fate supposes that the peer is there.
+fn is_unanswered(live: &LiveConnection) -> bool {
+    live.assessment.probes_out >= Some(2)
 }
 
 /// What is known of a connection, and the last that happened to it, in sentences.
@@ -124,9 +128,8 @@ pub(super) fn about(row: &ConnectionRow<'_>) -> Vec<String> {
     }
     lines.push(now.join(", "));
     if let Some(fate) = live.fate() {
-        let is_unanswered = it.probes_out >= Some(2);
         lines.push(match it.why {
-            _ if is_unanswered => format!("fate: {}, if the peer answers", fate.name()),
+            _ if is_unanswered(live) => format!("fate: {}, if the peer answers", fate.name()),
             Some(why) => format!("fate: {} ({})", fate.name(), why.name()),
             None => format!("fate: {}", fate.name()),
         });
