@@ -215,20 +215,26 @@ pub fn open_load() -> Result<Load> {
     Ok(Load::open(Path::V4, Path::V4.loopback(), members)?)
 }
 
-/// Plays traffic to all of them, and stops them while it goes on. Returns how each
-/// ended, and the probes that the kernel counted.
-fn play(mut all: Vec<Traced>) -> Result<(Vec<Ended>, u64)> {
-    all.iter_mut().try_for_each(Traced::wait_ready)?;
+/// Plays traffic until the kernel has sent more than this number of probes. Returns the number
+/// that it counted.
+pub fn play_load(enough: u64) -> Result<u64> {
     let before = KernelCounters::read()?.keepalive;
     let alone = OwnCpu::take()?;
     let load = open_load()?;
     wait_until("enough probes were sent", || {
-        Ok(KernelCounters::read()?.keepalive > before + ENOUGH)
+        Ok(KernelCounters::read()?.keepalive > before + enough)
     })?;
-    // Exact counts need the traffic to end first. The screens are still stalled.
     load.end()?;
     drop(alone);
-    let probes = KernelCounters::read()?.keepalive - before;
+    Ok(KernelCounters::read()?.keepalive - before)
+}
+
+/// Plays traffic to all of them, and stops them while it goes on. Returns how each
+/// ended, and the probes that the kernel counted.
+fn play(mut all: Vec<Traced>) -> Result<(Vec<Ended>, u64)> {
+    all.iter_mut().try_for_each(Traced::wait_ready)?;
+    // Exact counts need the traffic to end first. The screens are still stalled.
+    let probes = play_load(ENOUGH)?;
     all.iter().try_for_each(|it| it.signal(Signal::TERM))?;
     let ended = all.into_iter().map(Traced::finish);
     Ok((ended.collect::<Result<_>>()?, probes))

@@ -10,16 +10,15 @@ use std::process::Stdio;
 use anyhow::{Context, Error, Result, bail, ensure};
 use kaprobe_testkit::child::Killed;
 use kaprobe_testkit::command::{kaprobe, run};
-use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::harness::Skip;
-use kaprobe_testkit::netns::{self, KernelCounters};
+use kaprobe_testkit::netns;
 use kaprobe_testkit::schema;
 use kaprobe_testkit::wait::wait_until;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::outputs::{open_load, text};
+use crate::outputs::{play_load, text};
 
 /// Probes of a run.
 const ENOUGH: u64 = 1_200;
@@ -59,19 +58,6 @@ impl Recorder {
 
     fn said(&self, stream: &str) -> Result<String> {
         Ok(fs::read_to_string(self.dir.path().join(stream))?)
-    }
-
-    /// Plays traffic to it. Returns the number of probes that the kernel counted.
-    fn play(&self) -> Result<u64> {
-        let before = KernelCounters::read()?.keepalive;
-        let alone = OwnCpu::take()?;
-        let load = open_load()?;
-        wait_until("enough probes were sent", || {
-            Ok(KernelCounters::read()?.keepalive > before + ENOUGH)
-        })?;
-        load.end()?;
-        drop(alone);
-        Ok(KernelCounters::read()?.keepalive - before)
     }
 
     /// Ends it by a signal. Returns its exit code.
@@ -138,13 +124,13 @@ pub fn folder_equals_the_counters() -> Result<()> {
         second.status.code() == Some(1) && said.contains(&expected),
         "{said}"
     );
-    let mut sent = first.play()?;
+    let mut sent = play_load(ENOUGH)?;
     ensure!(first.end(Signal::TERM)? == Some(0));
     let found = probes(&folder)?;
     ensure!(found == sent, "{found} probes in the folder, {sent} sent");
 
     let restarted = Recorder::start(&folder)?;
-    sent += restarted.play()?;
+    sent += play_load(ENOUGH)?;
     ensure!(restarted.end(Signal::INT)? == Some(0));
     let found = probes(&folder)?;
     ensure!(
@@ -170,7 +156,7 @@ pub fn folder_equals_the_counters() -> Result<()> {
     ensure!(!err.contains("trailer"), "{err}");
 
     let killed = Recorder::start(&folder)?;
-    let more = killed.play()?;
+    let more = play_load(ENOUGH)?;
     ensure!(killed.end(Signal::KILL)?.is_none());
     let found = probes(&folder)?;
     ensure!(
