@@ -5,6 +5,7 @@
 //! targets reach the same code. Its interface is not stable.
 
 pub mod audit;
+mod census;
 pub mod cli;
 pub mod condense;
 pub mod correlate;

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::num::NonZeroUsize;
 
+use crate::census::sums::group_of;
 use crate::lru::LruMap;
 use crate::model::flow::FlowKey;
 use crate::model::peer_group::PeerGroup;
@@ -15,7 +16,6 @@ use crate::model::record::{EventName, Record};
 use crate::model::socket::Endpoints;
 use crate::model::time::WallTime;
 use crate::model::values::VerdictName;
-use crate::top::grouping::group_of;
 
 /// Most groups that are kept.
 const MAX_GROUPS: NonZeroUsize = NonZeroUsize::new(1_024).expect("it is not zero");

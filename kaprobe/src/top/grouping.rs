@@ -1,17 +1,10 @@
-//! The group that connections belong to.
+//! What the screen makes of a group of connections.
 
 use std::borrow::Cow;
 
 use crate::model::peer_group::PeerGroup;
-use crate::model::socket::{Endpoints, Process};
 use crate::text::cell::NOTHING;
 use crate::text::escape::Escaped;
-
-/// The group of a connection. It has only what a snapshot and a trace both know, so that they
-/// name the same group.
-pub(super) fn group_of(endpoints: &Endpoints, process: &Process, accepted: bool) -> PeerGroup {
-    PeerGroup::of(endpoints, None, process, false, accepted)
-}
 
 /// The program of a group, for people.
 pub(super) fn program(group: &PeerGroup) -> Cow<'_, str> {

@@ -5,7 +5,7 @@ use std::io;
 use anyhow::Result;
 use ratatui::crossterm::event::Event;
 
-use crate::top::census::Census;
+use crate::census::sums::Census;
 
 /// A message to the thread that draws.
 pub(super) enum ScreenMessage {

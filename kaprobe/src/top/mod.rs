@@ -1,19 +1,17 @@
 //! `kaprobe top`: a live screen of connections and their keepalive, by program and remote
 //! endpoint.
 //!
-//! The rows of the sockets come from another process, which sums them up: [`reader`]. The
+//! The rows of the sockets come from another process, which sums them up: `census`. The
 //! events come from a trace, which runs on a thread of its own, and counts its records:
 //! [`counting_sink`]. The calling thread joins both and draws: [`model`], [`view`]. Another
-//! reads keys. What is kept is bounded: [`census`], [`events`].
+//! reads keys. What is kept is bounded: `census`, [`events`].
 
-mod census;
 mod counting_sink;
 mod events;
 mod grouping;
 mod message;
 mod model;
 pub mod plan;
-mod reader;
 mod screen;
 mod terminal;
 #[cfg(test)]
@@ -27,13 +25,13 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context as _, Result, anyhow};
 use ratatui::crossterm::event;
 
+use crate::census::reader::{self, SnapshotReader};
 use crate::shutdown::{self, StopWhen};
 use crate::sink::LiveSinks;
 use crate::stop::Stop;
 use crate::top::counting_sink::{CountingSink, SharedEvents};
 use crate::top::message::ScreenMessage;
 use crate::top::plan::TopPlan;
-use crate::top::reader::SnapshotReader;
 use crate::top::screen::LiveScreen;
 use crate::top::terminal::DrawnTerminal;
 use crate::trace::Session;
@@ -45,7 +43,7 @@ use crate::{exit, stderr};
 /// If standard output is no terminal, or the sockets or the terminal can't be read.
 pub fn run(plan: &TopPlan) -> Result<()> {
     if plan.is_reader {
-        return reader::serve(plan);
+        return reader::serve(&plan.census);
     }
     terminal::check()?;
     stderr::never_wait();
@@ -64,7 +62,10 @@ pub fn run(plan: &TopPlan) -> Result<()> {
         },
     )?;
     let (to, messages) = channel();
-    let reader = SnapshotReader::start(plan, to.clone())?;
+    let reader = SnapshotReader::start(&plan.census, {
+        let to = to.clone();
+        move |census| to.send(ScreenMessage::Census(census)).is_ok()
+    })?;
     let terminal = DrawnTerminal::enter()?;
     let events = SharedEvents::default();
     let trace = session

@@ -4,6 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
+use crate::census::sums::{Census, CensusGroup, LiveConnection, Sums};
 use crate::cli::args::TopSort;
 use crate::model::fate::Fate;
 use crate::model::flow::FlowKey;
@@ -11,7 +12,6 @@ use crate::model::peer_group::PeerGroup;
 use crate::model::socket::Endpoints;
 use crate::text::cell::endpoint;
 use crate::text::escape::Escaped;
-use crate::top::census::{Census, CensusGroup, LiveConnection, Sums};
 use crate::top::events::{Counts, Events, Timeline};
 use crate::top::grouping::contains;
 

@@ -9,17 +9,17 @@ use ratatui::crossterm::event::{Event, KeyEvent, KeyEventKind};
 use ratatui::layout::Rect;
 use rustix::process::{Signal, getpid, kill_process};
 
+use crate::census::reader::SnapshotReader;
+use crate::census::sums::{Census, CensusRequest};
 use crate::model::time::WallTime;
 use crate::sink::{bars, is_colored};
 use crate::stop::Stop;
 use crate::text::escape::Escaped;
-use crate::top::census::Census;
 use crate::top::counting_sink::{SharedEvents, lock};
 use crate::top::events::Events;
 use crate::top::message::ScreenMessage;
 use crate::top::model::Model;
 use crate::top::plan::TopPlan;
-use crate::top::reader::SnapshotReader;
 use crate::top::terminal::{self, DrawnTerminal};
 use crate::top::ui::{Request, Ui};
 use crate::top::view::look::Look;
@@ -134,7 +134,8 @@ impl LiveScreen {
     fn ask_if_due(&mut self) {
         let now = Instant::now();
         if matches!(self.snapshot, Snapshot::Due(due) if due <= now) {
-            self.reader.request(self.ui.open());
+            let open = self.ui.open().cloned();
+            self.reader.request(CensusRequest::Worst { open });
             self.snapshot = Snapshot::Asked {
                 since: now,
                 again: false,

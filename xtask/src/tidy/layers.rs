@@ -28,8 +28,11 @@ pub type Layers = [&'static [Module]];
 pub const LAYERS: &Layers = &[
     &[
         module("top", "shows connections and their keepalive by program and remote end, live"),
-        module("record", "keeps the last days of a trace in a folder, in little room"),
         module("demo", "opens connections that go silent or vanish, and shows what keepalive does"),
+    ],
+    &[
+        module("census", "sums up sockets by program and remote end, again and again"),
+        module("record", "keeps the last days of a trace in a folder, in little room"),
     ],
     &[
         module("trace", "shows what keepalive does on this host, live"),

@@ -3,13 +3,14 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
+use crate::census::sums::group_of;
+use crate::census::sums::{Census, MAX_GROUPS, Sums};
 use crate::model::record::EventName;
 use crate::model::socket::{Ages, Endpoints};
 use crate::model::values::VerdictName;
 use crate::sample::at;
-use crate::top::census::{Census, MAX_GROUPS, Sums};
 use crate::top::events::{Counts, Events, MAX_CONNECTIONS, MAX_LINES};
-use crate::top::grouping::{group_of, program};
+use crate::top::grouping::program;
 use crate::top::tests::made::{
     census, eviction, host, key, listener, process, push, record, row, server, to_server,
 };

@@ -3,8 +3,8 @@
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::layout::Rect;
 
+use crate::census::sums::Census;
 use crate::cli::args::TopSort;
-use crate::top::census::Census;
 use crate::top::events::Events;
 use crate::top::grouping::program;
 use crate::top::model::Model;

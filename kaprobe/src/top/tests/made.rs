@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use jiff::tz::TimeZone;
 
 use crate::audit::assessment::{Assessment, fate};
+use crate::census::sums::{Census, CensusRequest, CensusTaker};
 use crate::model::advice::Advice;
 use crate::model::flow::FlowKey;
 use crate::model::peer_group::PeerGroup;
@@ -18,7 +19,6 @@ use crate::sink::event_text;
 use crate::text::escape::Escaped;
 use crate::text::histogram::Bars;
 use crate::timeout::timeouts::{Timeout, Timeouts};
-use crate::top::census::{Census, CensusTaker};
 use crate::top::events::Events;
 use crate::top::view::Status;
 use crate::top::view::look::Look;
@@ -73,7 +73,7 @@ pub fn listener(port: u16) -> Row {
 /// A census of these rows, judged by a timeout of 350 s.
 pub fn census(rows: &[Row], open: Option<PeerGroup>) -> Census {
     let timeouts = Timeouts::new(vec![Timeout::given(350_000)], Vec::new());
-    let mut taker = CensusTaker::new(open);
+    let mut taker = CensusTaker::new(CensusRequest::Worst { open });
     for row in rows {
         if row.state == State::Listen {
             taker.listener(row);

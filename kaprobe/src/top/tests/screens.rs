@@ -6,15 +6,15 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Color;
 
+use crate::census::sums::Census;
+use crate::census::sums::group_of;
 use crate::cli::args::TopSort;
 use crate::model::peer_group::PeerGroup;
 use crate::model::record::EventName;
 use crate::sample::{at, golden};
 use crate::text::escape::Escaped;
 use crate::text::histogram::Bars;
-use crate::top::census::Census;
 use crate::top::events::Events;
-use crate::top::grouping::group_of;
 use crate::top::model::Model;
 use crate::top::tests::made::{
     census, host, key, plain, process, push, record, row, status, to_server,

@@ -1,11 +1,11 @@
 //! The table of a group's connections, and what is known of one.
 
+use crate::census::sums::LiveConnection;
 use crate::model::named::Named as _;
 use crate::model::peers::Peers;
 use crate::model::remedy::SetIn;
 use crate::text::cell::{NOTHING, endpoint, netns};
 use crate::text::units::Ms;
-use crate::top::census::LiveConnection;
 use crate::top::model::ConnectionRow;
 use crate::top::view::look::{Look, Tone};
 use crate::top::view::table::{Cell, TableColumn, fixed};

@@ -1,11 +1,11 @@
 //! The words for settings, ages, risks and counts.
 
+use crate::census::sums::Sums;
 use crate::model::fate::Fate;
 use crate::model::named::Named as _;
 use crate::model::socket::Settings;
 use crate::text::cell::{NOTHING, UNSEEN};
 use crate::text::units::{Ms, plural};
-use crate::top::census::Sums;
 use crate::top::events::{Counts, LearnedBounds};
 
 /// The fates of connections that an idle timeout would kill, or has.

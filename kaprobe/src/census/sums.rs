@@ -12,14 +12,13 @@ use crate::model::fate::Fate;
 use crate::model::flow::Flow;
 use crate::model::peer_group::{Listeners, PeerGroup, widen};
 use crate::model::row::Row;
-use crate::model::socket::Endpoints;
+use crate::model::socket::{Endpoints, Process};
 use crate::model::time::WallTime;
 use crate::model::values::State;
 use crate::text::escape::Escaped;
-use crate::top::grouping::group_of;
 
 /// Most groups that are kept.
-pub(super) const MAX_GROUPS: usize = 1_024;
+pub(crate) const MAX_GROUPS: usize = 1_024;
 /// Most connections of a group that are kept.
 const MAX_WORST: usize = 8;
 /// Most connections that are kept of the group that is shown open.
@@ -28,89 +27,113 @@ const MAX_OPEN: usize = 1_000;
 const MAX_LISTENERS: usize = 4_096;
 
 /// The upper ends of the classes of idle ages, ms. The last class has none.
-pub(super) const IDLE_ENDS_MS: [u64; 7] = [
+pub(crate) const IDLE_ENDS_MS: [u64; 7] = [
     1_000, 10_000, 60_000, 300_000, 900_000, 3_600_000, 21_600_000,
 ];
 
 /// The number of fates.
 const FATES: usize = 8;
 
+/// What a census keeps beside the sums.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum CensusRequest {
+    /// Nothing.
+    #[default]
+    Sums,
+    /// The worst connections of each group, and more of one.
+    Worst {
+        /// The group of which more are kept.
+        open: Option<PeerGroup>,
+    },
+}
+
+impl CensusRequest {
+    /// The most connections that are kept of a group.
+    fn most(&self, group: &PeerGroup) -> usize {
+        match self {
+            Self::Sums => 0,
+            Self::Worst { open } if open.as_ref() == Some(group) => MAX_OPEN,
+            Self::Worst { .. } => MAX_WORST,
+        }
+    }
+}
+
 /// A snapshot, summed up.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Census {
+pub(crate) struct Census {
     /// When it ended, wall clock.
-    pub(super) time: WallTime,
+    pub(crate) time: WallTime,
     /// When it ended, CLOCK_MONOTONIC, ns.
-    pub(super) mono_ns: u64,
-    pub(super) groups: Vec<CensusGroup>,
+    pub(crate) mono_ns: u64,
+    pub(crate) groups: Vec<CensusGroup>,
     /// All connections.
-    pub(super) total: Sums,
+    pub(crate) total: Sums,
     /// The connections of the groups beyond the limit.
-    pub(super) other: Sums,
+    pub(crate) other: Sums,
     /// Namespaces and ports of listeners.
-    pub(super) listening: Vec<(u32, u16)>,
+    pub(crate) listening: Vec<(u32, u16)>,
     /// What the snapshot could not show, in whole sentences.
-    pub(super) notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
     /// An idle timeout is known, by which connections are judged.
-    pub(super) is_judged: bool,
+    pub(crate) is_judged: bool,
 }
 
 /// The connections of a program to one remote end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct CensusGroup {
-    pub(super) id: PeerGroup,
+pub(crate) struct CensusGroup {
+    pub(crate) id: PeerGroup,
     /// Name of the network namespace.
-    pub(super) netns_name: Option<Escaped>,
-    pub(super) sums: Sums,
+    pub(crate) netns_name: Option<Escaped>,
+    pub(crate) sums: Sums,
     /// The worst connections, worst first.
-    pub(super) worst: Vec<LiveConnection>,
+    pub(crate) worst: Vec<LiveConnection>,
 }
 
 /// A connection of a snapshot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct LiveConnection {
-    pub(super) state: State,
+pub(crate) struct LiveConnection {
+    pub(crate) state: State,
     /// It passes a middlebox, so its fate is judged.
-    pub(super) is_judged: bool,
-    pub(super) assessment: Assessment,
+    pub(crate) is_judged: bool,
+    pub(crate) assessment: Assessment,
 }
 
 /// Sums of connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Sums {
-    pub(super) connections: u64,
+pub(crate) struct Sums {
+    pub(crate) connections: u64,
     /// SO_KEEPALIVE is on.
-    pub(super) keepalive_on: u64,
+    pub(crate) keepalive_on: u64,
     /// SO_KEEPALIVE is off.
-    pub(super) keepalive_off: u64,
+    pub(crate) keepalive_off: u64,
     /// The shortest and the longest keepalive time of those where it is on, ms.
-    pub(super) time_ms: Option<(u64, u64)>,
+    pub(crate) time_ms: Option<(u64, u64)>,
     /// The shortest and the longest interval, ms.
-    pub(super) intvl_ms: Option<(u64, u64)>,
+    pub(crate) intvl_ms: Option<(u64, u64)>,
     /// The lowest and the highest probe count.
-    pub(super) probes: Option<(u64, u64)>,
+    pub(crate) probes: Option<(u64, u64)>,
     /// The lowest and the highest TCP_USER_TIMEOUT, ms; also where keepalive is off.
-    pub(super) user_timeout_ms: Option<(u64, u64)>,
+    pub(crate) user_timeout_ms: Option<(u64, u64)>,
     /// How many have each class of idle ages.
-    pub(super) idle: [u64; IDLE_ENDS_MS.len() + 1],
+    pub(crate) idle: [u64; IDLE_ENDS_MS.len() + 1],
     /// The shortest and the longest idle age, ms.
-    pub(super) idle_ms: Option<(u64, u64)>,
+    pub(crate) idle_ms: Option<(u64, u64)>,
     /// With unanswered keepalive probes.
-    pub(super) unanswered: u64,
+    pub(crate) unanswered: u64,
     /// With data that was sent again and again and not acknowledged.
-    pub(super) stalled: u64,
+    pub(crate) stalled: u64,
     /// The shortest time until the kernel gives up on a connection with unanswered probes or
     /// stalled data, ms.
-    pub(super) dead_in_ms: Option<u64>,
+    pub(crate) dead_in_ms: Option<u64>,
     /// The shortest time until a keepalive timer fires, ms.
-    pub(super) next_ms: Option<u64>,
+    pub(crate) next_ms: Option<u64>,
     /// How many have each fate, worst first. Only of the judged ones.
-    pub(super) fates: [u64; FATES],
+    pub(crate) fates: [u64; FATES],
 }
 
 impl Sums {
     /// The sums of no connection.
-    pub(super) const NONE: Self = Self {
+    pub(crate) const NONE: Self = Self {
         connections: 0,
         keepalive_on: 0,
         keepalive_off: 0,
@@ -159,12 +182,12 @@ impl Sums {
     }
 
     /// The number of connections with a fate.
-    pub(super) fn of(&self, fate: Fate) -> u64 {
+    pub(crate) fn of(&self, fate: Fate) -> u64 {
         self.fates[fate as usize]
     }
 
     /// Whether SO_KEEPALIVE of a connection can't be seen.
-    pub(super) fn hides_keepalive(&self) -> bool {
+    pub(crate) fn hides_keepalive(&self) -> bool {
         self.keepalive_on + self.keepalive_off < self.connections
     }
 }
@@ -178,25 +201,24 @@ fn lower(least: &mut Option<u64>, value: Option<u64>) {
 /// Takes the rows of a snapshot, in the order in which they are read: listeners before
 /// connections.
 #[derive(Debug, Default)]
-pub(super) struct CensusTaker {
+pub(crate) struct CensusTaker {
     census: Census,
     places: HashMap<PeerGroup, usize>,
     listeners: Listeners,
-    /// The group that is shown open.
-    open: Option<PeerGroup>,
+    request: CensusRequest,
 }
 
 impl CensusTaker {
-    /// Begins a census that keeps more connections of one group.
-    pub(super) fn new(open: Option<PeerGroup>) -> Self {
+    /// Begins a census.
+    pub(crate) fn new(request: CensusRequest) -> Self {
         Self {
-            open,
+            request,
             ..Self::default()
         }
     }
 
     /// Notes a listener.
-    pub(super) fn listener(&mut self, row: &Row) {
+    pub(crate) fn listener(&mut self, row: &Row) {
         let listener = (row.endpoints.netns, row.endpoints.lport);
         let is_new = !self.listeners.accepted(&row.endpoints);
         if is_new && self.census.listening.len() < MAX_LISTENERS {
@@ -207,7 +229,7 @@ impl CensusTaker {
 
     /// Counts a connection with its fate; `None` if it is not judged. `assess` is called if
     /// the connection is one of the worst of its group.
-    pub(super) fn connection(
+    pub(crate) fn connection(
         &mut self,
         row: &Row,
         fate: Option<Fate>,
@@ -220,13 +242,12 @@ impl CensusTaker {
             self.census.other.add(row, fate);
             return;
         };
-        let most = if self.open.as_ref() == Some(&self.census.groups[group].id) {
-            MAX_OPEN
-        } else {
-            MAX_WORST
-        };
+        let most = self.request.most(&self.census.groups[group].id);
         let group = &mut self.census.groups[group];
         group.sums.add(row, fate);
+        if most == 0 {
+            return;
+        }
         let worth = worth(row, fate);
         let worst = &mut group.worst;
         let is_full = worst.len() >= most;
@@ -263,7 +284,7 @@ impl CensusTaker {
     }
 
     /// Ends the census.
-    pub(super) fn end(self) -> Census {
+    pub(crate) fn end(self) -> Census {
         self.census
     }
 }
@@ -297,12 +318,12 @@ fn idle_class(ms: u64) -> usize {
 
 impl LiveConnection {
     /// The fate, if it is judged.
-    pub(super) fn fate(&self) -> Option<Fate> {
+    pub(crate) fn fate(&self) -> Option<Fate> {
         Some(self.assessment.fate).filter(|_| self.is_judged)
     }
 
     /// Whether it is dead or dying, as far as can be seen.
-    pub(super) fn is_in_trouble(&self) -> bool {
+    pub(crate) fn is_in_trouble(&self) -> bool {
         let is_dead = matches!(self.fate(), Some(Fate::Dying | Fate::Zombie));
         is_dead || self.assessment.probes_out > Some(0)
     }
@@ -313,8 +334,14 @@ impl LiveConnection {
     }
 }
 
-/// Whether `top` counts sockets in this state: not listeners, and not what has ended.
-pub(super) const fn is_connection(state: State) -> bool {
+/// The group of a connection. It has only what a snapshot and a trace both know, so that they
+/// name the same group.
+pub(crate) fn group_of(endpoints: &Endpoints, process: &Process, accepted: bool) -> PeerGroup {
+    PeerGroup::of(endpoints, None, process, false, accepted)
+}
+
+/// Whether sockets in this state are counted: not listeners, and not what has ended.
+pub(crate) const fn is_connection(state: State) -> bool {
     !matches!(
         state,
         State::Listen | State::Close | State::TimeWait | State::NewSynRecv | State::BoundInactive

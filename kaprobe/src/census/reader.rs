@@ -3,8 +3,8 @@
 //! The iterator waits for the lock of each socket, and a thread that waits for one can't be
 //! ended (see `trace/snapshot.rs`). So it runs in another process: `kaprobe top --reader`.
 //! That process also sums up the rows, so that few bytes are passed on for many sockets. Each
-//! line of its standard input asks for a snapshot, and names the group that is shown open;
-//! each line of its standard output is a [`Census`].
+//! line of its standard input is a [`CensusRequest`]; each line of its standard output is a
+//! [`Census`].
 
 use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -17,17 +17,15 @@ use anyhow::{Context as _, Result, anyhow};
 
 use crate::audit::assessment::{Assessment, fate};
 use crate::audit::plan::is_local;
+use crate::census::plan::CensusPlan;
+use crate::census::sums::{Census, CensusRequest, CensusTaker};
 use crate::model::fate::Fate;
-use crate::model::peer_group::PeerGroup;
 use crate::model::row::Row;
 use crate::model::time::WallTime;
 use crate::model::values::State;
 use crate::sockets::snapshot::Snapshots;
 use crate::text::escape;
 use crate::timeout::timeouts::Timeouts;
-use crate::top::census::{Census, CensusTaker};
-use crate::top::message::ScreenMessage;
-use crate::top::plan::TopPlan;
 use crate::{host, kernel};
 
 /// The running program, even if its file has been replaced.
@@ -39,17 +37,21 @@ const TIMEOUTS_AGE: Duration = Duration::from_secs(5);
 const REST: u32 = 100;
 
 /// The process that takes snapshots. Dropping this kills it.
-pub(super) struct SnapshotReader {
+pub(crate) struct SnapshotReader {
     child: Child,
-    requests: Sender<Option<PeerGroup>>,
+    requests: Sender<CensusRequest>,
 }
 
 impl SnapshotReader {
-    /// Starts the process. Its answers arrive as messages.
+    /// Starts the process. `answer` takes the answer to each request, and returns whether
+    /// there is a reader of more.
     ///
     /// # Errors
     /// If a process or thread can't be started.
-    pub(super) fn start(plan: &TopPlan, to: Sender<ScreenMessage>) -> Result<Self> {
+    pub(crate) fn start(
+        plan: &CensusPlan,
+        answer: impl Fn(Result<Box<Census>>) -> bool + Send + 'static,
+    ) -> Result<Self> {
         let mut child = Command::new(SELF)
             .arg0("kaprobe")
             .args(&plan.reader)
@@ -73,15 +75,15 @@ impl SnapshotReader {
         };
         thread::Builder::new()
             .name("snapshots".to_owned())
-            .spawn(move || pipes.pass_on(&asked, &to))
+            .spawn(move || pipes.pass_on(&asked, &answer))
             .context("cannot start the thread that waits for snapshots")?;
         Ok(reader)
     }
 
-    /// Asks for a snapshot, with more connections of the group that is shown open.
-    pub(super) fn request(&self, open: Option<&PeerGroup>) {
-        // If the thread has ended, its last message has said why.
-        let _ended = self.requests.send(open.cloned());
+    /// Asks for a snapshot.
+    pub(crate) fn request(&self, request: CensusRequest) {
+        // If the thread has ended, its last answer has said why.
+        let _ended = self.requests.send(request);
     }
 }
 
@@ -101,18 +103,22 @@ struct Pipes {
 
 impl Pipes {
     /// Passes on the answer to each request, until a failure or the end of requests.
-    fn pass_on(mut self, asked: &Receiver<Option<PeerGroup>>, to: &Sender<ScreenMessage>) {
-        for open in asked {
-            let census = self.ask(open.as_ref());
+    fn pass_on(
+        mut self,
+        asked: &Receiver<CensusRequest>,
+        answer: &dyn Fn(Result<Box<Census>>) -> bool,
+    ) {
+        for request in asked {
+            let census = self.ask(&request);
             let failed = census.is_err();
-            if to.send(ScreenMessage::Census(census)).is_err() || failed {
+            if !answer(census) || failed {
                 return;
             }
         }
     }
 
-    fn ask(&mut self, open: Option<&PeerGroup>) -> Result<Box<Census>> {
-        let mut line = serde_json::to_string(&open)?;
+    fn ask(&mut self, request: &CensusRequest) -> Result<Box<Census>> {
+        let mut line = serde_json::to_string(request)?;
         line.push('\n');
         let asked = self.stdin.write_all(line.as_bytes());
         line.clear();
@@ -137,13 +143,13 @@ impl Pipes {
 ///
 /// # Errors
 /// If the sockets can't be read, or standard output can't be written.
-pub(super) fn serve(plan: &TopPlan) -> Result<()> {
+pub(crate) fn serve(plan: &CensusPlan) -> Result<()> {
     let mut snapshots = Snapshots::open(&plan.selection)?;
     let mut timeouts = PathTimeouts::new(plan);
     let mut out = BufWriter::new(io::stdout().lock());
     for request in io::stdin().lines() {
-        let open = serde_json::from_str(&request?).context("cannot parse a request")?;
-        let census = take(plan, &mut snapshots, timeouts.now(), open)?;
+        let request = serde_json::from_str(&request?).context("cannot parse a request")?;
+        let census = take(plan, &mut snapshots, timeouts.now(), request)?;
         serde_json::to_writer(&mut out, &census)?;
         out.write_all(b"\n")?;
         out.flush()?;
@@ -153,12 +159,12 @@ pub(super) fn serve(plan: &TopPlan) -> Result<()> {
 
 /// Takes a snapshot and sums it up.
 fn take(
-    plan: &TopPlan,
+    plan: &CensusPlan,
     snapshots: &mut Snapshots<'_>,
     timeouts: &Timeouts,
-    open: Option<PeerGroup>,
+    request: CensusRequest,
 ) -> Result<Census> {
-    let mut taker = CensusTaker::new(open);
+    let mut taker = CensusTaker::new(request);
     let notes = snapshots.take(&mut |rows| {
         for row in &rows {
             if row.state == State::Listen {
@@ -183,7 +189,7 @@ fn take(
 }
 
 /// The fate of a connection that passes a middlebox, and of one whose data is stuck.
-fn judged(plan: &TopPlan, row: &Row, timeouts: &Timeouts) -> Option<Fate> {
+fn judged(plan: &CensusPlan, row: &Row, timeouts: &Timeouts) -> Option<Fate> {
     if row.state != State::Established {
         return None;
     }
@@ -199,7 +205,7 @@ struct PathTimeouts {
 }
 
 impl PathTimeouts {
-    fn new(plan: &TopPlan) -> Self {
+    fn new(plan: &CensusPlan) -> Self {
         let is_host = plan.timeouts.is_empty();
         Self {
             timeouts: Timeouts::new(plan.timeouts.clone(), Vec::new()),
