@@ -7,8 +7,9 @@ use crate::audit::advice::advise;
 use crate::audit::judge::judge;
 use crate::audit::silence::{ConnectionSilences, ObservedSilence, ObservedSilences};
 use crate::keepalive::connection::Connection;
+use crate::model::community_id::CommunityId;
 use crate::model::fate::{Fate, Why};
-use crate::model::field::record;
+use crate::model::field::{Value, record};
 use crate::model::remedy::{ProgramAdvice, Remedy, SetIn};
 use crate::model::row::Row;
 use crate::model::socket::{Ages, Endpoints, Identity, Process, Settings, Transfer};
@@ -101,6 +102,7 @@ record! {
         endpoints.lport,
         endpoints.raddr,
         endpoints.rport,
+        derived.community_id,
         why,
         timeout_ms,
         timeout_of,
@@ -154,6 +156,11 @@ record! {
 }
 
 impl Assessment {
+    /// The Community ID of the connection.
+    fn community_id(&self) -> Value<'_> {
+        CommunityId::of(&self.endpoints).map_or(Value::Absent, Value::CommunityId)
+    }
+
     /// Assesses a row, with the silences of the connection if it was observed.
     #[must_use]
     pub(super) fn of(

@@ -3,13 +3,17 @@
 //! A record is nested in memory and flat in the output. [`group!`] declares a group of
 //! fields that several records share. [`record!`] declares a record: its own fields, its
 //! groups, and the output order of all fields. The macro generates the field names, the
-//! visitor, and the deserializer.
+//! visitor, and the deserializer. A derived field is computed when a record is written, and
+//! ignored when one is read.
 
+use std::fmt;
 use std::fmt::Display;
 use std::net::IpAddr;
 
+use serde::de::{Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
 
+use crate::model::community_id::CommunityId;
 use crate::model::owner::{OwnerFd, OwnerFds};
 use crate::model::time::WallTime;
 use crate::text::escape::Escaped;
@@ -87,6 +91,8 @@ pub enum Value<'a> {
     Time(WallTime),
     /// An address.
     Address(IpAddr),
+    /// The Community ID of a connection.
+    CommunityId(CommunityId),
     /// Text from outside kaprobe, escaped.
     Escaped(&'a Escaped),
     /// Any other text, printable, on one line.
@@ -104,9 +110,34 @@ impl Serialize for Value<'_> {
             Self::Owners(owners) => to.collect_seq(*owners),
             Self::Time(time) => to.collect_str(time),
             Self::Address(address) => to.collect_str(address),
+            Self::CommunityId(id) => to.serialize_str(id.as_str()),
             Self::Escaped(text) => to.serialize_str(text.as_str()),
             Self::Text(text) => to.collect_str(text),
         }
+    }
+}
+
+/// The text of a derived field in a log: read, and left out. `IgnoredAny` would be reported as
+/// a field that is not known.
+pub(crate) struct DerivedText;
+
+impl<'de> Deserialize<'de> for DerivedText {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl Visitor<'_> for Text {
+            type Value = DerivedText;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text")
+            }
+
+            fn visit_str<E>(self, _: &str) -> Result<DerivedText, E> {
+                Ok(DerivedText)
+            }
+        }
+
+        from.deserialize_str(Text)
     }
 }
 
@@ -194,6 +225,7 @@ pub(crate) use group;
 
 /// Declares a record: its own fields and its groups, then the output order.
 /// `group.field` is a field of a group; `group?.field` is a field of an optional group.
+/// `derived.field` is a method of the record that returns the value.
 /// A field that is not an `Option` is required.
 macro_rules! record {
     (
@@ -289,6 +321,7 @@ macro_rules! record {
     (@name $make:ident, $own:ident . $inner:ident) => { $make!($inner) };
     (@name $make:ident, $own:ident ?. $inner:ident) => { $make!($inner) };
 
+    (@value $it:ident, derived . $name:ident) => { $it.$name() };
     (@value $it:ident, $own:ident) => { $it.$own.value() };
     (@value $it:ident, $own:ident . $inner:ident) => { $it.$own.$inner.value() };
     (@value $it:ident, $own:ident ?. $inner:ident) => {
@@ -326,12 +359,16 @@ macro_rules! record {
     (@key $own:ident . $inner:ident) => { FieldKey::$inner };
     (@key $own:ident ?. $inner:ident) => { FieldKey::$inner };
 
+    (@read $it:ident, $map:ident, derived . $name:ident) => {
+        $map.next_value::<$crate::model::field::DerivedText>()?;
+    };
     (@read $it:ident, $map:ident, $own:ident) => { $it.$own = $map.next_value()?; };
     (@read $it:ident, $map:ident, $own:ident . $inner:ident) => { $it.$own.$inner = $map.next_value()?; };
     (@read $it:ident, $map:ident, $own:ident ?. $inner:ident) => {
         $it.$own.get_or_insert_default().$inner = $map.next_value()?;
     };
 
+    (@required $it:ident, derived . $name:ident) => { false };
     (@required $it:ident, $own:ident) => { !$crate::model::field::is_optional(&$it.$own) };
     (@required $it:ident, $own:ident . $inner:ident) => { !$crate::model::field::is_optional(&$it.$own.$inner) };
     (@required $it:ident, $own:ident ?. $inner:ident) => {

@@ -11,7 +11,7 @@ use crate::text::escape::Escaped;
 
 /// Version of the log format. The major number changes when a reader of the old format
 /// would misread the new one.
-pub const VERSION: &str = "1.6";
+pub const VERSION: &str = "1.7";
 
 /// Filter values from the command line, by flag name.
 pub type Filters = BTreeMap<String, Vec<String>>;

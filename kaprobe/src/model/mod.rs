@@ -3,6 +3,7 @@
 pub mod advice;
 pub mod alive;
 pub mod attach_mode;
+pub mod community_id;
 pub mod event;
 pub mod fate;
 pub mod field;

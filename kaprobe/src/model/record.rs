@@ -5,9 +5,10 @@
 
 use crate::model::advice::Advice;
 use crate::model::alive::Alive;
+use crate::model::community_id::CommunityId;
 use crate::model::event::Kind;
 use crate::model::fate::Why;
-use crate::model::field::record;
+use crate::model::field::{Value, record};
 use crate::model::named::named_enum;
 use crate::model::remedy::SetIn;
 use crate::model::socket::{Actor, Ages, Endpoints, Identity, Process, Settings, Transfer};
@@ -171,6 +172,7 @@ record! {
         endpoints?.raddr,
         endpoints?.rport,
         endpoints?.netns,
+        derived.community_id,
         netns_name,
         identity.inode,
         identity.cookie,
@@ -285,6 +287,16 @@ impl Record {
             mono_ns: self.mono_ns,
             wall_ns: self.time.0,
         }
+    }
+
+    /// The Community ID of the connection, if the record is about one. An `alive` record has
+    /// none: nearly all records of a folder are of this kind, and a hash can't be compressed.
+    fn community_id(&self) -> Value<'_> {
+        let endpoints = self.endpoints.as_ref();
+        let id = endpoints
+            .filter(|_| self.alive.is_none())
+            .and_then(CommunityId::of);
+        id.map_or(Value::Absent, Value::CommunityId)
     }
 
     /// The names of the program that closed or reset the connection, else of the one that

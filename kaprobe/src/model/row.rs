@@ -3,7 +3,8 @@
 //! `schema/kaprobe-sockets.schema.json` documents the fields too. A test checks that the
 //! names are the same.
 
-use crate::model::field::record;
+use crate::model::community_id::CommunityId;
+use crate::model::field::{Value, record};
 use crate::model::named::named_enum;
 use crate::model::owner::OwnerFds;
 use crate::model::socket::{Ages, Endpoints, Identity, Process, Settings, Transfer};
@@ -80,6 +81,7 @@ record! {
         endpoints.lport,
         endpoints.raddr,
         endpoints.rport,
+        derived.community_id,
         state,
         recvq,
         sendq,
@@ -138,6 +140,11 @@ impl Row {
             source,
             ..Self::default()
         }
+    }
+
+    /// The Community ID of the connection. A listener has none.
+    fn community_id(&self) -> Value<'_> {
+        CommunityId::of(&self.endpoints).map_or(Value::Absent, Value::CommunityId)
     }
 
     /// Whether the socket has a file but no readable process holds it.

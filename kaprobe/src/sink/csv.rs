@@ -146,6 +146,7 @@ fn put_plain<'a>(line: &mut String, value: Value<'a>) -> Option<Value<'a>> {
         Value::Bool(bool) => line.push_str(if bool { "true" } else { "false" }),
         Value::Word(word) => line.push_str(word),
         Value::Address(address) => digits::address(line, address),
+        Value::CommunityId(id) => line.push_str(id.as_str()),
         other => return Some(other),
     }
     None

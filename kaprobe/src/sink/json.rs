@@ -103,6 +103,7 @@ impl FieldVisitor<'_> for &mut JsonFields<'_> {
             Value::Bool(bool) => line.push_str(if bool { "true" } else { "false" }),
             Value::Word(word) => quoted(line, |line| line.push_str(word)),
             Value::Address(address) => quoted(line, |line| digits::address(line, address)),
+            Value::CommunityId(id) => quoted(line, |line| line.push_str(id.as_str())),
             Value::Time(time) => quoted(line, |line| self.times.put(line, time.0)),
             Value::Escaped(text) if is_plain(text.as_str()) => {
                 quoted(line, |line| line.push_str(text.as_str()));
