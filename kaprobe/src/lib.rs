@@ -8,6 +8,7 @@ pub mod audit;
 mod census;
 pub mod cli;
 pub mod condense;
+pub mod containers;
 pub mod correlate;
 pub mod demo;
 pub mod doctor;

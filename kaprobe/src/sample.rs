@@ -1,7 +1,7 @@
 //! Test events: every kind of event, on ordinary and unusual sockets.
 
 use crate::keepalive::forecast;
-use crate::model::socket::{Actor, Ages, Endpoints, Identity, Settings, Transfer};
+use crate::model::socket::{Actor, Ages, Endpoints, Identity, Process, Settings, Transfer};
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -69,12 +69,7 @@ pub fn event(at_ms: u64, kind: Kind) -> SocketEvent {
             sk: 0xffff_8880_0123_4000,
             born_ns: 900,
         },
-        owner: Some(Arc::new(Owner {
-            pid: 4242,
-            comm: Escaped::from("beam.smp"),
-            cmdline: None,
-            unit: None,
-        })),
+        owner: owner(4242, "beam.smp"),
         endpoints: endpoints(40_000),
         identity: Identity {
             inode: Some(31_337),
@@ -121,6 +116,15 @@ pub fn event(at_ms: u64, kind: Kind) -> SocketEvent {
 }
 
 /// The endpoints of a connection to a client with this remote port.
+/// A process that holds a socket.
+pub fn owner(pid: u32, comm: &str) -> Owner {
+    Owner::from(Process {
+        pid: Some(pid),
+        comm: Some(Escaped::from(comm)),
+        ..Process::UNKNOWN
+    })
+}
+
 fn endpoints(rport: u16) -> Endpoints {
     let [local, remote] = [1, 2].map(|host| IpAddr::from([10, 0, 0, host]));
     Endpoints::new((local, 5672), (remote, rport), 4_026_531_840)
@@ -172,7 +176,7 @@ pub fn passive_reset(at_ms: u64) -> PassiveReset {
         state: 0,
         tracked: None,
         inode: None,
-        owner: None,
+        owner: Owner::default(),
         process_age_s: None,
     }
 }
@@ -332,17 +336,22 @@ fn unusual_sockets() -> [SocketEvent; 4] {
     });
     let hostile = SocketEvent {
         id: SocketId { sk: 4, born_ns: 4 },
-        owner: Some(Arc::new(Owner {
-            pid: 666,
-            comm: Escaped::from_bytes(b"=\x1b[2J\n\" ,\xff\xe2\x80\xae\\"),
+        owner: Owner::from(Process {
+            pid: Some(666),
+            comm: Some(Escaped::from_bytes(b"=\x1b[2J\n\" ,\xff\xe2\x80\xae\\")),
             cmdline: Some(Escaped::from_bytes(b"=\x1b[2J\n\" ,\xff")),
             unit: Some(Escaped::from_bytes(b"\x1b]0;x\x07.service")),
-        })),
+            container: Some(Escaped::from_bytes(b"\x1b[2J")),
+            container_id: Some(Escaped::from("0123456789abcdef".repeat(4).as_str())),
+            pod: Some(Escaped::from_bytes(b"=x\x07")),
+            pod_namespace: Some(Escaped::from_bytes(b"\xe2\x80\xae")),
+            pod_uid: Some(Escaped::from("5d2f3a0e-7c41-4b8e-9f6d-0a1b2c3d4e5f")),
+        }),
         ..probe(720, 0, 3_000)
     };
     let orphan = with(event(730, Kind::FinWait2(Some(FinWait2::Reset))), |it| {
         it.id = SocketId { sk: 5, born_ns: 0 };
-        it.owner = None;
+        it.owner = Owner::default();
         it.identity.inode = None;
         it.identity.cgroup = None;
         it.identity.orphan = Some(true);

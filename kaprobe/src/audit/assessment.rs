@@ -10,9 +10,10 @@ use crate::keepalive::connection::Connection;
 use crate::model::community_id::CommunityId;
 use crate::model::fate::{Fate, Why};
 use crate::model::field::{Value, record};
+use crate::model::owner::Owner;
 use crate::model::remedy::{ProgramAdvice, Remedy, SetIn};
 use crate::model::row::Row;
-use crate::model::socket::{Ages, Endpoints, Identity, Process, Settings, Transfer};
+use crate::model::socket::{Ages, Endpoints, Identity, Settings, Transfer};
 use crate::model::time::WallTime;
 use crate::model::values::Cause;
 use crate::programs::settings;
@@ -49,7 +50,7 @@ record! {
         /// Name of the network namespace, as `ip netns` lists it.
         netns_name: Option<Escaped>,
         /// The process that holds the socket.
-        process: Process,
+        process: Owner,
         /// Inode, cookie, uid and cgroup.
         identity: Identity,
         /// The connection was accepted: a socket listens on the local port.
@@ -112,6 +113,11 @@ record! {
         process.comm,
         process.cmdline,
         process.unit,
+        process.container,
+        process.container_id,
+        process.pod,
+        process.pod_namespace,
+        process.pod_uid,
         identity.inode,
         accepted,
         settings.keepalive,

@@ -313,7 +313,7 @@ const COLUMNS: [Column; 8] = [
     Column::of_worth("FATE", 6, Cells::Whole),
     Column::of_worth("COUNT", 4, Cells::Whole),
     Column::of_worth("PROGRAM", 3, Cells::Names(12)),
-    Column::of_worth("UNIT", 2, Cells::Names(10)),
+    Column::of_worth("RUNS-IN", 2, Cells::Names(10)),
     Column::of_worth("NETNS", 1, Cells::Names(10)),
     Column::of_worth("TO", 5, Cells::Endpoints),
     Column::of_worth("PROBES-AFTER", 8, Cells::Whole),
@@ -322,7 +322,7 @@ const COLUMNS: [Column; 8] = [
 
 fn cells(key: &GroupKey, group: &Group) -> [String; 8] {
     let peer = &key.peer;
-    let unit = peer.unit.as_ref().map_or(NOTHING, |it| it.as_str());
+    let workload = peer.workload.name();
     let silence = match (group.silence_ms, key.why) {
         (Some(range), _) => span(range),
         (None, Some(Why::NoSettings)) => UNSEEN.to_owned(),
@@ -332,7 +332,7 @@ fn cells(key: &GroupKey, group: &Group) -> [String; 8] {
         key.fate.name().to_owned(),
         group.count.to_string(),
         peer.program(&group.pids),
-        unit.to_owned(),
+        workload.unwrap_or_else(|| NOTHING.to_owned()),
         peer.netns().into_owned(),
         peer.peers.to_string(),
         silence,
@@ -647,12 +647,12 @@ mod tests {
         assert_snapshot!(table, @r"
         idle timeout 350s of idle-timeout: as given
 
-        FATE        COUNT PROGRAM  UNIT NETNS TO            PROBES-AFTER HEARD
-        unprotected 1     -        -    7     10.0.0.2:5672 off          400s
+        FATE        COUNT PROGRAM  RUNS-IN NETNS TO            PROBES-AFTER HEARD
+        unprotected 1     -        -       7     10.0.0.2:5672 off          400s
             keepalive can't help: raise the timeout of 350s, or let the program send data sooner
-        unprotected 1     ?        -    7     10.0.0.2:5672 off          400s
+        unprotected 1     ?        -       7     10.0.0.2:5672 off          400s
             keepalive can't help: raise the timeout of 350s, or let the program send data sooner
-        unknown     1     java[42] -    7     10.0.0.2:5672 ?            ?
+        unknown     1     java[42] -       7     10.0.0.2:5672 ?            ?
             its settings can't be read
         ");
     }
@@ -711,7 +711,7 @@ mod tests {
         assert_snapshot!(table, @r#"
         idle timeout 350s of idle-timeout: as given
 
-        FATE        COUNT PROGRAM                                      UNIT           NETNS     TO               PROBES-AFTER HEARD
+        FATE        COUNT PROGRAM                                      RUNS-IN        NETNS     TO               PROBES-AFTER HEARD
         zombie      1     java[42]                                     -              7         10.0.0.2:5672    off          400s
             nothing saves it, unless the peer sends probes of its own: end it in java[42], or by `ss -K` with its addresses and ports, and turn on SO_KEEPALIVE there
         unprotected 4000  =\u{1b}[2J\n"\x20,\xff\u{202e} (8 processes) -              7         clients of :5672 off          100ms..400s

@@ -155,10 +155,11 @@ fn not_kept(key: &GroupKey, group: &Group) -> Option<String> {
     ))
 }
 
-/// The program, and where it is: its unit or its process.
+/// The program, and where it is: its unit or container, or its process.
 fn place(key: &GroupKey, group: &Group) -> String {
-    match (key.peer.name(), &key.peer.unit) {
-        (Some(name), Some(unit)) => format!("{name} of {unit}"),
+    let workload = &key.peer.workload;
+    match (key.peer.name(), workload.name()) {
+        (Some(name), Some(_)) => format!("{name}{}", workload.suffix()),
         (Some(_), None) => key.peer.program(&group.pids),
         (None, _) => "the program".to_owned(),
     }
@@ -255,8 +256,9 @@ mod tests {
             pid: Some(42),
             comm: Some(Escaped::from(comm)),
             cmdline: cmdline.map(Escaped::from),
-            unit: None,
-        };
+            ..Process::default()
+        }
+        .into();
         row.settings = Settings {
             keepalive: Some(on),
             keepalive_time_ms: Some(time_s * 1_000),

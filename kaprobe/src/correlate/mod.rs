@@ -8,8 +8,8 @@ pub mod order;
 mod snapshot;
 
 use std::borrow::Cow;
+use std::mem;
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
-use std::sync::Arc;
 
 use crate::correlate::snapshot::{NewZombie, ZombieFinder};
 use crate::lru::LruMap;
@@ -18,7 +18,6 @@ use crate::model::flow::Flow;
 use crate::model::owner::Owner;
 use crate::model::record::{EventName, Record};
 use crate::model::row::Row;
-use crate::model::socket::Process;
 use crate::model::time::{Instant, TICK_MS, ms_to_ns};
 use crate::model::values::{Direction, Errno, Hook, LostWhy, State, TcpFlags};
 use crate::text::escape::Escaped;
@@ -242,7 +241,7 @@ struct LastSeen {
     inode: u64,
     /// 0 while the kernel has not made one.
     cookie: u64,
-    owner: Option<Arc<Owner>>,
+    owner: Owner,
     pair: Flow,
 }
 
@@ -270,11 +269,11 @@ impl LastSeen {
     /// process holds any more keeps the one that held it last.
     fn update<'a>(&mut self, event: &'a SocketEvent) -> Cow<'a, SocketEvent> {
         if event.kind != Kind::Closed && !lacks_endpoints(event) {
-            if event.owner.is_some() && event.owner != self.owner {
+            if event.owner.is_known() && event.owner != self.owner {
                 *self = Self::of(event);
             }
             self.cookie = event.identity.cookie.unwrap_or(self.cookie);
-            if event.owner.is_some() || event.identity.inode.is_some() || self.owner.is_none() {
+            if event.owner.is_known() || event.identity.inode.is_some() || !self.owner.is_known() {
                 return Cow::Borrowed(event);
             }
             let mut orphaned = event.clone();
@@ -282,9 +281,9 @@ impl LastSeen {
             return Cow::Owned(orphaned);
         }
         let mut end = event.clone();
-        if end.kind == Kind::Closed && end.owner.is_none() {
+        if end.kind == Kind::Closed && !end.owner.is_known() {
             end.identity.inode = Some(self.inode).filter(|&inode| inode != 0);
-            end.owner = self.owner.take();
+            end.owner = mem::take(&mut self.owner);
         }
         if lacks_endpoints(event) {
             (end.endpoints.laddr, end.endpoints.lport) = self.pair.local();
@@ -493,10 +492,9 @@ fn event_record(event: &SocketEvent, sock: u64) -> Record {
 /// A record with the fields that do not depend on the event's kind. Callers assign the
 /// other fields: `..socket_record()` would copy a large record.
 fn socket_record(event: &SocketEvent, sock: u64, at: Instant, name: EventName) -> Record {
-    let owner = event.owner.as_deref();
     Record {
         sock: Some(sock),
-        process: owner.map(Process::from).unwrap_or_default(),
+        process: event.owner.clone(),
         endpoints: Some(event.endpoints),
         identity: event.identity,
         state: State::from_number(event.state),
@@ -507,9 +505,8 @@ fn socket_record(event: &SocketEvent, sock: u64, at: Instant, name: EventName) -
 }
 
 fn passive_record(reset: &PassiveReset) -> Record {
-    let owner = reset.owner.as_deref();
     Record {
-        process: owner.map(Process::from).unwrap_or_default(),
+        process: reset.owner.clone(),
         endpoints: Some(reset.endpoints),
         state: State::from_number(reset.state),
         direction: Some(Direction::Passive),

@@ -1,5 +1,6 @@
 //! Tests of events and the records they make, then properties of arbitrary events.
 
+use crate::model::owner::Owner;
 use crate::sample::with;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -682,7 +683,7 @@ fn a_close_is_recorded_with_the_last_known_owner_and_endpoints() {
         &[
             of(probe(0, 0, 1000)),
             of(with(event(10, Kind::Closed), |it| {
-                it.owner = None;
+                it.owner = Owner::default();
                 it.identity.inode = None;
                 it.endpoints.laddr = Ipv4Addr::UNSPECIFIED.into();
                 it.endpoints.rport = 0;
@@ -704,7 +705,7 @@ fn a_close_is_recorded_with_the_last_known_owner_and_endpoints() {
     assert_eq!(owners.first(), owners.last());
     // An orphan that is still open keeps the owner that held it last.
     let orphan = with(event(10, Kind::Early), |it| {
-        it.owner = None;
+        it.owner = Owner::default();
         it.identity.inode = None;
         it.identity.orphan = Some(true);
     });

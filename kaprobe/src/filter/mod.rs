@@ -202,17 +202,18 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
+    use crate::model::owner::Owner;
     use crate::model::socket::Process;
 
     fn record(event: EventName, pid: Option<u32>, comm: Option<&str>) -> Record {
         let comm = comm.map(Escaped::from);
         Record {
             event,
-            process: Process {
+            process: Owner::from(Process {
                 pid,
                 comm,
                 ..Process::default()
-            },
+            }),
             ..Record::default()
         }
     }

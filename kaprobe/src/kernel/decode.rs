@@ -7,6 +7,7 @@ use std::sync::Arc;
 use kaprobe_ebpf::wire::{self, cause, flag, kind, path};
 
 use crate::model::event::{ArrivedSegment, Event, Kind, PassiveReset, SocketEvent, SocketId};
+use crate::model::owner::Owner;
 use crate::model::socket::{Actor, Endpoints, Identity, Settings};
 use crate::model::time::Instant;
 use crate::model::values::{Cause, Family, FinWait2, Met, Origin, TcpFlags};
@@ -109,7 +110,7 @@ impl Decoder {
             state: raw.state,
             tracked: tracked(raw.segment_path),
             inode: known(raw.inode),
-            owner: None,
+            owner: Owner::default(),
             process_age_s: None,
         })
     }
@@ -124,7 +125,7 @@ impl Decoder {
                 sk: raw.socket.sk,
                 born_ns: raw.born_ns,
             },
-            owner: None,
+            owner: Owner::default(),
             endpoints: endpoints(&raw.socket)?,
             identity: identity(raw),
             state: raw.state,

@@ -115,7 +115,7 @@ pub struct PassiveReset {
     /// Inode of the listener that the segment matched.
     pub inode: Option<u64>,
     /// The process that holds that listener, if known.
-    pub owner: Option<Arc<Owner>>,
+    pub owner: Owner,
     /// How long that process has run, s.
     pub process_age_s: Option<u32>,
 }
@@ -158,7 +158,7 @@ pub struct SocketEvent {
     pub id: SocketId,
     /// The process that holds the socket, or that held it last, if known; never the interrupted
     /// task. All events and sockets of the process share this value.
-    pub owner: Option<Arc<Owner>>,
+    pub owner: Owner,
     /// Local and remote address and port.
     pub endpoints: Endpoints,
     /// Inode, cookie, uid and cgroup.

@@ -14,7 +14,7 @@ use serde::de::{Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
 
 use crate::model::community_id::CommunityId;
-use crate::model::owner::{OwnerFd, OwnerFds};
+use crate::model::owner_fds::{OwnerFd, OwnerFds};
 use crate::model::time::WallTime;
 use crate::text::escape::Escaped;
 

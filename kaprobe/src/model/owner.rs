@@ -1,33 +1,54 @@
-//! Processes that hold sockets.
+//! The process that holds a socket.
 
-use serde::{Deserialize, Serialize};
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
-use crate::text::escape::Escaped;
+use crate::model::socket::Process;
 
-/// A process that holds a socket.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Owner {
-    /// The process ID in kaprobe's own pid namespace.
-    pub pid: u32,
-    /// The command name: up to 15 bytes from the kernel, any but NUL, escaped.
-    pub comm: Escaped,
-    /// What it runs, if it is a runtime.
-    pub cmdline: Option<Escaped>,
-    /// Its systemd unit or container.
-    pub unit: Option<Escaped>,
+/// The process that holds a socket, or that held it last. All its sockets and their records
+/// share one copy; a change of one of them makes it a copy of its own.
+#[derive(Clone, Debug, Default)]
+pub struct Owner(Option<Arc<Process>>);
+
+/// What is known of an owner that is not known.
+static UNKNOWN: Process = Process::UNKNOWN;
+
+impl Owner {
+    /// Whether the process is known.
+    #[must_use]
+    pub const fn is_known(&self) -> bool {
+        self.0.is_some()
+    }
 }
 
-/// A file descriptor of a process that refers to a socket.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OwnerFd {
-    /// The process ID in kaprobe's own pid namespace.
-    pub pid: u32,
-    /// The command name.
-    pub comm: Escaped,
-    /// The file descriptor.
-    pub fd: u32,
+impl From<Process> for Owner {
+    fn from(process: Process) -> Self {
+        Self(Some(Arc::new(process)))
+    }
 }
 
-/// All file descriptors that refer to a socket, sorted by process, then by number.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct OwnerFds(pub Vec<OwnerFd>);
+impl Deref for Owner {
+    type Target = Process;
+
+    #[inline]
+    fn deref(&self) -> &Process {
+        self.0.as_deref().unwrap_or(&UNKNOWN)
+    }
+}
+
+impl DerefMut for Owner {
+    fn deref_mut(&mut self) -> &mut Process {
+        Arc::make_mut(self.0.get_or_insert_default())
+    }
+}
+
+impl PartialEq for Owner {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(own), Some(others)) if Arc::ptr_eq(own, others) => true,
+            _ => **self == **other,
+        }
+    }
+}
+
+impl Eq for Owner {}

@@ -9,6 +9,7 @@ use crate::model::peers::Peers;
 use crate::model::row::Row;
 use crate::model::socket::{Endpoints, Process};
 use crate::model::values::State;
+use crate::model::workload::Workload;
 use crate::text::cell::{NOTHING, UNSEEN, word};
 use crate::text::escape::Escaped;
 
@@ -27,8 +28,8 @@ pub struct PeerGroup {
     pub comm: Option<Escaped>,
     /// What a runtime runs.
     pub cmdline: Option<Escaped>,
-    /// systemd unit or container of the program.
-    pub unit: Option<Escaped>,
+    /// The unit, the container and the pod of the program.
+    pub workload: Workload,
     /// The process that holds the connections can't be read.
     pub ownerless: bool,
     /// The remote end of the connections.
@@ -50,7 +51,7 @@ impl PeerGroup {
             netns_name: netns_name.cloned(),
             comm: process.comm.clone(),
             cmdline: process.cmdline.clone(),
-            unit: process.unit.clone(),
+            workload: process.workload(),
             ownerless,
             peers: Peers::of(endpoints, accepted),
         }

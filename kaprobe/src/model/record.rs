@@ -10,8 +10,9 @@ use crate::model::event::Kind;
 use crate::model::fate::Why;
 use crate::model::field::{Value, record};
 use crate::model::named::named_enum;
+use crate::model::owner::Owner;
 use crate::model::remedy::SetIn;
-use crate::model::socket::{Actor, Ages, Endpoints, Identity, Process, Settings, Transfer};
+use crate::model::socket::{Actor, Ages, Endpoints, Identity, Settings, Transfer};
 use crate::model::time::{Instant, WallTime};
 use crate::model::values::{
     Cause, Confidence, Direction, Errno, Evidence, FinWait2, Hook, LearnedOf, LostWhy, Met, State,
@@ -38,7 +39,7 @@ record! {
         /// Number of the socket in this trace, from 1.
         sock: Option<u64>,
         /// The process that holds the socket; of an orphan, the one that held it last.
-        process: Process,
+        process: Owner,
         /// Local and remote address and port, if the record is about a socket.
         endpoints: Option<Endpoints>,
         /// Name of the network namespace, from `ip netns`. Without one, the host name of its
@@ -166,6 +167,11 @@ record! {
         process.comm,
         process.cmdline,
         process.unit,
+        process.container,
+        process.container_id,
+        process.pod,
+        process.pod_namespace,
+        process.pod_uid,
         endpoints?.family,
         endpoints?.laddr,
         endpoints?.lport,

@@ -6,8 +6,9 @@
 use crate::model::community_id::CommunityId;
 use crate::model::field::{Value, record};
 use crate::model::named::named_enum;
-use crate::model::owner::OwnerFds;
-use crate::model::socket::{Ages, Endpoints, Identity, Process, Settings, Transfer};
+use crate::model::owner::Owner;
+use crate::model::owner_fds::OwnerFds;
+use crate::model::socket::{Ages, Endpoints, Identity, Settings, Transfer};
 use crate::model::time::{Instant, WallTime};
 use crate::model::values::{Cause, State};
 use crate::text::escape::Escaped;
@@ -42,7 +43,7 @@ record! {
         /// this host's.
         netns_name: Option<Escaped>,
         /// The process that holds the socket.
-        process: Process,
+        process: Owner,
         /// All file descriptors that refer to the socket. Empty if the socket has a file
         /// but no readable process holds it.
         owners: Option<OwnerFds>,
@@ -92,6 +93,11 @@ record! {
         process.comm,
         process.cmdline,
         process.unit,
+        process.container,
+        process.container_id,
+        process.pod,
+        process.pod_namespace,
+        process.pod_uid,
         owners,
         identity.uid,
         identity.inode,

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::model::field::group;
-use crate::model::owner::Owner;
 use crate::model::values::{Errno, Family, Origin};
+use crate::model::workload::Workload;
 use crate::text::escape::Escaped;
 
 group! {
@@ -109,37 +109,53 @@ group! {
         comm: Option<Escaped>,
         /// What a runtime runs, such as `java -jar broker.jar`; absent for other programs.
         cmdline: Option<Escaped>,
-        /// systemd unit or container, from the cgroup of the process.
+        /// systemd unit, from the cgroup of the process. In a container, the unit of the
+        /// systemd that runs there.
         unit: Option<Escaped>,
+        /// The container: its name, or the first 12 digits of its id if the name is not
+        /// known.
+        container: Option<Escaped>,
+        /// Id of the container.
+        container_id: Option<Escaped>,
+        /// Name of the Kubernetes pod.
+        pod: Option<Escaped>,
+        /// Kubernetes namespace of the pod.
+        pod_namespace: Option<Escaped>,
+        /// uid of the pod.
+        pod_uid: Option<Escaped>,
     }
 }
 
 impl Process {
-    /// The process for people: what a runtime runs or the command name, its PID, and its
-    /// unit. `None` if it is not known.
+    /// Nothing is known.
+    pub const UNKNOWN: Self = Self {
+        pid: None,
+        comm: None,
+        cmdline: None,
+        unit: None,
+        container: None,
+        container_id: None,
+        pod: None,
+        pod_namespace: None,
+        pod_uid: None,
+    };
+
+    /// The process for people: what a runtime runs or the command name, its PID, and the
+    /// place where it runs. `None` if it is not known.
     #[must_use]
     pub fn label(&self) -> Option<String> {
         let (name, pid) = (self.cmdline.as_ref().or(self.comm.as_ref())?, self.pid?);
-        Some(match &self.unit {
-            Some(unit) => format!("{name}[{pid}] of {unit}"),
-            None => format!("{name}[{pid}]"),
-        })
+        Some(format!("{name}[{pid}]{}", self.workload().suffix()))
     }
-}
 
-impl From<&Owner> for Process {
-    fn from(owner: &Owner) -> Self {
-        let Owner {
-            pid,
-            comm,
-            cmdline,
-            unit,
-        } = owner;
-        Self {
-            pid: Some(*pid),
-            comm: Some(comm.clone()),
-            cmdline: cmdline.clone(),
-            unit: unit.clone(),
+    /// The unit, the container and the pod.
+    #[must_use]
+    pub fn workload(&self) -> Workload {
+        Workload {
+            unit: self.unit.clone(),
+            container: self.container.clone(),
+            pod: self.pod.clone(),
+            pod_namespace: self.pod_namespace.clone(),
         }
     }
 }

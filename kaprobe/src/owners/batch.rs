@@ -5,8 +5,10 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::containers::names::ContainerNames;
 use crate::host::hidden::HiddenProcesses;
-use crate::model::owner::{OwnerFd, OwnerFds};
+use crate::model::owner::Owner;
+use crate::model::owner_fds::{OwnerFd, OwnerFds};
 use crate::model::socket::Process;
 use crate::owners::descriptors::{self, Descriptors, SocketFd};
 use crate::owners::process;
@@ -18,7 +20,8 @@ pub struct OwnerBatch<'a> {
     descriptors: &'a Descriptors,
     found: HashMap<u64, Vec<SocketFd>>,
     comms: HashMap<u32, Option<Escaped>>,
-    processes: HashMap<u32, Process>,
+    processes: HashMap<u32, Owner>,
+    names: &'a mut ContainerNames,
     hidden: HiddenProcesses,
 }
 
@@ -28,7 +31,11 @@ impl<'a> OwnerBatch<'a> {
     ///
     /// # Errors
     /// If /proc can't be read.
-    pub fn find(descriptors: &'a Descriptors, wanted: &HashSet<u64>) -> rustix::io::Result<Self> {
+    pub fn find(
+        descriptors: &'a Descriptors,
+        names: &'a mut ContainerNames,
+        wanted: &HashSet<u64>,
+    ) -> rustix::io::Result<Self> {
         let mut found: HashMap<_, Vec<_>> = HashMap::with_capacity(wanted.len());
         let mut unreadable = 0;
         if !wanted.is_empty() {
@@ -44,6 +51,7 @@ impl<'a> OwnerBatch<'a> {
             found,
             comms: HashMap::new(),
             processes: HashMap::new(),
+            names,
         })
     }
 
@@ -61,18 +69,19 @@ impl<'a> OwnerBatch<'a> {
     }
 
     /// The first of a socket's owners.
-    pub fn process(&mut self, owners: &OwnerFds) -> Process {
+    pub fn process(&mut self, owners: &OwnerFds) -> Owner {
         let Some(OwnerFd { pid, comm, .. }) = owners.0.first() else {
-            return Process::default();
+            return Owner::default();
         };
-        let read = || match process::read(self.descriptors.proc(), *pid) {
-            Ok(owner) => Process::from(&owner),
+        let read = || {
+            let process = process::read(self.descriptors.proc(), *pid, self.names);
             // It has ended since its name was read.
-            Err(_) => Process {
+            let ended = || Process {
                 pid: Some(*pid),
                 comm: Some(comm.clone()),
-                ..Process::default()
-            },
+                ..Process::UNKNOWN
+            };
+            process.unwrap_or_else(|_| ended()).into()
         };
         self.processes.entry(*pid).or_insert_with(read).clone()
     }

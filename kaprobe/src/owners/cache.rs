@@ -14,13 +14,13 @@
 //! process owns it when the event is read, its last owner is still named, if it was the
 //! only one: a process that ends closes its sockets, and resets those with unread data.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use hashbrown::{HashMap, HashSet};
 use rustix::io::Errno;
 
+use crate::containers::names::ContainerNames;
 use crate::kernel::DescriptorIterator;
 use crate::model::event::Event;
 use crate::model::owner::Owner;
@@ -72,6 +72,7 @@ type Inode = u32;
 #[derive(Debug)]
 pub struct OwnerCache {
     descriptors: Descriptors,
+    names: ContainerNames,
     capacity: usize,
     /// The times in seconds count from here.
     epoch: Instant,
@@ -121,7 +122,7 @@ struct Retry {
 
 #[derive(Debug)]
 struct Process {
-    owner: Arc<Owner>,
+    owner: Owner,
     checked: Instant,
 }
 
@@ -140,13 +141,15 @@ impl OwnerCache {
     ///
     /// # Errors
     /// If /proc can't be opened.
-    pub fn new(iterator: Option<DescriptorIterator>) -> io::Result<Self> {
-        Ok(Self::with_capacity(CAPACITY, Descriptors::open(iterator)?))
+    pub fn new(iterator: Option<DescriptorIterator>, names: ContainerNames) -> io::Result<Self> {
+        let descriptors = Descriptors::open(iterator)?;
+        Ok(Self::with_capacity(CAPACITY, descriptors, names))
     }
 
-    fn with_capacity(capacity: usize, descriptors: Descriptors) -> Self {
+    fn with_capacity(capacity: usize, descriptors: Descriptors, names: ContainerNames) -> Self {
         Self {
             descriptors,
+            names,
             capacity,
             epoch: Instant::now(),
             walks: 0,
@@ -177,14 +180,14 @@ impl OwnerCache {
             let owner = inode_of(event).and_then(|inode| self.owner(inode, now));
             match event {
                 Event::Socket(socket) => {
-                    socket.owner = owner.or_else(|| self.holders.last_of(socket));
+                    let owner = owner.or_else(|| self.holders.last_of(socket));
+                    socket.owner = owner.unwrap_or_default();
                 }
                 Event::PassiveReset(reset) => {
-                    let age = owner
-                        .as_ref()
-                        .and_then(|it| process::age_s(self.descriptors.proc(), it.pid));
+                    let pid = owner.as_ref().and_then(|it| it.pid);
+                    let age = pid.and_then(|pid| process::age_s(self.descriptors.proc(), pid));
                     reset.process_age_s = age;
-                    reset.owner = owner;
+                    reset.owner = owner.unwrap_or_default();
                 }
                 _ => {}
             }
@@ -227,14 +230,12 @@ impl OwnerCache {
             self.dropped_owners += 1;
             return;
         }
-        let process = self.processes.entry(first.pid).or_insert_with(|| Process {
-            owner: Arc::new(Owner {
-                pid: first.pid,
-                comm: first.comm.clone(),
-                cmdline: row.process.cmdline.clone(),
-                unit: row.process.unit.clone(),
-            }),
-            checked: now,
+        let process = self.processes.entry(first.pid).or_insert_with(|| {
+            let mut owner = row.process.clone();
+            owner.pid = Some(first.pid);
+            owner.comm = Some(first.comm.clone());
+            let checked = now;
+            Process { owner, checked }
         });
         if !shared {
             self.holders.note(row, &process.owner);
@@ -256,7 +257,7 @@ impl OwnerCache {
     ///
     /// Of several owners, as after a fork, the process with the lowest pid. It is usually
     /// the parent.
-    fn owner(&mut self, inode: Inode, now: Instant) -> Option<Arc<Owner>> {
+    fn owner(&mut self, inode: Inode, now: Instant) -> Option<Owner> {
         let owned = *self.owned.get(&inode)?;
         let pid = owned.pid;
         if !owned.gone {
@@ -266,7 +267,7 @@ impl OwnerCache {
             return None;
         }
         // Its name is not read again: another process may have the pid by now.
-        Some(Arc::clone(&self.processes.get(&pid)?.owner))
+        Some(self.processes.get(&pid)?.owner.clone())
     }
 
     /// Number of snapshot sockets whose owners did not fit in the cache.
@@ -440,20 +441,20 @@ impl OwnerCache {
     }
 
     /// A process with its current name, or with its last known name if it has ended.
-    fn process(&mut self, pid: u32, now: Instant) -> Option<Arc<Owner>> {
+    fn process(&mut self, pid: u32, now: Instant) -> Option<Owner> {
         let known = self.processes.get(&pid);
         if let Some(process) = known.filter(|it| now < it.checked + RECHECK) {
-            return Some(Arc::clone(&process.owner));
+            return Some(process.owner.clone());
         }
-        let Ok(owner) = process::read(self.descriptors.proc(), pid) else {
+        let Ok(read) = process::read(self.descriptors.proc(), pid, &mut self.names) else {
             // The process has ended.
-            return known.map(|it| Arc::clone(&it.owner));
+            return known.map(|it| it.owner.clone());
         };
         // Sockets of one process share the names.
-        let known = known.filter(|it| *it.owner == owner);
-        let owner = known.map_or_else(|| Arc::new(owner), |it| Arc::clone(&it.owner));
+        let known = known.filter(|it| *it.owner == read);
+        let owner = known.map_or_else(|| Owner::from(read), |it| it.owner.clone());
         let process = Process {
-            owner: Arc::clone(&owner),
+            owner: owner.clone(),
             checked: now,
         };
         self.processes.insert(pid, process);
@@ -475,7 +476,7 @@ mod tests {
     use super::*;
     use crate::host::proc::open_proc;
     use crate::model::event::SocketEvent;
-    use crate::model::owner::{OwnerFd, OwnerFds};
+    use crate::model::owner_fds::{OwnerFd, OwnerFds};
     use crate::model::socket::Identity;
     use crate::sample::{self, with};
     use crate::text::escape::Escaped;
@@ -503,13 +504,12 @@ mod tests {
         }
 
         /// The expected owner, which is in the cgroup of this process.
-        fn is(&self, comm: &[u8]) -> Option<Arc<Owner>> {
-            let own = process::read(open_proc().ok()?.as_fd(), id()).ok()?;
-            Some(Arc::new(Owner {
-                pid: self.0.id(),
-                comm: Escaped::from_bytes(comm),
-                ..own
-            }))
+        fn is(&self, comm: &[u8]) -> Option<Owner> {
+            let names = &mut ContainerNames::none();
+            let mut own = process::read(open_proc().ok()?.as_fd(), id(), names).ok()?;
+            own.pid = Some(self.0.id());
+            own.comm = Some(Escaped::from_bytes(comm));
+            Some(own.into())
         }
     }
 
@@ -526,7 +526,7 @@ mod tests {
         Ok((socket, inode))
     }
 
-    fn find(owners: &mut OwnerCache, inode: Inode, now: Instant) -> Option<Arc<Owner>> {
+    fn find(owners: &mut OwnerCache, inode: Inode, now: Instant) -> Option<Owner> {
         owners.find([inode], now);
         owners.owner(inode, now)
     }
@@ -535,10 +535,11 @@ mod tests {
     fn own_sockets_of_any_age_are_found_in_one_walk() -> Result<()> {
         let (_old, first) = socket()?;
         let (_older, second) = socket()?;
-        let mut owners = OwnerCache::new(None)?;
+        let mut owners = OwnerCache::new(None, ContainerNames::none())?;
         let now = Instant::now();
         owners.find([first], now);
-        let pids = [first, second].map(|inode| owners.owner(inode, now).map(|owner| owner.pid));
+        let pids =
+            [first, second].map(|inode| owners.owner(inode, now).and_then(|owner| owner.pid));
         assert_eq!(pids, [Some(id()); 2]);
         Ok(())
     }
@@ -551,9 +552,9 @@ mod tests {
             OwnerProcess::sleep(socket.try_clone()?)?,
         ];
         let lowest = children.iter().min_by_key(|child| child.0.id());
-        let mut owners = OwnerCache::new(None)?;
+        let mut owners = OwnerCache::new(None, ContainerNames::none())?;
         let now = Instant::now();
-        let pid = find(&mut owners, inode, now).map(|owner| owner.pid);
+        let pid = find(&mut owners, inode, now).and_then(|owner| owner.pid);
         assert_eq!(
             pid,
             children
@@ -577,10 +578,10 @@ mod tests {
     #[test]
     fn checking_one_by_one_costs_at_most_a_walk() -> Result<()> {
         let (_socket, inode) = socket()?;
-        let mut owners = OwnerCache::new(None)?;
+        let mut owners = OwnerCache::new(None, ContainerNames::none())?;
         let now = Instant::now();
         let me = Some(id());
-        let pid = |owner: Option<Arc<Owner>>| owner.map(|owner| owner.pid);
+        let pid = |owner: Option<Owner>| owner.and_then(|owner| owner.pid);
         assert_eq!(pid(find(&mut owners, inode, now)), me);
         let (costly, cheap) = (Duration::MAX, Duration::ZERO);
         // The walk is repeated three times; then its cost counts again.
@@ -603,7 +604,7 @@ mod tests {
     #[test]
     fn a_walk_that_is_due_finds_new_sockets_too() -> Result<()> {
         let (_known, known) = socket()?;
-        let mut owners = OwnerCache::new(None)?;
+        let mut owners = OwnerCache::new(None, ContainerNames::none())?;
         let mut now = Instant::now();
         owners.find([known], now);
         let (_new, new) = socket()?;
@@ -611,7 +612,7 @@ mod tests {
         (owners.repeats, owners.next_walk) = (REPEATS, None);
         owners.find([known, new, Inode::MAX], now);
         assert_eq!((owners.walks, owners.repeats), (2, REPEATS - 1));
-        let pids = [known, new].map(|inode| owners.owner(inode, now).map(|owner| owner.pid));
+        let pids = [known, new].map(|inode| owners.owner(inode, now).and_then(|owner| owner.pid));
         assert_eq!(pids, [Some(id()); 2]);
         assert!(!owners.is_due(Inode::MAX, now));
         Ok(())
@@ -621,7 +622,7 @@ mod tests {
     fn an_ended_owner_is_named_for_its_last_events() -> Result<()> {
         let (socket, inode) = socket()?;
         let mut child = OwnerProcess::sleep(socket)?;
-        let mut owners = OwnerCache::new(None)?;
+        let mut owners = OwnerCache::new(None, ContainerNames::none())?;
         let mut now = Instant::now();
         assert_eq!(find(&mut owners, inode, now), child.is(b"sleep"));
         child.end()?;
@@ -633,7 +634,7 @@ mod tests {
         now += RECHECK;
         // A child that another test has just forked owns every socket until its exec.
         while let Some(owner) = find(&mut owners, inode, now) {
-            assert_ne!(owner.pid, child.0.id());
+            assert_ne!(owner.pid, Some(child.0.id()));
             now += RECHECK;
         }
         Ok(())
@@ -643,7 +644,7 @@ mod tests {
     fn an_ended_owner_is_named_if_its_socket_was_seen_recently() -> Result<()> {
         let (socket, inode) = socket()?;
         let mut child = OwnerProcess::sleep(socket)?;
-        let mut owners = OwnerCache::new(None)?;
+        let mut owners = OwnerCache::new(None, ContainerNames::none())?;
         let now = Instant::now();
         assert_eq!(find(&mut owners, inode, now), child.is(b"sleep"));
         // A walk for another socket sees this one too. Names are read less often.
@@ -658,7 +659,7 @@ mod tests {
     fn of(inode: Inode) -> Event {
         sample::of(with(sample::probe(0, 0, 1), |it| {
             it.identity.inode = Some(inode.into());
-            it.owner = None;
+            it.owner = Owner::default();
         }))
     }
 
@@ -679,7 +680,7 @@ mod tests {
     fn owned(owners: &mut OwnerCache, mut events: Vec<Event>, now: Instant) -> Vec<Option<u32>> {
         owners.fill(&mut events, now);
         let owners = events.iter().filter_map(|event| match event {
-            Event::Socket(event) => Some(event.owner.as_ref().map(|owner| owner.pid)),
+            Event::Socket(event) => Some(event.owner.pid),
             _ => None,
         });
         owners.collect()
@@ -698,7 +699,7 @@ mod tests {
             };
             change(it);
         }));
-        let mut owners = OwnerCache::new(None)?;
+        let mut owners = OwnerCache::new(None, ContainerNames::none())?;
         let found = owned(&mut owners, vec![snapshot, orphan], Instant::now());
         Ok(found.into_iter().flatten().next())
     }
@@ -721,7 +722,7 @@ mod tests {
     fn owners_from_a_snapshot_are_named_after_they_have_ended() -> Result<()> {
         // No process has this pid.
         let ended = u32::MAX;
-        let mut owners = OwnerCache::new(None)?;
+        let mut owners = OwnerCache::new(None, ContainerNames::none())?;
         let now = Instant::now();
         let snapshot = vec![
             row(Inode::MAX, &[(ended, "a"), (ended, "a")]),
@@ -742,7 +743,7 @@ mod tests {
     #[test]
     fn an_owner_from_a_walk_overrides_a_snapshot() -> Result<()> {
         let (_socket, inode) = socket()?;
-        let mut owners = OwnerCache::new(None)?;
+        let mut owners = OwnerCache::new(None, ContainerNames::none())?;
         let now = Instant::now();
         assert_eq!(owned(&mut owners, vec![of(inode)], now), [Some(id())]);
         let events = vec![row(inode, &[(1, "init")]), of(inode)];
@@ -763,7 +764,7 @@ mod tests {
             .arg(&program)
             .stdin(Stdio::piped());
         let mut child = OwnerProcess::spawn(shell, socket)?;
-        let mut owners = OwnerCache::new(None)?;
+        let mut owners = OwnerCache::new(None, ContainerNames::none())?;
         let now = Instant::now();
         assert_eq!(find(&mut owners, inode, now), child.is(b"sh"));
 
@@ -789,7 +790,7 @@ mod tests {
     #[test]
     fn lookups_of_a_socket_without_owner_become_rarer() -> Result<()> {
         let inode = Inode::MAX;
-        let mut owners = OwnerCache::new(None)?;
+        let mut owners = OwnerCache::new(None, ContainerNames::none())?;
         let mut now = Instant::now();
         let mut waits = Vec::new();
         for _ in 0..6 {
@@ -808,12 +809,13 @@ mod tests {
     #[test]
     fn the_cache_is_bounded() -> Result<()> {
         let sockets = (0..20).map(|_| socket()).collect::<Result<Vec<_>>>()?;
-        let mut owners = OwnerCache::with_capacity(4, Descriptors::open(None)?);
+        let mut owners =
+            OwnerCache::with_capacity(4, Descriptors::open(None)?, ContainerNames::none());
         let now = Instant::now();
         for (_, inode) in &sockets {
             let now = owners.next_walk.unwrap_or(now);
             let owner = find(&mut owners, *inode, now);
-            assert_eq!(owner.map(|owner| owner.pid), Some(id()));
+            assert_eq!(owner.and_then(|owner| owner.pid), Some(id()));
             assert!(owners.owned.len() <= 4 + 1);
         }
         let gone = (0..20).map(|n| Inode::MAX - n);
@@ -833,13 +835,13 @@ mod tests {
     #[test]
     fn no_walk_begins_during_a_long_pause() -> Result<()> {
         let (_socket, inode) = socket()?;
-        let mut owners = OwnerCache::new(None)?;
+        let mut owners = OwnerCache::new(None, ContainerNames::none())?;
         let now = Instant::now();
         let next = now + PATIENCE + Duration::from_millis(1);
         owners.next_walk = Some(next);
         assert_eq!(find(&mut owners, inode, now), None);
         assert_eq!(
-            find(&mut owners, inode, next).map(|owner| owner.pid),
+            find(&mut owners, inode, next).and_then(|owner| owner.pid),
             Some(id())
         );
         Ok(())

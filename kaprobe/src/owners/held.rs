@@ -2,7 +2,6 @@
 //! longer tells, and the socket may live on for minutes.
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::Arc;
 
 use hashbrown::HashMap;
 
@@ -19,7 +18,7 @@ use crate::model::socket::{Endpoints, Identity};
 /// addresses is not taken for this one where another user or container made it.
 #[derive(Debug)]
 pub struct Holders {
-    owners: HashMap<u64, Arc<Owner>>,
+    owners: HashMap<u64, Owner>,
     capacity: usize,
     hasher: RandomState,
 }
@@ -36,16 +35,16 @@ impl Holders {
     }
 
     /// Remembers the only process that held the socket of a row. Without room, it does not.
-    pub fn note(&mut self, row: &Row, owner: &Arc<Owner>) {
+    pub fn note(&mut self, row: &Row, owner: &Owner) {
         if self.owners.len() < self.capacity {
             let key = self.key(&row.endpoints, &row.identity);
-            self.owners.insert(key, Arc::clone(owner));
+            self.owners.insert(key, owner.clone());
         }
     }
 
     /// The process that held the socket of an event last, if none holds it now. Forgets the
     /// socket with its end.
-    pub fn last_of(&mut self, event: &SocketEvent) -> Option<Arc<Owner>> {
+    pub fn last_of(&mut self, event: &SocketEvent) -> Option<Owner> {
         if self.owners.is_empty() || event.identity.inode.is_some() {
             return None;
         }

@@ -1,12 +1,14 @@
-//! Reads what is known of a process: its name, what it runs, and its unit.
+//! Reads what is known of a process: its name, what it runs, its unit and its container.
 
 use rustix::fd::BorrowedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Result;
 
-use crate::model::owner::Owner;
+use crate::containers::cgroup_path::CgroupPath;
+use crate::containers::names::ContainerNames;
+use crate::model::socket::Process;
 use crate::owners::descriptors;
-use crate::programs::{cmdline, unit};
+use crate::programs::cmdline;
 use crate::text::escape::Escaped;
 
 /// The longest part of a command line that is read, bytes. A class path may be longer;
@@ -23,14 +25,17 @@ const CGROUP_LIMIT: usize = 1 << 13;
 ///
 /// # Errors
 /// If the process has ended or is hidden.
-pub fn read(proc: BorrowedFd<'_>, pid: u32) -> Result<Owner> {
-    let cgroup = contents(proc, pid, "cgroup", CGROUP_LIMIT);
-    Ok(Owner {
-        pid,
-        comm: descriptors::comm(proc, pid)?,
+pub fn read(proc: BorrowedFd<'_>, pid: u32, names: &mut ContainerNames) -> Result<Process> {
+    let mut process = Process {
+        pid: Some(pid),
+        comm: Some(descriptors::comm(proc, pid)?),
         cmdline: what_it_runs(proc, pid).unwrap_or_default(),
-        unit: cgroup.ok().and_then(|it| unit::unit(&it)),
-    })
+        ..Process::UNKNOWN
+    };
+    if let Ok(cgroup) = contents(proc, pid, "cgroup", CGROUP_LIMIT) {
+        names.fill(&mut process, &CgroupPath::read(&cgroup));
+    }
+    Ok(process)
 }
 
 /// How long a process has run, s. `None` if it has ended or is hidden.
@@ -91,10 +96,11 @@ mod tests {
     #[test]
     fn a_process_is_read() -> Result<()> {
         let proc = open_proc()?;
-        let own = read(proc.as_fd(), std::process::id())?;
-        assert_eq!(own.pid, std::process::id());
+        let names = &mut ContainerNames::none();
+        let own = read(proc.as_fd(), std::process::id(), names)?;
+        assert_eq!(own.pid, Some(std::process::id()));
         assert_eq!(own.cmdline, None);
-        assert!(read(proc.as_fd(), u32::MAX).is_err());
+        assert!(read(proc.as_fd(), u32::MAX, names).is_err());
         assert_eq!(age_s(proc.as_fd(), u32::MAX), None);
         // Process 1 is as old as the machine, or as the container.
         let ages = [1, std::process::id()].map(|pid| age_s(proc.as_fd(), pid));
@@ -111,7 +117,7 @@ mod tests {
         // The kernel sets the command line later than `spawn` returns.
         let mut stdout = perl.stdout.take().context("no stdout")?;
         stdout.read_exact(&mut [0])?;
-        let found = read(proc.as_fd(), perl.id());
+        let found = read(proc.as_fd(), perl.id(), names);
         perl.kill()?;
         perl.wait()?;
         let found = found?.cmdline.map(|it| it.to_string());

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use crate::model::record::{EventName, Record};
 use crate::model::socket::Settings;
 use crate::model::values::VerdictName;
+use crate::model::workload::Workload;
 use crate::text::escape::Escaped;
 use crate::text::units::Ms;
 
@@ -23,7 +24,7 @@ pub(super) type ProgramKey = (usize, Option<ProgramName>);
 pub(super) struct ProgramName {
     /// What a runtime runs, or the command name.
     name: Escaped,
-    unit: Option<Escaped>,
+    workload: Workload,
 }
 
 impl ProgramName {
@@ -33,15 +34,12 @@ impl ProgramName {
         let name = process.cmdline.as_ref().or(process.comm.as_ref())?;
         Some(Self {
             name: name.clone(),
-            unit: process.unit.clone(),
+            workload: process.workload(),
         })
     }
 
     pub(super) fn text(&self) -> String {
-        match &self.unit {
-            Some(unit) => format!("{} of {unit}", self.name),
-            None => self.name.to_string(),
-        }
+        format!("{}{}", self.name, self.workload.suffix())
     }
 }
 

@@ -36,8 +36,14 @@ record! {
         comm: Option<Escaped>,
         /// What a runtime runs.
         cmdline: Option<Escaped>,
-        /// systemd unit or container of the program.
+        /// systemd unit of the program.
         unit: Option<Escaped>,
+        /// Container of the program: its name, or the first 12 digits of its id.
+        container: Option<Escaped>,
+        /// Name of the Kubernetes pod of the program.
+        pod: Option<Escaped>,
+        /// Kubernetes namespace of the pod.
+        pod_namespace: Option<Escaped>,
         /// The lowest process ID.
         pid: Option<u32>,
         /// Number of processes, of which at most 1,000 are counted.
@@ -97,6 +103,9 @@ record! {
         comm,
         cmdline,
         unit,
+        container,
+        pod,
+        pod_namespace,
         pid,
         processes,
         accepted,
@@ -240,6 +249,7 @@ impl Members {
         let least = |range: Option<(u64, u64)>| range.map(|(least, _)| least);
         let most = |range: Option<(u64, u64)>| range.map(|(_, most)| most);
         let idle_ms = self.idle_ms();
+        let workload = &key.workload;
         let (lport, server) = match key.peers {
             Peers::Clients(port) => (Some(port), None),
             Peers::Server(address, port) => (None, Some((address, port))),
@@ -250,7 +260,10 @@ impl Members {
             netns_name: key.netns_name.clone(),
             comm: key.comm.clone(),
             cmdline: key.cmdline.clone(),
-            unit: key.unit.clone(),
+            unit: workload.unit.clone(),
+            container: workload.container.clone(),
+            pod: workload.pod.clone(),
+            pod_namespace: workload.pod_namespace.clone(),
             pid: self.pids.lowest.first().copied(),
             processes: self.pids.lowest.len() as u64,
             accepted: lport.is_some(),

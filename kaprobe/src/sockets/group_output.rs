@@ -18,7 +18,7 @@ type GroupColumn = (Column, fn(&PeerGroup, &Members) -> String);
 const COLUMNS: [GroupColumn; 12] = [
     (Column::of_worth("COUNT", 10, Cells::Whole), |_, it| it.count.to_string()),
     (Column::of_worth("PROGRAM", 8, Cells::Names(12)), |key, it| key.program(&it.pids)),
-    (Column::of_worth("UNIT", 2, Cells::Names(10)), |key, _| key.unit.as_ref().map_or(NOTHING, |it| it.as_str()).to_owned()),
+    (Column::of_worth("RUNS-IN", 2, Cells::Names(10)), |key, _| key.workload.name().unwrap_or_else(|| NOTHING.to_owned())),
     (Column::of_worth("NETNS", 1, Cells::Names(10)), |key, _| key.netns().into_owned()),
     (Column::of_worth("TO", 9, Cells::Endpoints), |key, _| key.peers.to_string()),
     (Column::of_worth("OFF", 7, Cells::Whole), |_, it| it.off.to_string()),

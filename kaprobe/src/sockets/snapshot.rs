@@ -8,6 +8,7 @@ use std::thread;
 use anyhow::{Context as _, Result, anyhow};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::containers::names::ContainerNames;
 use crate::filter::passes;
 use crate::host::cgroup;
 use crate::host::hidden::HiddenProcesses;
@@ -36,6 +37,7 @@ pub struct Snapshots<'a> {
     selection: &'a Selection,
     reader: SocketReader,
     descriptors: Descriptors,
+    names: ContainerNames,
     /// Namespaces to read, inode numbers. Empty for the caller's own, or for all.
     netns: BTreeSet<u32>,
     cgroups: Vec<Escaped>,
@@ -121,6 +123,7 @@ impl<'a> Snapshots<'a> {
             cgroups: paths,
             reader,
             descriptors: Descriptors::open(descriptors).context("cannot read /proc")?,
+            names: ContainerNames::open(None).context("cannot open the root directory")?,
         })
     }
 
@@ -169,6 +172,7 @@ impl<'a> Snapshots<'a> {
         let snapshot = SnapshotRun {
             selection: self.selection,
             descriptors: owners.then_some(&self.descriptors),
+            names: &mut self.names,
             netns: &self.netns,
             wanted_cgroups: &self.cgroups,
             on_rows,
@@ -208,6 +212,7 @@ struct SnapshotRun<'a, 's> {
     selection: &'a Selection,
     /// `None` if no owners are to be found.
     descriptors: Option<&'a Descriptors>,
+    names: &'a mut ContainerNames,
     netns: &'a BTreeSet<u32>,
     /// Paths of the selected cgroups.
     wanted_cgroups: &'a [Escaped],
@@ -361,7 +366,7 @@ impl SnapshotRun<'_, '_> {
         rows: &mut [Row],
         inodes: &HashSet<u64>,
     ) -> Result<()> {
-        let owners = OwnerBatch::find(descriptors, inodes);
+        let owners = OwnerBatch::find(descriptors, self.names, inodes);
         let mut found = owners.context("cannot read their owners")?;
         self.hidden = self.hidden.or(found.hidden());
         for row in rows {

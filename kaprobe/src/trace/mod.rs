@@ -26,6 +26,7 @@ use std::{io, thread};
 use anyhow::{Context as _, Result, anyhow};
 use rustix::fs::{Mode, OFlags};
 
+use crate::containers::names::ContainerNames;
 use crate::correlate::{Correlator, MAX_SOCKETS, order};
 use crate::filter::Filter;
 use crate::filter::kernel::KernelFilter;
@@ -139,8 +140,9 @@ impl Session {
             Detail::Full => messages::banner(attached, without),
         }
         let stop = self.stopper();
+        let names = ContainerNames::open(None).context("cannot open the root directory")?;
         let owners =
-            OwnerCache::new(self.tracer.take_descriptors()).context("cannot read /proc")?;
+            OwnerCache::new(self.tracer.take_descriptors(), names).context("cannot read /proc")?;
         let (queue, arrivals) = sync_channel(QUEUE);
         let (emptied, empty) = sync_channel(QUEUE);
         let rows = queue.clone();

@@ -44,6 +44,7 @@ pub(super) fn clause(record: &Record, remedy: Option<Remedy>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::owner::Owner;
     use crate::model::socket::{Endpoints, Process, Settings};
     use crate::model::values::Origin;
 
@@ -74,10 +75,10 @@ mod tests {
             ("redis-server", user_timeout, ""),
         ] {
             let record = Record {
-                process: Process {
+                process: Owner::from(Process {
                     comm: Some(Escaped::from(comm)),
                     ..Process::default()
-                },
+                }),
                 endpoints: Some(Endpoints::default()),
                 settings: Settings {
                     keepalive: Some(true),

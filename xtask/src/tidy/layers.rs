@@ -58,6 +58,7 @@ pub const LAYERS: &Layers = &[
         pure("correlate", "turns events into records: which socket it was, and what follows"),
     ],
     &[
+        module("containers", "finds the systemd unit, the container and the pod of a process"),
         module("host", "reads the host: processes, namespaces, routes, privileges"),
         module("sink", "writes records as a digest, text, JSON lines and CSV"),
         pure("glossary", "holds the explanations of verdicts and events"),

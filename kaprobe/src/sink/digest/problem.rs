@@ -148,16 +148,13 @@ impl Problem {
     }
 }
 
-/// The names of a program and its unit.
+/// The name of a program, and what it belongs to.
 fn program(record: &Record) -> String {
     let process = &record.process;
     let Some(name) = process.cmdline.as_ref().or(process.comm.as_ref()) else {
         return NOTHING.to_owned();
     };
-    match &process.unit {
-        Some(unit) => format!("{name} of {unit}"),
-        None => name.to_string(),
-    }
+    format!("{name}{}", process.workload().suffix())
 }
 
 fn text(it: Option<&Escaped>) -> &str {

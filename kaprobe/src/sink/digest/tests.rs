@@ -1,14 +1,12 @@
 //! Half an hour of mixed traffic in simulated time, as a digest shows it.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use insta::assert_snapshot;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::*;
 use crate::model::event::{Event, Kind, SocketEvent, SocketId};
-use crate::model::owner::Owner;
 use crate::model::row::Row;
 use crate::model::socket::Endpoints;
 use crate::model::values::{Cause, Origin, State};
@@ -60,12 +58,7 @@ fn of_program(comm: &str, nth: u16, remote: u8, event: SocketEvent) -> SocketEve
         it.id = SocketId { sk, born_ns: 1 };
         it.endpoints = Endpoints::new((host(1), 40_000 + nth), (host(remote), 5_672), 7);
         it.identity.inode = Some(sk);
-        it.owner = Some(Arc::new(Owner {
-            pid,
-            comm: Escaped::from(comm),
-            cmdline: None,
-            unit: None,
-        }));
+        it.owner = sample::owner(pid, comm);
         it.settings.keepalive_time_ms = Some(MINUTE_MS);
         it.settings.keepalive_intvl_ms = Some(75_000);
         it.settings.keepalive_intvl_from = Some(Origin::Sysctl);

@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::condense::Condenser;
 use crate::model::header::Header;
+use crate::model::owner::Owner;
 use crate::model::record::{EventName, Record};
 use crate::model::segment::SegmentName;
 use crate::model::socket::{Ages, Endpoints, Identity, Process, Settings};
@@ -509,12 +510,12 @@ fn healthy(connection: u64, minute: u64, noise: &mut impl FnMut() -> u64) -> [Re
     let client = [10, 0, (connection / 250) as u8, (connection % 250) as u8];
     let of_connection = Record {
         sock: Some(connection + 1),
-        process: Process {
+        process: Owner::from(Process {
             pid: Some(1_200),
             comm: Some(Escaped::from("beam.smp")),
-            cmdline: None,
             unit: Some(Escaped::from("rabbitmq-server.service")),
-        },
+            ..Process::UNKNOWN
+        }),
         endpoints: Some(Endpoints::new(
             (IpAddr::from([10, 0, 255, 1]), 5672),
             (

@@ -5,6 +5,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use crate::census::sums::group_of;
 use crate::census::sums::{Census, MAX_GROUPS, Sums};
+use crate::model::owner::Owner;
 use crate::model::record::EventName;
 use crate::model::socket::{Ages, Endpoints};
 use crate::model::values::VerdictName;
@@ -171,7 +172,7 @@ fn an_event_without_owner_belongs_to_the_group_of_its_connection() {
     );
     push(
         &mut events,
-        &record(at(1), EventName::RstReceived, curl, Default::default()),
+        &record(at(1), EventName::RstReceived, curl, Owner::default()),
     );
     let groups: Vec<_> = events
         .groups()

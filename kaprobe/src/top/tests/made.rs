@@ -8,6 +8,7 @@ use crate::audit::assessment::{Assessment, fate};
 use crate::census::sums::{Census, CensusRequest, CensusTaker};
 use crate::model::advice::Advice;
 use crate::model::flow::FlowKey;
+use crate::model::owner::Owner;
 use crate::model::peer_group::PeerGroup;
 use crate::model::record::{EventName, Record};
 use crate::model::row::{Row, RowSource};
@@ -43,10 +44,10 @@ pub fn process(comm: &str, pid: u32) -> Process {
 }
 
 /// A row of a connection with keepalive times, s; off if there are none.
-pub fn row(endpoints: Endpoints, process: Process, times_s: Option<(u64, u64)>) -> Row {
+pub fn row(endpoints: Endpoints, process: impl Into<Owner>, times_s: Option<(u64, u64)>) -> Row {
     let mut row = Row::new(at(0), endpoints, State::Established, RowSource::IterTcp);
     let (time_s, intvl_s) = times_s.unwrap_or((7_200, 75));
-    row.process = process;
+    row.process = process.into();
     row.settings = Settings {
         keepalive: Some(times_s.is_some()),
         keepalive_time_ms: Some(time_s * 1_000),
@@ -92,10 +93,15 @@ pub fn census(rows: &[Row], open: Option<PeerGroup>) -> Census {
 }
 
 /// A record of a connection.
-pub fn record(at: Instant, event: EventName, endpoints: Endpoints, process: Process) -> Record {
+pub fn record(
+    at: Instant,
+    event: EventName,
+    endpoints: Endpoints,
+    process: impl Into<Owner>,
+) -> Record {
     let mut record = Record::new(at, event);
     record.endpoints = Some(endpoints);
-    record.process = process;
+    record.process = process.into();
     record.settings.keepalive_probes = Some(9);
     record.ages = Ages::new(60_000, 60_000, 60_000);
     record.probe = Some(1);
@@ -104,7 +110,7 @@ pub fn record(at: Instant, event: EventName, endpoints: Endpoints, process: Proc
 }
 
 /// A verdict with learned bounds.
-pub fn eviction(at: Instant, endpoints: Endpoints, process: Process) -> Record {
+pub fn eviction(at: Instant, endpoints: Endpoints, process: impl Into<Owner>) -> Record {
     let mut record = record(at, EventName::Verdict, endpoints, process);
     record.verdict = Some(VerdictName::IdleEviction);
     record.confidence = Some(Confidence::High);

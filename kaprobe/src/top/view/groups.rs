@@ -71,10 +71,8 @@ pub(super) const WORTH: [usize; 11] = [0, 1, 2, 9, 10, 7, 3, 4, 8, 5, 6];
 /// What is known of a group, in sentences.
 pub(super) fn about(row: &GroupRow<'_>) -> Vec<String> {
     let (sums, counts) = (row.sums, row.counts);
-    let mut place = format!("{} to {}", program(row.id), row.id.peers);
-    if let Some(unit) = &row.id.unit {
-        place.push_str(&format!(", unit {unit}"));
-    }
+    let (program, workload) = (program(row.id), row.id.workload.suffix());
+    let mut place = format!("{program}{workload} to {}", row.id.peers);
     match row.netns_name {
         Some(name) => place.push_str(&format!(", netns {name} ({})", row.id.netns)),
         None => place.push_str(&format!(", netns {}", row.id.netns)),

@@ -4,6 +4,7 @@ mod http_hour;
 
 use crate::model::advice::Advice;
 use crate::model::host_timeout::{HostTimeout, HostTimeouts};
+use crate::model::owner::Owner;
 use crate::model::record::{EventName, Record};
 use crate::model::remedy::SetIn;
 use crate::model::socket::{Actor, Transfer};
@@ -955,7 +956,7 @@ fn advice_names_the_setting_its_scope_and_the_reason() {
         it.settings.keepalive = Some(false);
     });
     let unnamed = SocketEvent {
-        owner: None,
+        owner: Owner::default(),
         ..received(0, 12_000, 10)
     };
     let why = "(half of the shortest common default)";
