@@ -3,8 +3,10 @@
 //!
 //! The escapes are Rust's own: `\n`, `\\`, `\u{1b}`, and `\xff` for a byte that is
 //! not UTF-8. `char::escape_debug` decides what to escape: controls, bidi and zero-width
-//! marks, separators, combining and unassigned characters. Quotes are left to the output
-//! formats. The mapping is one-to-one: the original bytes can be restored.
+//! marks, separators, combining and unassigned characters. So are letters and symbols that
+//! are blank. A test compares with Unicode's Default_Ignorable_Code_Point and its kin. Quotes
+//! are left to the output formats. The mapping is one-to-one: the original bytes can be
+//! restored.
 
 use std::fmt::{self, Display, Write as _};
 use std::path::Path;
@@ -118,8 +120,24 @@ pub fn message(text: &str) -> String {
 fn push(text: &mut String, char: char) {
     match char {
         '\'' | '"' => text.push(char),
+        _ if is_blank(char) => text.extend(char.escape_unicode()),
         _ => text.extend(char.escape_debug()),
     }
+}
+
+/// Whether a letter or a symbol is drawn as nothing, so that two names with it look the same.
+/// To `escape_debug` these are printable. The Hangul fillers are Default_Ignorable_Code_Point
+/// (DerivedCoreProperties.txt of Unicode 16); the names of the others say that they are blank.
+const fn is_blank(char: char) -> bool {
+    matches!(
+        char,
+        // HANGUL CHOSEONG FILLER, HANGUL JUNGSEONG FILLER, HANGUL FILLER, and its half width.
+        '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}'
+        // BRAILLE PATTERN BLANK, MUSICAL SYMBOL NULL NOTEHEAD.
+        | '\u{2800}' | '\u{1d159}'
+        // EGYPTIAN HIEROGLYPH FULL BLANK, HALF BLANK.
+        | '\u{13441}' | '\u{13442}'
+    )
 }
 
 /// Undoes [`Escaped::from_bytes`]; a backslash that starts no escape is itself.
@@ -170,6 +188,7 @@ fn escape_at<'a>(text: &'a str, bytes: &mut Vec<u8>) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use regex::Regex;
 
     use super::*;
 
@@ -185,6 +204,8 @@ mod tests {
             (b"\xff\xfe", "\\xff\\xfe"),
             ("caf\u{e9} \u{65e5}".as_bytes(), "caf\u{e9} \u{65e5}"),
             ("\u{202e}evil\u{200b}".as_bytes(), "\\u{202e}evil\\u{200b}"),
+            ("a\u{3164}b".as_bytes(), "a\\u{3164}b"),
+            ("\u{2800}".as_bytes(), "\\u{2800}"),
             ("\u{9b}31m\u{2028}".as_bytes(), "\\u{9b}31m\\u{2028}"),
             (b"cut\xe6\x97", "cut\\xe6\\x97"),
         ];
@@ -203,6 +224,27 @@ mod tests {
         ] {
             assert_eq!(Escaped::from_escaped(text).as_str(), escaped);
         }
+    }
+
+    /// Every character that draws nothing, or changes how others are drawn.
+    #[test]
+    fn what_can_not_be_seen_is_escaped() -> Result<(), regex::Error> {
+        let unseen = Regex::new(
+            r"[\p{Default_Ignorable_Code_Point}\p{Bidi_Control}\p{Variation_Selector}\p{Cc}\p{Cf}\p{Co}\p{M}\p{Z}\p{White_Space}--\p{Mc} ]",
+        )?;
+        let all: String = ('\0'..=char::MAX).collect();
+        let mut count = 0;
+        for char in unseen.find_iter(&all) {
+            count += 1;
+            let char = char.as_str();
+            let escaped = [Escaped::from(char).to_string(), message(char)];
+            for escaped in escaped {
+                assert!(escaped.starts_with('\\'), "{}", char.escape_unicode());
+                assert_eq!(unescape(&escaped), char.as_bytes());
+            }
+        }
+        assert!(count > 100_000, "{count}");
+        Ok(())
     }
 
     #[test]
