@@ -68,6 +68,14 @@ fn bad_input_is_one_line_and_exit_code_2() -> TestResult {
         ),
         (&["trace", "-p", "0"], "not a whole number from 1"),
         (&["trace", "-p", "init"], "invalid value 'init' for '--pid"),
+        // The largest process ID is below that.
+        (&["trace", "-p", "4194305"], "no such process: 4194305"),
+        (&["sockets", "-p", "4194305"], "no such process: 4194305"),
+        (&["audit", "-p", "4194305"], "no such process: 4194305"),
+        (
+            &["record", "--dir", "/nonexistent", "-p", "4194305"],
+            "no such process: 4194305",
+        ),
         (&["trace", "-c", "0"], "invalid value '0' for '--count"),
         (
             &["trace", "--duration", "0s"],

@@ -38,6 +38,7 @@ use crate::{exit, host, replay, sink};
 /// # Errors
 /// If no idle timeout is known, the sockets or a log can't be read, or the report can't
 /// be written. If lines of a log were skipped, after the report.
+    host::processes::check(&plan.pids)?;
 pub fn run(plan: &AuditPlan) -> Result<exit::Code> {
     let (timeouts, skipped) = timeouts(plan)?;
     let mut audit = Audit {

@@ -10,6 +10,7 @@ pub mod netlink;
 pub mod netns;
 pub mod privilege;
 pub mod proc;
+pub mod processes;
 mod rtnetlink;
 pub mod timeouts;
 mod topology;

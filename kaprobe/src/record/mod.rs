@@ -8,15 +8,16 @@ use bytesize::ByteSize;
 use crate::record::plan::RecordPlan;
 use crate::shutdown::{self, StopWhen};
 use crate::sink::LiveSinks;
-use crate::stderr;
 use crate::text::escape::Escaped;
 use crate::trace::Session;
+use crate::{host, stderr};
 
 /// Runs `kaprobe record`.
 ///
 /// # Errors
 /// If the trace can't start, or if the folder can't be written.
 pub fn run(plan: &RecordPlan) -> Result<()> {
+    host::processes::check(&plan.trace.records.pids)?;
     stderr::never_wait();
     let session = Session::start(&plan.trace)?;
     // Opened last: an earlier failure leaves no folder behind.

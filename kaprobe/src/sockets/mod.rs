@@ -29,6 +29,7 @@ use crate::{host, sink, stderr};
 /// # Errors
 /// If the sockets can't be read or written.
 pub fn run(plan: &SocketsPlan) -> Result<()> {
+    host::processes::check(&plan.selection.pids)?;
     let mut snapshots = Snapshots::open(&plan.selection)?;
     let notes = if plan.group {
         group(plan, &mut snapshots)?

@@ -35,7 +35,7 @@ use crate::top::plan::TopPlan;
 use crate::top::screen::LiveScreen;
 use crate::top::terminal::DrawnTerminal;
 use crate::trace::Session;
-use crate::{exit, stderr};
+use crate::{exit, host, stderr};
 
 /// Runs `kaprobe top`.
 ///
@@ -46,6 +46,7 @@ pub fn run(plan: &TopPlan) -> Result<()> {
         return reader::serve(&plan.census);
     }
     terminal::check()?;
+    host::processes::check(&plan.pids)?;
     stderr::never_wait();
     let (session, untraced) = match Session::start(&plan.trace) {
         Ok(session) => (Some(session), None),

@@ -67,6 +67,7 @@ const QUEUE: usize = 4;
 /// # Errors
 /// If the trace can't start, or can't write.
 pub fn run(plan: &TracePlan) -> Result<()> {
+    host::processes::check(&plan.records.pids)?;
     stderr::never_wait();
     let session = Session::start(plan)?;
     // Opened last: an earlier failure leaves no file behind.
@@ -272,7 +273,7 @@ struct TraceStages {
     stalls: Option<StallsWatch>,
     /// For a recorder.
     sums: Option<AliveSums>,
-    /// Number of snapshot rows seen.
+    /// Number of sockets of the snapshot that pass the filters.
     seen: u64,
     detail: Detail,
     /// A filter selects some of the sockets.
@@ -438,11 +439,11 @@ impl TraceStages {
         order::causes_first(batch);
         self.owners.fill(batch, Instant::now());
         for event in &*batch {
-            if let Event::Snapshot(row) = event {
+            if let Event::Snapshot(row) = event
+                && self.pipeline.passes_socket(row)
+            {
                 self.seen += 1;
-                if self.pipeline.passes_socket(row) {
-                    sinks.existing(row);
-                }
+                sinks.existing(row);
             }
             if let (Event::Socket(event), Some(stalls)) = (event, &self.stalls) {
                 stalls.note(event);
