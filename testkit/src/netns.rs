@@ -1,11 +1,11 @@
 //! Enters a new network namespace, and reads its counters.
 
 use std::collections::HashMap;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::fs;
 use std::path::Path;
-use std::{fs, io};
 
 use anyhow::{Context, Result, bail};
+use kaprobe::traffic::loopback;
 use rustix::mount::mount_bind;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
@@ -16,7 +16,7 @@ use crate::mounts;
 pub fn enter_new() -> Result<()> {
     // SAFETY: no file descriptor is touched.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.context("unshare a network namespace")?;
-    loopback_up().context("bring lo up")
+    loopback::raise().context("bring lo up")
 }
 
 /// Like [`enter_new`], and gives the namespace a name, as `ip netns` does. Only this thread,
@@ -41,29 +41,6 @@ pub fn inode() -> Result<u64> {
 pub fn set_ipv4_sysctl(name: &str, value: u32) -> Result<()> {
     fs::write(format!("/proc/sys/net/ipv4/{name}"), value.to_string())
         .with_context(|| format!("write net.ipv4.{name}"))
-}
-
-fn loopback_up() -> Result<()> {
-    let socket: OwnedFd =
-        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?.into();
-    // SAFETY: `ifreq` is integers and unions of them: all zeros is a value.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = from.cast_signed();
-    }
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
-    // SAFETY: SIOCSIFFLAGS reads one `ifreq`.
-    if unsafe {
-        libc::ioctl(
-            socket.as_raw_fd(),
-            libc::SIOCSIFFLAGS as _,
-            &raw const request,
-        )
-    } != 0
-    {
-        return Err(io::Error::last_os_error().into());
-    }
-    Ok(())
 }
 
 /// TCP counters of this thread's network namespace since it was created.

@@ -1,14 +1,13 @@
 //! Programs that attach and see nothing are noticed: at the start, and during a trace.
 
-use std::path::Path as FilePath;
+use std::path::Path;
 use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
-use kaprobe::traffic::pair::{Keepalive, Path};
 use kaprobe_testkit::harness::Skip;
 use kaprobe_testkit::netns::{self, KernelCounters};
 use kaprobe_testkit::tracer::Kaprobe;
-use kaprobe_testkit::traffic::load::{Load, LoadMember};
+use kaprobe_testkit::traffic::load::Load;
 use kaprobe_testkit::wait::wait_until;
 use kaprobe_testkit::{command, doctor, mounts};
 use rustix::mount::{MountFlags, mount};
@@ -55,14 +54,6 @@ impl Drop for SwitchedOff {
     }
 }
 
-fn open_load() -> Result<Load> {
-    let member = LoadMember {
-        keepalive: Keepalive::new(1, 1, 3),
-        answered: true,
-    };
-    Ok(Load::open(Path::V4, Path::V4.loopback(), [member; 5])?)
-}
-
 /// With ftrace or kprobes switched off, `doctor` names the switch, a trace falls back to a
 /// way that sees everything, and a way that sees nothing is refused.
 pub fn what_sees_nothing_is_not_used() -> Result<()> {
@@ -70,7 +61,7 @@ pub fn what_sees_nothing_is_not_used() -> Result<()> {
     needs_own_kernel()?;
     netns::enter_new()?;
     mounts::enter_new()?;
-    let debug = FilePath::new("/sys/kernel/debug");
+    let debug = Path::new("/sys/kernel/debug");
     if !debug.join("kprobes").exists() {
         mount("none", debug, "debugfs", MountFlags::empty(), None)?;
     }
@@ -107,7 +98,7 @@ pub fn what_sees_nothing_is_not_used() -> Result<()> {
 fn trace_everything() -> Result<()> {
     let kaprobe = Kaprobe::trace(&["--netns", "self"])?.ready()?;
     let before = KernelCounters::read()?.keepalive;
-    let load = open_load()?;
+    let load = Load::each_second(5, true)?;
     wait_until("probes were sent", || {
         Ok(KernelCounters::read()?.keepalive >= before + 10)
     })?;

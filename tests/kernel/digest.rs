@@ -3,13 +3,13 @@
 use std::num::NonZeroU16;
 
 use anyhow::{Context as _, Result, ensure};
-use kaprobe::traffic::pair::{Keepalive, Path};
+use kaprobe::traffic::pair::Path;
 use kaprobe::traffic::scenarios::SILENT;
 use kaprobe_testkit::command;
 use kaprobe_testkit::netns::{self, KernelCounters};
 use kaprobe_testkit::process::{Process, Task};
 use kaprobe_testkit::terminal::Terminal;
-use kaprobe_testkit::traffic::load::{Load, LoadMember};
+use kaprobe_testkit::traffic::load::Load;
 use kaprobe_testkit::wait::wait_until;
 use rustix::process::Signal;
 
@@ -25,7 +25,7 @@ const WIDE: NonZeroU16 = NonZeroU16::new(160).expect("it is not zero");
 const HEIGHT: NonZeroU16 = NonZeroU16::new(100).expect("it is not zero");
 
 /// Connections to the program that dies.
-const DEAD: u64 = 6;
+const DEAD: u32 = 6;
 
 /// Connections of another program that die, one of each address family.
 const PLAYED: u64 = Path::ALL.len() as u64;
@@ -40,21 +40,11 @@ fn trace(arguments: &[&str], width: NonZeroU16) -> Result<Terminal> {
     Terminal::start(command, width, HEIGHT)
 }
 
-/// Connections that each send a probe a second, which is answered or not.
-fn load(count: u64, answered: bool) -> Result<Load> {
-    let keepalive = Keepalive::new(1, 1, 3);
-    let members = (0..count).map(|_| LoadMember {
-        keepalive,
-        answered,
-    });
-    Ok(Load::open(Path::V4, Path::V4.loopback(), members)?)
-}
-
 /// A dead program with several connections is told once and counted; a hostile name is
 /// escaped; the status line is redrawn in place, follows the width, and leaves nothing behind.
 pub fn problems_are_told_once_on_a_terminal() -> Result<()> {
     netns::enter_new()?;
-    let healthy = load(3, true)?;
+    let healthy = Load::each_second(3, true)?;
     let mut terminal = trace(&["-4"], WIDTH)?;
     // Both ends of each are connections.
     terminal.wait_for("watching 6 connections of ")?;
@@ -68,7 +58,7 @@ pub fn problems_are_told_once_on_a_terminal() -> Result<()> {
     );
 
     let before = KernelCounters::read()?;
-    let dead = load(DEAD, false)?;
+    let dead = Load::each_second(DEAD, false)?;
     let mut hostile = Process::start(Task::new(HOSTILE, &[SILENT]))?;
     hostile.go()?;
     terminal.wait_for(" answered | next timer in ")?;
@@ -77,7 +67,8 @@ pub fn problems_are_told_once_on_a_terminal() -> Result<()> {
     let verdict = format!("→ {to}");
     terminal.wait_for(&verdict)?;
     wait_until("the kernel has given up on all", || {
-        Ok(KernelCounters::read()?.abort_on_timeout >= before.abort_on_timeout + DEAD + PLAYED)
+        Ok(KernelCounters::read()?.abort_on_timeout
+            >= before.abort_on_timeout + u64::from(DEAD) + PLAYED)
     })?;
 
     terminal.set_width(NARROW)?;
@@ -124,7 +115,7 @@ pub fn problems_are_told_once_on_a_terminal() -> Result<()> {
 /// With `-v`, a terminal gets every event. A filter that matches nothing says so at once.
 pub fn every_event_is_shown_on_request() -> Result<()> {
     netns::enter_new()?;
-    let healthy = load(3, true)?;
+    let healthy = Load::each_second(3, true)?;
     let mut nothing = trace(&["-P", "1"], WIDTH)?;
     nothing.wait_for("no existing connection matches the filters: waiting for new ones")?;
     let mut every = trace(&["-v"], WIDE)?;

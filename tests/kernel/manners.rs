@@ -5,11 +5,10 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path as FilePath;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use kaprobe::traffic::pair::{Keepalive, Path};
 use kaprobe_testkit::bpf::{self, Object};
 use kaprobe_testkit::command::{binary, run};
 use kaprobe_testkit::cpu::OwnCpu;
@@ -17,20 +16,12 @@ use kaprobe_testkit::harness::Skip;
 use kaprobe_testkit::log::TraceLog;
 use kaprobe_testkit::netns::{self, KernelCounters};
 use kaprobe_testkit::tracer::Kaprobe;
-use kaprobe_testkit::traffic::load::{Load, LoadMember};
+use kaprobe_testkit::traffic::load::Load;
 use kaprobe_testkit::wait::wait_until;
 use kaprobe_testkit::{doctor, mounts, streams};
 use rustix::process::Signal;
 
 /// Opens connections that each send one probe per second.
-fn open_load() -> Result<Load> {
-    let member = LoadMember {
-        keepalive: Keepalive::new(1, 1, 3),
-        answered: true,
-    };
-    Ok(Load::open(Path::V4, Path::V4.loopback(), [member; 20])?)
-}
-
 fn wait_for_probes(more: u64) -> Result<()> {
     let before = KernelCounters::read()?;
     wait_until("probes were sent", || {
@@ -61,7 +52,7 @@ pub fn stops_cleanly() -> Result<()> {
     // and starts when they come.
     let held_by = |kaprobe: &Kaprobe| bpf::held_objects(kaprobe.pid());
     let mut held: Vec<_> = kaprobes.iter().map(held_by).collect::<Result<_>>()?;
-    let load = open_load()?;
+    let load = Load::each_second(20, true)?;
     let timed = start(timed)?.ready()?;
     held.push(held_by(&timed)?);
     kaprobes.push(timed);
@@ -93,7 +84,7 @@ pub fn ends_when_stdout_is_closed() -> Result<()> {
     let held = bpf::held_objects(alone.pid())?;
     let before = KernelCounters::read()?;
     let own_cpu = OwnCpu::take()?;
-    let load = open_load()?;
+    let load = Load::each_second(20, true)?;
     wait_for_probes(20)?;
     alone.close_stdout();
     logging.close_stdout();
@@ -173,7 +164,7 @@ pub fn log_has_whole_lines_after_sigkill() -> Result<()> {
     let output = file.to_str().context("the path is not UTF-8")?;
     let kaprobe = Kaprobe::trace(&["--netns", "/proc/self/ns/net", "-o", output])?.ready()?;
     let held = bpf::held_objects(kaprobe.pid())?;
-    let load = open_load()?;
+    let load = Load::each_second(20, true)?;
     wait_until("the export has more than 50 lines", || {
         Ok(fs::read(&file).is_ok_and(|text| text.iter().filter(|b| **b == b'\n').count() > 50))
     })?;
@@ -251,7 +242,7 @@ pub fn refuses_an_unsupported_way() -> Result<()> {
 /// Missing or invalid BTF of the kernel is refused.
 pub fn refuses_unreadable_btf() -> Result<()> {
     const KERNEL: i32 = 4;
-    let types = FilePath::new("/sys/kernel/btf");
+    let types = Path::new("/sys/kernel/btf");
     mounts::enter_new()?;
     mounts::cover(types)?;
     for (what, content) in [
@@ -292,7 +283,7 @@ pub fn refuses_to_run_without_privilege() -> Result<()> {
 }
 
 /// Makes a copy of the binary that every user can execute.
-pub fn public_copy(dir: &FilePath) -> Result<std::path::PathBuf> {
+pub fn public_copy(dir: &Path) -> Result<std::path::PathBuf> {
     let copy = dir.join("kaprobe");
     fs::copy(binary()?, &copy)?;
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;

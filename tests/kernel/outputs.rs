@@ -3,16 +3,15 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::{Path as FilePath, PathBuf};
+use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use kaprobe::sink::options::Format;
-use kaprobe::traffic::pair::{Keepalive, Path};
 use kaprobe_testkit::child::Killed;
 use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::netns::{self, KernelCounters};
-use kaprobe_testkit::traffic::load::{Load, LoadMember, allow_open_files};
+use kaprobe_testkit::traffic::load::Load;
 use kaprobe_testkit::wait::wait_until;
 use kaprobe_testkit::{command, mounts, schema, streams};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
@@ -54,7 +53,7 @@ impl Traced {
         what: &str,
         arguments: &[&str],
         screen: impl Into<Stdio>,
-        checked: &FilePath,
+        checked: &Path,
     ) -> Result<Self> {
         Self::start_with(what, arguments, screen, checked, |_| ())
     }
@@ -64,7 +63,7 @@ impl Traced {
         what: &str,
         arguments: &[&str],
         screen: impl Into<Stdio>,
-        checked: &FilePath,
+        checked: &Path,
         change: impl FnOnce(&mut Command),
     ) -> Result<Self> {
         let dir = tempfile::tempdir()?;
@@ -206,13 +205,7 @@ pub fn reported(format: Format, text: &str) -> Result<u64> {
 }
 
 pub fn open_load() -> Result<Load> {
-    allow_open_files(u64::from(CONNECTIONS) * 3)?;
-    let member = LoadMember {
-        keepalive: Keepalive::new(1, 1, 9),
-        answered: true,
-    };
-    let members = (0..CONNECTIONS).map(|_| member);
-    Ok(Load::open(Path::V4, Path::V4.loopback(), members)?)
+    Ok(Load::each_second(CONNECTIONS, true)?)
 }
 
 /// Plays traffic until the kernel has sent more than this number of probes. Returns the number
@@ -240,7 +233,7 @@ fn play(mut all: Vec<Traced>) -> Result<(Vec<Ended>, u64)> {
     Ok((ended.collect::<Result<_>>()?, probes))
 }
 
-pub fn text(path: &FilePath) -> Result<&str> {
+pub fn text(path: &Path) -> Result<&str> {
     path.to_str().context("the path is not UTF-8")
 }
 

@@ -505,24 +505,9 @@ pub struct TopArgs {
         hide_short_help = true
     )]
     pub sort: TopSort,
-    /// Color text
-    #[arg(
-        long,
-        value_name = "WHEN",
-        default_value = "auto",
-        help_heading = "Output",
-        hide_short_help = true
-    )]
-    pub color: ColorWhen,
-    /// How to attach to the kernel; auto uses the cheapest mode that works
-    #[arg(
-        long,
-        value_name = "MODE",
-        default_value = "auto",
-        help_heading = "Output",
-        hide_short_help = true
-    )]
-    pub attach: Attach,
+    /// How the screen looks, and where its events come from.
+    #[command(flatten)]
+    pub screen: ScreenArgs,
     /// Take the snapshots of another kaprobe: one for each line of standard input
     #[arg(long, hide = true)]
     pub reader: bool,
@@ -548,12 +533,31 @@ pub enum TopSort {
 /// `kaprobe demo`.
 #[derive(Args, Clone, Debug)]
 pub struct DemoArgs {
-    /// How to attach to the kernel; auto uses the cheapest mode that works
-    #[arg(long, value_name = "MODE", default_value = "auto")]
-    pub attach: Attach,
+    /// How the screen looks, and where its events come from.
+    #[command(flatten)]
+    pub screen: ScreenArgs,
+}
+
+/// Flags of a command that shows a trace in a form of its own.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Output")]
+pub struct ScreenArgs {
     /// Color text
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_short_help = true
+    )]
     pub color: ColorWhen,
+    /// How to attach to the kernel; auto uses the cheapest mode that works
+    #[arg(
+        long,
+        value_name = "MODE",
+        default_value = "auto",
+        hide_short_help = true
+    )]
+    pub attach: Attach,
 }
 
 /// `kaprobe doctor`.

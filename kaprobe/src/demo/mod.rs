@@ -58,7 +58,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     }
     shutdown::watch(session.stopper(), StopWhen::default())?;
 
-    let colored = sink::is_colored(args.color);
+    let colored = sink::is_colored(args.screen.color);
     let layout = if colored {
         sink::colored_layout()
     } else {
@@ -115,7 +115,7 @@ fn plan(scripted: &[ScriptedConnection], args: &DemoArgs) -> Result<TracePlan> {
         "--no-snapshot",
     ];
     flags.extend(["--netns", "/proc/self/ns/net", "--localport", &ports]);
-    if let Some(way) = args.attach.0 {
+    if let Some(way) = args.screen.attach.0 {
         flags.extend(["--attach", way.name()]);
     }
     match cli::parse(flags)? {

@@ -10,12 +10,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use kaprobe_ebpf::config::{SELF_TEST_USER_TIMEOUT, State, sight};
+use kaprobe_ebpf::config::{State, sight};
 
 use crate::exit;
 use crate::kernel::object::{self, LoadedObject};
 use crate::kernel::switches;
-use crate::kernel::testbed::Testbed;
+use crate::kernel::testbed::{self, Testbed};
 use crate::model::attach_mode::AttachMode;
 use crate::model::values::Hook;
 use crate::traffic::pair::{Keepalive, Pair, Path, Planned};
@@ -143,8 +143,7 @@ fn blind(what: &str, mode: AttachMode) -> String {
 fn unconnected() -> Result<Pair> {
     let open = |path| -> std::io::Result<Pair> {
         let pair = Planned::bind(path)?.connect_unheard(Keepalive::new(1, 1, 1))?;
-        let own = libc::c_int::try_from(SELF_TEST_USER_TIMEOUT).unwrap_or(libc::c_int::MAX);
-        sockopt::set(pair.near()?, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, own)?;
+        testbed::mark(pair.near()?)?;
         Ok(pair)
     };
     let pair = open(Path::V4).or_else(|_| open(Path::V6));

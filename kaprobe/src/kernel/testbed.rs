@@ -2,7 +2,7 @@
 //! programs see it. The counters of no other namespace change.
 
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::thread;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use crate::traffic::pair::{Keepalive, Pair, Path, Planned, Side};
-use crate::traffic::sockopt;
+use crate::traffic::{loopback, sockopt};
 
 /// TCP_LINGER2, s. An orphan that may stay longer in FIN_WAIT2 than a TIME_WAIT lasts stays a
 /// socket until then (`tcp_close`, net/ipv4/tcp.c), and so knows that it is kaprobe's.
@@ -32,7 +32,7 @@ impl Testbed {
         let made = on_thread(|| {
             // SAFETY: the thread ends with this function, and files are shared as before.
             unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
-            raise_loopback()?;
+            loopback::raise()?;
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
             Ok(open("/proc/thread-self/ns/net", flags, Mode::empty())?)
         });
@@ -79,11 +79,18 @@ fn is_missing(why: &io::Error) -> bool {
 /// Opens a connection whose sockets every kaprobe knows as those of a test.
 fn marked(path: Path) -> io::Result<Pair> {
     let pair = Planned::bind(path)?.connect(Side::Client, Keepalive::SYSCTL)?;
-    let own = libc::c_int::try_from(SELF_TEST_USER_TIMEOUT).unwrap_or(libc::c_int::MAX);
-    for end in [pair.near()?, pair.far()?] {
-        sockopt::set(end, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, own)?;
-    }
+    mark(pair.near()?)?;
+    mark(pair.far()?)?;
     Ok(pair)
+}
+
+/// Makes a socket one that every kaprobe knows as that of a test.
+///
+/// # Errors
+/// If the kernel refuses the option.
+pub fn mark(socket: &impl AsFd) -> io::Result<()> {
+    let own = libc::c_int::try_from(SELF_TEST_USER_TIMEOUT).unwrap_or(libc::c_int::MAX);
+    sockopt::set(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, own)
 }
 
 /// Runs an action on a thread of its own, which may enter another namespace.
@@ -96,21 +103,4 @@ fn on_thread<T: Send>(act: impl FnOnce() -> io::Result<T> + Send) -> Result<T> {
             .unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
     });
     outcome.map_err(|why| anyhow!(why))
-}
-
-/// Sets the loopback device of this thread's namespace up.
-fn raise_loopback() -> io::Result<()> {
-    let socket = Path::V4.socket().or_else(|_| Path::V6.socket())?;
-    // SAFETY: `ifreq` is integers and unions of them: all zeros is a value.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = from.cast_signed();
-    }
-    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
-    let socket = socket.as_raw_fd();
-    // SAFETY: SIOCSIFFLAGS reads one `ifreq`.
-    match unsafe { libc::ioctl(socket, libc::SIOCSIFFLAGS as _, &raw const request) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }

@@ -46,7 +46,7 @@ impl TopPlan {
             census,
             interval: args.interval,
             sort: args.sort,
-            color: args.color,
+            color: args.screen.color,
             is_reader: args.reader,
         })
     }
@@ -56,7 +56,7 @@ impl TopPlan {
 fn trace(args: &TopArgs) -> Result<TracePlan> {
     let mut flags: Vec<OsString> = ["kaprobe", "trace", "--quiet"].map(Into::into).into();
     flags.extend(socket_flags(&args.sockets, &args.cgroup));
-    if let Some(way) = args.attach.0 {
+    if let Some(way) = args.screen.attach.0 {
         flags.push(format!("--attach={}", way.name()).into());
     }
     match cli::parse(flags)? {

@@ -48,6 +48,18 @@ impl Load {
         Ok(Self { pairs })
     }
 
+    /// Opens connections of IPv4 on loopback that each send a probe a second, which is answered
+    /// or not. Raises the limit of open files if need be.
+    pub fn each_second(count: u32, answered: bool) -> io::Result<Self> {
+        allow_open_files(count.into())?;
+        let member = LoadMember {
+            keepalive: Keepalive::new(1, 1, 3),
+            answered,
+        };
+        let members = (0..count).map(|_| member);
+        Self::open(Path::V4, Path::V4.loopback(), members)
+    }
+
     /// The connections.
     #[must_use]
     pub fn pairs(&self) -> &[Pair] {
