@@ -32,6 +32,8 @@ pub struct StopWhen {
     pub hangup: Option<Box<dyn Fn() + Send>>,
     /// Called on a second signal, before it ends the process.
     pub cut_off: Option<Box<dyn FnOnce() + Send>>,
+    /// Called on SIGTSTP, before the process stops as it would without this.
+    pub suspend: Option<Box<dyn Fn() + Send>>,
 }
 
 /// Requests `stop` on SIGINT, SIGTERM or SIGHUP, and on what else is `watched`. A second
@@ -47,7 +49,7 @@ pub fn watch(stop: Stop, watched: StopWhen) -> Result<()> {
         .build()
         .context("cannot start the runtime that waits for signals")?;
     let entered = runtime.enter();
-    let signals = Signals::new(watched.hangup);
+    let signals = Signals::new(watched.hangup, watched.suspend);
     let mut signals = signals.context("cannot watch for signals")?;
     let stdout = match signals.hangup_action {
         None => Stdout::new(),
@@ -88,6 +90,9 @@ fn check_descriptors() -> io::Result<()> {
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    /// `None` if it is ignored, or if nothing is to be done before.
+    suspend: Option<Signal>,
+    suspend_action: Option<Box<dyn Fn() + Send>>,
     /// `None` if it is ignored.
     hangup: Option<Signal>,
     hangup_action: Option<Box<dyn Fn() + Send>>,
@@ -95,9 +100,16 @@ struct Signals {
 }
 
 impl Signals {
-    fn new(hangup_action: Option<Box<dyn Fn() + Send>>) -> io::Result<Self> {
+    fn new(
+        hangup_action: Option<Box<dyn Fn() + Send>>,
+        suspend_action: Option<Box<dyn Fn() + Send>>,
+    ) -> io::Result<Self> {
         let hangup = (!is_ignored(libc::SIGHUP)).then(|| signal(SignalKind::hangup()));
+        let suspends = suspend_action.is_some() && !is_ignored(libc::SIGTSTP);
+        let suspend = suspends.then(|| signal(SignalKind::from_raw(libc::SIGTSTP)));
         Ok(Self {
+            suspend: suspend.transpose()?,
+            suspend_action,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             hangup: hangup.transpose()?,
@@ -112,6 +124,13 @@ impl Signals {
             tokio::select! {
                 _ = self.interrupt.recv() => return,
                 _ = self.terminate.recv() => return,
+                () = received(&mut self.suspend) => {
+                    if let Some(action) = &self.suspend_action {
+                        action();
+                    }
+                    stop_until_continued();
+                    continue;
+                }
                 () = received(&mut self.hangup) => {}
             }
             match &self.hangup_action {
@@ -138,6 +157,22 @@ fn is_ignored(signal: libc::c_int) -> bool {
         current.sa_sigaction
     };
     handler == libc::SIG_IGN
+}
+
+/// Stops this process as SIGTSTP does by default: not if there is no shell that could continue
+/// it (`is_current_pgrp_orphaned`, kernel/signal.c).
+fn stop_until_continued() {
+    // SAFETY: zeros are a valid `sigaction`, that of SIG_DFL; the calls read one and write the
+    // other. The signal is sent to this thread, and so it has stopped the process before the
+    // action is changed back.
+    unsafe {
+        let default: libc::sigaction = std::mem::zeroed();
+        let mut ours: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(libc::SIGTSTP, &raw const default, &raw mut ours) == 0 {
+            libc::raise(libc::SIGTSTP);
+            libc::sigaction(libc::SIGTSTP, &raw const ours, ptr::null_mut());
+        }
+    }
 }
 
 /// The controlling terminal, if there is one.

@@ -2,7 +2,8 @@
 //!
 //! A message is one line, prefixed with the program's name and escaped. A standard error
 //! that is closed or full is not a reason to fail: what cannot be written there is lost. A
-//! trace does not wait for the reader of its messages: see [`never_wait`].
+//! trace does not wait for the reader of its messages: see [`never_wait`]. On a terminal, a
+//! message is broken between words.
 
 use std::collections::VecDeque;
 use std::fmt::Display;
@@ -13,7 +14,12 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::Timespec;
+use terminal_size::{Width, terminal_size_of};
+
 use crate::text::escape;
+use crate::text::wrap::wrapped;
 
 /// What each line starts with.
 pub const PREFIX: &str = "kaprobe: ";
@@ -148,8 +154,12 @@ pub fn pass_on(from: impl Read) -> io::Result<()> {
     Ok(())
 }
 
-/// Goes to the first column, and erases to the end of the line (ECMA-48: EL).
-pub const ERASE: &str = "\r\x1b[K";
+/// Erases a status line and the blank line above it: goes to the first column (CR), a line up
+/// (ECMA-48: CUU), and erases to the end of the screen (ED).
+///
+/// A terminal that is made narrower may break the status line into two. Then this erases both
+/// halves. Without the blank line it would erase the line above on a terminal that breaks none.
+pub const ERASE: &str = "\r\x1b[A\x1b[J";
 
 /// Whether a status line is drawn where the next message begins.
 static STATUS_LINE: AtomicBool = AtomicBool::new(false);
@@ -165,15 +175,42 @@ pub fn is_status_line_drawn() -> bool {
     STATUS_LINE.load(Ordering::Relaxed)
 }
 
+/// Erases the status line of a terminal, if there is one. Does not wait for a terminal that
+/// takes nothing.
+pub fn erase_status_line() {
+    let stdout = io::stdout();
+    let mut fd = [PollFd::new(&stdout, PollFlags::OUT)];
+    let is_ready = poll(&mut fd, Some(&Timespec::default())).is_ok_and(|ready| ready > 0);
+    if is_ready && STATUS_LINE.swap(false, Ordering::Relaxed) {
+        // There is nowhere left to report a failure to.
+        let _unerased = rustix::io::write(&stdout, ERASE.as_bytes());
+    }
+}
+
 fn write(text: &str) {
     let mut stderr = io::stderr();
-    let text = if stderr.is_terminal() && STATUS_LINE.swap(false, Ordering::Relaxed) {
-        format!("{ERASE}{text}")
-    } else {
-        text.to_owned()
-    };
+    let mut shown = String::new();
+    if stderr.is_terminal() && STATUS_LINE.swap(false, Ordering::Relaxed) {
+        shown.push_str(ERASE);
+    }
+    match terminal_size_of(&stderr) {
+        Some((Width(columns), _)) if columns > 0 => shown.push_str(&broken(text, columns.into())),
+        _ => shown.push_str(text),
+    }
     // There is nowhere left to report a failure to.
-    let _unwritten = stderr.write_all(text.as_bytes());
+    let _unwritten = stderr.write_all(shown.as_bytes());
+}
+
+/// Breaks messages between words, so that each line fits a terminal.
+fn broken(messages: &str, columns: usize) -> String {
+    let lines = messages.lines().map(|message| {
+        let (head, message) = match message.strip_prefix(PREFIX) {
+            Some(message) => (PREFIX, message),
+            None => ("", message),
+        };
+        wrapped(head, message, columns) + "\n"
+    });
+    lines.collect()
 }
 
 fn text(message: impl Display) -> String {
@@ -195,6 +232,17 @@ mod tests {
         assert_eq!(text("one\ntwo\u{1b}[2J"), "kaprobe: one\\ntwo\\u{1b}[2J\n");
         let escaped = "a\\nb";
         assert_eq!(text(escaped), "kaprobe: a\\nb\n", "not escaped twice");
+    }
+
+    #[test]
+    fn a_message_on_a_terminal_is_broken_between_words() {
+        let messages = ["no room for UNIT: -w shows it", "short"];
+        let text: String = messages.iter().map(text).collect();
+        assert_eq!(
+            broken(&text, 24),
+            "kaprobe: no room for\n         UNIT: -w shows\n         it\nkaprobe: short\n"
+        );
+        assert_eq!(broken(&text, 80), text);
     }
 
     #[test]

@@ -5,12 +5,13 @@ use std::num::NonZeroU16;
 use anyhow::{Context as _, Result, ensure};
 use kaprobe::traffic::pair::Path;
 use kaprobe::traffic::scenarios::SILENT;
-use kaprobe_testkit::command;
 use kaprobe_testkit::netns::{self, KernelCounters};
 use kaprobe_testkit::process::{Process, Task};
 use kaprobe_testkit::terminal::Terminal;
+use kaprobe_testkit::tmux::{PROMPT, Tmux};
 use kaprobe_testkit::traffic::load::Load;
 use kaprobe_testkit::wait::wait_until;
+use kaprobe_testkit::{command, package};
 use rustix::process::Signal;
 
 const WIDTH: NonZeroU16 = NonZeroU16::new(80).expect("it is not zero");
@@ -127,5 +128,41 @@ pub fn every_event_is_shown_on_request() -> Result<()> {
         let status = terminal.finish()?;
         ensure!(status.success(), "{status}: {:?}", terminal.screen());
     }
+    Ok(healthy.end()?)
+}
+
+/// A part of each status line in these tests.
+const STATUS: &str = " connections | ";
+
+/// A terminal that is made narrower, and a stop by Ctrl-Z, leave nothing of the status line
+/// behind. Without its summary a trace tells nothing of itself.
+pub fn nothing_of_the_status_line_is_left() -> Result<()> {
+    // tmux has no place in a guest.
+    package::on_host_only()?;
+    netns::enter_new()?;
+    let healthy = Load::each_second(3, true)?;
+    let tmux = Tmux::open(100, 24)?;
+    let binary = command::binary()?;
+    tmux.type_line(&format!("{} trace -q --netns self -4", binary.display()))?;
+    let is_status = |line: &&str| line.contains(STATUS) || line.contains("next timer in");
+    let status = |screen: &str| screen.lines().filter(is_status).count();
+    tmux.wait_for("the whole status line is drawn", |it| {
+        it.contains(" answered | next timer in ")
+    })?;
+    tmux.resize(50, 24)?;
+    let screen = tmux.wait_for("its first parts are drawn, once", |it| {
+        status(it) == 1 && it.contains(STATUS) && !it.contains("next timer in")
+    })?;
+    ensure!(!screen.contains("watching"), "{screen}");
+    tmux.press(&["C-z"])?;
+    tmux.wait_for("the shell has stopped it, and the line is gone", |it| {
+        it.trim_end().ends_with(PROMPT) && status(it) == 0
+    })?;
+    tmux.type_line("fg")?;
+    tmux.wait_for("the line is drawn again", |it| status(it) == 1)?;
+    tmux.press(&["C-c"])?;
+    tmux.wait_for("it has ended, and the line is gone", |it| {
+        it.trim_end().ends_with(PROMPT) && status(it) == 0
+    })?;
     Ok(healthy.end()?)
 }

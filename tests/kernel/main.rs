@@ -107,6 +107,7 @@ const TESTS: &[harness::Test] = &[
     (HostAndOne, "doctor_lockdown", doctor::lockdown_is_named),
     (EachKernel, "demo", demo::explains_every_connection),
     (HostAndOne, "digest", digest::problems_are_told_once_on_a_terminal),
+    (HostAndOne, "digest_left", digest::nothing_of_the_status_line_is_left),
     (HostAndOne, "digest_every", digest::every_event_is_shown_on_request),
     (HostAndOne, "replay", replay::replay_equals_the_trace),
     (HostAndOne, "report_browser", report::browser_shows_it_light_dark_and_on_paper),

@@ -13,7 +13,7 @@ use crate::sink::{Layout, Problem};
 use crate::text::units::{Tenths, plural};
 use crate::text::wrap::wrapped;
 
-/// How wide the text is.
+/// How wide the text is at most.
 const WIDTH: usize = 80;
 
 /// Explains the records of the demo's connections.
@@ -39,7 +39,7 @@ impl Explainer {
             given: BTreeSet::new(),
             seen: BTreeMap::new(),
             layout: Layout {
-                columns: WIDTH,
+                columns: layout.columns.min(WIDTH),
                 ..layout
             },
         }
@@ -55,7 +55,8 @@ impl Explainer {
     pub fn introduction(&self) -> String {
         let mut text = String::new();
         for (port, it) in &self.connections {
-            let _ = writeln!(text, "  {}  port {port:<5}  {}", it.letter, it.summary);
+            let head = format!("  {}  port {port:<5}  ", it.letter);
+            let _ = writeln!(text, "{}", self.wrapped(&head, it.summary));
         }
         text
     }
@@ -102,14 +103,19 @@ impl Explainer {
         for (_, it) in &self.connections {
             let seen = self.seen.get(&it.letter);
             let seen = seen.map_or_else(|| "no events".to_owned(), counts);
-            let head = format!("  {}  {seen}", it.letter);
-            let _ = writeln!(text, "{head}\n{}", wrapped("     ", it.explanation, WIDTH));
+            let seen = self.wrapped(&format!("  {}  ", it.letter), &seen);
+            let _ = writeln!(text, "{seen}\n{}", self.wrapped("     ", it.explanation));
         }
         text
     }
 
     fn paragraph(&self, record: &Record, letter: char, words: &str) -> String {
-        wrapped(&self.head(record, letter), words, WIDTH)
+        self.wrapped(&self.head(record, letter), words)
+    }
+
+    /// Lines that the screen has room for.
+    pub fn wrapped(&self, head: &str, words: &str) -> String {
+        wrapped(head, words, self.layout.columns)
     }
 
     /// The time of a record, and its connection.
@@ -299,6 +305,8 @@ fn counts(seen: &BTreeMap<EventName, u32>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use unicode_width::UnicodeWidthStr as _;
+
     use super::*;
     use crate::demo::connections::CONNECTIONS;
     use crate::sample::with;
@@ -316,7 +324,7 @@ mod tests {
     fn explainer() -> Explainer {
         let connections = CONNECTIONS.iter().take(1).map(|it| (7, *it)).collect();
         let layout = Layout {
-            columns: 0,
+            columns: 200,
             colored: false,
             unicode: false,
         };
@@ -342,6 +350,27 @@ mod tests {
             Some(again)
         );
         assert!(explainer.conclusion().starts_with("  A  2× probe\n"));
+    }
+
+    /// What was seen of a connection is broken between words, on a narrow screen too.
+    #[test]
+    fn no_line_of_the_summary_is_too_wide() {
+        let connections = CONNECTIONS.iter().map(|it| (7, *it)).collect();
+        let layout = Layout {
+            columns: 40,
+            colored: false,
+            unicode: false,
+        };
+        let mut explainer = Explainer::new(connections, layout);
+        for event in EventName::ALL {
+            explainer.explain(&record(*event));
+        }
+        for text in [explainer.introduction(), explainer.conclusion()] {
+            assert!(text.contains("  A  "), "{text}");
+            for line in text.lines() {
+                assert!(line.width() <= 40, "{line}");
+            }
+        }
     }
 
     #[test]

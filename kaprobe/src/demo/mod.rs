@@ -127,19 +127,15 @@ fn plan(scripted: &[ScriptedConnection], args: &DemoArgs) -> Result<TracePlan> {
 /// Shows what will happen.
 fn introduce(explainer: &Explainer, left_out: &[DemoConnection]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(
-        out,
-        "TCP keepalive, on connections of this machine to itself. When the kernel has\n\
-         heard nothing from the peer for 1 s, it sends a probe. Without an answer it\n\
-         sends one each second, and gives up after 3 probes.\n"
-    )?;
+    let about = "TCP keepalive, on connections of this machine to itself. When the kernel has \
+                 heard nothing from the peer for 1 s, it sends a probe. Without an answer it \
+                 sends one each second, and gives up after 3 probes.";
+    writeln!(out, "{}\n", explainer.wrapped("", about))?;
     write!(out, "{}", explainer.introduction())?;
     for it in left_out {
-        writeln!(
-            out,
-            "  {}  left out, because it needs CAP_NET_ADMIN: {}",
-            it.letter, it.summary
-        )?;
+        let why = format!("left out, because it needs CAP_NET_ADMIN: {}", it.summary);
+        let head = format!("  {}  ", it.letter);
+        writeln!(out, "{}", explainer.wrapped(&head, &why))?;
     }
     writeln!(out)
 }

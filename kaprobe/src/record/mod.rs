@@ -40,6 +40,7 @@ pub fn run(plan: &RecordPlan) -> Result<()> {
                 stderr::lines(cut_off.cut_off());
                 stderr::finish();
             })),
+            suspend: None,
         },
     )?;
     session.follow(&plan.trace, sinks)

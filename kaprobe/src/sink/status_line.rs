@@ -1,6 +1,6 @@
-//! The last line of a terminal: it is drawn again in place, and erased before other lines are
-//! written. It needs no more than a carriage return and a sequence that erases a line, so it
-//! works on any terminal, and over ssh.
+//! The last line of a terminal, below a blank one: it is drawn again in place, and erased before
+//! other lines are written. It needs no more than sequences of ECMA-48 that go up a line and
+//! erase, so it works on any terminal, and over ssh.
 
 use std::sync::Arc;
 
@@ -52,8 +52,13 @@ impl StatusLine {
         self.columns = terminal::columns();
         // A terminal may go to the next line after its last column.
         let text = fitting(text, self.columns.saturating_sub(1));
+        let erased = if stderr::is_status_line_drawn() {
+            stderr::ERASE
+        } else {
+            "\r"
+        };
         stderr::status_line_is_drawn(true);
-        [stderr::ERASE.as_bytes(), lines, text.as_bytes()].concat()
+        [erased.as_bytes(), lines, b"\n", text.as_bytes()].concat()
     }
 
     /// Whether it has to be drawn again: a message was written in its place, or the terminal

@@ -82,6 +82,9 @@ pub fn run(plan: &TracePlan) -> Result<()> {
                 stderr::lines(cut_off.cut_off());
                 stderr::finish();
             })),
+            suspend: sinks
+                .has_digest()
+                .then(|| Box::new(stderr::erase_status_line) as Box<_>),
         },
     )?;
     session.follow(plan, sinks)
@@ -415,7 +418,10 @@ impl TraceStages {
             return Ok(());
         }
         let now = kernel::now();
-        sinks.watching(now, self.is_filtered)?;
+        match self.detail {
+            Detail::None => {}
+            Detail::Brief | Detail::Full => sinks.watching(now, self.is_filtered)?,
+        }
         sinks.tick(now)
     }
 
