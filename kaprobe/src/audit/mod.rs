@@ -36,11 +36,15 @@ use crate::{exit, host, replay, sink};
 /// safe or kept by its traffic.
 ///
 /// # Errors
-/// If no idle timeout is known, the sockets or a log can't be read, or the report can't
-/// be written. If lines of a log were skipped, after the report.
-    host::processes::check(&plan.pids)?;
+/// If the sockets or a log can't be read, or the report can't be written. If lines of a log were skipped, after the report.
 pub fn run(plan: &AuditPlan) -> Result<exit::Code> {
+    host::processes::check(&plan.pids)?;
     let (timeouts, skipped) = timeouts(plan)?;
+    if plan.observe.is_some() && timeouts.is_empty() {
+        let why = "--observe needs an idle timeout, and this host applies none itself (IPVS, \
+                   conntrack): give --idle-timeout, --behind or --log";
+        return Err(exit::Error::usage(why).into());
+    }
     let mut audit = Audit {
         plan,
         timeouts,
@@ -85,18 +89,10 @@ fn timeouts(plan: &AuditPlan) -> Result<(Timeouts, u64)> {
     Ok((timeouts, skipped))
 }
 
-/// The timeouts of this host.
+/// The timeouts of this host. Without any, connections that are dying are still told.
 fn host_timeouts() -> Result<Timeouts> {
     let host = host::timeouts::read().context("cannot read the idle timeouts of this host")?;
-    let host = host.timeouts;
-    if host.timeouts.is_empty() {
-        return Err(exit::Error::usage(
-            "no idle timeout known: this host applies none itself (IPVS, \
-             conntrack); give --idle-timeout, --behind or --log",
-        )
-        .into());
-    }
-    Ok(Timeouts::of_host(host))
+    Ok(Timeouts::of_host(host.timeouts))
 }
 
 /// The state of a running audit.

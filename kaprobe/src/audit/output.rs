@@ -238,6 +238,10 @@ fn text(
     (lines.text, left_out)
 }
 
+/// What is said if connections can't be judged by a timeout.
+const NO_TIMEOUT: &str = "no idle timeout is known: this host applies none itself (IPVS, conntrack); give \
+     --idle-timeout, --behind or --log. Listed is what is dying anyway";
+
 /// Appends the timeouts that the connections are judged by.
 fn put_timeouts(lines: &mut Lines, timeouts: &Timeouts) {
     for it in timeouts.everywhere() {
@@ -247,6 +251,9 @@ fn put_timeouts(lines: &mut Lines, timeouts: &Timeouts) {
             it.of,
             it.about
         ));
+    }
+    if timeouts.is_empty() {
+        lines.push(NO_TIMEOUT);
     }
     if timeouts.is_learned() {
         lines.push("where the logs show an idle timeout, that is taken instead");
@@ -357,7 +364,11 @@ fn put_groups(
     timeouts: &Timeouts,
     style: AuditStyle,
 ) -> LeftOut {
-    let sorted = groups.sorted();
+    let mut sorted = groups.sorted();
+    if timeouts.is_empty() {
+        // The first line and the last one say so of all of these.
+        sorted.retain(|(key, _)| key.why != Some(Why::NoTimeout));
+    }
     let count = sorted.len();
     if count == 0 {
         return LeftOut::default();
@@ -617,6 +628,34 @@ mod tests {
         idle timeout 8s of this host's conntrack in netns router
         idle timeout 432000s of this host's conntrack in netns 1, 2, 3, 4 and 496 more
         ");
+    }
+
+    /// What is dying is told without a timeout too, and what is not known is counted.
+    #[test]
+    fn without_a_timeout_the_dying_are_listed() {
+        let mut groups = Groups::default();
+        groups.add(&with(
+            assessment(Fate::Dying, Some(Why::Unacknowledged), b"psql"),
+            |it| {
+                it.retransmits = Some(5);
+                it.transfer.stalled_ms = Some(12_000);
+                it.dead_in_ms = Some(900_000);
+            },
+        ));
+        groups.add(&assessment(Fate::Unknown, Some(Why::NoTimeout), b"java"));
+        let none = Timeouts::of_host(HostTimeouts::default());
+        let (text, left_out) = text(&groups, &none, None, STYLE);
+        assert_eq!(left_out.rows, (1, 1));
+        let (table, _) = text.split_once("\ntime since").unwrap_or_default();
+        assert_snapshot!(table, @r"
+        no idle timeout is known: this host applies none itself (IPVS, conntrack); give --idle-timeout, --behind or --log. Listed is what is dying anyway
+
+        FATE  COUNT PROGRAM  UNIT NETNS TO            PROBES-AFTER HEARD
+        dying 1     psql[42] -    7     10.0.0.2:5672 off          400s
+            its data was sent again 5 times without an answer for 12s; unless the peer answers, the kernel gives up in 900s: the peer or the path to it is down, or a box between forgot the connection
+        ");
+        let last = text.lines().last();
+        assert_eq!(last, Some("2 connections: 1 dying, 1 unknown"));
     }
 
     #[test]

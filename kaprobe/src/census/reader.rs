@@ -183,7 +183,7 @@ fn take(
         time: WallTime(now.wall_ns),
         mono_ns: now.mono_ns,
         notes: notes.messages,
-        is_judged: !timeouts.everywhere().is_empty() || !timeouts.host().is_empty(),
+        is_judged: !timeouts.is_empty(),
         ..taker.end()
     })
 }

@@ -155,6 +155,12 @@ impl Timeouts {
         &self.everywhere
     }
 
+    /// True if no timeout is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.everywhere.is_empty() && self.learned.is_empty() && self.host.timeouts.is_empty()
+    }
+
     /// True if logs were read.
     #[must_use]
     pub fn is_learned(&self) -> bool {
