@@ -17,7 +17,7 @@ use crate::model::named::Named as _;
 use crate::sink::options::Format;
 use crate::sink::{CsvLines, JsonLines};
 use crate::text::cell::{NOTHING, UNSEEN};
-use crate::text::columns::{Cells, Column, Screen, Table};
+use crate::text::columns::{Cells, Column, Hidden, Screen, Table};
 use crate::text::histogram::{Bars, Histogram};
 use crate::text::units::{Ms, span};
 use crate::text::wrap::wrapped;
@@ -50,8 +50,8 @@ pub(super) struct AuditStyle {
 /// What a screen, or a number of rows, left no room for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct LeftOut {
-    /// The headings of hidden columns.
-    pub columns: Vec<&'static str>,
+    /// The hidden columns.
+    pub columns: Hidden,
     /// The number of groups that were written, and of all.
     pub rows: (usize, usize),
 }
@@ -314,17 +314,17 @@ fn host_timeouts(lines: &mut Lines, all: &[HostTimeout]) {
     }
 }
 
-/// The columns. What keepalive does and how long the peer was silent is worth most, then the
-/// fate, then what names the connections.
+/// The columns. The fate and what names the connections are worth most, then what keepalive
+/// does and how long the peer was silent.
 const COLUMNS: [Column; 8] = [
-    Column::of_worth("FATE", 6, Cells::Whole),
+    Column::of_worth("FATE", 8, Cells::Whole),
     Column::of_worth("COUNT", 4, Cells::Whole),
     Column::of_worth("PROGRAM", 3, Cells::Names(12)),
     Column::of_worth("RUNS-IN", 2, Cells::Names(10)),
     Column::of_worth("NETNS", 1, Cells::Names(10)),
-    Column::of_worth("TO", 5, Cells::Endpoints),
-    Column::of_worth("PROBES-AFTER", 8, Cells::Whole),
-    Column::of_worth("HEARD", 7, Cells::Whole),
+    Column::of_worth("TO", 7, Cells::Endpoints),
+    Column::of_worth("PROBES-AFTER", 6, Cells::Whole),
+    Column::of_worth("HEARD", 5, Cells::Whole),
 ];
 
 fn cells(key: &GroupKey, group: &Group) -> [String; 8] {

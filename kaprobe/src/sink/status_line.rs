@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::sink::terminal;
 use crate::stderr;
-use crate::text::wrap::cut;
+use crate::text::cut::head;
 
 /// Separates the parts of a status line.
 pub(super) const BETWEEN: &str = " | ";
@@ -16,7 +16,7 @@ const WITHIN: &str = ": ";
 
 /// The first parts of a status line, as many as fit.
 fn fitting(text: &str, columns: usize) -> &str {
-    let mut fitting = cut(text, columns);
+    let mut fitting = head(text, columns);
     if fitting.len() < text.len()
         && let Some(end) = last_whole(text, fitting.len())
     {

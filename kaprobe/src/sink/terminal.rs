@@ -10,7 +10,6 @@ use crate::model::record::EventName;
 use crate::sink::digest::layout::Layout;
 use crate::sink::options::ColorWhen;
 use crate::text::columns::Screen;
-use crate::text::cut::Ellipsis;
 use crate::text::histogram::Bars;
 
 /// Whether to color standard output.
@@ -38,10 +37,7 @@ pub fn screen() -> Option<Screen> {
     let width = columns.or_else(size).filter(|&it| it > 0).unwrap_or(80);
     Some(Screen {
         width,
-        ellipsis: match bars() {
-            Bars::Unicode => Ellipsis::Unicode,
-            Bars::Ascii => Ellipsis::Ascii,
-        },
+        ellipsis: bars().ellipsis(),
     })
 }
 

@@ -6,7 +6,7 @@ use crate::model::socket::Settings;
 use crate::model::values::{Origin, State};
 use crate::sockets::plan::SocketsPlan;
 use crate::text::cell::{NOTHING, UNSEEN, put_endpoint, word};
-use crate::text::columns::{self, Cells, Column, Screen, end_line};
+use crate::text::columns::{self, Cells, Column, Hidden, Screen, end_line};
 use crate::text::escape::Escaped;
 use crate::text::units::{Ms, Put};
 
@@ -86,9 +86,9 @@ impl Columns {
         Self(columns)
     }
 
-    /// Fits the columns into a screen, by the cells of these rows. Returns the headings of the
-    /// columns that are hidden.
-    pub(super) fn fit(&mut self, rows: &[Row], heading: bool, screen: Screen) -> Vec<&'static str> {
+    /// Fits the columns into a screen, by the cells of these rows. Returns those that are
+    /// hidden.
+    pub(super) fn fit(&mut self, rows: &[Row], heading: bool, screen: Screen) -> Hidden {
         let mut cell = String::new();
         for it in &mut self.0 {
             let name = it.column.heading;
@@ -285,7 +285,7 @@ mod tests {
         for row in rows {
             columns.put(&mut text, row);
         }
-        (text, hidden)
+        (text, hidden.facts)
     }
 
     #[test]

@@ -8,34 +8,35 @@ use crate::sink::{CsvLines, JsonLines};
 use crate::sockets::group::{Members, SocketGroup, VERSION};
 use crate::sockets::output::RowStyle;
 use crate::text::cell::NOTHING;
-use crate::text::columns::{Cells, Column, Table};
+use crate::text::columns::{Cells, Column, Hidden, Table};
 use crate::text::units::{Ms, span};
 
 /// A column and the function that makes its cell.
 type GroupColumn = (Column, fn(&PeerGroup, &Members) -> String);
 
+/// What names a group comes first, then what is wrong, then what its settings are.
 #[rustfmt::skip] // One line per column.
 const COLUMNS: [GroupColumn; 12] = [
     (Column::of_worth("COUNT", 10, Cells::Whole), |_, it| it.count.to_string()),
-    (Column::of_worth("PROGRAM", 8, Cells::Names(12)), |key, it| key.program(&it.pids)),
+    (Column::of_worth("PROGRAM", 17, Cells::Names(12)), |key, it| key.program(&it.pids)),
     (Column::of_worth("RUNS-IN", 2, Cells::Names(10)), |key, _| key.workload.name().unwrap_or_else(|| NOTHING.to_owned())),
     (Column::of_worth("NETNS", 1, Cells::Names(10)), |key, _| key.netns().into_owned()),
-    (Column::of_worth("TO", 9, Cells::Endpoints), |key, _| key.peers.to_string()),
-    (Column::of_worth("OFF", 7, Cells::Whole), |_, it| it.off.to_string()),
-    (Column::of_worth("UNUSED", 4, Cells::Whole), |_, it| it.unused_options.to_string()),
+    (Column::of_worth("TO", 18, Cells::Endpoints), |key, _| key.peers.to_string()),
+    (Column::of_worth("OFF", 9, Cells::Whole), |_, it| it.off.to_string()),
+    (Column::of_finding("UNUSED", 14), |_, it| it.unused_options.to_string()),
     (Column::of_worth("KEEPALIVE", 13, Cells::Names(14)), |_, it| keepalive(it)),
     (Column::of_worth("IDLE", 11, Cells::Whole), |_, it| idle(it)),
-    (Column::of_worth("STALLED", 5, Cells::Whole), |_, it| it.stalled.to_string()),
-    (Column::of_worth("ZOMBIES", 6, Cells::Whole), |_, it| it.zombies.to_string()),
+    (Column::of_finding("STALLED", 15), |_, it| it.stalled.to_string()),
+    (Column::of_finding("ZOMBIES", 16), |_, it| it.zombies.to_string()),
     (Column::of_worth("DEAD-IN", 12, Cells::Whole), |_, it| it.dead_in_ms.map_or(NOTHING.to_owned(), |(soonest, _)| Ms(soonest).to_string())),
 ];
 
-/// Writes groups. Returns the headings of the columns that the screen has no room for.
+/// Writes groups. Returns the columns that the screen has no room for.
 pub(super) fn write(
     out: impl Write,
     groups: &[(&PeerGroup, &Members)],
     style: RowStyle,
-) -> io::Result<Vec<&'static str>> {
+) -> io::Result<Hidden> {
     let mut out = BufWriter::new(out);
     let mut records = groups.iter().map(|(key, it)| it.record(key));
     match style.format {
@@ -57,11 +58,11 @@ pub(super) fn write(
             lines.flush()?;
         }
     }
-    Ok(Vec::new())
+    Ok(Hidden::default())
 }
 
-/// The table of the groups, and the headings of hidden columns.
-fn text(groups: &[(&PeerGroup, &Members)], style: RowStyle) -> (String, Vec<&'static str>) {
+/// The table of the groups, and the hidden columns.
+fn text(groups: &[(&PeerGroup, &Members)], style: RowStyle) -> (String, Hidden) {
     let (columns, cells): (Vec<_>, Vec<_>) = COLUMNS.into_iter().unzip();
     let rows = groups
         .iter()
@@ -133,6 +134,7 @@ mod tests {
         for (name, format, width) in [
             ("socket-groups.txt", Format::Text, None),
             ("socket-groups-80.txt", Format::Text, Some(80)),
+            ("socket-groups-60.txt", Format::Text, Some(60)),
             ("socket-groups.json", Format::Json, None),
             ("socket-groups.csv", Format::Csv, None),
         ] {
@@ -154,7 +156,8 @@ mod tests {
             }
             if let Some(width) = width {
                 assert!(text.lines().all(|line| line.width() <= width), "{text}");
-                text.extend(["hidden: ", &hidden.join(", "), "\n"]);
+                text.extend([&hidden.note("-w").unwrap_or_default(), "\n"]);
+                assert_eq!(hidden.findings, [""; 0], "a finding comes before facts");
             }
             wrong.extend(golden::check(name, &text).err());
         }

@@ -20,9 +20,9 @@ use crate::sockets::group::SocketGroups;
 use crate::sockets::output::{RowStyle, RowWriter};
 use crate::sockets::plan::SocketsPlan;
 use crate::sockets::snapshot::{Notes, Snapshots};
-use crate::text::wrap::wrapped;
+use crate::text::columns::Hidden;
 use crate::timeout::middlebox::MiddleboxTable;
-use crate::{host, sink, stderr};
+use crate::{host, stderr};
 
 /// Runs `kaprobe sockets`.
 ///
@@ -84,13 +84,9 @@ fn append(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>) -> Result<Notes> {
 }
 
 /// Says what is not shown: columns that the screen has no room for, and rows.
-pub fn note_left_out(hidden: &[&str], (shown, count): (usize, usize), rows: &str) {
-    if !hidden.is_empty() {
-        let note = format!("no room for {}: -w shows every column", hidden.join(", "));
-        // The screen may show standard error too.
-        let width = sink::screen().map_or(usize::MAX, |it| it.width);
-        let room = width.saturating_sub(stderr::PREFIX.len());
-        stderr::lines(wrapped("", &note, room).lines());
+pub fn note_left_out(hidden: &Hidden, (shown, count): (usize, usize), rows: &str) {
+    if let Some(note) = hidden.note("-w shows every column") {
+        stderr::line(note);
     }
     if shown < count {
         stderr::line(format_args!("shown: {shown} of {count} {rows}"));

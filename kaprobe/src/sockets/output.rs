@@ -7,7 +7,7 @@ use crate::sink::options::Format;
 use crate::sink::{self, CsvLines, JsonLines};
 use crate::sockets::columns::Columns;
 use crate::sockets::plan::SocketsPlan;
-use crate::text::columns::Screen;
+use crate::text::columns::{Hidden, Screen};
 
 /// Writes rows in one of the formats.
 pub(super) enum RowWriter<W: Write> {
@@ -45,7 +45,7 @@ impl<W: Write> RowWriter<W> {
                 columns,
                 heading: style.heading,
                 screen: style.screen,
-                hidden: Vec::new(),
+                hidden: Hidden::default(),
                 has_begun: false,
             }),
             Format::Json => Self::Json(JsonLines::versioned(out, row::VERSION)),
@@ -76,10 +76,10 @@ impl<W: Write> RowWriter<W> {
         }
     }
 
-    /// Ends the output. Returns the headings of the columns that the screen has no room for.
-    pub(super) fn end(self) -> io::Result<Vec<&'static str>> {
+    /// Ends the output. Returns the columns that the screen has no room for.
+    pub(super) fn end(self) -> io::Result<Hidden> {
         let Self::Text(mut text) = self else {
-            return Ok(Vec::new());
+            return Ok(Hidden::default());
         };
         if !text.has_begun {
             text.rows(&[])?;
@@ -94,7 +94,7 @@ pub(super) struct TextRows<W: Write> {
     columns: Columns,
     heading: bool,
     screen: Option<Screen>,
-    hidden: Vec<&'static str>,
+    hidden: Hidden,
     has_begun: bool,
 }
 
@@ -143,7 +143,8 @@ mod tests {
             let mut output = RowWriter::new(&mut text, style, Columns::new(false, wide));
             let done = output.head().and_then(|()| output.rows(&rows));
             let hidden = done.and_then(|()| output.end());
-            assert!(matches!(hidden.as_deref(), Ok([])), "{hidden:?}");
+            let hidden = hidden.map_err(|why| why.to_string())?;
+            assert_eq!(hidden, Hidden::default());
             golden::check(name, &String::from_utf8_lossy(&text))?;
         }
         Ok(())

@@ -29,11 +29,51 @@ pub struct Column {
     most: usize,
     right: bool,
     worth: u8,
+    finding: Finding,
     cells: Cells,
     /// A wider cell is cut.
     limit: usize,
     ellipsis: Ellipsis,
     hidden: bool,
+}
+
+/// Whether the cells of a column are counts of something that is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Finding {
+    /// They are something else.
+    No,
+    /// They are, and each so far is 0 or empty.
+    Nothing,
+    /// They are, and one is not 0.
+    Found,
+}
+
+/// The headings of the columns that a screen has no room for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hidden {
+    /// Columns of facts.
+    pub facts: Vec<&'static str>,
+    /// Columns of findings, of which there are some.
+    pub findings: Vec<&'static str>,
+    /// Columns of findings, of which there is none.
+    pub nothing: Vec<&'static str>,
+}
+
+impl Hidden {
+    /// Says what is hidden, if anything is, and how to see it: `-w shows every column`.
+    #[must_use]
+    pub fn note(&self, remedy: &str) -> Option<String> {
+        let mut parts = Vec::new();
+        for (columns, what) in [(&self.findings, ", which is not 0"), (&self.facts, "")] {
+            if !columns.is_empty() {
+                parts.push(format!("no room for {}{what}", columns.join(", ")));
+            }
+        }
+        if !self.nothing.is_empty() {
+            parts.push(format!("0 in each row: {}", self.nothing.join(", ")));
+        }
+        (!parts.is_empty()).then(|| format!("{}: {remedy}", parts.join("; ")))
+    }
 }
 
 /// What the cells of a column are: how short they may become, and what is left of them.
@@ -75,6 +115,7 @@ impl Column {
             most: 0,
             right: false,
             worth: 0,
+            finding: Finding::No,
             cells: Cells::Whole,
             limit: usize::MAX,
             ellipsis: Ellipsis::Ascii,
@@ -90,6 +131,20 @@ impl Column {
             cells,
             ..Self::new(heading, 0).growing(usize::MAX)
         }
+    }
+
+    /// A column of counts of something that is wrong. If each is 0, it is hidden before any
+    /// other.
+    pub const fn of_finding(heading: &'static str, worth: u8) -> Self {
+        Self {
+            finding: Finding::Nothing,
+            ..Self::of_worth(heading, worth, Cells::Whole)
+        }
+    }
+
+    /// Makes the column no narrower than this, so that it stays as it is while its cells change.
+    pub const fn at_least(self, width: usize) -> Self {
+        Self { width, ..self }
     }
 
     /// Lets the column grow with its cells, up to this width.
@@ -122,6 +177,22 @@ impl Column {
             self.width = self.width.max(width);
         }
         width
+    }
+
+    /// Notes what a cell tells, and grows for it.
+    fn see(&mut self, cell: &str) {
+        if self.finding == Finding::Nothing && !matches!(cell, "" | "0") {
+            self.finding = Finding::Found;
+        }
+        self.fit(cell);
+    }
+
+    /// What the column is worth, by the cells that it has seen.
+    const fn worth(&self) -> u8 {
+        match self.finding {
+            Finding::Nothing => 0,
+            Finding::No | Finding::Found => self.worth,
+        }
     }
 
     /// Appends the cell that `write` writes, then padding and the space between columns.
@@ -160,18 +231,14 @@ impl Column {
     }
 }
 
-/// Fits columns that have seen their cells into a screen. Returns the headings of those that
-/// are hidden.
+/// Fits columns that have seen their cells into a screen. Returns those that are hidden.
 ///
 /// A column is shown if its least width fits beside those that are worth more. What room is
 /// left then goes to names, then to addresses, which tell enough without their middle.
-pub fn fit<'a>(
-    columns: impl IntoIterator<Item = &'a mut Column>,
-    screen: Screen,
-) -> Vec<&'static str> {
+pub fn fit<'a>(columns: impl IntoIterator<Item = &'a mut Column>, screen: Screen) -> Hidden {
     let mut columns: Vec<_> = columns.into_iter().collect();
     let mut order: Vec<_> = (0..columns.len()).collect();
-    order.sort_by_key(|&at| Reverse(columns[at].worth));
+    order.sort_by_key(|&at| Reverse(columns[at].worth()));
     let (mut room, mut space) = (screen.width, 0);
     for &at in &order {
         let column = &mut *columns[at];
@@ -196,24 +263,31 @@ pub fn fit<'a>(
             room -= more;
         }
     }
-    let hidden = columns.iter().filter(|it| it.hidden);
-    hidden.map(|it| it.heading).collect()
+    let mut hidden = Hidden::default();
+    for column in columns.iter().filter(|it| it.hidden) {
+        match column.finding {
+            Finding::No => hidden.facts.push(column.heading),
+            Finding::Nothing => hidden.nothing.push(column.heading),
+            Finding::Found => hidden.findings.push(column.heading),
+        }
+    }
+    hidden
 }
 
 /// A table whose cells are all known before the first is written.
 pub struct Table {
     columns: Vec<Column>,
-    /// The headings of the columns that the screen has no room for.
-    pub hidden: Vec<&'static str>,
+    /// The columns that the screen has no room for.
+    pub hidden: Hidden,
 }
 
 impl Table {
     /// Fits columns to their headings, if those are written, and to the cells of these rows;
     /// and then into a screen, if there is one.
-    pub fn new<'a>(
+    pub fn new<'a, S: AsRef<str> + 'a>(
         mut columns: Vec<Column>,
         heading: bool,
-        rows: impl IntoIterator<Item = &'a [String]>,
+        rows: impl IntoIterator<Item = &'a [S]>,
         screen: Option<Screen>,
     ) -> Self {
         for column in columns.iter_mut().filter(|_| heading) {
@@ -221,11 +295,16 @@ impl Table {
         }
         for cells in rows {
             for (column, cell) in columns.iter_mut().zip(cells) {
-                column.fit(cell);
+                column.see(cell.as_ref());
             }
         }
-        let hidden = screen.map_or(Vec::new(), |it| fit(&mut columns, it));
+        let hidden = screen.map_or(Hidden::default(), |it| fit(&mut columns, it));
         Self { columns, hidden }
+    }
+
+    /// The columns, to write rows cell by cell.
+    pub fn columns(&mut self) -> impl Iterator<Item = &mut Column> {
+        self.columns.iter_mut()
     }
 
     /// Appends the heading, as a line.
@@ -316,7 +395,7 @@ mod tests {
         let widths: Vec<_> = widths.map(|it| (!it.hidden).then_some(it.width)).collect();
         let left_out = columns.iter().filter(|it| it.hidden);
         let left_out: Vec<_> = left_out.map(|it| it.heading).collect();
-        assert_eq!(hidden, left_out);
+        assert_eq!(hidden.facts, left_out);
         widths
     }
 
@@ -345,9 +424,39 @@ mod tests {
     }
 
     #[test]
+    fn a_finding_is_hidden_after_facts_and_nothing_found_before_them() {
+        let table = |cell: &str, width| {
+            let columns = vec![
+                Column::of_finding("DEAD", 2),
+                Column::of_worth("FACT", 1, Cells::Whole),
+            ];
+            let cells = [cell.to_owned(), "1".to_owned()];
+            let table = Table::new(columns, true, [&cells[..]], Some(screen(width)));
+            table.hidden
+        };
+        for (cell, width, note) in [
+            ("0", 9, None),
+            ("1", 9, None),
+            ("0", 8, Some("0 in each row: DEAD: widen it")),
+            ("", 8, Some("0 in each row: DEAD: widen it")),
+            ("1", 8, Some("no room for FACT: widen it")),
+        ] {
+            let hidden = table(cell, width);
+            assert_eq!(hidden.note("widen it").as_deref(), note, "{cell} {width}");
+        }
+        let hidden = Hidden {
+            facts: vec!["A", "B"],
+            findings: vec!["C"],
+            nothing: vec!["D"],
+        };
+        let note = "no room for C, which is not 0; no room for A, B; 0 in each row: D: -w";
+        assert_eq!(hidden.note("-w").as_deref(), Some(note));
+    }
+
+    #[test]
     fn a_cell_that_comes_later_is_cut() {
         let mut column = of("COMM", 1, Cells::Names(6), 6);
-        assert!(fit([&mut column], screen(80)).is_empty());
+        assert_eq!(fit([&mut column], screen(80)), Hidden::default());
         assert_eq!(put(&mut column, "postgres"), "postg\u{2026} ");
         column.hidden = true;
         assert_eq!(put(&mut column, "postgres"), "");
@@ -366,7 +475,7 @@ mod tests {
                 column
             }).collect();
             let hidden = fit(&mut columns, screen(width));
-            prop_assert!(hidden.len() < columns.len());
+            prop_assert!(hidden.facts.len() < columns.len());
             let mut line = String::new();
             for (column, (cell, ..)) in columns.iter_mut().zip(&cells) {
                 column.put(&mut line, |line| line.push_str(cell));

@@ -1,6 +1,7 @@
 //! Cuts text that is too wide, and marks where.
 
 use std::borrow::Cow;
+use std::iter;
 
 use unicode_width::UnicodeWidthStr as _;
 
@@ -57,10 +58,10 @@ pub fn endpoint(text: &str, width: usize, ellipsis: Ellipsis) -> Cow<'_, str> {
 
 /// The longest beginning of a text that is at most so wide. The width of a text is not the
 /// sum of its characters'.
-fn head(text: &str, room: usize) -> &str {
-    let mut heads = text.char_indices().rev().map(|(end, _)| &text[..end]);
-    let fitting = heads.find(|it| it.width() <= room);
-    fitting.unwrap_or_default()
+pub fn head(text: &str, room: usize) -> &str {
+    let shorter = text.char_indices().rev().map(|(end, _)| &text[..end]);
+    let mut heads = iter::once(text).chain(shorter);
+    heads.find(|it| it.width() <= room).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -82,6 +83,18 @@ mod tests {
             assert_eq!(end(text, width, Ellipsis::Unicode), cut);
         }
         assert_eq!(end("postgres", 4, Ellipsis::Ascii), "pos~");
+    }
+
+    #[test]
+    fn a_head_is_cut_by_columns() {
+        for (line, width, left) in [
+            ("abc", 3, "abc"),
+            ("abc", 2, "ab"),
+            ("abc", 0, ""),
+            ("\u{4e2d}\u{6587}", 3, "\u{4e2d}"),
+        ] {
+            assert_eq!(head(line, width), left);
+        }
     }
 
     #[test]

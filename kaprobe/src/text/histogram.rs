@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::ser::{SerializeSeq as _, Serializer};
 use unicode_width::UnicodeWidthStr as _;
 
+use crate::text::cut::Ellipsis;
 use crate::text::units::Ms;
 
 /// The lower ends of the classes, ms: none, then six to the decade from 10 ms, the
@@ -58,6 +59,15 @@ pub enum Bars {
 }
 
 impl Bars {
+    /// The mark of what was cut out, where bars are drawn with these.
+    #[must_use]
+    pub const fn ellipsis(self) -> Ellipsis {
+        match self {
+            Self::Unicode => Ellipsis::Unicode,
+            Self::Ascii => Ellipsis::Ascii,
+        }
+    }
+
     /// A bar of this length, in eighths of a column.
     fn bar(self, eighths: usize) -> String {
         const PARTS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];

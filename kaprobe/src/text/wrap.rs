@@ -1,7 +1,7 @@
 //! Text in lines that are not too wide.
 
 use textwrap::{Options, WordSplitter, fill};
-use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+use unicode_width::UnicodeWidthStr as _;
 
 /// Breaks a text into lines of at most `width` columns: after the head, and below what
 /// comes after it. A word stays whole, however wide: it may be a setting to be copied.
@@ -23,17 +23,6 @@ fn filled(head: &str, text: &str, width: usize, break_words: bool) -> String {
         .word_splitter(WordSplitter::NoHyphenation)
         .break_words(break_words);
     fill(text, options)
-}
-
-/// The beginning of a line that is at most `width` columns wide.
-pub fn cut(line: &str, width: usize) -> &str {
-    let mut columns = 0;
-    let mut chars = line.char_indices();
-    let end = chars.find(|(_, char)| {
-        columns += char.width().unwrap_or_default();
-        columns > width
-    });
-    end.map_or(line, |(end, _)| &line[..end])
 }
 
 #[cfg(test)]
@@ -59,17 +48,5 @@ mod tests {
     fn a_word_that_is_too_wide_is_broken_where_no_line_may_be() {
         assert_eq!(broken("- ", "a bcdefghijkl", 9), "- a\n  bcdefgh\n  ijkl");
         assert_eq!(broken("- ", "a bcdef", 9), "- a bcdef");
-    }
-
-    #[test]
-    fn a_line_is_cut_by_columns() {
-        for (line, width, left) in [
-            ("abc", 3, "abc"),
-            ("abc", 2, "ab"),
-            ("abc", 0, ""),
-            ("\u{4e2d}\u{6587}", 3, "\u{4e2d}"),
-        ] {
-            assert_eq!(cut(line, width), left);
-        }
     }
 }

@@ -192,11 +192,6 @@ impl<'a> GroupRow<'a> {
             sums.connections,
         ]
     }
-
-    /// Number of connections that are kept one by one.
-    pub(super) const fn kept(&self) -> usize {
-        self.worst.len()
-    }
 }
 
 impl ConnectionRow<'_> {

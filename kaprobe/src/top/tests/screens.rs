@@ -11,6 +11,7 @@ use crate::census::sums::group_of;
 use crate::cli::args::TopSort;
 use crate::model::peer_group::PeerGroup;
 use crate::model::record::EventName;
+use crate::model::row::Timer;
 use crate::sample::{at, golden};
 use crate::text::escape::Escaped;
 use crate::text::histogram::Bars;
@@ -89,11 +90,75 @@ fn screens_match_the_golden_files() -> Result<(), String> {
         ("connections-40x10", (40, 10), &connections),
         ("timeline-80x24", (80, 24), &timeline(42_000)),
         ("unanswered-80x24", (80, 24), &timeline(40_000)),
-        ("help-80x30", (80, 30), &help),
+        ("help-80x24", (80, 24), &help),
+        ("help-40x10", (40, 10), &help),
     ] {
         golden::check(&format!("top-{name}.txt"), &(drawn(size, &host, ui) + "\n"))?;
     }
     Ok(())
+}
+
+/// The screen that a terminal has at first shows all of the help. A lower one says which lines
+/// it shows.
+#[test]
+fn the_help_fits_a_screen() {
+    let help = Ui {
+        shows_help: true,
+        ..Ui::new(TopSort::Trouble)
+    };
+    let host = host();
+    let (small, low) = (drawn((80, 24), &host, &help), drawn((80, 12), &host, &help));
+    assert!(small.contains("\narrows ") && small.contains("kaprobe trace shows every event"));
+    assert!(!small.contains("lines 1-"), "{small}");
+    assert!(low.contains("lines 1-10 of 21: arrows"), "{low}");
+}
+
+/// A name that is cut ends in a mark, and so do the lines above the rows.
+#[test]
+fn what_is_cut_is_marked() {
+    let endpoints = to_server(1, 5, 443);
+    let named = row(endpoints, process("a-name-of-15-ch", 1), None);
+    let host = (census(&[named], None), Events::default());
+    let text = drawn((40, 20), &host, &Ui::new(TopSort::Trouble));
+    let rows: Vec<_> = text.lines().collect();
+    assert!(rows[0].ends_with('~'), "{text}");
+    assert!(rows[1].ends_with('~'), "{text}");
+    assert!(rows[4].starts_with("a-name-of-15-~ 10.0.0.5:443"), "{text}");
+}
+
+/// A screen that has no room for something that is wrong says so.
+#[test]
+fn a_finding_that_is_hidden_is_named() {
+    let mut stalled = row(to_server(1, 5, 443), process("client", 1), None);
+    (stalled.retransmits, stalled.unacked) = (Some(9), Some(1));
+    stalled.timer = Timer::On;
+    stalled.transfer.stalled_ms = Some(60_000);
+    let host = (census(&[stalled], None), Events::default());
+    assert_eq!(host.0.total.stalled, 1);
+    let notice = |width| {
+        let text = drawn((width, 24), &host, &Ui::new(TopSort::Trouble));
+        text.lines().nth(2).unwrap_or_default().to_owned()
+    };
+    assert_eq!(notice(80), "");
+    assert!(notice(29).starts_with("no room for STALL: "));
+}
+
+/// The connections of a group are those that live, as many as are listed, and those that are
+/// over.
+#[test]
+fn a_title_counts_what_is_listed() {
+    let host = host();
+    let title = |filter: &str| {
+        let ui = Ui {
+            filter: filter.to_owned(),
+            ..at_place(Place::Group(broker()))
+        };
+        let text = drawn((120, 40), &host, &ui);
+        text.lines().next().unwrap_or_default().to_owned()
+    };
+    assert!(title("").contains("  8 of 40 and 6 over: java -jar app.jar, "));
+    assert!(title("42001").contains("  0 of 40 and 1 over: "));
+    assert!(title("40001").contains("  1 of 40: "));
 }
 
 #[test]

@@ -5,56 +5,55 @@ use crate::model::named::Named as _;
 use crate::model::peers::Peers;
 use crate::model::remedy::SetIn;
 use crate::text::cell::{NOTHING, endpoint, netns};
+use crate::text::columns::{Cells, Column};
+use crate::text::cut::ENDPOINT_WIDTH;
 use crate::text::units::Ms;
 use crate::top::model::ConnectionRow;
 use crate::top::view::look::{Look, Tone};
-use crate::top::view::table::{Cell, TableColumn, fixed};
+use crate::top::view::table::{Cell, TableColumn, count, value};
 use crate::top::view::words;
-
-/// The places of the columns, the most important first.
-pub(super) const WORTH: [usize; 8] = [0, 2, 4, 3, 6, 7, 1, 5];
 
 /// The columns of the table. The first is the end that differs from connection to connection.
 pub(super) fn columns<'a>(peers: Peers) -> [TableColumn<ConnectionRow<'a>>; 8] {
-    let end = match peers {
-        Peers::Clients(_) => fixed("REMOTE", 21, |_, row: &ConnectionRow<'_>| {
-            Cell::plain(endpoint(row.endpoints.remote()))
-        }),
-        Peers::Server(..) => fixed("LOCAL", 21, |_, row: &ConnectionRow<'_>| {
-            Cell::plain(endpoint(row.endpoints.local()))
-        }),
-    };
     [
-        end.growing(),
-        fixed("PID", 7, |_, row: &ConnectionRow<'_>| {
+        match peers {
+            Peers::Clients(_) => TableColumn(end("REMOTE"), |_, row| {
+                Cell::plain(endpoint(row.endpoints.remote()))
+            }),
+            Peers::Server(..) => TableColumn(end("LOCAL"), |_, row| {
+                Cell::plain(endpoint(row.endpoints.local()))
+            }),
+        },
+        TableColumn(value("PID", 2, 7), |_, row| {
             let pid = row.pid().map(|it| it.to_string());
             Cell::plain(pid.unwrap_or_else(|| NOTHING.to_owned()))
         }),
-        fixed("STATUS", 16, status),
-        fixed("KEEPALIVE", 11, |_, row: &ConnectionRow<'_>| {
+        TableColumn(value("STATUS", 7, 16), status),
+        TableColumn(value("KEEPALIVE", 5, 11), |_, row| {
             Cell::plain(match row.live {
                 Some(live) => words::settings(&live.assessment.settings),
                 None => NOTHING.to_owned(),
             })
         }),
-        fixed("IDLE", 7, |_, row: &ConnectionRow<'_>| {
+        TableColumn(count("IDLE", 6, 7), |_, row| {
             time(row.live.and_then(|it| it.assessment.ages.idle_ms))
-        })
-        .right(),
-        fixed("NEXT", 7, |_, row: &ConnectionRow<'_>| {
+        }),
+        TableColumn(count("NEXT", 1, 7), |_, row| {
             time(row.live.and_then(|it| it.assessment.keepalive_next_ms))
-        })
-        .right(),
-        fixed("UNANSW", 6, |_, row: &ConnectionRow<'_>| {
+        }),
+        TableColumn(count("UNANSW", 4, 6), |_, row| {
             let out = row.live.and_then(|it| it.assessment.probes_out);
             Cell::count(out.unwrap_or(0).into(), Tone::Bad)
-        })
-        .right(),
-        fixed("DEAD-IN", 7, |_, row: &ConnectionRow<'_>| {
+        }),
+        TableColumn(count("DEAD-IN", 3, 7), |_, row| {
             time(row.live.and_then(|it| it.assessment.dead_in_ms))
-        })
-        .right(),
+        }),
     ]
+}
+
+/// The column of an end.
+const fn end(heading: &'static str) -> Column {
+    Column::of_worth(heading, 8, Cells::Endpoints).at_least(ENDPOINT_WIDTH)
 }
 
 fn time(ms: Option<u64>) -> Cell {

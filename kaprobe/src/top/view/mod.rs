@@ -8,16 +8,22 @@ mod table;
 mod timeline;
 mod words;
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Modifier;
 use ratatui::text::Line;
 use ratatui::widgets::Paragraph;
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::cli::args::TopSort;
 use crate::model::flow::FlowKey;
 use crate::model::peer_group::PeerGroup;
 use crate::model::time::WallTime;
+use crate::text::columns::Hidden;
+use crate::text::cut;
 use crate::text::escape::{self, Escaped};
 use crate::text::units::plural;
 use crate::top::grouping::program;
@@ -74,16 +80,11 @@ struct Areas {
 }
 
 impl Areas {
-    fn of(area: Rect, has_about: bool) -> Self {
+    fn of(area: Rect, head: u16, has_about: bool) -> Self {
         let about = if has_about && area.height >= HIGH_ENOUGH {
             ABOUT_HEIGHT
         } else {
             0
-        };
-        let head = match area.height {
-            0..=2 => 0,
-            3..=7 => 1,
-            _ => 3,
         };
         let foot = u16::from(area.height > 1);
         let heights = [
@@ -137,7 +138,7 @@ impl<'a> View<'a> {
 
     /// What keys can move through, and the number of rows on a page.
     pub(super) fn listed(&self, area: Rect) -> (Listed, usize) {
-        let body = usize::from(Areas::of(area, self.has_about()).body.height);
+        let body = usize::from(self.areas(area).body.height);
         let page = body.saturating_sub(1).max(1);
         match &self.rows {
             Rows::Groups(rows) => (Listed::Groups(ids(rows)), page),
@@ -152,59 +153,92 @@ impl<'a> View<'a> {
 
     /// Draws it.
     pub(super) fn draw(&self, frame: &mut Frame<'_>) {
-        let areas = Areas::of(frame.area(), self.has_about());
-        self.head(frame, areas.head);
-        let about = self.body(frame, areas.body);
-        let lines = about.iter().flat_map(|line| {
-            let width = usize::from(areas.about.width).max(1);
-            textwrap::wrap(line, width)
-                .into_iter()
-                .map(|it| Line::from(it.into_owned()))
-        });
-        let lines: Vec<_> = lines.take(areas.about.height.into()).collect();
-        frame.render_widget(Paragraph::new(lines), areas.about);
-        self.foot(frame, areas.foot);
+        let areas = self.areas(frame.area());
+        let (about, hidden) = self.body(frame, areas.body);
+        self.head(frame, areas.head, &hidden);
+        self.about(frame, areas.about, &about);
+        self.foot(frame, &areas);
     }
 
-    /// Draws the rows. Returns what is known of the selected one.
-    fn body(&self, frame: &mut Frame<'_>, area: Rect) -> Vec<String> {
+    fn areas(&self, area: Rect) -> Areas {
+        let head = match area.height {
+            0..=2 => 0,
+            3..=7 => 1,
+            // The help fits a screen of 80 columns and 24 lines.
+            _ if self.ui.shows_help => 1,
+            _ => 3,
+        };
+        Areas::of(area, head, self.has_about())
+    }
+
+    /// Draws what is known of the selected row. The end is cut if it is too long.
+    fn about(&self, frame: &mut Frame<'_>, area: Rect, about: &[String]) {
+        let (width, height) = (usize::from(area.width).max(1), area.height.into());
+        let lines = about.iter().flat_map(|it| textwrap::wrap(it, width));
+        let mut lines: Vec<_> = lines.map(Cow::into_owned).collect();
+        if let Some(next) = lines.get(height).cloned() {
+            lines.truncate(height);
+            if let Some(last) = lines.last_mut() {
+                // It is too long for a line.
+                last.extend([" ", &next, &" ".repeat(width)]);
+            }
+        }
+        let lines = lines.into_iter().map(|it| Line::from(self.cut(&it, area)));
+        frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()), area);
+    }
+
+    /// Cuts a line that is too wide, and marks that.
+    fn cut(&self, line: &str, area: Rect) -> String {
+        cut::end(line, area.width.into(), self.look.bars.ellipsis()).into_owned()
+    }
+
+    /// Draws the rows. Returns what is known of the selected one, and the columns that there
+    /// is no room for.
+    fn body(&self, frame: &mut Frame<'_>, area: Rect) -> (Vec<String>, Hidden) {
         let room = usize::from(area.height.saturating_sub(1));
         match &self.rows {
             Rows::Groups(rows) => {
                 let selected = self.ui.groups.place(&ids(rows));
-                let columns = groups::columns();
-                let columns = (&columns[..], &groups::WORTH[..]);
                 let (rows, place) = visible(rows, selected, room);
-                table::draw(frame, area, self.look, columns, rows, place);
-                rows.get(place.unwrap_or(0)).map(groups::about)
+                let columns = groups::columns();
+                let hidden = table::draw(frame, area, self.look, &columns, rows, place);
+                let row = rows.get(place.unwrap_or(0));
+                (row.map(groups::about).unwrap_or_default(), hidden)
             }
             Rows::Connections(group, rows) => {
                 let selected = self.ui.connections.place(&keys(rows));
-                let columns = connections::columns(group.id.peers);
-                let columns = (&columns[..], &connections::WORTH[..]);
                 let (rows, place) = visible(rows, selected, room);
-                table::draw(frame, area, self.look, columns, rows, place);
-                rows.get(place.unwrap_or(0))
-                    .map(connections::about_with_last)
+                let columns = connections::columns(group.id.peers);
+                let hidden = table::draw(frame, area, self.look, &columns, rows, place);
+                let row = rows.get(place.unwrap_or(0));
+                let about = row.map(connections::about_with_last);
+                (about.unwrap_or_default(), hidden)
             }
             Rows::Text(lines) => {
-                let last = lines.len().saturating_sub(area.height.into());
-                let lines = lines.iter().skip(self.ui.scroll.min(last));
-                let lines = lines
-                    .take(area.height.into())
+                let shown = &lines[self.scrolled(lines.len(), area)];
+                let shown = shown
+                    .iter()
                     .map(|line| Line::from(line.text.as_str()).style(self.look.style(line.tone)));
-                frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()), area);
-                None
+                frame.render_widget(Paragraph::new(shown.collect::<Vec<_>>()), area);
+                (Vec::new(), Hidden::default())
             }
         }
-        .unwrap_or_default()
     }
 
-    fn head(&self, frame: &mut Frame<'_>, area: Rect) {
+    /// Which lines of a text are shown.
+    fn scrolled(&self, lines: usize, area: Rect) -> Range<usize> {
+        let height = usize::from(area.height);
+        let first = self.ui.scroll.min(lines.saturating_sub(height));
+        first..lines.min(first + height)
+    }
+
+    fn head(&self, frame: &mut Frame<'_>, area: Rect, hidden: &Hidden) {
+        let (notice, tone) = self.notice(hidden);
+        let notice = self.cut(&escape::message(&notice), area);
         let lines = [
-            Line::from(self.title()).style(Modifier::BOLD),
-            Line::from(self.totals()),
-            self.notice(),
+            Line::from(self.cut(&self.title(), area)).style(Modifier::BOLD),
+            Line::from(self.cut(&self.totals(), area)),
+            Line::from(notice).style(self.look.style(tone)),
         ];
         frame.render_widget(Paragraph::new(lines.to_vec()), area);
     }
@@ -219,13 +253,15 @@ impl<'a> View<'a> {
         title.push_str(&match &self.rows {
             _ if self.ui.shows_help => "  help".to_owned(),
             Rows::Groups(_) => format!("  sorted by {}", sort_name(self.ui.order.by)),
-            Rows::Connections(group, rows) => format!(
-                "  {} of {}: {}, {}",
-                rows.len().min(group.kept()),
-                group.sums.connections,
-                program(group.id),
-                group.id.peers,
-            ),
+            Rows::Connections(group, rows) => {
+                let live = rows.iter().filter(|it| it.live.is_some()).count();
+                let over = match rows.len() - live {
+                    0 => String::new(),
+                    over => format!(" and {over} over"),
+                };
+                let (all, name) = (group.sums.connections, program(group.id));
+                format!("  {live} of {all}{over}: {name}, {}", group.id.peers)
+            }
             Rows::Text(_) => "  timeline".to_owned(),
         });
         if self.ui.order.reversed && matches!(self.rows, Rows::Groups(_)) {
@@ -258,10 +294,10 @@ impl<'a> View<'a> {
     }
 
     /// The most important thing that is not as it should be.
-    fn notice(&self) -> Line<'a> {
+    fn notice(&self, hidden: &Hidden) -> (String, Tone) {
         let status = self.status;
         let events = self.model.events;
-        let (text, tone) = if let Some(why) = &status.unread {
+        if let Some(why) = &status.unread {
             (format!("no more snapshots: {why}"), Tone::Bad)
         } else if events.lost > 0 || events.silenced {
             (lost(events.lost, events.silenced), Tone::Bad)
@@ -276,35 +312,83 @@ impl<'a> View<'a> {
             (note.clone(), Tone::Warning)
         } else if !status.has_census {
             ("reading the sockets".to_owned(), Tone::Faint)
+        } else if let Some(note) = self.no_room(hidden) {
+            (note, Tone::Warning)
         } else if !self.model.census.is_judged {
             let text = "RISK has dying connections only: --behind or --idle-timeout sets a timeout";
             (text.to_owned(), Tone::Faint)
         } else {
             (String::new(), Tone::Plain)
-        };
-        Line::from(escape::message(&text)).style(self.look.style(tone))
+        }
     }
 
-    fn foot(&self, frame: &mut Frame<'_>, area: Rect) {
+    /// That the screen has no room for something that is wrong.
+    fn no_room(&self, hidden: &Hidden) -> Option<String> {
+        let columns = hidden.findings.join(", ");
+        (!columns.is_empty()).then(|| format!("no room for {columns}: make the screen wider"))
+    }
+
+    fn foot(&self, frame: &mut Frame<'_>, areas: &Areas) {
         let text = if self.ui.is_typing {
             let typed = escape::message(&self.ui.filter);
-            format!("filter: {typed}_   Enter keep, Esc drop")
-        } else if self.ui.shows_help {
-            "Esc back  q quit".to_owned()
+            self.cut(
+                &format!("filter: {typed}_   Enter keep, Esc drop"),
+                areas.foot,
+            )
         } else {
-            match self.rows {
-                Rows::Groups(_) => "Enter open  / filter  s sort  p pause  ? help  q quit",
-                Rows::Connections(..) => {
-                    "Enter timeline  Esc back  / filter  p pause  ? help  q quit"
-                }
-                Rows::Text(_) => "Esc back  p pause  ? help  q quit",
-            }
-            .to_owned()
+            self.keys(areas)
         };
         let line = Line::from(text).style(Modifier::REVERSED);
-        frame.render_widget(Paragraph::new(line), area);
+        frame.render_widget(Paragraph::new(line), areas.foot);
+    }
+
+    /// The keys that there is room for, the most important first.
+    fn keys(&self, areas: &Areas) -> String {
+        let mut keys: Vec<Cow<'_, str>> = match &self.rows {
+            Rows::Groups(_) => KEYS_OF_GROUPS.map(Cow::from).into(),
+            Rows::Connections(..) => KEYS_OF_CONNECTIONS.map(Cow::from).into(),
+            Rows::Text(_) if self.ui.shows_help => KEYS_OF_HELP.map(Cow::from).into(),
+            Rows::Text(_) => KEYS_OF_TEXT.map(Cow::from).into(),
+        };
+        if let Rows::Text(lines) = &self.rows {
+            let shown = self.scrolled(lines.len(), areas.body);
+            if shown.len() < lines.len() {
+                let (first, last) = (shown.start + 1, shown.end);
+                let more = format!("lines {first}-{last} of {}: arrows", lines.len());
+                keys.insert(1, more.into());
+            }
+        }
+        let mut text = String::new();
+        for key in keys {
+            let space = if text.is_empty() { "" } else { "  " };
+            if text.width() + space.len() + key.width() > areas.foot.width.into() {
+                break;
+            }
+            text.extend([space, &key]);
+        }
+        text
     }
 }
+
+/// Keys and what they do, the most important first.
+const KEYS_OF_GROUPS: [&str; 6] = [
+    "Enter open",
+    "? help",
+    "q quit",
+    "/ filter",
+    "s sort",
+    "p pause",
+];
+const KEYS_OF_CONNECTIONS: [&str; 6] = [
+    "Esc back",
+    "Enter timeline",
+    "? help",
+    "q quit",
+    "/ filter",
+    "p pause",
+];
+const KEYS_OF_HELP: [&str; 2] = ["Esc back", "q quit"];
+const KEYS_OF_TEXT: [&str; 4] = ["Esc back", "? help", "q quit", "p pause"];
 
 /// What is said about lost events.
 fn lost(count: u64, silenced: bool) -> String {

@@ -1,27 +1,36 @@
-//! Tables that fit any width: columns of less worth are left out first.
+//! Tables that fit any width: `text::columns` chooses the columns, as in `kaprobe sockets`.
 
 use ratatui::Frame;
-use ratatui::layout::{Alignment, Constraint, Rect};
-use ratatui::style::Modifier;
-use ratatui::text::Line;
-use ratatui::widgets::{Row, Table};
+use ratatui::layout::Rect;
+use ratatui::style::{Modifier, Style};
+use ratatui::text::{Line, Span};
 
+use crate::text::columns::{Cells, Column, Hidden, Screen, Table};
 use crate::top::view::look::{Look, Tone};
 
-/// A column of a table of rows of type `R`.
-pub(super) struct TableColumn<R> {
-    heading: &'static str,
-    /// The width, or the least width of a column that takes the room that is left.
-    width: u16,
-    grows: bool,
-    right: bool,
-    cell: fn(&Look, &R) -> Cell,
+/// A column of a table of rows of type `R`, and the function that makes its cell.
+pub(super) struct TableColumn<R>(pub(super) Column, pub(super) fn(&Look, &R) -> Cell);
+
+/// A column of values that is as wide as most of them.
+pub(super) const fn value(heading: &'static str, worth: u8, width: usize) -> Column {
+    Column::of_worth(heading, worth, Cells::Whole).at_least(width)
+}
+
+/// The same, aligned to the right.
+pub(super) const fn count(heading: &'static str, worth: u8, width: usize) -> Column {
+    value(heading, worth, width).right()
 }
 
 /// The text of a cell, and how good or bad it is.
 pub(super) struct Cell {
-    pub(super) text: String,
-    pub(super) tone: Tone,
+    text: String,
+    tone: Tone,
+}
+
+impl AsRef<str> for Cell {
+    fn as_ref(&self) -> &str {
+        &self.text
+    }
 }
 
 impl Cell {
@@ -45,129 +54,51 @@ impl Cell {
     }
 }
 
-/// A column of a fixed width.
-pub(super) const fn fixed<R>(
-    heading: &'static str,
-    width: u16,
-    cell: fn(&Look, &R) -> Cell,
-) -> TableColumn<R> {
-    TableColumn {
-        heading,
-        width,
-        grows: false,
-        right: false,
-        cell,
-    }
-}
-
-impl<R> TableColumn<R> {
-    /// Aligns the cells to the right.
-    pub(super) const fn right(self) -> Self {
-        Self {
-            right: true,
-            ..self
-        }
-    }
-
-    /// Lets the column take the room that is left.
-    pub(super) const fn growing(self) -> Self {
-        Self {
-            grows: true,
-            ..self
-        }
-    }
-
-    fn line(&self, text: String) -> Line<'static> {
-        let alignment = if self.right {
-            Alignment::Right
-        } else {
-            Alignment::Left
-        };
-        Line::from(text).alignment(alignment)
-    }
-}
-
-/// Which of the columns fit a width. `worth` has the places of all, the most important first.
-/// At least that one is taken.
-fn fitting<R>(columns: &[TableColumn<R>], worth: &[usize], width: u16) -> Vec<bool> {
-    let mut room = width;
-    let mut fits = vec![false; columns.len()];
-    for (rank, &place) in worth.iter().enumerate() {
-        let space = u16::from(rank > 0);
-        let needs = columns[place].width.saturating_add(space);
-        if rank > 0 && needs > room {
-            break;
-        }
-        room = room.saturating_sub(needs);
-        fits[place] = true;
-    }
-    fits
-}
-
-/// Draws rows; `selected` is the place of one of them.
+/// Draws rows; `selected` is the place of one of them. Returns the columns that there is no
+/// room for.
 pub(super) fn draw<R>(
     frame: &mut Frame<'_>,
     area: Rect,
     look: &Look,
-    (columns, worth): (&[TableColumn<R>], &[usize]),
+    columns: &[TableColumn<R>],
     rows: &[R],
     selected: Option<usize>,
-) {
-    let fits = fitting(columns, worth, area.width);
-    let shown: Vec<_> = columns.iter().zip(fits).filter(|it| it.1).collect();
-    let widths = shown.iter().map(|(column, _)| {
-        if column.grows {
-            Constraint::Min(column.width)
-        } else {
-            Constraint::Length(column.width)
-        }
-    });
-    let heading = shown
-        .iter()
-        .map(|(column, _)| column.line(column.heading.to_owned()));
-    let heading = Row::new(heading).style(Modifier::BOLD);
-    let rows = rows.iter().enumerate().map(|(place, row)| {
-        let cells = shown.iter().map(|(column, _)| {
-            let cell = (column.cell)(look, row);
-            column.line(cell.text).style(look.style(cell.tone))
-        });
-        let row = Row::new(cells);
+) -> Hidden {
+    let cells_of = |row| columns.iter().map(|it| (it.1)(look, row)).collect();
+    let rows: Vec<Vec<Cell>> = rows.iter().map(cells_of).collect();
+    let screen = Screen {
+        width: area.width.into(),
+        ellipsis: look.bars.ellipsis(),
+    };
+    let mut table = Table::new(
+        columns.iter().map(|it| it.0).collect(),
+        true,
+        rows.iter().map(Vec::as_slice),
+        Some(screen),
+    );
+    let mut lines = area.rows();
+    let headings = columns.iter().map(|it| (it.0.heading, Style::new()));
+    if let Some(area) = lines.next() {
+        let heading = line(&mut table, headings).style(Modifier::BOLD);
+        frame.render_widget(heading, area);
+    }
+    for (place, (cells, area)) in rows.iter().zip(lines).enumerate() {
+        let cells = cells.iter().map(|it| (it.as_ref(), look.style(it.tone)));
+        let mut line = line(&mut table, cells);
         if selected == Some(place) {
-            row.style(Modifier::REVERSED)
-        } else {
-            row
+            line = line.style(Modifier::REVERSED);
         }
-    });
-    let rows: Vec<_> = rows.collect();
-    let table = Table::new(rows, widths).header(heading).column_spacing(1);
-    frame.render_widget(table, area);
+        frame.render_widget(line, area);
+    }
+    table.hidden
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn columns_of_less_worth_are_left_out_first() {
-        let cell = |_: &Look, (): &()| Cell::plain("");
-        let columns = [
-            fixed("A", 10, cell),
-            fixed("B", 5, cell),
-            fixed("C", 3, cell),
-        ];
-        let worth = [1, 0, 2];
-        for (width, expected) in [
-            (0, "B"),
-            (5, "B"),
-            (15, "B"),
-            (16, "AB"),
-            (19, "AB"),
-            (20, "ABC"),
-        ] {
-            let fits = fitting(&columns, &worth, width);
-            let shown = columns.iter().zip(fits).filter(|it| it.1);
-            let shown: String = shown.map(|(column, _)| column.heading).collect();
-            assert_eq!(shown, expected, "{width}");
-        }
-    }
+/// The cells of a row, each as wide as its column.
+fn line<'a>(table: &mut Table, cells: impl Iterator<Item = (&'a str, Style)>) -> Line<'static> {
+    let spans = table.columns().zip(cells).map(|(column, (cell, style))| {
+        let mut text = String::new();
+        column.put(&mut text, |text| text.push_str(cell));
+        Span::styled(text, style)
+    });
+    Line::from_iter(spans)
 }

@@ -10,7 +10,8 @@ use crate::top::model::ConnectionRow;
 use crate::top::view::connections::about;
 use crate::top::view::look::{Look, Tone};
 
-/// Keys and columns, and what they do and show.
+/// Keys and columns, and what they do and show. A test holds it to a screen of 80 columns and
+/// 24 lines.
 const HELP: &[(&str, &str)] = &[
     (
         "arrows",
@@ -26,22 +27,20 @@ const HELP: &[(&str, &str)] = &[
         "show rows that contain a text; Enter keeps it, Esc drops it",
     ),
     (
-        "s",
-        "sort by the next key: trouble, connections, idle, probes, verdicts, program",
+        "s, r",
+        "sort by the next key (see the first line); reverse the order",
     ),
-    ("r", "reverse the order"),
     ("p, space", "pause: the screen stays, the trace goes on"),
-    ("Ctrl-L", "draw the screen anew"),
-    ("q, Ctrl-C", "quit"),
+    ("q, Ctrl-C", "quit; Ctrl-L draws the screen anew"),
     ("", ""),
     ("CONN", "connections now"),
     (
         "KEEPALIVE",
-        "first probe after / then each / probes until the kernel gives up; ut: TCP_USER_TIMEOUT",
+        "first probe after/then each/probes; ut: TCP_USER_TIMEOUT",
     ),
     (
         "IDLE",
-        "how many are idle for up to 1s, 10s, 60s, 300s, 900s, 3600s, 21600s, and longer",
+        "idle for up to 1, 10, 60, 300, 900, 3600, 21600 s, and for longer",
     ),
     ("LONGEST", "the longest idle time"),
     (
@@ -51,7 +50,7 @@ const HELP: &[(&str, &str)] = &[
     ("UNANSW", "connections whose last probes have no answer yet"),
     (
         "STALL",
-        "connections whose data is sent again and again, and not acknowledged",
+        "connections whose data is sent again, and not acknowledged",
     ),
     (
         "VERDICTS",
