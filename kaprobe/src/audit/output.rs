@@ -650,8 +650,8 @@ mod tests {
         assert_snapshot!(table, @r"
         no idle timeout is known: this host applies none itself (IPVS, conntrack); give --idle-timeout, --behind or --log. Listed is what is dying anyway
 
-        FATE  COUNT PROGRAM  UNIT NETNS TO            PROBES-AFTER HEARD
-        dying 1     psql[42] -    7     10.0.0.2:5672 off          400s
+        FATE  COUNT PROGRAM  RUNS-IN NETNS TO            PROBES-AFTER HEARD
+        dying 1     psql[42] -       7     10.0.0.2:5672 off          400s
             its data was sent again 5 times without an answer for 12s; unless the peer answers, the kernel gives up in 900s: the peer or the path to it is down, or a box between forgot the connection
         ");
         let last = text.lines().last();
