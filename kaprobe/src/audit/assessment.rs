@@ -7,7 +7,6 @@ use crate::audit::advice::advise;
 use crate::audit::judge::judge;
 use crate::audit::silence::{ConnectionSilences, ObservedSilence, ObservedSilences};
 use crate::keepalive::connection::Connection;
-use crate::model::community_id::CommunityId;
 use crate::model::fate::{Fate, Why};
 use crate::model::field::{Value, record};
 use crate::model::owner::Owner;
@@ -164,7 +163,8 @@ record! {
 impl Assessment {
     /// The Community ID of the connection.
     fn community_id(&self) -> Value<'_> {
-        CommunityId::of(&self.endpoints).map_or(Value::Absent, Value::CommunityId)
+        let id = self.endpoints.community_id();
+        id.map_or(Value::Absent, Value::CommunityId)
     }
 
     /// Assesses a row, with the silences of the connection if it was observed.

@@ -9,8 +9,6 @@ use std::net::IpAddr;
 use data_encoding::BASE64;
 use sha1::{Digest as _, Sha1};
 
-use crate::model::socket::Endpoints;
-
 /// IPPROTO_TCP.
 const TCP: u8 = 6;
 
@@ -30,12 +28,12 @@ impl CommunityId {
     ///
     /// An IPv4-mapped address is hashed as IPv4: that is what the packets have.
     #[must_use]
-    pub fn of(endpoints: &Endpoints) -> Option<Self> {
-        if endpoints.rport == 0 {
+    pub fn of(local: (IpAddr, u16), remote: (IpAddr, u16)) -> Option<Self> {
+        if remote.1 == 0 {
             return None;
         }
         let canonical = |(address, port): (IpAddr, u16)| (address.to_canonical(), port);
-        let (local, remote) = (canonical(endpoints.local()), canonical(endpoints.remote()));
+        let (local, remote) = (canonical(local), canonical(remote));
         let (least, greatest) = (local.min(remote), local.max(remote));
         let mut hash = Sha1::new();
         hash.update(SEED);
@@ -106,8 +104,7 @@ mod tests {
 
     fn id(local: (&str, u16), remote: (&str, u16)) -> Option<String> {
         let end = |(address, port): (&str, u16)| Some((address.parse().ok()?, port));
-        let endpoints = Endpoints::new(end(local)?, end(remote)?, 1);
-        CommunityId::of(&endpoints).map(|it| it.as_str().to_owned())
+        CommunityId::of(end(local)?, end(remote)?).map(|it| it.as_str().to_owned())
     }
 
     #[test]

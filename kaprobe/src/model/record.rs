@@ -5,7 +5,6 @@
 
 use crate::model::advice::Advice;
 use crate::model::alive::Alive;
-use crate::model::community_id::CommunityId;
 use crate::model::event::Kind;
 use crate::model::fate::Why;
 use crate::model::field::{Value, record};
@@ -299,9 +298,8 @@ impl Record {
     /// none: nearly all records of a folder are of this kind, and a hash can't be compressed.
     fn community_id(&self) -> Value<'_> {
         let endpoints = self.endpoints.as_ref();
-        let id = endpoints
-            .filter(|_| self.alive.is_none())
-            .and_then(CommunityId::of);
+        let endpoints = endpoints.filter(|_| self.alive.is_none());
+        let id = endpoints.and_then(Endpoints::community_id);
         id.map_or(Value::Absent, Value::CommunityId)
     }
 

@@ -3,7 +3,6 @@
 //! `schema/kaprobe-sockets.schema.json` documents the fields too. A test checks that the
 //! names are the same.
 
-use crate::model::community_id::CommunityId;
 use crate::model::field::{Value, record};
 use crate::model::named::named_enum;
 use crate::model::owner::Owner;
@@ -150,7 +149,8 @@ impl Row {
 
     /// The Community ID of the connection. A listener has none.
     fn community_id(&self) -> Value<'_> {
-        CommunityId::of(&self.endpoints).map_or(Value::Absent, Value::CommunityId)
+        let id = self.endpoints.community_id();
+        id.map_or(Value::Absent, Value::CommunityId)
     }
 
     /// Whether the socket has a file but no readable process holds it.

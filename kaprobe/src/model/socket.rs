@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use crate::model::community_id::CommunityId;
 use crate::model::field::group;
 use crate::model::values::{Errno, Family, Origin};
 use crate::model::workload::Workload;
@@ -79,6 +80,12 @@ impl Endpoints {
     #[must_use]
     pub const fn remote(&self) -> (IpAddr, u16) {
         (self.raddr, self.rport)
+    }
+
+    /// The Community ID of the connection. `None` for a listener.
+    #[must_use]
+    pub fn community_id(&self) -> Option<CommunityId> {
+        CommunityId::of(self.local(), self.remote())
     }
 }
 
