@@ -203,7 +203,7 @@ pub fn beside_host(package: &str, program: &str) -> Result<Command> {
 }
 
 /// The unpacked package. A guest has its programs in its own root.
-fn tree(package: &str) -> Result<PathBuf> {
+pub fn tree(package: &str) -> Result<PathBuf> {
     if env::var_os("KAPROBE_IN_VM").is_some() {
         return Ok("/".into());
     }

@@ -7,6 +7,7 @@ mod deny;
 mod ebpf;
 mod process;
 mod programs;
+mod pypi;
 mod run;
 mod test;
 mod tidy;
@@ -43,6 +44,9 @@ enum Task {
     Bench(bench::Args),
     /// Run a command on a kernel of the matrix, in QEMU
     Vm(vm::Args),
+    /// Ask ClickHouse and DuckDB about the logs of many simulated hosts, and write the figures
+    /// of docs/fleet.md
+    Fleet(test::FleetArgs),
     /// Render a report in a browser, and write the picture docs/report.png
     Screenshot,
 }
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
         Task::Deny => deny::run().map(|()| ExitCode::SUCCESS),
         Task::Bench(args) => bench::run(&args),
         Task::Vm(args) => vm::run(&args),
+        Task::Fleet(args) => test::fleet(&args).map(|()| ExitCode::SUCCESS),
         Task::Screenshot => test::screenshot().map(|()| ExitCode::SUCCESS),
     };
     match result {

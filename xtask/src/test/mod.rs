@@ -21,7 +21,7 @@ use crate::process::{CommandExt as _, say};
 use crate::test::shares::Share;
 use crate::test::tally::{OutputFilter, Tally};
 use crate::vm::{Guest, Machine, PreparedGuest, Verdict, kernel};
-use crate::{apt, ebpf, programs, tidy, workspace};
+use crate::{apt, ebpf, programs, pypi, tidy, workspace};
 
 /// Options of `cargo xtask test`. Without options, every part runs.
 #[derive(clap::Args)]
@@ -156,6 +156,11 @@ fn host(args: &Args) -> Result<Outcome> {
             ));
         }
     }
+    if let Err(why) = pypi::install() {
+        say(format_args!(
+            "no ClickHouse and DuckDB, tests that need them are skipped: {why:#}"
+        ));
+    }
     cargo_test(&[&["--test", "*"], as_root()].concat(), args)
 }
 
@@ -172,6 +177,9 @@ fn as_root() -> &'static [&'static str] {
 /// A command that runs these tests, with the packages that they need.
 fn test_command(targets: &[&str]) -> Command {
     let mut cargo = workspace::cargo();
+    if let Ok(folder) = pypi::folder() {
+        cargo.env("KAPROBE_PYPI", folder);
+    }
     cargo
         .env("KAPROBE_PACKAGES", apt::trees())
         .args(["test", "--no-fail-fast"])
@@ -187,6 +195,26 @@ pub fn screenshot() -> Result<()> {
     let test = cargo.arg("report_browser").env("KAPROBE_BLESS", "1");
     test.check()?;
     say("written: docs/report.png");
+    Ok(())
+}
+
+/// Options of `cargo xtask fleet`.
+#[derive(clap::Args)]
+pub struct FleetArgs {
+    /// The number of hosts
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(40..=10_000))]
+    hosts: u32,
+}
+
+/// Runs the test that asks databases about a fleet, with many hosts, and keeps the figures in
+/// `docs/`.
+pub fn fleet(args: &FleetArgs) -> Result<()> {
+    pypi::install()?;
+    let mut cargo = test_command(&[&["--release", "--test", "kernel"], as_root()].concat());
+    let test = cargo.args(["fleet_answers", "--nocapture"]);
+    let test = test.env("KAPROBE_FLEET_HOSTS", args.hosts.to_string());
+    test.env("KAPROBE_BLESS", "1").check()?;
+    say("written: docs/fleet.md");
     Ok(())
 }
 
