@@ -41,11 +41,15 @@ const ATTEMPTS: u32 = 4;
 /// Where an ordinary run has a test. A full run has every test on every kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Runs {
+    /// On this host: it is about kaprobe in user space, whichever way its programs attach.
+    Host,
     /// On this host and on one other kernel: it is about kaprobe alone.
     HostAndOne,
-    /// On this host and on each kernel: what it is about differs between kernels.
+    /// On this host and on each kernel that is not between two others: what it is about differs
+    /// between kernels.
     EachKernel,
-    /// Also on variants of a kernel, such as one with PREEMPT_RT: it is about who runs when.
+    /// Also on variants of a kernel, such as one with PREEMPT_RT, and on a kernel between two
+    /// others: it is about who runs when, or is the first to tell a change of the kernel.
     Everywhere,
 }
 
@@ -90,17 +94,18 @@ fn select(tests: &[Test]) -> Result<(Vec<Trial>, usize)> {
     Ok((trials, if part == 0 { left.len() } else { 0 }))
 }
 
-/// Selects tests by where they run: `all` of them, those for each `kernel`, or those for a
-/// `variant` of one.
+/// Selects tests by where they run: `all` of them, those for `one` kernel beside the host, for
+/// each `kernel`, or for a `variant` of one.
 const SCOPE: &str = "KAPROBE_SCOPE";
 
 /// The tests that run here are marked with this, or with more.
 fn least() -> Result<Runs> {
     match env::var(SCOPE).as_deref() {
-        Err(VarError::NotPresent) | Ok("all") => Ok(Runs::HostAndOne),
+        Err(VarError::NotPresent) | Ok("all") => Ok(Runs::Host),
+        Ok("one") => Ok(Runs::HostAndOne),
         Ok("kernel") => Ok(Runs::EachKernel),
         Ok("variant") => Ok(Runs::Everywhere),
-        other => bail!("{SCOPE} is none of all, kernel, variant: {other:?}"),
+        other => bail!("{SCOPE} is none of all, one, kernel, variant: {other:?}"),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::ops::AddAssign;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -40,12 +41,30 @@ impl fmt::Display for Tally {
     }
 }
 
+/// A test, and the time that it took by this host's clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimedTest {
+    pub name: String,
+    pub time: Duration,
+}
+
+/// What the output of tests tells.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Counted {
+    pub tally: Tally,
+    /// The time from the end of the test before, which is that of the test if they run one
+    /// after another.
+    pub times: Vec<TimedTest>,
+}
+
 /// Counts the tests in their output, and drops the lines of passed tests and of those left.
 pub struct OutputFilter<W> {
     to: W,
     prefix: String,
     line: Vec<u8>,
-    tally: Tally,
+    counted: Counted,
+    /// When the last test ended, or the first began.
+    since: Instant,
 }
 
 impl<W: Write> OutputFilter<W> {
@@ -55,24 +74,38 @@ impl<W: Write> OutputFilter<W> {
             to,
             prefix: prefix.to_owned(),
             line: Vec::new(),
-            tally: Tally::default(),
+            counted: Counted::default(),
+            since: Instant::now(),
         }
     }
 
-    /// Ends the last line, and returns the counts.
-    pub fn finish(mut self) -> Result<Tally> {
+    /// Ends the last line, and returns what was counted.
+    pub fn finish(mut self) -> Result<Counted> {
         if !self.line.is_empty() {
             self.end_line()
                 .context("cannot pass on the tests' output")?;
         }
-        Ok(self.tally)
+        Ok(self.counted)
     }
 
     fn end_line(&mut self) -> io::Result<()> {
         let line = String::from_utf8_lossy(&self.line);
         let left = left(&line);
-        self.tally += summary(&line).or(left).unwrap_or_default();
-        let passed = line.starts_with("test ") && line.trim_end().ends_with(" ok");
+        self.counted.tally += summary(&line).or(left).unwrap_or_default();
+        let test = line
+            .strip_prefix("test ")
+            .and_then(|it| it.split_once(" ... "));
+        let now = Instant::now();
+        if let Some((name, _)) = test {
+            self.counted.times.push(TimedTest {
+                name: name.trim_end().to_owned(),
+                time: now - self.since,
+            });
+        }
+        if test.is_some() || line.starts_with("running ") {
+            self.since = now;
+        }
+        let passed = test.is_some_and(|(_, result)| result.trim_end() == "ok");
         if !passed && left.is_none() {
             // One write per line: other guests may write there too.
             let line = [self.prefix.as_bytes(), &self.line].concat();
@@ -131,7 +164,7 @@ mod tests {
     fn summaries_are_counted_and_passed_tests_are_dropped() -> Result<()> {
         let output = "30 tests are left for a full run\n\
                       running 3 tests\n\
-                      test a ... ok\n\
+                      test a   ... ok\n\
                       test b ... ignored, no kprobes here\n\
                       test c ... FAILED\n\
                       \n\
@@ -143,8 +176,11 @@ mod tests {
         for byte in output.as_bytes() {
             filter.write_all(&[*byte])?;
         }
+        let counted = filter.finish()?;
+        let names = counted.times.iter().map(|it| it.name.as_str());
+        assert_eq!(names.collect::<Vec<_>>(), ["a", "b", "c"]);
         assert_eq!(
-            filter.finish()?,
+            counted.tally,
             Tally {
                 passed: 5,
                 failed: 1,
@@ -155,7 +191,7 @@ mod tests {
         assert_eq!(
             String::from_utf8(kept)?,
             output
-                .replace("test a ... ok\n", "")
+                .replace("test a   ... ok\n", "")
                 .replace("30 tests are left for a full run\n", "")
         );
         Ok(())
