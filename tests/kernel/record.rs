@@ -1,7 +1,6 @@
 //! The recorder: what its folder says equals the kernel's counters, over a restart and after
 //! SIGKILL.
 
-use std::env;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path as FilePath;
@@ -10,7 +9,6 @@ use std::process::Stdio;
 use anyhow::{Context, Error, Result, bail, ensure};
 use kaprobe_testkit::child::Killed;
 use kaprobe_testkit::command::{kaprobe, run};
-use kaprobe_testkit::harness::Skip;
 use kaprobe_testkit::netns;
 use kaprobe_testkit::schema;
 use kaprobe_testkit::wait::wait_until;
@@ -105,10 +103,6 @@ fn probes(folder: &FilePath) -> Result<u64> {
 /// The folder says what the kernel counted: after an end in order, a restart, and a kill, which
 /// takes no more than what was not written yet.
 pub fn folder_equals_the_counters() -> Result<()> {
-    if env::var_os("KAPROBE_IN_VM").is_some() {
-        let why = "an emulated processor needs longer for the last frame than an end may take";
-        return Err(Skip(why.to_owned()).into());
-    }
     netns::enter_new()?;
     let dir = tempfile::tempdir()?;
     let folder = dir.path().join("kept");

@@ -47,6 +47,9 @@ const BLOCK: usize = 64 * 1024;
 const KEPT: usize = 2;
 /// How long the outputs may take at the end to write what waits.
 const TO_WRITE: Duration = Duration::from_millis(400);
+/// How long a recorder may take for it, as long as it gets on: a slow or busy processor needs
+/// longer to compress what waits.
+const TO_COMPRESS: Duration = Duration::from_secs(5);
 /// How long they may take then to report what they did not write.
 const TO_TELL: Duration = Duration::from_millis(200);
 
@@ -86,6 +89,8 @@ struct Output {
     name: String,
     queue: Arc<Queue>,
     is_log: bool,
+    /// How long it may take at the end to write what waits, as long as it gets on.
+    to_write: Duration,
 }
 
 /// What an output has beside its lines.
@@ -226,6 +231,7 @@ impl LiveSinks {
                 name,
                 queue,
                 is_log: true,
+                to_write: TO_COMPRESS,
             }],
             passed_on: VecDeque::new(),
         });
@@ -292,6 +298,7 @@ impl LiveSinks {
             name,
             queue: Arc::default(),
             is_log: log.is_some(),
+            to_write: TO_WRITE,
         };
         let writer = Writer {
             name: output.name.clone(),
@@ -438,11 +445,14 @@ impl LiveSinks {
         let _ended = self.each(|encoder| encoder.end());
         self.flush();
         self.outputs().for_each(|output| output.queue.close());
-        self.wait(TO_WRITE);
+        self.wait_to_write();
         for output in self.outputs() {
             output.queue.give_up_waiting();
         }
-        self.wait(TO_TELL);
+        let deadline = Instant::now() + TO_TELL;
+        for output in self.outputs() {
+            output.queue.wait_until_ended(deadline);
+        }
         let mut losses = Vec::new();
         let mut errors = Vec::new();
         for output in self.outputs() {
@@ -455,10 +465,18 @@ impl LiveSinks {
         (losses, errors.into_iter().next().map_or(Ok(()), Err))
     }
 
-    fn wait(&self, most: Duration) {
-        let deadline = Instant::now() + most;
+    fn wait_to_write(&self) {
+        let begun = Instant::now();
         for output in self.outputs() {
-            output.queue.wait_until_ended(deadline);
+            let mut deadline = begun + TO_WRITE;
+            let mut progress = output.queue.progress();
+            while !output.queue.wait_until_ended(deadline) {
+                let last = mem::replace(&mut progress, output.queue.progress());
+                if progress == last || begun.elapsed() >= output.to_write {
+                    break;
+                }
+                deadline = Instant::now() + TO_WRITE;
+            }
         }
     }
 }

@@ -83,6 +83,8 @@ struct State {
     in_flight: u64,
     /// Records that the writer has taken and keeps, to write them with others.
     kept: u64,
+    /// How often the writer has got on with its work.
+    progress: u64,
     ended: Ended,
 }
 
@@ -218,12 +220,19 @@ impl Queue {
     pub(super) fn wrote(&self, lines: u64) {
         let mut state = self.lock();
         state.in_flight = state.in_flight.saturating_sub(lines);
+        state.progress += 1;
     }
 
     /// Notes that the writer keeps so many records that it has taken.
     pub(super) fn keep(&self, records: u64) {
         let mut state = self.lock();
         (state.in_flight, state.kept) = (0, records);
+        state.progress += 1;
+    }
+
+    /// How often the writer has got on with its work: equal numbers mean that it has not.
+    pub(super) fn progress(&self) -> u64 {
+        self.lock().progress
     }
 
     /// Notes that the output reports so many records as lost, or no longer does.

@@ -15,8 +15,12 @@ use crate::text::escape::Escaped;
 /// The file that a recorder locks while it writes to the folder. It has the recorder's PID.
 const LOCK: &str = "lock";
 
-/// Most segments that are kept: a reader opens all of them.
+/// Most segments that are kept: a reader looks into each.
 const MAX_SEGMENTS: usize = 1_000;
+
+/// The largest number that a segment of an earlier run may have: far more than a recorder makes,
+/// and as many are left. A file that somebody else made may have a larger one.
+const MAX_NUMBER: u64 = u64::MAX / 2;
 
 /// Longest text of the lock file that is read, bytes.
 const MAX_PID_LEN: u64 = 20;
@@ -64,6 +68,12 @@ impl SegmentFolder {
             })
             .collect();
         segments.sort_by_key(|it| it.number);
+        if let Some(last) = segments.last().filter(|it| it.number > MAX_NUMBER) {
+            let name = Escaped::from(last.name.as_str());
+            return Err(io::Error::other(format!(
+                "no number is left after {name}: move that file away"
+            )));
+        }
         let mut opened = Self {
             folder,
             _lock: lock,

@@ -22,8 +22,9 @@ const FRAME_AGE: Duration = Duration::from_secs(5);
 /// How long a full segment waits for the sums that belong to it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Bytes of lines that make a frame.
-const FRAME_SIZE: usize = 1 << 20;
+/// Bytes of lines that make a frame: about one block of the compressor, which finds nothing again
+/// beyond one. What waits for a frame must still be compressed when the recorder is to end.
+const FRAME_SIZE: usize = 128 * 1024;
 
 /// Writes the segments of a recorder.
 pub(in crate::sink) struct SegmentWriter {
