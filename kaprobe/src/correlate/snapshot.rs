@@ -4,7 +4,7 @@
 use std::num::NonZeroUsize;
 
 use crate::keepalive::connection::Connection;
-use crate::keepalive::zombie::{PathTimeout, zombie};
+use crate::keepalive::zombie::{PathTimeout, zombie_before};
 use crate::lru::LruMap;
 use crate::model::event::{Kind, SocketEvent};
 use crate::model::fate::Why;
@@ -116,16 +116,22 @@ impl ZombieFinder {
     /// Returns the zombie that a row shows, unless it is recorded already or an event
     /// newer than the row shows traffic.
     ///
-    /// A connection whose peer was heard since the trace began was alive then, or was not
-    /// there yet: a snapshot may come late. The end of the handshake counts as hearing the
-    /// peer (`tcp_finish_connect`, net/ipv4/tcp_input.c).
+    /// A snapshot may come late, so a connection has to be one already when the trace began.
+    /// One whose peer was heard since was alive then, or was not there yet: the end of the
+    /// handshake counts as hearing the peer (`tcp_finish_connect`, net/ipv4/tcp_input.c). One
+    /// whose probes were not unanswered then may have lost its peer since.
     pub(super) fn check(&mut self, row: &Row) -> Option<NewZombie> {
         let connection = Connection::from_row(row)?;
         let heard_ns = row.mono_ns.saturating_sub(ms_to_ns(connection.quiet_ms()));
         if heard_ns >= self.began_ns {
             return None;
         }
-        let why = zombie(&connection, PathTimeout::NoneLongerThan(self.longest_ms))?;
+        let late_ms = row
+            .mono_ns
+            .saturating_sub(self.began_ns)
+            .div_ceil(ms_to_ns(1));
+        let path = PathTimeout::NoneLongerThan(self.longest_ms);
+        let why = zombie_before(&connection, path, late_ms)?;
         let seen = row.identity.inode.zip(self.seen.as_mut());
         if let Some(seen) = seen.and_then(|(inode, it)| it.get_mut(&inode)) {
             // The iterator may show a socket twice if its table changes meanwhile.

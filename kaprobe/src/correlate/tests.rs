@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::named::Named as _;
+use crate::model::socket::Ages;
 use crate::model::values::{Cause, FinWait2, LostWhy, Origin};
 use crate::sample::{at, event, lost, of, passive_reset, probe, row, unacked};
 
@@ -781,7 +782,7 @@ fn a_zombie_of_a_snapshot_is_recorded_once() {
         ("keepalive is off", &[seen(off(864_000_000 - 1))], &[]),
         (
             "keepalive is off, and the peer is silent for twice the longest timeout",
-            &[seen(off(864_000_000))],
+            &[seen(off(864_000_010))],
             &["10 zombie #1"],
         ),
         (
@@ -920,7 +921,13 @@ fn a_connection_that_was_heard_since_the_trace_began_is_no_zombie() {
         }))
     };
     let rows = [
-        ("heard before", 60_000, 60_001, 1),
+        ("heard before", 60_000, 60_002, 1),
+        (
+            "silent for too short a time when it began",
+            60_000,
+            60_001,
+            0,
+        ),
         ("heard or made since", 60_000, 59_999, 0),
         ("heard as the trace began", 60_000, 60_000, 0),
     ];
@@ -928,6 +935,34 @@ fn a_connection_that_was_heard_since_the_trace_began_is_no_zombie() {
         // Every silence is longer than any timeout.
         let correlator = room_for(8).with_snapshot(at(0).mono_ns, 1);
         let records = run(correlator, &[silent_for(at_ms, idle_ms)]);
+        assert_eq!(records.len(), zombies, "{what}");
+    }
+}
+
+/// A peer that went after the trace began left no dead connection before it.
+#[test]
+fn a_connection_whose_probes_were_answered_when_the_trace_began_is_no_zombie() {
+    // Two probes are out, of which the first was sent 75 s to 150 s before.
+    let probed = |at_ms, next_ms| {
+        seen(with(row(at_ms, 1), |it| {
+            it.settings.keepalive_intvl_ms = Some(75_000);
+            (it.probes_out, it.keepalive_next_ms) = (Some(2), Some(next_ms));
+            it.ages = Ages::new(7_400_000, 7_400_000, 7_400_000);
+        }))
+    };
+    let rows = [
+        (
+            "unanswered for an interval when it began",
+            10_000,
+            65_000,
+            1,
+        ),
+        ("sent just before it began", 10_000, 65_001, 0),
+        ("sent after it began", 140_000, 20_000, 0),
+    ];
+    for (what, at_ms, next_ms, zombies) in rows {
+        let correlator = room_for(8).with_snapshot(at(0).mono_ns, 432_000_000);
+        let records = run(correlator, &[probed(at_ms, next_ms)]);
         assert_eq!(records.len(), zombies, "{what}");
     }
 }

@@ -30,13 +30,20 @@ const ANSWER_WAIT_MS: u64 = 1_000;
 /// they end a silence. If it is not known whether they do, only a probe of this host tells.
 #[must_use]
 pub fn zombie(it: &Connection, path: PathTimeout) -> Option<Why> {
+    zombie_before(it, path, 0)
+}
+
+/// Why a connection was a zombie already so long before, ms, as far as it shows that now:
+/// nothing of its peer was received since. `None` if it was not.
+#[must_use]
+pub fn zombie_before(it: &Connection, path: PathTimeout, before_ms: u64) -> Option<Why> {
     let (PathTimeout::Known(timeout_ms) | PathTimeout::NoneLongerThan(timeout_ms)) = path;
-    let quiet_ms = it.quiet_ms();
+    let quiet_ms = it.quiet_ms().saturating_sub(before_ms);
     let is_long_silent = quiet_ms >= timeout_ms.saturating_mul(DEAD_AFTER_TIMEOUTS);
     // Nothing was heard since that probe.
     let is_silent_for = |ms| ms <= quiet_ms.saturating_add(TICK_MS);
     let unanswered = |for_ms| {
-        let unanswered_ms = it.unanswered_ms();
+        let unanswered_ms = it.unanswered_ms().and_then(|ms| ms.checked_sub(before_ms));
         unanswered_ms.is_some_and(|ms| ms >= for_ms && is_silent_for(ms))
     };
     let is_dead = match path {
@@ -98,6 +105,35 @@ mod tests {
         for (name, connection, why) in rows {
             let found = zombie(&connection, PathTimeout::NoneLongerThan(5 * day_ms));
             assert_eq!(found, why, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_went_since_was_alive_before() {
+        let day_ms = 86_400_000;
+        // The first probe is unanswered for 150 s.
+        let probed = Connection {
+            probes_out: 2,
+            next_ms: Some(0),
+            ..HEARD.silent_for(7_350_000)
+        };
+        let off = Connection {
+            keepalive: false,
+            ..HEARD.silent_for(10 * day_ms)
+        };
+        for (connection, before_ms, why) in [
+            (probed, 0, Some(Why::ProbesUnanswered)),
+            (probed, 75_000, Some(Why::ProbesUnanswered)),
+            // It may still have been answered then.
+            (probed, 75_001, None),
+            // It was not sent yet.
+            (probed, 150_001, None),
+            (off, 0, Some(Why::NoProbes)),
+            (off, 1, None),
+        ] {
+            let path = PathTimeout::NoneLongerThan(5 * day_ms);
+            let found = zombie_before(&connection, path, before_ms);
+            assert_eq!(found, why, "{connection:?} {before_ms}");
         }
     }
 }
