@@ -245,12 +245,7 @@ const NO_TIMEOUT: &str = "no idle timeout is known: this host applies none itsel
 /// Appends the timeouts that the connections are judged by.
 fn put_timeouts(lines: &mut Lines, timeouts: &Timeouts) {
     for it in timeouts.everywhere() {
-        lines.push(&format!(
-            "idle timeout {} of {}: {}",
-            Ms(it.ms),
-            it.of,
-            it.about
-        ));
+        lines.push(&format!("idle timeout {}: {}", Ms(it.ms), it.about));
     }
     if timeouts.is_empty() {
         lines.push(NO_TIMEOUT);
@@ -684,7 +679,7 @@ mod tests {
         let (text, _) = text(&groups, &timeouts, None, STYLE);
         let (table, _) = text.split_once("\ntime since").unwrap_or_default();
         assert_snapshot!(table, @r"
-        idle timeout 350s of idle-timeout: as given
+        idle timeout 350s: given by --idle-timeout
 
         FATE        COUNT PROGRAM  RUNS-IN NETNS TO            PROBES-AFTER HEARD
         unprotected 1     -        -       7     10.0.0.2:5672 off          400s
@@ -748,11 +743,11 @@ mod tests {
         assert!(!text.contains(['\u{1b}', '\u{202e}', '\t']));
         let (table, histograms) = text.split_once("\ntime since").unwrap_or_default();
         assert_snapshot!(table, @r#"
-        idle timeout 350s of idle-timeout: as given
+        idle timeout 350s: given by --idle-timeout
 
         FATE        COUNT PROGRAM                                      RUNS-IN        NETNS     TO               PROBES-AFTER HEARD
         zombie      1     java[42]                                     -              7         10.0.0.2:5672    off          400s
-            nothing saves it, unless the peer sends probes of its own: end it in java[42], or by `ss -K` with its addresses and ports, and turn on SO_KEEPALIVE there
+            silent for more than twice its idle timeout: it is dead, unless the peer sends probes of its own; end it in java[42], or by `ss -K` with its addresses and ports, and turn on SO_KEEPALIVE there
         unprotected 4000  =\u{1b}[2J\n"\x20,\xff\u{202e} (8 processes) -              7         clients of :5672 off          100ms..400s
             in =\u{1b}[2J\n"\x20,\xff\u{202e} (8 processes): SO_KEEPALIVE=1 TCP_KEEPIDLE=175 by setsockopt: reaches the sockets it is set on
             no sysctl turns it on

@@ -31,15 +31,21 @@ pub(super) fn remedy(key: &GroupKey, group: &Group) -> Vec<String> {
             iter::once(unknown).chain(ways).collect()
         }
         (Why::NoSettings, _) => vec!["its settings can't be read".to_owned()],
-        (Why::Unacknowledged, _) => vec![dying("its data was sent again", "times", group)],
-        (Why::ZeroWindow, _) => vec![dying("its peer's window is shut:", "probes", group)],
+        (Why::Unacknowledged, _) => vec![dying("its data was retransmitted", "times", group)],
+        (Why::ZeroWindow, _) => vec![dying("its peer's window is closed:", "probes", group)],
         (Why::NotRefreshed, _) => vec![format!(
             "keepalive can't help: raise the timeout of {timeout}, or let {place} send data sooner"
         )],
-        (Why::ProbesUnanswered, _) => vec!["the peer is gone: keepalive will end it".to_owned()],
+        (Why::ProbesUnanswered, _) => vec![format!(
+            "its probes are not answered: keepalive ends it{}",
+            group
+                .dead_in_ms
+                .map_or(String::new(), |it| format!(" in {}", span(it)))
+        )],
         (Why::NoProbes, _) => vec![format!(
-            "nothing saves it, unless the peer sends probes of its own: end it in {place}, or by \
-             `ss -K` with its addresses and ports, and turn on SO_KEEPALIVE there"
+            "silent for more than twice its idle timeout: it is dead, unless the peer sends probes \
+             of its own; end it in {place}, or by `ss -K` with its addresses and ports, and turn on \
+             SO_KEEPALIVE there"
         )],
         (_, None) => vec![format!(
             "no probe can be sent before {timeout}: raise that timeout"

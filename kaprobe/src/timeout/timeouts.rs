@@ -31,7 +31,7 @@ impl Timeout {
             expired_ms: ms,
             of: Escaped::from("idle-timeout"),
             refreshed: Answer::Yes,
-            about: "as given".to_owned(),
+            about: "given by --idle-timeout".to_owned(),
         }
     }
 
@@ -42,7 +42,7 @@ impl Timeout {
             "{}, {}",
             it.name,
             if ms.is_some() {
-                "as given"
+                "given by --idle-timeout"
             } else {
                 "by default"
             }
@@ -100,7 +100,7 @@ impl Timeout {
             expired_ms: died_ms,
             of: Escaped::from("log"),
             refreshed: Answer::Yes,
-            about: "learned".to_owned(),
+            about: "learned from a log".to_owned(),
         })
     }
 
