@@ -1,6 +1,7 @@
 //! The flags of each command.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,14 +39,10 @@ pub struct TraceArgs {
     pub running: RunningArgs,
 }
 
-/// `kaprobe record`.
-#[derive(Args, Clone, Debug)]
-pub struct RecordingArgs {
-    /// The folder; it is made if there is none
-    ///
-    /// For its owner only.
-    #[arg(long, value_name = "DIR", help_heading = "Output")]
-    pub dir: PathBuf,
+/// Flags for how the folder of a recorder is filled.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Output")]
+pub struct SegmentArgs {
     /// Most that the folder may take
     ///
     /// The oldest segments are removed before it would take more.
@@ -59,9 +56,73 @@ pub struct RecordingArgs {
     /// Count the probes of a connection that the peer answers over this time
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = time_span, help_heading = "Output", hide_short_help = true)]
     pub alive_interval: Duration,
+}
+
+/// `kaprobe record`.
+#[derive(Args, Clone, Debug)]
+pub struct RecordingArgs {
+    /// The folder; it is made if there is none
+    ///
+    /// For its owner only.
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub dir: PathBuf,
+    /// How the folder is filled.
+    #[command(flatten)]
+    pub segments: SegmentArgs,
     /// No banner, no summary
     #[arg(short, long, help_heading = "Output", hide_short_help = true)]
     pub quiet: bool,
+    /// Filters of the records.
+    #[command(flatten)]
+    pub filters: FilterArgs,
+    /// How it runs.
+    #[command(flatten)]
+    pub running: RunningArgs,
+}
+
+/// `kaprobe agent`.
+#[derive(Args, Clone, Debug)]
+pub struct AgentArgs {
+    /// Address and port of the metrics
+    ///
+    /// /metrics, /healthz and /readyz, without encryption. Port 0 takes a free one.
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        default_value = "127.0.0.1:10977",
+        help_heading = "Output"
+    )]
+    pub listen: SocketAddr,
+    /// Also record to this folder, as `kaprobe record` does
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub dir: Option<PathBuf>,
+    /// How the folder is filled.
+    #[command(flatten)]
+    pub segments: SegmentArgs,
+    /// Most series: programs and remote ends that are counted apart
+    ///
+    /// Those with most to count have room; all others share one, whose remote is `other`.
+    #[arg(long, value_name = "N", default_value = "200", value_parser = RangedU64ValueParser::<u16>::new().range(1..=10_000), help_heading = "Output")]
+    pub series: u16,
+    /// Pause between two counts of the connections
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = time_span, help_heading = "Output")]
+    pub interval: Duration,
+    /// TOML file of settings that SIGHUP reads again
+    ///
+    /// See docs/agent.md.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub config: Option<PathBuf>,
+    /// No banner, no summary
+    #[arg(short, long, help_heading = "Output", hide_short_help = true)]
+    pub quiet: bool,
+    /// Idle timeouts that connections are judged by.
+    #[command(flatten)]
+    pub timeouts: TimeoutArgs,
+    /// Judge connections within this host too
+    ///
+    /// They pass no middlebox.
+    #[arg(long, help_heading = "Filters", hide_short_help = true)]
+    pub loopback: bool,
     /// Filters of the records.
     #[command(flatten)]
     pub filters: FilterArgs,

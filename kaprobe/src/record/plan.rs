@@ -1,6 +1,8 @@
 //! The checked arguments of `kaprobe record`. Makes no system call.
 
-use crate::cli::args::RecordingArgs;
+use std::path::PathBuf;
+
+use crate::cli::args::{FilterArgs, RecordingArgs, RunningArgs, SegmentArgs};
 use crate::exit;
 use crate::sink::options::{
     ColorWhen, Format, Outputs, RecorderFolder, ScreenFormat, TextStyle, TimeFormat,
@@ -33,37 +35,56 @@ impl RecordPlan {
     pub fn new(args: RecordingArgs) -> Result<Self, exit::Error> {
         let RecordingArgs {
             dir,
-            max_size,
-            segment_age,
-            alive_interval,
+            segments,
             quiet,
             filters,
             running,
         } = args;
-        if max_size < LEAST_SIZE {
-            return Err(exit::Error::usage("--max-size is at least 1MiB"));
-        }
-        let nothing = Outputs {
-            screen: ScreenFormat::Every(Format::Json),
-            file: None,
-            text: TextStyle {
-                time: TimeFormat::Clock,
-                wide: false,
-                heading: false,
-                color: ColorWhen::Never,
-            },
-        };
         Ok(Self {
             trace: TracePlan {
-                alive: Some(alive_interval),
-                ..TracePlan::of(filters, running, nothing, quiet)?
+                alive: Some(segments.alive_interval),
+                ..trace(filters, running, quiet)?
             },
-            to: RecorderFolder {
-                dir,
-                max_size,
-                segment_size: (max_size / SEGMENTS).min(MAX_SEGMENT),
-                segment_age,
-            },
+            to: folder(dir, &segments)?,
         })
     }
+}
+
+/// The plan of a trace without a screen.
+///
+/// # Errors
+/// [`exit::Code::Usage`], with the name of the invalid argument.
+pub fn trace(
+    filters: FilterArgs,
+    running: RunningArgs,
+    quiet: bool,
+) -> Result<TracePlan, exit::Error> {
+    let nothing = Outputs {
+        screen: ScreenFormat::Every(Format::Json),
+        file: None,
+        text: TextStyle {
+            time: TimeFormat::Clock,
+            wide: false,
+            heading: false,
+            color: ColorWhen::Never,
+        },
+    };
+    TracePlan::of(filters, running, nothing, quiet)
+}
+
+/// The folder of a recorder.
+///
+/// # Errors
+/// [`exit::Code::Usage`], with the name of the invalid argument.
+pub fn folder(dir: PathBuf, segments: &SegmentArgs) -> Result<RecorderFolder, exit::Error> {
+    let max_size = segments.max_size;
+    if max_size < LEAST_SIZE {
+        return Err(exit::Error::usage("--max-size is at least 1MiB"));
+    }
+    Ok(RecorderFolder {
+        dir,
+        max_size,
+        segment_size: (max_size / SEGMENTS).min(MAX_SEGMENT),
+        segment_age: segments.segment_age,
+    })
 }

@@ -124,6 +124,25 @@ impl Reopen {
     }
 }
 
+/// Tells how the outputs do, from any thread.
+#[derive(Clone)]
+pub struct OutputsWatch(Vec<Arc<Queue>>);
+
+impl OutputsWatch {
+    /// How often each writer has asked what to do next. It asks at least each second, unless it
+    /// is stuck in a write.
+    #[must_use]
+    pub fn turns(&self) -> Vec<u64> {
+        self.0.iter().map(|queue| queue.turns()).collect()
+    }
+
+    /// Records that the outputs have lost, as far as they know by now.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.0.iter().map(|queue| queue.lost()).sum()
+    }
+}
+
 /// Ends the outputs at once, from any thread.
 pub struct CutOff(Vec<(String, Arc<Queue>)>);
 
@@ -204,6 +223,12 @@ impl LiveSinks {
         let mut sinks = Self::new(header, stop);
         sinks.start(encoder, STDOUT.to_owned(), stdout()?, Extra::None)?;
         Ok(sinks)
+    }
+
+    /// No output at all: records are only counted.
+    #[must_use]
+    pub fn none(header: &Header, stop: Stop) -> Self {
+        Self::new(header, stop)
     }
 
     /// A folder alone that keeps the log in segments.
@@ -341,6 +366,12 @@ impl LiveSinks {
     pub fn reopen(&self) -> Option<Reopen> {
         let mut logs = self.outputs().filter(|output| output.is_log);
         logs.next().map(|log| Reopen(Arc::clone(&log.queue)))
+    }
+
+    /// A handle that tells how the outputs do.
+    #[must_use]
+    pub fn watch(&self) -> OutputsWatch {
+        OutputsWatch(self.outputs().map(|it| Arc::clone(&it.queue)).collect())
     }
 
     /// A handle that ends the outputs at once.

@@ -26,7 +26,7 @@ pub(crate) use crate::sink::digest::problem::Problem;
 pub use crate::sink::error::SinkError;
 pub use crate::sink::interface::{Encoder, Head, Sink};
 pub(crate) use crate::sink::json::JsonLines;
-pub use crate::sink::live::{CutOff, LiveSinks, OutputLosses, Reopen};
+pub use crate::sink::live::{CutOff, LiveSinks, OutputLosses, OutputsWatch, Reopen};
 pub(crate) use crate::sink::sinks::open_file;
 pub use crate::sink::sinks::{Sinks, open, to};
 pub use crate::sink::terminal::{bars, screen};

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -95,6 +96,8 @@ pub(super) struct Queue {
     changed: Condvar,
     /// Most bytes that wait.
     most: Room,
+    /// How often the writer has asked what to do next.
+    turns: AtomicU64,
 }
 
 /// Most bytes that wait for an output.
@@ -165,6 +168,7 @@ impl Queue {
 
     /// Waits for something to do, at most for `pause`.
     pub(super) fn next(&self, pause: Duration) -> Next {
+        self.turns.fetch_add(1, Ordering::Relaxed);
         let mut state = self.lock();
         state.in_flight = 0;
         let deadline = Instant::now() + pause;
@@ -266,6 +270,18 @@ impl Queue {
     pub(super) fn untold(&self) -> u64 {
         let state = self.lock();
         state.ended.untold + state.waiting()
+    }
+
+    /// How often the writer has asked what to do next. It asks at least each second, unless it
+    /// is stuck in a write.
+    pub(super) fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    /// Records that are lost to this output, as far as it knows by now.
+    pub(super) fn lost(&self) -> u64 {
+        let state = self.lock();
+        state.ended.told + state.ended.untold
     }
 
     /// Makes one gap of all that waits.

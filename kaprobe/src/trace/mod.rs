@@ -19,6 +19,8 @@ mod timeouts_watch;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 use std::{io, thread};
@@ -38,8 +40,8 @@ use crate::messages::{self, Outcome};
 use crate::model::event::Event;
 use crate::model::header::{self, Header, TimeoutsChange};
 use crate::model::host_timeout::{HostTimeouts, NetnsTimeouts};
-use crate::model::record::EventName;
-use crate::model::time::WallTime;
+use crate::model::record::{EventName, Record};
+use crate::model::time::{Instant as At, WallTime};
 use crate::owners::cache::OwnerCache;
 use crate::shutdown::{self, StopWhen};
 use crate::sink::{LiveSinks, SinkError};
@@ -90,11 +92,23 @@ pub fn run(plan: &TracePlan) -> Result<()> {
     session.follow(plan, sinks)
 }
 
+/// What a trace reports to who runs it, on the thread that shows records: nothing may wait.
+pub enum TraceNews<'a> {
+    /// A record, before probes and answers are summed up for a recorder.
+    Record(&'a Record),
+    /// The time has come for what is done about once a second.
+    Tick(At),
+}
+
+/// Takes what a trace reports.
+pub type Observer<'a> = &'a mut dyn FnMut(TraceNews<'_>);
+
 /// A trace whose programs are attached.
 pub struct Session {
     tracer: Tracer,
     header: Header,
     host: HostNamespaces,
+    turns: Arc<AtomicU64>,
 }
 
 impl Session {
@@ -116,7 +130,15 @@ impl Session {
             tracer,
             header,
             host,
+            turns: Arc::default(),
         })
+    }
+
+    /// How often the ring buffer was read: about once a second or more, unless the thread is
+    /// stuck.
+    #[must_use]
+    pub fn turns(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.turns)
     }
 
     /// The header of its logs.
@@ -135,7 +157,20 @@ impl Session {
     ///
     /// # Errors
     /// If a sink or the kernel fails.
-    pub fn follow(mut self, plan: &TracePlan, mut sinks: LiveSinks) -> Result<()> {
+    pub fn follow(self, plan: &TracePlan, sinks: LiveSinks) -> Result<()> {
+        self.observed(plan, sinks, &mut |_| {})
+    }
+
+    /// Runs the trace to its end, as [`Session::follow`] does, and reports to an observer.
+    ///
+    /// # Errors
+    /// If a sink or the kernel fails.
+    pub fn observed(
+        mut self,
+        plan: &TracePlan,
+        mut sinks: LiveSinks,
+        observer: Observer<'_>,
+    ) -> Result<()> {
         let (attached, without) = (self.tracer.attached(), self.tracer.without());
         let detail = Detail::of(plan, &sinks);
         match detail {
@@ -154,7 +189,7 @@ impl Session {
         let stall_look = self.tracer.take_stall_look();
         let reader = thread::Builder::new()
             .name("ring-buffer".to_owned())
-            .spawn(move || read(self.tracer, &queue, &empty))
+            .spawn(move || read(self.tracer, &queue, &empty, &self.turns))
             .context("cannot start the thread that reads the ring buffer")?;
         let mut stages =
             TraceStages::new(plan, &self.header, owners, self.host.names.clone(), detail);
@@ -165,7 +200,11 @@ impl Session {
             if let Err(why) = &watch {
                 stderr::line(format_args!("{UNWATCHED}: {why}"));
             }
-            stages.run(&arrivals, &emptied, &mut sinks)
+            let mut outlet = Outlet {
+                sinks: &mut sinks,
+                observer,
+            };
+            stages.run(&arrivals, &emptied, &mut outlet)
         });
         // A write to an eventfd fails only after about 2^64 writes.
         let _cannot_fail = stop.stop();
@@ -237,9 +276,11 @@ fn read(
     mut tracer: Tracer,
     queue: &SyncSender<Arrival>,
     empty: &Receiver<Vec<Event>>,
+    turns: &AtomicU64,
 ) -> (Tracer, Result<()>) {
     let _send_end = SendEnd(queue);
     loop {
+        turns.fetch_add(1, Ordering::Relaxed);
         let mut batch = empty.try_recv().unwrap_or_default();
         let more = tracer.next_batch(&mut batch);
         if more.is_err() {
@@ -263,6 +304,12 @@ fn report_ready(file: Option<&Path>) -> Result<(), SinkError> {
         let path = Escaped::from_path(path);
         SinkError::new(path.as_str(), why)
     })
+}
+
+/// Where records go: to the sinks, and to who runs the trace.
+struct Outlet<'a> {
+    sinks: &'a mut LiveSinks,
+    observer: Observer<'a>,
 }
 
 /// The stages between the ring buffer and the sinks.
@@ -364,7 +411,7 @@ impl TraceStages {
         &mut self,
         arrivals: &Receiver<Arrival>,
         emptied: &SyncSender<Vec<Event>>,
-        sinks: &mut LiveSinks,
+        outlet: &mut Outlet<'_>,
     ) -> Result<(), SinkError> {
         loop {
             let arrival = match arrivals.recv_timeout(TICK) {
@@ -372,47 +419,49 @@ impl TraceStages {
                 Err(RecvTimeoutError::Timeout) => Arrival::Nothing,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            self.tick(sinks)?;
+            self.tick(outlet)?;
             match arrival {
                 Arrival::Nothing => {}
                 Arrival::Events(mut batch) => {
-                    self.batch(&mut batch, sinks)?;
+                    self.batch(&mut batch, outlet)?;
                     batch.clear();
                     // Freed if the queue is full.
                     let _kept = emptied.try_send(batch);
                 }
-                Arrival::Timeouts(change) => self.timeouts(change, sinks)?,
+                Arrival::Timeouts(change) => self.timeouts(change, outlet)?,
                 Arrival::Names(names) => self.names = names,
-                Arrival::SnapshotEnd(outcome) => self.snapshot_ended(outcome, sinks)?,
+                Arrival::SnapshotEnd(outcome) => self.snapshot_ended(outcome, outlet)?,
                 Arrival::End => break,
             }
             if let Some(sums) = &mut self.sums {
-                sums.look(kernel::now(), sinks)?;
-                sinks.flush();
+                sums.look(kernel::now(), outlet.sinks)?;
+                outlet.sinks.flush();
             }
             if self.pipeline.is_done() {
                 break;
             }
         }
         match &mut self.sums {
-            Some(sums) => sums.finish(kernel::now(), sinks),
+            Some(sums) => sums.finish(kernel::now(), outlet.sinks),
             None => Ok(()),
         }
     }
 
     /// Tells the sinks the time, about once a second.
-    fn tick(&mut self, sinks: &mut LiveSinks) -> Result<(), SinkError> {
+    fn tick(&mut self, outlet: &mut Outlet<'_>) -> Result<(), SinkError> {
         if self.ticked.elapsed() < TICK {
             return Ok(());
         }
         self.ticked = Instant::now();
-        sinks.tick(kernel::now())
+        let now = kernel::now();
+        (outlet.observer)(TraceNews::Tick(now));
+        outlet.sinks.tick(now)
     }
 
     fn snapshot_ended(
         &mut self,
         outcome: Result<()>,
-        sinks: &mut LiveSinks,
+        outlet: &mut Outlet<'_>,
     ) -> Result<(), SinkError> {
         if !self.end_snapshot(outcome) {
             return Ok(());
@@ -420,20 +469,20 @@ impl TraceStages {
         let now = kernel::now();
         match self.detail {
             Detail::None => {}
-            Detail::Brief | Detail::Full => sinks.watching(now, self.is_filtered)?,
+            Detail::Brief | Detail::Full => outlet.sinks.watching(now, self.is_filtered)?,
         }
-        sinks.tick(now)
+        outlet.sinks.tick(now)
     }
 
     /// Judges by other idle timeouts of the host from now on.
     fn timeouts(
         &mut self,
         namespaces: Vec<NetnsTimeouts>,
-        sinks: &mut LiveSinks,
+        outlet: &mut Outlet<'_>,
     ) -> Result<(), SinkError> {
         let now = kernel::now();
         self.pipeline.apply(0, &namespaces);
-        sinks.timeouts(&TimeoutsChange {
+        outlet.sinks.timeouts(&TimeoutsChange {
             time: WallTime(now.wall_ns),
             mono_ns: now.mono_ns,
             host: None,
@@ -441,7 +490,7 @@ impl TraceStages {
         })
     }
 
-    fn batch(&mut self, batch: &mut [Event], sinks: &mut LiveSinks) -> Result<(), SinkError> {
+    fn batch(&mut self, batch: &mut [Event], outlet: &mut Outlet<'_>) -> Result<(), SinkError> {
         order::causes_first(batch);
         self.owners.fill(batch, Instant::now());
         for event in &*batch {
@@ -449,29 +498,34 @@ impl TraceStages {
                 && self.pipeline.passes_socket(row)
             {
                 self.seen += 1;
-                sinks.existing(row);
+        match self.detail {
+            Detail::None => {}
+            Detail::Brief | Detail::Full => outlet.sinks.watching(now, self.is_filtered)?,
+        }
+        outlet.sinks.tick(now)
             }
             if let (Event::Socket(event), Some(stalls)) = (event, &self.stalls) {
                 stalls.note(event);
             }
-            self.show(event, sinks)?;
-            sinks.flush_if_full();
+            self.show(event, outlet)?;
+            outlet.sinks.flush_if_full();
         }
-        sinks.flush();
+        outlet.sinks.flush();
         Ok(())
     }
 
-    fn show(&mut self, event: &Event, sinks: &mut LiveSinks) -> Result<(), SinkError> {
+    fn show(&mut self, event: &Event, outlet: &mut Outlet<'_>) -> Result<(), SinkError> {
         let mut outcome = Ok(());
         let (pipeline, names, sums) = (&mut self.pipeline, &self.names, &mut self.sums);
         self.correlator.push(event, &mut |record| {
             let netns = record.endpoints.map(|it| it.netns);
             record.netns_name = netns.and_then(|netns| names.get(&netns).cloned());
             pipeline.push(0, record, |record| {
+                (outlet.observer)(TraceNews::Record(record));
                 if outcome.is_ok() {
                     outcome = match sums {
-                        Some(sums) => sums.record(record, sinks),
-                        None => sinks.record(record),
+                        Some(sums) => sums.record(record, outlet.sinks),
+                        None => outlet.sinks.record(record),
                     };
                 }
             });
