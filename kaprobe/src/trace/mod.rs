@@ -498,11 +498,7 @@ impl TraceStages {
                 && self.pipeline.passes_socket(row)
             {
                 self.seen += 1;
-        match self.detail {
-            Detail::None => {}
-            Detail::Brief | Detail::Full => outlet.sinks.watching(now, self.is_filtered)?,
-        }
-        outlet.sinks.tick(now)
+                outlet.sinks.existing(row);
             }
             if let (Event::Socket(event), Some(stalls)) = (event, &self.stalls) {
                 stalls.note(event);

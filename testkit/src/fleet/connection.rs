@@ -1,7 +1,6 @@
 //! The events of a connection, as the kernel of its host would show them.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use kaprobe::model::event::{ArrivedSegment, Event, Kind, PassiveReset, SocketEvent, SocketId};
 use kaprobe::model::owner::Owner;
@@ -81,7 +80,7 @@ pub(super) type Timed = (u64, Event);
 pub(super) struct Connection {
     /// The address of the socket in the kernel; it is never used again.
     pub(super) sk: u64,
-    pub(super) owner: Arc<Owner>,
+    pub(super) owner: Owner,
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
     /// The socket is AF_INET6, and carries IPv4.
@@ -118,7 +117,7 @@ impl Connection {
                 sk: self.sk,
                 born_ns: self.sk,
             },
-            owner: Some(Arc::clone(&self.owner)),
+            owner: self.owner.clone(),
             endpoints: self.endpoints(),
             identity: Identity {
                 inode: Some(self.sk % 1_000_000),
@@ -263,7 +262,7 @@ impl Connection {
             state: 0,
             tracked: Some(false),
             inode: None,
-            owner: None,
+            owner: Owner::default(),
             process_age_s: None,
         };
         (at, Event::PassiveReset(Box::new(reset)))

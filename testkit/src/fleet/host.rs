@@ -1,13 +1,13 @@
 //! What happens on one host, and its log.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use anyhow::Result;
 use fastrand::Rng;
 use kaprobe::model::event::{Event, Kind, Lost};
 use kaprobe::model::owner::Owner;
 use kaprobe::model::record::Record;
+use kaprobe::model::socket::Process;
 use kaprobe::model::time::Instant;
 use kaprobe::model::values::{Hook, LostWhy, Origin};
 use kaprobe::text::escape::Escaped;
@@ -46,7 +46,7 @@ struct Host<'a> {
     world: &'a World,
     number: u32,
     rng: Rng,
-    owners: Vec<Arc<Owner>>,
+    owners: Vec<Owner>,
     /// Sockets so far.
     sockets: u64,
     events: Vec<Timed>,
@@ -105,11 +105,12 @@ fn is_one(number: u32, (of, which): (u32, u32)) -> bool {
 impl<'a> Host<'a> {
     fn new(world: &'a World, number: u32) -> Self {
         let owner = |(at, &(comm, cmdline, unit)): (usize, &(&str, Option<&str>, &str))| {
-            Arc::new(Owner {
-                pid: 1_000 + at as u32,
-                comm: Escaped::from(comm),
+            Owner::from(Process {
+                pid: Some(1_000 + at as u32),
+                comm: Some(Escaped::from(comm)),
                 cmdline: cmdline.map(Escaped::from),
                 unit: Some(Escaped::from(unit)),
+                ..Process::UNKNOWN
             })
         };
         let is_part_of = |it: &Forgotten| it.client == number || it.servers.contains(&number);
@@ -146,7 +147,7 @@ impl<'a> Host<'a> {
         let program = self.rng.usize(..self.owners.len());
         Connection {
             sk: 0xffff_8880_0000_0000 + 4_096 * self.sockets,
-            owner: Arc::clone(&self.owners[program]),
+            owner: self.owners[program].clone(),
             local,
             remote,
             // Java opens AF_INET6 sockets for IPv4 too.
@@ -291,7 +292,8 @@ impl<'a> Host<'a> {
 fn evicted(truth: &mut Truth, number: u32, connection: &Connection) {
     let endpoint = connection.remote.to_string();
     *truth.evicted.entry(endpoint.clone()).or_default() += 1;
-    let program = connection.owner.comm.as_str().to_owned();
+    let program = connection.owner.comm.as_ref();
+    let program = program.map_or(String::new(), |it| it.as_str().to_owned());
     truth
         .unprotected
         .insert((host_name(number), program, endpoint));
