@@ -172,12 +172,9 @@ pub struct ReportArgs {
         hide_short_help = true
     )]
     pub force: bool,
-    /// Idle timeout to mark among the idle ages: 350s, 15m
-    #[arg(long, value_name = "TIME", value_parser = time_span, help_heading = "Timeouts", hide_short_help = true)]
-    pub idle_timeout: Option<Duration>,
-    /// Middleboxes on the path: marks their default timeouts as certain
-    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = PossibleValuesParser::new(middleboxes().iter().map(|it| it.id.as_str())), help_heading = "Timeouts", hide_short_help = true)]
-    pub behind: Vec<String>,
+    /// Idle timeouts to mark among the idle ages.
+    #[command(flatten)]
+    pub timeouts: TimeoutArgs,
     /// Filters of the records.
     #[command(flatten)]
     pub filters: RecordArgs,

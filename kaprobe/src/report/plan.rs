@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::args::ReportArgs;
 use crate::cli::outputs::file_name;
+use crate::cli::timeouts::timeouts;
 use crate::exit;
 use crate::replay::plan::LogSelection;
-use crate::timeout::middlebox::middleboxes;
 use crate::timeout::timeouts::Timeout;
 
 /// The checked arguments of `kaprobe report`.
@@ -32,20 +32,13 @@ impl ReportPlan {
             logs,
             output,
             force,
-            idle_timeout,
-            behind,
+            timeouts: given,
             filters,
             window,
         } = args;
         output.as_deref().map(check).transpose()?;
-        let given = idle_timeout.map(|it| {
-            let ms = u64::try_from(it.as_millis()).unwrap_or(u64::MAX);
-            Timeout::given(ms)
-        });
-        let named = middleboxes().iter().filter(|it| behind.contains(&it.id));
-        let named = named.map(|it| Timeout::of_middlebox(it, None));
         Ok(Self {
-            timeouts: given.into_iter().chain(named).collect(),
+            timeouts: timeouts(&given)?,
             selection: LogSelection::new(logs, filters, window)?,
             output,
             overwrite: force,
