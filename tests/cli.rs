@@ -128,6 +128,26 @@ fn bad_input_is_one_line_and_exit_code_2() -> TestResult {
             "neither a time before now such as -2h",
         ),
         (
+            &["replay", "d", "--since", "-1h", "--until", "-2h"],
+            "--since is later than --until",
+        ),
+        (
+            &[
+                "audit",
+                "--log",
+                "d",
+                "--since",
+                "-1s",
+                "--until",
+                "2024-05-06T07:08",
+            ],
+            "--since is later than --until",
+        ),
+        (
+            &["record", "--dir", "d", "--max-size", "99999EiB"],
+            "more than a file can have",
+        ),
+        (
             &["audit", "--since", "-2h"],
             "--since and --until go with --log",
         ),
@@ -183,6 +203,17 @@ fn bad_input_is_one_line_and_exit_code_2() -> TestResult {
         (
             &["top"],
             "standard output is not a terminal: write kaprobe sockets",
+        ),
+        (
+            &[
+                "report",
+                "x",
+                "--behind",
+                "ipvs,aws-nlb",
+                "--idle-timeout",
+                "5m",
+            ],
+            "--idle-timeout goes with one --behind",
         ),
         (
             &["top", "--behind", "ipvs,aws-nlb", "--idle-timeout", "5m"],

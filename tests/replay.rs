@@ -1,5 +1,7 @@
 //! `kaprobe replay` shows what a log recorded. These tests need no privilege.
 
+mod folders;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::ffi::OsStr;
@@ -826,7 +828,11 @@ fn an_error_ahead_comes_in_its_turn() -> TestResult {
 fn hosts_with_equal_names_are_distinguished_by_log() -> TestResult {
     let logs = Logs::new()?;
     logs.log("a.jsonl", "web", &records())?;
-    logs.log("b.jsonl", "web", &records())?;
+    // Another host of that name. A log with the same header would be a copy.
+    let mut other = header("web");
+    other.started.0 += 1;
+    let path = logs.path("b.jsonl");
+    write(&path, Format::Json, NARROW, &[other], &records())?;
     fs::write(
         logs.path("c.jsonl"),
         serde_json::to_string(&record(1, 1, EventName::Closed))?,

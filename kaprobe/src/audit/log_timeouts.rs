@@ -1,5 +1,7 @@
 //! Learns idle timeouts from logs.
 
+use std::mem;
+
 use anyhow::Result;
 
 use crate::correlate::MAX_SOCKETS;
@@ -7,8 +9,8 @@ use crate::model::header::Header;
 use crate::model::host_timeout::HostTimeouts;
 use crate::model::record::Record;
 use crate::model::time::TimeWindow;
-use crate::replay::input::{self, Input, OpenLog};
-use crate::replay::{Item, LogError, LogIndex, Merge, MergedLog, SourceIndex};
+use crate::replay::input::{self, Input};
+use crate::replay::{Item, LogCounts, LogError, LogIndex, Merge, MergedLog, SourceIndex};
 use crate::timeout::estimate::TimeoutEstimator;
 use crate::verdict::judge::Judge;
 use crate::verdict::sent_resets::AllSentResets;
@@ -22,8 +24,8 @@ const MAX_TRACES: usize = 256;
 pub struct LogTimeouts {
     /// The idle timeouts of each trace.
     pub learned: Vec<TimeoutEstimator>,
-    /// The number of lines that were skipped: neither a header nor a record.
-    pub skipped: u64,
+    /// Counts of the lines of the logs.
+    pub counts: LogCounts,
 }
 
 /// Learns the idle timeouts of each trace in these logs. A line that is not a record is
@@ -33,14 +35,14 @@ pub struct LogTimeouts {
 /// If a log can't be read, is empty or is not a log: an audit without what it shows could
 /// call a connection safe that is not.
 pub fn read(logs: &[Input], window: &TimeWindow) -> Result<LogTimeouts> {
-    let logs = input::open(logs, window)?.into_iter();
-    let (names, files): (Vec<_>, Vec<_>) = logs.map(OpenLog::read).unzip();
+    let files = input::open(logs, window)?;
+    let names: Vec<_> = files.iter().map(|it| it.name.clone()).collect();
     let mut merge = Merge::new(files).within(*window);
     let mut report = |file: LogIndex, remark| {
         stderr::line(format_args!("{}:{remark}", names[file]));
     };
     let failed = |(file, why): (LogIndex, LogError)| why.of(&names[file]);
-    let merged = merge.start(&names, &mut report).map_err(failed)?;
+    let merged = merge.start(&mut report).map_err(failed)?;
     let mut traces: Vec<_> = merged.into_iter().map(LogTrace::new).collect();
     let mut all = LogTimeouts::default();
     let mut resets = AllSentResets::new(traces.len());
@@ -48,17 +50,16 @@ pub fn read(logs: &[Input], window: &TimeWindow) -> Result<LogTimeouts> {
         match item {
             Item::Record(record) => traces[from].record(from, &record, &mut resets),
             Item::Header(header) => all.header(&mut traces[from], header)?,
-            Item::Timeouts(_) | Item::Trailer(_) => {}
+            Item::Trailer(_) => traces[from].has_trailer = true,
+            Item::Timeouts(_) => {}
         }
     }
-    for (file, name) in merge.files().iter().zip(&names) {
-        // A recorder that is killed may leave an empty segment.
-        if !file.is_log() && !file.is_segment() {
-            let why = format!("{name}: not a log of kaprobe: empty");
-            return Err(exit::Error::failure(why).into());
-        }
-        all.skipped += file.counts().broken;
+    if let Some(name) = merge.not_a_log() {
+        let why = format!("{name}: not a log of kaprobe: empty");
+        return Err(exit::Error::failure(why).into());
     }
+    merge.outside().into_iter().for_each(stderr::line);
+    all.counts = merge.counts();
     for LogTrace { name, judge, .. } in traces {
         all.end_trace(&name, Some(judge.unwrap_or_else(new_judge)))?;
     }
@@ -75,6 +76,8 @@ struct LogTrace {
     number: u64,
     /// Its last header.
     last: Option<Box<Header>>,
+    /// A trailer came after it.
+    has_trailer: bool,
 }
 
 impl LogTrace {
@@ -84,6 +87,7 @@ impl LogTrace {
             judge: None,
             number: 0,
             last: headers.pop().map(Box::new),
+            has_trailer: false,
         }
     }
 
@@ -96,13 +100,19 @@ impl LogTrace {
 impl LogTimeouts {
     /// Takes the next header of a log.
     fn header(&mut self, trace: &mut LogTrace, header: Box<Header>) -> Result<(), exit::Error> {
+        let was_whole = mem::take(&mut trace.has_trailer);
         let last = trace.last.replace(header.clone());
-        // A new trace has other sockets and another clock.
-        if !last.is_some_and(|last| header.continues(&last)) {
-            trace.number += 1;
-            self.end_trace(&trace.name, trace.judge.take())?;
+        if let Some(last) = last.filter(|last| header.continues(last)) {
+            if let Some(judge) = &mut trace.judge
+                && (!was_whole || header.missing_since(&last).is_some())
+            {
+                judge.lose();
+            }
+            return Ok(());
         }
-        Ok(())
+        // A new trace has other sockets and another clock.
+        trace.number += 1;
+        self.end_trace(&trace.name, trace.judge.take())
     }
 
     /// Keeps what the judge of a trace has learned.

@@ -26,6 +26,7 @@ use crate::audit::output::{AuditStyle, AuditWriter};
 use crate::audit::plan::{AuditPlan, is_local};
 use crate::model::peer_group::Listeners;
 use crate::model::row::Row;
+use crate::replay::{LogCounts, input};
 use crate::sink::SinkError;
 use crate::sockets::note_left_out;
 use crate::sockets::snapshot::Snapshots;
@@ -36,10 +37,11 @@ use crate::{exit, host, replay, sink};
 /// safe or kept by its traffic.
 ///
 /// # Errors
-/// If the sockets or a log can't be read, or the report can't be written. If lines of a log were skipped, after the report.
+/// If the sockets or a log can't be read, or the report can't be written. If lines of a log
+/// were skipped, after the report.
 pub fn run(plan: &AuditPlan) -> Result<exit::Code> {
     host::processes::check(&plan.pids)?;
-    let (timeouts, skipped) = timeouts(plan)?;
+    let (timeouts, counts) = timeouts(plan)?;
     if plan.observe.is_some() && timeouts.is_empty() {
         let why = "--observe needs an idle timeout, and this host applies none itself (IPVS, \
                    conntrack): give --idle-timeout, --behind or --log";
@@ -69,24 +71,24 @@ pub fn run(plan: &AuditPlan) -> Result<exit::Code> {
     } else {
         exit::Code::NotSafe
     };
-    let complete = replay::fail_if_skipped(skipped);
+    let complete = replay::fail_if_incomplete(counts);
     let code = complete.as_ref().map_or_else(exit::Error::code, |()| code);
     done.map_err(|why| exit::unread(why, code))?;
     complete?;
     Ok(code)
 }
 
-/// The timeouts from the flags or, if there are none, this host's own. And how many lines of
-/// the logs were skipped.
-fn timeouts(plan: &AuditPlan) -> Result<(Timeouts, u64)> {
-    let LogTimeouts { learned, skipped } =
-        log_timeouts::read(&plan.logs, &plan.times.resolve(replay::input::now()))?;
+/// The timeouts from the flags or, if there are none, this host's own. And the counts of
+/// the lines of the logs.
+fn timeouts(plan: &AuditPlan) -> Result<(Timeouts, LogCounts)> {
+    let LogTimeouts { learned, counts } =
+        log_timeouts::read(&plan.logs, &input::window(plan.times)?)?;
     let timeouts = if plan.timeouts.is_empty() && learned.is_empty() {
         host_timeouts()?
     } else {
         Timeouts::new(plan.timeouts.clone(), learned)
     };
-    Ok((timeouts, skipped))
+    Ok((timeouts, counts))
 }
 
 /// The timeouts of this host. Without any, connections that are dying are still told.

@@ -94,10 +94,12 @@ pub fn network(text: &str) -> Result<IpNet, &'static str> {
 /// Parses the size of a file, such as `100MiB`.
 ///
 /// # Errors
-/// If the text is not a size, or the size is zero.
+/// If the text is not a size, or the size is zero or more than a file can have.
 pub fn file_size(text: &str) -> Result<u64, &'static str> {
     match text.parse() {
         Ok(ByteSize(0)) => Err("the size is zero"),
+        // `loff_t` of the kernel is an i64. The parser makes `u64::MAX` of all that is larger.
+        Ok(ByteSize(bytes)) if i64::try_from(bytes).is_err() => Err("more than a file can have"),
         Ok(ByteSize(bytes)) => Ok(bytes),
         Err(_) => Err("not a size such as 65536, 256KiB or 100MiB"),
     }
@@ -144,6 +146,21 @@ mod tests {
         ] {
             let network = network(text).map(|it| it.to_string()).map_err(drop);
             assert_eq!(network, parsed.map(str::to_owned), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn file_sizes_are_parsed() {
+        for (text, parsed) in [
+            ("1", Ok(1)),
+            ("2GiB", Ok(2 << 30)),
+            ("7EiB", Ok(7 << 60)),
+            ("0", Err("the size is zero")),
+            ("8EiB", Err("more than a file can have")),
+            ("99999999999EiB", Err("more than a file can have")),
+            ("1e3x", Err("not a size such as 65536, 256KiB or 100MiB")),
+        ] {
+            assert_eq!(file_size(text), parsed, "{text:?}");
         }
     }
 

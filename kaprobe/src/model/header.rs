@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::model::host_timeout::{HostTimeout, HostTimeouts, NetnsRoutes, NetnsTimeouts};
+use crate::model::named::Named as _;
+use crate::model::record::EventName;
 use crate::model::time::WallTime;
 use crate::model::timeouts_change;
 use crate::text::escape::Escaped;
@@ -83,6 +85,13 @@ impl Header {
         (self.timeouts, self.routes) = (host.timeouts, host.routes);
     }
 
+    /// Whether the filters of the trace, and of what rewrote its log, keep these events.
+    #[must_use]
+    pub fn keeps(&self, events: &[EventName]) -> bool {
+        let mut filters = std::iter::once(&self.filters).chain(&self.narrowed);
+        filters.all(|it| events.iter().all(|event| keeps(it, *event)))
+    }
+
     /// The header of the next file of the same trace.
     #[must_use]
     pub fn next_part(&self) -> Self {
@@ -92,13 +101,43 @@ impl Header {
         }
     }
 
-    /// Whether this is the header of the file that continues the trace of `last`.
+    /// Whether this is the header of a later file of the trace of `last`. Files between them
+    /// may be missing: see [`Self::missing_since`].
     #[must_use]
     pub fn continues(&self, last: &Self) -> bool {
-        self.part.is_some()
-            && self.part == last.next_part().part
+        self.part_number() > last.part_number()
             && (&self.host, self.started) == (&last.host, last.started)
     }
+
+    /// The parts of the trace that are missing between `last` and this one, which continues it.
+    /// `None` if none is.
+    #[must_use]
+    pub fn missing_since(&self, last: &Self) -> Option<(u32, u32)> {
+        let next = last.part_number().saturating_add(1);
+        (self.part_number() > next).then(|| (next, self.part_number() - 1))
+    }
+
+    /// The header without what takes much memory: enough to tell what continues it.
+    #[must_use]
+    pub fn without_maps(&self) -> Self {
+        Self {
+            host: self.host.clone(),
+            started: self.started,
+            part: self.part,
+            ..Self::default()
+        }
+    }
+
+    fn part_number(&self) -> u32 {
+        self.part.unwrap_or(1)
+    }
+}
+
+/// Whether filters keep an event.
+#[must_use]
+pub fn keeps(filters: &Filters, event: EventName) -> bool {
+    let events = filters.get("events");
+    events.is_none_or(|it| it.iter().any(|it| it == event.name()))
 }
 
 /// The first line of a log. Its only key is `header`, which no record has.

@@ -50,13 +50,16 @@ pub struct TimeBounds {
 }
 
 impl TimeBounds {
-    /// The times, if it is `now`.
+    /// The times, if it is `now`. `None` if the first is later than the last: no time is
+    /// between them.
     #[must_use]
-    pub fn resolve(self, now: WallTime) -> TimeWindow {
-        TimeWindow {
+    pub fn resolve(self, now: WallTime) -> Option<TimeWindow> {
+        let window = TimeWindow {
             since: self.since.map(|it| it.resolve(now)),
             until: self.until.map(|it| it.resolve(now)),
-        }
+        };
+        let is_empty = window.since.zip(window.until).is_some_and(|(a, b)| a > b);
+        (!is_empty).then_some(window)
     }
 }
 
@@ -92,11 +95,36 @@ impl TimeWindow {
 }
 
 impl WallTime {
+    /// The time for people, in UTC, without the part of a second.
+    #[must_use]
+    pub fn to_the_second(self) -> impl Display {
+        self.timestamp().strftime("%Y-%m-%dT%H:%M:%SZ")
+    }
+
     /// Converts to a calendar timestamp.
     #[must_use]
     pub fn timestamp(self) -> jiff::Timestamp {
         // The type holds every i64 of nanoseconds: the years 1677 to 2262.
         jiff::Timestamp::from_nanosecond(i128::from(self.0)).unwrap_or_default()
+    }
+}
+
+/// As the end of a sentence on what is in it.
+impl Display for TimeWindow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.since, self.until) {
+            (Some(since), Some(until)) => {
+                write!(
+                    f,
+                    "between {} and {}",
+                    since.to_the_second(),
+                    until.to_the_second()
+                )
+            }
+            (Some(since), None) => write!(f, "since {}", since.to_the_second()),
+            (None, Some(until)) => write!(f, "until {}", until.to_the_second()),
+            (None, None) => f.write_str("at any time"),
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! Reads a file that may be compressed by gzip or zstd: its first bytes tell, not its name.
 //!
 //! Memory is bounded, whatever the file holds: gzip needs 32 KiB, zstd at most
-//! [`MAX_WINDOW`].
+//! [`MAX_WINDOW`], and a segment of a recorder [`MAX_FRAME`] more.
 
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::mem;
 
 use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::BlockDecodingStrategy::UptoBlocks;
@@ -19,6 +20,10 @@ const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// The largest window of a zstd frame, bytes. `zstd -19` uses half of it, `--long` more.
 const MAX_WINDOW: u64 = 16 << 20;
+
+/// The largest frame in a segment of a recorder, bytes of text. One has about a megabyte, or the
+/// longest header.
+const MAX_FRAME: usize = 8 << 20;
 
 /// A file whose first bytes were read already.
 pub struct Started {
@@ -59,8 +64,9 @@ impl LogReader {
         Self::open(file, false)
     }
 
-    /// Reads the first bytes of a segment of a recorder. If a recorder that was killed left a
-    /// part of a zstd frame, the segment ends before it.
+    /// Reads the first bytes of a segment of a recorder. Nothing of a zstd frame is passed on
+    /// before its checksum is right. If a recorder that was killed left a part of a frame, the
+    /// segment ends before it.
     ///
     /// # Errors
     /// When the file can't be read.
@@ -68,14 +74,14 @@ impl LogReader {
         Self::open(file, true)
     }
 
-    fn open(mut file: File, may_be_cut: bool) -> io::Result<Self> {
+    fn open(mut file: File, is_segment: bool) -> io::Result<Self> {
         let start = start(&mut file)?;
         let (is_gzip, is_zstd) = (start.starts_with(&GZIP), start.starts_with(&ZSTD));
         let whole = Started { start, file };
         Ok(if is_gzip {
             Self::Gzip(Box::new(MultiGzDecoder::new(BufReader::new(whole))))
         } else if is_zstd {
-            Self::Zstd(Box::new(ZstdReader::new(BufReader::new(whole), may_be_cut)))
+            Self::Zstd(Box::new(ZstdReader::new(BufReader::new(whole), is_segment)))
         } else {
             Self::Plain(whole)
         })
@@ -110,21 +116,28 @@ pub struct ZstdReader<R> {
     source: R,
     decoder: FrameDecoder,
     is_in_frame: bool,
-    /// The data may break off.
-    may_be_cut: bool,
-    /// It does.
+    /// The number of frames that began.
+    frames: u64,
+    /// A segment of a recorder: each frame is read and checked before it is passed on, and the
+    /// data may break off.
+    is_segment: bool,
+    /// What is left of a frame that was checked.
+    checked: io::Cursor<Vec<u8>>,
+    /// The data breaks off.
     is_cut: bool,
 }
 
 impl<R: BufRead> ZstdReader<R> {
-    fn new(source: R, may_be_cut: bool) -> Self {
+    fn new(source: R, is_segment: bool) -> Self {
         let mut decoder = FrameDecoder::new();
         decoder.set_max_window_size(MAX_WINDOW);
         Self {
             source,
             decoder,
             is_in_frame: false,
-            may_be_cut,
+            frames: 0,
+            is_segment,
+            checked: io::Cursor::default(),
             is_cut: false,
         }
     }
@@ -132,6 +145,7 @@ impl<R: BufRead> ZstdReader<R> {
     /// Begins the next frame. Returns whether there is one.
     fn begin(&mut self) -> io::Result<bool> {
         while !self.source.fill_buf()?.is_empty() {
+            self.frames += 1;
             match self.decoder.reset(&mut self.source) {
                 Ok(()) => {
                     self.is_in_frame = true;
@@ -151,7 +165,7 @@ impl<R: BufRead> ZstdReader<R> {
                         requested >> 20
                     )));
                 }
-                Err(why) => return self.broken(why).map(|()| false),
+                Err(why) => return self.broken(&why).map(|()| false),
             }
         }
         // A decoder that is done takes no memory.
@@ -160,12 +174,18 @@ impl<R: BufRead> ZstdReader<R> {
     }
 
     /// Ends the data if it breaks off and may do so, and fails otherwise.
-    fn broken(&mut self, why: FrameDecoderError) -> io::Result<()> {
-        if !self.may_be_cut || !breaks_off(&why) {
-            return Err(io::Error::other(format!("broken zstd data: {why}")));
+    fn broken(&mut self, why: &FrameDecoderError) -> io::Result<()> {
+        match (breaks_off(why), self.is_segment) {
+            (true, true) => self.is_cut = true,
+            (true, false) => return Err(self.damaged("it breaks off")),
+            (false, _) => return Err(self.damaged("it is no zstd data")),
         }
-        self.is_cut = true;
         Ok(())
+    }
+
+    /// The error of the frame that is read. The crate's own texts are for programmers.
+    fn damaged(&self, why: &str) -> io::Error {
+        io::Error::other(format!("zstd frame {} is damaged: {why}", self.frames))
     }
 
     /// Decodes until there is something to read, or the frame has ended or breaks off.
@@ -173,7 +193,7 @@ impl<R: BufRead> ZstdReader<R> {
         while self.decoder.can_collect() == 0 && !self.decoder.is_finished() && !self.is_cut {
             let decoded = self.decoder.decode_blocks(&mut self.source, UptoBlocks(1));
             if let Err(why) = decoded {
-                self.broken(why)?;
+                self.broken(&why)?;
             }
         }
         Ok(())
@@ -182,25 +202,61 @@ impl<R: BufRead> ZstdReader<R> {
     /// Ends a frame, and checks its checksum if it has one.
     fn end(&mut self) -> io::Result<()> {
         self.is_in_frame = false;
-        let expected = self.decoder.get_checksum_from_data();
-        match expected.is_none_or(|it| Some(it) == self.decoder.get_calculated_checksum()) {
-            true => Ok(()),
-            false => Err(io::Error::other("broken zstd data: its checksum differs")),
+        match self.decoder.get_checksum_from_data() {
+            None if self.is_segment => Err(self.damaged("it has no checksum")),
+            it if it.is_some() && it != self.decoder.get_calculated_checksum() => {
+                Err(self.damaged("its checksum differs"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads a whole frame, and checks it. If it breaks off, nothing of it is kept.
+    fn read_frame(&mut self) -> io::Result<()> {
+        let mut text = mem::take(&mut self.checked).into_inner();
+        text.clear();
+        loop {
+            self.decode()?;
+            if self.is_cut {
+                return Ok(());
+            }
+            let room = MAX_FRAME as u64 + 1;
+            if (&mut self.decoder).take(room).read_to_end(&mut text)? == 0 {
+                break;
+            }
+            if text.len() > MAX_FRAME {
+                return Err(self.damaged("it is longer than a recorder writes"));
+            }
+        }
+        self.end()?;
+        self.checked = io::Cursor::new(text);
+        Ok(())
+    }
+
+    /// Reads of a segment: of frames that were checked.
+    fn read_checked(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = self.checked.read(into)?;
+            if read > 0 || into.is_empty() || self.is_cut || !self.begin()? {
+                return Ok(read);
+            }
+            self.read_frame()?;
         }
     }
 }
 
 impl<R: BufRead> Read for ZstdReader<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        while !self.is_cut && (self.is_in_frame || self.begin()?) {
+        if self.is_segment {
+            return self.read_checked(into);
+        }
+        while self.is_in_frame || self.begin()? {
             self.decode()?;
             let read = self.decoder.read(into)?;
             if read > 0 || into.is_empty() {
                 return Ok(read);
             }
-            if !self.is_cut {
-                self.end()?;
-            }
+            self.end()?;
         }
         Ok(0)
     }
@@ -309,19 +365,71 @@ mod tests {
     fn a_segment_that_breaks_off_ends_after_the_last_whole_frame() -> io::Result<()> {
         let (one, two) = (zstd(b"{\"line\":1}\n"), zstd(b"{\"line\":2}\n"));
         let both = [&one[..], &two].concat();
-        /// A frame that lacks only its checksum may be read or not.
-        const CHECKSUM: usize = 4;
         for end in ZSTD.len()..=both.len() {
             let expected = match end {
-                end if end < one.len() - CHECKSUM => "",
-                end if (one.len()..both.len() - CHECKSUM).contains(&end) => "{\"line\":1}\n",
-                end if end < both.len() => continue,
+                end if end < one.len() => "",
+                end if end < both.len() => "{\"line\":1}\n",
                 _ => "{\"line\":1}\n{\"line\":2}\n",
             };
             let read = read_by(&both[..end], LogReader::segment);
             assert_eq!(read.as_deref(), Ok(expected), "{end}");
         }
         Ok(())
+    }
+
+    /// Damage in a segment is an error before anything of its frame is read.
+    #[test]
+    fn nothing_of_a_damaged_frame_of_a_segment_is_read() -> io::Result<()> {
+        // Several blocks, of which the first can be decoded before the others are read.
+        let mut text = Vec::new();
+        let mut number = 7_u32;
+        for _ in 0..40_000 {
+            number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            text.extend(number.to_string().into_bytes());
+            text.push(b'\n');
+        }
+        let (first, second) = (zstd(b"{\"line\":1}\n"), zstd(&text));
+        // The flag of the checksum in the frame's header (RFC 8878, 3.1.1.1.1).
+        let mut unchecked = second[..second.len() - 4].to_vec();
+        unchecked[ZSTD.len()] &= !4;
+        let flipped = |at: usize| {
+            let mut bytes = second.clone();
+            bytes[at] ^= 0x55;
+            bytes
+        };
+        let ends = [second.len() - 1, second.len() - 4, second.len() - 60];
+        let mut rows: Vec<_> = ends.map(flipped).into();
+        rows.push(unchecked);
+        for damaged in rows {
+            let mut file = tempfile::tempfile()?;
+            file.write_all(&[&first[..], &damaged, &first].concat())?;
+            file.rewind()?;
+            let mut reader = LogReader::segment(file)?;
+            let mut read = Vec::new();
+            let why = reader.read_to_end(&mut read).err();
+            assert_eq!(read, b"{\"line\":1}\n", "{why:?}");
+            let why = why.map(|it| it.to_string()).unwrap_or_default();
+            assert!(why.starts_with("zstd frame 2 is damaged: "), "{why}");
+        }
+        Ok(())
+    }
+
+    /// Messages are for people: no text of the decoder's own types.
+    #[test]
+    fn damage_is_named_in_words() {
+        let whole = zstd(&b"{\"line\":1}\n".repeat(1_000));
+        let cut = &whole[..whole.len() - 9];
+        let trailing = [&whole[..], b"garbage"].concat();
+        let mut flipped = whole.clone();
+        let last = flipped.len() - 1;
+        flipped[last] ^= 1;
+        for (bytes, expected) in [
+            (cut, "zstd frame 1 is damaged: it breaks off"),
+            (&trailing, "zstd frame 2 is damaged: it is no zstd data"),
+            (&flipped, "zstd frame 1 is damaged: its checksum differs"),
+        ] {
+            assert_eq!(read(bytes).err().as_deref(), Some(expected));
+        }
     }
 
     #[test]

@@ -1,17 +1,16 @@
 //! The logs that `kaprobe replay` reads: files, folders of a recorder, or standard input.
 
-use std::fs::{File, Metadata};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 
-use crate::model::time::{TimeWindow, WallTime};
+use crate::model::time::{TimeBounds, TimeWindow, WallTime};
 use crate::replay::decompress::LogReader;
-use crate::replay::log::Log;
+use crate::replay::input_file::{FileId, InputFile};
 use crate::replay::segments;
 use crate::text::escape::Escaped;
 use crate::{exit, stderr};
@@ -35,58 +34,36 @@ impl Input {
         }
     }
 
-    /// Opens the log. Waits for its first bytes.
+    /// Opens the log, and waits for its first bytes. A segment of a recorder is opened later.
     ///
     /// # Errors
     /// If it can't be opened or read.
-    fn open(&self, reader: fn(File) -> io::Result<LogReader>) -> Result<(FileId, LogReader)> {
-        let file = match self {
-            Self::Stdin => io::stdin().as_fd().try_clone_to_owned().map(File::from),
-            Self::File(path) => File::open(path),
-        };
-        let read = |file: File| {
-            let id = FileId::of(&file.metadata()?);
-            Ok((id, reader(file)?))
-        };
-        file.and_then(read)
+    fn open(&self) -> Result<InputFile> {
+        self.open_file()
             .with_context(|| format!("cannot read {}", self.name()))
     }
-}
 
-/// A file, by the numbers of its device and inode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileId(u64, u64);
-
-impl FileId {
-    /// The file that this metadata is of.
-    #[must_use]
-    pub fn of(file: &Metadata) -> Self {
-        Self(file.dev(), file.ino())
-    }
-}
-
-/// An open log.
-pub struct OpenLog {
-    /// Its name in messages.
-    pub name: String,
-    /// Which file it is.
-    pub id: FileId,
-    /// Its text.
-    pub reader: LogReader,
-    /// A segment of a recorder.
-    pub is_segment: bool,
-}
-
-impl OpenLog {
-    /// Begins to read it. Also returns its name in messages.
-    #[must_use]
-    pub fn read(self) -> (String, Log<LogReader>) {
-        let log = if self.is_segment {
-            Log::segment(self.reader)
-        } else {
-            Log::new(self.reader)
+    fn open_file(&self) -> io::Result<InputFile> {
+        let file = match self {
+            Self::Stdin => File::from(io::stdin().as_fd().try_clone_to_owned()?),
+            Self::File(path) => {
+                if let Some(segment) = segments::name_of(path) {
+                    let file = fs::metadata(path)?;
+                    let (id, size) = (FileId::of(&file), file.len());
+                    let path = path.clone();
+                    return Ok(InputFile::segment(self.name(), id, size, segment, path));
+                }
+                File::open(path)?
+            }
         };
-        (self.name, log)
+        let metadata = file.metadata()?;
+        let (id, size) = (FileId::of(&metadata), metadata.len());
+        Ok(InputFile::open(
+            self.name(),
+            id,
+            size,
+            LogReader::new(file)?,
+        ))
     }
 }
 
@@ -96,41 +73,22 @@ impl OpenLog {
 ///
 /// # Errors
 /// If one can't be opened or read.
-pub fn open(logs: &[Input], window: &TimeWindow) -> Result<Vec<OpenLog>> {
-    let mut open: Vec<OpenLog> = Vec::with_capacity(logs.len());
+pub fn open(logs: &[Input], window: &TimeWindow) -> Result<Vec<InputFile>> {
+    let mut open: Vec<InputFile> = Vec::with_capacity(logs.len());
     for log in logs {
         match log {
             Input::File(path) if path.is_dir() => {
                 for segment in segments::find(path, window)? {
                     // The recorder removes the oldest.
-                    if let Some(log) = removed_is_none(open_one(&Input::File(segment)))? {
+                    if let Some(log) = removed_is_none(Input::File(segment).open())? {
                         add(&mut open, log);
                     }
                 }
             }
-            log => add(&mut open, open_one(log)?),
+            log => add(&mut open, log.open()?),
         }
     }
     Ok(open)
-}
-
-fn open_one(log: &Input) -> Result<OpenLog> {
-    let is_segment = match log {
-        Input::File(path) => segments::name_of(path).is_some(),
-        Input::Stdin => false,
-    };
-    let reader = if is_segment {
-        LogReader::segment
-    } else {
-        LogReader::new
-    };
-    let (id, reader) = log.open(reader)?;
-    Ok(OpenLog {
-        name: log.name(),
-        id,
-        reader,
-        is_segment,
-    })
 }
 
 /// `None` for a file that is not there any more.
@@ -146,7 +104,7 @@ fn is_not_found(why: &io::Error) -> bool {
 }
 
 /// Adds a log, unless it is there.
-fn add(open: &mut Vec<OpenLog>, log: OpenLog) {
+fn add(open: &mut Vec<InputFile>, log: InputFile) {
     match open.iter().find(|it| it.id == log.id) {
         Some(same) => stderr::line(format_args!(
             "{}: the same file as {}: read once",
@@ -175,8 +133,15 @@ fn input(log: PathBuf) -> Input {
         Input::File(log)
     }
 }
-/// The time of the wall clock.
-pub(crate) fn now() -> WallTime {
+
+/// The times of the records to read, by the clock of now.
+///
+/// # Errors
+/// [`exit::Code::Usage`], if the first is later than the last.
+pub fn window(times: TimeBounds) -> Result<TimeWindow, exit::Error> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    WallTime(since.map_or(0, |it| it.as_nanos().try_into().unwrap_or(i64::MAX)))
+    let now = WallTime(since.map_or(0, |it| it.as_nanos().try_into().unwrap_or(i64::MAX)));
+    times
+        .resolve(now)
+        .ok_or_else(|| exit::Error::usage("--since is later than --until"))
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display};
 use std::io::{self, BufRead as _, BufReader, Read};
+use std::ops::AddAssign;
 
 use crate::exit;
 use crate::model::header::Header;
@@ -57,6 +58,17 @@ pub struct LogCounts {
     pub broken: u64,
     /// Lines of a newer version that this kaprobe does not understand.
     pub not_understood: u64,
+    /// Places where a part is missing that was written, or that can't be read.
+    pub damaged: u64,
+}
+
+impl AddAssign for LogCounts {
+    fn add_assign(&mut self, more: Self) {
+        self.records += more.records;
+        self.broken += more.broken;
+        self.not_understood += more.not_understood;
+        self.damaged += more.damaged;
+    }
 }
 
 /// A message for the user about a line of a log.
@@ -82,6 +94,16 @@ pub enum RemarkKind {
     NextTrace(Escaped),
     /// There is no trailer before this line.
     NoTrailer,
+    /// There is no trailer before this line, but the trace goes on after it.
+    Unended,
+    /// Files of the trace are missing before this line: the first and the last of them.
+    MissingParts(u32, u32),
+    /// Segments of a recorder are missing before this one: the first and the last of them.
+    MissingSegments(u64, u64),
+    /// The segment was there a moment ago.
+    Removed,
+    /// The file is not read: it is taken for a copy of the one with this name.
+    CopyOf(String),
     /// The trailer counts other records than there are.
     Incomplete {
         records: u64,
@@ -118,6 +140,17 @@ impl Display for RemarkKind {
             Self::NoTrailer => f.write_str(
                 "the log up to here ended without a trailer: kaprobe was killed, or still writes it",
             ),
+            Self::Unended => f.write_str(
+                "damaged: the log up to here ended without a trailer, but its trace goes on: \
+                 records may be missing",
+            ),
+            Self::MissingParts(first, last) => missing(f, "part", first, last),
+            Self::MissingSegments(first, last) => missing(f, "segment", first, last),
+            Self::Removed => f.write_str("the recorder has removed this segment meanwhile"),
+            Self::CopyOf(name) => write!(
+                f,
+                "it has the same header as {name}: left out, as a copy of it"
+            ),
             Self::Incomplete { records, counted } => write!(
                 f,
                 "{records} records since the header, but the trailer counts {counted}: the log is not whole"
@@ -140,6 +173,23 @@ impl Display for RemarkKind {
                 write!(f, "unknown field {} left out", escape::message(name))
             }
         }
+    }
+}
+
+/// Says which parts or segments of a log are missing before a line.
+fn missing<N: Display + PartialEq>(
+    f: &mut fmt::Formatter<'_>,
+    what: &str,
+    first: N,
+    last: N,
+) -> fmt::Result {
+    if first == last {
+        write!(f, "{what} {first} of this log is missing before this line")
+    } else {
+        write!(
+            f,
+            "{what}s {first} to {last} of this log are missing before this line"
+        )
     }
 }
 
@@ -248,7 +298,7 @@ impl<R: Read> Log<R> {
         match self.next_item(on_remark) {
             Err(why) if self.is_segment && !matches!(why, LogError::Version { .. }) => {
                 self.is_broken = true;
-                self.counts.broken += 1;
+                self.counts.damaged += 1;
                 self.early.drain(..).for_each(&mut *on_remark);
                 on_remark(Remark {
                     line: self.number + 1,
@@ -269,7 +319,7 @@ impl<R: Read> Log<R> {
                 continue;
             }
             let read = self.parse(end);
-            self.judge_cut(starts_trace(&self.line, &read), on_remark);
+            self.judge_cut(self.starts_trace(&read), on_remark);
             let item = match read {
                 Ok(line::Line { item, unknown }) => {
                     self.remark_unknown(unknown, on_remark);
@@ -377,6 +427,20 @@ impl<R: Read> Log<R> {
         whole
     }
 
+    /// Whether another trace starts in the current line, even if its header breaks off too.
+    fn starts_trace(&self, read: &Result<line::Line, LineError>) -> bool {
+        match read {
+            Ok(line) => match &line.item {
+                Item::Header(header) => {
+                    let last = self.last_header.as_ref();
+                    !last.is_some_and(|last| header.continues(last))
+                }
+                _ => false,
+            },
+            Err(why) => *why == LineError::Cut && self.line.starts_with(HEADER),
+        }
+    }
+
     /// Whether a line that breaks off may be the last one of a trace that was killed.
     fn may_end_trace(&self, end: LineEnd) -> bool {
         end == LineEnd::Log || self.is_log() || self.line.starts_with(HEADER)
@@ -443,27 +507,28 @@ impl<R: Read> Log<R> {
     }
 
     fn note_header(&mut self, header: &Header, on_remark: &mut dyn FnMut(Remark)) {
-        let last = self.last_header.as_ref();
+        let last = self.last_header.take();
+        let last = last.as_ref();
         // A merged log starts with the headers of its hosts, and has one trailer.
         let is_merged =
             self.since_header == Some(0) && last.is_none_or(|it| it.host != header.host);
+        let continued = last.filter(|it| header.continues(it));
         if self.since_header.is_some() && !is_merged {
-            self.remark(RemarkKind::NoTrailer, on_remark);
+            if continued.is_some() {
+                self.counts.damaged += 1;
+                self.remark(RemarkKind::Unended, on_remark);
+            } else {
+                self.remark(RemarkKind::NoTrailer, on_remark);
+            }
         }
-        let continues = self
-            .last_header
-            .as_ref()
-            .is_some_and(|it| header.continues(it));
-        if self.counts.records > 0 && !continues {
+        if let Some((first, last)) = continued.and_then(|it| header.missing_since(it)) {
+            self.remark(RemarkKind::MissingParts(first, last), on_remark);
+        }
+        if self.counts.records > 0 && continued.is_none() {
             self.remark(RemarkKind::NextTrace(header.host.clone()), on_remark);
         }
         self.since_header = Version::has_trailer(&header.version).then_some(0);
-        self.last_header = Some(Header {
-            host: header.host.clone(),
-            started: header.started,
-            part: header.part,
-            ..Header::default()
-        });
+        self.last_header = Some(header.without_maps());
     }
 
     /// Counts a line that was a record, or is taken for one.
@@ -540,14 +605,6 @@ impl<R: Read> Log<R> {
 
 /// How a header starts.
 const HEADER: &[u8] = br#"{"header":"#;
-
-/// Whether another trace starts in this line, even if its header breaks off too.
-fn starts_trace(line: &[u8], read: &Result<line::Line, LineError>) -> bool {
-    match read {
-        Ok(line) => matches!(line.item, Item::Header(_)),
-        Err(why) => *why == LineError::Cut && line.starts_with(HEADER),
-    }
-}
 
 /// Where a header starts in a line after something else. No JSON string has these bytes:
 /// quotes in it are escaped.
@@ -694,6 +751,7 @@ mod tests {
                 records: *records,
                 broken: *broken,
                 not_understood: *not_understood,
+                damaged: 0,
             };
             assert_eq!(counts, expected, "{messages:?}");
         }
@@ -713,6 +771,10 @@ mod tests {
         };
         let [same, other] = [header(|_| ()), header(|it| it.host = Escaped::from("mq2"))];
         let part = header(|it| it.part = Some(2));
+        let [third, tenth] = [
+            header(|it| it.part = Some(3)),
+            header(|it| it.part = Some(10)),
+        ];
         let none = trailer(&[]);
         let missing = "the log up to here ended without a trailer";
         #[rustfmt::skip]
@@ -725,8 +787,11 @@ mod tests {
             (&[&start, &last, &start, &last], &["another trace follows"]),
             (&[&start, &start, &last], &[missing, "another trace follows"]),
             (&[&same, &same, &none], &[missing]),
-            // Continued in another file.
+            // Continued in another file, which lacks its trailer or is the third.
             (&[&start, &last, &part, &none], &[]),
+            (&[&start, &part, &none], &["damaged: the log up to here ended without a trailer, but its trace goes on"]),
+            (&[&start, &last, &third, &none], &["part 2 of this log is missing before this line"]),
+            (&[&start, &tenth, &none], &["damaged", "parts 2 to 9 of this log are missing before this line"]),
             // Merged from two hosts.
             (&[&other, &start, &last], &[]),
             (&[&other, &start], &[missing]),
@@ -753,6 +818,9 @@ mod tests {
         let (breaks, follows) = ("the log breaks off", "another trace follows");
         let damaged = "skipped, not a record: it breaks off";
         let none = &*trailer(&[]);
+        let part = &*line(&HeaderLine {
+            header: header(VERSION).next_part(),
+        });
         #[rustfmt::skip]
         let rows: &[(&[&str], &[&str], u64)] = &[
             (&[head, first, cut, "\n", head, none], &[breaks, follows], 0),
@@ -766,6 +834,7 @@ mod tests {
             (&[head, cut, first, last], &["skipped, not a record: column", "is not whole"], 1),
             // The trace goes on.
             (&[head, cut, "\n", none], &[damaged, "is not whole"], 1),
+            (&[head, first, cut, "\n", part, none], &[damaged, "damaged: "], 1),
             (&[head, cut, "\n", cut, "\n", head, none], &[damaged, breaks], 1),
             (&[head, cut, "\n", "x\n", head, none], &[damaged, "not a JSON object", "without a trailer"], 2),
         ];

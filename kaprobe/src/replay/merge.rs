@@ -2,13 +2,14 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::io::Read;
+use std::mem;
 
 use crate::model::header::Header;
-use crate::model::time::TimeWindow;
-use crate::replay::chain::{LogIndex, chains};
+use crate::model::time::{TimeWindow, WallTime};
+use crate::replay::chain::{FileStart, LogIndex, chains, copies};
+use crate::replay::input_file::{InputFile, Peeked};
 use crate::replay::line::Item;
-use crate::replay::log::{Log, LogError, Remark};
+use crate::replay::log::{LogCounts, LogError, Remark, RemarkKind};
 use crate::replay::sender_first::SenderFirst;
 
 /// Most headers that are read before the first record. A merged log has one for each log
@@ -25,13 +26,14 @@ pub type SourceIndex = usize;
 /// Merges logs by the wall clock, the only clock that hosts share. Keeps the order
 /// within each log: a derived record stays after the record it was derived from, even
 /// if its time is earlier. The files of a log that was rotated are one log: [`chains`].
-#[derive(Debug)]
-pub struct Merge<R> {
-    files: Vec<Log<R>>,
+pub struct Merge {
+    files: Vec<InputFile>,
     /// The items of each file that are read already.
     heads: Vec<VecDeque<Item>>,
-    /// The files of each log that have not ended, in order.
-    sources: Vec<VecDeque<LogIndex>>,
+    /// The remark on a file that ended without a trailer, until the next file tells why.
+    unended: Vec<Option<Remark>>,
+    /// The logs.
+    sources: Vec<LogSource>,
     /// The logs that have a next item, by its time.
     queue: BinaryHeap<Reverse<(i64, SourceIndex)>>,
     /// The log of the last returned item. Its next item is not read yet.
@@ -40,6 +42,24 @@ pub struct Merge<R> {
     order: Option<SenderFirst<(LogIndex, LogError)>>,
     /// Records of other times are left out.
     window: TimeWindow,
+    read: TimesRead,
+    /// Files that end before their trace does.
+    damaged: u64,
+}
+
+/// A log: its files, and where the reader is.
+#[derive(Debug, Default)]
+struct LogSource {
+    /// The files that have not ended, in order.
+    files: VecDeque<LogIndex>,
+    /// The file of the last item.
+    current: Option<LogIndex>,
+    /// The last file that has ended.
+    ended: Option<LogIndex>,
+    /// A file that ended without a trailer.
+    unended: Option<(LogIndex, Remark)>,
+    /// The last header, without its maps.
+    header: Option<Header>,
 }
 
 /// A log that is merged.
@@ -51,18 +71,21 @@ pub struct MergedLog {
     pub headers: Vec<Header>,
 }
 
-impl<R: Read> Merge<R> {
+impl Merge {
     /// Merges the logs in these files.
     #[must_use]
-    pub fn new(files: Vec<Log<R>>) -> Self {
+    pub fn new(files: Vec<InputFile>) -> Self {
         Self {
             heads: files.iter().map(|_| VecDeque::new()).collect(),
+            unended: files.iter().map(|_| None).collect(),
             files,
             sources: Vec::new(),
             queue: BinaryHeap::new(),
             taken: None,
             order: None,
             window: TimeWindow::default(),
+            read: TimesRead::default(),
+            damaged: 0,
         }
     }
 
@@ -72,10 +95,32 @@ impl<R: Read> Merge<R> {
         Self { window, ..self }
     }
 
-    /// The files that are read.
+    /// Counts of the lines read so far.
     #[must_use]
-    pub fn files(&self) -> &[Log<R>] {
-        &self.files
+    pub fn counts(&self) -> LogCounts {
+        let mut sum = LogCounts {
+            damaged: self.damaged,
+            ..LogCounts::default()
+        };
+        self.files.iter().for_each(|it| sum += it.counts());
+        sum
+    }
+
+    /// The name of a file that was read and is no log. A recorder that is killed may leave an
+    /// empty segment: that is none.
+    #[must_use]
+    pub fn not_a_log(&self) -> Option<&str> {
+        let mut files = self.files.iter();
+        let file = files.find(|it| !it.is_log() && !it.is_segment())?;
+        Some(&file.name)
+    }
+
+    /// Says that no record is of the time that was to be read, if so.
+    #[must_use]
+    pub fn outside(&self) -> Option<String> {
+        (!self.files.is_empty())
+            .then(|| self.read.outside(&self.window))
+            .flatten()
     }
 
     /// Reads the headers before the first record of each file, and finds the logs that the
@@ -85,45 +130,86 @@ impl<R: Read> Merge<R> {
     /// The index of a file that can't be read, and the reason.
     pub fn start(
         &mut self,
-        names: &[String],
         on_remark: &mut dyn FnMut(LogIndex, Remark),
     ) -> Result<Vec<MergedLog>, (LogIndex, LogError)> {
-        let mut headers = Vec::with_capacity(self.files.len());
+        let mut beginnings = Vec::with_capacity(self.files.len());
         for file in 0..self.files.len() {
-            headers.push(self.headers(file, on_remark)?);
+            beginnings.push(self.beginning(file, on_remark)?);
         }
         let mut logs = Vec::new();
-        for chain in chains(&headers, names) {
-            let mut chain = VecDeque::from(chain);
+        for mut chain in self.chains(&beginnings, on_remark) {
             // An empty segment says nothing.
-            let is_empty = |&it: &LogIndex| headers[it].is_empty() && self.heads[it].is_empty();
+            let is_empty = |&it: &LogIndex| beginnings[it].is_empty;
             while chain.len() > 1 && chain.front().is_some_and(is_empty) {
-                chain.pop_front();
+                let empty = chain.pop_front().unwrap_or_default();
+                self.read(empty, on_remark)?;
+            }
+            let first = chain.front().copied().unwrap_or_default();
+            let headers = mem::take(&mut beginnings[first].headers);
+            if self.files[first].is_segment() {
+                let item = self.read(first, on_remark)?;
+                let item = item.filter(|it| !matches!(it, Item::Header(_)));
+                self.heads[first].extend(item);
             }
             // Only of files that continue a log, the headers are items.
             for &file in chain.iter().skip(1) {
-                for header in std::mem::take(&mut headers[file]).into_iter().rev() {
+                if self.files[file].is_segment() {
+                    continue;
+                }
+                for header in mem::take(&mut beginnings[file].headers).into_iter().rev() {
                     self.heads[file].push_front(Item::Header(Box::new(header)));
                 }
             }
-            let first = chain.make_contiguous().first().copied().unwrap_or_default();
-            logs.push(MergedLog {
-                name: names[first].clone(),
-                headers: std::mem::take(&mut headers[first]),
+            self.sources.push(LogSource {
+                files: chain,
+                header: headers.last().map(Header::without_maps),
+                ..LogSource::default()
             });
-            self.sources.push(chain);
+            logs.push(MergedLog {
+                name: self.files[first].name.clone(),
+                headers,
+            });
             self.queue_next(self.sources.len() - 1, on_remark)?;
         }
         self.order = (logs.len() > 1).then(SenderFirst::new);
         Ok(logs)
     }
 
+    /// The files of each log, in order. Without those that are copies of others.
+    fn chains(
+        &self,
+        beginnings: &[Beginning],
+        on_remark: &mut dyn FnMut(LogIndex, Remark),
+    ) -> Vec<VecDeque<LogIndex>> {
+        let files = self.files.iter().zip(beginnings);
+        let files = files.map(|(file, beginning)| FileStart {
+            name: &file.name,
+            size: file.size,
+            headers: &beginning.headers,
+        });
+        let files: Vec<_> = files.collect();
+        let copies = copies(&files);
+        for it in &copies {
+            let kind = RemarkKind::CopyOf(self.files[it.of].name.clone());
+            on_remark(it.copy, Remark { line: 1, kind });
+        }
+        let is_read = |file: LogIndex| {
+            !beginnings[file].is_removed && copies.iter().all(|it| it.copy != file)
+        };
+        let chains = chains(&files, is_read);
+        chains.into_iter().map(VecDeque::from).collect()
+    }
+
     /// Reads the headers before the first record of a file.
-    fn headers(
+    fn beginning(
         &mut self,
         file: LogIndex,
         on_remark: &mut dyn FnMut(LogIndex, Remark),
-    ) -> Result<Vec<Header>, (LogIndex, LogError)> {
+    ) -> Result<Beginning, (LogIndex, LogError)> {
+        if self.files[file].is_segment() {
+            let peeked = self.files[file].peek().map_err(|why| (file, why))?;
+            return Ok(Beginning::of_segment(peeked));
+        }
         let (mut headers, mut len) = (Vec::new(), 0);
         while let Some(item) = self.read(file, on_remark)? {
             len += self.files[file].line_len();
@@ -141,7 +227,10 @@ impl<R: Read> Merge<R> {
                 }
             }
         }
-        Ok(headers)
+        Ok(Beginning {
+            headers,
+            ..Beginning::default()
+        })
     }
 
     /// Whether [`Merge::next`] may have to wait.
@@ -150,7 +239,7 @@ impl<R: Read> Merge<R> {
         if self.order.as_ref().is_some_and(SenderFirst::has_next) {
             return false;
         }
-        let file = self.taken.and_then(|it| self.sources[it].front());
+        let file = self.taken.and_then(|it| self.sources[it].files.front());
         file.is_some_and(|&it| self.heads[it].is_empty() && !self.files[it].is_ready())
     }
 
@@ -181,7 +270,7 @@ impl<R: Read> Merge<R> {
             return Ok(None);
         };
         self.taken = Some(from);
-        let file = self.sources[from].front();
+        let file = self.sources[from].files.front();
         let item = file.and_then(|&file| self.heads[file].pop_front());
         Ok(item.map(|item| (from, item)))
     }
@@ -192,32 +281,156 @@ impl<R: Read> Merge<R> {
         from: SourceIndex,
         on_remark: &mut dyn FnMut(LogIndex, Remark),
     ) -> Result<(), (LogIndex, LogError)> {
-        while let Some(&file) = self.sources[from].front() {
+        while let Some(&file) = self.sources[from].files.front() {
             if self.heads[file].is_empty() {
                 let next = self.read(file, on_remark)?;
                 self.heads[file].extend(next);
             }
             if let Some(item) = self.heads[file].front() {
                 self.queue.push(Reverse((time(item), from)));
+                self.enter(from, file, on_remark);
                 return Ok(());
             }
-            self.sources[from].pop_front();
+            let source = &mut self.sources[from];
+            source.files.pop_front();
+            source.ended = Some(file);
+            if let Some(remark) = self.unended[file].take() {
+                let earlier = source.unended.replace((file, remark));
+                earlier.into_iter().for_each(|(of, it)| on_remark(of, it));
+            }
+        }
+        if let Some((file, remark)) = self.sources[from].unended.take() {
+            on_remark(file, remark);
         }
         Ok(())
     }
 
+    /// Notes that the next item of a log is in this file. Says what is missing before it.
+    fn enter(
+        &mut self,
+        from: SourceIndex,
+        file: LogIndex,
+        on_remark: &mut dyn FnMut(LogIndex, Remark),
+    ) {
+        let source = &mut self.sources[from];
+        let header = match self.heads[file].front() {
+            Some(Item::Header(header)) => Some(header),
+            _ => None,
+        };
+        if source.current.replace(file) != Some(file) {
+            let last = source.header.as_ref();
+            let continued = header.zip(last).filter(|(it, last)| it.continues(last));
+            if let Some((of, mut remark)) = source.unended.take() {
+                if continued.is_some() {
+                    self.damaged += 1;
+                    remark.kind = RemarkKind::Unended;
+                }
+                on_remark(of, remark);
+            }
+            let numbers = source.ended.and_then(|it| self.files[it].segment);
+            let missing = match numbers.zip(self.files[file].segment) {
+                Some((last, next)) => (next.saturating_sub(last) > 1)
+                    .then(|| RemarkKind::MissingSegments(last + 1, next - 1)),
+                None => continued
+                    .and_then(|(it, last)| it.missing_since(last))
+                    .map(|(first, last)| RemarkKind::MissingParts(first, last)),
+            };
+            if let Some(kind) = missing {
+                on_remark(file, Remark { line: 1, kind });
+            }
+        }
+        if let Some(header) = header {
+            source.header = Some(header.without_maps());
+        }
+    }
+
+    /// Reads the next item of a file. Keeps back that it ended without a trailer.
     fn read(
         &mut self,
         file: LogIndex,
         on_remark: &mut dyn FnMut(LogIndex, Remark),
     ) -> Result<Option<Item>, (LogIndex, LogError)> {
         loop {
-            let next = self.files[file].next(&mut |remark| on_remark(file, remark));
-            match next.map_err(|why| (file, why))? {
-                Some(Item::Record(it)) if !self.window.contains(it.time) => {}
+            let mut last = None;
+            let next = self.files[file].next(&mut |remark| {
+                last.replace(remark)
+                    .into_iter()
+                    .for_each(|it| on_remark(file, it));
+            });
+            let next = next.map_err(|why| (file, why));
+            if let (Ok(None), Some(remark)) = (&next, &last)
+                && matches!(remark.kind, RemarkKind::NoTrailer | RemarkKind::Cut)
+            {
+                self.unended[file] = last.take();
+            }
+            last.into_iter().for_each(|it| on_remark(file, it));
+            match next? {
+                Some(Item::Record(it)) if !self.read.note(it.time, &self.window) => {}
                 next => return Ok(next),
             }
         }
+    }
+}
+
+/// How a file begins.
+#[derive(Debug, Default)]
+struct Beginning {
+    /// The headers before its first record.
+    headers: Vec<Header>,
+    /// A segment that has nothing to read.
+    is_empty: bool,
+    /// A segment that the recorder has removed.
+    is_removed: bool,
+}
+
+impl Beginning {
+    fn of_segment(peeked: Peeked) -> Self {
+        Self {
+            is_empty: matches!(peeked, Peeked::Nothing),
+            is_removed: matches!(peeked, Peeked::Removed),
+            headers: match peeked {
+                Peeked::Header(header) => vec![*header],
+                Peeked::Removed | Peeked::Nothing | Peeked::Item => Vec::new(),
+            },
+        }
+    }
+}
+
+/// The times of the records that were read.
+#[derive(Debug, Default)]
+struct TimesRead {
+    /// A record is of the time that was to be read.
+    has_any: bool,
+    /// The first and the last time of the others.
+    others: Option<(WallTime, WallTime)>,
+}
+
+impl TimesRead {
+    /// Notes a record. Returns whether its time is in the window.
+    fn note(&mut self, at: WallTime, window: &TimeWindow) -> bool {
+        let is_in = window.contains(at);
+        if is_in {
+            self.has_any = true;
+        } else {
+            let (first, last) = self.others.unwrap_or((at, at));
+            self.others = Some((first.min(at), last.max(at)));
+        }
+        is_in
+    }
+
+    /// Says that no record is in the window, if so.
+    fn outside(&self, window: &TimeWindow) -> Option<String> {
+        if self.has_any || *window == TimeWindow::default() {
+            return None;
+        }
+        Some(match self.others {
+            Some((first, last)) => format!(
+                "nothing was logged {window}: the records that were read are of {} to {}",
+                first.to_the_second(),
+                last.to_the_second()
+            ),
+            None => format!("nothing was logged {window}"),
+        })
     }
 }
 

@@ -6,14 +6,17 @@ use anyhow::Result;
 use crate::exit;
 use crate::messages::Outcome;
 use crate::replay::chain::LogIndex;
-use crate::replay::decompress::LogReader;
-use crate::replay::input::{self, FileId, now};
-use crate::replay::log::Remark;
+use crate::replay::input;
+use crate::replay::input_file::FileId;
+use crate::replay::log::{LogCounts, Remark};
 use crate::replay::merge::Merge;
 use crate::replay::plan::LogSelection;
 use crate::replay::stream::{RecordSink, ReplayEnd, ReplayStream};
 use crate::sink::SinkError;
 use crate::stderr;
+
+/// Most characters of a remark that is kept: it may quote the log.
+const MAX_REMARK: usize = 500;
 
 /// Most remarks that are kept. The others are counted.
 const MAX_REMARKS: usize = 50;
@@ -21,7 +24,7 @@ const MAX_REMARKS: usize = 50;
 /// Open logs, merged by time.
 pub(crate) struct MergedLogs {
     names: Vec<String>,
-    merge: Merge<LogReader>,
+    merge: Merge,
     stream: ReplayStream,
     remarks: Remarks,
 }
@@ -40,7 +43,7 @@ impl Remarks {
     fn add(&mut self, names: &[String], from: LogIndex, remark: &Remark) {
         let line = format!("{}:{remark}", names[from]);
         if self.kept.len() < MAX_REMARKS {
-            self.kept.push(line.clone());
+            self.kept.push(line.chars().take(MAX_REMARK).collect());
         } else {
             self.more += 1;
         }
@@ -54,17 +57,16 @@ impl MergedLogs {
     /// # Errors
     /// If a log can't be opened, or is not a log.
     pub(crate) fn open(selection: &LogSelection, overwritten: Option<FileId>) -> Result<Self> {
-        let window = selection.times.resolve(now());
+        let window = input::window(selection.times)?;
         let logs = input::open(&selection.logs, &window)?;
         if let Some(same) = logs.iter().find(|log| Some(log.id) == overwritten) {
             let same = format!("--output {}: is also a log to read", same.name);
             return Err(exit::Error::usage(same).into());
         }
         let names: Vec<_> = logs.iter().map(|log| log.name.clone()).collect();
-        let logs = logs.into_iter().map(|log| log.read().1);
-        let mut merge = Merge::new(logs.collect()).within(window);
+        let mut merge = Merge::new(logs).within(window);
         let mut remarks = Remarks::default();
-        let merged = merge.start(&names, &mut |from, remark| {
+        let merged = merge.start(&mut |from, remark| {
             remarks.add(&names, from, &remark);
         });
         let merged = merged.map_err(|(from, why)| why.of(&names[from]))?;
@@ -117,8 +119,8 @@ impl MergedLogs {
         read: Result<(), ReplayEnd>,
         written: Result<(), SinkError>,
     ) -> Result<()> {
-        let files = self.merge.files().iter();
-        let complete = fail_if_skipped(files.map(|log| log.counts().broken).sum());
+        self.merge.outside().into_iter().for_each(stderr::line);
+        let complete = fail_if_incomplete(self.merge.counts());
         if let Some(why) = self.failure(&read) {
             return Err(why.into());
         }
@@ -134,16 +136,29 @@ impl MergedLogs {
     }
 }
 
-/// Fails if this number of lines of the logs is not 0.
+/// Fails if the logs are damaged, or lines of them were skipped.
 ///
 /// # Errors
-/// [`exit::Code::Failure`], with that number.
-pub(crate) fn fail_if_skipped(lines: u64) -> Result<(), exit::Error> {
-    match lines {
-        0 => Ok(()),
-        1 => Err(exit::Error::failure("1 line skipped: not a record")),
-        _ => Err(exit::Error::failure(format!(
-            "{lines} lines skipped: not records"
-        ))),
+/// [`exit::Code::Failure`], with the numbers.
+pub(crate) fn fail_if_incomplete(counts: LogCounts) -> Result<(), exit::Error> {
+    let LogCounts {
+        broken, damaged, ..
+    } = counts;
+    let mut why = Vec::new();
+    match broken {
+        0 => {}
+        1 => why.push("1 line skipped: not a record".to_owned()),
+        _ => why.push(format!("{broken} lines skipped: not records")),
     }
+    match damaged {
+        0 => {}
+        1 => why.push("a log is damaged: records may be missing".to_owned()),
+        _ => why.push(format!(
+            "logs are damaged at {damaged} places: records may be missing"
+        )),
+    }
+    if why.is_empty() {
+        return Ok(());
+    }
+    Err(exit::Error::failure(why.join("; ")))
 }

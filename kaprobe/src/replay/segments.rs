@@ -34,8 +34,8 @@ pub(super) fn name_of(path: &Path) -> Option<SegmentName> {
         .and_then(SegmentName::parse)
 }
 
-/// The segments of a folder that may have records of this window, oldest first. Says which are
-/// missing between them.
+/// The segments of a folder that may have records of this window, oldest first. Says if there is
+/// none.
 ///
 /// # Errors
 /// If the folder can't be read, or has no segment.
@@ -47,10 +47,15 @@ pub(super) fn find(folder: &Path, window: &TimeWindow) -> Result<Vec<PathBuf>> {
         let why = format!("{shown}: a folder without segments of kaprobe record");
         return Err(exit::Error::failure(why).into());
     }
-    for gap in gaps(&all) {
-        stderr::line(format_args!("{shown}: {gap}"));
+    let selected = select(&all, window);
+    if let (true, Some((first, last))) = (selected.is_empty(), times(&all)) {
+        stderr::line(format_args!(
+            "{shown}: nothing was recorded {window}: its segments are of {} to {}",
+            first.to_the_second(),
+            last.to_the_second()
+        ));
     }
-    Ok(select(&all, window))
+    Ok(selected.iter().map(|it| it.path.clone()).collect())
 }
 
 fn read(folder: &Path) -> io::Result<Vec<Segment>> {
@@ -81,27 +86,12 @@ fn read(folder: &Path) -> io::Result<Vec<Segment>> {
     Ok(all)
 }
 
-/// What is said about segments that are missing between these.
-fn gaps(all: &[Segment]) -> Vec<String> {
-    let numbers = all.iter().map(|it| it.name.number);
-    let pairs = numbers.clone().zip(numbers.skip(1));
-    let gap = |(before, after): (u64, u64)| match after.checked_sub(before)? {
-        0 | 1 => None,
-        2 => Some(format!("segment {} is missing", before + 1)),
-        _ => Some(format!(
-            "segments {} to {} are missing",
-            before + 1,
-            after - 1
-        )),
-    };
-    pairs.filter_map(gap).collect()
-}
-
-/// Leaves out the segments that were over before the window, by the names of those after them
-/// and by the time of their last write, and those that began after it. If the clock was set,
-/// the names don't ascend; then more are read.
-fn select(all: &[Segment], window: &TimeWindow) -> Vec<PathBuf> {
-    let mut selected = Vec::new();
+/// Leaves out the segments before the first and after the last that may have records of the
+/// window. One was over before it by the names of those after it and by the time of its last
+/// write; or it began after the window. If the clock was set, the names don't ascend; then more
+/// are read.
+fn select<'a>(all: &'a [Segment], window: &TimeWindow) -> &'a [Segment] {
+    let mut selected = None;
     let mut latest = WallTime(i64::MIN);
     for (nth, segment) in all.iter().enumerate() {
         let next = all.get(nth + 1).map(|it| it.name.began);
@@ -114,10 +104,18 @@ fn select(all: &[Segment], window: &TimeWindow) -> Vec<PathBuf> {
             .until
             .is_some_and(|until| segment.name.began.0.saturating_sub(LATE_NS) > until.0);
         if !is_over && !begins_later {
-            selected.push(segment.path.clone());
+            let (first, _) = selected.unwrap_or((nth, nth));
+            selected = Some((first, nth));
         }
     }
-    selected
+    selected.map_or(&[], |(first, last)| &all[first..=last])
+}
+
+/// From when to when segments were written.
+fn times(all: &[Segment]) -> Option<(WallTime, WallTime)> {
+    let first = all.iter().map(|it| it.name.began).min()?;
+    let last = all.iter().filter_map(|it| it.written).max();
+    Some((first, last.unwrap_or(first)))
 }
 
 #[cfg(test)]
@@ -150,7 +148,7 @@ mod tests {
             (&steady, None, Some(5), "1"),
             (&steady, Some(40), None, "4"),
             (&steady, None, Some(-5), ""),
-            (&set_back, Some(11), None, "134"),
+            (&set_back, Some(11), None, "1234"),
             (&set_back, None, Some(6), "12"),
         ];
         for (all, since, until, expected) in rows {
@@ -159,18 +157,10 @@ mod tests {
                 since: since.map(hour),
                 until: until.map(hour),
             };
-            let found = select(&segments(all), &window);
-            let found: String = found.iter().map(|it| it.display().to_string()).collect();
+            let all = segments(all);
+            let found = select(&all, &window);
+            let found: String = found.iter().map(|it| it.name.number.to_string()).collect();
             assert_eq!(found, expected, "{since:?} {until:?}");
         }
-    }
-
-    #[test]
-    fn missing_segments_are_named() {
-        let all = segments(&[(3, 0, 1), (4, 1, 2), (6, 2, 3), (9, 4, 5)]);
-        assert_eq!(
-            gaps(&all),
-            ["segment 5 is missing", "segments 7 to 8 are missing"]
-        );
     }
 }

@@ -7,12 +7,10 @@ use crate::filter::Filter;
 use crate::messages::Outcome;
 use crate::model::header::{self, Filters, Header, TimeoutsChange};
 use crate::model::host_timeout::HostTimeouts;
-use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
 use crate::model::tally::Tally;
 use crate::model::trailer::Trailer;
 use crate::replay::chain::LogIndex;
-use crate::replay::decompress::LogReader;
 use crate::replay::line::{Item, Version};
 use crate::replay::log::{LogError, Remark};
 use crate::replay::merge::{Merge, MergedLog, SourceIndex};
@@ -128,19 +126,14 @@ struct LogState {
 /// verdicts: its filters removed events that a judge needs. If its filters removed the
 /// verdicts, a judge is made only if this replay's `--events` selects verdicts.
 fn judge(header: Option<&Header>, given: &Filters) -> Option<Judge> {
-    let has = |filters: &Filters, event: EventName| {
-        let events = filters.get("events");
-        events.is_none_or(|it| it.iter().any(|it| it == event.name()))
-    };
     let timeouts = match header {
         None => HostTimeouts::default(),
         Some(header) => {
-            let mut kept = |event| filters_of(header).all(|it| has(it, event));
-            let recompute = if kept(EventName::Verdict) {
+            let recompute = if header.keeps(&[EventName::Verdict]) {
                 let is_summed = header.alive_ms.is_some();
-                EVIDENCE.into_iter().all(&mut kept) && (!is_summed || kept(EventName::Alive))
+                header.keeps(&EVIDENCE) && (!is_summed || header.keeps(&[EventName::Alive]))
             } else {
-                given.contains_key("events") && has(given, EventName::Verdict)
+                given.contains_key("events") && header::keeps(given, EventName::Verdict)
             };
             if !recompute {
                 return None;
@@ -269,7 +262,7 @@ impl ReplayStream {
     /// Shows the logs to their end, or until the pipeline is done.
     pub(super) fn run(
         &mut self,
-        merge: &mut Merge<LogReader>,
+        merge: &mut Merge,
         sinks: &mut impl RecordSink,
         on_remark: &mut dyn FnMut(LogIndex, Remark),
     ) -> Result<(), ReplayEnd> {
@@ -367,14 +360,18 @@ impl ReplayStream {
         header: Header,
         sinks: &mut impl RecordSink,
     ) -> Result<(), SinkError> {
-        if self.logs[from].is_whole() {
+        let was_whole = self.logs[from].is_whole();
+        if was_whole {
             let trailer = self.logs[from].trailer.take();
             self.write_trailer(trailer.map(|it| *it), sinks)?;
         }
         self.written = Tally::default();
         let last = self.logs[from].header.take();
         self.logs[from].set_header(Some(&header));
-        if last.is_some_and(|last| header.continues(&last)) {
+        if let Some(last) = last.filter(|last| header.continues(last)) {
+            if !was_whole || header.missing_since(&last).is_some() {
+                self.pipeline.lose(from);
+            }
             return sinks.next_part(&self.as_written(header));
         }
         self.trace_ended(from, sinks);

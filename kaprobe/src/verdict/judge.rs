@@ -130,6 +130,12 @@ impl Judge {
         self.learned.middleboxes.apply(change);
     }
 
+    /// Notes that an unknown number of records is missing before the next one.
+    pub fn lose(&mut self) {
+        self.learned.is_lossy = true;
+        self.since_ns = None;
+    }
+
     /// Takes the next record. Its number is 0 if it is not shown. Returns the verdict that
     /// follows from it, with number 0. `resets` has the resets that other ends sent.
     pub fn push(&mut self, record: &Record, resets: &mut SentResets<'_>) -> Option<Record> {

@@ -64,6 +64,13 @@ impl Pipeline {
         }
     }
 
+    /// Notes that an unknown number of records of a source is missing before the next one.
+    pub fn lose(&mut self, source: usize) {
+        if let Some(judge) = &mut self.sources[source].judge {
+            judge.lose();
+        }
+    }
+
     /// The judge of a source.
     #[must_use]
     pub fn judge(&self, source: usize) -> Option<&Judge> {
@@ -85,6 +92,17 @@ impl Pipeline {
             netns_name: row.netns_name.clone(),
             ..Record::default()
         })
+    }
+
+    /// How many probes have no answer, or none yet. `None` if the filter leaves out probes or
+    /// answers.
+    #[must_use]
+    pub fn unanswered(&self) -> Option<u64> {
+        let [sent, answered] = [EventName::Probe, EventName::Answered].map(|event| {
+            let count = self.counts().events.get(&event).copied().unwrap_or(0);
+            self.filter.passes_event(event).then_some(count)
+        });
+        sent?.checked_sub(answered?)
     }
 
     /// The counts of the records that passed.
