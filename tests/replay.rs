@@ -595,6 +595,15 @@ fn summary_counts_by_remote_endpoint() -> TestResult {
     assert_eq!(survived["survived_ms"], 2_794, "{all:?}");
     assert_eq!(survived["believed"], false);
     assert_eq!(total["total"]["lost"], 12);
+    let probes = &total["total"]["probes"];
+    let [sent, answered, unanswered] =
+        ["sent", "answered", "unanswered"].map(|it| probes[it].as_u64().unwrap_or_default());
+    assert!(sent > 0 && sent == answered + unanswered, "{total}");
+    assert_eq!(row["events"]["probe"], sent, "{row}");
+    // With a filter, it is not known which were answered.
+    let filtered = rows(&["run.jsonl", "-e", "probe"])?;
+    let last = filtered.last().ok_or("no total")?;
+    assert!(last["total"].get("probes").is_none(), "{last}");
 
     // Two traces in one log: sockets with equal numbers are different sockets.
     let once = fs::read_to_string(&log)?;

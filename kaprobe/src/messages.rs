@@ -33,6 +33,8 @@ pub struct Outcome {
     pub dropped_owners: u64,
     /// Sockets of the snapshot seen so far, if the trace ended before the snapshot.
     pub partial_snapshot: Option<u64>,
+    /// Probes that were not answered, or not yet. `None` if a filter leaves out probes or answers.
+    pub unanswered: Option<u64>,
     /// What each output lost.
     pub outputs: Vec<OutputLosses>,
 }
@@ -113,19 +115,11 @@ fn summary_lines(outcome: &Outcome) -> Vec<String> {
     if !events.is_empty() {
         records = format!("{records}: {}", events.join(", "));
     }
-    let lost = |hook: &Hook| counts.lost.get(hook).copied().unwrap_or_default();
-    let hooks = Hook::ALL.iter();
-    let lost: Vec<_> = hooks
-        .map(|hook| (hook, lost(hook)))
-        // One is hooked only with --rtt, the other has no events.
-        .filter(|&(hook, lost)| !matches!(hook, Hook::Probe | Hook::Reset) || lost > 0)
-        .map(|(hook, lost)| format!("{lost} by {hook}"))
-        .collect();
     let mut lines = vec![
         records,
         format!("{} seen", plural(outcome.sockets, "socket", "sockets")),
-        format!("events lost: {}", lost.join(", ")),
     ];
+    lines.extend(lost_line(counts));
     lines.extend(loss_lines(outcome));
     lines
 }
@@ -133,23 +127,31 @@ fn summary_lines(outcome: &Outcome) -> Vec<String> {
 fn brief_summary_lines(outcome: &Outcome) -> Vec<String> {
     let counts = &outcome.counts;
     let count = |event| counts.events.get(&event).copied().unwrap_or_default();
+    let unanswered = outcome.unanswered.filter(|it| *it > 0);
+    let unanswered = unanswered.map_or(String::new(), |it| format!(", {it} not"));
     let mut lines = vec![format!(
-        "{} of {}: {}, {} answered, {}",
+        "{} of {}: {}, {} answered{unanswered}, {}",
         plural(counts.records, "event", "events"),
         plural(outcome.sockets, "socket", "sockets"),
         plural(count(EventName::Probe), "probe", "probes"),
         count(EventName::Answered),
         plural(count(EventName::Verdict), "verdict", "verdicts"),
     )];
-    let lost = counts.lost.iter().filter(|(_, lost)| **lost > 0);
-    let lost: Vec<_> = lost
-        .map(|(hook, lost)| format!("{lost} by {hook}"))
-        .collect();
-    if !lost.is_empty() {
-        lines.push(format!("events lost: {}", lost.join(", ")));
-    }
+    lines.extend(lost_line(counts));
     lines.extend(loss_lines(outcome));
     lines
+}
+
+/// What was lost, by where. `None` if nothing was.
+fn lost_line(counts: &FilterCounts) -> Option<String> {
+    let by_hook = counts.lost.iter().filter(|(_, lost)| **lost > 0);
+    let mut all: Vec<_> = by_hook
+        .map(|(hook, lost)| format!("{lost} by {hook}"))
+        .collect();
+    if counts.lost_by_outputs > 0 {
+        all.push(format!("{} by output", counts.lost_by_outputs));
+    }
+    (!all.is_empty()).then(|| format!("events lost: {}", all.join(", ")))
 }
 
 /// What was lost or forgotten, beside events that are counted by hook.
@@ -255,7 +257,6 @@ mod tests {
         assert_snapshot!(summary_lines(&Outcome::default()).join("\n"), @"
         0 records
         0 sockets seen
-        events lost: 0 by tcp_keepalive_timer, 0 by tcp_send_active_reset, 0 by tcp_v4_send_reset, 0 by tcp_receive_reset, 0 by inet_sock_set_state, 0 by tcp_retransmit_skb, 0 by tcp_destroy_sock
         ");
         assert_snapshot!(brief_summary_lines(&Outcome::default()).join("\n"), @"0 events of 0 sockets: 0 probes, 0 answered, 0 verdicts");
         let counts = FilterCounts {
@@ -266,7 +267,8 @@ mod tests {
                 (EventName::Lost, 1),
             ]
             .into(),
-            lost: [(Hook::KeepaliveTimer, 40)].into(),
+            lost: [(Hook::KeepaliveTimer, 40), (Hook::Probe, 0)].into(),
+            lost_by_outputs: 3,
             silenced: [Hook::SendReset].into(),
         };
         let outcome = Outcome {
@@ -278,6 +280,7 @@ mod tests {
             failed_searches: Some((1, Errno::MFILE)),
             dropped_owners: 2,
             partial_snapshot: Some(1),
+            unanswered: Some(5),
             outputs: vec![
                 OutputLosses::default(),
                 OutputLosses {
@@ -290,13 +293,13 @@ mod tests {
         let brief = brief_summary_lines(&outcome);
         assert_eq!(brief[2..], summary_lines(&outcome)[3..], "every loss");
         assert_snapshot!(brief[..2].join("\n"), @"
-        12 events of 1 socket: 8 probes, 0 answered, 0 verdicts
-        events lost: 40 by tcp_keepalive_timer
+        12 events of 1 socket: 8 probes, 0 answered, 5 not, 0 verdicts
+        events lost: 40 by tcp_keepalive_timer, 3 by output
         ");
         assert_snapshot!(summary_lines(&outcome).join("\n"), @"
         12 records: 8 probe, 3 timeout, 1 lost
         1 socket seen
-        events lost: 40 by tcp_keepalive_timer, 0 by tcp_send_active_reset, 0 by tcp_v4_send_reset, 0 by tcp_receive_reset, 0 by inet_sock_set_state, 0 by tcp_retransmit_skb, 0 by tcp_destroy_sock
+        events lost: 40 by tcp_keepalive_timer, 3 by output
         tcp_v4_send_reset was switched off for some time: how many events it missed is not known
         2 sockets forgotten for lack of room
         1 event of sockets that did not fit in the kernel's table

@@ -135,6 +135,8 @@ pub struct FilterCounts {
     pub events: BTreeMap<EventName, u64>,
     /// Events lost, by hook.
     pub lost: BTreeMap<Hook, u64>,
+    /// Records that an output of the trace lost. The kernel delivered their events.
+    pub lost_by_outputs: u64,
     /// Hooks that missed events of which nobody knows the number.
     pub silenced: BTreeSet<Hook>,
 }
@@ -165,7 +167,11 @@ impl Filter {
             (Some(hook), None) => {
                 self.counts.silenced.insert(hook);
             }
-            (None, _) => {}
+            (None, Some(lost)) => {
+                let sum = &mut self.counts.lost_by_outputs;
+                *sum = sum.saturating_add(lost);
+            }
+            (None, None) => {}
         }
         true
     }
@@ -204,6 +210,7 @@ mod tests {
     use super::*;
     use crate::model::owner::Owner;
     use crate::model::socket::Process;
+    use crate::model::values::LostWhy;
 
     fn record(event: EventName, pid: Option<u32>, comm: Option<&str>) -> Record {
         let comm = comm.map(Escaped::from);
@@ -290,7 +297,7 @@ mod tests {
     fn passed_records_are_numbered_counted_and_limited() {
         let keep = RecordFilter {
             events: [EventName::Probe].into(),
-            count: NonZeroU64::new(3),
+            count: NonZeroU64::new(4),
             ..RecordFilter::default()
         };
         let mut filter = Filter::new(keep);
@@ -298,21 +305,27 @@ mod tests {
         (lost.hook, lost.lost) = (Some(Hook::KeepaliveTimer), Some(5));
         let probe = || record(EventName::Probe, Some(1), None);
         let early = record(EventName::Early, Some(1), None);
-        let stream = [probe(), early, lost, probe(), probe()];
+        let by_output = Record {
+            lost: Some(7),
+            lost_why: Some(LostWhy::Output),
+            ..record(EventName::Lost, None, None)
+        };
+        let stream = [probe(), early, lost, by_output, probe(), probe()];
         let numbers: Vec<_> = stream
             .into_iter()
             .map(|mut it| filter.pass(&mut it).then_some(it.seq))
             .collect();
-        assert_eq!(numbers, [Some(1), None, Some(2), Some(3), None]);
+        assert_eq!(numbers, [Some(1), None, Some(2), Some(3), Some(4), None]);
         assert!(filter.is_done());
-        let events = [(EventName::Probe, 2), (EventName::Lost, 1)].into();
+        let events = [(EventName::Probe, 2), (EventName::Lost, 2)].into();
         let lost = [(Hook::KeepaliveTimer, 5)].into();
         assert_eq!(
             *filter.counts(),
             FilterCounts {
-                records: 3,
+                records: 4,
                 events,
                 lost,
+                lost_by_outputs: 7,
                 silenced: BTreeSet::new(),
             }
         );

@@ -65,6 +65,19 @@ impl Escaped {
         &self.0
     }
 
+    /// The text if it has no more than so many characters; otherwise its beginning and `…`. Not
+    /// for an output that is read back: an escape may be cut.
+    #[must_use]
+    pub fn shortened(&self, most: usize) -> Self {
+        if self.0.len() <= most {
+            return self.clone();
+        }
+        match self.0.char_indices().nth(most) {
+            Some((end, _)) => Self(format!("{}…", &self.0[..end]).into()),
+            None => self.clone(),
+        }
+    }
+
     /// The bytes that were escaped.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {

@@ -540,6 +540,7 @@ impl TraceStages {
             dropped_owners: self.owners.dropped_owners(),
             // `None` once the snapshot has ended.
             partial_snapshot: self.snapshot.as_ref().map(|_| self.seen),
+            unanswered: self.pipeline.unanswered(),
             outputs: Vec::new(),
         }
     }

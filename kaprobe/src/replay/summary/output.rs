@@ -9,8 +9,8 @@ use crate::model::named::Named as _;
 use crate::model::record::EventName;
 use crate::model::values::{LearnedOf, VerdictName};
 use crate::replay::summary::counts::{
-    AdviceCounts, EndpointCounts, LearnedTimeout, ReplaySummary, RowPort, SummaryRow, Totals,
-    VerdictCount,
+    AdviceCounts, EndpointCounts, LearnedTimeout, ProbeCounts, ReplaySummary, RowPort, SummaryRow,
+    Totals, VerdictCount,
 };
 use crate::sink::JsonLines;
 use crate::text::cell::endpoint;
@@ -18,12 +18,12 @@ use crate::text::columns::{Column, end_line};
 use crate::text::digits;
 use crate::text::escape::Escaped;
 use crate::text::histogram::{Bars, Histogram};
-use crate::text::units::Ms;
+use crate::text::units::{Ms, plural};
 use crate::text::wrap::wrapped;
 
 /// Version of the JSON format, which each line bears. The major number changes when a reader
 /// of the old format would misread the new one.
-const VERSION: &str = "1.2";
+const VERSION: &str = "1.3";
 
 /// Width of the text, columns.
 const WIDTH: usize = 80;
@@ -81,7 +81,7 @@ pub(crate) fn write(
             }
             lines.put_value(&JsonTotals {
                 version: VERSION,
-                total: summary.totals,
+                total: summary.totals(),
             })?;
         }
     }
@@ -106,8 +106,18 @@ fn text(summary: &ReplaySummary, heading: bool, bars: Bars) -> String {
         lost,
         silenced,
         forgotten,
+        probes,
         ..
-    } = summary.totals;
+    } = summary.totals();
+    if let Some(ProbeCounts {
+        sent,
+        answered,
+        unanswered,
+    }) = probes.filter(|it| it.unanswered > 0)
+    {
+        let sent = plural(sent, "probe", "probes");
+        let _ = writeln!(text, "{sent}: {answered} answered, {unanswered} not");
+    }
     if lost > 0 {
         let _ = writeln!(
             text,

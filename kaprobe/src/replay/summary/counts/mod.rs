@@ -64,6 +64,8 @@ pub(crate) struct ReplaySummary {
     rest: Option<EndpointCounts>,
     sockets: LruMap<(usize, u64, u64), Connection>,
     pub(crate) totals: Totals,
+    /// A filter has removed probes or answers.
+    lacks_answers: bool,
 }
 
 /// The totals of all rows.
@@ -79,6 +81,18 @@ pub(crate) struct Totals {
     /// Sockets evicted for lack of room before their close. If seen again, they are counted
     /// again.
     pub(crate) forgotten: u64,
+    /// Probes, and what became of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) probes: Option<ProbeCounts>,
+}
+
+/// How many probes were sent, and what became of them. The last two make the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct ProbeCounts {
+    pub(crate) sent: u64,
+    pub(crate) answered: u64,
+    /// Those that were lost or rejected, and those whose answers were still on their way.
+    pub(crate) unanswered: u64,
 }
 
 #[derive(Debug)]
@@ -215,16 +229,19 @@ impl Default for ReplaySummary {
             rest: None,
             sockets: LruMap::with_capacity(MAX_SOCKETS),
             totals: Totals::default(),
+            lacks_answers: false,
         }
     }
 }
 
 impl RecordSink for ReplaySummary {
-    fn head(&mut self, _: &Head<'_>) -> Result<(), SinkError> {
+    fn head(&mut self, head: &Head<'_>) -> Result<(), SinkError> {
+        head.headers.iter().for_each(|it| self.header(it));
         Ok(())
     }
 
-    fn next_trace(&mut self, _: &Header) -> Result<(), SinkError> {
+    fn next_trace(&mut self, header: &Header) -> Result<(), SinkError> {
+        self.header(header);
         Ok(())
     }
 
@@ -369,6 +386,27 @@ impl ReplaySummary {
         }
     }
 
+    fn header(&mut self, header: &Header) {
+        self.lacks_answers |= !header.keeps(&[EventName::Probe, EventName::Answered]);
+    }
+
+    /// The totals of all rows. Without probes if a filter has removed some of them or their
+    /// answers.
+    pub(crate) fn totals(&self) -> Totals {
+        let rows = self.rows();
+        let sum = |event| rows.iter().map(|it| it.counts.event_count(event)).sum();
+        let (sent, answered): (u64, u64) = (sum(EventName::Probe), sum(EventName::Answered));
+        let unanswered = sent.checked_sub(answered).filter(|_| !self.lacks_answers);
+        Totals {
+            probes: unanswered.map(|unanswered| ProbeCounts {
+                sent,
+                answered,
+                unanswered,
+            }),
+            ..self.totals
+        }
+    }
+
     /// The rows, most verdicts first, then most connections.
     pub(crate) fn rows(&self) -> Vec<SummaryRow<'_>> {
         let mut rows = Vec::with_capacity(self.row_count + 1);
@@ -498,10 +536,7 @@ impl From<TimeoutBounds> for LearnedTimeout {
 
 /// Shortens an advice, which may have any length in a log.
 fn shorten(advice: &Advice) -> Escaped {
-    match advice.as_str().char_indices().nth(MAX_ADVICE_LEN) {
-        Some((end, _)) => Escaped::from_escaped(&advice.as_str()[..end]),
-        None => advice.text().clone(),
-    }
+    advice.text().shortened(MAX_ADVICE_LEN)
 }
 
 #[cfg(test)]
