@@ -458,6 +458,48 @@ fn a_file_that_exists_stays_unless_forced() -> TestResult {
     Ok(())
 }
 
+/// Logs that are made to fill a page: each text as long as it may be, as many marks, traces and
+/// remarks.
+#[test]
+fn a_hostile_log_makes_no_large_page() -> TestResult {
+    const MOST: usize = 4 << 20;
+    let folder = Folder::new()?;
+    let long = "<&".repeat(600);
+    let mut log = String::new();
+    for trace in 0..40_u32 {
+        let mut header = hostile_header(&long);
+        header.started = WallTime(header.started.0 + i64::from(trace));
+        let timeouts = vec![header.timeouts[0].clone(); 20];
+        header.timeouts = timeouts;
+        let mut records = Vec::new();
+        let rounds = if trace < 6 { 8 } else { 0_u32 };
+        for nth in 0..rounds {
+            for mut it in hostile_records(&long) {
+                it.sock = Some(u64::from(trace % 8) + 1);
+                let port = u16::try_from(5_000 + trace)?;
+                let ends = [1, 2].map(|host| std::net::IpAddr::from([10, 0, 0, host]));
+                it.endpoints = Some(Endpoints::new((ends[0], 40_000), (ends[1], port), 7));
+                it.time.0 += i64::from(nth) * 10_000_000_000;
+                it.mono_ns += u64::from(nth) * 10_000_000_000;
+                records.push(it);
+            }
+        }
+        folder.log("part.jsonl", header, &records)?;
+        log += &fs::read_to_string(folder.0.path().join("part.jsonl"))?;
+    }
+    let field = format!(",\"{}\":1}}\n", "f".repeat(100_000));
+    let log = log.replacen("}\n", &field, 60);
+    fs::write(folder.0.path().join("log.jsonl"), &log)?;
+    let page = folder.page(&["log.jsonl"])?;
+    assert!(
+        page.len() < MOST,
+        "{} of a log of {}",
+        page.len(),
+        log.len()
+    );
+    Ok(())
+}
+
 /// A log of many connections is read once, and the page stays small.
 #[test]
 fn the_page_of_many_connections_is_bounded() -> TestResult {

@@ -23,6 +23,10 @@ use crate::timeout::estimate::TimeoutEstimator;
 /// name.
 const MAX_HOSTS: usize = 1_000;
 
+/// Most characters of a text in a record. kaprobe writes fewer; a log may have any. The page is to
+/// fit a ticket, whatever its logs hold.
+const MAX_TEXT: usize = 1_000;
+
 /// Most timeouts that explain a verdict.
 const MAX_FITS: usize = 16;
 
@@ -59,6 +63,8 @@ struct HostRecords {
 impl Collection {
     /// The number of a host.
     fn host(&mut self, name: Option<&Escaped>) -> usize {
+        let name = name.map(|it| it.shortened(MAX_TEXT));
+        let name = name.as_ref();
         let known = self.hosts.iter().position(|it| it.name.as_ref() == name);
         known.unwrap_or_else(|| {
             let is_full = self.hosts.len() >= MAX_HOSTS;
@@ -133,6 +139,32 @@ impl Collection {
     }
 }
 
+/// The record, with only the beginnings of texts that are too long.
+fn shortened(record: &Record) -> Record {
+    let mut short = record.clone();
+    let texts = [
+        &mut short.host,
+        &mut short.netns_name,
+        &mut short.reason,
+        &mut short.middlebox,
+        &mut short.story,
+        &mut short.set,
+        &mut short.process.comm,
+        &mut short.process.cmdline,
+        &mut short.process.unit,
+        &mut short.actor.by_comm,
+    ];
+    for text in texts.into_iter().flatten() {
+        *text = text.shortened(MAX_TEXT);
+    }
+    if let Some(advice) = &mut short.advice
+        && advice.as_str().len() > MAX_TEXT
+    {
+        **advice = advice.text().shortened(MAX_TEXT).into();
+    }
+    short
+}
+
 impl RecordSink for Collection {
     fn head(&mut self, head: &Head<'_>) -> Result<(), SinkError> {
         self.has_hosts = head.hosts;
@@ -157,8 +189,9 @@ impl RecordSink for Collection {
     }
 
     fn record(&mut self, record: &Record) -> Result<(), SinkError> {
-        self.count(record);
-        self.summary.record(record)
+        let record = shortened(record);
+        self.count(&record);
+        self.summary.record(&record)
     }
 
     fn trailer(&mut self, trailer: &Trailer) -> Result<(), SinkError> {
@@ -174,5 +207,56 @@ impl RecordSink for Collection {
 
     fn learned(&mut self, host: Option<&Escaped>, estimator: &TimeoutEstimator) {
         self.summary.learned(host, estimator);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize as _;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::sample;
+
+    /// Makes every text of a JSON value long that may be so.
+    fn lengthen(value: &mut Value, is_record: impl Fn(&Value) -> bool + Copy) -> usize {
+        let mut count = 0;
+        let keys: Vec<_> = value
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|it| it.0.clone())
+            .collect();
+        for key in keys {
+            let kept = value[&key].clone();
+            if kept.is_string() {
+                value[&key] = "x".repeat(3 * MAX_TEXT).into();
+                if is_record(value) {
+                    count += 1;
+                } else {
+                    value[&key] = kept;
+                }
+            }
+        }
+        count
+    }
+
+    /// No text of a record may make a page long, whichever fields records get.
+    #[test]
+    fn every_text_of_a_record_is_shortened() -> Result<(), serde_json::Error> {
+        let mut all = 0;
+        for record in sample::records(&sample::everything()) {
+            let mut value = serde_json::to_value(&record)?;
+            let is_record = |value: &Value| Record::deserialize(value).is_ok();
+            all += lengthen(&mut value, is_record);
+            let long = Record::deserialize(&value)?;
+            let short = serde_json::to_value(shortened(&long))?;
+            for (name, value) in short.as_object().into_iter().flatten() {
+                let length = value.as_str().map_or(0, |it| it.chars().count());
+                assert!(length <= MAX_TEXT + 1, "{name}: {length}");
+            }
+        }
+        assert!(all > 20, "{all} texts");
+        Ok(())
     }
 }

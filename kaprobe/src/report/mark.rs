@@ -101,6 +101,17 @@ impl Shape {
     }
 }
 
+/// Most characters of the text of a mark.
+const MAX_TEXT: usize = 400;
+
+fn shortened(mut text: String) -> Box<str> {
+    if let Some((end, _)) = text.char_indices().nth(MAX_TEXT) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text.into()
+}
+
 /// A mark on the lane of a connection.
 #[derive(Clone, Debug)]
 pub(super) struct Mark {
@@ -122,7 +133,7 @@ impl Mark {
     /// The mark of a record, if a timeline shows it.
     pub(super) fn of(record: &Record) -> Option<Self> {
         let shape = Shape::of(record.event)?;
-        let text = (shape != Shape::Answered).then(|| event_text(record).into());
+        let text = (shape != Shape::Answered).then(|| shortened(event_text(record)));
         let at_ns = |mono_ns: u64| {
             let ago_ns = record.mono_ns.saturating_sub(mono_ns);
             record.time.0.saturating_sub_unsigned(ago_ns)

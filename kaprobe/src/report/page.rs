@@ -29,6 +29,9 @@ use crate::timeout::timeouts::Timeout;
 
 /// Most timelines that are drawn.
 const MAX_TIMELINES: usize = 24;
+/// Most marks and verdicts in all timelines: each has a drawing and a row. Those with fewer come
+/// far below that.
+const MAX_MARKS: usize = 1_000;
 /// Most rows of a table.
 const MAX_ROWS: usize = 100;
 /// Most advice that is shown.
@@ -124,6 +127,7 @@ impl Page {
     pub(super) fn new(mut all: Collection, context: &Context<'_>) -> Self {
         let conversations = std::mem::take(&mut all.conversations);
         let (examples, counts) = conversations.finish(MAX_TIMELINES);
+        let examples = within_room(examples);
         let (hosts, zone) = (Hosts(&all), &context.zone);
         let remarks = context.remarks;
         let facts = Facts {
@@ -210,6 +214,20 @@ impl Page {
             filters: context.filters.clone(),
         }
     }
+}
+
+/// The first examples whose marks have room on the page: one at least.
+fn within_room(mut examples: Vec<Example>) -> Vec<Example> {
+    let mut marks = 0;
+    let has_room = |it: &Example| {
+        let lanes = it.conversation.lanes.iter();
+        marks += lanes.map(|it| it.marks.len()).sum::<usize>();
+        marks += it.conversation.verdicts.len();
+        marks <= MAX_MARKS
+    };
+    let fit = examples.iter().map(has_room).take_while(|it| *it).count();
+    examples.truncate(fit.max(1));
+    examples
 }
 
 /// The shapes of the marks of an example.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::header::{Filters, Header};
+use crate::model::host_timeout::HostTimeout;
 use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
 use crate::model::time::WallTime;
@@ -12,6 +13,12 @@ use crate::verdict::judge::EVIDENCE;
 
 /// Most traces that are described. The others are counted.
 const MAX_TRACES: usize = 64;
+
+/// Most characters of a text in a header. kaprobe writes fewer.
+const MAX_TEXT: usize = 200;
+
+/// Most hooks, filters or timeouts of a trace that are listed. The others are counted.
+const MAX_LISTED: usize = 32;
 
 /// Most reasons of losses, over all hosts.
 const MAX_LOSSES: usize = 256;
@@ -58,28 +65,43 @@ pub(super) struct Recording {
 
 impl RecordedTrace {
     fn new(header: &Header) -> Self {
-        let escaped = |text: &String| Escaped::from_escaped(text);
+        let escaped = |text: &String| Escaped::from_escaped(text).shortened(MAX_TEXT);
         let hooks = header.hooks.iter();
         // One is hooked only with --rtt.
         let by_default = Hook::ALL.iter().filter(|it| **it != Hook::Probe);
         let names = by_default.map(|it| it.name());
         let all_filters = std::iter::once(&header.filters).chain(&header.narrowed);
         Self {
-            host: header.host.clone(),
-            kernel: header.kernel.clone(),
+            host: header.host.shortened(MAX_TEXT),
+            kernel: header.kernel.shortened(MAX_TEXT),
             kaprobe: escaped(&header.kaprobe),
             started: header.started,
             summed_ms: header.alive_ms,
-            hooks: hooks.map(|(a, b)| (escaped(a), escaped(b))).collect(),
+            hooks: listed(hooks.map(|(a, b)| (escaped(a), escaped(b))), |more| {
+                (Escaped::from(more), Escaped::default())
+            }),
             without: names.filter(|it| !header.hooks.contains_key(*it)).collect(),
-            filters: all_filters.flat_map(flags).collect(),
-            timeouts: header
-                .timeouts
-                .iter()
-                .map(|it| format!("{}: {} s", it.name(), it.seconds))
-                .collect(),
+            filters: listed(all_filters.flat_map(flags), |more| Escaped::from(more)),
+            timeouts: listed(header.timeouts.iter().map(timeout), str::to_owned),
         }
     }
+}
+
+/// The first items, and a last one that counts the others.
+fn listed<T>(all: impl Iterator<Item = T>, rest: impl Fn(&str) -> T) -> Vec<T> {
+    let mut all = all.fuse();
+    let mut first: Vec<_> = all.by_ref().take(MAX_LISTED).collect();
+    let more = all.count();
+    if more > 0 {
+        first.push(rest(&format!("and {more} more")));
+    }
+    first
+}
+
+/// An idle timeout of a host, and where it applies.
+fn timeout(it: &HostTimeout) -> String {
+    let name = Escaped::from_escaped(&it.name()).shortened(MAX_TEXT);
+    format!("{name}: {} s", it.seconds)
 }
 
 /// Filters as flags. That of events is left out if it keeps all that verdicts need, as the
@@ -89,8 +111,11 @@ fn flags(filters: &Filters) -> Vec<Escaped> {
     let told = filters.iter().filter(|(name, values)| {
         *name != "events" || !EVIDENCE.iter().all(|event| has(values, event))
     });
-    told.map(|(name, values)| Escaped::from_escaped(&format!("--{name} {}", values.join(","))))
-        .collect()
+    told.map(|(name, values)| {
+        let flag = format!("--{name} {}", values.join(","));
+        Escaped::from_escaped(&flag).shortened(MAX_TEXT)
+    })
+    .collect()
 }
 
 impl Recording {
