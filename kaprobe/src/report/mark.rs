@@ -107,7 +107,7 @@ const MAX_TEXT: usize = 400;
 fn shortened(mut text: String) -> Box<str> {
     if let Some((end, _)) = text.char_indices().nth(MAX_TEXT) {
         text.truncate(end);
-        text.push('…');
+        text.push_str("...");
     }
     text.into()
 }

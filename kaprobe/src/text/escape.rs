@@ -65,7 +65,7 @@ impl Escaped {
         &self.0
     }
 
-    /// The text if it has no more than so many characters; otherwise its beginning and `…`. Not
+    /// The text if it has no more than so many characters; otherwise its beginning and `...`. Not
     /// for an output that is read back: an escape may be cut.
     #[must_use]
     pub fn shortened(&self, most: usize) -> Self {
@@ -73,7 +73,7 @@ impl Escaped {
             return self.clone();
         }
         match self.0.char_indices().nth(most) {
-            Some((end, _)) => Self(format!("{}…", &self.0[..end]).into()),
+            Some((end, _)) => Self(format!("{}...", &self.0[..end]).into()),
             None => self.clone(),
         }
     }
