@@ -59,7 +59,8 @@ pub fn proxy_closes_though_probes_are_answered() -> Result<()> {
                 verdict: ["idle_close", "medium"],
                 words: &[
                     closed,
-                    " later, without having read its end; keep idle connections in ",
+                    " later, without having read its end; ",
+                    "keep idle connections in ",
                     " for less than 2.",
                     "or raise the idle timeout of ",
                     no_data,
@@ -85,8 +86,8 @@ pub fn proxy_closes_though_probes_are_answered() -> Result<()> {
                 words: &[
                     closed,
                     "and its client wrote to it ",
-                    " later, without having read its end; the client should keep idle connections \
-                     for less than 2.",
+                    " later, without having read its end; ",
+                    "the client should keep idle connections for less than 2.",
                     "or raise the idle timeout of ",
                 ],
                 set: None,

@@ -64,10 +64,10 @@ pub fn peer_vanishes_with_data_in_flight() -> Result<()> {
             Expected {
                 verdict: ["path_lost", "low"],
                 words: &[
-                    "7 bytes sent 3 times again",
+                    "7 bytes retransmitted 3 times",
                     why,
                     KEEPALIVE_WAITS,
-                    "; the end comes",
+                    "; the kernel gives up ",
                     sets,
                 ],
                 set: None,
@@ -78,7 +78,7 @@ pub fn peer_vanishes_with_data_in_flight() -> Result<()> {
                     "never acknowledged",
                     why,
                     KEEPALIVE_WAITS,
-                    "; the end came",
+                    "; the kernel gave up ",
                     sets,
                 ],
                 set: None,
@@ -129,23 +129,27 @@ pub fn server_rejects_with_icmp() -> Result<()> {
     let after = client.on(KernelCounters::read)?;
     let logs = traces.stop()?;
     let answered = "the network answered ECONNREFUSED (ICMP): a firewall rejects the segments, at \
-                    the peer's host or before it; no keepalive setting prevents that";
+                    the peer's host or before it, which no keepalive setting prevents";
     logs.expect(
         client,
         data_ends,
         &[
             Expected {
                 verdict: ["icmp_rejected", "medium"],
-                words: &["7 bytes sent 3 times again", answered, "; the end comes"],
+                words: &[
+                    "7 bytes retransmitted 3 times",
+                    answered,
+                    "; the kernel gives up ",
+                ],
                 set: None,
             },
             Expected {
                 verdict: ["icmp_rejected", "high"],
                 words: &[
-                    "7 bytes sent ",
-                    " times again in ",
+                    "7 bytes retransmitted ",
+                    " times in ",
                     answered,
-                    "; the end came",
+                    "; the kernel gave up ",
                 ],
                 set: None,
             },
@@ -199,14 +203,14 @@ pub fn user_timeout_passes() -> Result<()> {
         &[
             Expected {
                 verdict: ["path_lost", "low"],
-                words: &["7 bytes sent 3 times again", KEEPALIVE_WAITS],
+                words: &["7 bytes retransmitted 3 times", KEEPALIVE_WAITS],
                 set: None,
             },
             Expected {
                 verdict: ["user_timeout", "high"],
                 words: &[
                     "TCP_USER_TIMEOUT of 4s passed with 7 bytes not acknowledged for ",
-                    "of silence: the path or the peer's host is down; a longer TCP_USER_TIMEOUT in ",
+                    "of silence: the path or the peer's host is down; to wait longer for it, set a longer TCP_USER_TIMEOUT in ",
                 ],
                 set: None,
             },
@@ -247,9 +251,9 @@ const SILENT_DROP: [Expected<'_>; 2] = [
 ];
 
 const FORGOTTEN: [&str; 5] = [
-    "of silence, 4 bytes sent ",
-    " times again in ",
-    "a box between forgot the connection without a word, or the peer's host is gone",
+    "of silence, 4 bytes retransmitted ",
+    " times in ",
+    "a box between may have forgotten the connection, and drops its segments, or the peer's host is gone",
     "the peer learns of it only if its program sends, or has keepalive on too",
     FIRST_PROBE,
 ];
@@ -311,7 +315,7 @@ pub fn request_after_a_silence_is_dropped() -> Result<()> {
     expect_death(&mut near, ErrorKind::TimedOut)?;
     let logs = traces.stop()?;
     let words = [
-        "a box between forgot the connection without a word; the peer learns of it only if",
+        "a box between may have forgotten the connection, and drops its segments; the peer learns of it only if",
         "another connection to the same address was heard meanwhile, so the peer's host is up",
         FIRST_PROBE,
     ];

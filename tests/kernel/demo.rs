@@ -22,7 +22,7 @@ pub fn explains_every_connection() -> Result<()> {
         "  D  probe_reset (",
         "  E  sends no probe: 1 segment is unacknowledged",
         "  F  sends no probe: it heard the peer",
-        "  G  has sent 1 byte 3 times again",
+        "  G  has retransmitted 1 byte 3 times",
         "  G  silent_drop (",
         "  H  is closed by the program at the other side, after 3.",
         "  H  idle_close (",

@@ -178,7 +178,7 @@ const LATE_MS: u64 = 1_000;
 /// For several limits, whatever row of a connection that is not answered says the same end, and
 /// the kernel gives up then.
 pub fn ends_are_foretold() -> Result<()> {
-    // With fewer, a late timer gives up before data is sent for the third time again.
+    // With fewer, a late timer gives up before data is retransmitted for the third time.
     for (retries, of_orphans) in [(3, 4), (4, 3), (5, 4)] {
         // What is left of a connection may give up later, and be counted then.
         netns::enter_new()?;

@@ -119,7 +119,7 @@ pub const CONNECTIONS: &[DemoConnection] = &[
         },
         summary: "after 5.5 s of silence, the path drops what is sent",
         explanation: "A firewall or NAT that forgot the idle connection, and drops its packets \
-                      without a word. The program waits for some 15 minutes. A first probe before \
+                      without a reset. The program waits for some 15 minutes. A first probe before \
                       the box's idle timeout prevents it; TCP_USER_TIMEOUT ends it sooner.",
         privileged: false,
     },

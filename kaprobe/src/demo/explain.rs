@@ -216,7 +216,7 @@ fn segments(record: &Record) -> String {
 
 fn stalled(record: &Record) -> (String, String) {
     let what = format!(
-        "has sent {} {} times again in {}, without an answer, after {} of silence",
+        "has retransmitted {} {} times in {}, without an answer, after {} of silence",
         plural(
             record.transfer.unacked_bytes.unwrap_or_default().into(),
             "byte",
@@ -249,7 +249,7 @@ fn timeout(record: &Record) -> (String, String) {
             Tenths(record.settings.user_timeout_ms.unwrap_or_default().into())
         ),
         Some(Cause::Retransmission) => format!(
-            "gives up after {}: data was sent {} times again, without an answer",
+            "gives up after {}: data was retransmitted {} times, without an answer",
             Tenths(record.transfer.stalled_ms.unwrap_or_default()),
             record.retransmits.unwrap_or_default()
         ),

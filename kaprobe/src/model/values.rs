@@ -160,6 +160,8 @@ named_enum! {
         /// A program closed the connection after a time without data, while data for it was
         /// on its way.
         IdleCloseRace = "idle_close_race",
+        /// The process at the other end ended, and the kernel closed its connections.
+        PeerExited = "peer_exited",
         /// ICMP reported an error while data was not acknowledged, or probes not answered.
         IcmpRejected = "icmp_rejected",
     }

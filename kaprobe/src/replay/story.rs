@@ -175,6 +175,9 @@ impl HostVerdict {
             VerdictName::IdleCloseRace => format!(
                 "{host} saw one end close it after {idle} without data, with data on its way"
             ),
+            VerdictName::PeerExited => {
+                format!("{host} held one end until the process at the other end ended")
+            }
         }
     }
 }

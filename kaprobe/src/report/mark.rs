@@ -24,7 +24,7 @@ pub(super) enum Shape {
     ResetSent,
     /// A FIN was received or sent.
     Fin,
-    /// The connection ended without a word to the peer.
+    /// The connection ended, and the peer was not told.
     Aborted,
     /// The socket was destroyed.
     Closed,
@@ -85,7 +85,7 @@ impl Shape {
             Self::ResetReceived => "reset received",
             Self::ResetSent => "reset sent",
             Self::Fin => "FIN received or sent",
-            Self::Aborted => "ended without a word to the peer",
+            Self::Aborted => "ended, and the peer was not told",
             Self::Closed => "socket gone",
             Self::Zombie => "found dead at the start of the trace",
             Self::Other => "another event",

@@ -25,7 +25,7 @@ fn place(verdict: VerdictName) -> usize {
         VerdictName::StraySegment => 5,
         VerdictName::UserTimeout => 7,
         VerdictName::IcmpRejected => 8,
-        VerdictName::PathLost => 9,
+        VerdictName::PathLost | VerdictName::PeerExited => 9,
         VerdictName::IdleClose | VerdictName::AbortedByPeer => 10,
         VerdictName::FinWait2 => 11,
         VerdictName::AbortedLocally => 12,

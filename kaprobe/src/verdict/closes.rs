@@ -15,32 +15,24 @@ const IDLE_MS: u64 = 1_000;
 /// ns. It is more than a round trip around the earth, and less than any idle timeout.
 const ON_ITS_WAY_NS: u64 = 1_000_000_000;
 
-/// How one end closed an established connection.
+/// How one end closed an established connection that was idle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Closed {
     /// The number of the record of its FIN.
     seq: u64,
     mono_ns: u64,
-    /// The peer closed it; else a program of this host.
-    by_peer: bool,
-    /// The program of this host, if it is known.
-    program: Option<String>,
     /// The names of the program that closed, if they are known.
     closer_names: Option<String>,
-    /// The other end, if it closed and its own record of that is known.
-    other_end: Option<OtherEnd>,
-    /// The time without data before the close, ms; before data that was on its way then.
-    quiet_ms: u64,
     /// Data of this host was on its way when the peer's FIN came.
     in_flight: bool,
-    /// Probes were answered while no data came.
-    answered: bool,
-    keepalive: bool,
+    /// What a verdict tells of it. The time without data is that before data that was on its
+    /// way.
+    close: IdleClose,
 }
 
 impl Closed {
     /// What a record of a FIN tells. `None` if the connection was not idle, or if its
-    /// program was ending. A probe was last answered at `answered_ns`, CLOCK_MONOTONIC: the
+    /// process was ending. A probe was last answered at `answered_ns`, CLOCK_MONOTONIC: the
     /// kernel has processed the acknowledgement in a FIN, so its age tells nothing. The
     /// other end's own record is that of `other_end`.
     pub(super) fn of(
@@ -66,37 +58,58 @@ impl Closed {
         } else {
             lastrcv.min(lastsnd)
         };
+        if quiet_ms < IDLE_MS {
+            return None;
+        }
         let quiet_since_ns = record
             .mono_ns
             .saturating_sub(ms_to_ns(lastrcv.min(lastsnd)));
-        (quiet_ms >= IDLE_MS).then(|| Self {
+        Some(Self {
             seq: record.seq,
             mono_ns: record.mono_ns,
-            by_peer,
-            program: record.closer(),
             closer_names: match (by_peer, &other_end) {
                 (true, other_end) => other_end.as_ref().and_then(|it| it.names.clone()),
                 (false, _) => record.closer_names(),
             },
-            other_end: other_end.filter(|_| by_peer),
-            quiet_ms,
             in_flight,
-            answered: answered_ns.is_some_and(|it| it > quiet_since_ns),
-            keepalive: record.settings.keepalive == Some(true),
+            close: IdleClose {
+                by_peer,
+                program: record.closer(),
+                other_end: other_end.filter(|_| by_peer),
+                quiet_ms,
+                answered: answered_ns.is_some_and(|it| it > quiet_since_ns),
+                keepalive: record.settings.keepalive == Some(true),
+                late: None,
+            },
         })
     }
 
     /// The end of the connection, as a death by the application's idle timeout. The time is
     /// an upper bound for the timeout.
     pub(super) fn death(&self) -> Death {
-        let age_ms = self.quiet_ms.saturating_add(TICK_MS);
+        let age_ms = self.close.quiet_ms.saturating_add(TICK_MS);
         Death::after(age_ms, self.mono_ns)
     }
 
     /// True if the peer closed the connection: its timeout can be learned by its address.
     pub(super) const fn is_by_peer(&self) -> bool {
-        self.by_peer
+        self.close.by_peer
     }
+}
+
+/// The verdict on a FIN that the kernel sent for a process that was ending, as the record of
+/// that end shows. `None` if this end had closed before.
+pub(super) fn peer_exited(record: &Record, other_end: OtherEnd) -> Option<Finding> {
+    let was_open = record.state == Some(State::Established);
+    was_open.then(|| Finding {
+        evidence: vec![other_end.seq],
+        idle_ms: record.ages.lastrcv_ms.min(record.ages.lastsnd_ms),
+        ..Finding::new(
+            VerdictName::PeerExited,
+            Confidence::High,
+            Explanation::PeerExited(other_end),
+        )
+    })
 }
 
 /// The verdict on a close, when it happens. Data that was on its way to the peer then is
@@ -128,7 +141,7 @@ pub(super) fn lingered(
         .mono_ns
         .saturating_sub(ms_to_ns(record.ages.lastrcv_ms?));
     let after_ns = data_ns.checked_sub(closed.mono_ns + ms_to_ns(TICK_MS))?;
-    if closed.by_peer || !lingers || after_ns > ON_ITS_WAY_NS {
+    if closed.close.by_peer || !lingers || after_ns > ON_ITS_WAY_NS {
         return None;
     }
     let late = Some(LateData::Lingered);
@@ -147,7 +160,7 @@ pub(super) fn late_data(
 ) -> Finding {
     let after_ns = record.mono_ns.saturating_sub(closed.mono_ns);
     // What was on its way to a peer that closed has its verdict already.
-    let (verdict, late) = if !closed.by_peer && after_ns <= ON_ITS_WAY_NS {
+    let (verdict, late) = if !closed.close.by_peer && after_ns <= ON_ITS_WAY_NS {
         (VerdictName::IdleCloseRace, LateData::OnItsWay)
     } else {
         (
@@ -170,7 +183,7 @@ fn finding(
     use Confidence::{High, Low, Medium};
     let bounds = bounds.filter(TimeoutBounds::is_believed);
     let names = closed.closer_names.as_deref();
-    let fits = middleboxes.programs(closed.quiet_ms, names);
+    let fits = middleboxes.programs(closed.close.quiet_ms, names);
     let closes_idle = names.is_some_and(|it| middleboxes.is_listed(it) || !fits.is_empty());
     let confidence = match (bounds, late) {
         (Some(bounds), _) if !bounds.contradictory => High,
@@ -179,20 +192,14 @@ fn finding(
         _ if closes_idle => Medium,
         _ => Low,
     };
-    let explanation = Explanation::IdleClose(IdleClose {
-        by_peer: closed.by_peer,
-        program: closed.program.clone(),
-        other_end: closed.other_end.clone(),
-        quiet_ms: closed.quiet_ms,
-        answered: closed.answered,
-        keepalive: closed.keepalive,
+    let close = IdleClose {
         late,
-    });
-    let mut finding = Finding::new(verdict, confidence, explanation);
-    finding
-        .evidence
-        .extend(closed.other_end.as_ref().map(|it| it.seq));
-    finding.idle_ms = Some(closed.quiet_ms);
+        ..closed.close.clone()
+    };
+    let (other_end, quiet_ms) = (close.other_end.as_ref().map(|it| it.seq), close.quiet_ms);
+    let mut finding = Finding::new(verdict, confidence, Explanation::IdleClose(close));
+    finding.evidence.extend(other_end);
+    finding.idle_ms = Some(quiet_ms);
     finding.fits = fits;
     finding.bounds = bounds;
     finding

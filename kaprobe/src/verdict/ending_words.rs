@@ -3,15 +3,10 @@
 use crate::model::record::Record;
 use crate::model::values::{Cause, Errno, State};
 use crate::text::units::{Ms, plural};
-use crate::verdict::finding::{Finding, IdleClose, LateData, Stuck, StuckWhy};
+use crate::verdict::finding::{Finding, IdleClose, LateData, OtherEnd, Stuck, StuckWhy};
 use crate::verdict::phrases::{self, Words};
+use crate::verdict::remedies;
 use crate::verdict::undelivered;
-
-/// The shortest TCP_USER_TIMEOUT that is advised, s. A shorter outage ends no connection.
-const MIN_USER_TIMEOUT_S: u64 = 30;
-
-/// How often a probe may be lost before the advised TCP_USER_TIMEOUT passes.
-const LOST_PROBES: u64 = 2;
 
 /// The advice for data that is not acknowledged, or never was.
 pub(super) fn stuck(record: &Record, finding: &Finding, it: &Stuck) -> Words {
@@ -23,12 +18,14 @@ pub(super) fn stuck(record: &Record, finding: &Finding, it: &Stuck) -> Words {
     };
     let silent = Ms(transfer.silent_ms.unwrap_or_default());
     let retransmits = record.retransmits.unwrap_or_default();
-    let sent = format!("{bytes} sent {retransmits} times again in {stalled}");
+    let acknowledged = if it.gave_up {
+        "never acknowledged"
+    } else {
+        "not acknowledged so far"
+    };
+    let sent = format!("{bytes} retransmitted {retransmits} times in {stalled}");
     let mut words = match it.why {
-        StuckWhy::Icmp(err) => {
-            let (who, advised) = rejected(err);
-            Words::new(format!("{sent}, and {who}"), advised)
-        }
+        StuckWhy::Icmp(err) => Words::new(format!("{sent}, and {}", rejected(err)), ""),
         StuckWhy::Silence => {
             let gone = if it.others_work {
                 ""
@@ -36,9 +33,9 @@ pub(super) fn stuck(record: &Record, finding: &Finding, it: &Stuck) -> Words {
                 ", or the peer's host is gone"
             };
             let seen = format!(
-                "after {silent} of silence, {sent}, never acknowledged: a box between forgot the \
-                 connection without a word{gone}; the peer learns of it only if its program sends, \
-                 or has keepalive on too"
+                "after {silent} of silence, {sent}, {acknowledged}: a box between may have forgotten \
+                 the connection, and drops its segments{gone}; the peer learns of it only if its \
+                 program sends, or has keepalive on too"
             );
             Words::new(seen, "")
         }
@@ -48,7 +45,7 @@ pub(super) fn stuck(record: &Record, finding: &Finding, it: &Stuck) -> Words {
                 None => format!("{silent} of silence before is too short for an idle timeout"),
             };
             let seen = format!(
-                "{sent}, never acknowledged; {before}: {}, which no keepalive setting prevents: \
+                "{sent}, {acknowledged}; {before}: {}, which no keepalive setting prevents: \
                  keepalive waits while data is out",
                 lost(it)
             );
@@ -61,10 +58,13 @@ pub(super) fn stuck(record: &Record, finding: &Finding, it: &Stuck) -> Words {
                 Ms(record.settings.user_timeout_ms.unwrap_or_default().into()),
                 lost(it)
             ),
-            format!(
-                "a longer TCP_USER_TIMEOUT in {} waits longer for it",
-                phrases::program(record)
-            ),
+            match phrases::is_orphan(record) {
+                true => String::new(),
+                false => format!(
+                    "to wait longer for it, set a longer TCP_USER_TIMEOUT in {}",
+                    phrases::program(record)
+                ),
+            },
         ),
         StuckWhy::ZeroWindow => Words::new(zero_window(record), ""),
     };
@@ -73,17 +73,29 @@ pub(super) fn stuck(record: &Record, finding: &Finding, it: &Stuck) -> Words {
     } else {
         ""
     };
-    let first_probe = it.limit.as_ref().filter(|_| it.why != StuckWhy::ZeroWindow);
-    let earlier = first_probe.map_or(String::new(), |limit| {
-        let probe = phrases::first_probe(record, finding.remedy);
-        match finding.remedy {
-            Some(_) => format!("against a box, {probe} ({})", phrases::limit(limit)),
-            None => probe,
-        }
-    });
     words.also_seen(others);
-    words.also_advised(&earlier);
-    words.also_advised(&sooner(record, finding, it));
+    if phrases::is_orphan(record) {
+        words.also_seen("its program has closed it, and no process holds it any more");
+    }
+    if let Some(limit) = it.limit.as_ref().filter(|_| it.why != StuckWhy::ZeroWindow) {
+        let before = match (finding.is_settled(), it.others_work) {
+            (true, _) => "against a box, ",
+            (false, true) => {
+                "first see whether the data arrives at the peer's host; if not, against a box: "
+            }
+            (false, false) => {
+                "first see whether the peer's host is up, and whether another connection to it \
+                 works; if so, against a box: "
+            }
+        };
+        words.also(&phrases::against_a_box(
+            record,
+            finding.remedy,
+            before,
+            limit,
+        ));
+    }
+    words.also(&end(record, finding, it));
     words
 }
 
@@ -102,25 +114,24 @@ const fn lost(it: &Stuck) -> &'static str {
 pub(super) fn probes_rejected(record: &Record, err: Errno) -> Words {
     let probes = record.probes_out.unwrap_or_default();
     let idle = Ms(record.ages.idle_ms.unwrap_or_default());
-    let (who, advised) = rejected(err);
-    let seen = format!("{probes} probes unanswered, silent for {idle}, and {who}");
-    Words::new(seen, advised)
+    let rejected = rejected(err);
+    let seen = format!("{probes} probes unanswered, silent for {idle}, and {rejected}");
+    Words::new(seen, "")
 }
 
 fn bytes(count: Option<u32>) -> String {
     plural(count.unwrap_or_default().into(), "byte", "bytes")
 }
 
-/// Who may have sent an ICMP error (`icmp_err_convert`, net/ipv4/icmp.c), and what to do.
-fn rejected(err: Errno) -> (String, &'static str) {
+/// Who may have sent an ICMP error (`icmp_err_convert`, net/ipv4/icmp.c).
+fn rejected(err: Errno) -> String {
     const ECONNREFUSED: Errno = Errno(libc::ECONNREFUSED.cast_unsigned());
     let who = if err == ECONNREFUSED {
         "a firewall rejects the segments, at the peer's host or before it"
     } else {
         "a router found no way to the peer's host, or a firewall rejects the segments"
     };
-    let seen = format!("the network answered {err} (ICMP): {who}");
-    (seen, "no keepalive setting prevents that")
+    format!("the network answered {err} (ICMP): {who}, which no keepalive setting prevents")
 }
 
 /// Why data waited behind a closed window until the kernel gave up.
@@ -148,46 +159,37 @@ fn zero_window(record: &Record) -> String {
     )
 }
 
-/// How to learn of it sooner, if the kernel sends for minutes before it gives up.
-fn sooner(record: &Record, finding: &Finding, it: &Stuck) -> String {
-    if record.settings.user_timeout_ms.is_some() || it.why == StuckWhy::ZeroWindow {
-        return String::new();
-    }
-    let all_ms = record
-        .transfer
-        .stalled_ms
-        .unwrap_or_default()
-        .saturating_add(record.dead_in_ms.unwrap_or_default());
-    let settings = &record.settings;
-    let advised_s = finding.remedy.and_then(|it| it.time_s);
-    let probing_s = if settings.keepalive == Some(true) || advised_s.is_some() {
-        let time_s = settings.keepalive_time_ms.unwrap_or_default() / 1_000;
-        let intvl_s = settings.keepalive_intvl_ms.unwrap_or_default() / 1_000;
-        let intvl_s = finding.remedy.and_then(|it| it.intvl_s).unwrap_or(intvl_s);
-        advised_s.unwrap_or(time_s) + LOST_PROBES * intvl_s
-    } else {
-        0
+/// When the kernel gives up, and how a program learns of it sooner.
+fn end(record: &Record, finding: &Finding, it: &Stuck) -> Words {
+    let is_set = record.settings.user_timeout_ms.is_some_and(|ms| ms > 0);
+    let stalled_ms = record.transfer.stalled_ms.unwrap_or_default();
+    let left_ms = record.dead_in_ms.or(it.gave_up.then_some(0));
+    let Some(left_ms) = left_ms.filter(|_| !is_set && it.why != StuckWhy::ZeroWindow) else {
+        return Words::default();
     };
-    let seconds = probing_s.max(MIN_USER_TIMEOUT_S);
-    let (program, netns) = (phrases::program(record), phrases::netns(record));
-    let retries = match record.identity.orphan {
-        // The program has closed it (`tcp_write_timeout`, net/ipv4/tcp_timer.c).
-        Some(true) => format!("net.ipv4.tcp_orphan_retries in netns {netns}"),
-        _ => format!("net.ipv4.tcp_retries2 in netns {netns}"),
+    let all_ms = stalled_ms.saturating_add(left_ms);
+    let netns = phrases::netns(record);
+    let verb = if it.gave_up { "gave" } else { "gives" };
+    // `tcp_write_timeout`, net/ipv4/tcp_timer.c.
+    let retries = match phrases::is_orphan(record) {
+        true => "tcp_orphan_retries",
+        false => "tcp_retries2",
     };
-    let after = if it.gave_up { "came" } else { "comes" };
-    if seconds.saturating_mul(1_000) >= all_ms {
-        return format!(
-            "the end {after} after {}, which TCP_USER_TIMEOUT in {program} or {retries} sets",
-            Ms(all_ms)
-        );
+    let after = format!(
+        "the kernel {verb} up {} after the data was first sent, by net.ipv4.{retries} in netns {netns}",
+        Ms(all_ms)
+    );
+    if phrases::is_orphan(record) {
+        return Words::new(after, "");
     }
-    format!(
-        "the end {after} after {}: to learn of it sooner, set TCP_USER_TIMEOUT={} in {program}, or \
-         lower {retries}",
-        Ms(all_ms),
-        seconds.saturating_mul(1_000),
-    )
+    let timeout_ms = remedies::sooner_user_timeout(&record.settings, finding.remedy, all_ms);
+    let advised = timeout_ms.map_or(String::new(), |ms| {
+        format!(
+            "to learn of it sooner, set TCP_USER_TIMEOUT={ms} in {}",
+            phrases::program(record)
+        )
+    });
+    Words::new(after, advised)
 }
 
 /// The advice for a close after a time without data.
@@ -210,6 +212,8 @@ pub(super) fn idle_close(record: &Record, it: &IdleClose) -> Words {
     };
     let start = format!("{closer} closed the connection after {quiet} without data");
     match it.late {
+        // The verdict on the other end has the rest.
+        None if it.is_told() => Words::new(start, ""),
         None => Words::new(
             format!("{start}; {keepalive}"),
             format!(
@@ -219,12 +223,28 @@ pub(super) fn idle_close(record: &Record, it: &IdleClose) -> Words {
         ),
         Some(late) => {
             let (became, advised) = late_data(it, late);
-            Words::new(
-                format!("{start}, {became}"),
-                format!("{advised}; {keepalive}"),
-            )
+            let keepalive = match it.is_told() {
+                true => String::new(),
+                false => format!("; {keepalive}"),
+            };
+            Words::new(format!("{start}, {became}{keepalive}"), advised)
         }
     }
+}
+
+/// The words for a process at the other end that ended.
+pub(super) fn peer_exited(record: &Record, other_end: &OtherEnd) -> Words {
+    let program = other_end.program.as_deref().unwrap_or("the process");
+    let place = phrases::place(record, other_end);
+    let quiet = record.ages.lastrcv_ms.min(record.ages.lastsnd_ms);
+    Words::new(
+        format!(
+            "{program} {place} held the other end, and ended, by itself or killed: the kernel closed \
+             its connections, this one after {} without data",
+            Ms(quiet.unwrap_or_default())
+        ),
+        format!("see why {program} ended: its log, the journal, `dmesg` for lack of memory"),
+    )
 }
 
 /// The program of this host.

@@ -1,6 +1,6 @@
 //! Findings: the conclusions of the rules, as data. `words.rs` turns them into text.
 
-use crate::model::record::Record;
+use crate::model::record::{EventName, Record};
 use crate::model::remedy::Remedy;
 use crate::model::values::{Confidence, Errno, VerdictName};
 use crate::text::escape::Escaped;
@@ -48,6 +48,13 @@ impl Finding {
             explanation,
             remedy: None,
         }
+    }
+
+    /// Whether the records show an idle timeout as the cause: connections died of it more
+    /// than once, or this host applies it on the path. Otherwise the cause is a guess.
+    pub(super) fn is_settled(&self) -> bool {
+        let repeats = |it: &TimeoutBounds| it.is_believed() && !it.contradictory;
+        self.bounds.as_ref().is_some_and(repeats) || self.fits.iter().any(Fit::is_host)
     }
 }
 
@@ -107,7 +114,9 @@ pub(super) enum Explanation {
     /// The accept queue was full, and net.ipv4.tcp_abort_on_overflow is 1.
     AcceptQueueFull,
     /// A segment arrived for a connection that this host does not have.
-    Stray(IdleLimit, Restart),
+    Stray(Stray),
+    /// A segment arrived for a connection that had ended here, and the peer was not told.
+    EndedHere(SilentEnd),
     /// conntrack took a segment of a translated connection for INVALID, and delivered it
     /// here.
     NotTranslated,
@@ -117,6 +126,8 @@ pub(super) enum Explanation {
     Stuck(Stuck),
     /// A program closed the connection after a time without data.
     IdleClose(IdleClose),
+    /// The process at the other end ended, and the kernel closed its connections.
+    PeerExited(OtherEnd),
     /// Keepalive gave up, and ICMP had reported this error.
     Rejected(Errno),
 }
@@ -170,6 +181,13 @@ pub(super) struct IdleClose {
     pub(super) late: Option<LateData>,
 }
 
+impl IdleClose {
+    /// Whether the other end, which closed, has a verdict of its own in the same trace.
+    pub(super) fn is_told(&self) -> bool {
+        self.other_end.as_ref().is_some_and(|it| it.is_told)
+    }
+}
+
 /// Data for a connection that its reader had closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LateData {
@@ -203,6 +221,39 @@ impl OtherTtl {
     }
 }
 
+/// A segment of a connection that this host does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stray {
+    /// What limits the TCP_KEEPIDLE that is advised for the peer.
+    pub(super) limit: IdleLimit,
+    /// What is known of a restart.
+    pub(super) restart: Restart,
+    /// How long before it the records began, or the last loss was, ms.
+    pub(super) since_ms: u64,
+}
+
+/// The end of a connection that its peer was not told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SilentEnd {
+    /// The number of its record.
+    pub(super) seq: u64,
+    /// When it was, CLOCK_MONOTONIC ns.
+    pub(super) mono_ns: u64,
+    /// The process that ended it, or else the one that held it, if either is known.
+    pub(super) by: Option<String>,
+}
+
+impl SilentEnd {
+    /// The end that a record of it tells.
+    pub(super) fn of(record: &Record) -> Self {
+        Self {
+            seq: record.seq,
+            mono_ns: record.mono_ns,
+            by: record.closer(),
+        }
+    }
+}
+
 /// What is known of a restart that may have ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Restart {
@@ -221,7 +272,8 @@ pub(super) enum Restart {
 pub(super) enum IdleLimit {
     /// Half of a known timeout that explains the end.
     Fit(Fit),
-    /// Half of the shortest fatal idle age, ms.
+    /// Half of the shortest idle age, ms, after which a connection was found dead or its data
+    /// was not acknowledged.
     Death(u64),
     /// The longest idle age that connections survived, ms.
     Survived(u64),
@@ -269,26 +321,37 @@ pub(super) struct OtherEnd {
     pub(super) netns_name: Option<Escaped>,
     /// Why it sent the reset.
     pub(super) why: OtherEndWhy,
+    /// It has a verdict of its own in the same trace: one death is not to be told twice.
+    pub(super) is_told: bool,
 }
 
 impl OtherEnd {
-    /// The end that sent the reset or FIN of this record, for this reason. `None` if that
-    /// ends no connection of another.
-    pub(super) fn of(record: &Record, finding: &Finding) -> Option<Self> {
-        let why = match finding.explanation {
-            Explanation::Aborted(abort) => OtherEndWhy::Aborted(abort),
-            Explanation::DataAfterClose | Explanation::IdleClose(_) => OtherEndWhy::Closed,
-            Explanation::AcceptQueueFull => OtherEndWhy::AcceptQueueFull(record.endpoints?.lport),
-            Explanation::Stray(..) => OtherEndWhy::Unknown,
-            Explanation::NotTranslated => OtherEndWhy::NotTranslated,
-            Explanation::PortsReused => OtherEndWhy::PortsReused,
-            _ => return None,
+    /// The end that sent the reset or FIN of this record, for this reason. Without a finding,
+    /// the record itself may tell. `None` if it ends no connection of another.
+    pub(super) fn of(record: &Record, finding: Option<&Finding>) -> Option<Self> {
+        let explanation = finding.map(|it| &it.explanation);
+        let why = match explanation {
+            Some(Explanation::Aborted(abort)) => OtherEndWhy::Aborted(*abort),
+            Some(Explanation::DataAfterClose | Explanation::IdleClose(_)) => OtherEndWhy::Closed,
+            Some(Explanation::AcceptQueueFull) => {
+                OtherEndWhy::AcceptQueueFull(record.endpoints?.lport)
+            }
+            Some(Explanation::Stray(_) | Explanation::EndedHere(_)) => OtherEndWhy::Unknown,
+            Some(Explanation::NotTranslated) => OtherEndWhy::NotTranslated,
+            Some(Explanation::PortsReused) => OtherEndWhy::PortsReused,
+            Some(_) => return None,
+            None if record.event == EventName::FinSent => {
+                record.actor.by_exiting.filter(|&it| it)?;
+                OtherEndWhy::Exited
+            }
+            None if record.firing_ns.is_some() => OtherEndWhy::GaveUp,
+            None => return None,
         };
         Some(Self {
             seq: record.seq,
-            program: match (&finding.explanation, why) {
+            program: match (explanation, why) {
                 // Its record of the close named it. No socket was left for data that came late.
-                (Explanation::IdleClose(it), _) => it.program.clone(),
+                (Some(Explanation::IdleClose(it)), _) => it.program.clone(),
                 // Whoever destroyed it is no end of the connection.
                 (_, OtherEndWhy::Aborted(Abort::Destroyed)) => record.process.label(),
                 _ => record.closer(),
@@ -298,6 +361,7 @@ impl OtherEnd {
             netns: record.endpoints?.netns,
             netns_name: record.netns_name.clone(),
             why,
+            is_told: finding.is_some() || why == OtherEndWhy::GaveUp,
         })
     }
 }
@@ -317,6 +381,10 @@ pub(super) enum OtherEndWhy {
     AcceptQueueFull(u16),
     /// It opened a new connection with the same ports.
     PortsReused,
+    /// Its process ended.
+    Exited,
+    /// Its keepalive timer gave up on this end.
+    GaveUp,
 }
 
 /// Why this host reset a connection.

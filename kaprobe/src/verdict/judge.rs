@@ -18,11 +18,11 @@ use crate::timeout::estimate::{Death, LivedThrough, TimeoutBounds, TimeoutEstima
 use crate::timeout::middlebox::MiddleboxTable;
 use crate::timeout::quiet::{Quiet, held_ms};
 use crate::verdict::closes::Closed;
-use crate::verdict::finding::{Explanation, Finding};
-use crate::verdict::rules::{ResetContext, ResetTrigger};
+use crate::verdict::finding::{Explanation, Finding, OtherEnd, OtherEndWhy, SilentEnd};
+use crate::verdict::rules::{Earlier, ResetContext, ResetTrigger};
 use crate::verdict::sent_resets::{Sender, SentResets};
 use crate::verdict::undelivered::StuckContext;
-use crate::verdict::{closes, rules, undelivered, words};
+use crate::verdict::{closes, remedies, rules, undelivered, words};
 
 /// The events that verdicts need. If a log lacks some of them, there are fewer verdicts.
 pub const EVIDENCE: [EventName; 12] = [
@@ -90,9 +90,9 @@ struct Tracked {
     peer_ttl: Option<u8>,
     /// True if the end of the connection has a verdict.
     is_judged: bool,
-    /// True if the connection ended without a word to the peer, as TCP_REPAIR ends one. To
-    /// the peer, this host is as one that never had it.
-    ended_silently: bool,
+    /// How the connection ended, if the peer was not told, as when TCP_REPAIR ends one. To the
+    /// peer, this host is as one that never had it.
+    silent_end: Option<Box<SilentEnd>>,
 }
 
 /// A remote address and port.
@@ -158,10 +158,11 @@ impl Judge {
             Some(Direction::Passive) => self.passive(record, flow),
             _ => self.socket(record, flow, resets),
         };
-        let finding = finding?;
         if matches!(record.event, EventName::RstSent | EventName::FinSent) {
-            resets.note(record, &finding);
+            resets.note(record, finding.as_ref());
         }
+        let mut finding = finding?;
+        remedies::restrict(record, &mut finding);
         Some(verdict_record(record, finding))
     }
 
@@ -185,15 +186,19 @@ impl Judge {
     }
 
     fn passive(&mut self, record: &Record, flow: FlowKey) -> Option<Finding> {
-        let seen = self.connections.get_mut(&flow);
-        let was_seen = seen.as_ref().is_some_and(|it| !it.ended_silently);
+        let since_ns = record.mono_ns.saturating_sub(self.since_ns?);
+        let mut seen = self.connections.get_mut(&flow);
+        let earlier = match seen.as_mut().map(|it| it.silent_end.take()) {
+            Some(Some(end)) => Earlier::EndedSilently(*end),
+            Some(None) => Earlier::Seen,
+            None => Earlier::Unknown { since_ns },
+        };
         let closed = seen.and_then(|it| it.closed.take());
-        if !was_seen {
+        if !matches!(earlier, Earlier::Seen) {
             self.connections.push(flow, Tracked::default());
         }
-        let since_ns = record.mono_ns.saturating_sub(self.since_ns?);
         let middleboxes = &self.learned.middleboxes;
-        let finding = rules::passive(record, was_seen, since_ns, middleboxes)?;
+        let finding = rules::passive(record, earlier, middleboxes)?;
         let is_late = finding.explanation == Explanation::DataAfterClose;
         match closed.filter(|it| is_late && !it.is_by_peer()) {
             Some(closed) => Some(closes::late_data(record, &closed, None, middleboxes)),
@@ -223,7 +228,9 @@ impl Judge {
                 ..Tracked::default()
             };
         }
-        tracked.ended_silently |= record.event == EventName::Aborted;
+        if record.event == EventName::Aborted {
+            tracked.silent_end = Some(Box::new(SilentEnd::of(record)));
+        }
         let learned = &mut self.learned;
         learned.survivors(record, tracked, remote);
         if let Some(alive) = record.alive.as_deref() {
@@ -354,8 +361,12 @@ impl Learned {
         record: &Record,
         tracked: &mut Tracked,
         remote: Remote,
-        sender: Sender,
+        mut sender: Sender,
     ) -> Option<Finding> {
+        let exited = |it: &mut OtherEnd| it.why == OtherEndWhy::Exited;
+        if let Some(other_end) = sender.other_end.take_if(exited) {
+            return closes::peer_exited(record, other_end);
+        }
         let closed = Closed::of(record, tracked.answered_ns, sender.other_end)?;
         if closed.is_by_peer() {
             self.closes.died(remote, closed.death());

@@ -1,18 +1,20 @@
 //! Says a remedy in the words of the program that held the connection.
 
 use crate::model::record::Record;
-use crate::model::remedy::{Remedy, SetIn};
+use crate::model::remedy::SetIn;
 use crate::programs::settings::in_words_of;
 use crate::programs::table::{ConnectionSide, Program, find};
 use crate::text::escape::Escaped;
+use crate::verdict::finding::Finding;
 
 /// The program's own settings for a remedy, as clauses. Empty if
 /// the program is not known, or has none.
 ///
 /// A record does not tell which side the program is on: if its settings differ, both are
-/// said.
-pub(super) fn clause(record: &Record, remedy: Option<Remedy>) -> String {
-    let Some(remedy) = remedy.filter(|it| it.set_in != SetIn::Peer) else {
+/// said. A guess does not advise the sysctls that some programs need besides: they change
+/// every program of the namespace.
+pub(super) fn clause(record: &Record, finding: &Finding) -> String {
+    let Some(remedy) = finding.remedy.filter(|it| it.set_in != SetIn::Peer) else {
         return String::new();
     };
     let rport = record.endpoints.map_or(0, |it| it.rport);
@@ -22,6 +24,9 @@ pub(super) fn clause(record: &Record, remedy: Option<Remedy>) -> String {
     let said = |program: Option<&Program>, side: &str| {
         let program = program?;
         let said = in_words_of(program, &remedy, &record.settings)?;
+        if said.program_sysctl.is_some() && !finding.is_settled() {
+            return None;
+        }
         let apply = said.program_apply.as_ref().map_or("", Escaped::as_str);
         let besides = said.program_sysctl.map(|it| format!(", and {it}"));
         Some(format!(
@@ -45,8 +50,10 @@ pub(super) fn clause(record: &Record, remedy: Option<Remedy>) -> String {
 mod tests {
     use super::*;
     use crate::model::owner::Owner;
+    use crate::model::remedy::Remedy;
     use crate::model::socket::{Endpoints, Process, Settings};
-    use crate::model::values::Origin;
+    use crate::model::values::{Confidence, Origin, VerdictName};
+    use crate::verdict::finding::Explanation;
 
     #[test]
     fn a_verdict_names_the_programs_own_setting() {
@@ -88,7 +95,15 @@ mod tests {
                 },
                 ..Record::default()
             };
-            assert_eq!(clause(&record, remedy), expected, "{comm}");
+            let finding = Finding {
+                remedy,
+                ..Finding::new(
+                    VerdictName::IdleEviction,
+                    Confidence::Low,
+                    Explanation::InUse,
+                )
+            };
+            assert_eq!(clause(&record, &finding), expected, "{comm}");
         }
     }
 }

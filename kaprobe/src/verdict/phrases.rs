@@ -31,6 +31,18 @@ impl Words {
     pub(super) fn also_advised(&mut self, clause: &str) {
         add(&mut self.advised, clause);
     }
+
+    /// Adds the clauses of others.
+    pub(super) fn also(&mut self, more: &Self) {
+        self.also_seen(&more.seen);
+        self.also_advised(&more.advised);
+    }
+
+    /// These clauses, and those of others.
+    pub(super) fn with(mut self, more: &Self) -> Self {
+        self.also(more);
+        self
+    }
 }
 
 fn add(clauses: &mut String, clause: &str) {
@@ -45,7 +57,8 @@ pub(super) fn limit(of: &IdleLimit) -> String {
     match of {
         IdleLimit::Fit(fit) => format!("half of {}'s {}s", fit.first_name(), fit.seconds),
         IdleLimit::Death(ms) => format!(
-            "half of {}, the shortest fatal idle time; the timeout may be shorter still",
+            "half of {}, the shortest silence before such an end or stall; the timeout may be \
+             shorter still",
             Ms(*ms)
         ),
         IdleLimit::Survived(ms) => format!("connections survived {}", Ms(*ms)),
@@ -54,18 +67,40 @@ pub(super) fn limit(of: &IdleLimit) -> String {
     }
 }
 
-/// The change that sends the first probe earlier, or a note that it is early enough.
-pub(super) fn first_probe(record: &Record, remedy: Option<Remedy>) -> String {
+/// The change that sends the first probe in time against a box that forgets idle connections:
+/// what to check `before` it, the change, and what limits it. Without a change, a note that the
+/// first probe is early enough. Nothing for a socket that its program has closed: no program can
+/// set it.
+pub(super) fn against_a_box(
+    record: &Record,
+    remedy: Option<Remedy>,
+    before: &str,
+    of: &IdleLimit,
+) -> Words {
+    match remedy {
+        _ if is_orphan(record) => Words::default(),
+        Some(remedy) => Words::new(
+            "",
+            format!("{before}{} ({})", first_probe(record, remedy), limit(of)),
+        ),
+        None => Words::new(
+            format!(
+                "the first probe of {} after {}s is early enough against a box, unless keepalive \
+                 was turned on only lately",
+                program(record),
+                record.settings.keepalive_time_ms.unwrap_or_default() / 1_000
+            ),
+            "",
+        ),
+    }
+}
+
+/// The change that sends the first probe earlier.
+pub(super) fn first_probe(record: &Record, remedy: Remedy) -> String {
     let program = program(record);
     let settings = &record.settings;
     let time_s = settings.keepalive_time_ms.unwrap_or_default() / 1000;
     let intvl_s = settings.keepalive_intvl_ms.unwrap_or_default() / 1000;
-    let Some(remedy) = remedy else {
-        return format!(
-            "the first probe of {program} after {time_s}s is early enough, unless keepalive was \
-             turned on only lately"
-        );
-    };
     let own = Remedy {
         set_in: SetIn::Program,
         keepalive: false,
@@ -84,11 +119,11 @@ pub(super) fn first_probe(record: &Record, remedy: Option<Remedy>) -> String {
             let (now, netns) = (now.join(" and "), netns(record));
             format!("set {remedy} (now {now}) in netns {netns}, or {own} in {program}")
         }
-        _ if remedy.keepalive => format!("in {program} turn on SO_KEEPALIVE with {own}"),
+        _ if remedy.keepalive => format!("in {program}, turn on SO_KEEPALIVE with {own}"),
         _ => {
             let lower = changed.map(|(name, now, to)| format!("{name} from {now} to {to}"));
             let lower: Vec<_> = lower.collect();
-            format!("in {program} lower {}", lower.join(" and "))
+            format!("in {program}, lower {}", lower.join(" and "))
         }
     };
     let why = match remedy.intvl_s {
@@ -96,6 +131,12 @@ pub(super) fn first_probe(record: &Record, remedy: Option<Remedy>) -> String {
         None => "",
     };
     format!("{set}{why}")
+}
+
+/// True if a program has closed the socket: no process holds it, and the kernel sends what is
+/// left.
+pub(super) fn is_orphan(record: &Record) -> bool {
+    record.identity.orphan == Some(true)
 }
 
 /// The program that holds the socket.

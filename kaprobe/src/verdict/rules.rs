@@ -7,9 +7,10 @@ use crate::timeout::estimate::{Death, TimeoutBounds, is_survived};
 use crate::timeout::middlebox::{AfterExpiry, Fit, MiddleboxTable, shortest_refreshed_s, slack_ms};
 use crate::verdict::finding::{
     Abort, Explanation, Finding, ForgottenBy, IdleLimit, OtherEnd, OtherEndWhy, OtherTtl, Restart,
+    SilentEnd, Stray,
 };
 use crate::verdict::phrases;
-use crate::verdict::remedies;
+use crate::verdict::remedies::{self, IdleDeath};
 use crate::verdict::sent_resets::Sender;
 
 /// The minimum silence of an idle connection, ms. A shorter silence can be the time that
@@ -151,13 +152,6 @@ impl ResetContext<'_> {
         OtherTtl::of_box(record.ttl?, self.peer_ttl?)
     }
 
-    /// The longest idle age that this connection or another to the peer survived, ms, below
-    /// those at which another died.
-    fn survived_ms(&self) -> Option<u64> {
-        self.bounds
-            .map_or(self.survived_ms, |bounds| bounds.survived_ms)
-    }
-
     /// The age that this very connection survived, if it excludes an idle timeout as the
     /// cause of a death, ms. Another connection may have another path.
     fn excludes(&self, death: Death) -> Option<u64> {
@@ -216,7 +210,13 @@ pub(super) fn explain(record: &Record, reset: ResetTrigger, context: &ResetConte
     };
     if let Explanation::HalfClosedForgotten(fit) = &finding.explanation {
         finding.fits = vec![fit.clone()];
-        advise_first_probe(record, &mut finding, idle_ms, context);
+        let idle = IdleDeath {
+            died_ms: idle_ms,
+            survived_ms: context
+                .bounds
+                .map_or(context.survived_ms, |it| it.survived_ms),
+        };
+        (finding.remedy, _) = idle.first_probe(record, &finding.fits);
     } else if death.is_some() && survived_ms.is_none() {
         forgotten(record, reset, &mut finding, idle_ms, context);
     }
@@ -312,40 +312,21 @@ fn forgotten(
     idle_ms: u64,
     context: &ResetContext<'_>,
 ) {
-    let survived_ms = context.survived_ms();
-    let shortest_ms = context.bounds.and_then(|it| it.shortest_ms);
-    let died_ms = idle_ms.min(shortest_ms.unwrap_or(u64::MAX));
-    finding.fits = context.middleboxes.fits(
-        record.endpoints.as_ref(),
-        survived_ms,
-        died_ms,
-        AfterExpiry::Reset,
-    );
+    let idle = IdleDeath::of(idle_ms, context.survived_ms, context.bounds);
+    finding.fits = idle.fits(record, context.middleboxes, AfterExpiry::Reset);
     finding.bounds = context.believed();
-    if died_ms < MIN_PROBED_MS {
-        finding.explanation = Explanation::ForgottenTooSoon(died_ms);
+    if idle.died_ms < MIN_PROBED_MS {
+        finding.explanation = Explanation::ForgottenTooSoon(idle.died_ms);
         return;
     }
-    let limit = advise_first_probe(record, finding, died_ms, context);
+    let limit;
+    (finding.remedy, limit) = idle.first_probe(record, &finding.fits);
     let by = if has_host_fit(finding) {
         ForgottenBy::HostBox
     } else {
         forgotten_by(record, reset, idle_ms, context)
     };
     finding.explanation = Explanation::Forgotten { limit, by };
-}
-
-/// Advises a first probe in time for the timeouts that fit. Returns what limits it.
-fn advise_first_probe(
-    record: &Record,
-    finding: &mut Finding,
-    died_ms: u64,
-    context: &ResetContext<'_>,
-) -> IdleLimit {
-    let (survived_ms, common_s) = (context.survived_ms(), shortest_refreshed_s());
-    let (seconds, limit) = remedies::idle_limit(died_ms, survived_ms, &finding.fits, common_s);
-    finding.remedy = remedies::first_probe(&record.settings, seconds);
-    limit
 }
 
 /// Who may have forgotten the connection.
@@ -483,14 +464,21 @@ fn abort(record: &Record, reason: &str) -> Abort {
     }
 }
 
+/// What earlier records show of the endpoints of a segment that no socket took.
+#[derive(Debug)]
+pub(super) enum Earlier {
+    /// A connection, and its peer was told of its end.
+    Seen,
+    /// The end of a connection, and its peer was not told.
+    EndedSilently(SilentEnd),
+    /// Nothing. No record is missing for so long, ns.
+    Unknown { since_ns: u64 },
+}
+
 /// The verdict on a passive reset, sent in answer to a segment.
-///
-/// No record is missing in the `since_ns` before it. `was_seen` is true if an earlier
-/// record has the same endpoints.
 pub(super) fn passive(
     record: &Record,
-    was_seen: bool,
-    since_ns: u64,
+    earlier: Earlier,
     middleboxes: &MiddleboxTable,
 ) -> Option<Finding> {
     let flags = record.flags?;
@@ -515,14 +503,8 @@ pub(super) fn passive(
             Confidence::Medium,
             Explanation::PortsReused,
         )),
-        (Met::Nothing, _) if !was_seen && is_invalid(record, middleboxes) => Some(Finding::new(
-            VerdictName::StraySegment,
-            Confidence::Medium,
-            Explanation::NotTranslated,
-        )),
-        (Met::Nothing, _) | (Met::Socket, Some(State::Listen)) if !was_seen => {
-            let is_likely = len > 0 && since_ns > AFTER_CLOSE_NS;
-            Some(stray(record, is_likely, middleboxes))
+        (Met::Nothing, _) | (Met::Socket, Some(State::Listen)) => {
+            unknown_here(record, earlier, middleboxes)
         }
         // Data for a connection that a program has closed. A TIME_WAIT socket sends a
         // reset only while it replaces a FIN_WAIT2 socket (`tcp_timewait_state_process`,
@@ -536,6 +518,38 @@ pub(super) fn passive(
         }
         // A handshake, or the last segment of a connection that was seen.
         _ => None,
+    }
+}
+
+/// The verdict on a segment that belongs to no connection of this host.
+fn unknown_here(
+    record: &Record,
+    earlier: Earlier,
+    middleboxes: &MiddleboxTable,
+) -> Option<Finding> {
+    let stray_segment = |confidence, explanation| {
+        Some(Finding::new(
+            VerdictName::StraySegment,
+            confidence,
+            explanation,
+        ))
+    };
+    match earlier {
+        Earlier::Seen => None,
+        Earlier::EndedSilently(end) => Some(Finding {
+            evidence: vec![end.seq],
+            ..Finding::new(
+                VerdictName::StraySegment,
+                Confidence::Medium,
+                Explanation::EndedHere(end),
+            )
+        }),
+        Earlier::Unknown { .. }
+            if record.met == Some(Met::Nothing) && is_invalid(record, middleboxes) =>
+        {
+            stray_segment(Confidence::Medium, Explanation::NotTranslated)
+        }
+        Earlier::Unknown { since_ns } => Some(stray(record, since_ns, middleboxes)),
     }
 }
 
@@ -571,8 +585,9 @@ fn restart(record: &Record) -> Restart {
     }
 }
 
-/// The verdict on a segment for a connection that this host never had.
-fn stray(record: &Record, is_likely: bool, middleboxes: &MiddleboxTable) -> Finding {
+/// The verdict on a segment for a connection that no record of this host shows. No record is
+/// missing in the `since_ns` before it.
+fn stray(record: &Record, since_ns: u64, middleboxes: &MiddleboxTable) -> Finding {
     let common_s = shortest_refreshed_s();
     let connection = record.endpoints.as_ref();
     let own = connection.and_then(|it| middleboxes.on_path_of(it).min_by_key(|it| it.seconds));
@@ -580,17 +595,23 @@ fn stray(record: &Record, is_likely: bool, middleboxes: &MiddleboxTable) -> Find
         Some(own) => (own.seconds / 2, IdleLimit::Host(own.what.to_string())),
         None => (common_s / 2, IdleLimit::Common),
     };
+    let is_likely = record.len > Some(0) && since_ns > AFTER_CLOSE_NS;
     let confidence = if is_likely {
         Confidence::Medium
     } else {
         Confidence::Low
+    };
+    let stray = Stray {
+        limit,
+        restart: restart(record),
+        since_ms: since_ns / ms_to_ns(1),
     };
     Finding {
         remedy: Some(remedies::first_probe_of_peer(seconds.max(1))),
         ..Finding::new(
             VerdictName::StraySegment,
             confidence,
-            Explanation::Stray(limit, restart(record)),
+            Explanation::Stray(stray),
         )
     }
 }

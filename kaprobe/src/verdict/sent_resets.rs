@@ -118,7 +118,7 @@ impl SentResets<'_> {
     }
 
     /// Keeps the reset or FIN of a record, for the verdict on the other end.
-    pub(super) fn note(&mut self, record: &Record, finding: &Finding) {
+    pub(super) fn note(&mut self, record: &Record, finding: Option<&Finding>) {
         let (Some(endpoints), Some(by)) = (record.endpoints, OtherEnd::of(record, finding)) else {
             return;
         };
@@ -159,7 +159,11 @@ impl SentResets<'_> {
         } else {
             record.time.0.abs_diff(reset.wall_ns)
         };
-        (transit_ns <= MAX_TRANSIT_NS).then_some(reset.by)
+        let is_told = reset.by.is_told && is_same_trace;
+        (transit_ns <= MAX_TRANSIT_NS).then_some(OtherEnd {
+            is_told,
+            ..reset.by
+        })
     }
 
     /// Takes the reset of a proxy on this host to which the connection was redirected: its

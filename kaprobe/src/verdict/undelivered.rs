@@ -5,9 +5,9 @@ use crate::model::record::Record;
 use crate::model::time::{TICK_MS, ms_to_ns};
 use crate::model::values::{Cause, Confidence, Errno, State, VerdictName};
 use crate::timeout::estimate::{Death, TimeoutBounds, is_survived};
-use crate::timeout::middlebox::{AfterExpiry, MiddleboxTable, shortest_refreshed_s};
+use crate::timeout::middlebox::{AfterExpiry, MiddleboxTable};
 use crate::verdict::finding::{Explanation, Finding, Stuck, StuckWhy};
-use crate::verdict::remedies;
+use crate::verdict::remedies::IdleDeath;
 
 /// The shortest silence that a box on the way may have ended by forgetting the connection,
 /// ms. Shorter ones are pauses of a conversation: no known middlebox has so short a timeout.
@@ -136,21 +136,10 @@ fn confidence(verdict: VerdictName, stuck: &Stuck, context: &StuckContext<'_>) -
 
 /// Completes the finding for a connection that a box may have forgotten.
 fn forgotten(record: &Record, finding: &mut Finding, silent_ms: u64, context: &StuckContext<'_>) {
-    // Another connection may have died sooner than this one survived.
-    let survived_ms = context
-        .bounds
-        .map_or(context.survived_ms, |bounds| bounds.survived_ms);
-    let shortest_ms = context.bounds.and_then(|it| it.shortest_ms);
-    let died_ms = silent_ms.min(shortest_ms.unwrap_or(u64::MAX));
-    let fits = context.middleboxes.fits(
-        record.endpoints.as_ref(),
-        survived_ms,
-        died_ms,
-        AfterExpiry::Silence,
-    );
-    let common_s = shortest_refreshed_s();
-    let (seconds, limit) = remedies::idle_limit(died_ms, survived_ms, &fits, common_s);
-    finding.remedy = remedies::first_probe(&record.settings, seconds);
+    let idle = IdleDeath::of(silent_ms, context.survived_ms, context.bounds);
+    let fits = idle.fits(record, context.middleboxes, AfterExpiry::Silence);
+    let limit;
+    (finding.remedy, limit) = idle.first_probe(record, &fits);
     if let Explanation::Stuck(stuck) = &mut finding.explanation {
         stuck.limit = Some(limit);
     }

@@ -7,6 +7,7 @@ use crate::model::advice::Advice;
 use crate::model::record::Record;
 use crate::model::remedy::Remedy;
 use crate::model::socket::Endpoints;
+use crate::model::time::ms_to_ns;
 use crate::model::values::{LearnedOf, Origin, State};
 use crate::text::escape::Escaped;
 use crate::text::units::Ms;
@@ -14,19 +15,20 @@ use crate::timeout::estimate::TimeoutBounds;
 use crate::timeout::middlebox::{Fit, FitSource};
 use crate::verdict::finding::{
     Abort, Explanation, Finding, ForgottenBy, IdleLimit, OtherEnd, OtherEndWhy, OtherTtl, Restart,
+    SilentEnd, Stray,
 };
 use crate::verdict::phrases::{
-    Words, closer, first_probe, limit, netns, place, probed_meanwhile_ms, program,
+    Words, against_a_box, closer, first_probe, limit, netns, place, probed_meanwhile_ms, program,
 };
-use crate::verdict::{ending_words, own_settings};
+use crate::verdict::{ending_words, own_settings, remedies};
 
-/// What is to be done where keepalive can't help.
+/// What is said where keepalive can't help.
 const NOT_BY_KEEPALIVE: &str = "no keepalive setting prevents that";
 
-/// What is to be done where keepalive of this host can't help.
+/// What is said where keepalive of this host can't help.
 const NOT_BY_KEEPALIVE_HERE: &str = "no keepalive setting on this host prevents that";
 
-/// What is to be done where keepalive plays no part.
+/// What is said where keepalive plays no part.
 const NOT_KEEPALIVE: &str = "keepalive is not involved";
 
 /// What stands before a remedy that helps only if a box has forgotten the connection.
@@ -51,7 +53,7 @@ pub(super) fn names(fits: &[Fit]) -> Escaped {
 /// The advice: what happened and what to do about it.
 pub(super) fn advice(record: &Record, finding: &Finding) -> Advice {
     let mut words = explain(record, finding);
-    if let Some(bounds) = finding.bounds {
+    if let Some(bounds) = finding.bounds.filter(|_| !is_told(finding)) {
         let after = mem::replace(&mut words.seen, learned(record, bounds, &finding.fits));
         words.also_seen(&after);
     }
@@ -61,8 +63,17 @@ pub(super) fn advice(record: &Record, finding: &Finding) -> Advice {
         ));
     }
     words.also_seen(subflow(record));
-    words.also_advised(&own_settings::clause(record, finding.remedy));
+    words.also_advised(&own_settings::clause(record, finding));
     Advice::new(&words.seen, &words.advised)
+}
+
+/// Whether the other end of the connection has a verdict in the same trace, on the same cause.
+fn is_told(finding: &Finding) -> bool {
+    match &finding.explanation {
+        Explanation::IdleClose(it) => it.is_told(),
+        Explanation::ByOtherEnd(it) => it.is_told,
+        _ => false,
+    }
 }
 
 /// What happened and what to do about it, by what explains the end.
@@ -74,25 +85,27 @@ fn explain(record: &Record, finding: &Finding) -> Words {
         Explanation::Survived(ms) => Words::new(
             format!(
                 "this connection had survived {} of silence, so no idle timeout ended it: the peer \
-                 restarted, or its program reset the connection",
+                 restarted, or its program reset the connection; {NOT_BY_KEEPALIVE}",
                 Ms(*ms)
             ),
-            NOT_BY_KEEPALIVE,
+            "",
         ),
         Explanation::ForgottenTooSoon(died_ms) => Words::new(
             format!(
-                "after {} of silence the other end no longer knew the connection, as after a restart",
+                "after {} of silence the other end no longer knew the connection, as after a restart; \
+                 keepalive can't probe early enough",
                 Ms(*died_ms)
             ),
-            "keepalive cannot probe early enough",
+            "",
         ),
         Explanation::PeerHadClosed => Words::new(
             "the peer had already closed",
             format!("{program} should close too when it reads EOF"),
         ),
         Explanation::PeerRestarted => Words::new(
-            "the peer is reachable but no longer knows the connection, as after a restart",
-            "keepalive worked as intended",
+            "the peer is reachable but no longer knows the connection, as after a restart; keepalive \
+             worked as intended",
+            "",
         ),
         Explanation::Unsolicited(Some(proxy)) => Words::new(
             format!(
@@ -111,62 +124,68 @@ fn explain(record: &Record, finding: &Finding) -> Words {
                  ports again",
                 idle()
             ),
-            peer_log(finding),
-        ),
+            "",
+        )
+        .with(&peer_log(finding)),
         Explanation::SentAfterPeerClosed => Words::new(
-            format!("{program} sent data after the peer had closed"),
-            NOT_BY_KEEPALIVE_HERE,
+            format!("{program} sent data after the peer had closed; {NOT_BY_KEEPALIVE_HERE}"),
+            format!("{program} should read to the end of what the peer sends, and close then"),
         ),
         Explanation::HalfClosedForgotten(fit) => half_closed(record, finding.remedy, fit),
         Explanation::CrossedPeerClose => Words::new(
-            format!("the peer closed while data of {program} was on its way"),
             format!(
-                "idle connections should be closed by {program} first, sooner than by the peer; \
-                 {NOT_BY_KEEPALIVE}"
+                "the peer closed while data of {program} was on its way; {NOT_BY_KEEPALIVE}"
             ),
+            format!("{program} should close idle connections sooner than the peer does"),
         ),
         Explanation::ResetWhileRetransmitting => Words::new(
             format!(
                 "the peer left data unanswered for {}, and reset the connection when it was sent \
-                 again: the peer's host restarted, or the path to it was down and has changed",
+                 again: the peer's host restarted, or the path to it was down and has changed; keepalive \
+                 is not involved while data is unacknowledged",
                 idle()
             ),
-            "keepalive is not involved while data is unacknowledged",
+            "",
         ),
         Explanation::InUse => Words::new(
             format!(
-                "the connection was not idle, its peer was heard {} ago",
+                "the connection was not idle, its peer was heard {} before; {NOT_KEEPALIVE}",
                 idle()
             ),
-            format!("{}; {NOT_KEEPALIVE}", peer_log(finding)),
-        ),
+            "",
+        )
+        .with(&peer_log(finding)),
         Explanation::BeforeAnswer => Words::new(
             format!(
                 "reset before the peer had sent any data, {} after it was heard: its program closed \
                  or never accepted the connection, its accept queue was full (with \
-                 net.ipv4.tcp_abort_on_overflow=1 there), or a firewall or proxy rejects it",
+                 net.ipv4.tcp_abort_on_overflow=1 there), or a firewall or proxy rejects it; \
+                 {NOT_KEEPALIVE}",
                 idle()
             ),
-            format!("{}; {NOT_KEEPALIVE}", peer_log(finding)),
-        ),
+            "",
+        )
+        .with(&peer_log(finding)),
         Explanation::ByThisHost => this_host(record),
         Explanation::ByBox(ttl) => Words::new(
             format!(
-                "{}: a firewall or a balancer ended the connection, which had been silent for {}",
+                "{}: a firewall or a balancer ended the connection, which had been silent for {}; no \
+                 keepalive setting is known to prevent that",
                 other_ttl(*ttl),
                 idle()
             ),
-            "no keepalive setting is known to prevent that",
+            "",
         ),
         Explanation::ByOtherEnd(it) => other_end(record, it),
         Explanation::Unreachable => unreachable(record, finding.remedy),
         Explanation::UserTimeout => user_timeout(record, finding.remedy),
         Explanation::FinWait2 => Words::new(
-            "not keepalive: the program had closed, but the peer never did",
             format!(
-                "net.ipv4.tcp_fin_timeout in netns {} or TCP_LINGER2 sets the wait",
+                "not keepalive: the program had closed, but the peer never did; \
+                 net.ipv4.tcp_fin_timeout in netns {}, or TCP_LINGER2, sets how long the kernel waits",
                 netns(record)
             ),
+            "",
         ),
         Explanation::Aborted(abort) => aborted_here(record, *abort),
         Explanation::DataAfterClose => Words::new(
@@ -180,7 +199,8 @@ fn explain(record: &Record, finding: &Finding) -> Words {
         Explanation::AcceptQueueFull => {
             accept_queue_full(record.endpoints.map_or(0, |it| it.lport))
         }
-        Explanation::Stray(limit, restart) => stray(record, finding.remedy, limit, *restart),
+        Explanation::Stray(it) => stray(record, finding.remedy, it),
+        Explanation::EndedHere(end) => ended_here(record, end),
         Explanation::NotTranslated => Words::new(
             format!(
                 "conntrack took this segment for INVALID, so it was not translated back (NAT), and \
@@ -200,6 +220,7 @@ fn explain(record: &Record, finding: &Finding) -> Words {
         ),
         Explanation::Stuck(it) => ending_words::stuck(record, finding, it),
         Explanation::IdleClose(it) => ending_words::idle_close(record, it),
+        Explanation::PeerExited(it) => ending_words::peer_exited(record, it),
         Explanation::Rejected(err) => ending_words::probes_rejected(record, *err),
     }
 }
@@ -223,15 +244,20 @@ fn subflow(record: &Record) -> &'static str {
     }
 }
 
-/// Where to look for the peer's side of a reset.
-fn peer_log(finding: &Finding) -> String {
+/// Where to look for the peer's side of a reset, or what its log lacks.
+fn peer_log(finding: &Finding) -> Words {
     match &finding.peer_host {
-        Some(host) => format!(
-            "the log of {host}, which has that address, shows no such reset at that time: the clocks \
-             of the hosts differ, or a box between sent it"
-        ),
-        None => "see the peer's log".to_owned(),
+        Some(host) => Words::new(no_such_reset(host), ""),
+        None => Words::new("", "see the peer's log"),
     }
+}
+
+/// That the log of the peer's host was read, and has no record of the reset.
+fn no_such_reset(host: &Escaped) -> String {
+    format!(
+        "the log of {host}, which has that address, shows no such reset at that time: the clocks of \
+         the hosts differ, or a box between sent it"
+    )
 }
 
 /// How it is known that a box sent a reset.
@@ -252,11 +278,11 @@ fn this_host(record: &Record) -> Words {
     Words::new(
         format!(
             "this host itself sent the reset, not the peer: its firewall rejects the connection's \
-             segments{proxy}"
+             segments{proxy}; {NOT_BY_KEEPALIVE}"
         ),
         format!(
             "look for `reject with tcp reset` in `nft list ruleset`, or REJECT in `iptables-save`, \
-             in netns {netns}; {NOT_BY_KEEPALIVE}"
+             in netns {netns}"
         ),
     )
 }
@@ -294,32 +320,33 @@ fn learned(record: &Record, bounds: TimeoutBounds, fits: &[Fit]) -> String {
 
 /// The advice for a connection that the other end no longer knew.
 fn forgotten(record: &Record, finding: &Finding, of: &IdleLimit, by: ForgottenBy) -> Words {
-    let remedy = finding.remedy;
-    let (suspects, against) = match by {
+    const IF_RESTARTED: &str = "first see whether the peer restarted then; if not, against a box: ";
+    let (suspects, before) = match by {
         ForgottenBy::PeerOrBox => (
             "the peer restarted, its program closed the connection, or a box between forgot it: \
-             which, shows when it happens again"
+             if it happens again, that tells which"
                 .to_owned(),
-            AGAINST_A_BOX,
+            "first see in the peer's log whether it restarted or closed the connection then; if \
+             not, against a box: ",
         ),
         ForgottenBy::RestartOrBox => (
-            "the peer restarted, or a box between forgot the connection: which, shows when it \
-             happens again"
+            "the peer restarted, or a box between forgot the connection: if it happens again, \
+             that tells which"
                 .to_owned(),
-            AGAINST_A_BOX,
+            IF_RESTARTED,
         ),
         ForgottenBy::RestartOrManyBoxes => (
             "other connections survived as long: the peer restarted, or this one passed another \
              box, which forgot it"
                 .to_owned(),
-            AGAINST_A_BOX,
+            IF_RESTARTED,
         ),
         ForgottenBy::ProgramOrBox => (
             format!(
                 "the peer's program closes idle connections or restarted more than once ({}), or a \
                  box between forgets them",
-                match finding.peer_host {
-                    Some(_) => peer_log(finding),
+                match &finding.peer_host {
+                    Some(host) => no_such_reset(host),
                     None => "see its log".to_owned(),
                 }
             ),
@@ -328,12 +355,8 @@ fn forgotten(record: &Record, finding: &Finding, of: &IdleLimit, by: ForgottenBy
         ForgottenBy::BoxByTtl(ttl) => (other_ttl(ttl), "if that was for its idle time, "),
         ForgottenBy::HostBox | ForgottenBy::Box => (String::new(), ""),
     };
-    let first_probe = first_probe(record, remedy);
-    let limit = match remedy {
-        Some(_) => format!(" ({})", limit(of)),
-        None => String::new(),
-    };
-    Words::new(suspects, format!("{against}{first_probe}{limit}"))
+    let change = against_a_box(record, finding.remedy, before, of);
+    Words::new(suspects, "").with(&change)
 }
 
 /// Why the other end sent a reset, as its own records show.
@@ -355,12 +378,18 @@ fn other_end(record: &Record, it: &OtherEnd) -> Words {
             "it opened a new connection with the same ports, as after a restart",
             "",
         ),
+        OtherEndWhy::Exited => Words::new(format!("{program} ended, by itself or killed"), ""),
+        OtherEndWhy::GaveUp => Words::new(
+            format!(
+                "keepalive of {program} gave up on this end, which had not answered its probes"
+            ),
+            "",
+        ),
     };
+    // The verdict on that end has the advice.
+    let advised = if it.is_told { "" } else { &what.advised };
     let place = place(record, it);
-    Words::new(
-        format!("the other end is {place}: {}", what.seen),
-        what.advised,
-    )
+    Words::new(format!("the other end is {place}: {}", what.seen), advised)
 }
 
 /// The advice for a connection that one end had closed, when a box of this host may have
@@ -368,15 +397,15 @@ fn other_end(record: &Record, it: &OtherEnd) -> Words {
 fn half_closed(record: &Record, remedy: Option<Remedy>, fit: &Fit) -> Words {
     let idle = Ms(record.ages.idle_ms.unwrap_or_default());
     let Fit { names, seconds, .. } = fit;
+    let or_probe = remedy.map_or(String::new(), |it| {
+        format!(", or {}", first_probe(record, it))
+    });
     Words::new(
         format!(
             "one end had closed, and {names} forgets such a connection after {seconds}s; this one \
              was silent for {idle}"
         ),
-        format!(
-            "raise that timeout there, or {}",
-            first_probe(record, remedy)
-        ),
+        format!("raise that timeout there{or_probe}"),
     )
 }
 
@@ -391,22 +420,26 @@ fn unreachable(record: &Record, remedy: Option<Remedy>) -> Words {
         format!(
             "the first probe came only after {time_s}s: if a middlebox dropped the connection \
              before that, {}",
-            first_probe(record, Some(remedy))
+            first_probe(record, remedy)
         )
     });
     let sooner = match (settings.keepalive_intvl_ms, settings.keepalive_intvl_from) {
         // The minimum (`do_tcp_setsockopt`, net/ipv4/tcp.c), or not known.
         (Some(..=MIN_INTVL_MS) | None, _) => String::new(),
-        (Some(ms), Some(Origin::Socket)) => format!(
-            "to detect this sooner, lower TCP_KEEPINTVL (now {}) in {}",
-            Ms(ms),
-            program(record)
-        ),
-        (Some(ms), _) => format!(
-            "to detect this sooner, lower net.ipv4.tcp_keepalive_intvl (now {}) in netns {}",
-            Ms(ms),
-            netns(record)
-        ),
+        (Some(ms), from) => {
+            let from = match from {
+                Some(Origin::Socket) => String::new(),
+                _ => format!(
+                    ", by net.ipv4.tcp_keepalive_intvl in netns {}",
+                    netns(record)
+                ),
+            };
+            format!(
+                "to detect this sooner, lower TCP_KEEPINTVL in {} (now {}{from})",
+                program(record),
+                Ms(ms)
+            )
+        }
     };
     let silent = match probed_meanwhile_ms(record) {
         Some(ms) => format!(
@@ -446,19 +479,29 @@ fn user_timeout(record: &Record, remedy: Option<Remedy>) -> Words {
     let had = Ms(record.settings.user_timeout_ms.unwrap_or_default().into());
     let probes = record.settings.keepalive_probes.unwrap_or_default();
     let program = program(record);
-    match remedy.and_then(|it| it.user_timeout_ms) {
-        Some(all) => Words::new(
+    if let Some(all) = remedy.and_then(|it| it.user_timeout_ms) {
+        return Words::new(
             format!("TCP_USER_TIMEOUT of {had} overrides the probe count"),
             format!("to allow all {probes} probes, set it to {all}ms in {program}"),
-        ),
-        None => Words::new(
-            format!(
-                "TCP_USER_TIMEOUT of {had} passed with the probes unanswered: the peer's host or \
-                 the path to it is down; {probes} probes alone would have taken less time"
-            ),
-            format!("to learn of it sooner, lower TCP_USER_TIMEOUT in {program}"),
-        ),
+        );
     }
+    let all_ms = remedies::all_probes(&record.settings)
+        .user_timeout_ms
+        .unwrap_or_default();
+    let seen = format!(
+        "TCP_USER_TIMEOUT of {had} passed with the probes unanswered: the peer's host or the path to \
+         it is down"
+    );
+    if all_ms >= record.settings.user_timeout_ms.unwrap_or_default().into() {
+        return Words::new(seen, "");
+    }
+    Words::new(
+        format!(
+            "{seen}; all {probes} probes alone would have taken {}",
+            Ms(all_ms)
+        ),
+        format!("to learn of it sooner, set TCP_USER_TIMEOUT={all_ms} in {program}"),
+    )
 }
 
 /// The advice for a connection that a process of this host reset, as its record tells.
@@ -478,7 +521,7 @@ fn aborted(abort: Abort, program: &str) -> Words {
     let (what, advised) = match abort {
         Abort::DataUnread {
             exiting: Some(true),
-        } => ("ended, killed or by itself, with data unread", ""),
+        } => ("ended, by itself or killed, with data unread", ""),
         Abort::DataUnread {
             exiting: Some(false),
         } => ("closed it with data unread", READ_FIRST),
@@ -527,58 +570,93 @@ fn aborted(abort: Abort, program: &str) -> Words {
     Words::new(format!("{program} {what}"), advised)
 }
 
+/// The words for a segment of a connection that had ended here, and the peer was not told.
+fn ended_here(record: &Record, end: &SilentEnd) -> Words {
+    let ago_ms = record.mono_ns.saturating_sub(end.mono_ns) / ms_to_ns(1);
+    let by = end
+        .by
+        .as_ref()
+        .map_or(String::new(), |it| format!(" of {it}"));
+    Words::new(
+        format!(
+            "this connection{by} ended here {} before, without a FIN or a reset: the peer was not told, \
+             and takes it for open",
+            Ms(ago_ms)
+        ),
+        "see the `aborted` record of that moment for what ended it",
+    )
+}
+
 /// The advice for a segment that belongs to no connection of this host.
-fn stray(record: &Record, remedy: Option<Remedy>, of: &IdleLimit, restart: Restart) -> Words {
+fn stray(record: &Record, remedy: Option<Remedy>, it: &Stray) -> Words {
     let peer = record.endpoints.map_or("the peer".to_owned(), |it| {
         SocketAddr::from(it.remote()).to_string()
     });
     let seconds = remedy.and_then(|it| it.time_s).unwrap_or_default();
     let intvl = remedy.and_then(|it| it.intvl_s);
-    let intvl = intvl.map_or(String::new(), |it| format!(", with TCP_KEEPINTVL={it}"));
+    let intvl = intvl.map_or(String::new(), |it| format!(", and TCP_KEEPINTVL={it}"));
+    let mut causes = Vec::new();
     // The last segment of a handshake looks the same where the kernel gives no reason.
     let is_listening = record.state == Some(State::Listen);
-    let queue = if is_listening && record.reason.is_none() && record.len == Some(0) {
-        "its accept queue was full, with net.ipv4.tcp_abort_on_overflow=1; or "
-    } else {
-        ""
-    };
+    if is_listening && record.reason.is_none() && record.len == Some(0) {
+        causes.push("its accept queue was full, with net.ipv4.tcp_abort_on_overflow=1".to_owned());
+    }
     // A probe looks the same.
-    let closed = if record.len == Some(0) {
-        format!("{peer} has not closed a connection that this host closed and forgot; or ")
-    } else {
-        String::new()
-    };
-    let restart = match restart {
-        Restart::Host(ago) => {
-            format!("this host started {ago}s ago, and a connection made before is gone; or")
-        }
-        Restart::Program(ago) => format!(
-            "{} started {ago}s ago, and a connection made before is gone; or",
-            program(record)
-        ),
-        Restart::NotSince(ago) => format!(
-            "{} started {ago}s ago, and the connection is older than that; or",
-            program(record)
-        ),
-        Restart::Unknown => "this host or its program restarted, or".to_owned(),
-    };
+    if record.len == Some(0) {
+        causes.push(format!(
+            "this host has closed the connection, and {peer} has not"
+        ));
+    }
+    causes.push(restarted(record, it.restart));
     let seems_initiated = record.endpoints.is_some_and(|it| it.seem_initiated());
     let (forgotten, who) = if seems_initiated {
         (untranslated(record), "NAT")
     } else {
         let forgotten = format!(
-            "a load balancer that forgot an idle connection to another server sent {peer} here"
+            "a load balancer forgot an idle connection of {peer} to another server, and sent its \
+             segment here"
         );
-        (forgotten, "balancer")
+        (forgotten, "load balancer")
+    };
+    causes.push(forgotten);
+    let before = match it.since_ms {
+        0 => "before".to_owned(),
+        ms => format!("more than {} before", Ms(ms)),
     };
     Words::new(
-        format!("no such connection here: {queue}{closed}{restart} {forgotten}"),
         format!(
-            "against the latter, on {peer} set TCP_KEEPIDLE to at most half of the {who}'s idle \
-             timeout: {seconds} is {}{intvl}",
-            limit(of)
+            "this host has no such connection now, and whether it had one {before} is not known; \
+             possible causes: {}",
+            causes.join("; or ")
+        ),
+        format!(
+            "if a {who} forgot it, on {peer} set TCP_KEEPIDLE to at most half of the {who}'s idle \
+             timeout: TCP_KEEPIDLE={seconds} is {}{intvl}",
+            limit(&it.limit)
         ),
     )
+}
+
+/// That a restart may have ended a connection.
+fn restarted(record: &Record, restart: Restart) -> String {
+    match restart {
+        Restart::Host(ago) => {
+            format!("this host started {ago}s ago, after the connection was made")
+        }
+        Restart::Program(ago) => {
+            format!(
+                "{} started {ago}s ago, after the connection was made",
+                program(record)
+            )
+        }
+        Restart::NotSince(ago) => format!(
+            "{} started {ago}s ago, and the connection is older than that",
+            program(record)
+        ),
+        Restart::Unknown => {
+            "this host or its program restarted after the connection was made".to_owned()
+        }
+    }
 }
 
 /// That a box forgot how to translate a connection of this host. conntrack's default for a
@@ -586,7 +664,7 @@ fn stray(record: &Record, remedy: Option<Remedy>, of: &IdleLimit, restart: Resta
 fn untranslated(record: &Record) -> String {
     format!(
         "a NAT between forgot an idle or half-closed connection of this host, and sent its segment \
-         here as it was: `ss -tn sport = :{}` in netns {} shows the connection; conntrack keeps a \
+         here without translating it: `ss -tn sport = :{}` in netns {} shows the connection; conntrack keeps a \
          half-closed one for 60s (nf_conntrack_tcp_timeout_close_wait)",
         record.endpoints.map_or(0, |it| it.lport),
         netns(record)

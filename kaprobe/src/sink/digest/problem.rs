@@ -75,9 +75,10 @@ impl Gravity {
             | VerdictName::SilentDrop
             | VerdictName::PathLost
             | VerdictName::IcmpRejected => Self::Failure,
-            VerdictName::StraySegment | VerdictName::AbortedByPeer | VerdictName::IdleCloseRace => {
-                Self::Warning
-            }
+            VerdictName::StraySegment
+            | VerdictName::AbortedByPeer
+            | VerdictName::IdleCloseRace
+            | VerdictName::PeerExited => Self::Warning,
             VerdictName::AbortedLocally | VerdictName::FinWait2 | VerdictName::IdleClose => {
                 Self::Note
             }
@@ -229,10 +230,10 @@ fn timeout(record: &Record) -> Problem {
     let why = match record.cause {
         Some(Cause::UserTimeout) => "TCP_USER_TIMEOUT has passed".to_owned(),
         Some(Cause::Retransmission) => format!(
-            "data was sent {} times again",
+            "data was retransmitted {} times",
             record.retransmits.unwrap_or_default()
         ),
-        Some(Cause::ZeroWindow) => format!("{probes} probes of a shut window are unanswered"),
+        Some(Cause::ZeroWindow) => format!("{probes} probes of a closed window are unanswered"),
         Some(Cause::ProbeCount) | None => format!("{probes} probes are unanswered"),
     };
     let seen = format!("the kernel gave up: {why}, nothing heard for {idle}");
@@ -251,7 +252,7 @@ fn reset(record: &Record) -> Option<Problem> {
 fn stalled(record: &Record) -> Problem {
     let transfer = &record.transfer;
     let mut seen = format!(
-        "{} sent {} times again in {}, nothing acknowledged; silent for {} before",
+        "{} retransmitted {} times in {}, nothing acknowledged; silent for {} before",
         plural(
             transfer.unacked_bytes.unwrap_or_default().into(),
             "byte",
@@ -288,7 +289,7 @@ fn zombie(record: &Record) -> Problem {
             format!("data was sent again and again, and nothing was heard for {idle}")
         }
         Some(Why::ZeroWindow) => {
-            format!("{probes} probes of a shut window are unanswered, nothing heard for {idle}")
+            format!("{probes} probes of a closed window are unanswered, nothing heard for {idle}")
         }
         _ => format!("{probes} probes are unanswered, nothing heard for {idle}"),
     };

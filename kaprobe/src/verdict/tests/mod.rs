@@ -534,7 +534,8 @@ fn whose_reset_it_was() {
         (
             &[arrived(idle(), 64, Some(true), Some(57))],
             "aborted_locally high 903000 [1]",
-            "its firewall rejects the connection's segments; look for `reject with tcp reset`",
+            "its firewall rejects the connection's segments; no keepalive setting prevents that; look \
+             for `reject with tcp reset`",
         ),
         (
             &[arrived(in_use(), 64, Some(true), None)],
@@ -544,8 +545,7 @@ fn whose_reset_it_was() {
         (
             &[arrived(idle(), 254, elsewhere, Some(57))],
             "idle_eviction medium 902996 [1]",
-            "a box between sent the reset: its TTL is 254, where the peer's segments have 57; if \
-             that was for its idle time, ",
+            "a box between sent the reset: its TTL is 254, where the peer's segments have 57",
         ),
         (
             &[
@@ -575,7 +575,7 @@ fn whose_reset_it_was() {
         (
             &[arrived(idle(), 55, elsewhere, Some(57))],
             "idle_eviction low 902996 [1]",
-            "which, shows when it happens again",
+            "if it happens again, that tells which",
         ),
         (
             &[with(arrived(in_use(), 57, elsewhere, Some(57)), |it| {
@@ -676,19 +676,19 @@ fn strays_are_told_apart() {
             tracked(true),
             &conntrack,
             "low",
-            "this host or its program restarted, or a load",
+            "this host or its program restarted after the connection was made; or a load",
         ),
         (
             tracked(false),
             &none,
             "low",
-            "this host or its program restarted, or a load",
+            "this host or its program restarted after the connection was made; or a load",
         ),
         (
             listening(12),
             &none,
             "low",
-            "beam.smp[4242] started 12s ago, and a connection made",
+            "beam.smp[4242] started 12s ago, after the connection was made",
         ),
         (
             listening(7_200),
@@ -700,14 +700,14 @@ fn strays_are_told_apart() {
             booted(passive_reset(0)),
             &none,
             "low",
-            "this host started 100s ago, and a",
+            "this host started 100s ago, after the connection was made",
         ),
         (
             with(passive_reset(0), |it| it.len = 0),
             &none,
             "low",
-            "10.0.0.2:40000 has not closed a connection that this host closed and forgot; or this \
-             host or its program restarted, or a load balancer",
+            "this host has closed the connection, and 10.0.0.2:40000 has not; or this host or its \
+             program restarted after the connection was made; or a load balancer forgot",
         ),
         (
             with(passive_reset(0), |it| {
@@ -716,13 +716,13 @@ fn strays_are_told_apart() {
             &none,
             "low",
             "or a NAT between forgot an idle or half-closed connection of this host, and sent its \
-             segment here as it was: `ss -tn sport = :40000` in netns 4026531840 shows",
+             segment here without translating it: `ss -tn sport = :40000` in netns 4026531840 shows",
         ),
         (
             booted(listening(95)),
             &none,
             "low",
-            "this host started 100s ago, and a",
+            "this host started 100s ago, after the connection was made",
         ),
         (
             booted(listening(12)),
@@ -818,7 +818,7 @@ fn advice_has_what_was_seen_before_what_to_do() {
     let advice = verdicts.first().and_then(|it| it.advice.as_deref());
     let (seen, advised) = advice.map(Advice::parts).unwrap_or_default();
     assert!(seen.starts_with("2 probes unanswered, "), "{seen}");
-    let sooner = "to detect this sooner, lower TCP_KEEPINTVL (now 75s) in beam.smp[4242]";
+    let sooner = "to detect this sooner, lower TCP_KEEPINTVL in beam.smp[4242] (now 75s)";
     assert_eq!(advised, sooner);
 }
 
@@ -835,7 +835,7 @@ fn an_unknown_timeout_is_learned_and_reported() {
         (
             &once,
             ("low", None, None, None),
-            "which, shows when it happens again",
+            "if it happens again, that tells which",
         ),
         (
             &twice,
@@ -961,34 +961,39 @@ fn advice_names_the_setting_its_scope_and_the_reason() {
     };
     let why = "(half of the shortest common default)";
     let suspects = "the peer restarted, its program closed the connection, or a box between \
-                    forgot it: which, shows when it happens again; against a box, ";
+                    forgot it: if it happens again, that tells which; ";
+    let first = "first see in the peer's log whether it restarted or closed the connection then; if \
+                 not, against a box: ";
     for (event, expected) in [
         (
             sysctl,
             format!(
-                "{suspects}set net.ipv4.tcp_keepalive_time=120 (now 7200) in netns 4026531840, or \
-                 TCP_KEEPIDLE=120 in beam.smp[4242] {why}"
+                "{suspects}{first}in beam.smp[4242], lower TCP_KEEPIDLE from 7200 to 120 {why}"
             ),
         ),
         (
             own,
-            format!("{suspects}in beam.smp[4242] lower TCP_KEEPIDLE from 1200 to 120 {why}"),
+            format!(
+                "{suspects}{first}in beam.smp[4242], lower TCP_KEEPIDLE from 1200 to 120 {why}"
+            ),
         ),
         (
             off,
-            format!("{suspects}in beam.smp[4242] turn on SO_KEEPALIVE with TCP_KEEPIDLE=120 {why}"),
+            format!(
+                "{suspects}{first}in beam.smp[4242], turn on SO_KEEPALIVE with TCP_KEEPIDLE=120 {why}"
+            ),
         ),
         (
             received(0, 1_500, 10),
             "after 1.4s of silence the other end no longer knew the connection, as after a \
-             restart; keepalive cannot probe early enough"
+             restart; keepalive can't probe early enough"
                 .to_owned(),
         ),
         (
             unnamed,
             format!(
-                "{suspects}the first probe of the program after 3s is early enough, unless \
-                 keepalive was turned on only lately"
+                "{suspects}the first probe of the program after 3s is early enough against a box, \
+                 unless keepalive was turned on only lately"
             ),
         ),
     ] {
@@ -1136,6 +1141,8 @@ fn both_ends_on_one_host_are_joined() {
             "on this host, in netns 5: beam.smp[4242] closed it, or was killed, with data unread",
         );
         assert_eq!(is_joined, !expected.starts_with("idle"), "{}", advice(last));
+        let repeated = advice(last).contains("a program should read to the end before it closes");
+        assert!(!repeated, "{}", advice(last));
     }
 }
 
@@ -1249,7 +1256,7 @@ fn who_reset_a_connection_is_named() {
     for (event, expected) in [
         (
             by("python3", 7, true, sent(Some("ABORT_ON_CLOSE"))),
-            "python3[7] ended, killed or by itself, with data unread",
+            "python3[7] ended, by itself or killed, with data unread",
         ),
         (
             by("beam.smp", 4242, false, sent(Some("ABORT_ON_CLOSE"))),
@@ -1313,13 +1320,15 @@ fn undelivered_data_has_these_verdicts() {
             "a stall after a silence may be a silent drop",
             vec![of(stalled(at, 71_000))],
             &["silent_drop low 71000 [1]"],
-            "after 71s of silence, 7 bytes sent 3 times again in 1.4s, never acknowledged",
+            "after 71s of silence, 7 bytes retransmitted 3 times in 1.4s, not acknowledged so far: a box \
+             between may have",
         ),
         (
             "the end makes it surer",
             vec![of(stalled(at, 71_000)), of(gave_up(at + 922_600, 71_000))],
             &["silent_drop low 71000 [1]", "silent_drop medium 71000 [3]"],
-            "set TCP_USER_TIMEOUT=30000 in beam.smp[4242], or lower net.ipv4.tcp_retries2",
+            "the kernel gave up 924s after the data was first sent, by net.ipv4.tcp_retries2 in netns \
+             4026531840",
         ),
         (
             "a stall that passes is no end",
@@ -1346,7 +1355,7 @@ fn undelivered_data_has_these_verdicts() {
             "without a silence it is an outage",
             vec![of(gave_up(at, 1_500))],
             &["path_lost high 1500 [1]"],
-            "7 bytes sent 15 times again in 924s, never acknowledged; 1.5s of silence before is too \
+            "7 bytes retransmitted 15 times in 924s, never acknowledged; 1.5s of silence before is too \
              short for an idle timeout: the path or the peer's host is down, which no keepalive \
              setting prevents: keepalive waits while data is out",
         ),
@@ -1403,8 +1412,40 @@ fn undelivered_data_has_these_verdicts() {
             "TCP_USER_TIMEOUT with data out after a silence",
             vec![of(by(Cause::UserTimeout, gave_up(at, 71_000)))],
             &["user_timeout high 71000 [1]"],
-            "the path or the peer's host is down, or a box between forgot the connection; a longer \
-             TCP_USER_TIMEOUT in beam.smp[4242] waits longer for it",
+            "unless keepalive was turned on only lately; to wait longer for it, set a longer \
+             TCP_USER_TIMEOUT in beam.smp[4242]",
+        ),
+        (
+            "a stall of a connection without keepalive: the program alone is advised",
+            vec![of(with(stalled(at, 71_000), |it| {
+                it.settings.keepalive = Some(false);
+                it.dead_in_ms = Some(922_600);
+            }))],
+            &["silent_drop low 71000 [1]"],
+            "the kernel gives up 924s after the data was first sent, by net.ipv4.tcp_retries2 in \
+             netns 4026531840; first see whether the peer's host is up, and whether another \
+             connection to it works; if so, against a box: in beam.smp[4242], turn on SO_KEEPALIVE \
+             with TCP_KEEPIDLE=35 (half of 71s, the shortest silence before such an end or stall; the \
+             timeout may be shorter still); to learn of it sooner, set TCP_USER_TIMEOUT=44000 in \
+             beam.smp[4242]",
+        ),
+        (
+            "keepalive that gives up sooner than any user timeout that is safe",
+            vec![of(with(gave_up(at, 1_500), |it| {
+                it.settings.keepalive_probes = Some(3);
+            }))],
+            &["path_lost high 1500 [1]"],
+            "by net.ipv4.tcp_retries2 in netns 4026531840",
+        ),
+        (
+            "no program can set a socket that it has closed",
+            vec![of(with(gave_up(at, 71_000), |it| {
+                it.settings.keepalive = Some(false);
+                it.identity.orphan = Some(true);
+            }))],
+            &["silent_drop medium 71000 [1]"],
+            "its program has closed it, and no process holds it any more; the kernel gave up 924s \
+             after the data was first sent, by net.ipv4.tcp_orphan_retries in netns 4026531840",
         ),
         (
             "a connect that nobody answered",
@@ -1414,6 +1455,96 @@ fn undelivered_data_has_these_verdicts() {
         ),
     ];
     assert_verdicts(rows);
+}
+
+/// The parts of the advice of the only verdict on these events.
+fn only_advice(events: &[Event]) -> (String, String) {
+    let verdicts = verdicts(events);
+    assert_eq!(verdicts.len(), 1, "{verdicts:?}");
+    let verdict = verdicts.first().expect("it is one");
+    let advice = verdict.advice.as_deref().map(Advice::parts);
+    let (seen, advised) = advice.unwrap_or_default();
+    (seen.to_owned(), advised.to_owned())
+}
+
+/// A sysctl changes every program of a namespace: only what is known to repeat, or to be this
+/// host's own timeout, is worth that.
+#[test]
+fn a_guess_advises_no_sysctl() {
+    let defaults = |event: SocketEvent| {
+        with(event, |it| {
+            it.settings.keepalive = Some(true);
+            it.settings.keepalive_time_ms = Some(7_200_000);
+            it.settings.keepalive_time_from = Some(Origin::Sysctl);
+            it.settings.keepalive_intvl_ms = Some(75_000);
+            it.settings.keepalive_intvl_from = Some(Origin::Sysctl);
+        })
+    };
+    let stalled = unacked(event(100_000, Kind::Stalled), 3, 1_400, 71_000);
+    let gave_up = with(stalled.clone(), |it| {
+        it.kind = Kind::Timeout(Cause::Retransmission);
+    });
+    let unanswered = with(event(100_000, Kind::Timeout(Cause::ProbeCount)), |it| {
+        it.lastack_ms = 9_000_000;
+    });
+    for event in [
+        stalled,
+        gave_up,
+        unanswered,
+        received(100_000, 71_000, 4),
+        on_probe(100_000, 1),
+    ] {
+        let event = defaults(event);
+        let found = verdicts(&[of(event.clone())]);
+        let verdict = found.first().expect("a verdict");
+        assert_eq!(verdict.set_in, Some(SetIn::Program), "{}", advice(verdict));
+        let (_, advised) = only_advice(&[of(event)]);
+        assert!(
+            advised.contains("TCP_KEEPIDLE from 7200 to ") && !advised.contains("set net.ipv4."),
+            "{advised}"
+        );
+        assert!(!advice(verdict).contains("fatal"), "{}", advice(verdict));
+    }
+    // It repeats.
+    let again = [1, 2].map(|sk| of_sock(sk, defaults(received(sk * 90_000, 70_000 + sk, 4))));
+    let last = verdicts(&again).pop().expect("a verdict");
+    assert_eq!(last.set_in, Some(SetIn::Sysctl), "{}", advice(&last));
+}
+
+/// What is said as something to do can be done.
+#[test]
+fn nothing_is_said_to_be_done_where_nothing_is() {
+    for event in [
+        with(on_probe(4, 1), |it| {
+            it.settings.keepalive_time_ms = Some(1_000)
+        }),
+        with(on_probe(4, 1), |it| it.state = 8),
+        event(0, Kind::FinWait2(Some(FinWait2::Reset))),
+        received(0, 1_500, 10),
+    ] {
+        let (seen, advised) = only_advice(&[of(event)]);
+        let is_close = advised == "beam.smp[4242] should close too when it reads EOF";
+        assert!(advised.is_empty() || is_close, "{seen}; {advised}");
+    }
+}
+
+/// A segment of a connection that ended here: the records know that it was there.
+#[test]
+fn a_connection_that_ended_without_a_word_is_not_denied() {
+    let gone = event(0, Kind::Aborted);
+    let segment = |at_ms| {
+        passive(with(passive_reset(at_ms), |it| {
+            it.endpoints = event(0, Kind::Aborted).endpoints;
+            it.met = Met::Nothing;
+        }))
+    };
+    let verdicts = verdicts(&[of(gone), segment(30_000), segment(60_000)]);
+    let found: Vec<_> = verdicts.iter().map(brief).collect();
+    assert_eq!(found, ["stray_segment medium [1, 2]"]);
+    let text = advice(&verdicts[0]);
+    let known = "this connection of beam.smp[4242] ended here 30s before, without a FIN or a reset";
+    assert!(text.starts_with(known), "{text}");
+    assert_eq!(verdicts[0].set, None);
 }
 
 #[test]
@@ -1520,6 +1651,35 @@ fn closes_for_idleness_have_these_verdicts() {
         ),
         ("a program that was ending", vec![of(own(true))], &[], ""),
         (
+            "the process at the other end was killed",
+            vec![of(far(own_of("broker", true))), of(received())],
+            &["peer_exited high 5004 [1, 2]"],
+            "broker[7] on this host, in netns 4026531840 held the other end, and ended, by itself or \
+             killed",
+        ),
+        (
+            "a close has one advice, on the end that closed",
+            vec![of(far(own(false))), of(received())],
+            &["idle_close low 4000 [1]", "idle_close low 5004 [1, 3]"],
+            "beam.smp[7] on this host, in netns 4026531840 closed the connection after 5.0s without data",
+        ),
+        (
+            "the other end gave up: it has the verdict",
+            vec![
+                of(far(SocketEvent {
+                    firing_ns: Some(5),
+                    state: 1,
+                    ..sent(Some("KEEPALIVE_TIMEOUT"))
+                })),
+                of(SocketEvent {
+                    unacked: 0,
+                    ..super::tests::received(1_000, 60_000, 60_000)
+                }),
+            ],
+            &["aborted_by_peer high 60000 [1, 2]"],
+            "keepalive of beam.smp[4242] gave up on this end, which had not answered its probes",
+        ),
+        (
             "data that waits is no idleness",
             vec![
                 of(with(own(false), |it| it.write_queue = true)),
@@ -1555,8 +1715,8 @@ fn closes_for_idleness_have_these_verdicts() {
             "a request was on its way to the peer",
             vec![of(in_flight(4_002)), of(reset(1_020))],
             &["idle_close_race medium 4002 [1]"],
-            "while data of beam.smp[4242] was on its way, which nobody answers; keep idle \
-             connections in beam.smp[4242] for less than 4.0s",
+            "while data of beam.smp[4242] was on its way, which nobody answers; TCP keepalive was on: \
+             its probes are no data, so they do not count; keep idle connections in beam.smp[4242] for less than 4.0s",
         ),
         (
             "the peer never sends data, and closes while this host does",
@@ -1773,9 +1933,9 @@ proptest! {
             for seq in evidence {
                 let named = records.get(*seq as usize - 1);
                 let is_evidence = |it: &Record| {
-                    // Data that drew a reset has no socket; the close before it has.
+                    // A segment that drew a reset has no socket; the end before it has.
                     let is_other_end =
-                        matches!(it.event, EventName::RstSent | EventName::FinSent);
+                        matches!(it.event, EventName::RstSent | EventName::FinSent | EventName::Aborted);
                     it.verdict.is_none() && (it.sock == record.sock || is_other_end)
                 };
                 prop_assert!(named.is_some_and(is_evidence));
