@@ -12,6 +12,7 @@ mod blind;
 mod cases;
 mod cases_closes;
 mod cases_stalls;
+mod containers;
 mod demo;
 mod digest;
 mod docs;
@@ -109,6 +110,8 @@ const TESTS: &[harness::Test] = &[
     (Host, "digest", digest::problems_are_told_once_on_a_terminal),
     (Host, "digest_left", digest::nothing_of_the_status_line_is_left),
     (Host, "digest_every", digest::every_event_is_shown_on_request),
+    (HostAndOne, "containers", containers::workloads_are_named),
+    (HostAndOne, "containers_v1", containers::old_hierarchies_are_read),
     (HostAndOne, "replay", replay::replay_equals_the_trace),
     (Host, "report_browser", report::browser_shows_it_light_dark_and_on_paper),
     (Host, "report_valid", report::html_is_valid),

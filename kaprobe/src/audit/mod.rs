@@ -40,7 +40,7 @@ use crate::{exit, host, replay, sink};
 /// If the sockets or a log can't be read, or the report can't be written. If lines of a log
 /// were skipped, after the report.
 pub fn run(plan: &AuditPlan) -> Result<exit::Code> {
-    host::processes::check(&plan.pids)?;
+    host::processes::check(&plan.processes.pids)?;
     let (timeouts, counts) = timeouts(plan)?;
     if plan.observe.is_some() && timeouts.is_empty() {
         let why = "--observe needs an idle timeout, and this host applies none itself (IPVS, \

@@ -1,21 +1,20 @@
 //! The plan of `kaprobe audit`: its checked arguments. Makes no system calls.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::cli::args::AuditArgs;
-use crate::cli::filters::{comms, pids, sockets};
+use crate::cli::filters::{processes, sockets};
 use crate::cli::timeouts::timeouts;
 use crate::exit;
+use crate::filter::SocketFilter;
 use crate::filter::kernel::KernelFilter;
-use crate::filter::{SocketFilter, passes};
+use crate::filter::processes::ProcessFilter;
 use crate::model::row::Row;
 use crate::model::time::TimeBounds;
 use crate::model::values::State;
 use crate::replay::input::{Input, inputs};
 use crate::sink::options::Format;
 use crate::sockets::plan::Selection;
-use crate::text::escape::Escaped;
 use crate::timeout::timeouts::Timeout;
 
 /// The checked arguments of `kaprobe audit`.
@@ -26,10 +25,8 @@ pub struct AuditPlan {
     pub sockets: Selection,
     /// Connections to keep.
     pub keep: SocketFilter,
-    /// Process IDs to keep; empty for all.
-    pub pids: BTreeSet<u32>,
-    /// Command names to keep; empty for all.
-    pub comms: BTreeSet<Escaped>,
+    /// Processes to keep.
+    pub processes: ProcessFilter,
     /// Idle timeouts on every path. If this and `logs` are empty, the host's own apply.
     pub timeouts: Vec<Timeout>,
     /// Logs that show more timeouts.
@@ -74,11 +71,11 @@ impl AuditPlan {
                 },
                 states: vec![State::Listen, State::Established],
                 all_netns: args.snapshot.all_netns,
+                host_root: args.snapshot.node.host_root,
                 ..Selection::default()
             },
             keep: sockets(&args.snapshot.sockets),
-            pids: pids(&args.snapshot.sockets),
-            comms: comms(&args.snapshot.sockets),
+            processes: processes(&args.snapshot.sockets),
             timeouts: timeouts(&args.timeouts)?,
             logs,
             times,
@@ -100,9 +97,7 @@ impl AuditPlan {
     /// Whether a socket is a connection that passes the filters.
     #[must_use]
     pub fn keeps(&self, row: &Row) -> bool {
-        self.is_selected(row)
-            && passes(&self.pids, row.process.pid.as_ref())
-            && passes(&self.comms, row.process.comm.as_ref())
+        self.is_selected(row) && self.processes.keeps(&row.process)
     }
 
     fn is_selected(&self, row: &Row) -> bool {

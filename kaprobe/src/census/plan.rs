@@ -1,24 +1,23 @@
 //! Which sockets are counted, and by which timeouts connections are judged. Makes no system
 //! calls.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use kaprobe_ebpf::config::MAX_CGROUPS;
 
 use crate::census::sums::is_connection;
-use crate::cli::args::{SocketArgs, TimeoutArgs};
-use crate::cli::filters::{as_flags, check_count, comms, pids, process_flags, sockets};
+use crate::cli::args::{NodeArgs, SocketArgs, TimeoutArgs};
+use crate::cli::filters::{as_flags, check_count, host_root, process_flags, processes, sockets};
 use crate::cli::timeouts::timeouts;
 use crate::exit;
+use crate::filter::SocketFilter;
 use crate::filter::kernel::{KernelFilter, MAX_NETWORKS};
-use crate::filter::{SocketFilter, passes};
+use crate::filter::processes::ProcessFilter;
 use crate::model::named::Named as _;
 use crate::model::row::Row;
 use crate::model::values::State;
 use crate::sockets::plan::Selection;
-use crate::text::escape::Escaped;
 use crate::timeout::timeouts::Timeout;
 
 /// The arguments that select connections, and those that judge them.
@@ -28,6 +27,8 @@ pub struct CensusArgs<'a> {
     pub sockets: &'a SocketArgs,
     /// cgroups of the sockets.
     pub cgroups: &'a [PathBuf],
+    /// Where the names of containers are read.
+    pub node: &'a NodeArgs,
     /// Judge connections within this host too.
     pub loopback: bool,
     /// Idle timeouts that connections are judged by.
@@ -42,10 +43,8 @@ pub struct CensusPlan {
     pub selection: Selection,
     /// Connections to keep.
     pub keep: SocketFilter,
-    /// Process IDs to keep; empty for all.
-    pub pids: BTreeSet<u32>,
-    /// Command names to keep; empty for all.
-    pub comms: BTreeSet<Escaped>,
+    /// Processes to keep.
+    pub processes: ProcessFilter,
     /// Judge connections within this host too.
     pub loopback: bool,
     /// Idle timeouts on every path. If there are none, the host's own apply.
@@ -71,6 +70,7 @@ impl CensusPlan {
                     ..KernelFilter::default()
                 },
                 all_netns: args.sockets.netns.is_empty(),
+                host_root: args.node.host_root.clone(),
                 states: State::ALL
                     .iter()
                     .copied()
@@ -79,8 +79,7 @@ impl CensusPlan {
                 ..Selection::default()
             },
             keep: sockets(args.sockets),
-            pids: pids(args.sockets),
-            comms: comms(args.sockets),
+            processes: processes(args.sockets),
             loopback: args.loopback,
             timeouts: timeouts(args.timeouts)?,
         })
@@ -91,8 +90,7 @@ impl CensusPlan {
     pub fn keeps(&self, row: &Row) -> bool {
         is_connection(row.state)
             && self.keep.keeps(Some(&row.endpoints))
-            && passes(&self.pids, row.process.pid.as_ref())
-            && passes(&self.comms, row.process.comm.as_ref())
+            && self.processes.keeps(&row.process)
     }
 }
 
@@ -107,6 +105,7 @@ pub fn socket_flags(sockets: &SocketArgs, cgroups: &[PathBuf]) -> impl Iterator<
 fn reader(args: CensusArgs<'_>) -> Vec<OsString> {
     let mut flags: Vec<OsString> = ["top", "--reader"].map(Into::into).into();
     flags.extend(socket_flags(args.sockets, args.cgroups));
+    flags.extend(host_root(args.node));
     flags.extend(args.loopback.then(|| "--loopback".into()));
     let timeouts = args.timeouts;
     if let Some(timeout) = timeouts.idle_timeout {

@@ -16,6 +16,7 @@ use crate::cli::values::{
 };
 use crate::filter::events::EventSet;
 use crate::filter::ports::PortRange;
+use crate::filter::processes::PodName;
 use crate::glossary::names;
 use crate::keepalive::retransmission::STALLED_AFTER;
 use crate::model::attach_mode::AttachMode;
@@ -201,6 +202,9 @@ pub struct FilterArgs {
     /// Show a connection as stalled at this retransmission of the same data
     #[arg(long, hide_short_help = true, value_name = "N", default_value_t = STALLED_AFTER, value_parser = RangedU64ValueParser::<u8>::new().range(1..=15))]
     pub stalled_after: u8,
+    /// Where the names of containers are read.
+    #[command(flatten)]
+    pub node: NodeArgs,
 }
 
 /// Flags that filter records.
@@ -275,11 +279,55 @@ pub struct SocketArgs {
     /// Only the first 15 bytes count, as in the kernel.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub comm: Vec<OsString>,
+    /// systemd units of these processes, by exact name
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
+    pub unit: Vec<OsString>,
+    /// Containers of these processes
+    ///
+    /// By exact name, by id, or by the first 12 digits of the id.
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
+    pub container: Vec<OsString>,
+    /// Kubernetes pods: NAME, or NAMESPACE/NAME
+    #[arg(long, value_name = "POD", value_delimiter = ',')]
+    pub pod: Vec<PodName>,
+    /// Kubernetes namespaces of the pods
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
+    pub pod_namespace: Vec<OsString>,
     /// Network namespaces: a name, or pid:PID
     ///
     /// An inode number, a name from `ip netns` or, on this host, a path, pid:PID, or self.
     #[arg(long, value_delimiter = ',')]
     pub netns: Vec<String>,
+}
+
+/// Flags for what the node keeps on disk.
+#[derive(Args, Clone, Debug, Default)]
+pub struct NodeArgs {
+    /// Read the names of containers below this directory
+    ///
+    /// The root directory of the host, where it is mounted. Without this flag, that of process 1 is read.
+    #[arg(
+        long,
+        value_name = "DIR",
+        help_heading = "Running",
+        hide_short_help = true
+    )]
+    pub host_root: Option<PathBuf>,
 }
 
 /// Flags for the destination and format of records.
@@ -401,6 +449,9 @@ pub struct SnapshotArgs {
     /// Each that has a name or a process.
     #[arg(long, conflicts_with = "netns")]
     pub all_netns: bool,
+    /// Where the names of containers are read.
+    #[command(flatten)]
+    pub node: NodeArgs,
 }
 
 /// Flags for the output of a snapshot.
@@ -566,6 +617,9 @@ pub struct TopArgs {
     /// How the screen looks, and where its events come from.
     #[command(flatten)]
     pub screen: ScreenArgs,
+    /// Where the names of containers are read.
+    #[command(flatten)]
+    pub node: NodeArgs,
     /// Take the snapshots of another kaprobe: one for each line of standard input
     #[arg(long, hide = true)]
     pub reader: bool,

@@ -6,9 +6,10 @@ use std::num::NonZeroU32;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
-use crate::cli::args::{RecordArgs, SocketArgs};
+use crate::cli::args::{NodeArgs, RecordArgs, SocketArgs};
 use crate::exit;
 use crate::filter::events::EventSet;
+use crate::filter::processes::ProcessFilter;
 use crate::filter::{RecordFilter, SocketFilter};
 use crate::model::header::Filters;
 use crate::model::named::Named as _;
@@ -43,23 +44,28 @@ pub fn sockets(args: &SocketArgs) -> SocketFilter {
 pub fn records(args: RecordArgs, events: BTreeSet<EventName>) -> RecordFilter {
     RecordFilter {
         events,
-        pids: pids(&args.sockets),
-        comms: comms(&args.sockets),
+        processes: processes(&args.sockets),
         count: args.count,
         ..RecordFilter::default()
     }
 }
 
-/// The process IDs to keep; empty for all.
+/// The filter of processes from the flags.
 #[must_use]
-pub fn pids(args: &SocketArgs) -> BTreeSet<u32> {
-    args.pid.iter().copied().map(NonZeroU32::get).collect()
+pub fn processes(args: &SocketArgs) -> ProcessFilter {
+    let names = |all: &[OsString]| all.iter().map(|it| escaped(it)).collect();
+    ProcessFilter {
+        pids: args.pid.iter().copied().map(NonZeroU32::get).collect(),
+        comms: args.comm.iter().map(|comm| truncated_comm(comm)).collect(),
+        units: names(&args.unit),
+        containers: names(&args.container),
+        pods: args.pod.iter().cloned().collect(),
+        pod_namespaces: names(&args.pod_namespace),
+    }
 }
 
-/// The command names to keep; empty for all.
-#[must_use]
-pub fn comms(args: &SocketArgs) -> BTreeSet<Escaped> {
-    args.comm.iter().map(|comm| truncated_comm(comm)).collect()
+fn escaped(text: &OsStr) -> Escaped {
+    Escaped::from_bytes(text.as_bytes())
 }
 
 /// The address family to keep; `None` for both.
@@ -100,8 +106,24 @@ pub fn as_flags(sockets: &SocketArgs, cgroups: &[PathBuf]) -> Vec<OsString> {
 /// The flags that select the same processes.
 #[must_use]
 pub fn process_flags(sockets: &SocketArgs) -> Vec<OsString> {
-    let comms = sockets.comm.iter().map(|it| with_value("--comm=", it));
-    flag("pid", &sockets.pid).into_iter().chain(comms).collect()
+    let names = [
+        ("--comm=", &sockets.comm),
+        ("--unit=", &sockets.unit),
+        ("--container=", &sockets.container),
+        ("--pod-namespace=", &sockets.pod_namespace),
+    ];
+    let names = names
+        .into_iter()
+        .flat_map(|(flag, names)| names.iter().map(move |it| with_value(flag, it)));
+    let given = [flag("pid", &sockets.pid), flag("pod", &sockets.pod)];
+    given.into_iter().flatten().chain(names).collect()
+}
+
+/// The flag that names the root directory of the host.
+#[must_use]
+pub fn host_root(node: &NodeArgs) -> Option<OsString> {
+    let root = node.host_root.as_ref();
+    root.map(|it| with_value("--host-root=", it))
 }
 
 /// A flag with these values. `None` if there are none.
@@ -135,22 +157,14 @@ pub fn by_flag(args: &RecordArgs, cgroups: &[PathBuf], events: &BTreeSet<EventNa
         values.iter().map(T::to_string).collect()
     }
     let socket = &args.sockets;
-    let escaped = |bytes: &[u8]| Escaped::from_bytes(bytes).to_string();
+    let names = |all: &[OsString]| all.iter().map(|it| escaped(it).to_string()).collect();
     let family = family(socket).map(|family| family.name().to_owned());
-    let comms = socket
-        .comm
-        .iter()
-        .map(|comm| escaped(comm.as_bytes()))
-        .collect();
     let cgroups = cgroups
         .iter()
-        .map(|path| escaped(path.as_os_str().as_bytes()))
+        .map(|path| Escaped::from_path(path).to_string())
         .collect();
-    let netns = socket
-        .netns
-        .iter()
-        .map(|name| escaped(name.as_bytes()))
-        .collect();
+    let netns = socket.netns.iter();
+    let netns = netns.map(|it| Escaped::from(it.as_str()).to_string());
     let filters = [
         ("port", all(&socket.port)),
         ("localport", all(&socket.localport)),
@@ -158,8 +172,12 @@ pub fn by_flag(args: &RecordArgs, cgroups: &[PathBuf], events: &BTreeSet<EventNa
         ("addr", all(&socket.addr)),
         ("family", family.into_iter().collect()),
         ("pid", all(&socket.pid)),
-        ("comm", comms),
-        ("netns", netns),
+        ("comm", names(&socket.comm)),
+        ("unit", names(&socket.unit)),
+        ("container", names(&socket.container)),
+        ("pod", all(&socket.pod)),
+        ("pod_namespace", names(&socket.pod_namespace)),
+        ("netns", netns.collect()),
         ("cgroup", cgroups),
         (
             "events",

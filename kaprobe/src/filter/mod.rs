@@ -3,6 +3,7 @@
 pub mod events;
 pub mod kernel;
 pub mod ports;
+pub mod processes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,6 +12,7 @@ use std::num::NonZeroU64;
 use ipnet::{IpNet, Ipv6Net};
 
 use crate::filter::ports::PortSet;
+use crate::filter::processes::{ProcessFilter, passes};
 use crate::model::record::{EventName, Record};
 use crate::model::socket::Endpoints;
 use crate::model::values::{Family, Hook};
@@ -70,8 +72,8 @@ fn to_ipv6(network: &IpNet) -> Ipv6Net {
     .unwrap_or_default()
 }
 
-/// Filters of records. A record must pass every filter. An empty set of namespaces,
-/// pids or commands passes all records. `lost` passes every filter, so that no gap is
+/// Filters of records. A record must pass every filter. An empty set of namespaces
+/// passes all records. `lost` passes every filter, so that no gap is
 /// hidden.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordFilter {
@@ -83,10 +85,8 @@ pub struct RecordFilter {
     pub netns: BTreeSet<u32>,
     /// Names of network namespaces to keep. A namespace is kept if its number or its name is.
     pub netns_names: BTreeSet<Escaped>,
-    /// Process IDs to keep.
-    pub pids: BTreeSet<u32>,
-    /// Command names to keep, at most 15 bytes, escaped.
-    pub comms: BTreeSet<Escaped>,
+    /// Processes to keep.
+    pub processes: ProcessFilter,
     /// Maximum number of records to keep.
     pub count: Option<NonZeroU64>,
 }
@@ -101,8 +101,7 @@ impl RecordFilter {
         let endpoints = record.endpoints.as_ref();
         self.sockets.keeps(endpoints)
             && self.passes_netns(endpoints.map(|it| &it.netns), record.netns_name.as_ref())
-            && passes(&self.pids, record.process.pid.as_ref())
-            && passes(&self.comms, record.process.comm.as_ref())
+            && self.processes.keeps(&record.process)
     }
 
     fn passes_netns(&self, number: Option<&u32>, name: Option<&Escaped>) -> bool {
@@ -112,11 +111,6 @@ impl RecordFilter {
             (false, false) => passes(&self.netns, number) || passes(&self.netns_names, name),
         }
     }
-}
-
-/// Whether a value passes: it is in the set, or the set is empty.
-pub(crate) fn passes<T: Ord>(wanted: &BTreeSet<T>, value: Option<&T>) -> bool {
-    wanted.is_empty() || value.is_some_and(|value| wanted.contains(value))
 }
 
 /// Applies a [`RecordFilter`] to a stream of records.
@@ -230,8 +224,11 @@ mod tests {
         use EventName::{Lost, Probe, Timeout};
         let keep = RecordFilter {
             events: [Probe].into(),
-            pids: [7, 8].into(),
-            comms: [Escaped::from("nginx")].into(),
+            processes: ProcessFilter {
+                pids: [7, 8].into(),
+                comms: [Escaped::from("nginx")].into(),
+                ..ProcessFilter::default()
+            },
             ..RecordFilter::default()
         };
         for (mut record, kept) in [

@@ -37,7 +37,7 @@ impl UnshownTrace {
     /// # Errors
     /// If the trace can't start, or if the folder can't be opened.
     pub fn start(trace: &TracePlan, to: Option<&RecorderFolder>) -> Result<Self> {
-        host::processes::check(&trace.records.pids)?;
+        host::processes::check(&trace.records.processes.pids)?;
         stderr::never_wait();
         let session = Session::start(trace)?;
         // Opened last: an earlier failure leaves no folder behind.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::header::{Header, TimeoutsChange};
+use crate::model::owner::Owner;
 use crate::model::record::{EventName, Record};
 use crate::model::time::WallTime;
 use crate::model::trailer::Trailer;
@@ -149,13 +150,13 @@ fn shortened(record: &Record) -> Record {
         &mut short.middlebox,
         &mut short.story,
         &mut short.set,
-        &mut short.process.comm,
-        &mut short.process.cmdline,
-        &mut short.process.unit,
         &mut short.actor.by_comm,
     ];
     for text in texts.into_iter().flatten() {
         *text = text.shortened(MAX_TEXT);
+    }
+    if short.process.is_known() {
+        shorten_names(&mut short.process);
     }
     if let Some(advice) = &mut short.advice
         && advice.as_str().len() > MAX_TEXT
@@ -163,6 +164,28 @@ fn shortened(record: &Record) -> Record {
         **advice = advice.text().shortened(MAX_TEXT).into();
     }
     short
+}
+
+/// Shortens the names of a process that are too long. One whose names are short stays shared
+/// with its other records.
+fn shorten_names(process: &mut Owner) {
+    let mut names = (**process).clone();
+    let texts = [
+        &mut names.comm,
+        &mut names.cmdline,
+        &mut names.unit,
+        &mut names.container,
+        &mut names.container_id,
+        &mut names.pod,
+        &mut names.pod_namespace,
+        &mut names.pod_uid,
+    ];
+    for text in texts.into_iter().flatten() {
+        *text = text.shortened(MAX_TEXT);
+    }
+    if names != **process {
+        *process = names.into();
+    }
 }
 
 impl RecordSink for Collection {

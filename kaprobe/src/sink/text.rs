@@ -460,6 +460,9 @@ fn more(words: &mut Words<'_>, record: &Record) {
     let name = record.netns_name.as_ref();
     let netns = record.endpoints.map(|it| cell::netns(name, it.netns));
     words.pair("netns", netns.map(Shown));
+    let workload = record.process.workload().name();
+    let workload = workload.as_deref().map(word);
+    words.pair("in", workload.as_deref().map(Shown));
     words.pair("cgroup", record.identity.cgroup);
     words.pair("inode", record.identity.inode);
     words.pair("cookie", record.identity.cookie);

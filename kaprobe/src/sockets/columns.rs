@@ -60,7 +60,8 @@ const STANDARD: [RowColumn; 12] = [
 const NETNS: RowColumn = column("NETNS", 12, 6, NAMES, put_netns);
 
 #[rustfmt::skip] // One line per column.
-const MORE: [RowColumn; 6] = [
+const MORE: [RowColumn; 7] = [
+    column("RUNS-IN", 12, 0, NAMES, put_workload),
     column("LASTRCV", 7, 0, Cells::Whole, |line, row| put_some(line, row.ages.lastrcv_ms.map(Ms))),
     column("LASTACK", 7, 0, Cells::Whole, |line, row| put_some(line, row.ages.lastack_ms.map(Ms))),
     column("LASTSND", 7, 0, Cells::Whole, |line, row| put_some(line, row.ages.lastsnd_ms.map(Ms))),
@@ -186,6 +187,13 @@ fn put_netns(line: &mut String, row: &Row) {
         row.netns_name.as_ref(),
         Some(row.endpoints.netns.into()),
     );
+}
+
+fn put_workload(line: &mut String, row: &Row) {
+    match row.process.workload().name() {
+        Some(name) => line.push_str(&word(&name)),
+        None => line.push_str(NOTHING),
+    }
 }
 
 fn put_cgroup(line: &mut String, row: &Row) {

@@ -29,7 +29,7 @@ use crate::{host, stderr};
 /// # Errors
 /// If the sockets can't be read or written.
 pub fn run(plan: &SocketsPlan) -> Result<()> {
-    host::processes::check(&plan.selection.pids)?;
+    host::processes::check(&plan.selection.processes.pids)?;
     let mut snapshots = Snapshots::open(&plan.selection)?;
     let notes = if plan.group {
         group(plan, &mut snapshots)?

@@ -1,17 +1,17 @@
 //! The plan of `kaprobe sockets`: its checked arguments. Makes no system calls.
 
-use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use kaprobe_ebpf::config::MAX_CGROUPS;
 
 use crate::cli::args::{SocketsArgs, Sort};
-use crate::cli::filters::{check_count, comms, pids, sockets};
+use crate::cli::filters::{check_count, processes, sockets};
 use crate::exit;
 use crate::filter::kernel::{KernelFilter, MAX_NETWORKS};
+use crate::filter::processes::ProcessFilter;
 use crate::model::named::Named as _;
 use crate::model::values::State;
 use crate::sink::options::Format;
-use crate::text::escape::Escaped;
 
 /// The checked arguments of `kaprobe sockets`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,10 +37,10 @@ pub struct SocketsPlan {
 pub struct Selection {
     /// Filters of the BPF program. `netns` lists the namespaces to read.
     pub kernel: KernelFilter,
-    /// Process IDs to keep. One of them must hold the socket.
-    pub pids: BTreeSet<u32>,
-    /// Command names to keep, in the same way.
-    pub comms: BTreeSet<Escaped>,
+    /// Processes to keep: one that holds the socket.
+    pub processes: ProcessFilter,
+    /// The root directory of the host; `None` for that of process 1.
+    pub host_root: Option<PathBuf>,
     /// TCP states to keep.
     pub states: Vec<State>,
     /// Read every network namespace.
@@ -80,8 +80,8 @@ impl SocketsPlan {
                     cgroups: args.cgroup,
                     ..KernelFilter::default()
                 },
-                pids: pids(&args.snapshot.sockets),
-                comms: comms(&args.snapshot.sockets),
+                processes: processes(&args.snapshot.sockets),
+                host_root: args.snapshot.node.host_root,
                 states,
                 all_netns: args.snapshot.all_netns,
                 with_listeners: args.group,

@@ -9,7 +9,6 @@ use anyhow::{Context as _, Result, anyhow};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::containers::names::ContainerNames;
-use crate::filter::passes;
 use crate::host::cgroup;
 use crate::host::hidden::HiddenProcesses;
 use crate::host::netns::{self, Netns};
@@ -123,7 +122,7 @@ impl<'a> Snapshots<'a> {
             cgroups: paths,
             reader,
             descriptors: Descriptors::open(descriptors).context("cannot read /proc")?,
-            names: ContainerNames::open(None).context("cannot open the root directory")?,
+            names: ContainerNames::open(selection.host_root.as_deref())?,
         })
     }
 
@@ -390,10 +389,9 @@ impl SnapshotRun<'_, '_> {
     fn is_selected(&self, row: &Row) -> bool {
         let owners = row.owners.iter().flat_map(|it| &it.0);
         let selection = self.selection;
-        let matches = |pid: u32, comm: &Escaped| {
-            passes(&selection.pids, Some(&pid)) && passes(&selection.comms, Some(comm))
-        };
-        let any = selection.pids.is_empty() && selection.comms.is_empty();
+        let processes = &selection.processes;
+        let is_owned = processes.keeps_any_owner() || { owners }
+            .any(|it| processes.keeps_owner(it.pid, &it.comm));
         let is_within = |filter: &Escaped| {
             let path = row.cgroup_path.as_ref().map_or("", Escaped::as_str);
             let rest = path.strip_prefix(filter.as_str().trim_end_matches('/'));
@@ -403,6 +401,6 @@ impl SnapshotRun<'_, '_> {
         let in_cgroup = in_kernel
             || selection.kernel.cgroups.is_empty()
             || self.wanted_cgroups.iter().any(is_within);
-        in_cgroup && (any || { owners }.any(|it| matches(it.pid, &it.comm)))
+        in_cgroup && is_owned && processes.keeps_workload(&row.process)
     }
 }

@@ -46,7 +46,7 @@ pub fn run(plan: &TopPlan) -> Result<()> {
         return reader::serve(&plan.census);
     }
     terminal::check()?;
-    host::processes::check(&plan.census.selection.pids)?;
+    host::processes::check(&plan.census.selection.processes.pids)?;
     stderr::never_wait();
     let (session, untraced) = match Session::start(&plan.trace) {
         Ok(session) => (Some(session), None),

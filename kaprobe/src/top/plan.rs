@@ -7,6 +7,7 @@ use anyhow::{Result, anyhow};
 
 use crate::census::plan::{CensusArgs, CensusPlan, socket_flags};
 use crate::cli::args::{TopArgs, TopSort};
+use crate::cli::filters::host_root;
 use crate::cli::{self, Action, Command};
 use crate::model::named::Named as _;
 use crate::sink::options::ColorWhen;
@@ -38,6 +39,7 @@ impl TopPlan {
         let census = CensusPlan::new(CensusArgs {
             sockets: &args.sockets,
             cgroups: &args.cgroup,
+            node: &args.node,
             loopback: args.loopback,
             timeouts: &args.timeouts,
         })?;
@@ -56,6 +58,7 @@ impl TopPlan {
 fn trace(args: &TopArgs) -> Result<TracePlan> {
     let mut flags: Vec<OsString> = ["kaprobe", "trace", "--quiet"].map(Into::into).into();
     flags.extend(socket_flags(&args.sockets, &args.cgroup));
+    flags.extend(host_root(&args.node));
     if let Some(way) = args.screen.attach.0 {
         flags.push(format!("--attach={}", way.name()).into());
     }
@@ -83,6 +86,7 @@ mod tests {
             "",
             "-P 80,90-92 -L 1 -D 2 -4 --addr 10.0.0.0/8,::1 --cgroup /x",
             "-6 --netns a,b -p 7,8 --comm nginx,java --loopback",
+            "--unit a.service --container web --pod x/y,z --pod-namespace x --host-root /host",
             "--idle-timeout 350s",
             "--behind aws-nlb --idle-timeout 1500ms",
             "--behind ipvs,aws-nlb",
@@ -107,7 +111,7 @@ mod tests {
         assert_eq!(trace.kernel.sockets, census.keep);
         assert_eq!(trace.kernel.netns, ["a"]);
         assert_eq!(trace.kernel.cgroups.len(), 1);
-        assert_eq!(trace.records.pids, [7].into());
+        assert_eq!(trace.records.processes.pids, [7].into());
         assert!(trace.quiet && trace.attach.is_some() && trace.snapshot.is_some());
         Ok(())
     }

@@ -69,7 +69,7 @@ const QUEUE: usize = 4;
 /// # Errors
 /// If the trace can't start, or can't write.
 pub fn run(plan: &TracePlan) -> Result<()> {
-    host::processes::check(&plan.records.pids)?;
+    host::processes::check(&plan.records.processes.pids)?;
     stderr::never_wait();
     let session = Session::start(plan)?;
     // Opened last: an earlier failure leaves no file behind.
@@ -109,6 +109,7 @@ pub struct Session {
     header: Header,
     host: HostNamespaces,
     turns: Arc<AtomicU64>,
+    containers: ContainerNames,
 }
 
 impl Session {
@@ -120,6 +121,7 @@ impl Session {
         let privileges = Privileges::read().context("cannot read this process's privileges")?;
         privileges.check_trace()?;
         raise_memlock();
+        let containers = ContainerNames::open(plan.host_root.as_deref())?;
         let tracer = Tracer::start(&resolve(plan)?)?;
         let host = timeouts::read().unwrap_or_else(|why| {
             stderr::line(format_args!("{UNREAD}: {why:#}"));
@@ -131,6 +133,7 @@ impl Session {
             header,
             host,
             turns: Arc::default(),
+            containers,
         })
     }
 
@@ -179,9 +182,8 @@ impl Session {
             Detail::Full => messages::banner(attached, without),
         }
         let stop = self.stopper();
-        let names = ContainerNames::open(None).context("cannot open the root directory")?;
-        let owners =
-            OwnerCache::new(self.tracer.take_descriptors(), names).context("cannot read /proc")?;
+        let owners = OwnerCache::new(self.tracer.take_descriptors(), self.containers)
+            .context("cannot read /proc")?;
         let (queue, arrivals) = sync_channel(QUEUE);
         let (emptied, empty) = sync_channel(QUEUE);
         let rows = queue.clone();

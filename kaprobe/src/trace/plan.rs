@@ -7,7 +7,7 @@ use std::time::Duration;
 use kaprobe_ebpf::config::{MAX_CGROUPS, MAX_NETNS};
 
 use crate::cli::args::{FilterArgs, RunningArgs, TraceArgs};
-use crate::cli::filters::{as_flags, by_flag, check_count, events, records, sockets};
+use crate::cli::filters::{as_flags, by_flag, check_count, events, host_root, records, sockets};
 use crate::cli::outputs::outputs;
 use crate::exit;
 use crate::filter::RecordFilter;
@@ -55,6 +55,8 @@ pub struct TracePlan {
     pub quiet: bool,
     /// Sum the probes that peers answer over this time.
     pub alive: Option<Duration>,
+    /// The root directory of the host; `None` for that of process 1.
+    pub host_root: Option<PathBuf>,
 }
 
 impl TracePlan {
@@ -121,6 +123,7 @@ impl TracePlan {
             debug: running.debug,
             quiet,
             alive: None,
+            host_root: filters.node.host_root,
             kernel: KernelFilter {
                 event_mask: event_mask(&events),
                 sockets: sockets(&filters.records.sockets),
@@ -139,7 +142,13 @@ fn snapshot(filters: &FilterArgs) -> Vec<OsString> {
     let command = ["sockets", "--json"].map(OsString::from);
     let all = sockets.netns.is_empty().then(|| "--all-netns".into());
     let given = as_flags(sockets, &filters.cgroup);
-    command.into_iter().chain(all).chain(given).collect()
+    let root = host_root(&filters.node);
+    command
+        .into_iter()
+        .chain(all)
+        .chain(given)
+        .chain(root)
+        .collect()
 }
 
 #[cfg(test)]
@@ -240,9 +249,9 @@ mod tests {
         assert_eq!(kernel.netns, ["a", "b"]);
         assert_eq!(sockets.family, Some(Family::Inet6));
         let records = plan("-p 1,2 -p 3 --comm a-name-of-more-than-15-bytes,nginx")?.records;
-        assert_eq!(records.pids, [1, 2, 3].into());
+        assert_eq!(records.processes.pids, [1, 2, 3].into());
         assert_eq!(
-            records.comms,
+            records.processes.comms,
             ["a-name-of-more-", "nginx"].map(Escaped::from).into()
         );
         Ok(())
@@ -258,6 +267,10 @@ mod tests {
                 false,
             ),
             ("-p 7 --comm nginx -e probe", true),
+            (
+                "--unit a --container b --pod c/d --pod-namespace e --host-root /f",
+                true,
+            ),
         ] {
             let plan = plan(&args.replace("--cgroup -y", "--cgroup=-y"))?;
             let words = plan.snapshot.clone().unwrap_or_default();
@@ -273,6 +286,7 @@ mod tests {
                     ..plan.kernel
                 },
                 all_netns,
+                host_root: plan.host_root,
                 ..Selection::default()
             };
             assert_eq!(snapshot.selection, selection, "{args}");
