@@ -21,6 +21,7 @@ mod endings;
 mod exact;
 mod files;
 mod filters;
+mod fleet;
 mod foretold;
 mod full;
 mod heard;
@@ -113,6 +114,8 @@ const TESTS: &[harness::Test] = &[
     (HostAndOne, "containers", containers::workloads_are_named),
     (HostAndOne, "containers_v1", containers::old_hierarchies_are_read),
     (HostAndOne, "replay", replay::replay_equals_the_trace),
+    (Host, "fleet_answers", fleet::databases_answer_what_happened),
+    (Host, "fleet_story", fleet::databases_find_the_real_story),
     (Host, "report_browser", report::browser_shows_it_light_dark_and_on_paper),
     (Host, "report_valid", report::html_is_valid),
     (Host, "report_command", report::command_reaches_its_namespace_only),

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use kaprobe::model::event::{ArrivedSegment, Event, Kind, PassiveReset, SocketEvent, SocketId};
 use kaprobe::model::owner::Owner;
-use kaprobe::model::socket::{Endpoints, Identity, Settings};
+use kaprobe::model::socket::{Endpoints, Identity, Settings, Transfer};
 use kaprobe::model::time::Instant;
-use kaprobe::model::values::{Met, Origin};
+use kaprobe::model::values::{Cause, Met, Origin};
 
 use crate::fleet::world::SECOND;
 
@@ -21,6 +21,11 @@ const PSH: u8 = 0x08;
 /// How long an answer of the peer takes, ns: more than a tick, so that the ages of a socket show
 /// that it came.
 const RTT_NS: u64 = 22_000_000;
+
+/// How long data is sent again before it is reported, and before the kernel gives up with
+/// net.ipv4.tcp_retries2=15, ms.
+const STALLED_MS: u64 = 6_200;
+const GIVE_UP_MS: u64 = 924_600;
 
 /// ETIMEDOUT.
 const TIMED_OUT: u32 = 110;
@@ -189,6 +194,37 @@ impl Connection {
         events.push(self.closed(at + 5 * RTT_NS));
     }
 
+    /// Data that is sent after a silence, and sent again until the kernel gives up: nobody
+    /// answers. Returns when that is.
+    pub(super) fn drop_after_silence(&mut self, at: u64, events: &mut Vec<Timed>) -> u64 {
+        let silent_ms = (at - self.received_ns.max(self.acked_ns)) / 1_000_000;
+        let resent = |after_ms: u64, retransmits: u8, kind| SocketEvent {
+            unacked: 1,
+            write_queue: true,
+            retransmits,
+            lastsnd_ms: after_ms / 2,
+            transfer: Some(Box::new(Transfer {
+                unacked_bytes: Some(37),
+                unsent_bytes: Some(0),
+                stalled_ms: Some(after_ms),
+                silent_ms: Some(silent_ms),
+                err_soft: None,
+            })),
+            ..self.event(at + after_ms * 1_000_000, kind)
+        };
+        let stalled = resent(STALLED_MS, 4, Kind::Stalled);
+        let end = SocketEvent {
+            state_after: CLOSE,
+            err: Some(TIMED_OUT),
+            ..resent(GIVE_UP_MS, 15, Kind::Timeout(Cause::Retransmission))
+        };
+        let end_ns = end.at.mono_ns;
+        events.push((stalled.at.mono_ns, Event::Socket(stalled)));
+        events.push((end_ns, Event::Socket(end)));
+        events.push(self.closed(end_ns + 100_000));
+        end_ns
+    }
+
     /// The reset that answers a probe, and the end of the socket.
     pub(super) fn reset_of_probe(&self, at: u64, events: &mut Vec<Timed>) {
         events.push(self.probe(at, 0));
@@ -227,7 +263,7 @@ impl Connection {
             late_ms: Some(0),
             err: Some(TIMED_OUT),
             firing_ns: Some(at),
-            ..self.event(at, Kind::Timeout(kaprobe::model::values::Cause::ProbeCount))
+            ..self.event(at, Kind::Timeout(Cause::ProbeCount))
         };
         events.push((at + 10_000, Event::Socket(reset)));
         events.push((at, Event::Socket(end)));

@@ -22,18 +22,29 @@ use crate::fleet::world::{
 /// The initial network namespace.
 const NETNS: u32 = 4_026_531_840;
 
-/// The programs of a host: command name, what it runs, unit.
-const PROGRAMS: [(&str, Option<&str>, &str); 5] = [
-    ("java", Some("java -jar orders.jar"), "orders.service"),
-    ("python3", Some("python3 worker.py"), "docker 0123456789ab"),
-    ("pgbouncer", None, "pgbouncer.service"),
-    ("envoy", None, "envoy.service"),
+/// The programs of a host: command name, what it runs, unit or pod.
+const PROGRAMS: [(&str, Option<&str>, Place); 5] = [
+    (
+        "java",
+        Some("java -jar orders.jar"),
+        Place::Unit("orders.service"),
+    ),
+    ("python3", Some("python3 worker.py"), Place::Pod("worker")),
+    ("pgbouncer", None, Place::Unit("pgbouncer.service")),
+    ("envoy", None, Place::Pod("gateway")),
     (
         "beam.smp",
         Some("beam.smp -s rabbit"),
-        "rabbitmq-server.service",
+        Place::Unit("rabbitmq-server.service"),
     ),
 ];
+
+/// Where a program runs.
+#[derive(Clone, Copy)]
+enum Place {
+    Unit(&'static str),
+    Pod(&'static str),
+}
 
 /// Each so many hosts, one loses events; another's recorder is killed and starts again; and
 /// another is silent after half of the time.
@@ -102,24 +113,42 @@ fn is_one(number: u32, (of, which): (u32, u32)) -> bool {
     number % of == which
 }
 
+/// The process of a program on a host.
+fn owner(program: usize, host: u32) -> Owner {
+    let (comm, cmdline, place) = PROGRAMS[program];
+    let process = Process {
+        pid: u32::try_from(1_000 + program).ok(),
+        comm: Some(Escaped::from(comm)),
+        cmdline: cmdline.map(Escaped::from),
+        ..Process::default()
+    };
+    Owner::from(match place {
+        Place::Unit(unit) => Process {
+            unit: Some(Escaped::from(unit)),
+            ..process
+        },
+        Place::Pod(container) => Process {
+            container: Some(Escaped::from(container)),
+            container_id: Some(Escaped::from(format!("{host:032x}{program:032x}").as_str())),
+            pod: Some(Escaped::from(format!("{container}-{host}").as_str())),
+            pod_namespace: Some(Escaped::from("shop")),
+            pod_uid: Some(Escaped::from(
+                format!("{host:08x}-0000-4000-8000-{program:012x}").as_str(),
+            )),
+            ..process
+        },
+    })
+}
+
 impl<'a> Host<'a> {
     fn new(world: &'a World, number: u32) -> Self {
-        let owner = |(at, &(comm, cmdline, unit)): (usize, &(&str, Option<&str>, &str))| {
-            Owner::from(Process {
-                pid: Some(1_000 + at as u32),
-                comm: Some(Escaped::from(comm)),
-                cmdline: cmdline.map(Escaped::from),
-                unit: Some(Escaped::from(unit)),
-                ..Process::UNKNOWN
-            })
-        };
         let is_part_of = |it: &Forgotten| it.client == number || it.servers.contains(&number);
         let is_silent = is_one(number, SILENT) && !world.forgotten.iter().any(is_part_of);
         Self {
             world,
             number,
             rng: Rng::with_seed(world.size.seed ^ (u64::from(number) + 1) << 32),
-            owners: PROGRAMS.iter().enumerate().map(owner).collect(),
+            owners: (0..PROGRAMS.len()).map(|it| owner(it, number)).collect(),
             sockets: 0,
             events: Vec::new(),
             end_ns: if is_silent { END_NS / 2 } else { END_NS },
@@ -169,8 +198,8 @@ impl<'a> Host<'a> {
         let keepalive = self.keepalive(service.path);
         let connection = self.connection(local, service.address, keepalive, heard_ns);
         match service.path {
-            Path::Timeout(seconds) if keepalive.time > seconds => {
-                self.idle_too_long(connection, seconds, truth);
+            Path::Timeout(seconds) | Path::Drop(seconds) if keepalive.time > seconds => {
+                self.idle_too_long(connection, service.path, seconds, truth);
             }
             Path::Restart(at) => self.restart(connection, at),
             _ if keepalive.is_on => self.keep(connection, END_NS),
@@ -190,9 +219,9 @@ impl<'a> Host<'a> {
             ..DEFAULT
         };
         match (path, self.rng.u8(..10)) {
-            (Path::Timeout(seconds), 0..5) => Keepalive::after(seconds / 4),
-            (Path::Timeout(seconds), 5) => Keepalive::after(seconds * 4 / 5),
-            (Path::Timeout(_), 6) => late,
+            (Path::Timeout(seconds) | Path::Drop(seconds), 0..5) => Keepalive::after(seconds / 4),
+            (Path::Timeout(seconds) | Path::Drop(seconds), 5) => Keepalive::after(seconds * 4 / 5),
+            (Path::Timeout(_) | Path::Drop(_), 6) => late,
             (Path::Plain | Path::Restart(_) | Path::Balancer { .. }, 0..7) => {
                 Keepalive::after([60, 120, 300][self.rng.usize(..3)])
             }
@@ -206,7 +235,13 @@ impl<'a> Host<'a> {
     }
 
     /// The program may use the connection after a silence that a box does not keep it for.
-    fn idle_too_long(&mut self, mut connection: Connection, timeout_s: u64, truth: &mut Truth) {
+    fn idle_too_long(
+        &mut self,
+        mut connection: Connection,
+        path: Path,
+        timeout_s: u64,
+        truth: &mut Truth,
+    ) {
         if self.rng.u8(..3) > 0 {
             return;
         }
@@ -216,9 +251,13 @@ impl<'a> Host<'a> {
             .u64(timeout_s * SECOND + SECOND..timeout_s * SECOND * 8 / 5);
         (connection.received_ns, connection.acked_ns) = (used_ns, used_ns);
         connection.sent_ns = used_ns;
-        let at = used_ns + gap_ns;
-        connection.reset_after_silence(at, &mut self.events);
-        if at + 2 * SECOND < self.end_ns {
+        let mut end_ns = used_ns + gap_ns;
+        if matches!(path, Path::Drop(_)) {
+            end_ns = connection.drop_after_silence(end_ns, &mut self.events);
+        } else {
+            connection.reset_after_silence(end_ns, &mut self.events);
+        }
+        if end_ns + 2 * SECOND < self.end_ns {
             evicted(truth, self.number, &connection);
         }
     }
@@ -292,8 +331,8 @@ impl<'a> Host<'a> {
 fn evicted(truth: &mut Truth, number: u32, connection: &Connection) {
     let endpoint = connection.remote.to_string();
     *truth.evicted.entry(endpoint.clone()).or_default() += 1;
-    let program = connection.owner.comm.as_ref();
-    let program = program.map_or(String::new(), |it| it.as_str().to_owned());
+    let comm = connection.owner.comm.as_ref();
+    let program = comm.map_or("", Escaped::as_str).to_owned();
     truth
         .unprotected
         .insert((host_name(number), program, endpoint));

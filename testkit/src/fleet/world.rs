@@ -42,8 +42,10 @@ pub(super) struct Service {
 pub(super) enum Path {
     /// Nothing.
     Plain,
-    /// A box forgets those that were idle for so long, s.
+    /// A box forgets those that were idle for so long, s, and answers what follows with a reset.
     Timeout(u64),
+    /// The same, but the box drops what follows.
+    Drop(u64),
     /// The server restarts at this time, ns after the logs begin.
     Restart(u64),
     /// A balancer forgets idle ones, and sends what follows to another server.
@@ -117,7 +119,7 @@ impl World {
             let endpoint = service.address.to_string();
             match service.path {
                 Path::Plain => {}
-                Path::Timeout(seconds) => {
+                Path::Timeout(seconds) | Path::Drop(seconds) => {
                     truth.timeouts_ms.insert(endpoint, seconds * 1_000);
                 }
                 Path::Restart(_) => {
@@ -148,8 +150,10 @@ fn service(number: u32, hosts: u32, rng: &mut Rng) -> Service {
     } else {
         IpAddr::from([10, 200 + high, low, 1])
     };
+    let timeout_s = TIMEOUTS_S[rng.usize(..TIMEOUTS_S.len())];
     let path = match number % 4 {
-        0 => Path::Timeout(TIMEOUTS_S[rng.usize(..TIMEOUTS_S.len())]),
+        0 if number % 8 == 0 => Path::Timeout(timeout_s),
+        0 => Path::Drop(timeout_s),
         1 => Path::Balancer {
             servers: [2 * number % hosts, (2 * number + 1) % hosts],
         },

@@ -235,7 +235,7 @@ pub struct FleetArgs {
 /// `docs/`.
 pub fn fleet(args: &FleetArgs) -> Result<()> {
     pypi::install()?;
-    let mut cargo = test_command(&[&["--release", "--test", "kernel"], as_root()].concat());
+    let mut cargo = test_command(&[&["--test", "kernel"], as_root()].concat());
     let test = cargo.args(["fleet_answers", "--nocapture"]);
     let test = test.env("KAPROBE_FLEET_HOSTS", args.hosts.to_string());
     test.env("KAPROBE_BLESS", "1").check()?;

@@ -1,0 +1,232 @@
+//! `contrib/` has every field of a record, and no other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use kaprobe_testkit::schema::SCHEMA;
+use serde_json::Value;
+
+type Fields = BTreeMap<String, Value>;
+
+fn contrib(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../contrib")
+        .join(path)
+}
+
+fn read(path: &str) -> Result<String, String> {
+    let path = contrib(path);
+    fs::read_to_string(&path).map_err(|why| format!("{}: {why}", path.display()))
+}
+
+fn json(path: &str) -> Result<Value, String> {
+    serde_json::from_str(&read(path)?).map_err(|why| format!("{path}: {why}"))
+}
+
+/// The fields of a record, by the schema.
+fn fields() -> Result<Fields, String> {
+    let schema: Value = serde_json::from_str(SCHEMA).map_err(|why| why.to_string())?;
+    let fields = schema.pointer("/$defs/record/properties");
+    let fields = fields.and_then(Value::as_object).ok_or("no fields")?;
+    Ok(fields.clone().into_iter().collect())
+}
+
+/// What a value of a field is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Time,
+    Address,
+    Number,
+    Numbers,
+    Bool,
+    Text,
+}
+
+fn kind(name: &str, field: &Value) -> Kind {
+    let refers = field["$ref"].as_str().unwrap_or_default();
+    let to = refers.rsplit('/').next().unwrap_or_default();
+    match (to, field["type"].as_str().unwrap_or_default()) {
+        ("time", _) => Kind::Time,
+        ("address", _) => Kind::Address,
+        ("ages", _) | (_, "array") => Kind::Numbers,
+        ("whole" | "count" | "ms" | "port" | "u32", _) | (_, "integer") => Kind::Number,
+        (_, "boolean") => Kind::Bool,
+        _ if field["const"] == true => Kind::Bool,
+        (to, of) => {
+            let is_text = of == "string" || !to.is_empty();
+            assert!(
+                is_text || field["enum"].is_array() || field["const"].is_string(),
+                "{name}"
+            );
+            Kind::Text
+        }
+    }
+}
+
+/// The columns of a table of ClickHouse, with their types: `    name Type,`, before the aliases.
+fn clickhouse_columns(schema: &str) -> Result<Vec<(String, String)>, String> {
+    let table = schema
+        .split("kaprobe.records\n(\n")
+        .nth(1)
+        .ok_or("no table")?;
+    let table = table.split("\n\n").next().ok_or("no end")?;
+    let column = |line: &str| {
+        let (name, kind) = line.trim().trim_end_matches(',').split_once(' ')?;
+        let kind = kind.split(" CODEC").next()?;
+        Some((name.trim_matches('`').to_owned(), kind.to_owned()))
+    };
+    table
+        .lines()
+        .map(|line| column(line).ok_or(format!("no column: {line}")))
+        .collect()
+}
+
+/// The columns of DuckDB, with their types: `name: 'TYPE'`.
+fn duckdb_columns(schema: &str) -> Result<Vec<(String, String)>, String> {
+    let columns = schema.split("columns = {\n").nth(1).ok_or("no columns")?;
+    let columns = columns.split("        })").next().ok_or("no end")?;
+    let column = |line: &str| {
+        let (name, kind) = line.trim().trim_end_matches(',').split_once(": ")?;
+        Some((
+            name.trim_matches('"').to_owned(),
+            kind.trim_matches('\'').to_owned(),
+        ))
+    };
+    let lines = columns.lines().filter(|line| !line.trim().is_empty());
+    lines
+        .map(|line| column(line).ok_or(format!("no column: {line}")))
+        .collect()
+}
+
+/// Checks that the columns are the fields, in the schema's order, and of their types.
+fn check(columns: &[(String, String)], is: impl Fn(Kind, &str) -> bool) -> Result<(), String> {
+    let fields = fields()?;
+    let names: BTreeSet<_> = columns.iter().map(|(name, _)| name).collect();
+    let expected: BTreeSet<_> = fields.keys().collect();
+    let differing: Vec<_> = names.symmetric_difference(&expected).collect();
+    if !differing.is_empty() || names.len() != columns.len() {
+        return Err(format!("columns and fields differ: {differing:?}"));
+    }
+    let wrong = columns
+        .iter()
+        .filter(|(name, of)| !is(kind(name, &fields[name]), of));
+    match wrong.collect::<Vec<_>>().as_slice() {
+        [] => Ok(()),
+        wrong => Err(format!("other types than the schema's: {wrong:?}")),
+    }
+}
+
+#[test]
+fn clickhouse_has_a_column_for_each_field() -> Result<(), String> {
+    let columns = clickhouse_columns(&read("clickhouse/schema.sql")?)?;
+    // What the key has is never NULL.
+    check(&columns, |kind, of| match kind {
+        Kind::Time => of == "DateTime64(9, 'UTC')",
+        Kind::Address => of == "IPv6",
+        Kind::Numbers => of == "Array(UInt64)",
+        Kind::Bool => of == "Nullable(Bool)",
+        Kind::Text => of == "String" || of == "LowCardinality(String)",
+        Kind::Number => {
+            let inner = of
+                .strip_prefix("Nullable(")
+                .and_then(|it| it.strip_suffix(')'));
+            ["UInt8", "UInt16", "UInt32", "UInt64"].contains(&inner.unwrap_or(of))
+        }
+    })
+}
+
+#[test]
+fn duckdb_has_a_column_for_each_field() -> Result<(), String> {
+    let columns = duckdb_columns(&read("duckdb/schema.sql")?)?;
+    check(&columns, |kind, of| match kind {
+        Kind::Time => of == "TIMESTAMP_NS",
+        Kind::Address | Kind::Text => of == "VARCHAR",
+        Kind::Numbers => of == "UBIGINT[]",
+        Kind::Bool => of == "BOOLEAN",
+        Kind::Number => ["UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"].contains(&of),
+    })
+}
+
+/// Where the pipeline puts the fields that ECS has a name for.
+fn renamed(pipeline: &Value) -> Vec<(String, String)> {
+    let processors = pipeline["processors"].as_array();
+    let renames = processors
+        .into_iter()
+        .flatten()
+        .filter_map(|it| it.get("rename"));
+    let names = renames.filter_map(|it| {
+        let from = it["field"].as_str()?.strip_prefix("kaprobe.")?;
+        Some((from.to_owned(), it["target_field"].as_str()?.to_owned()))
+    });
+    names.collect()
+}
+
+#[test]
+fn elastic_has_a_type_for_each_field() -> Result<(), String> {
+    let renamed = renamed(&json("elastic/ingest-pipeline.json")?);
+    let template = json("elastic/index-template.json")?;
+    let properties = &template["template"]["mappings"]["properties"];
+    for (name, field) in fields()? {
+        let path = match renamed.iter().find(|(from, _)| *from == name) {
+            Some((_, to)) => format!("/{}", to.replace('.', "/properties/")),
+            None if name == "time" => "/@timestamp".to_owned(),
+            None => format!("/kaprobe/properties/{name}"),
+        };
+        let of = properties.pointer(&path).and_then(|it| it["type"].as_str());
+        let fits = match kind(&name, &field) {
+            Kind::Time => of == Some("date_nanos"),
+            Kind::Address => of == Some("ip"),
+            // ECS has the uid as a keyword.
+            Kind::Number if name == "uid" => of == Some("keyword"),
+            Kind::Number | Kind::Numbers => matches!(of, Some("long" | "unsigned_long")),
+            Kind::Bool => of == Some("boolean"),
+            Kind::Text => matches!(of, Some("keyword" | "text")),
+        };
+        assert!(fits, "{name} at {path}: {of:?}");
+    }
+    let names = fields()?;
+    let own = properties["kaprobe"]["properties"]
+        .as_object()
+        .ok_or("no properties")?;
+    let unknown = own.keys().chain(renamed.iter().map(|(from, _)| from));
+    let unknown: Vec<_> = unknown.filter(|it| !names.contains_key(*it)).collect();
+    assert!(unknown.is_empty(), "no fields: {unknown:?}");
+    Ok(())
+}
+
+/// A label makes a stream for each of its values, so none may have many.
+#[test]
+fn loki_has_few_labels() -> Result<(), String> {
+    let loki = json("loki/fields.json")?;
+    let names = |key: &str| -> Vec<_> {
+        let names = loki[key].as_array().into_iter().flatten();
+        names.filter_map(Value::as_str).collect()
+    };
+    let fields = fields()?;
+    let (labels, metadata) = (names("labels"), names("structured_metadata"));
+    assert_eq!(labels, ["host", "event"]);
+    assert!(metadata.contains(&"community_id"), "{metadata:?}");
+    for name in labels
+        .iter()
+        .chain(&metadata)
+        .copied()
+        .chain(loki["timestamp"].as_str())
+    {
+        assert!(fields.contains_key(name), "{name} is no field");
+    }
+    Ok(())
+}
+
+#[test]
+fn both_databases_have_the_same_questions() -> Result<(), String> {
+    let names = |folder: &str| -> Result<BTreeSet<_>, String> {
+        let entries = fs::read_dir(contrib(folder)).map_err(|why| format!("{folder}: {why}"))?;
+        Ok(entries
+            .filter_map(|it| Some(it.ok()?.file_name()))
+            .collect())
+    };
+    let (ours, theirs) = (names("clickhouse/questions")?, names("duckdb/questions")?);
+    assert!(ours.len() >= 5 && ours == theirs, "{ours:?}, {theirs:?}");
+    Ok(())
+}

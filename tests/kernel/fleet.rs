@@ -1,0 +1,456 @@
+//! The logs of a fleet in ClickHouse and in DuckDB: `contrib/clickhouse` and `contrib/duckdb`.
+//!
+//! The databases answer the questions of these folders. Their answers are compared with each
+//! other, with what happened in the fleet, and with kaprobe's own estimates.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::fmt::Write as _;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context as _, Result, ensure};
+use kaprobe::correlate::MAX_SOCKETS;
+use kaprobe::model::host_timeout::HostTimeouts;
+use kaprobe::model::record::Record;
+use kaprobe::model::values::{LearnedOf, VerdictName};
+use kaprobe::verdict::judge::Judge;
+use kaprobe::verdict::pipeline::Pipeline;
+use kaprobe_testkit::database::{Answer, Engine};
+use kaprobe_testkit::fixtures::every_event;
+use kaprobe_testkit::fleet::{self, START, Size, Story, Truth};
+use kaprobe_testkit::{command, golden, package, page};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The questions that both folders have.
+const QUESTIONS: [&str; 7] = [
+    "bounds",
+    "flow",
+    "idle-losses",
+    "lost",
+    "silent",
+    "three-hosts",
+    "unprotected",
+];
+
+/// Has the number of hosts of a large fleet: `cargo xtask fleet` sets it.
+const HOSTS: &str = "KAPROBE_FLEET_HOSTS";
+
+/// The logs of tests are older than a database keeps them.
+const KEEP: &str = "ALTER TABLE kaprobe.records REMOVE TTL; ALTER TABLE kaprobe.traces REMOVE TTL";
+
+/// Where the logs are kept; without it, they are removed.
+const DIR: &str = "KAPROBE_FLEET_DIR";
+
+/// The fleet of an ordinary run.
+const SMALL: Size = Size {
+    hosts: 40,
+    connections: 25,
+    seed: 7,
+};
+
+/// The most deaths of an endpoint that kaprobe's estimator keeps.
+const MAX_DEATHS: u64 = 16;
+
+/// Bytes of the table in ClickHouse.
+const SIZE: &str = "SELECT sum(data_compressed_bytes) FROM system.parts
+    WHERE active AND database = 'kaprobe' AND table = 'records'";
+
+/// Answers to the questions, by name.
+type Answers = BTreeMap<String, Answer>;
+
+fn contrib(path: &str) -> Result<String> {
+    let contrib = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib");
+    let path = contrib.join(path);
+    fs::read_to_string(&path).with_context(|| path.display().to_string())
+}
+
+/// Loads the files into a database, and asks all questions.
+fn ask(engine: Engine, files: &str, community_id: &str) -> Result<Answers> {
+    let (folder, start) = match engine {
+        Engine::ClickHouse => (
+            "clickhouse",
+            format!(
+                "SET param_files = '{files}'; SET param_since = '{START}';
+                 SET param_community_id = '{community_id}'"
+            ),
+        ),
+        Engine::DuckDb => (
+            "duckdb",
+            format!(
+                "SET VARIABLE logs = '{files}'; SET VARIABLE since = '{START}';
+                 SET VARIABLE community_id = '{community_id}'"
+            ),
+        ),
+    };
+    let mut texts = vec![
+        ("start", start),
+        ("schema", contrib(&format!("{folder}/schema.sql"))?),
+    ];
+    if engine == Engine::ClickHouse {
+        texts.push(("keep", KEEP.to_owned()));
+        texts.push(("load", contrib("clickhouse/load.sql")?));
+        texts.push(("size", SIZE.to_owned()));
+        // Again: a row counts once.
+        texts.push(("load again", contrib("clickhouse/load.sql")?));
+    }
+    let table = if engine == Engine::ClickHouse {
+        "kaprobe.records FINAL"
+    } else {
+        "records"
+    };
+    texts.push(("count", format!("SELECT count(*) FROM {table}")));
+    for name in QUESTIONS {
+        texts.push((name, contrib(&format!("{folder}/questions/{name}.sql"))?));
+    }
+    engine.run(&texts)
+}
+
+/// Asks both databases, and compares what they answer. Returns the answers of ClickHouse, then
+/// those of DuckDB.
+fn ask_both(files: &str, community_id: &str) -> Result<[Answers; 2]> {
+    let [answers, others] =
+        [Engine::ClickHouse, Engine::DuckDb].map(|engine| ask(engine, files, community_id));
+    let (answers, others) = (answers?, others?);
+    for name in QUESTIONS.into_iter().chain(["count"]) {
+        let [ours, theirs] = [&answers, &others].map(|it| &it[name].rows);
+        ensure!(
+            ours == theirs,
+            "{name}: ClickHouse {ours:#?}\nDuckDB {theirs:#?}"
+        );
+    }
+    Ok([answers, others])
+}
+
+/// The text in a column of a row.
+fn text(row: &[Value], column: usize) -> Result<&str> {
+    row[column]
+        .as_str()
+        .with_context(|| format!("no text in column {column} of {row:?}"))
+}
+
+fn number(row: &[Value], column: usize) -> Result<u64> {
+    row[column]
+        .as_u64()
+        .with_context(|| format!("no number in column {column} of {row:?}"))
+}
+
+/// The stories that a database found.
+fn stories(answers: &Answers) -> Result<BTreeSet<Story>> {
+    let rows = &answers["three-hosts"].rows;
+    let story = |row: &Vec<Value>| -> Result<_> {
+        Ok(Story {
+            client: text(row, 2)?.to_owned(),
+            endpoint: text(row, 4)?.to_owned(),
+            strayed_to: text(row, 6)?.to_owned(),
+            held_by: text(row, 7)?.to_owned(),
+        })
+    };
+    let stories: BTreeSet<_> = rows.iter().map(story).collect::<Result<_>>()?;
+    ensure!(stories.len() == rows.len(), "a story twice: {rows:#?}");
+    Ok(stories)
+}
+
+/// A fleet, its logs, and the records in them.
+struct Fleet {
+    dir: TempDir,
+    truth: Truth,
+    records: Vec<(String, Record)>,
+}
+
+impl Fleet {
+    fn write(size: Size) -> Result<Self> {
+        let mut dir = tempfile::tempdir()?;
+        if let Some(kept) = env::var_os(DIR) {
+            dir = TempDir::with_prefix_in("fleet-", kept)?;
+            dir.disable_cleanup(true);
+        }
+        let records = Mutex::new(Vec::new());
+        let truth = fleet::write(size, dir.path(), &|host: &str, record: &Record| {
+            let mut records = records.lock().unwrap_or_else(PoisonError::into_inner);
+            records.push((host.to_owned(), record.clone()));
+        })?;
+        let records = records.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(Self {
+            dir,
+            truth,
+            records,
+        })
+    }
+
+    fn files(&self) -> String {
+        self.dir
+            .path()
+            .join("*/*.jsonl.zst")
+            .to_string_lossy()
+            .into_owned()
+    }
+
+    /// The Community ID of a connection that a balancer forgot.
+    fn community_id(&self) -> Result<String> {
+        // It is the only verdict of its kind.
+        let is_stray = |it: &&(String, Record)| it.1.verdict == Some(VerdictName::StraySegment);
+        let (_, record) = self.records.iter().find(is_stray).context("no story")?;
+        let id = record.endpoints.and_then(|it| it.community_id());
+        Ok(id.context("no connection")?.as_str().to_owned())
+    }
+
+    /// A judge that has seen the records of all hosts, as if one had made them.
+    fn judge(&self) -> Pipeline {
+        let judge = Judge::new(MAX_SOCKETS, &HostTimeouts::default());
+        let mut pipeline = Pipeline::new(every_event(), judge);
+        let hosts: BTreeSet<_> = self.records.iter().map(|(host, _)| host).collect();
+        let hosts: BTreeMap<_, u64> = hosts.into_iter().zip(1..).collect();
+        let mut records: Vec<_> = self.records.iter().collect();
+        records.sort_by_key(|(_, record)| record.time);
+        for (host, record) in records {
+            let mut record = record.clone();
+            // All hosts have one clock then, and no two sockets one number.
+            let later = record.time.0.cast_unsigned() - record.mono_ns;
+            record.mono_ns += later;
+            record.sock = record.sock.map(|sock| sock + hosts[host] * 1_000_000);
+            if let Some(alive) = &mut record.alive {
+                alive.since_ns += later;
+                alive.answered_ns += later;
+                alive.quiet_ns = alive.quiet_ns.map(|it| it + later);
+            }
+            pipeline.push(0, &mut record, |_| ());
+        }
+        pipeline
+    }
+}
+
+/// What happened in a small fleet is what both databases answer.
+pub fn databases_answer_what_happened() -> Result<()> {
+    package::on_host_only()?;
+    let hosts = env::var(HOSTS).ok().map(|it| it.parse()).transpose()?;
+    let size = match hosts {
+        None => SMALL,
+        Some(hosts) => Size {
+            hosts,
+            connections: 30,
+            ..SMALL
+        },
+    };
+    let fleet = Fleet::write(size)?;
+    let truth = &fleet.truth;
+    ensure!(
+        !truth.stories.is_empty() && !truth.lost.is_empty(),
+        "{truth:?}"
+    );
+    ensure!(
+        !truth.silent.is_empty() && !truth.killed.is_empty(),
+        "{truth:?}"
+    );
+    let both = ask_both(&fleet.files(), &fleet.community_id()?)?;
+    check(&both[0], &fleet)?;
+    if hosts.is_some() {
+        return figures(size, &fleet.truth, &both);
+    }
+    Ok(())
+}
+
+/// Checks that the answers are what happened.
+fn check(answers: &Answers, fleet: &Fleet) -> Result<()> {
+    let (found, expected) = (stories(answers)?, &fleet.truth.stories);
+    ensure!(&found == expected, "found {found:#?}, not {expected:#?}");
+    ensure!(
+        number(&answers["count"].rows[0], 0)? == fleet.truth.records,
+        "{:?}",
+        answers["count"]
+    );
+
+    let hosts: BTreeSet<_> = answers["flow"]
+        .rows
+        .iter()
+        .map(|row| row[1].as_str())
+        .collect();
+    ensure!(hosts.len() == 3, "{:#?}", answers["flow"].rows);
+    check_lost(answers, &fleet.truth)?;
+    check_bounds(answers, fleet)?;
+    check_losses(answers, &fleet.truth)
+}
+
+/// Prints what it took, and with `KAPROBE_BLESS=1` writes it to the page.
+fn figures(size: Size, truth: &Truth, both: &[Answers; 2]) -> Result<()> {
+    const PAGE: &str = "../../../docs/fleet.md";
+    let mut text = String::new();
+    let mb = |bytes: u64| bytes as f64 / 1e6;
+    writeln!(
+        text,
+        "{} hosts, 12 hours, {} connections each: {} records\n\
+         JSON lines {:.0} MB, segments {:.0} MB\n\n{:18}{:>12}{:>10}",
+        size.hosts,
+        size.connections,
+        truth.records,
+        mb(truth.bytes),
+        mb(truth.compressed),
+        "",
+        "ClickHouse",
+        "DuckDB"
+    )?;
+    let [ours, theirs] = both;
+    let seconds = |answers: &Answers, name: &str| answers.get(name).map_or(0.0, |it| it.seconds);
+    // DuckDB loads by its schema.
+    let load = [seconds(ours, "load"), seconds(theirs, "schema")];
+    writeln!(text, "{:18}{:>10.1} s{:>8.1} s", "load", load[0], load[1])?;
+    let size = ours["size"].rows[0][0].as_u64().context("no size")?;
+    writeln!(text, "{:18}{:>9.0} MB{:>10}", "table", mb(size), "-")?;
+    for name in QUESTIONS {
+        let [a, b] = [ours, theirs].map(|it| seconds(it, name));
+        writeln!(text, "{name:18}{a:>10.2} s{b:>8.2} s")?;
+    }
+    println!("{text}");
+    let page = contrib("../docs/fleet.md")?;
+    let (before, _, after) = page::split(&page, "fleet").context("no sample")?;
+    if env::var_os("KAPROBE_BLESS").is_some() {
+        golden::check(PAGE, &format!("{before}{text}{after}")).map_err(anyhow::Error::msg)?;
+    }
+    Ok(())
+}
+
+/// The hosts that lost events, and those whose logs ended.
+fn check_lost(answers: &Answers, truth: &Truth) -> Result<()> {
+    let lost = answers["lost"].rows.iter();
+    let lost = lost.map(|row| Ok((text(row, 0)?.to_owned(), number(row, 3)?)));
+    let lost: BTreeMap<_, _> = lost.collect::<Result<_>>()?;
+    ensure!(lost == truth.lost, "{lost:?}, not {:?}", truth.lost);
+    let silent = answers["silent"].rows.iter();
+    let silent: BTreeSet<_> = silent
+        .map(|row| Ok(text(row, 0)?.to_owned()))
+        .collect::<Result<_>>()?;
+    ensure!(silent == truth.silent, "{silent:?}, not {:?}", truth.silent);
+    Ok(())
+}
+
+/// The bounds are those that kaprobe's own estimator makes of all records, and the timeouts of
+/// the fleet lie between them.
+fn check_bounds(answers: &Answers, fleet: &Fleet) -> Result<()> {
+    let pipeline = fleet.judge();
+    let estimator = pipeline.judge(0).context("no judge")?.estimator();
+    let mut believed = 0;
+    for row in &answers["bounds"].rows {
+        let endpoint = text(row, 0)?;
+        let address: SocketAddr = endpoint.parse()?;
+        let is_whole = number(row, 4)? <= MAX_DEATHS;
+        let bounds = estimator
+            .bounds((address.ip(), address.port()))
+            .context("no bounds")?;
+        let [survived, died, shortest] = [1, 2, 3].map(|column| row[column].as_u64());
+        let [is_believed, contradictory] = [6, 7].map(|column| row[column].as_bool());
+        ensure!(
+            !is_whole
+                || bounds.of == LearnedOf::Endpoint
+                    && (survived, died, shortest)
+                        == (bounds.survived_ms, bounds.died_ms, bounds.shortest_ms)
+                    && is_believed == Some(bounds.is_believed())
+                    && contradictory == Some(bounds.contradictory),
+            "{row:?}, not {bounds:?}"
+        );
+        if is_believed != Some(true) || contradictory == Some(true) {
+            continue;
+        }
+        believed += 1;
+        let timeout = fleet.truth.timeouts_ms.get(endpoint);
+        let timeout = *timeout.with_context(|| format!("{endpoint} has no timeout: {row:?}"))?;
+        ensure!(
+            survived.is_none_or(|it| it < timeout) && died.is_some_and(|it| it >= timeout),
+            "{timeout} ms is not between {row:?}"
+        );
+    }
+    ensure!(believed >= 3, "{:#?}", answers["bounds"].rows);
+    Ok(())
+}
+
+/// The endpoints that lose connections, and the programs that do nothing against it.
+fn check_losses(answers: &Answers, truth: &Truth) -> Result<()> {
+    let mut believed = BTreeSet::new();
+    for row in &answers["idle-losses"].rows {
+        let endpoint = text(row, 0)?;
+        if let Some(count) = truth.evicted.get(endpoint) {
+            ensure!(number(row, 1)? == *count, "{row:?}, not {count}");
+        } else {
+            ensure!(
+                truth.restarted.contains(endpoint),
+                "{row:?}: nothing happened there"
+            );
+        }
+        if row[7] == true {
+            believed.insert(endpoint.to_owned());
+        }
+    }
+    let found = answers["unprotected"].rows.iter();
+    let found = found.map(|row| {
+        Ok((
+            text(row, 0)?.to_owned(),
+            text(row, 1)?.to_owned(),
+            text(row, 2)?.to_owned(),
+        ))
+    });
+    let found: BTreeSet<_> = found.collect::<Result<_>>()?;
+    let expected = truth
+        .unprotected
+        .iter()
+        .filter(|it| believed.contains(&it.2));
+    let expected: BTreeSet<_> = expected.cloned().collect();
+    ensure!(found == expected, "{found:#?}, not {expected:#?}");
+    Ok(())
+}
+
+/// The logs of the three real hosts of `tests/golden/story` tell their story in a database.
+pub fn databases_find_the_real_story() -> Result<()> {
+    package::on_host_only()?;
+    let dir = tempfile::tempdir()?;
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/story");
+    let mut all = String::new();
+    for host in ["client", "server1", "server2"] {
+        // They are older than the Community ID: a replay adds it.
+        let log: PathBuf = golden.join(format!("{host}.jsonl"));
+        let mut kaprobe = command::kaprobe()?;
+        kaprobe.args(["replay", "--json", "-q"]).arg(log);
+        let (code, lines, stderr) = command::run_as(kaprobe, &[])?;
+        ensure!(code == Some(0), "{stderr}");
+        all += &lines;
+        fs::write(dir.path().join(format!("{host}.jsonl")), lines)?;
+    }
+    let files = dir.path().join("*.jsonl").to_string_lossy().into_owned();
+    let [answers, _] = ask_both(&files, "")?;
+    let found = stories(&answers)?;
+    let story = Story {
+        client: "client".to_owned(),
+        endpoint: "10.9.0.100:5672".to_owned(),
+        strayed_to: "server1".to_owned(),
+        held_by: "server2".to_owned(),
+    };
+    ensure!(found == BTreeSet::from([story]), "{found:#?}");
+    check_inserted(&all, number(&answers["count"].rows[0], 0)?)
+}
+
+/// Lines that are inserted as they are, as over HTTP, are as many records, with the headers of
+/// three hosts.
+fn check_inserted(lines: &str, records: u64) -> Result<()> {
+    let insert = format!(
+        "INSERT INTO kaprobe.lines SETTINGS date_time_input_format = 'best_effort' \
+         FORMAT JSONEachRow\n{lines}"
+    );
+    let answers = Engine::ClickHouse.run(&[
+        ("schema", contrib("clickhouse/schema.sql")?),
+        ("keep", KEEP.to_owned()),
+        ("insert", insert),
+        ("records", "SELECT count() FROM kaprobe.records".to_owned()),
+        (
+            "traces",
+            "SELECT uniqExact(host) FROM kaprobe.traces WHERE hz > 0".to_owned(),
+        ),
+    ])?;
+    let [found, hosts] = ["records", "traces"].map(|name| number(&answers[name].rows[0], 0));
+    let (found, hosts) = (found?, hosts?);
+    ensure!(
+        (found, hosts) == (records, 3),
+        "{found} records of {hosts} hosts, not {records}"
+    );
+    Ok(())
+}
