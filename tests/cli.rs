@@ -72,6 +72,7 @@ fn bad_input_is_one_line_and_exit_code_2() -> TestResult {
         (&["trace", "-p", "4194305"], "no such process: 4194305"),
         (&["sockets", "-p", "4194305"], "no such process: 4194305"),
         (&["audit", "-p", "4194305"], "no such process: 4194305"),
+        (&["top", "-p", "4194305"], "no such process: 4194305"),
         (
             &["record", "--dir", "/nonexistent", "-p", "4194305"],
             "no such process: 4194305",
