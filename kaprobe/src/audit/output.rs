@@ -647,7 +647,7 @@ mod tests {
 
         FATE  COUNT PROGRAM  RUNS-IN NETNS TO            PROBES-AFTER HEARD
         dying 1     psql[42] -       7     10.0.0.2:5672 off          400s
-            its data was sent again 5 times without an answer for 12s; unless the peer answers, the kernel gives up in 900s: the peer or the path to it is down, or a box between forgot the connection
+            its data was retransmitted 5 times without an answer for 12s; unless the peer answers, the kernel gives up in 900s: the peer or the path to it is down, or a box between forgot the connection
         ");
         let last = text.lines().last();
         assert_eq!(last, Some("2 connections: 1 dying, 1 unknown"));

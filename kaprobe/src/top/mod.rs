@@ -45,8 +45,8 @@ pub fn run(plan: &TopPlan) -> Result<()> {
     if plan.is_reader {
         return reader::serve(&plan.census);
     }
+    host::processes::check(&plan.census.processes.pids)?;
     terminal::check()?;
-    host::processes::check(&plan.census.selection.processes.pids)?;
     stderr::never_wait();
     let (session, untraced) = match Session::start(&plan.trace) {
         Ok(session) => (Some(session), None),
