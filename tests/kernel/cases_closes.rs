@@ -149,7 +149,8 @@ pub fn server_closes_while_a_request_is_on_its_way() -> Result<()> {
                 words: &[
                     closed,
                     on_its_way,
-                    "(a proxy in front shows a 502); raise the idle timeout of ",
+                    "(a proxy in front shows a 502); ",
+                    "raise the idle timeout of ",
                     " above that of its clients and of the proxy in front",
                     no_data,
                 ],
