@@ -123,7 +123,9 @@ pub fn shows_connections_and_their_timelines() -> Result<()> {
     })?;
     tmux.press(&["Enter"])?;
     tmux.wait_for("the timeline has its unanswered probes", |it| {
-        it.contains("timeline") && it.contains("  probe 2/100 ") && it.contains("  probe 3/100 ")
+        // On a slow machine the first ones are no longer kept.
+        let is_probe = |line: &&str| line.contains("  probe ") && line.contains("/100 idle ");
+        it.contains("timeline") && it.lines().filter(is_probe).count() > 1
     })?;
     tmux.press(&["Escape"])?;
     tmux.wait_for("back in the group", |it| it.contains("DEAD-IN"))?;
