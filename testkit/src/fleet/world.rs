@@ -152,7 +152,7 @@ fn service(number: u32, hosts: u32, rng: &mut Rng) -> Service {
     };
     let timeout_s = TIMEOUTS_S[rng.usize(..TIMEOUTS_S.len())];
     let path = match number % 4 {
-        0 if number % 8 == 0 => Path::Timeout(timeout_s),
+        0 if number.is_multiple_of(8) => Path::Timeout(timeout_s),
         0 => Path::Drop(timeout_s),
         1 => Path::Balancer {
             servers: [2 * number % hosts, (2 * number + 1) % hosts],
