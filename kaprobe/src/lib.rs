@@ -23,6 +23,7 @@ mod lru;
 pub mod manual;
 pub mod memory;
 mod messages;
+pub mod metrics;
 pub mod model;
 mod output_file;
 mod owners;

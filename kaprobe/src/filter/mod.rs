@@ -92,7 +92,9 @@ pub struct RecordFilter {
 }
 
 impl RecordFilter {
-    fn keeps(&self, record: &Record) -> bool {
+    /// Whether a record passes, apart from the maximum number.
+    #[must_use]
+    pub fn keeps(&self, record: &Record) -> bool {
         record.event == EventName::Lost
             || self.events.contains(&record.event) && self.passes_other_filters(record)
     }

@@ -111,6 +111,12 @@ impl Pids {
 #[derive(Clone, Debug, Default)]
 pub struct Listeners(HashSet<(u32, u16)>);
 
+impl FromIterator<(u32, u16)> for Listeners {
+    fn from_iter<T: IntoIterator<Item = (u32, u16)>>(ports: T) -> Self {
+        Self(ports.into_iter().collect())
+    }
+}
+
 impl Listeners {
     /// Takes note of a listener. The iterator and sock_diag report listeners before
     /// connections (`tcp_seq_start`, net/ipv4/tcp_ipv4.c).

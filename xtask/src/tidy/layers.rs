@@ -54,6 +54,7 @@ pub const LAYERS: &Layers = &[
         module("kernel", "loads the BPF programs and decodes their events; only it uses aya"),
         module("cli", "parses the command line into a checked plan"),
         pure("verdict", "turns records into verdicts: why a connection ended, and what to set"),
+        pure("metrics", "counts records for Prometheus, in a bounded number of series"),
         pure("condense", "sums the probes that peers answer, and keeps every other record"),
         pure("correlate", "turns events into records: which socket it was, and what follows"),
     ],

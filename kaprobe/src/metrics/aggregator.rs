@@ -1,0 +1,138 @@
+//! Counts records by series. Time comes from the caller.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::filter::RecordFilter;
+use crate::lru::LruMap;
+use crate::metrics::key::SeriesKey;
+use crate::metrics::series::SeriesTable;
+use crate::metrics::snapshot::{HostCounts, LearnedKey, MetricBounds, MetricsSnapshot};
+use crate::model::flow::FlowKey;
+use crate::model::peer_group::Listeners;
+use crate::model::peers::Peers;
+use crate::model::record::{EventName, Record};
+use crate::model::socket::Endpoints;
+
+/// Most connections whose series is kept: a record without an owner belongs to the series that
+/// its connection had before.
+const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(16_384).expect("it is not zero");
+
+/// Time between two rounds of the competition for room.
+const ROUND: Duration = Duration::from_secs(60);
+
+/// Counts records by series.
+#[derive(Debug)]
+pub struct Aggregator {
+    table: SeriesTable,
+    connections: LruMap<FlowKey, Arc<SeriesKey>>,
+    listeners: Listeners,
+    host: HostCounts,
+    learned: LruMap<LearnedKey, MetricBounds>,
+    /// The connections that are counted; `None` for all.
+    filter: Option<RecordFilter>,
+    /// When the round ends, CLOCK_MONOTONIC ns.
+    round_ends_ns: Option<u64>,
+}
+
+impl Aggregator {
+    /// An aggregator of so many series, beside the one that all others share.
+    #[must_use]
+    pub fn new(series: NonZeroUsize) -> Self {
+        Self {
+            table: SeriesTable::new(series.get()),
+            connections: LruMap::with_capacity(MAX_CONNECTIONS),
+            listeners: Listeners::default(),
+            host: HostCounts::default(),
+            learned: LruMap::with_capacity(series),
+            filter: None,
+            round_ends_ns: None,
+        }
+    }
+
+    /// Counts so many series from now on, and these connections. No count begins anew.
+    pub fn set(&mut self, series: NonZeroUsize, filter: Option<RecordFilter>) {
+        self.table.allow(series.get());
+        let known = std::mem::replace(&mut self.learned, LruMap::with_capacity(series));
+        for (key, bounds) in known.iter() {
+            self.learned.push(*key, *bounds);
+        }
+        self.filter = filter;
+    }
+
+    /// Takes note of the ports that sockets listen on: connections to them were accepted.
+    pub fn set_listeners(&mut self, listeners: Listeners) {
+        self.listeners = listeners;
+    }
+
+    /// Counts a record.
+    pub fn push(&mut self, record: &Record) {
+        let is_kept = self.filter.as_ref().is_none_or(|it| it.keeps(record));
+        if !is_kept {
+            return;
+        }
+        self.host.count(record);
+        if record.event == EventName::Lost {
+            return;
+        }
+        let Some(endpoints) = &record.endpoints else {
+            self.table.count_other(record);
+            return;
+        };
+        let key = self.key(record, endpoints);
+        self.table.count(&key, record);
+        if let Some(learned_of) = record.learned_of {
+            let remote = (endpoints.raddr.to_canonical(), endpoints.rport, learned_of);
+            let bounds = MetricBounds {
+                survived_ms: record.survived_ms,
+                died_ms: record.died_ms,
+            };
+            self.learned.push(remote, bounds);
+        }
+    }
+
+    /// Takes the time. Call it about once a second.
+    pub fn tick(&mut self, mono_ns: u64) {
+        let round_ns = u64::try_from(ROUND.as_nanos()).unwrap_or(u64::MAX);
+        let ends_ns = *self.round_ends_ns.get_or_insert(mono_ns + round_ns);
+        if mono_ns >= ends_ns {
+            self.table.end_round();
+            self.round_ends_ns = Some(mono_ns + round_ns);
+        }
+    }
+
+    /// What was counted so far. Copies nothing that has not changed since the last time.
+    #[must_use]
+    pub fn snapshot(&self) -> MetricsSnapshot {
+        MetricsSnapshot {
+            series: self.table.all(),
+            other: self.table.other(),
+            dropped: self.table.dropped(),
+            host: self.host.clone(),
+            learned: self.learned.iter().map(|(key, it)| (*key, *it)).collect(),
+        }
+    }
+
+    /// The series of a record.
+    fn key(&mut self, record: &Record, endpoints: &Endpoints) -> Arc<SeriesKey> {
+        let flow = FlowKey::from(endpoints);
+        if let Some(known) = self.connections.get_mut(&flow)
+            && known.is_of(&record.process)
+        {
+            return Arc::clone(known);
+        }
+        let accepted = self.listeners.accepted(endpoints) || endpoints.seem_accepted();
+        let peers = Peers::of(endpoints, accepted);
+        let key = Arc::new(SeriesKey::new(&record.process, peers));
+        self.connections.push(flow, Arc::clone(&key));
+        key
+    }
+
+    /// Entries that are kept, of every kind.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        let counted = self.host.reasons.len() + self.host.lost.len();
+        self.table.kept() + self.connections.len() + self.learned.len() + counted
+    }
+}
