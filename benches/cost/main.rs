@@ -2,6 +2,7 @@
 //! xtask bench` builds this program, runs it here and in virtual machines, and makes a
 //! table of the samples that it prints, one JSON object per line.
 
+mod agent;
 mod burst;
 mod firing;
 mod floor;
@@ -81,6 +82,7 @@ fn measure(name: &str, plan: Plan) -> Result<()> {
         "replay" => replay::measure(plan),
         "sockets" => sockets::measure(plan),
         "top" => top::measure(plan),
+        "agent" => agent::measure(plan),
         _ => bail!("no measurement {name}"),
     }
 }

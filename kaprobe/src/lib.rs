@@ -4,6 +4,7 @@
 //! The binary is a thin shell around this library, so that tests, benches and fuzz
 //! targets reach the same code. Its interface is not stable.
 
+pub mod agent;
 pub mod audit;
 mod census;
 pub mod cli;

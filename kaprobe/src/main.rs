@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::{env, fmt};
 
+use kaprobe::agent::plan::AgentPlan;
 use kaprobe::audit::plan::AuditPlan;
 use kaprobe::cli::{self, Action, Command};
 use kaprobe::host::privilege;
@@ -15,8 +16,8 @@ use kaprobe::sockets::plan::SocketsPlan;
 use kaprobe::top::plan::TopPlan;
 use kaprobe::trace::plan::TracePlan;
 use kaprobe::{
-    audit, demo, doctor, exit, explain, manual, memory, record, replay, report, sockets, stderr,
-    top, trace,
+    agent, audit, demo, doctor, exit, explain, manual, memory, record, replay, report, sockets,
+    stderr, top, trace,
 };
 
 fn main() -> ExitCode {
@@ -39,6 +40,7 @@ fn run() -> anyhow::Result<exit::Code> {
         Action::Run(Command::Trace(args)) => trace::run(&TracePlan::new(*args)?)?,
         Action::Run(Command::Top(args)) => top::run(&TopPlan::new(*args)?)?,
         Action::Run(Command::Record(args)) => record::run(&RecordPlan::new(*args)?)?,
+        Action::Run(Command::Agent(args)) => agent::run(&AgentPlan::new(*args)?)?,
         Action::Run(Command::Replay(args)) => replay::run(&ReplayPlan::new(*args)?)?,
         Action::Run(Command::Report(args)) => report::run(&ReportPlan::new(*args)?)?,
         Action::Run(Command::Sockets(args)) => sockets::run(&SocketsPlan::new(*args)?)?,

@@ -5,6 +5,7 @@
 //! because the crate depends on kaprobe. They include [`golden`] and [`schema`] as source
 //! files, which do not use kaprobe.
 
+pub mod agent;
 pub mod bpf;
 pub mod cgroup;
 pub mod child;
@@ -19,6 +20,7 @@ pub mod fleet;
 pub mod golden;
 pub mod harness;
 pub mod holder;
+pub mod http;
 pub mod ipvs;
 pub mod log;
 pub mod mounts;

@@ -21,7 +21,11 @@ const PLACEHOLDERS: [(&str, &str); 7] = [
 ];
 
 /// The commands that run until they are stopped, and what stops them soon.
-const ENDLESS: [(&str, &str); 2] = [("trace", "--duration 1s"), ("record", "--duration 1s")];
+const ENDLESS: [(&str, &str); 3] = [
+    ("trace", "--duration 1s"),
+    ("record", "--duration 1s"),
+    ("agent", "--duration 1s"),
+];
 
 /// The commands that need a terminal. Their own tests have one.
 const INTERACTIVE: [&str; 1] = ["top"];

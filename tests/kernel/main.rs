@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use kaprobe_testkit::harness::Runs::{EachKernel, Everywhere, Host, HostAndOne};
 use kaprobe_testkit::{harness, holder, process};
 
+mod agent;
 mod audit;
 mod blind;
 mod cases;
@@ -36,6 +37,7 @@ mod mptcp;
 mod observe;
 mod outputs;
 mod owner;
+mod prometheus;
 mod prototypes;
 mod race;
 mod record;
@@ -85,6 +87,12 @@ const TESTS: &[harness::Test] = &[
     (Host, "logs_removed", logs::removed_log_is_noticed),
     (Host, "logs_restart", logs::restart_continues_the_log),
     (HostAndOne, "record", record::folder_equals_the_counters),
+    (Host, "agent", agent::counters_equal_the_kernels),
+    (Host, "agent_http", agent::only_what_it_should_is_answered),
+    (Host, "agent_reload", agent::settings_are_read_again),
+    (Host, "prometheus", prometheus::alert_fires_until_the_cure),
+    (Host, "prometheus_rules", prometheus::rules_pass_promtool),
+    (Host, "prometheus_metrics", prometheus::metrics_pass_promtool),
     (Host, "logs_hangup", logs::hangup_ends_only_what_it_should),
     (Everywhere, "race", race::other_processors_make_no_record_false),
     (Everywhere, "blind", blind::what_sees_nothing_is_not_used),

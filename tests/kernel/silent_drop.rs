@@ -40,13 +40,13 @@ const FORGETFUL: &str = "table ip forgetful {
 }";
 
 /// Longer than the router remembers, and long enough for a box to forget a connection.
-const SILENCE: Duration = Duration::from_millis(5_500);
+pub const SILENCE: Duration = Duration::from_millis(5_500);
 
 const POSTGRESQL: u16 = 5_432;
 const REDIS: u16 = 6_379;
 
 /// A network whose router forgets, and whose hosts give up soon.
-fn network() -> Result<RoutedNetwork> {
+pub fn network() -> Result<RoutedNetwork> {
     let network = RoutedNetwork::build()?;
     network.rules(&network.router, FORGETFUL)?;
     for host in [&network.client, &network.server] {

@@ -80,6 +80,11 @@ impl SnapshotReader {
         Ok(reader)
     }
 
+    /// The ID of the process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks for a snapshot.
     pub(crate) fn request(&self, request: CensusRequest) {
         // If the thread has ended, its last answer has said why.

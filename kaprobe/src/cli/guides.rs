@@ -123,6 +123,27 @@ pub const GUIDES: &[Guide] = &[
         ],
     },
     Guide {
+        command: "agent",
+        notes: &[
+            "Metrics are at http://127.0.0.1:10977/metrics, in the text format of OpenMetrics; \
+             /healthz and /readyz say whether the agent is alive and ready. docs/agent.md has every \
+             metric.",
+            "SIGHUP reads --config again. SIGTERM ends the agent within a second.",
+            FILTERS,
+        ],
+        examples: &[
+            example("kaprobe agent", "metrics only"),
+            example(
+                "kaprobe agent --dir /var/log/kaprobe",
+                "and the last days in a folder",
+            ),
+            example(
+                "kaprobe agent --behind aws-nlb --listen 10.0.0.1:10977",
+                "connections judged by an AWS NLB, metrics for other hosts",
+            ),
+        ],
+    },
+    Guide {
         command: "replay",
         notes: &[
             "Logs are JSON lines from kaprobe trace -o LOG.jsonl or --json. Several logs are \

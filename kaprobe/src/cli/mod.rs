@@ -13,8 +13,8 @@ use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::cli::args::{
-    AuditArgs, CompletionsArgs, DemoArgs, DoctorArgs, ExplainArgs, ManArgs, RecordingArgs,
-    ReplayArgs, ReportArgs, SocketsArgs, TopArgs, TraceArgs,
+    AgentArgs, AuditArgs, CompletionsArgs, DemoArgs, DoctorArgs, ExplainArgs, ManArgs,
+    RecordingArgs, ReplayArgs, ReportArgs, SocketsArgs, TopArgs, TraceArgs,
 };
 use crate::cli::guides::guide;
 use crate::{exit, sink};
@@ -37,6 +37,8 @@ pub enum Command {
     Top(Box<TopArgs>),
     /// Keep the last days of a trace in a folder, in little room
     Record(Box<RecordingArgs>),
+    /// Run as a service: metrics for Prometheus, and a recorder
+    Agent(Box<AgentArgs>),
     /// Show the records of logs, from one host or several
     Replay(Box<ReplayArgs>),
     /// Write what logs show as one HTML file, to attach to a ticket

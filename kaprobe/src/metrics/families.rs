@@ -3,6 +3,8 @@
 
 use prometheus_client::metrics::MetricType;
 
+use crate::metrics::key::NAMES;
+
 /// A metric with all its series.
 #[derive(Clone, Copy, Debug)]
 pub struct MetricFamily {
@@ -10,16 +12,13 @@ pub struct MetricFamily {
     pub name: &'static str,
     /// The kind.
     pub kind: MetricType,
-    /// The labels that are its own, beside those of [`SERIES`] if it has them.
+    /// The labels that are its own, beside those of a series if it has them.
     pub labels: &'static [&'static str],
     /// Whether it has the labels of a series.
     pub of_series: bool,
     /// What it tells.
     pub help: &'static str,
 }
-
-/// The labels that tell one series from another.
-pub const SERIES: &[&str] = &["program", "unit", "remote"];
 
 impl MetricFamily {
     /// The name that samples and queries have; of a histogram, the common part.
@@ -44,7 +43,7 @@ impl MetricFamily {
 
     /// All labels.
     pub fn all_labels(&self) -> impl Iterator<Item = &'static str> {
-        let of_series = SERIES.iter().filter(|_| self.of_series);
+        let of_series = NAMES.iter().chain(&["remote"]).filter(|_| self.of_series);
         of_series.chain(self.labels).copied()
     }
 }

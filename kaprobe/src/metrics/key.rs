@@ -1,5 +1,7 @@
 //! What tells one series from another: the program, where it runs, and the remote end.
 
+use std::borrow::Cow;
+
 use crate::model::peer_group::PeerGroup;
 use crate::model::peers::Peers;
 use crate::model::socket::Process;
@@ -18,50 +20,71 @@ pub const OTHER: &str = "other";
 /// What the connections of a series have in common. A label without a value is left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SeriesKey {
-    program: Option<Box<str>>,
-    unit: Option<Box<str>>,
+    /// The values of [`NAMES`].
+    names: [Option<Box<str>>; NAMES.len()],
     /// `None` for the series that all others share.
     remote: Option<Peers>,
 }
+
+/// The labels that say which program it is, and where it runs.
+pub const NAMES: [&str; 5] = ["program", "unit", "container", "pod", "pod_namespace"];
+
+/// The values of [`NAMES`], uncut.
+type Names<'a> = [Option<&'a Escaped>; NAMES.len()];
 
 impl SeriesKey {
     /// The series of a process and a remote end.
     #[must_use]
     pub fn new(process: &Process, remote: Peers) -> Self {
-        let program = process.cmdline.as_ref().or(process.comm.as_ref());
-        Self::of_names(program, process.unit.as_ref(), remote)
+        Self::of_names(names(process), remote)
     }
 
-    fn of_names(program: Option<&Escaped>, unit: Option<&Escaped>, remote: Peers) -> Self {
-        let label = |it: Option<&Escaped>| it.map(|it| cut(it.as_str()));
+    fn of_names(names: Names<'_>, remote: Peers) -> Self {
         Self {
-            program: label(program),
-            unit: label(unit),
+            names: names.map(|it| it.map(|it| cut(it.as_str()).into())),
             remote: Some(remote),
         }
     }
 
     /// Whether the series is of this process, if it is known.
     pub(super) fn is_of(&self, process: &Process) -> bool {
-        let known = process.cmdline.as_ref().or(process.comm.as_ref());
-        known.is_none_or(|name| {
-            let matches = |label: &Option<Box<str>>, name: Option<&Escaped>| {
-                label.as_deref() == name.map(|it| cut(it.as_str())).as_deref()
-            };
-            matches(&self.program, Some(name)) && matches(&self.unit, process.unit.as_ref())
-        })
+        let names = names(process);
+        let [program, ..] = names;
+        let mut pairs = self.names.iter().zip(names);
+        program.is_none()
+            || pairs.all(|(label, name)| match (label, name) {
+                (Some(label), Some(name)) => **label == *cut(name.as_str()),
+                (label, name) => label.is_none() && name.is_none(),
+            })
     }
+}
+
+fn names(process: &Process) -> Names<'_> {
+    [
+        process.cmdline.as_ref().or(process.comm.as_ref()),
+        process.unit.as_ref(),
+        process.container.as_ref(),
+        process.pod.as_ref(),
+        process.pod_namespace.as_ref(),
+    ]
 }
 
 impl From<&PeerGroup> for SeriesKey {
     fn from(group: &PeerGroup) -> Self {
-        let program = group.cmdline.as_ref().or(group.comm.as_ref());
-        Self::of_names(program, group.unit.as_ref(), group.peers)
+        let workload = &group.workload;
+        let names = [
+            group.cmdline.as_ref().or(group.comm.as_ref()),
+            workload.unit.as_ref(),
+            workload.container.as_ref(),
+            workload.pod.as_ref(),
+            workload.pod_namespace.as_ref(),
+        ];
+        Self::of_names(names, group.peers)
     }
 }
 
 /// A label's value, cut to its greatest length.
-fn cut(name: &str) -> Box<str> {
+fn cut(name: &str) -> Cow<'_, str> {
     match name.char_indices().nth(MAX_LABEL) {
         None => name.into(),
         Some(_) => {
@@ -75,11 +98,8 @@ impl SeriesKey {
     /// The labels, with values that may hold any character but control characters.
     #[must_use]
     pub fn labels(&self) -> Vec<(&'static str, String)> {
-        let names = [("program", &self.program), ("unit", &self.unit)];
-        let names = names.into_iter().filter_map(|(name, value)| {
-            let value = value.as_deref()?;
-            Some((name, value.to_owned()))
-        });
+        let names = NAMES.into_iter().zip(&self.names);
+        let names = names.filter_map(|(name, value)| Some((name, value.as_deref()?.to_owned())));
         let remote = self.remote.map(|it| it.to_string());
         let remote = remote.unwrap_or_else(|| OTHER.to_owned());
         names.chain([("remote", remote)]).collect()

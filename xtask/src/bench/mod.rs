@@ -78,6 +78,8 @@ enum Measurement {
     Sockets,
     /// Refresh of `top` with 50,000 sockets, next to a snapshot; time until a key is answered
     Top,
+    /// What the agent takes with 10,000 idle connections
+    Agent,
 }
 
 /// Options of `cargo xtask bench`. The default kernel is this host's.

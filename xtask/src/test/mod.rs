@@ -63,7 +63,7 @@ const PROGRAMS: [(&str, &str); 10] = [
 ];
 
 /// Packages that only the tests on this host run: they are too big for a guest.
-const HOST_PACKAGES: [&str; 15] = [
+const HOST_PACKAGES: [&str; 16] = [
     "apache2-bin",
     "chromium",
     "fish",
@@ -74,6 +74,7 @@ const HOST_PACKAGES: [&str; 15] = [
     "nodejs",
     "pgbouncer",
     "postgresql-17",
+    "prometheus",
     "rabbitmq-server",
     "rhino",
     "tidy",

@@ -28,6 +28,7 @@ pub type Layers = [&'static [Module]];
 pub const LAYERS: &Layers = &[
     &[
         module("top", "shows connections and their keepalive by program and remote end, live"),
+        module("agent", "runs as a service: metrics for Prometheus, and a recorder"),
         module("demo", "opens connections that go silent or vanish, and shows what keepalive does"),
     ],
     &[

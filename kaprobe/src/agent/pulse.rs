@@ -1,0 +1,105 @@
+//! Whether the threads of the agent move.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::agent::shared::Shared;
+use crate::sink::OutputsWatch;
+
+/// Where the threads count their turns.
+#[derive(Clone)]
+pub(super) struct Turns {
+    /// Of the thread that reads the ring buffer.
+    pub(super) ring_buffer: Arc<AtomicU64>,
+    /// Of the thread that shows records.
+    pub(super) shared: Arc<Shared>,
+    /// Of the threads that write.
+    pub(super) outputs: OutputsWatch,
+}
+
+impl Turns {
+    fn read(&self) -> Vec<(&'static str, u64)> {
+        let outputs = self.outputs.turns().into_iter();
+        let outputs = outputs.map(|turns| ("the thread that writes the segments", turns));
+        let ring_buffer = self.ring_buffer.load(Ordering::Relaxed);
+        [
+            ("the thread that reads the ring buffer", ring_buffer),
+            ("the thread that counts records", self.shared.turns()),
+        ]
+        .into_iter()
+        .chain(outputs)
+        .collect()
+    }
+}
+
+/// Notes when each thread moved last. Look about once a second.
+pub(super) struct Pulse {
+    turns: Turns,
+    last: Vec<(&'static str, u64, Instant)>,
+}
+
+impl Pulse {
+    pub(super) fn new(turns: Turns, now: Instant) -> Self {
+        let last = turns.read().into_iter();
+        let last = last.map(|(name, turns)| (name, turns, now)).collect();
+        Self { turns, last }
+    }
+
+    /// Looks at the threads. Returns the one that has not moved for the longest time, and for
+    /// how long.
+    pub(super) fn look(&mut self, now: Instant) -> (&'static str, Duration) {
+        for (last, (_, turns)) in self.last.iter_mut().zip(self.turns.read()) {
+            if last.1 != turns {
+                (last.1, last.2) = (turns, now);
+            }
+        }
+        let still = self.last.iter().map(|(name, _, moved)| {
+            let still = now.saturating_duration_since(*moved);
+            (*name, still)
+        });
+        still.max_by_key(|it| it.1).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::aggregator::Aggregator;
+    use crate::model::header::Header;
+    use crate::sample::at as sample_at;
+    use crate::sink::LiveSinks;
+    use crate::stop::Stop;
+    use crate::trace::TraceNews;
+
+    #[test]
+    fn a_thread_that_is_stuck_is_named() -> anyhow::Result<()> {
+        let sinks = LiveSinks::none(&Header::default(), Stop::new()?);
+        let turns = Turns {
+            ring_buffer: Arc::default(),
+            shared: Arc::default(),
+            outputs: sinks.watch(),
+        };
+        let began = Instant::now();
+        let mut pulse = Pulse::new(turns.clone(), began);
+        let mut aggregator = Aggregator::new(std::num::NonZeroUsize::MIN);
+        let mut tick = || {
+            let news = TraceNews::Tick(sample_at(0));
+            turns.shared.observe(&mut aggregator, &news);
+        };
+        let at = |s| began + Duration::from_secs(s);
+        turns.ring_buffer.fetch_add(1, Ordering::Relaxed);
+        tick();
+        assert_eq!(pulse.look(at(1)).1, Duration::ZERO);
+        tick();
+        let stuck = (
+            "the thread that reads the ring buffer",
+            Duration::from_secs(4),
+        );
+        assert_eq!(pulse.look(at(5)), stuck);
+        turns.ring_buffer.fetch_add(1, Ordering::Relaxed);
+        let stuck = ("the thread that counts records", Duration::from_secs(2));
+        assert_eq!(pulse.look(at(7)), stuck);
+        Ok(())
+    }
+}

@@ -1,0 +1,79 @@
+//! Asks an HTTP server, as plainly as it goes.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+
+use anyhow::{Context as _, Result};
+
+use crate::wait::HANG;
+
+/// A response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpResponse {
+    /// The status.
+    pub status: u16,
+    /// The lines of the head, without the first.
+    pub head: String,
+    /// The body.
+    pub body: String,
+}
+
+/// Gets a page from a server in this thread's network namespace.
+pub fn get(address: SocketAddr, path: &str) -> Result<HttpResponse> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    send(address, request.as_bytes())
+}
+
+/// Sends bytes to a server, and reads what comes until it closes.
+pub fn send(address: SocketAddr, request: &[u8]) -> Result<HttpResponse> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(HANG))?;
+    // A server that has refused the rest may have closed. This end stays open: for some servers,
+    // a client that sends no more has given up.
+    let _refused = stream.write_all(request);
+    read(stream)
+}
+
+/// Reads a response until the server closes.
+pub fn read(mut stream: TcpStream) -> Result<HttpResponse> {
+    let mut bytes = Vec::new();
+    let ended = stream.read_to_end(&mut bytes);
+    let text = String::from_utf8(bytes)?;
+    let response = parse(&text);
+    // A server that has not read all of a request resets the connection after its answer.
+    match response {
+        Some(response) => Ok(response),
+        None => Err(ended.err().map_or_else(
+            || anyhow::anyhow!("no response: {text:?}"),
+            anyhow::Error::from,
+        )),
+    }
+}
+
+fn parse(text: &str) -> Option<HttpResponse> {
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let (first, head) = head.split_once("\r\n").unwrap_or((head, ""));
+    Some(HttpResponse {
+        status: first.split(' ').nth(1)?.parse().ok()?,
+        head: head.to_owned(),
+        body: body.to_owned(),
+    })
+}
+
+impl HttpResponse {
+    /// The sum of the samples of a metric whose labels have this part.
+    pub fn metric(&self, name: &str, part: &str) -> Result<f64> {
+        let mut sum = None;
+        for line in self.body.lines() {
+            let Some(rest) = line.strip_prefix(name) else {
+                continue;
+            };
+            if !rest.starts_with(['{', ' ']) || !rest.contains(part) {
+                continue;
+            }
+            let (_, value) = rest.rsplit_once(' ').context("no value")?;
+            *sum.get_or_insert(0.0) += value.parse::<f64>().context(line.to_owned())?;
+        }
+        sum.with_context(|| format!("no {name} with {part:?}"))
+    }
+}
