@@ -22,7 +22,17 @@ const MAX_SIZE: u64 = 64 * 1024;
 const SETTINGS: [&str; 5] = ["idle-timeout", "behind", "loopback", "series", "interval"];
 
 /// The keys that select connections.
-const FILTERS: [&str; 5] = ["port", "localport", "remoteport", "addr", "comm"];
+const FILTERS: [&str; 9] = [
+    "port",
+    "localport",
+    "remoteport",
+    "addr",
+    "comm",
+    "unit",
+    "container",
+    "pod",
+    "pod-namespace",
+];
 
 /// The settings of the command line and of a file, joined.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +105,10 @@ fn join(given: &AgentArgs, table: &Table) -> Result<JoinedSettings> {
 /// Whether one of the filters is given that a file may have.
 fn selects(args: &SocketArgs) -> bool {
     let ports = [&args.port, &args.localport, &args.remoteport];
-    ports.iter().any(|it| !it.is_empty()) || !args.addr.is_empty() || !args.comm.is_empty()
+    let names = [&args.comm, &args.unit, &args.container, &args.pod_namespace];
+    ports.iter().any(|it| !it.is_empty())
+        || names.iter().any(|it| !it.is_empty())
+        || !(args.addr.is_empty() && args.pod.is_empty())
 }
 
 /// The settings of a file as arguments.
@@ -103,7 +116,7 @@ fn as_args(table: &Table) -> Result<AgentArgs> {
     let mut flags = vec!["kaprobe".to_owned(), "agent".to_owned()];
     for (key, value) in table {
         if !SETTINGS.contains(&key.as_str()) && !FILTERS.contains(&key.as_str()) {
-            let known = [SETTINGS, FILTERS].concat().join(", ");
+            let known = [&SETTINGS[..], &FILTERS].concat().join(", ");
             bail!(
                 "no such setting: {}; there are {known}",
                 Escaped::from(key.as_str())
@@ -161,8 +174,8 @@ mod tests {
             ("--loopback", "loopback = true"),
             ("", "loopback = false"),
             (
-                "-P 80,90-92 -L 1 -D 2 --addr 10.0.0.0/8 --comm nginx",
-                "port = [80, '90-92']\nlocalport = 1\nremoteport = 2\naddr = '10.0.0.0/8'\n\
+                "-P 80,90-92 --unit a.service --pod-namespace b,c -L 1 -D 2 --addr 10.0.0.0/8 --comm nginx",
+                "port = [80, '90-92']\nunit = 'a.service'\npod-namespace = ['b', 'c']\nlocalport = 1\nremoteport = 2\naddr = '10.0.0.0/8'\n\
                  comm = ['nginx']",
             ),
         ] {

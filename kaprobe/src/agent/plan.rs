@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::census::plan::{CensusArgs, CensusPlan};
 use crate::cli::args::{AgentArgs, SocketArgs};
-use crate::cli::filters::{comms, sockets};
+use crate::cli::filters::{processes, sockets};
 use crate::exit;
 use crate::filter::RecordFilter;
 use crate::model::named::Named as _;
@@ -80,6 +80,7 @@ impl AgentSettings {
             census: CensusPlan::new(CensusArgs {
                 sockets: &args.filters.records.sockets,
                 cgroups: &args.filters.cgroup,
+                node: &args.filters.node,
                 loopback: args.loopback,
                 timeouts: &args.timeouts,
             })?,
@@ -93,7 +94,7 @@ pub fn record_filter(args: &SocketArgs) -> RecordFilter {
     RecordFilter {
         events: EventName::ALL.iter().copied().collect(),
         sockets: sockets(args),
-        comms: comms(args),
+        processes: processes(args),
         ..RecordFilter::default()
     }
 }
