@@ -298,7 +298,12 @@ pub struct SocketArgs {
     )]
     pub container: Vec<OsString>,
     /// Kubernetes pods: NAME, or NAMESPACE/NAME
-    #[arg(long, value_name = "POD", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "POD",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
     pub pod: Vec<PodName>,
     /// Kubernetes namespaces of the pods
     #[arg(

@@ -71,6 +71,10 @@ pub const GUIDES: &[Guide] = &[
             example("kaprobe trace -v", "all events except the noise"),
             example("kaprobe trace -P 5672 -e all", "all events on port 5672"),
             example(
+                "kaprobe trace --pod orders/broker-0",
+                "one pod of Kubernetes",
+            ),
+            example(
                 "kaprobe trace -D 5000-6000 --addr 10.0.0.0/8",
                 "services of one network",
             ),

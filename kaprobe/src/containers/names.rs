@@ -49,15 +49,17 @@ struct Known {
 }
 
 impl ContainerNames {
-    /// Reads names below the root directory of the host. `None` for that of process 1.
+    /// Reads names below the root directory of the host. `None` for that of process 1: if that
+    /// can't be opened, no name is found.
     ///
     /// # Errors
-    /// When the directory can't be opened.
+    /// When the given directory can't be opened.
     pub fn open(host_root: Option<&Path>) -> Result<Self> {
-        let node = Node::open(host_root).with_context(|| {
-            let root = host_root.unwrap_or(Path::new("/"));
-            format!("cannot open the root directory {root:?}")
-        })?;
+        let Some(root) = host_root else {
+            return Ok(Self::of(Node::of_process_1().ok()));
+        };
+        let node = Node::open(root);
+        let node = node.with_context(|| format!("cannot open --host-root {root:?}"))?;
         Ok(Self::of(Some(node)))
     }
 

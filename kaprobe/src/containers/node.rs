@@ -31,19 +31,22 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// Opens the root directory of the host; without one, that of process 1 or, without the
-    /// privilege for it, kaprobe's own.
+    /// Opens the root directory of the host.
     ///
     /// # Errors
     /// When it can't be opened.
-    pub(super) fn open(root: Option<&Path>) -> io::Result<Self> {
+    pub(super) fn open(root: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let open = |path: &Path| rustix::fs::openat(CWD, path, flags, Mode::empty());
-        let root = match root {
-            Some(root) => open(root)?,
-            None => open(Path::new(ROOT)).or_else(|_| open(Path::new("/")))?,
-        };
+        let root = rustix::fs::openat(CWD, root, flags, Mode::empty())?;
         Ok(Self { root })
+    }
+
+    /// Opens the root directory of process 1 or, without the privilege for it, kaprobe's own.
+    ///
+    /// # Errors
+    /// When it can't be opened.
+    pub(super) fn of_process_1() -> io::Result<Self> {
+        Self::open(Path::new(ROOT)).or_else(|_| Self::open(Path::new("/")))
     }
 
     /// Opens a folder that only root can change.
