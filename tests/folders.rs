@@ -113,8 +113,10 @@ fn what_is_missing_in_a_folder_is_named_and_no_connection_counts_twice() -> Test
     let said = |line: u64, what: &str| format!("{}:{line}: {what}", names[1]);
     let checksum =
         "the rest of this segment is left out: zstd frame 2 is damaged: its checksum differs";
+    /// What the second segment holds, if it is there; the exit code, the probes, the messages.
+    type Row<'a> = (Option<&'a [u8]>, i32, u64, Vec<String>);
     #[rustfmt::skip]
-    let rows: [(Option<&[u8]>, i32, u64, Vec<String>); 5] = [
+    let rows: [Row<'_>; 5] = [
         (None, 0, 3, vec![third]),
         (Some(&[]), 0, 3, vec![said(1, "the log is empty")]),
         (Some(&cut(2)), 1, 4, vec![said(2, damaged), end.to_owned()]),
