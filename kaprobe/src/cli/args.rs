@@ -84,7 +84,7 @@ pub struct RecordingArgs {
 /// `kaprobe agent`.
 #[derive(Args, Clone, Debug)]
 pub struct AgentArgs {
-    /// Address and port of the metrics
+    /// Address of the metrics
     ///
     /// /metrics, /healthz and /readyz, without encryption. Port 0 takes a free one.
     #[arg(
@@ -103,10 +103,10 @@ pub struct AgentArgs {
     /// Most series: programs and remote ends that are counted apart
     ///
     /// Those with most to count have room; all others share one, whose remote is `other`.
-    #[arg(long, value_name = "N", default_value = "200", value_parser = RangedU64ValueParser::<u16>::new().range(1..=10_000), help_heading = "Output")]
+    #[arg(long, value_name = "N", default_value = "200", value_parser = RangedU64ValueParser::<u16>::new().range(1..=10_000), help_heading = "Output", hide_short_help = true)]
     pub series: u16,
     /// Pause between two counts of the connections
-    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = time_span, help_heading = "Output")]
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = time_span, help_heading = "Output", hide_short_help = true)]
     pub interval: Duration,
     /// TOML file of settings that SIGHUP reads again
     ///

@@ -74,6 +74,18 @@ const WIDTH: usize = 80;
 /// The most values of a flag that are listed beside it.
 const FEW_VALUES: usize = 6;
 
+/// Flags that other commands have too, and that the short help of `agent` leaves out: a service
+/// seldom needs them.
+const SELDOM: [&str; 7] = [
+    "count",
+    "verbose",
+    "localport",
+    "addr",
+    "pid",
+    "netns",
+    "events",
+];
+
 /// The commands and flags. Their help fits a screen of this width.
 #[must_use]
 pub fn command(width: Option<usize>) -> clap::Command {
@@ -87,7 +99,13 @@ pub fn command(width: Option<usize>) -> clap::Command {
     };
     guided(Cli::command(), "").mut_subcommands(|it| {
         let name = it.get_name().to_owned();
-        guided(it, &name).mut_args(with_values_below)
+        let is_seldom = |arg: &Arg| name == "agent" && SELDOM.contains(&arg.get_id().as_str());
+        guided(it, &name)
+            .mut_args(with_values_below)
+            .mut_args(|arg| {
+                let hides = is_seldom(&arg) || arg.is_hide_short_help_set();
+                arg.hide_short_help(hides)
+            })
     })
 }
 
