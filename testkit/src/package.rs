@@ -190,14 +190,21 @@ impl Drop for Server {
     }
 }
 
+/// The dynamic loader in a package.
+const LOADER: &str = if cfg!(target_arch = "aarch64") {
+    "usr/lib/ld-linux-aarch64.so.1"
+} else {
+    "usr/lib64/ld-linux-x86-64.so.2"
+};
+
 /// A command that runs a program of the package beside this host's files: with its own loader
 /// and libraries, but in no root of its own.
 pub fn beside_host(package: &str, program: &str) -> Result<Command> {
     let tree = tree(package)?;
-    let mut command = Command::new(tree.join("usr/lib64/ld-linux-x86-64.so.2"));
+    let mut command = Command::new(tree.join(LOADER));
     command
         .arg("--library-path")
-        .arg(tree.join("usr/lib/x86_64-linux-gnu"))
+        .arg(tree.join(format!("usr/lib/{}-linux-gnu", env::consts::ARCH)))
         .arg(tree.join(program));
     Ok(command)
 }

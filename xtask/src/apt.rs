@@ -2,7 +2,8 @@
 //!
 //! The host's package sources and installed packages do not change.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use object::{Object as _, read};
 
+use crate::arch::Arch;
 use crate::process::{CommandExt, say};
 use crate::workspace;
 
@@ -20,15 +23,13 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// The Debian release of tools and guest packages, independent of the host.
 const RELEASE: &str = "trixie";
 
-/// The dynamic loader in an unpacked package.
-const LOADER: &str = "usr/lib64/ld-linux-x86-64.so.2";
-
 /// How long a downloaded package index is used.
 const MAX_INDEX_AGE: Duration = Duration::from_secs(3600);
 
-/// Debian suites, such as `bookworm` and `bookworm-backports`.
+/// Debian suites, such as `bookworm` and `bookworm-backports`, for one architecture.
 pub struct Suites {
     config: PathBuf,
+    arch: Arch,
 }
 
 /// Whether a package index is recent enough to use.
@@ -41,13 +42,14 @@ impl Suites {
     /// Downloads the index of each suite, from the first of the host's mirrors with it.
     ///
     /// Fails if no mirror has any of the suites.
-    pub fn open(names: &[&str]) -> Result<Self> {
+    pub fn open(names: &[&str], arch: Arch) -> Result<Self> {
         if !Path::new(KEYRING).is_file() {
             bail!("packages come from Debian's archive, and this host lacks apt or {KEYRING}");
         }
-        let home = workspace::cache("apt").join(names.join("+"));
+        let home = arch.cache("apt").join(names.join("+"));
         let suites = Self {
             config: home.join("apt.conf"),
+            arch,
         };
         let stamp = home.join("stamp");
         let _held = workspace::lock(&home)?;
@@ -55,8 +57,9 @@ impl Suites {
         suites.configure(&home)?;
         if !is_fresh(&stamp) {
             say(format_args!(
-                "reading Debian's index of {}",
-                names.join(" and ")
+                "reading Debian's index of {} for {}",
+                names.join(" and "),
+                arch.debian()
             ));
             suites.update(&home, names)?;
             fs::write(&stamp, "").with_context(|| format!("cannot write {}", stamp.display()))?;
@@ -95,7 +98,7 @@ impl Suites {
                 .with_context(|| format!("cannot create {folder} in {}", home.display()))?;
         }
         workspace::write(&home.join("status"), "")?;
-        let dir = home.display();
+        let (dir, arch) = (home.display(), self.arch.debian());
         // apt's own user cannot read below a home directory, so root stays root.
         let config = format!(
             r#"Dir::Etc::SourceList "{dir}/sources.list";
@@ -103,6 +106,8 @@ Dir::Etc::SourceParts "/dev/null";
 Dir::State::Lists "{dir}/lists";
 Dir::State::Status "{dir}/status";
 Dir::Cache "{dir}/cache";
+APT::Architecture "{arch}";
+APT::Architectures {{ "{arch}"; }};
 Acquire::Languages "none";
 Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
 APT::Sandbox::User "root";
@@ -178,62 +183,94 @@ APT::Update::Error-Mode "any";
     }
 }
 
+/// The folder of a package of [`RELEASE`] for this host, unpacked once with all its
+/// dependencies.
+pub fn tree(package: &str) -> Result<PathBuf> {
+    tree_for(Arch::HOST, package)
+}
+
 /// The folder of a package of [`RELEASE`], unpacked once with all its dependencies. A shell
 /// is one of them: packages take it for granted, as Debian calls it essential.
-pub fn tree(package: &str) -> Result<PathBuf> {
-    unpack_once(package, |suites| suites.closure(&[package, "dash"]))
+pub fn tree_for(arch: Arch, package: &str) -> Result<PathBuf> {
+    unpack_once(arch, package, |suites| suites.closure(&[package, "dash"]))
 }
 
 /// The files that a program of a package needs: itself, its loader and its libraries.
 ///
-/// `path` is relative to the package. Each file comes with its path in the package. The
-/// package's own loader lists the libraries: this host may have another loader or none.
-pub fn program(package: &str, path: &str) -> Result<Vec<(PathBuf, PathBuf)>> {
-    let tree = tree(package)?;
-    let listed = loader(&tree).arg("--list").arg(tree.join(path)).read()?;
-    let found = listed.split_whitespace().map(Path::new);
-    let loader = tree.join(LOADER);
-    let libraries = found.filter(|word| word.starts_with(&tree) && word.is_file());
-    let mut files = Vec::new();
-    for file in [tree.join(path).as_path(), &loader]
-        .into_iter()
-        .chain(libraries)
-    {
+/// `path` is relative to the package. Each file comes with its path in the package.
+pub fn program(arch: Arch, package: &str, path: &str) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let tree = tree_for(arch, package)?;
+    let libraries = Path::new(&arch.libraries()).to_owned();
+    let mut to_visit = vec![PathBuf::from(path), arch.loader().into()];
+    let mut files = BTreeMap::new();
+    while let Some(path) = to_visit.pop() {
+        if files.contains_key(&path) {
+            continue;
+        }
         // A library's name may be a link to a versioned file.
-        let source = fs::canonicalize(file)
-            .with_context(|| format!("{package} lacks {}", file.display()))?;
-        files.push((source, file.strip_prefix(&tree)?.to_owned()));
+        let source = fs::canonicalize(tree.join(&path))
+            .with_context(|| format!("{package} lacks {}", path.display()))?;
+        let needed = needed(&source);
+        let needed = needed.with_context(|| format!("cannot read {}", source.display()))?;
+        // The loader is needed by its name, and lies elsewhere.
+        let found = needed.iter().map(|name| libraries.join(name));
+        to_visit.extend(found.filter(|it| !arch.loader().ends_with(file_name(it))));
+        files.insert(path, source);
     }
-    Ok(files)
+    Ok(files
+        .into_iter()
+        .map(|(path, source)| (source, path))
+        .collect())
+}
+
+/// The libraries that a program or a library names.
+fn needed(file: &Path) -> Result<Vec<String>> {
+    let bytes = fs::read(file)?;
+    let file = read::File::parse(&*bytes)?;
+    let mut names = Vec::new();
+    for library in file.import_libraries()? {
+        names.push(String::from_utf8(library?.name().to_vec())?);
+    }
+    Ok(names)
+}
+
+fn file_name(path: &Path) -> &str {
+    path.file_name().and_then(OsStr::to_str).unwrap_or_default()
 }
 
 /// A command that starts a program of an unpacked package with the package's own loader
 /// and libraries. The caller appends the program and its arguments.
 pub fn loader(tree: &Path) -> Command {
-    let mut loader = Command::new(tree.join(LOADER));
+    let mut loader = Command::new(tree.join(Arch::HOST.loader()));
     loader
         .arg("--library-path")
-        .arg(tree.join("usr/lib/x86_64-linux-gnu"));
+        .arg(tree.join(Arch::HOST.libraries()));
     loader
 }
 
-/// The folder of a package of static programs, unpacked once without dependencies.
-pub fn static_package(package: &str) -> Result<PathBuf> {
-    unpack_once(package, |_| Ok(vec![package.to_owned()]))
+/// The folder of a package, unpacked once without dependencies: it has static programs, or
+/// files that nothing runs.
+pub fn lone_package(arch: Arch, package: &str) -> Result<PathBuf> {
+    unpack_once(arch, package, |_| Ok(vec![package.to_owned()]))
 }
 
-/// The folder of all unpacked packages, one folder per name.
+/// The folder of all packages that are unpacked for this host, one folder per name.
 pub fn trees() -> PathBuf {
-    workspace::cache("packages")
+    trees_for(Arch::HOST)
+}
+
+fn trees_for(arch: Arch) -> PathBuf {
+    arch.cache("packages")
 }
 
 fn unpack_once(
+    arch: Arch,
     name: &str,
     packages: impl FnOnce(&Suites) -> Result<Vec<String>>,
 ) -> Result<PathBuf> {
-    let tree = trees().join(name);
+    let tree = trees_for(arch).join(name);
     workspace::make_once(&tree, |into| {
-        let suites = Suites::open(&[RELEASE])?;
+        let suites = Suites::open(&[RELEASE], arch)?;
         let packages = packages(&suites)?;
         say(format_args!(
             "downloading {name}, {} packages in all",

@@ -1,14 +1,18 @@
 //! Tasks for developers of kaprobe and for CI: `cargo xtask --help`.
 
 mod apt;
+mod arch;
 mod bench;
+mod build;
 mod ci;
+mod cross;
 mod deny;
 mod ebpf;
 mod process;
 mod programs;
 mod pypi;
 mod run;
+mod rustc;
 mod test;
 mod tidy;
 mod vm;
@@ -30,6 +34,8 @@ struct Cli {
 enum Task {
     /// Build the BPF programs, and write the object and a digest of its inputs
     Ebpf(ebpf::Args),
+    /// Build a static kaprobe for this architecture or another, and say where it is
+    Build(build::Args),
     /// Build kaprobe and run it, with sudo unless you are root
     Run(run::Args),
     /// Run all tests: invariants, units, and on this host's and the matrix's kernels
@@ -54,6 +60,7 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Ebpf(args) => ebpf::run(&args).map(|()| ExitCode::SUCCESS),
+        Task::Build(args) => build::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Run(args) => run::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Tidy(args) => tidy::run(&args).map(|()| ExitCode::SUCCESS),

@@ -7,8 +7,9 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use cargo_metadata::{Artifact, Message};
 
+use crate::arch::Arch;
 use crate::process::line;
-use crate::workspace;
+use crate::{cross, workspace};
 
 /// A program that cargo built.
 pub struct Program {
@@ -42,19 +43,31 @@ pub fn build(cargo: &mut Command) -> Result<Vec<Program>> {
     Ok(programs)
 }
 
-/// A cargo command that links kaprobe statically: a guest has no libraries.
-pub fn static_cargo(subcommand: &str) -> Command {
+/// A cargo command that links kaprobe statically, for an architecture: a guest has no libraries.
+pub fn static_cargo(subcommand: &str, arch: Arch) -> Result<Command> {
     let mut cargo = workspace::cargo();
+    let mut flags = vec!["-Ctarget-feature=+crt-static", "-Cstrip=debuginfo"];
     cargo
         .args([subcommand, "--package", "kaprobe", "--release"])
-        .args(["--target", "x86_64-unknown-linux-gnu"])
+        .args(["--target", &arch.target()])
         .arg("--target-dir")
-        .arg(workspace::cache("guest"))
-        .env(
-            "CARGO_ENCODED_RUSTFLAGS",
-            "-Ctarget-feature=+crt-static\x1f-Cstrip=debuginfo",
-        );
-    cargo
+        .arg(workspace::cache("guest"));
+    if arch != Arch::HOST {
+        cross::configure(&mut cargo, arch)?;
+        flags.push(cross::FLAGS);
+    }
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    Ok(cargo)
+}
+
+/// A cargo command that builds for guests. To optimize for another architecture takes longer
+/// than its emulated guests gain by it.
+pub fn guest_cargo(subcommand: &str, arch: Arch) -> Result<Command> {
+    let mut cargo = static_cargo(subcommand, arch)?;
+    if arch != Arch::HOST {
+        cargo.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
+    }
+    Ok(cargo)
 }
 
 /// Builds kaprobe with this cargo command and returns its path.

@@ -14,7 +14,7 @@ pub fn raise() -> io::Result<()> {
     // SAFETY: `ifreq` is integers and unions of them: all zeros is a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = from.cast_signed();
+        *to = *from as libc::c_char;
     }
     request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
     let socket = socket.as_raw_fd();

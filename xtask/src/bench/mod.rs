@@ -16,6 +16,7 @@ use std::{fs, io};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
+use crate::arch::Arch;
 use crate::bench::samples::{Run, Sample};
 use crate::process::say;
 use crate::programs::Program;
@@ -158,7 +159,7 @@ fn arguments(args: &Args) -> Vec<String> {
 }
 
 fn host(args: &Args) -> Result<Run> {
-    let (kaprobe, cost) = build()?;
+    let (kaprobe, cost) = build(Arch::HOST)?;
     let mut command = if rustix::process::geteuid().is_root() {
         Command::new(&cost)
     } else {
@@ -193,7 +194,7 @@ fn host(args: &Args) -> Result<Run> {
 }
 
 fn guests(args: &Args) -> Result<Vec<Run>> {
-    let (kaprobe, cost) = build()?;
+    let (kaprobe, cost) = build(args.kernels.arch)?;
     let mut command = vec!["/bin/cost".to_owned()];
     command.extend(arguments(args));
     let mut environment = vec![("KAPROBE_BIN", "/bin/kaprobe")];
@@ -207,12 +208,10 @@ fn guests(args: &Args) -> Result<Vec<Run>> {
     };
     let mut runs = Vec::new();
     for series in args.kernels.series() {
-        let Some(kernel) = series.kernel()? else {
-            bail!("Debian's archive no longer has a kernel {}", series.name);
-        };
+        let kernel = series.kernel()?;
         say(format_args!("measuring on {kernel}, emulated"));
         let mut output = Vec::new();
-        let ready = guest.prepare(&kernel, kernel.series, &args.machine)?;
+        let ready = guest.prepare(&kernel, &series.name.to_string(), &args.machine)?;
         match ready.boot(&mut output, &mut io::stderr())? {
             Verdict::Exited(0) => {}
             failure => bail!("{failure}"),
@@ -233,9 +232,9 @@ fn collect(kernel: String, args: &Args, output: &[u8]) -> Result<Run> {
 }
 
 /// Builds kaprobe and `benches/cost`, for this host and guests; returns their paths.
-fn build() -> Result<(PathBuf, PathBuf)> {
+fn build(arch: Arch) -> Result<(PathBuf, PathBuf)> {
     say("building kaprobe and the bench");
-    let mut cargo = programs::static_cargo("build");
+    let mut cargo = programs::guest_cargo("build", arch)?;
     let built = programs::build(cargo.args(["--bin", "kaprobe", "--bench", "cost"]))?;
     let cost = built.iter().find(|Program { name, .. }| name == "cost");
     let cost = cost.context("cargo built no bench")?.path.clone();
@@ -247,9 +246,9 @@ impl Peer {
     fn unpacked(&self) -> Result<Vec<PathBuf>> {
         let tree = apt::tree(self.package)?;
         Ok(vec![
-            tree.join("usr/lib64/ld-linux-x86-64.so.2"),
+            tree.join(Arch::HOST.loader()),
             "--library-path".into(),
-            tree.join("usr/lib/x86_64-linux-gnu"),
+            tree.join(Arch::HOST.libraries()),
             tree.join(self.program.trim_start_matches('/')),
         ])
     }

@@ -12,7 +12,8 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
-use crate::ebpf::toolchain::{BPF_LINKER, LINK_ARGS, pinned_rustc};
+use crate::ebpf::toolchain::{BPF_LINKER, LINK_ARGS};
+use crate::rustc::pinned_rustc;
 use crate::workspace;
 
 /// The path of the committed BPF object.

@@ -34,7 +34,7 @@ pub fn run(args: &Args) -> Result<()> {
 /// Runs clippy on the BPF programs, for the BPF target.
 pub fn lint() -> Result<()> {
     Toolchain::ready()?
-        .cargo("clippy")
+        .cargo("clippy")?
         .args(["--quiet", "--", "-D", "warnings"])
         .check_to_stderr()
 }
@@ -80,7 +80,7 @@ fn update() -> Result<()> {
 fn build() -> Result<Vec<u8>> {
     let toolchain = Toolchain::ready()?;
     say("building the BPF programs");
-    toolchain.cargo("build").check_to_stderr()?;
+    toolchain.cargo("build")?.check_to_stderr()?;
 
     let object = workspace::cache(TARGET_DIR)
         .join(TARGET)

@@ -18,10 +18,12 @@ use std::{iter, panic};
 
 use anyhow::{Context, Result, bail};
 
+use crate::arch::Arch;
 use crate::process::{CommandExt as _, say};
 use crate::test::shares::Share;
 use crate::test::tally::{OutputFilter, Tally, TimedTest};
-use crate::vm::{Guest, Machine, PreparedGuest, Verdict, kernel};
+use crate::vm::kernel::{self, Missing};
+use crate::vm::{Guest, Machine, PreparedGuest, Verdict};
 use crate::{apt, ebpf, programs, pypi, tidy, workspace};
 
 /// Options of `cargo xtask test`. Without options, every part runs.
@@ -115,7 +117,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let boots = (all && !args.no_vm) || args.kernels.is_given();
     thread::scope(|scope| {
         // The tests on this host wait for timers most of the time.
-        let guest = boots.then(|| scope.spawn(|| guest_beside_others(args)));
+        let guest = boots.then(|| scope.spawn(|| guest_beside_others(args, args.kernels.arch)));
         if all || args.host {
             let release = rustix::system::uname()
                 .release()
@@ -123,12 +125,16 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                 .into_owned();
             rows.push(row(&format!("this host: Linux {release}"), || host(args)));
         }
-        match guest.map(join) {
-            Some(Ok(guest)) => rows.extend(boot_all(args, &guest)),
-            Some(Err(error)) => rows.push(row("the matrix", || Err(error))),
-            None => {}
+        if let Some(guest) = guest.map(join) {
+            rows.extend(matrix(args, guest, shares));
         }
     });
+    if all && args.full {
+        for arch in Arch::FOREIGN {
+            let shares = |_: &Args, at_once| Share::foreign(arch, at_once);
+            rows.extend(matrix(args, guest(args, arch), shares));
+        }
+    }
     Ok(report(&rows))
 }
 
@@ -140,10 +146,10 @@ fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
 }
 
 /// Builds a guest on a thread whose processes take only the time that others leave.
-fn guest_beside_others(args: &Args) -> Result<Guest> {
+fn guest_beside_others(args: &Args, arch: Arch) -> Result<Guest> {
     // Linux has a nice value for each thread, and processes inherit it (nice(2)).
     rustix::process::nice(19).context("cannot lower the priority")?;
-    guest(args)
+    guest(args, arch)
 }
 
 fn row(name: &str, part: impl FnOnce() -> Result<Outcome>) -> Row {
@@ -268,10 +274,26 @@ fn judge(tally: Tally, success: bool, why: impl FnOnce() -> String) -> Result<Ou
     Ok(Outcome::Ran(tally))
 }
 
+/// The tests in guests.
+fn matrix(
+    args: &Args,
+    guest: Result<Guest>,
+    shares: impl Fn(&Args, usize) -> Vec<Share>,
+) -> Vec<Row> {
+    let at_once = thread::available_parallelism().map_or(1, NonZero::get);
+    match guest {
+        Ok(guest) => boot_all(args, &guest, &shares(args, at_once), at_once),
+        Err(error) => vec![row("the matrix", || Err(error))],
+    }
+}
+
 /// A guest that runs the integration tests whose file names begin with `kernel`.
-fn guest(args: &Args) -> Result<Guest> {
-    say("building the tests for the guests");
-    let mut cargo = programs::static_cargo("test");
+fn guest(args: &Args, arch: Arch) -> Result<Guest> {
+    say(format_args!(
+        "building the tests for the guests of {}",
+        arch.name()
+    ));
+    let mut cargo = programs::guest_cargo("test", arch)?;
     let programs = programs::build(cargo.args(["--no-run", "--test", "kernel*"]))?;
 
     let mut files = vec![(programs::find_kaprobe(&programs)?, "/bin/kaprobe".into())];
@@ -312,21 +334,24 @@ fn guest(args: &Args) -> Result<Guest> {
     })
 }
 
-/// Runs the guest on each kernel, one guest per host processor at a time.
+/// Which guests the command line asks for.
+fn shares(args: &Args, at_once: usize) -> Vec<Share> {
+    let kernels = args.kernels.series();
+    let is_chosen = !args.arguments.is_empty();
+    if is_chosen {
+        // A part may have none of the chosen tests.
+        Share::full(kernels, 1)
+    } else if args.full || args.kernels.is_given() {
+        Share::full(kernels, at_once)
+    } else {
+        Share::ordinary(kernels, at_once)
+    }
+}
+
+/// Runs the guest of each share, `at_once` of them at a time.
 ///
 /// A guest's clock does not depend on the load of the host.
-fn boot_all(args: &Args, guest: &Guest) -> Vec<Row> {
-    let at_once = thread::available_parallelism().map_or(1, NonZero::get);
-    let kernels: Vec<_> = args.kernels.series().collect();
-    let is_chosen = !args.arguments.is_empty();
-    let shares = if is_chosen {
-        // A part may have none of the chosen tests.
-        Share::full(&kernels, 1)
-    } else if args.full || args.kernels.is_given() {
-        Share::full(&kernels, at_once)
-    } else {
-        Share::ordinary(&kernels, at_once)
-    };
+fn boot_all(args: &Args, guest: &Guest, shares: &[Share], at_once: usize) -> Vec<Row> {
     let prepared: Vec<_> = shares
         .iter()
         .map(|share| (share.to_string(), prepare(share, guest, &args.machine)))
@@ -347,16 +372,8 @@ fn boot_all(args: &Args, guest: &Guest) -> Vec<Row> {
 }
 
 /// Prepares the guest for a kernel, and returns the kernel's full name with it.
-///
-/// `None` if Debian's archive no longer has the kernel.
-fn prepare(
-    share: &Share,
-    guest: &Guest,
-    machine: &Machine,
-) -> Result<Option<(String, PreparedGuest)>> {
-    let Some(kernel) = share.series.kernel()? else {
-        return Ok(None);
-    };
+fn prepare(share: &Share, guest: &Guest, machine: &Machine) -> Result<(String, PreparedGuest)> {
+    let kernel = share.series.kernel()?;
     let mut guest = guest.clone();
     let variable = format!("KAPROBE_SHARE={}/{}", share.part, share.parts);
     guest.command.splice(0..0, ["env".to_owned(), variable]);
@@ -364,13 +381,13 @@ fn prepare(
         .environment
         .push(("KAPROBE_SCOPE", share.scope.name()));
     let prepared = guest.prepare(&kernel, &share.to_string(), machine)?;
-    Ok(Some((kernel.to_string(), prepared)))
+    Ok((kernel.to_string(), prepared))
 }
 
 /// Runs a prepared guest, and counts its tests.
-fn boot(share: &str, prepared: Result<Option<(String, PreparedGuest)>>) -> Row {
+fn boot(share: &str, prepared: Result<(String, PreparedGuest)>) -> Row {
     match prepared {
-        Ok(Some((kernel, guest))) => {
+        Ok((kernel, guest)) => {
             let mut times = Vec::new();
             let row = row(&format!("{share}: {kernel}"), || {
                 let mut output = OutputFilter::new(io::stdout(), &format!("{share}: "));
@@ -383,9 +400,7 @@ fn boot(share: &str, prepared: Result<Option<(String, PreparedGuest)>>) -> Row {
             });
             Row { times, ..row }
         }
-        Ok(None) => row(share, || {
-            Ok(Outcome::Skipped("Debian's archive no longer has it".into()))
-        }),
+        Err(why) if why.is::<Missing>() => row(share, || Ok(Outcome::Skipped(why.to_string()))),
         Err(error) => row(share, || Err(error)),
     }
 }

@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use crate::vm::kernel::Series;
+use crate::arch::Arch;
+use crate::vm::kernel::{self, Series};
 
 /// The tests that one guest runs: every `parts`-th one of a scope, starting at number `part`.
 pub struct Share {
-    pub series: &'static Series,
+    pub series: Series,
     pub scope: Scope,
     pub part: usize,
     pub parts: usize,
@@ -28,9 +29,10 @@ pub enum Scope {
 impl Scope {
     /// The scope of a kernel in an ordinary run.
     fn ordinary(series: &Series) -> Self {
-        if series.name == HAS_MOST {
+        let name = series.name.to_string();
+        if name == HAS_MOST {
             Self::One
-        } else if series.is_variant() || BETWEEN.contains(&series.name) {
+        } else if series.is_variant() || BETWEEN.contains(&name.as_str()) {
             Self::Variant
         } else {
             Self::Kernel
@@ -61,11 +63,12 @@ const MAX_PARTS: usize = 4;
 
 impl Share {
     /// The shares of an ordinary run, those that take longest first.
-    pub fn ordinary(kernels: &[&'static Series], at_once: usize) -> Vec<Self> {
-        let mut scopes: Vec<_> = kernels
-            .iter()
-            .map(|it| (*it, Scope::ordinary(it)))
-            .collect();
+    pub fn ordinary(kernels: Vec<Series>, at_once: usize) -> Vec<Self> {
+        let scoped = |it: Series| {
+            let scope = Scope::ordinary(&it);
+            (it, scope)
+        };
+        let mut scopes: Vec<_> = kernels.into_iter().map(scoped).collect();
         // A newer kernel takes longer.
         scopes.reverse();
         scopes.sort_by_key(|(_, scope)| *scope);
@@ -73,26 +76,31 @@ impl Share {
     }
 
     /// The shares of a run that has all tests on each kernel.
-    pub fn full(kernels: &[&'static Series], at_once: usize) -> Vec<Self> {
-        let scopes: Vec<_> = kernels.iter().map(|it| (*it, Scope::All)).collect();
-        Self::split(&scopes, at_once)
+    pub fn full(kernels: Vec<Series>, at_once: usize) -> Vec<Self> {
+        Self::split(&scoped(kernels, Scope::All), at_once)
+    }
+
+    /// The shares of another architecture: its kernels are variants of those that this host's
+    /// architecture has.
+    pub fn foreign(arch: Arch, at_once: usize) -> Vec<Self> {
+        Self::split(&scoped(kernel::matrix(arch), Scope::Variant), at_once)
     }
 
     /// Splits the tests of a kernel that would otherwise run alone: because it is the last,
     /// or has more tests than any other.
-    fn split(scopes: &[(&'static Series, Scope)], at_once: usize) -> Vec<Self> {
+    fn split(scopes: &[(Series, Scope)], at_once: usize) -> Vec<Self> {
         let parts = at_once.clamp(1, MAX_PARTS);
         let mut shares: Vec<Self> = Vec::new();
-        for (index, &(series, scope)) in scopes.iter().enumerate() {
-            let next = scopes.get(index + 1).map(|(_, scope)| *scope);
+        for (index, (series, scope)) in scopes.iter().enumerate() {
+            let next = scopes.get(index + 1).map(|(_, scope)| scope);
             let is_alone = match next {
                 None => shares.len().is_multiple_of(at_once),
                 Some(next) => index == 0 && scope != next,
             };
             let parts = if is_alone { parts } else { 1 };
             shares.extend((0..parts).map(|part| Self {
-                series,
-                scope,
+                series: series.clone(),
+                scope: *scope,
                 part,
                 parts,
             }));
@@ -101,9 +109,16 @@ impl Share {
     }
 }
 
+fn scoped(kernels: Vec<Series>, scope: Scope) -> Vec<(Series, Scope)> {
+    kernels.into_iter().map(|it| (it, scope)).collect()
+}
+
 impl fmt::Display for Share {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.series.name)?;
+        if self.series.arch != Arch::HOST {
+            write!(f, "{} ", self.series.arch.name())?;
+        }
+        write!(f, "{}", self.series.name)?;
         if self.parts > 1 {
             write!(f, ", part {} of {}", self.part + 1, self.parts)?;
         }
@@ -114,7 +129,6 @@ impl fmt::Display for Share {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vm::kernel::MATRIX;
 
     fn names(shares: &[Share]) -> String {
         let named = |it: &Share| format!("{it} {}", it.scope.name());
@@ -124,34 +138,35 @@ mod tests {
 
     #[test]
     fn only_a_kernel_that_would_run_alone_is_split() {
-        let [a, b, c, ..] = &MATRIX;
-        for (kernels, at_once, expected) in [
-            (&[][..], 2, ""),
-            (&[a], 1, "5.10 all"),
-            (&[a], 2, "5.10, part 1 of 2 all + 5.10, part 2 of 2 all"),
-            (&[a, b], 2, "5.10 all + 6.1 all"),
-            (&[a, b], 4, "5.10 all + 6.1 all"),
-            (&[a, b, c], 1, "5.10 all + 6.1 all + 6.12 all"),
+        let matrix = kernel::matrix(Arch::X86_64);
+        for (count, at_once, expected) in [
+            (0, 2, ""),
+            (1, 1, "5.10 all"),
+            (1, 2, "5.10, part 1 of 2 all + 5.10, part 2 of 2 all"),
+            (2, 2, "5.10 all + 6.1 all"),
+            (2, 4, "5.10 all + 6.1 all"),
+            (3, 1, "5.10 all + 6.1 all + 6.12 all"),
             (
-                &[a, b, c],
+                3,
                 2,
                 "5.10 all + 6.1 all + 6.12, part 1 of 2 all + 6.12, part 2 of 2 all",
             ),
         ] {
+            let kernels = matrix.iter().take(count).cloned().collect();
             assert_eq!(names(&Share::full(kernels, at_once)), expected, "{at_once}");
         }
     }
 
     #[test]
     fn one_kernel_of_the_matrix_has_most_tests() {
-        let kernels: Vec<_> = MATRIX.iter().collect();
+        let kernels = || kernel::matrix(Arch::X86_64);
         assert_eq!(
-            names(&Share::ordinary(&kernels, 2)),
+            names(&Share::ordinary(kernels(), 2)),
             "6.12, part 1 of 2 one + 6.12, part 2 of 2 one + 7 kernel + 5.10 kernel + \
              6.12-rt variant + 6.18 variant + 6.1, part 1 of 2 variant + 6.1, part 2 of 2 variant"
         );
         assert_eq!(
-            names(&Share::ordinary(&kernels, 1)),
+            names(&Share::ordinary(kernels(), 1)),
             "6.12 one + 7 kernel + 5.10 kernel + 6.12-rt variant + 6.18 variant + 6.1 variant"
         );
     }

@@ -1,7 +1,7 @@
 #!/bin/bash
 # The first process of a virtual machine: mounts file systems, runs the command,
-# and reports its exit code. The console is ttyS0, the command's stdout and stderr
-# are ttyS1 and ttyS2, and the verdict goes to ttyS3.
+# and reports its exit code. The kernel's parameters name the ports: PORT_OUT and PORT_ERR
+# for the command's stdout and stderr, PORT_REPORT for the report.
 export PATH=/usr/bin:/usr/sbin:/usr/lib/busybox HOME=/root TERM=dumb
 
 /bin/busybox mkdir -p /proc /sys /dev /tmp /run /root /usr/lib/busybox
@@ -19,12 +19,12 @@ mount -t tracefs tracefs /sys/kernel/tracing
 ln -s /proc/self/fd /dev/fd
 
 finish() {
-    echo "$*" >/dev/ttyS3
+    echo "$*" >/dev/$PORT_REPORT
     reboot -f
 }
 
 # Pass bytes unchanged: no echo, and no carriage return before a newline.
-for port in 1 2 3; do stty -F /dev/ttyS$port raw -echo; done
+for port in $PORT_OUT $PORT_ERR $PORT_REPORT; do stty -F /dev/$port raw -echo; done
 hostname kaprobe-vm
 # A read makes the kernel gather entropy. Static programs only poll for it, which
 # would take forever in this guest.
@@ -35,7 +35,7 @@ ulimit -n 1048576
 
 # Pipes, so that no program sees its output as a terminal.
 {
-    /etc/command </dev/null 2>&3 | cat >/dev/ttyS1
+    /etc/command </dev/null 2>&3 | cat >/dev/$PORT_OUT
     exit "${PIPESTATUS[0]}"
-} 3>&1 | cat >/dev/ttyS2
+} 3>&1 | cat >/dev/$PORT_ERR
 finish "exit ${PIPESTATUS[0]}"

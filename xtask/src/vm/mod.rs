@@ -81,17 +81,16 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         command: args.command.clone(),
         ..Guest::default()
     };
-    let kaprobe = programs::kaprobe(&mut programs::static_cargo("build"))?;
+    let mut cargo = programs::guest_cargo("build", args.kernels.arch)?;
+    let kaprobe = programs::kaprobe(&mut cargo)?;
     guest.files.push((kaprobe, "/bin/kaprobe".into()));
 
     let mut code = 0;
     for series in args.kernels.series() {
-        let Some(kernel) = series.kernel()? else {
-            bail!("Debian's archive no longer has a kernel {}", series.name);
-        };
+        let kernel = series.kernel()?;
         say(format_args!("booting {kernel}"));
         let (mut out, mut err) = (unbuffered(io::stdout())?, unbuffered(io::stderr())?);
-        let ready = guest.prepare(&kernel, series.name, &args.machine)?;
+        let ready = guest.prepare(&kernel, &series.name.to_string(), &args.machine)?;
         match ready.boot(&mut out, &mut err)? {
             Verdict::Exited(0) => {}
             Verdict::Exited(status) => code = status,
@@ -109,10 +108,10 @@ impl Guest {
         self.pack(kernel, &image)
             .context("cannot make the guest's initramfs")?;
 
-        let console = workspace::cache(&format!("console/{name}.log"));
+        let console = kernel.arch.cache(&format!("console/{name}.log"));
         workspace::write(&console, "")?;
         Ok(PreparedGuest {
-            machine: qemu::ReadyMachine::new(machine, &kernel.image(), &image, &console)?,
+            machine: qemu::ReadyMachine::new(machine, kernel, &image, &console)?,
             console,
             _image: scratch,
         })
@@ -121,17 +120,18 @@ impl Guest {
     fn pack(&self, kernel: &Kernel, image: &std::path::Path) -> Result<()> {
         let mut initramfs = Initramfs::create(image)?;
         // Not busybox's shell: it prefers busybox's `ip` to the one on PATH.
-        let shell = apt::static_package("bash-static")?.join("usr/bin/bash-static");
-        let busybox = apt::static_package("busybox-static")?.join("usr/bin/busybox");
+        let arch = kernel.arch;
+        let shell = apt::lone_package(arch, "bash-static")?.join("usr/bin/bash-static");
+        let busybox = apt::lone_package(arch, "busybox-static")?.join("usr/bin/busybox");
         initramfs.add(&shell, "bin/bash".as_ref())?;
         initramfs.symlink("bin/sh".as_ref(), "bash")?;
         initramfs.add(&busybox, "bin/busybox".as_ref())?;
         initramfs.symlink("sbin/modprobe".as_ref(), "/bin/busybox")?;
         for package in &self.packages {
-            initramfs.add_package(&apt::tree(package)?)?;
+            initramfs.add_package(&apt::tree_for(arch, package)?)?;
         }
         for (package, path) in &self.programs {
-            for (source, destination) in apt::program(package, path)? {
+            for (source, destination) in apt::program(arch, package, path)? {
                 initramfs.add(&source, &destination)?;
             }
         }
@@ -139,7 +139,7 @@ impl Guest {
             initramfs.add(source, destination)?;
         }
         for file in kernel.module_files(&self.modules)? {
-            initramfs.add(&kernel.home().join(&file), &file)?;
+            initramfs.add(&kernel.home.join(&file), &file)?;
         }
         let loadable = kernel.loadable(&self.modules)?;
         initramfs.text("etc/modules", 0o644, &loadable.join("\n"))?;

@@ -10,14 +10,14 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::io::FdFlags;
 
 use crate::apt;
+use crate::arch::Arch;
 use crate::process::CommandExt;
+use crate::vm::kernel::Kernel;
 use crate::vm::verdict::Report;
-
-const PROGRAM: &str = "qemu-system-x86_64";
 
 /// The oldest usable major version of QEMU: older ones crash a guest in one boot of four.
 const OLDEST: u32 = 8;
@@ -43,7 +43,7 @@ pub struct Machine {
 }
 
 /// How QEMU runs the guest's instructions.
-#[derive(Clone, Copy, clap::ValueEnum)]
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
 enum Accel {
     /// Emulated, on a clock that counts instructions: the load of this host does not
     /// affect the guest's timers
@@ -76,13 +76,40 @@ impl Accel {
 
 impl Machine {
     /// A QEMU command for this machine, without default devices.
-    fn command(&self) -> Result<Command> {
-        let mut qemu = program()?;
+    fn command(&self, arch: Arch) -> Result<Command> {
+        if self.accel == Accel::Kvm && arch != Arch::HOST {
+            bail!(
+                "this host's processor cannot run a guest of {}",
+                arch.name()
+            );
+        }
+        let mut qemu = program(arch)?;
+        qemu.args(board(arch));
         qemu.args(["-nodefaults", "-no-user-config", "-no-reboot"]);
         qemu.args(["-display", "none"]);
         qemu.args(self.accel.arguments());
         qemu.args(["-m", &self.memory, "-smp", &self.smp.to_string()]);
         Ok(qemu)
+    }
+}
+
+/// QEMU's arguments for the machine of an architecture.
+///
+/// Arm has no machine by default. The processor has what newer ones have, pages of 16 KiB
+/// among that. It signs pointers by a method of QEMU's own: the real one is slow to emulate.
+const fn board(arch: Arch) -> &'static [&'static str] {
+    match arch {
+        Arch::X86_64 => &[],
+        Arch::Aarch64 => &["-machine", "virt", "-cpu", "max,pauth-impdef=on"],
+    }
+}
+
+/// The guest's console, and the ports that its init writes to: the command's stdout and stderr,
+/// and the report.
+const fn ports(arch: Arch) -> [&'static str; 4] {
+    match arch {
+        Arch::X86_64 => ["ttyS0", "ttyS1", "ttyS2", "ttyS3"],
+        Arch::Aarch64 => ["ttyAMA0", "ttyS0", "ttyS1", "ttyS2"],
     }
 }
 
@@ -98,43 +125,56 @@ static STARTING: Mutex<()> = Mutex::new(());
 /// A machine that is ready to boot.
 pub struct ReadyMachine {
     qemu: Command,
+    arch: Arch,
     timeout: Duration,
 }
 
 impl ReadyMachine {
     /// A machine that boots `kernel` and appends its console output to a file.
-    pub fn new(machine: &Machine, kernel: &Path, initramfs: &Path, console: &Path) -> Result<Self> {
+    pub fn new(
+        machine: &Machine,
+        kernel: &Kernel,
+        initramfs: &Path,
+        console: &Path,
+    ) -> Result<Self> {
         let log = OpenOptions::new()
             .append(true)
             .open(console)
             .with_context(|| format!("cannot open {}", console.display()))?;
-        let mut qemu = machine.command()?;
-        qemu.arg("-kernel").arg(kernel);
+        let mut qemu = machine.command(kernel.arch)?;
+        qemu.arg("-kernel").arg(kernel.image());
         qemu.arg("-initrd").arg(initramfs);
-        let parameters = format!("console=ttyS0 quiet panic=-1 {}", machine.append);
+        // The kernel gives init the parameters that it does not know as environment variables.
+        let [tty, out, err, report] = ports(kernel.arch);
+        let parameters = format!(
+            "console={tty} quiet panic=-1 PORT_OUT={out} PORT_ERR={err} PORT_REPORT={report} {}",
+            machine.append
+        );
         qemu.args(["-append", parameters.trim_end()]);
         qemu.stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        add_port(&mut qemu, &console.display().to_string());
+        add_port(&mut qemu, kernel.arch, &console.display().to_string());
         Ok(Self {
             qemu,
+            arch: kernel.arch,
             timeout: machine.timeout,
         })
     }
 
     /// Boots the machine and waits until it ends.
     ///
-    /// Serial port 2 goes to `out`, port 3 to `err` and port 4 to the report.
+    /// The second of its [`ports`] goes to `out`, the third to `err` and the last to the
+    /// report.
     pub fn run(
         mut self,
         out: &mut (impl Write + Send),
         err: &mut (impl Write + Send),
     ) -> Result<Report> {
         let starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
-        let (out_reader, out_writer) = pipe(&mut self.qemu)?;
-        let (err_reader, err_writer) = pipe(&mut self.qemu)?;
-        let (verdict_reader, verdict_writer) = pipe(&mut self.qemu)?;
+        let (out_reader, out_writer) = pipe(&mut self.qemu, self.arch)?;
+        let (err_reader, err_writer) = pipe(&mut self.qemu, self.arch)?;
+        let (verdict_reader, verdict_writer) = pipe(&mut self.qemu, self.arch)?;
 
         let mut child = self.qemu.spawn().context("cannot run QEMU")?;
         // QEMU is now the only writer: each pipe ends when QEMU ends.
@@ -164,21 +204,26 @@ impl ReadyMachine {
 }
 
 /// A pipe whose write end is the guest's next serial port.
-fn pipe(qemu: &mut Command) -> Result<(PipeReader, PipeWriter)> {
+fn pipe(qemu: &mut Command, arch: Arch) -> Result<(PipeReader, PipeWriter)> {
     let (reader, writer) = io::pipe().context("cannot create a pipe")?;
     rustix::io::fcntl_setfd(&writer, FdFlags::empty()).context("cannot hand a pipe to QEMU")?;
-    add_port(qemu, &format!("/proc/self/fd/{}", writer.as_raw_fd()));
+    add_port(qemu, arch, &format!("/proc/self/fd/{}", writer.as_raw_fd()));
     Ok((reader, writer))
 }
 
-fn add_port(qemu: &mut Command, path: &str) {
-    let number = qemu.get_args().filter(|arg| *arg == "-serial").count();
+fn add_port(qemu: &mut Command, arch: Arch, path: &str) {
+    let number = qemu.get_args().filter(|arg| *arg == "-chardev").count();
     let path = path.replace(',', ",,"); // A single comma would end the value.
     qemu.args([
         "-chardev",
         &format!("file,id=port{number},append=on,path={path}"),
-    ])
-    .args(["-serial", &format!("chardev:port{number}")]);
+    ]);
+    // The machine of Arm has one port of its own.
+    if arch == Arch::Aarch64 && number > 0 {
+        qemu.args(["-device", &format!("pci-serial,chardev=port{number}")]);
+    } else {
+        qemu.args(["-serial", &format!("chardev:port{number}")]);
+    }
 }
 
 fn pass_on(mut from: PipeReader, to: &mut impl Write, reports: &Sender<Report>) {
@@ -189,21 +234,24 @@ fn pass_on(mut from: PipeReader, to: &mut impl Write, reports: &Sender<Report>) 
 }
 
 /// The QEMU on PATH if it is new enough, else Debian's, unpacked.
-fn program() -> Result<Command> {
-    let installed = Command::new(PROGRAM)
+fn program(arch: Arch) -> Result<Command> {
+    let name = format!("qemu-system-{}", arch.name());
+    let package = match arch {
+        Arch::X86_64 => "qemu-system-x86",
+        Arch::Aarch64 => "qemu-system-arm",
+    };
+    let installed = Command::new(&name)
         .arg("--version")
         .stderr(Stdio::null())
         .read();
     if installed.is_ok_and(|text| major(&text) >= Some(OLDEST)) {
-        return Ok(Command::new(PROGRAM));
+        return Ok(Command::new(&name));
     }
-    let tree = apt::tree("qemu-system-x86").with_context(|| {
-        format!(
-            "no {PROGRAM} of version {OLDEST} or newer on PATH, and Debian's cannot be unpacked"
-        )
+    let tree = apt::tree(package).with_context(|| {
+        format!("no {name} of version {OLDEST} or newer on PATH, and Debian's cannot be unpacked")
     })?;
     let mut qemu = apt::loader(&tree);
-    qemu.arg(tree.join("usr/bin").join(PROGRAM));
+    qemu.arg(tree.join("usr/bin").join(name));
     for firmware in ["usr/share/qemu", "usr/share/seabios"] {
         qemu.arg("-L").arg(tree.join(firmware));
     }
