@@ -20,7 +20,7 @@ use crate::arch::Arch;
 use crate::bench::samples::{Run, Sample};
 use crate::process::say;
 use crate::programs::Program;
-use crate::vm::{Guest, Machine, Verdict, kernel};
+use crate::vm::{Guest, Machine, Verdict, series};
 use crate::{apt, programs, workspace};
 
 /// A program to compare kaprobe with.
@@ -90,7 +90,7 @@ pub struct Args {
     #[arg(value_name = "NAME")]
     measurements: Vec<Measurement>,
     #[command(flatten)]
-    kernels: kernel::Choice,
+    kernels: series::Choice,
     #[command(flatten)]
     machine: Machine,
     /// Number of connections whose keepalive timer fires each second

@@ -22,7 +22,7 @@ use crate::arch::Arch;
 use crate::process::{CommandExt as _, say};
 use crate::test::shares::Share;
 use crate::test::tally::{OutputFilter, Tally, TimedTest};
-use crate::vm::kernel::{self, Missing};
+use crate::vm::series::{self, Missing};
 use crate::vm::{Guest, Machine, PreparedGuest, Verdict};
 use crate::{apt, ebpf, programs, pypi, tidy, workspace};
 
@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(long)]
     host: bool,
     #[command(flatten)]
-    kernels: kernel::Choice,
+    kernels: series::Choice,
     /// Run no virtual machine
     #[arg(long, conflicts_with = "names")]
     no_vm: bool,

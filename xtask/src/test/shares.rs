@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::arch::Arch;
-use crate::vm::kernel::{self, Series};
+use crate::vm::series::{self, Series};
 
 /// The tests that one guest runs: every `parts`-th one of a scope, starting at number `part`.
 pub struct Share {
@@ -83,7 +83,7 @@ impl Share {
     /// The shares of another architecture: its kernels are variants of those that this host's
     /// architecture has.
     pub fn foreign(arch: Arch, at_once: usize) -> Vec<Self> {
-        Self::split(&scoped(kernel::matrix(arch), Scope::Variant), at_once)
+        Self::split(&scoped(series::matrix(arch), Scope::Variant), at_once)
     }
 
     /// Splits the tests of a kernel that would otherwise run alone: because it is the last,
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn only_a_kernel_that_would_run_alone_is_split() {
-        let matrix = kernel::matrix(Arch::X86_64);
+        let matrix = series::matrix(Arch::X86_64);
         for (count, at_once, expected) in [
             (0, 2, ""),
             (1, 1, "5.10 all"),
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn one_kernel_of_the_matrix_has_most_tests() {
-        let kernels = || kernel::matrix(Arch::X86_64);
+        let kernels = || series::matrix(Arch::X86_64);
         assert_eq!(
             names(&Share::ordinary(kernels(), 2)),
             "6.12, part 1 of 2 one + 6.12, part 2 of 2 one + 7 kernel + 5.10 kernel + \

@@ -4,9 +4,11 @@
 //! that the options name. There is no disk and no network. Under emulation the command
 //! starts after about four seconds.
 
+mod archive;
 mod initramfs;
-pub mod kernel;
+mod kernel;
 mod qemu;
+pub mod series;
 mod verdict;
 
 use std::io::Write;
@@ -29,7 +31,7 @@ use crate::{apt, programs, workspace};
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    kernels: kernel::Choice,
+    kernels: series::Choice,
     /// Put a file or folder into the guest, at DST or by default in /root
     #[arg(long = "file", value_name = "SRC[:DST]")]
     files: Vec<String>,
