@@ -33,17 +33,21 @@ pub fn configure(cargo: &mut Command, arch: Arch) -> Result<()> {
 /// The path of a script that links a static program like a C compiler does: with the files that
 /// start it, and with its libraries.
 fn linker(rustc: &Rustc, arch: Arch) -> Result<PathBuf> {
-    let libc = apt::lone_package(arch, "libc6-dev")?.join(arch.libraries());
+    let root = apt::lone_package(arch, "libc6-dev")?;
+    let libc = root.join(arch.libraries());
     let gcc = apt::lone_package(arch, &format!("libgcc-{GCC}-dev"))?;
     let gcc = gcc.join(format!("usr/lib/gcc/{}-linux-gnu/{GCC}", arch.name()));
     let lld = Path::new("lib/rustlib")
         .join(&rustc.host)
         .join("bin/rust-lld");
+    // Whether the program is at a fixed address depends on the target.
     let script = format!(
         "#!/bin/sh\n\
-         exec '{lld}' -flavor gnu '{libc}/rcrt1.o' '{libc}/crti.o' \"$@\" -L '{libc}' -L '{gcc}' \
-         --start-group -lgcc -lgcc_eh -lc --end-group '{libc}/crtn.o'\n",
+         case \" $* \" in *' -pie '*) start=rcrt1.o ;; *) start=crt1.o ;; esac\n\
+         exec '{lld}' -flavor gnu --sysroot='{root}' '{libc}/'$start '{libc}/crti.o' \"$@\" \\\n  \
+         -L '{libc}' -L '{gcc}' --start-group -lgcc -lgcc_eh -lc --end-group '{libc}/crtn.o'\n",
         lld = rustc.sysroot.join(lld).display(),
+        root = root.display(),
         libc = libc.display(),
         gcc = gcc.display(),
     );

@@ -51,7 +51,9 @@ pub fn static_cargo(subcommand: &str, arch: Arch) -> Result<Command> {
         .args([subcommand, "--package", "kaprobe", "--release"])
         .args(["--target", &arch.target()])
         .arg("--target-dir")
-        .arg(workspace::cache("guest"));
+        // Builds of the standard library set RUSTC_BOOTSTRAP, which build scripts ask for: in
+        // one folder, each architecture would build the other's anew.
+        .arg(arch.cache("guest"));
     if arch != Arch::HOST {
         cross::configure(&mut cargo, arch)?;
         flags.push(cross::FLAGS);
