@@ -4,7 +4,7 @@ use kaprobe_ebpf::config::sight;
 use kaprobe_ebpf::wire::{cause, kind};
 
 use crate::filter;
-use crate::firing::{self, armed};
+use crate::firing::{self, armed, note_sight_of};
 use crate::kernel::{
     ECONNABORTED, ECONNREFUSED, Sequences, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_CLOSING, TCP_ESTABLISHED,
     TCP_FIN_WAIT1, TCP_LAST_ACK, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT, Unread, config, detail,
@@ -12,7 +12,7 @@ use crate::kernel::{
     silent_for_rto_max, syn_retries_used, timeout_error, user_timeout, window_is_shut,
     without_answer, without_data,
 };
-use crate::maps::{note_sight, state};
+use crate::maps::state;
 use crate::ring::{note_state, send_detailed, wanted};
 
 /// A step to report.
@@ -58,11 +58,14 @@ pub fn step(sk: u64, from: u8, to: u8) {
 /// Whether the socket is one to report.
 #[inline(always)]
 fn is_kept(sk: u64) -> bool {
-    if !armed() {
-        note_sight(sight::STATE);
+    if !is_tcp(sk) {
         return false;
     }
-    is_tcp(sk) && filter::keeps(&Unread(sk))
+    if !armed() {
+        note_sight_of(sk, sight::STATE);
+        return false;
+    }
+    filter::keeps(&Unread(sk))
 }
 
 /// A FIN, if the connection was idle for some time, jiffies. An ordinary close is not worth

@@ -261,6 +261,15 @@ impl Types {
 /// call.
 pub const RDONLY_CAST: i32 = 0x6361_7374;
 
+/// Offsets in the context of a kprobe that stand for those of the arguments, in bytes.
+///
+/// No architecture has that many registers. User space replaces them with the offsets that
+/// this kernel's `pt_regs` has when it loads the programs.
+pub const ARGUMENTS: [i16; 3] = [0x6b00, 0x6b08, 0x6b10];
+
+/// Stands for the offset of what a function returned, like [`ARGUMENTS`].
+pub const RETURNED: i16 = 0x6b18;
+
 /// Number of arguments of `tcp_send_active_reset` that may be the reason.
 pub const REASON_POSITIONS: usize = 3;
 

@@ -38,7 +38,7 @@ pub fn armed() -> bool {
 pub fn enter<C: EbpfContext>(ctx: &C, timer: u64) {
     let sk = socket_of(timer);
     if !armed() {
-        note_sight(sight::FIRING_BEGAN);
+        note_sight_of(sk, sight::FIRING_BEGAN);
         return;
     }
     if !filter::keeps(&Unread(sk)) {
@@ -98,7 +98,7 @@ pub fn exit<C: EbpfContext>(ctx: &C, timer: u64) {
     // SAFETY: this is the program's only reference to a firing.
     let Some(firing) = (unsafe { running::find(timer) }) else {
         let armed_ns = state!(armed_ns);
-        if armed_ns == 0 {
+        if armed_ns == 0 && (timer == 0 || is_tested(socket_of(timer))) {
             note_sight(sight::FIRING_ENDED);
         }
         if !filter::any() && armed_ns != 0 && now_ns() > armed_ns + ARMING_NS {
@@ -156,15 +156,31 @@ fn is_self_test(event: &Event) -> bool {
     event.kind == kind::NOT_REARMED && event.user_timeout == SELF_TEST_USER_TIMEOUT
 }
 
+/// Whether the socket is one that a kaprobe made to test its programs. The socket must be a
+/// full one.
+#[inline(always)]
+fn is_tested(sk: u64) -> bool {
+    user_timeout(sk) == SELF_TEST_USER_TIMEOUT
+}
+
+/// Notes the sight of a socket of a test: a program that runs but has another address for
+/// the socket sees nothing. The socket must be a full one.
+#[inline(always)]
+pub fn note_sight_of(sk: u64, sight: usize) {
+    if state!(self_test) != 0 && is_tested(sk) {
+        note_sight(sight);
+    }
+}
+
 /// Whether an event of a socket is wanted. Notes the sight of it while the programs are not
 /// armed. The sockets of a kaprobe that tests its programs are not wanted.
 #[inline(always)]
 fn is_wanted(sk: u64, sight: usize) -> bool {
     if !armed() {
-        note_sight(sight);
+        note_sight_of(sk, sight);
         return false;
     }
-    filter::keeps(&Unread(sk)) && user_timeout(sk) != SELF_TEST_USER_TIMEOUT
+    filter::keeps(&Unread(sk)) && !is_tested(sk)
 }
 
 /// Reports a call of `tcp_send_active_reset`. `reason` is [`ABSENT`] if this kernel gives
@@ -243,7 +259,9 @@ pub fn arrived(sk: u64, skb: u64) {
 #[inline(always)]
 pub fn passive(sk: u64, skb: u64, reason: u32, sight: usize) {
     if !armed() {
-        note_sight(sight);
+        if is_tested_end(sk, state_of(sk)) {
+            note_sight(sight);
+        }
         return;
     }
     send_passive(|event| {
@@ -261,15 +279,15 @@ pub fn passive(sk: u64, skb: u64, reason: u32, sight: usize) {
         // `tcp_v4_send_reset` returns early on a reset: it never answers one.
         event.segment_flags & TCP_FLAG_RST == 0
             && filter::keeps(&event.socket)
-            && !is_tested(sk, event)
+            && !is_tested_end(sk, event.state)
     });
 }
 
 /// Whether a socket that data reset after its close is that of a kaprobe which tests its
 /// programs. Another kind of socket does not have the member.
 #[inline(always)]
-fn is_tested(sk: u64, event: &Event) -> bool {
-    sk != 0 && event.state == TCP_CLOSE && user_timeout(sk) == SELF_TEST_USER_TIMEOUT
+fn is_tested_end(sk: u64, state: u8) -> bool {
+    sk != 0 && state == TCP_CLOSE && is_tested(sk)
 }
 
 /// Reports a segment that answers probes. `tcp_probe` was traced: the segment came in on a

@@ -16,6 +16,7 @@ mod filter;
 mod firing;
 mod kernel;
 mod maps;
+mod registers;
 mod ring;
 mod running;
 mod stall;
@@ -34,6 +35,7 @@ use kaprobe_ebpf::wire::{DESCRIPTOR_SIZE, SNAPSHOT_SIZE, Snapshot, VERSION};
 
 use crate::kernel::config;
 use crate::maps::state;
+use crate::registers::{argument, returned};
 
 /// match-proto: fn tcp_keepalive_timer(t)
 #[fentry]
@@ -60,9 +62,7 @@ pub fn wakeup_fexit(ctx: FExitContext) -> i32 {
 /// match-proto: fn tcp_keepalive_timer(t)
 #[kprobe]
 pub fn timer_kprobe(ctx: ProbeContext) -> u32 {
-    if let Some(timer) = ctx.arg(0) {
-        firing::enter(&ctx, timer);
-    }
+    firing::enter(&ctx, argument::<0>(&ctx));
     0
 }
 
@@ -76,7 +76,7 @@ pub fn timer_kretprobe(ctx: RetProbeContext) -> u32 {
 /// match-proto: fn tcp_write_wakeup(sk, mib)
 #[kretprobe]
 pub fn wakeup_kretprobe(ctx: RetProbeContext) -> u32 {
-    firing::probed(ctx.ret());
+    firing::probed(returned(&ctx) as i32);
     0
 }
 
@@ -103,16 +103,16 @@ pub fn timer_expire_exit(ctx: RawTracePointContext) -> i32 {
 /// match-proto: fn tcp_send_active_reset(sk, [priority], [reason])
 #[fentry]
 pub fn reset_fentry(ctx: FEntryContext) -> i32 {
-    firing::reset(ctx.arg(0), reason(|n| ctx.arg(n)));
+    firing::reset(ctx.arg(0), reason(|| ctx.arg(1), || ctx.arg(2)));
     0
 }
 
 /// match-proto: fn tcp_send_active_reset(sk, [priority], [reason])
 #[kprobe]
 pub fn reset_kprobe(ctx: ProbeContext) -> u32 {
-    if let Some(sk) = ctx.arg(0) {
-        firing::reset(sk, reason(|n| ctx.arg(n).unwrap_or(ABSENT)));
-    }
+    let second = || argument::<1>(&ctx) as u32;
+    let third = || argument::<2>(&ctx) as u32;
+    firing::reset(argument::<0>(&ctx), reason(second, third));
     0
 }
 
@@ -164,10 +164,8 @@ pub fn passive_v6_kprobe(ctx: ProbeContext) -> u32 {
 
 #[inline(always)]
 fn passive_kprobe(ctx: &ProbeContext, sight: usize) {
-    if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
-        let reason = passive_reason(|| ctx.arg(2).unwrap_or(ABSENT));
-        firing::passive(sk, skb, reason, sight);
-    }
+    let reason = passive_reason(|| argument::<2>(ctx) as u32);
+    firing::passive(argument::<0>(ctx), argument::<1>(ctx), reason, sight);
 }
 
 /// Reports passive resets, which have the segment that caused them.
@@ -203,9 +201,7 @@ pub fn arrival_fentry(ctx: FEntryContext) -> i32 {
 /// match-proto: fn tcp_reset(sk, [skb])
 #[kprobe]
 pub fn arrival_kprobe(ctx: ProbeContext) -> u32 {
-    if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
-        firing::arrived(sk, skb);
-    }
+    firing::arrived(argument::<0>(&ctx), argument::<1>(&ctx));
     0
 }
 
@@ -327,13 +323,13 @@ unsafe fn write(ctx: *mut c_void, from: *const c_void, size: usize) {
 /// There is one `if` for each position, and not one `match`: the compiler would turn a
 /// `match` into a read at a computed place, which the verifier refuses.
 #[inline(always)]
-fn reason(argument: impl Fn(usize) -> u32) -> u32 {
+fn reason(second: impl FnOnce() -> u32, third: impl FnOnce() -> u32) -> u32 {
     let mut reason = ABSENT;
     if config!(reset_reason_at[1]) != 0 {
-        reason = argument(1);
+        reason = second();
     }
     if config!(reset_reason_at[2]) != 0 {
-        reason = argument(2);
+        reason = third();
     }
     reason
 }

@@ -136,6 +136,7 @@ impl LoadedObject {
     }
 
     fn attach_part(&mut self, (program, target): Part) -> Result<()> {
+        let knows_registers = self.knows_registers;
         let found = self.ebpf.program_mut(program);
         match found.with_context(|| format!("the BPF object has no program {program}"))? {
             Program::FEntry(p) => {
@@ -148,6 +149,10 @@ impl LoadedObject {
             }
             Program::KProbe(p) => {
                 ensure!(Path::new(KPROBES).exists(), "this kernel has no kprobes");
+                ensure!(
+                    knows_registers,
+                    "kaprobe does not know the registers of this architecture"
+                );
                 p.load()?;
                 p.attach(target, 0)?;
             }

@@ -64,10 +64,20 @@ impl KernelTypes {
             }
             read => read.and_then(Types::parse).with_context(unreadable)?,
         };
-        Ok(Self {
+        Ok(Self::new(types))
+    }
+
+    fn new(types: Types) -> Self {
+        Self {
             types,
             seen: RefCell::default(),
-        })
+        }
+    }
+
+    /// Takes types from BTF.
+    #[cfg(test)]
+    pub fn parse(btf: Vec<u8>) -> Result<Self> {
+        Types::parse(Bytes::Copied(btf)).map(Self::new)
     }
 
     /// Number of a function among the types.
@@ -106,6 +116,13 @@ impl KernelTypes {
         let reasons = reasons.iter().flat_map(Type::entries);
         let name_of = |name: &str| name.trim_start_matches("SK_RST_REASON_").to_owned();
         reasons.map(|it| (it.number, name_of(it.name()))).collect()
+    }
+
+    /// Offset of a register in `pt_regs`, the context of a kprobe, bytes.
+    #[must_use]
+    pub fn pt_regs(&self, register: &str) -> Option<i16> {
+        let at = self.offset("pt_regs", register).ok()?;
+        i16::try_from(at).ok()
     }
 
     /// The offsets that the BPF programs need.

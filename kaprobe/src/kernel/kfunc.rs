@@ -26,9 +26,7 @@ pub fn types(types: &KernelTypes) -> Types {
 }
 
 /// Replaces the stand-ins in an object with calls, if the kernel has the function.
-#[must_use]
-pub fn put_calls(object: &[u8], types: &Types) -> Vec<u8> {
-    let mut object = object.to_vec();
+pub fn put_calls(object: &mut [u8], types: &Types) {
     if types.rdonly_cast != ABSENT {
         let stand_in = helper_call(RDONLY_CAST);
         // Sections of instructions begin at a multiple of their size.
@@ -38,7 +36,6 @@ pub fn put_calls(object: &[u8], types: &Types) -> Vec<u8> {
             }
         }
     }
-    object
 }
 
 /// Whether the kernel accepts such a call. Without its JIT it refuses all calls of its
@@ -88,9 +85,12 @@ mod tests {
         };
         let stand_ins = count(OBJECT, helper_call(RDONLY_CAST));
         assert_ne!(stand_ins, 0);
-        let called = put_calls(OBJECT, &types);
+        let mut called = OBJECT.to_vec();
+        put_calls(&mut called, &types);
         assert_eq!(count(&called, helper_call(RDONLY_CAST)), 0);
         assert_eq!(count(&called, kernel_call(77)), stand_ins);
-        assert_eq!(put_calls(OBJECT, &Types::ABSENT), OBJECT);
+        let mut uncalled = OBJECT.to_vec();
+        put_calls(&mut uncalled, &Types::ABSENT);
+        assert_eq!(uncalled, OBJECT);
     }
 }

@@ -20,6 +20,7 @@ mod missed;
 mod object;
 mod programs;
 mod refusal;
+mod registers;
 mod ring;
 mod self_test;
 mod seq_file;

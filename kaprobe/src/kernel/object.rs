@@ -16,6 +16,7 @@ use crate::filter::ports::PortSet;
 use crate::kernel::btf::KernelTypes;
 use crate::kernel::config::TracerConfig;
 use crate::kernel::decode::Decoder;
+use crate::kernel::registers::Registers;
 use crate::kernel::testbed::Testbed;
 use crate::kernel::{clock, kfunc, loader, programs, refusal};
 use crate::model::attach_mode::AttachMode;
@@ -32,6 +33,9 @@ pub(super) struct LoadedObject {
     pub functions: Btf,
     /// The settings that the programs have.
     pub config: Config,
+    /// kaprobe knows where this architecture has the arguments of a function. Otherwise the
+    /// kernel refuses the programs of kprobes.
+    pub knows_registers: bool,
     /// The only mode to attach in, for a hook that has several; `None` allows all.
     pub mode: Option<AttachMode>,
     /// Address of `tcp_keepalive_timer`, as in `timer.function`; 0 until it is known.
@@ -55,7 +59,8 @@ impl LoadedObject {
         clock::read_namespace()?;
         let types = KernelTypes::read()?;
         let config = wanted.for_programs(&types)?;
-        let mut ebpf = create_maps(&config, wanted.buffer_bytes)?;
+        let registers = Registers::find(&types);
+        let mut ebpf = create_maps(&config, registers.as_ref(), wanted.buffer_bytes)?;
         let sockets = &wanted.filter.sockets;
         fill_ports(&mut ebpf, "LOCAL_PORTS", &sockets.local_ports)?;
         fill_ports(&mut ebpf, "REMOTE_PORTS", &sockets.remote_ports)?;
@@ -66,6 +71,7 @@ impl LoadedObject {
             ebpf,
             types,
             config,
+            knows_registers: registers.is_some(),
             mode: wanted.attach,
             sees_wakeups: false,
             timer_function: 0,
@@ -108,8 +114,12 @@ impl LoadedObject {
     }
 }
 
-fn create_maps(config: &Config, buffer_bytes: u32) -> Result<Ebpf> {
-    let object = kfunc::put_calls(OBJECT, &config.types);
+fn create_maps(config: &Config, registers: Option<&Registers>, buffer_bytes: u32) -> Result<Ebpf> {
+    let mut object = OBJECT.to_vec();
+    kfunc::put_calls(&mut object, &config.types);
+    if let Some(registers) = registers {
+        registers.put(&mut object);
+    }
     let cpus = u32::try_from(cpus()?)?;
     // One more for each softirq that preempts another. A firing whose exit was missed keeps
     // its entry until its timer fires again, so there is room for some of those too.

@@ -375,14 +375,11 @@ fn read(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::kernel::btf::PATH;
+pub(super) mod testing {
+    use crate::kernel::types::MAGIC;
 
     /// BTF with these types and names.
-    fn btf(types: &[u32], names: &str) -> Vec<u8> {
+    pub fn btf(types: &[u32], names: &str) -> Vec<u8> {
         let len = |bytes: usize| u32::try_from(bytes).unwrap_or_default();
         let types_len = len(types.len() * 4);
         let header = [
@@ -397,6 +394,15 @@ mod tests {
         let words = words.flat_map(|word| word.to_ne_bytes());
         words.chain(names.bytes()).collect()
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::kernel::btf::PATH;
+    use crate::kernel::types::testing::btf;
 
     /// An int, a structure with a bit field, a typedef of it, a pointer to that, a prototype
     /// and a function.
