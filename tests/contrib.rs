@@ -230,3 +230,77 @@ fn both_databases_have_the_same_questions() -> Result<(), String> {
     assert!(ours.len() >= 5 && ours == theirs, "{ours:?}, {theirs:?}");
     Ok(())
 }
+
+/// The components that a configuration of Vector has of a kind: `sources`, `transforms`, `sinks`.
+fn components<'a>(vector: &'a toml::Table, kind: &str) -> Result<&'a toml::Table, String> {
+    let components = vector.get(kind).and_then(toml::Value::as_table);
+    components.ok_or_else(|| format!("no {kind}"))
+}
+
+#[test]
+fn vector_inserts_into_the_table_of_lines() -> Result<(), String> {
+    let text = read("vector/kaprobe.toml")?;
+    let vector: toml::Table = text.parse().map_err(|why| format!("{why}"))?;
+    let names = ["sources", "transforms"].map(|kind| components(&vector, kind));
+    let names: BTreeSet<_> = names
+        .into_iter()
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter()
+        .flat_map(|it| it.keys())
+        .collect();
+    for kind in ["transforms", "sinks"] {
+        for (name, component) in components(&vector, kind)? {
+            let inputs = component.get("inputs").and_then(toml::Value::as_array);
+            let inputs = inputs.ok_or_else(|| format!("{name} has no inputs"))?;
+            for input in inputs.iter().filter_map(toml::Value::as_str) {
+                assert!(names.contains(&input.to_owned()), "{name} reads {input}");
+            }
+        }
+    }
+    let sink = &components(&vector, "sinks")?["kaprobe_clickhouse"];
+    let said = |key: &str| sink.get(key).and_then(toml::Value::as_str);
+    let table = [said("database"), said("table")].map(Option::unwrap_or_default);
+    let creates = format!("CREATE TABLE IF NOT EXISTS {} ", table.join("."));
+    assert!(
+        read("clickhouse/schema.sql")?.contains(&creates),
+        "{table:?}"
+    );
+    // What `load.sql` needs to read the same lines.
+    let load = read("clickhouse/load.sql")?;
+    for (setting, key) in [
+        (
+            "date_time_input_format = 'best_effort'",
+            "date_time_best_effort",
+        ),
+        (
+            "input_format_skip_unknown_fields = 1",
+            "skip_unknown_fields",
+        ),
+    ] {
+        assert!(load.contains(setting), "{setting}");
+        assert_eq!(sink.get(key), Some(&toml::Value::Boolean(true)), "{key}");
+    }
+    Ok(())
+}
+
+/// The command that writes the log is one that this kaprobe takes, with the file that is read.
+#[test]
+fn vector_reads_the_log_that_a_trace_writes() -> Result<(), String> {
+    let text = read("vector/kaprobe.toml")?;
+    let command = text
+        .split_once("On each host: kaprobe ")
+        .ok_or("no command")?;
+    let command = command.1.lines().next().unwrap_or_default();
+    let words = std::iter::once("kaprobe").chain(command.split(' '));
+    kaprobe::cli::parse(words).map_err(|why| why.to_string())?;
+    let vector: toml::Table = text.parse().map_err(|why| format!("{why}"))?;
+    let files = components(&vector, "sources")?["kaprobe_log"]["include"].as_array();
+    let files = files
+        .ok_or("no files")?
+        .iter()
+        .filter_map(toml::Value::as_str);
+    for file in files {
+        assert!(command.contains(&format!("-o {file} ")), "{file}");
+    }
+    Ok(())
+}
