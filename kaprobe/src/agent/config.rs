@@ -2,11 +2,13 @@
 //!
 //! Its keys are the names of flags, and their values are checked as those of flags are.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::fs::OFlags;
 use toml::{Table, Value};
 
 use crate::agent::plan::{AgentSettings, record_filter};
@@ -56,7 +58,12 @@ pub(super) fn read(given: &AgentArgs) -> Result<JoinedSettings> {
 
 fn table(path: &Path) -> Result<Table> {
     let mut text = String::new();
-    let file = File::open(path)?;
+    // A FIFO without a writer would wait.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
     ensure!(file.metadata()?.is_file(), "not a regular file");
     file.take(MAX_SIZE + 1).read_to_string(&mut text)?;
     ensure!(
@@ -150,6 +157,7 @@ fn push(flags: &mut Vec<String>, key: &str, value: &Value) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{FileType, Mode};
 
     fn given(flags: &str) -> Result<AgentArgs> {
         let words = ["kaprobe", "agent"]
@@ -194,6 +202,17 @@ mod tests {
         assert_eq!(joined.settings.series.get(), 9);
         assert_eq!(joined.settings.interval.as_secs(), 5);
         assert!(joined.filter.is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn only_a_regular_file_is_read() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let fifo = dir.path().join("fifo");
+        let mode = Mode::RUSR | Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, mode, 0)?;
+        let why = table(&fifo).err().map(|it| it.to_string());
+        assert_eq!(why.as_deref(), Some("not a regular file"));
         Ok(())
     }
 
