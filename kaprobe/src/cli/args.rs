@@ -220,7 +220,7 @@ pub struct RecordArgs {
     #[arg(short, long, value_delimiter = ',')]
     pub events: Vec<EventSet>,
     /// Stop after N records
-    #[arg(short, long, value_name = "N", value_parser = positive::<NonZeroU64>, help_heading = "Output")]
+    #[arg(short, long, value_name = "N", value_parser = positive::<NonZeroU64>, help_heading = "Output", hide_short_help = true)]
     pub count: Option<NonZeroU64>,
 }
 
@@ -316,7 +316,7 @@ pub struct SocketArgs {
     /// Network namespaces: a name, or pid:PID
     ///
     /// An inode number, a name from `ip netns` or, on this host, a path, pid:PID, or self.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', hide_short_help = true)]
     pub netns: Vec<String>,
 }
 
