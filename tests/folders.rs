@@ -116,9 +116,10 @@ fn what_is_missing_in_a_folder_is_named_and_no_connection_counts_twice() -> Test
     /// What the second segment holds, if it is there; the exit code, the probes, the messages.
     type Row<'a> = (Option<&'a [u8]>, i32, u64, Vec<String>);
     #[rustfmt::skip]
-    let rows: [Row<'_>; 5] = [
+    let rows: [Row<'_>; 6] = [
         (None, 0, 3, vec![third]),
         (Some(&[]), 0, 3, vec![said(1, "the log is empty")]),
+        (Some(&bytes[..8]), 1, 3, vec![said(1, damaged), end.to_owned()]),
         (Some(&cut(2)), 1, 4, vec![said(2, damaged), end.to_owned()]),
         (Some(&bytes[..cut(2).len() - 3]), 1, 3, vec![said(1, damaged), end.to_owned()]),
         (Some(&flipped), 1, 3, vec![said(2, checksum), end.to_owned()]),

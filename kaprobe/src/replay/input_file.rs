@@ -128,7 +128,14 @@ impl InputFile {
         let State::Open(log) = &mut self.state else {
             return Ok(None);
         };
-        let next = log.next(on_remark)?;
+        let has_bytes = self.size > 0;
+        let next = log.next(&mut |remark| {
+            let kind = match remark.kind {
+                RemarkKind::Empty if has_bytes => RemarkKind::CutAtStart,
+                kind => kind,
+            };
+            on_remark(Remark { kind, ..remark });
+        })?;
         self.counts = log.counts();
         self.is_log = log.is_log();
         if next.is_none() {

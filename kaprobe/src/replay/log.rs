@@ -90,6 +90,8 @@ pub enum RemarkKind {
     /// The line breaks off, and is the last one of its trace.
     Cut,
     Empty,
+    /// The file has bytes, but breaks off before the first line is whole.
+    CutAtStart,
     NoHeader,
     NextTrace(Escaped),
     /// There is no trailer before this line.
@@ -131,6 +133,9 @@ impl Display for RemarkKind {
                 "the log breaks off in this line, without a trailer: kaprobe was killed, or still writes it",
             ),
             Self::Empty => f.write_str("the log is empty"),
+            Self::CutAtStart => f.write_str(
+                "the log breaks off in its first frame: kaprobe was killed, or still writes it",
+            ),
             Self::NoHeader => {
                 f.write_str("a record before any header: its host and filters are unknown")
             }

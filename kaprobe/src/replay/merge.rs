@@ -143,6 +143,9 @@ impl Merge {
             while chain.len() > 1 && chain.front().is_some_and(is_empty) {
                 let empty = chain.pop_front().unwrap_or_default();
                 self.read(empty, on_remark)?;
+                if let Some(remark) = self.unended[empty].take() {
+                    on_remark(empty, remark);
+                }
             }
             let first = chain.front().copied().unwrap_or_default();
             let headers = mem::take(&mut beginnings[first].headers);
@@ -359,7 +362,10 @@ impl Merge {
             });
             let next = next.map_err(|why| (file, why));
             if let (Ok(None), Some(remark)) = (&next, &last)
-                && matches!(remark.kind, RemarkKind::NoTrailer | RemarkKind::Cut)
+                && matches!(
+                    remark.kind,
+                    RemarkKind::NoTrailer | RemarkKind::Cut | RemarkKind::CutAtStart
+                )
             {
                 self.unended[file] = last.take();
             }
