@@ -67,6 +67,8 @@ fn bad_input_is_one_line_and_exit_code_2() -> TestResult {
             "'--ipv4' cannot be used with '--ipv6'",
         ),
         (&["trace", "-p", "0"], "not a whole number from 1"),
+        (&["agent", "-e", "probe"], "agent counts every event"),
+        (&["agent", "-c", "1"], "agent runs until it is told to end"),
         (&["trace", "-p", "init"], "invalid value 'init' for '--pid"),
         // The largest process ID is below that.
         (&["trace", "-p", "4194305"], "no such process: 4194305"),

@@ -249,6 +249,7 @@ pub fn only_what_it_should_is_answered() -> Result<()> {
     // The others are too slow.
     open.iter_mut().try_for_each(is_cut)?;
     let metrics = agent.metrics()?;
+    ensure!(metrics.metric("kaprobe_http_requests_total", "\"431\"")? == 3.0);
     ensure!(metrics.metric("kaprobe_http_connections_cut_total", "crowded")? >= 1.0);
     ensure!(metrics.metric("kaprobe_http_connections_cut_total", "slow")? >= 60.0);
     ensure!(agent.end()?.code == Some(0));

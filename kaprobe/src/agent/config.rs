@@ -7,7 +7,7 @@ use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use rustix::fs::OFlags;
 use toml::{Table, Value};
 
@@ -70,7 +70,15 @@ fn table(path: &Path) -> Result<Table> {
         text.len() as u64 <= MAX_SIZE,
         "longer than {MAX_SIZE} bytes"
     );
-    Ok(text.parse()?)
+    text.parse().map_err(|why| syntax_error(&text, &why))
+}
+
+/// What is wrong in a file that is no TOML, in one line.
+fn syntax_error(text: &str, why: &toml::de::Error) -> anyhow::Error {
+    let before = why.span().and_then(|span| text.get(..span.start));
+    let line = before.map_or(1, |it| it.matches('\n').count() + 1);
+    let message = why.message().lines().collect::<Vec<_>>().join(", ");
+    anyhow!("line {line}: {message}")
 }
 
 /// Joins the settings. What the file sets replaces the flag of the same name; timeouts are
@@ -202,6 +210,17 @@ mod tests {
         assert_eq!(joined.settings.series.get(), 9);
         assert_eq!(joined.settings.interval.as_secs(), 5);
         assert!(joined.filter.is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_no_toml_is_named_in_one_line() -> Result<()> {
+        let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(file.path(), "series = 7\n]]]][[\n")?;
+        let why = table(file.path()).err().map(|it| it.to_string());
+        let why = why.unwrap_or_default();
+        assert!(why.starts_with("line 2: "), "{why}");
+        assert!(!why.contains('\n'), "{why}");
         Ok(())
     }
 

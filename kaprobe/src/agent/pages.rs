@@ -21,11 +21,12 @@ const STUCK: Duration = Duration::from_secs(10);
 const OWN_AGE: Duration = Duration::from_secs(1);
 
 /// The statuses that are counted.
-const STATUSES: [StatusCode; 5] = [
+const STATUSES: [StatusCode; 6] = [
     StatusCode::OK,
     StatusCode::BAD_REQUEST,
     StatusCode::NOT_FOUND,
     StatusCode::METHOD_NOT_ALLOWED,
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
     StatusCode::SERVICE_UNAVAILABLE,
 ];
 
@@ -102,9 +103,13 @@ impl Pages {
         page
     }
 
-    /// Counts a request that was not understood.
-    pub(super) fn count_broken(&self) {
-        self.count(StatusCode::BAD_REQUEST);
+    /// Counts a request that hyper has answered itself.
+    pub(super) fn count_broken(&self, why: &hyper::Error) {
+        self.count(if why.is_parse_too_large() {
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+        } else {
+            StatusCode::BAD_REQUEST
+        });
     }
 
     /// Counts a connection that was too slow.

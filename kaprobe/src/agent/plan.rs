@@ -38,6 +38,17 @@ impl AgentPlan {
     /// [`exit::Code::Usage`], with the name of the invalid argument.
     pub fn new(args: AgentArgs) -> Result<Self, exit::Error> {
         AgentSettings::new(&args)?;
+        let records = &args.filters.records;
+        if !records.events.is_empty() {
+            return Err(exit::Error::usage(
+                "agent counts every event: leave out --events",
+            ));
+        }
+        if records.count.is_some() {
+            return Err(exit::Error::usage(
+                "agent runs until it is told to end: leave out --count",
+            ));
+        }
         let given = args.clone();
         let to = args
             .dir

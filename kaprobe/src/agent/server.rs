@@ -96,7 +96,7 @@ async fn connection(stream: TcpStream, pages: Arc<Pages>) {
         Err(_) => pages.count_slow(),
         Ok(Err(why)) if why.is_timeout() => pages.count_slow(),
         // hyper has answered it with 400 or 431.
-        Ok(Err(why)) if why.is_parse() => pages.count_broken(),
+        Ok(Err(why)) if why.is_parse() => pages.count_broken(&why),
         // Done, or the other end has gone.
         Ok(_) => {}
     }

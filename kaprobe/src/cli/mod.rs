@@ -76,15 +76,11 @@ const FEW_VALUES: usize = 6;
 
 /// Flags that other commands have too, and that the short help of `agent` leaves out: a service
 /// seldom needs them.
-const SELDOM: [&str; 7] = [
-    "count",
-    "verbose",
-    "localport",
-    "addr",
-    "pid",
-    "netns",
-    "events",
-];
+const SELDOM: [&str; 4] = ["verbose", "localport", "addr", "pid"];
+
+/// What `agent` refuses among the flags of a trace: with some events alone its counts would be
+/// wrong, and a service does not end after some records.
+const REFUSED: [&str; 2] = ["events", "count"];
 
 /// The commands and flags. Their help fits a screen of this width.
 #[must_use]
@@ -103,8 +99,10 @@ pub fn command(width: Option<usize>) -> clap::Command {
         guided(it, &name)
             .mut_args(with_values_below)
             .mut_args(|arg| {
+                let is_refused = name == "agent" && REFUSED.contains(&arg.get_id().as_str());
                 let hides = is_seldom(&arg) || arg.is_hide_short_help_set();
-                arg.hide_short_help(hides)
+                let hidden = is_refused || arg.is_hide_set();
+                arg.hide_short_help(hides).hide(hidden)
             })
     })
 }

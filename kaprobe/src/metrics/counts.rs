@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
-use crate::model::values::{Cause, Confidence, Direction, VerdictName};
+use crate::model::values::{Cause, Confidence, Direction, State, VerdictName};
 
 /// What one event of trouble weighs, beside an event of none, where series compete for room.
 const TROUBLE: u64 = 64;
@@ -121,8 +121,9 @@ impl SeriesCounts {
                 self.stalls += 1;
                 weight = TROUBLE;
             }
-            EventName::FinReceived => self.idle_closes[0] += 1,
-            EventName::FinSent => self.idle_closes[1] += 1,
+            // A FIN that answers another closes nothing that is open in both directions.
+            EventName::FinReceived if is_open(record) => self.idle_closes[0] += 1,
+            EventName::FinSent if is_open(record) => self.idle_closes[1] += 1,
             _ => {}
         }
         if let Some(reset) = Reset::of(record) {
@@ -152,6 +153,11 @@ impl AnswerTimes {
         self.sum_us = self.sum_us.saturating_add(us);
         self.count += 1;
     }
+}
+
+/// Whether neither end had sent a FIN before.
+fn is_open(record: &Record) -> bool {
+    record.state == Some(State::Established)
 }
 
 /// The place of a value among all of its kind.

@@ -75,7 +75,7 @@ families! {
     STALLS: Counter "kaprobe_stalls" [] series "Connections whose data was sent again and again and not acknowledged";
     GAVE_UP: Counter "kaprobe_give_ups" ["cause"] series "Connections that the kernel gave up";
     RESETS: Counter "kaprobe_resets" ["direction"] series "Resets that were received or sent";
-    IDLE_CLOSES: Counter "kaprobe_idle_closes" ["by"] series "Connections that were closed after a time without data";
+    IDLE_CLOSES: Counter "kaprobe_idle_closes" ["by"] series "Connections that were closed after a time without data, by the end that closed first";
     VERDICTS: Counter "kaprobe_verdicts" ["verdict", "confidence"] series "Verdicts: why a connection ended";
     ANSWER_SECONDS: Histogram "kaprobe_probe_answer_seconds" [] series "Time from a probe to its answer; without --rtt an upper bound";
     CONNECTIONS: Gauge "kaprobe_connections" ["keepalive"] series "Connections, by SO_KEEPALIVE";

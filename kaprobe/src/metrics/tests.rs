@@ -18,7 +18,9 @@ use crate::model::peers::Peers;
 use crate::model::record::{EventName, Record};
 use crate::model::socket::{Endpoints, Process};
 use crate::model::time::Instant;
-use crate::model::values::{Cause, Confidence, Direction, Hook, LearnedOf, LostWhy, VerdictName};
+use crate::model::values::{
+    Cause, Confidence, Direction, Hook, LearnedOf, LostWhy, State, VerdictName,
+};
 use crate::sample::at;
 use crate::text::escape::Escaped;
 
@@ -97,6 +99,10 @@ fn records_are_counted_by_what_they_tell() {
         reason: Some(Escaped::from("NO_SOCKET")),
         ..plain(event)
     };
+    let fin = |event, state| Record {
+        state: Some(state),
+        ..plain(event)
+    };
     let mut aggregator = Aggregator::new(series(8));
     for record in [
         probe(1),
@@ -111,7 +117,11 @@ fn records_are_counted_by_what_they_tell() {
             ..answered(12)
         },
         plain(EventName::Stalled),
-        plain(EventName::FinSent),
+        fin(EventName::FinSent, State::Established),
+        fin(EventName::FinReceived, State::FinWait2),
+        fin(EventName::FinReceived, State::Established),
+        fin(EventName::FinReceived, State::Established),
+        fin(EventName::FinSent, State::CloseWait),
         reset(EventName::RstReceived, None),
         reset(EventName::RstSent, Some(Direction::Active)),
         reset(EventName::RstSent, Some(Direction::Passive)),
@@ -146,6 +156,7 @@ fn records_are_counted_by_what_they_tell() {
         ("kaprobe_resets_total{remote=\"other\",direction=\"sent_active\"}".into(), 1.0),
         (format!("kaprobe_stalls_total{{{own}}}"), 1.0),
         (format!("kaprobe_idle_closes_total{{{own},by=\"local\"}}"), 1.0),
+        (format!("kaprobe_idle_closes_total{{{own},by=\"peer\"}}"), 2.0),
         (
             format!("kaprobe_verdicts_total{{{own},verdict=\"idle_eviction\",confidence=\"high\"}}"),
             1.0,
