@@ -110,10 +110,14 @@ impl Keepalive {
             options = options.with_retries(probes);
         }
         socket.set_tcp_keepalive(&options)?;
-        if let Some(ms) = self.user_timeout {
-            socket.set_tcp_user_timeout(Some(Duration::from_millis(u64::from(ms))))?;
+        self.apply_user_timeout(socket)
+    }
+
+    fn apply_user_timeout(self, socket: &Socket) -> io::Result<()> {
+        match self.user_timeout {
+            Some(ms) => socket.set_tcp_user_timeout(Some(Duration::from_millis(u64::from(ms)))),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -179,11 +183,20 @@ pub fn join(
     side: Side,
     keepalive: Keepalive,
 ) -> io::Result<Pair> {
-    keepalive.apply(match side {
-        Side::Client => &client,
-        Side::Server => listener,
-    })?;
+    // TCP_USER_TIMEOUT limits the handshake too (`tcp_write_timeout`, net/ipv4/tcp_timer.c), and
+    // a busy guest may need longer.
+    let untimed = Keepalive {
+        user_timeout: None,
+        ..keepalive
+    };
+    match side {
+        Side::Client => untimed.apply(&client)?,
+        Side::Server => keepalive.apply(listener)?,
+    }
     client.connect(&listener.local_addr()?)?;
+    if matches!(side, Side::Client) {
+        keepalive.apply_user_timeout(&client)?;
+    }
     let (accepted, _) = listener.accept()?;
     let (near, far) = match side {
         Side::Client => (client, accepted),
