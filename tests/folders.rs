@@ -8,11 +8,11 @@ use kaprobe::model::header::Header;
 use kaprobe::model::record::{EventName, Record};
 use kaprobe::model::segment::SegmentName;
 use kaprobe::model::time::WallTime;
-use kaprobe_testkit::fixtures::{NARROW, WALL_NS, header};
+use kaprobe_testkit::fixtures::{WALL_NS, header};
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde_json::Value;
 
-use crate::{Format, Logs, TestResult, record, texts, write};
+use crate::{Logs, TestResult, log_text, record, texts};
 
 /// One hour, ms.
 const HOUR_MS: u32 = 3_600_000;
@@ -38,15 +38,7 @@ fn part(number: u32) -> Header {
 
 /// The lines of a segment: a header, records and a trailer.
 fn lines(logs: &Logs, header: &Header, records: &[Record]) -> TestResult<Vec<String>> {
-    let path = logs.path("lines");
-    write(
-        &path,
-        Format::Json,
-        NARROW,
-        std::slice::from_ref(header),
-        records,
-    )?;
-    let text = fs::read_to_string(path)?;
+    let text = log_text(logs, "lines", header, records)?;
     Ok(text.split_inclusive('\n').map(str::to_owned).collect())
 }
 

@@ -272,23 +272,27 @@ fn replay_equals_the_trace() -> TestResult {
     Ok(())
 }
 
+/// The text of a log with these records, which is written to a file of this name.
+fn log_text(logs: &Logs, name: &str, header: &Header, records: &[Record]) -> TestResult<String> {
+    let path = logs.path(name);
+    write(
+        &path,
+        Format::Json,
+        NARROW,
+        std::slice::from_ref(header),
+        records,
+    )?;
+    Ok(fs::read_to_string(path)?)
+}
+
 /// A log that was continued in another file, restarted, or cut off by kill -9: what is
 /// shown, what is said, and what is written again.
 #[test]
 fn a_log_of_several_parts_is_read_as_it_was_written() -> TestResult {
     let logs = Logs::new()?;
     let log = logs.log("run.jsonl", "mq1", &records())?;
-    let part = |name: &str, header: &Header, records: &[Record]| -> TestResult<String> {
-        let path = logs.path(name);
-        write(
-            &path,
-            Format::Json,
-            NARROW,
-            std::slice::from_ref(header),
-            records,
-        )?;
-        Ok(fs::read_to_string(path)?)
-    };
+    let part =
+        |name: &str, header: &Header, records: &[Record]| log_text(&logs, name, header, records);
     let (first, second) = (header("mq1"), header("mq1").next_part());
     let all = records();
     let (before, after) = all.split_at(3);

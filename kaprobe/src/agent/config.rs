@@ -13,7 +13,7 @@ use toml::{Table, Value};
 
 use crate::agent::plan::{AgentSettings, record_filter};
 use crate::cli::args::{AgentArgs, SocketArgs};
-use crate::cli::{self, Action, Command};
+use crate::cli::{self, Command};
 use crate::filter::RecordFilter;
 use crate::text::escape::Escaped;
 
@@ -139,10 +139,14 @@ fn as_args(table: &Table) -> Result<AgentArgs> {
         }
         push(&mut flags, key, value)?;
     }
-    match cli::parse(flags)? {
-        Action::Run(Command::Agent(args)) => Ok(*args),
-        _ => bail!("kaprobe does not understand its own flags"),
-    }
+    parse(flags)
+}
+
+fn parse(words: impl IntoIterator<Item = String>) -> Result<AgentArgs> {
+    Ok(cli::parse_own(words, |command| match command {
+        Command::Agent(args) => Some(*args),
+        _ => None,
+    })?)
 }
 
 fn push(flags: &mut Vec<String>, key: &str, value: &Value) -> Result<()> {
@@ -171,10 +175,7 @@ mod tests {
         let words = ["kaprobe", "agent"]
             .into_iter()
             .chain(flags.split_whitespace());
-        match cli::parse(words)? {
-            Action::Run(Command::Agent(args)) => Ok(*args),
-            other => bail!("{other:?}"),
-        }
+        parse(words.map(str::to_owned))
     }
 
     fn joined(flags: &str, file: &str) -> Result<JoinedSettings> {

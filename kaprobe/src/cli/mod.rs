@@ -95,14 +95,14 @@ pub fn command(width: Option<usize>) -> clap::Command {
     };
     guided(Cli::command(), "").mut_subcommands(|it| {
         let name = it.get_name().to_owned();
-        let is_seldom = |arg: &Arg| name == "agent" && SELDOM.contains(&arg.get_id().as_str());
+        let is_agents =
+            |flags: &[&str], arg: &Arg| name == "agent" && flags.contains(&arg.get_id().as_str());
         guided(it, &name)
             .mut_args(with_values_below)
             .mut_args(|arg| {
-                let is_refused = name == "agent" && REFUSED.contains(&arg.get_id().as_str());
-                let hides = is_seldom(&arg) || arg.is_hide_short_help_set();
-                let hidden = is_refused || arg.is_hide_set();
-                arg.hide_short_help(hides).hide(hidden)
+                let is_seldom = is_agents(&SELDOM, &arg) || arg.is_hide_short_help_set();
+                let is_hidden = is_agents(&REFUSED, &arg) || arg.is_hide_set();
+                arg.hide_short_help(is_seldom).hide(is_hidden)
             })
     })
 }
@@ -158,6 +158,25 @@ where
             _ => Err(exit::Error::usage(one_line(&error.to_string()))),
         },
     }
+}
+
+/// Reads flags that kaprobe makes itself. `args` takes the arguments of the command that they name.
+///
+/// # Errors
+/// Those of [`parse`]; and [`exit::Code::Failure`] if they name another command.
+pub fn parse_own<I, T, A>(
+    flags: I,
+    args: impl FnOnce(Command) -> Option<A>,
+) -> Result<A, exit::Error>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let args = match parse(flags)? {
+        Action::Run(command) => args(command),
+        Action::Print(_) => None,
+    };
+    args.ok_or_else(|| exit::Error::failure("kaprobe does not understand its own flags"))
 }
 
 /// Joins the lines of a clap error, without the usage at its end.

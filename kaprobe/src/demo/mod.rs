@@ -15,7 +15,7 @@ use anstyle::Style;
 use anyhow::{Context as _, Result, anyhow};
 
 use crate::cli::args::DemoArgs;
-use crate::cli::{self, Action, Command};
+use crate::cli::{self, Command};
 use crate::demo::connections::{CONNECTIONS, DemoConnection};
 use crate::demo::explain::Explainer;
 use crate::exit;
@@ -118,10 +118,11 @@ fn plan(scripted: &[ScriptedConnection], args: &DemoArgs) -> Result<TracePlan> {
     if let Some(way) = args.screen.attach.0 {
         flags.extend(["--attach", way.name()]);
     }
-    match cli::parse(flags)? {
-        Action::Run(Command::Trace(args)) => Ok(TracePlan::new(*args)?),
-        _ => Err(anyhow!("kaprobe does not understand its own flags")),
-    }
+    let args = cli::parse_own(flags, |command| match command {
+        Command::Trace(args) => Some(*args),
+        _ => None,
+    })?;
+    Ok(TracePlan::new(args)?)
 }
 
 /// Shows what will happen.

@@ -3,12 +3,12 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 
 use crate::census::plan::{CensusArgs, CensusPlan, socket_flags};
 use crate::cli::args::{TopArgs, TopSort};
 use crate::cli::filters::host_root;
-use crate::cli::{self, Action, Command};
+use crate::cli::{self, Command};
 use crate::model::named::Named as _;
 use crate::sink::options::ColorWhen;
 use crate::trace::plan::TracePlan;
@@ -62,10 +62,11 @@ fn trace(args: &TopArgs) -> Result<TracePlan> {
     if let Some(way) = args.screen.attach.0 {
         flags.push(format!("--attach={}", way.name()).into());
     }
-    match cli::parse(flags)? {
-        Action::Run(Command::Trace(args)) => Ok(TracePlan::new(*args)?),
-        _ => Err(anyhow!("kaprobe does not understand its own flags")),
-    }
+    let args = cli::parse_own(flags, |command| match command {
+        Command::Trace(args) => Some(*args),
+        _ => None,
+    })?;
+    Ok(TracePlan::new(args)?)
 }
 
 #[cfg(test)]
@@ -74,10 +75,10 @@ mod tests {
 
     fn plan(words: impl IntoIterator<Item = OsString>) -> Result<TopPlan> {
         let words = std::iter::once("kaprobe".into()).chain(words);
-        match cli::parse(words)? {
-            Action::Run(Command::Top(args)) => TopPlan::new(*args),
-            other => Err(anyhow!("{other:?}")),
-        }
+        TopPlan::new(cli::parse_own(words, |command| match command {
+            Command::Top(args) => Some(*args),
+            _ => None,
+        })?)
     }
 
     #[test]
