@@ -26,6 +26,10 @@ pub struct Load {
 impl Load {
     /// Opens a connection for each member. One address is both local and remote. An
     /// address has about 28,000 free ports; every 127.x.y.z has its own.
+    ///
+    /// A peer answers until all connections are open, also one that is not to answer. When
+    /// keepalive gives up, the kernel frees the local port (`tcp_set_state`, net/ipv4/tcp.c). A
+    /// new connection may get it, and its SYN meets the old silent peer, which drops it.
     pub fn open(
         path: Path,
         address: IpAddr,
@@ -35,16 +39,18 @@ impl Load {
         let listener = path.socket()?;
         listener.bind(&any_port)?;
         listener.listen(1)?;
-        let open = |member: LoadMember| {
+        let open = |member: &LoadMember| {
             let client = path.socket()?;
             client.bind(&any_port)?;
-            let pair = join(client, &listener, Side::Client, member.keepalive)?;
+            join(client, &listener, Side::Client, member.keepalive)
+        };
+        let members: Vec<_> = members.into_iter().collect();
+        let pairs = members.iter().map(open).collect::<io::Result<Vec<_>>>()?;
+        for (pair, member) in pairs.iter().zip(&members) {
             if !member.answered {
                 pair.silence()?;
             }
-            Ok(pair)
-        };
-        let pairs = members.into_iter().map(open).collect::<io::Result<_>>()?;
+        }
         Ok(Self { pairs })
     }
 
