@@ -4,6 +4,7 @@ use std::ffi::c_void;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
+use std::slice;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
@@ -61,15 +62,14 @@ impl Mapping {
         unsafe { self.at::<AtomicU64>(byte, 1).as_ref() }.store(value, Ordering::SeqCst);
     }
 
-    /// Copies the bytes from this one on, as many as `to` takes.
+    /// So many bytes, from this one on.
     ///
     /// # Safety
-    /// The kernel must not write to them meanwhile.
-    pub unsafe fn copy(&self, byte: usize, to: &mut [u8]) {
-        let from = self.at::<u8>(byte, to.len());
-        // SAFETY: inside the mapping and, as the caller promises, not written meanwhile;
-        // `to` is this process's own memory.
-        unsafe { ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr(), to.len()) };
+    /// The kernel must not write to them while the slice is used.
+    pub unsafe fn bytes(&self, byte: usize, count: usize) -> &[u8] {
+        let first = self.at::<u8>(byte, count);
+        // SAFETY: inside the mapping and, as the caller promises, not written meanwhile.
+        unsafe { slice::from_raw_parts(first.as_ptr(), count) }
     }
 
     /// The place of `count` values, checked.

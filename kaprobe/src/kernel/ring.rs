@@ -29,9 +29,13 @@ pub(super) struct Ring {
     page: usize,
     /// Size of the data, bytes: a power of two.
     size: usize,
-    /// Where the next record starts, in bytes since the buffer was made.
+    /// Where the record starts that is read now, in bytes since the buffer was made: all before
+    /// is the kernel's again.
     position: u64,
-    record: Vec<u8>,
+    /// Where the next record starts.
+    read: u64,
+    /// The last record that reached beyond the end of the data.
+    joined: Vec<u8>,
 }
 
 impl Ring {
@@ -54,16 +58,22 @@ impl Ring {
             page,
             size,
             position: 0,
-            record: Vec::new(),
+            read: 0,
+            joined: Vec::new(),
         })
     }
 
-    /// The next record that is complete.
+    /// The next record that is complete, where it lies. The kernel gets its place back with the
+    /// next call.
     pub fn next(&mut self) -> Option<&[u8]> {
         loop {
-            // In one order with the position written below: the kernel wakes the reader
-            // for a record only if it sees everything before it read
-            // (`bpf_ringbuf_commit`), so one of the two sees the other's step.
+            // In one order with the position read below: the kernel wakes the reader for a
+            // record only if it sees everything before it read (`bpf_ringbuf_commit`), so one of
+            // the two sees the other's step.
+            if self.read != self.position {
+                self.position = self.read;
+                self.consumer.store_u64(0, self.position);
+            }
             if self.position == self.producer.load_u64(0) {
                 return None;
             }
@@ -72,30 +82,29 @@ impl Ring {
                 return None;
             }
             let length = (header & !DISCARDED) as usize;
+            self.read = self.position + (HEADER + length).next_multiple_of(8) as u64;
             if header & DISCARDED == 0 {
-                self.copy(length);
-            }
-            self.position += (HEADER + length).next_multiple_of(8) as u64;
-            self.consumer.store_u64(0, self.position);
-            if header & DISCARDED == 0 {
-                return Some(&self.record);
+                return Some(self.record(length.min(self.size)));
             }
         }
     }
 
-    /// Copies the record at the position out of the buffer. A record that reaches the end
-    /// of the data continues at the start.
-    fn copy(&mut self, length: usize) {
-        let length = length.min(self.size);
+    /// The record at the position. One that reaches the end of the data continues at the start:
+    /// it is put together.
+    fn record(&mut self, length: usize) -> &[u8] {
         let from = self.byte(self.position + HEADER as u64);
-        self.record.resize(length, 0);
         let until_end = self.page + self.size - from;
-        let (first, rest) = self.record.split_at_mut(until_end.min(length));
-        for (from, to) in [(from, first), (self.page, rest)] {
-            // SAFETY: the record is complete, and the kernel does not write to it again
-            // until the position has moved past it.
-            unsafe { self.producer.copy(from, to) };
+        let (first, rest) = (length.min(until_end), length.saturating_sub(until_end));
+        // SAFETY: the record is complete, and the kernel does not write to it again until the
+        // position moves past it, which takes this buffer exclusively.
+        let bytes = |from, length| unsafe { self.producer.bytes(from, length) };
+        if rest == 0 {
+            return bytes(from, first);
         }
+        self.joined.clear();
+        self.joined.extend_from_slice(bytes(from, first));
+        self.joined.extend_from_slice(bytes(self.page, rest));
+        &self.joined
     }
 
     /// Where the data has this position, in `producer`.

@@ -1,6 +1,7 @@
 //! Attaches the programs of a trace, and yields the events that they send.
 
-use std::time::Duration;
+use std::os::fd::AsFd;
+use std::time::{self, Duration};
 
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
@@ -26,8 +27,8 @@ use crate::model::values::Hook;
 use crate::stderr;
 use crate::stop::Stop;
 
-/// Maximum number of events in a batch. Several batches wait if writing can't keep up, and
-/// an event takes some 250 bytes there. The ring buffer stores more events in less memory.
+/// Maximum number of events in a batch. An event takes some 250 bytes there; the ring buffer
+/// stores it in less memory.
 const BATCH: usize = 256;
 /// How long events may gather in the ring buffer before they are read, unless a batch was
 /// full. Waking up costs more than reading what has come, and interrupts what runs on that
@@ -57,9 +58,21 @@ pub struct Tracer {
     started: Instant,
     stop: Stop,
     logger: Option<EbpfLogger<DebugLog>>,
-    /// The last batch was full, so more events may wait.
-    more: bool,
+    /// When the events in the ring buffer are to be read, if there are some.
+    due: Option<time::Instant>,
     ended: bool,
+}
+
+/// What a trace has for the thread that shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Events, in the order in which they happened. None after a second in which nothing
+    /// happened.
+    Events,
+    /// What was waited for beside the events.
+    Mail,
+    /// No more events follow.
+    End,
 }
 
 impl Tracer {
@@ -145,7 +158,7 @@ impl Tracer {
             started,
             stop,
             logger,
-            more: false,
+            due: None,
             ended: false,
             ebpf,
         })
@@ -204,42 +217,33 @@ impl Tracer {
         self.stop.clone()
     }
 
-    /// Replaces the contents of `batch` with the next events, in the order in which they
-    /// happened. Waits until there are any, or until it is time to look for losses; `false`
-    /// at the end.
+    /// Waits until there are events, until `mail` is readable, or until it is time to look for
+    /// losses. Replaces the contents of `batch` with the events.
     ///
     /// # Errors
     /// When the ring buffer can't be read, or a record in it is not an event.
-    pub fn next_batch(&mut self, batch: &mut Vec<Event>) -> Result<bool> {
+    pub fn next(&mut self, mail: &impl AsFd, batch: &mut Vec<Event>) -> Result<Next> {
         batch.clear();
         if self.ended {
             self.drain(batch)?;
-            if batch.is_empty() {
-                return Ok(false);
-            }
-            return Ok(true);
+            return Ok(if batch.is_empty() {
+                Next::End
+            } else {
+                Next::Events
+            });
         }
-        let pause = if self.more {
-            Duration::ZERO
-        } else {
-            self.wait()?;
-            GATHER
-        };
+        if let Next::Mail = self.wait(mail)? {
+            return Ok(Next::Mail);
+        }
         if let Some(logger) = &mut self.logger {
             logger.flush();
-        }
-        if self.stop.wait(pause)? {
-            // From here on the programs send nothing. Events in the buffer still follow,
-            // then the losses.
-            object::set_state(&mut self.ebpf, State::EMPTY)?;
-            self.ended = true;
         }
         self.drain(batch)?;
         // Read last, so that none is missed, but reported first: a loss may lie before any
         // of these events.
         let losses = self.new_losses();
         batch.splice(0..0, losses);
-        Ok(true)
+        Ok(Next::Events)
     }
 
     /// What was lost since it was last reported.
@@ -249,15 +253,41 @@ impl Tracer {
         losses.into_iter().map(Event::Lost)
     }
 
-    /// Waits for an event, a stop, or the next look for losses.
-    fn wait(&self) -> Result<()> {
-        let mut fds = [
-            PollFd::new(&self.ring, PollFlags::IN),
-            PollFd::new(&self.stop, PollFlags::IN),
-        ];
-        match poll(&mut fds, Some(&LOOK_FOR_LOSSES)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(why) => Err(why).context("cannot wait for the ring buffer"),
+    /// Waits until events have gathered, for a stop, for mail, or for the next look for losses.
+    fn wait(&mut self, mail: &impl AsFd) -> Result<Next> {
+        loop {
+            let left = self
+                .due
+                .map(|due| due.saturating_duration_since(time::Instant::now()));
+            let pause = left.map_or(Ok(LOOK_FOR_LOSSES), Timespec::try_from)?;
+            let watched = [self.stop.as_fd(), mail.as_fd(), self.ring.as_fd()];
+            let mut fds = watched.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            // While events gather, more of them change nothing.
+            let of_interest = if left.is_some() {
+                &mut fds[..2]
+            } else {
+                &mut fds[..]
+            };
+            match poll(of_interest, Some(&pause)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(why) => return Err(why).context("cannot wait for the ring buffer"),
+            }
+            let [stop, mail, ring] = fds.map(|fd| !fd.revents().is_empty());
+            if stop {
+                // From here on the programs send nothing. Events in the buffer still follow,
+                // then the losses.
+                object::set_state(&mut self.ebpf, State::EMPTY)?;
+                self.ended = true;
+                return Ok(Next::Events);
+            }
+            // Mail that comes without a pause does not hold up events.
+            if mail && left.is_none_or(|left| !left.is_zero()) {
+                return Ok(Next::Mail);
+            }
+            if !ring {
+                return Ok(Next::Events);
+            }
+            self.due = Some(time::Instant::now() + GATHER);
         }
     }
 
@@ -271,7 +301,8 @@ impl Tracer {
             let event = self.decoder.decode(record)?;
             batch.push(event);
         }
-        self.more = batch.len() == BATCH;
+        // After a full batch, more events may wait.
+        self.due = (batch.len() == BATCH).then(time::Instant::now);
         Ok(())
     }
 }

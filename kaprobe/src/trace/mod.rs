@@ -1,16 +1,17 @@
 //! `kaprobe trace`: shows events from the kernel in the sinks.
 //!
-//! One thread only reads the ring buffer. The calling thread finds owners, correlates,
-//! filters and formats. Each output has a thread that writes. Another waits for a reason
-//! to stop. Bounded queues connect the first three: if formatting is too slow, the ring
-//! buffer fills, and if an output is too slow, its queue does; what does not fit is
-//! counted. Memory does not grow.
+//! The calling thread does all that happens to an event: it reads the ring buffer, finds the
+//! owner, correlates, filters and formats. Each output has a thread that writes blocks of
+//! lines, and a bounded queue. If the calling thread is too slow, the ring buffer fills, and
+//! if an output is too slow, its queue does; what does not fit is counted. Memory does not
+//! grow.
 //!
-//! A further thread reads the sockets that existed before the trace: [`snapshot`]. Another
-//! watches the idle timeouts of the host: [`timeouts_watch`]. Another looks again at the
-//! sockets whose data has stalled: [`stalls_watch`].
+//! Other threads send messages to the calling thread: [`mailbox`]. One reads the sockets that
+//! existed before the trace: [`snapshot`]. Another watches the idle timeouts of the host:
+//! [`timeouts_watch`]. Another looks again at the sockets whose data has stalled:
+//! [`stalls_watch`]. Another waits for a reason to stop.
 
-mod arrival;
+mod mailbox;
 pub mod plan;
 mod snapshot;
 mod stalls_watch;
@@ -18,14 +19,13 @@ mod sums;
 mod timeouts_watch;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
-use std::{io, thread};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use rustix::fs::{Mode, OFlags};
 
 use crate::containers::names::ContainerNames;
@@ -35,7 +35,7 @@ use crate::filter::kernel::KernelFilter;
 use crate::host::netns::Netns;
 use crate::host::privilege::{Privileges, raise_memlock};
 use crate::host::timeouts::{self, HostNamespaces, NetnsNames};
-use crate::kernel::{Attached, StallLook, Tracer, TracerConfig};
+use crate::kernel::{Attached, Next, StallLook, Tracer, TracerConfig};
 use crate::messages::{self, Outcome};
 use crate::model::event::Event;
 use crate::model::header::{self, Header, TimeoutsChange};
@@ -48,7 +48,7 @@ use crate::sink::{LiveSinks, SinkError};
 use crate::stop::Stop;
 use crate::text::escape::Escaped;
 use crate::timeout::middlebox::MiddleboxTable;
-use crate::trace::arrival::Arrival;
+use crate::trace::mailbox::{Mailbox, Message, Sender};
 use crate::trace::plan::TracePlan;
 use crate::trace::snapshot::SnapshotProcess;
 use crate::trace::stalls_watch::StallsWatch;
@@ -58,11 +58,8 @@ use crate::verdict::judge::Judge;
 use crate::verdict::pipeline::Pipeline;
 use crate::{host, kernel, output_file, stderr};
 
-/// Time between two looks at the clock while nothing arrives.
+/// Time between two ticks.
 const TICK: Duration = Duration::from_secs(1);
-
-/// Most batches that wait between reading and writing.
-const QUEUE: usize = 4;
 
 /// Runs `kaprobe trace`.
 ///
@@ -181,24 +178,17 @@ impl Session {
             Detail::Brief => messages::brief_banner(attached, without),
             Detail::Full => messages::banner(attached, without),
         }
-        let stop = self.stopper();
         let owners = OwnerCache::new(self.tracer.take_descriptors(), self.containers)
             .context("cannot read /proc")?;
-        let (queue, arrivals) = sync_channel(QUEUE);
-        let (emptied, empty) = sync_channel(QUEUE);
-        let rows = queue.clone();
-        let changes = queue.clone();
         let stall_look = self.tracer.take_stall_look();
-        let reader = thread::Builder::new()
-            .name("ring-buffer".to_owned())
-            .spawn(move || read(self.tracer, &queue, &empty, &self.turns))
-            .context("cannot start the thread that reads the ring buffer")?;
+        let (sender, mailbox) = Mailbox::new()?;
         let mut stages =
             TraceStages::new(plan, &self.header, owners, self.host.names.clone(), detail);
-        let shown = report_ready(plan.ready_file.as_deref()).and_then(|()| {
-            stages.start_snapshot(plan, rows);
+        let shown = report_ready(plan.ready_file.as_deref()).map_err(anyhow::Error::from);
+        let shown = shown.and_then(|()| {
+            stages.start_snapshot(plan, sender.clone());
             stages.watch_stalls(stall_look);
-            let watch = TimeoutsWatch::start(self.host, changes);
+            let watch = TimeoutsWatch::start(self.host, sender);
             if let Err(why) = &watch {
                 stderr::line(format_args!("{UNWATCHED}: {why}"));
             }
@@ -206,26 +196,19 @@ impl Session {
                 sinks: &mut sinks,
                 observer,
             };
-            stages.run(&arrivals, &emptied, &mut outlet)
+            stages.run(&mut self.tracer, &mailbox, &self.turns, &mut outlet)
         });
-        // A write to an eventfd fails only after about 2^64 writes.
-        let _cannot_fail = stop.stop();
-        drop(arrivals);
-        let read = reader
-            .join()
-            .map_err(|_| anyhow!("the thread that reads the ring buffer has died"))
-            .and_then(|(tracer, read)| read.map(|()| tracer));
-        let outcome = read.as_ref().ok().map(|tracer| stages.outcome(tracer));
+        // Threads that send do not wait for room any more.
+        drop(mailbox);
+        let outcome = stages.outcome(&self.tracer);
+        drop(self.tracer);
         let (outputs, written) = sinks.finish();
-        if let Some(outcome) = outcome {
-            let outcome = Outcome { outputs, ..outcome };
-            match detail {
-                Detail::None => {}
-                Detail::Brief => messages::brief_summary(&outcome),
-                Detail::Full => messages::summary(&outcome),
-            }
+        let outcome = Outcome { outputs, ..outcome };
+        match detail {
+            Detail::None => {}
+            Detail::Brief => messages::brief_summary(&outcome),
+            Detail::Full => messages::summary(&outcome),
         }
-        drop(read?);
         shown?;
         written
     }
@@ -261,41 +244,6 @@ const UNRESUMED: &str = "that data which has stalled is acknowledged will be see
 /// What a trace lacks if no thread watches them.
 const UNWATCHED: &str = "changes of this host's idle timeouts will not be seen, as no thread can \
                          be started";
-
-/// Sends [`Arrival::End`] when the reading thread ends, even by a panic.
-struct SendEnd<'a>(&'a SyncSender<Arrival>);
-
-impl Drop for SendEnd<'_> {
-    fn drop(&mut self) {
-        // The writing thread may have stopped already.
-        let _ended = self.0.send(Arrival::End);
-    }
-}
-
-/// Reads the ring buffer until its end, or until the writing thread has stopped. Reuses
-/// the batches, which come back empty: a new batch costs more than filling one.
-fn read(
-    mut tracer: Tracer,
-    queue: &SyncSender<Arrival>,
-    empty: &Receiver<Vec<Event>>,
-    turns: &AtomicU64,
-) -> (Tracer, Result<()>) {
-    let _send_end = SendEnd(queue);
-    loop {
-        turns.fetch_add(1, Ordering::Relaxed);
-        let mut batch = empty.try_recv().unwrap_or_default();
-        let more = tracer.next_batch(&mut batch);
-        if more.is_err() {
-            // What was lost until now is still reported.
-            batch.extend(tracer.new_losses());
-        }
-        let is_read = batch.is_empty() || queue.send(Arrival::Events(batch)).is_ok();
-        match more {
-            Ok(true) if is_read => {}
-            more => return (tracer, more.map(drop)),
-        }
-    }
-}
 
 /// Creates the ready file: from now on events are recorded.
 fn report_ready(file: Option<&Path>) -> Result<(), SinkError> {
@@ -369,7 +317,7 @@ impl TraceStages {
 
     /// Starts the snapshot if the plan has one. Events are recorded already, so a failure
     /// is only reported.
-    fn start_snapshot(&mut self, plan: &TracePlan, rows: SyncSender<Arrival>) {
+    fn start_snapshot(&mut self, plan: &TracePlan, rows: Sender) {
         let Some(arguments) = &plan.snapshot else {
             return;
         };
@@ -408,45 +356,56 @@ impl TraceStages {
         is_complete
     }
 
-    /// Shows all batches until the end, or until the pipeline is done.
+    /// Shows all events until the end, or until the pipeline is done.
     fn run(
         &mut self,
-        arrivals: &Receiver<Arrival>,
-        emptied: &SyncSender<Vec<Event>>,
+        tracer: &mut Tracer,
+        mailbox: &Mailbox,
+        turns: &AtomicU64,
         outlet: &mut Outlet<'_>,
-    ) -> Result<(), SinkError> {
-        loop {
-            let arrival = match arrivals.recv_timeout(TICK) {
-                Ok(arrival) => arrival,
-                Err(RecvTimeoutError::Timeout) => Arrival::Nothing,
-                Err(RecvTimeoutError::Disconnected) => break,
-            };
+    ) -> Result<()> {
+        let mut batch = Vec::new();
+        let mut outcome = Ok(true);
+        while matches!(outcome, Ok(true)) && !self.pipeline.is_done() {
+            turns.fetch_add(1, Ordering::Relaxed);
+            let next = tracer.next(mailbox, &mut batch);
+            if next.is_err() {
+                // What was lost until now is still reported.
+                batch.extend(tracer.new_losses());
+            }
             self.tick(outlet)?;
-            match arrival {
-                Arrival::Nothing => {}
-                Arrival::Events(mut batch) => {
-                    self.batch(&mut batch, outlet)?;
-                    batch.clear();
-                    // Freed if the queue is full.
-                    let _kept = emptied.try_send(batch);
-                }
-                Arrival::Timeouts(change) => self.timeouts(change, outlet)?,
-                Arrival::Names(names) => self.names = names,
-                Arrival::SnapshotEnd(outcome) => self.snapshot_ended(outcome, outlet)?,
-                Arrival::End => break,
+            self.batch(&mut batch, outlet)?;
+            match next {
+                Ok(Next::Mail) => self.messages(mailbox.next(), outlet)?,
+                Ok(Next::End) => self.messages(mailbox.rest(), outlet)?,
+                Ok(Next::Events) | Err(_) => {}
             }
             if let Some(sums) = &mut self.sums {
                 sums.look(kernel::now(), outlet.sinks)?;
                 outlet.sinks.flush();
             }
-            if self.pipeline.is_done() {
-                break;
+            outcome = next.map(|next| next != Next::End);
+        }
+        if let Some(sums) = &mut self.sums {
+            sums.finish(kernel::now(), outlet.sinks)?;
+        }
+        outcome.map(drop)
+    }
+
+    fn messages(
+        &mut self,
+        messages: impl IntoIterator<Item = Message>,
+        outlet: &mut Outlet<'_>,
+    ) -> Result<(), SinkError> {
+        for message in messages {
+            match message {
+                Message::Rows(mut rows) => self.batch(&mut rows, outlet)?,
+                Message::Timeouts(change) => self.timeouts(change, outlet)?,
+                Message::Names(names) => self.names = names,
+                Message::SnapshotEnd(outcome) => self.snapshot_ended(outcome, outlet)?,
             }
         }
-        match &mut self.sums {
-            Some(sums) => sums.finish(kernel::now(), outlet.sinks),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Tells the sinks the time, about once a second.

@@ -9,7 +9,6 @@ use std::ffi::OsString;
 use std::io::{self, BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::mpsc::SyncSender;
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -17,7 +16,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::model::event::Event;
 use crate::model::row::Row;
 use crate::stderr;
-use crate::trace::arrival::Arrival;
+use crate::trace::mailbox::{Message, Sender};
 
 /// The running program, even if its file has been replaced.
 const SELF: &str = "/proc/self/exe";
@@ -36,11 +35,7 @@ impl SnapshotProcess {
     ///
     /// # Errors
     /// If a process or thread can't be started.
-    pub(super) fn start(
-        arguments: &[OsString],
-        quiet: bool,
-        queue: SyncSender<Arrival>,
-    ) -> Result<Self> {
+    pub(super) fn start(arguments: &[OsString], quiet: bool, to: Sender) -> Result<Self> {
         let mut child = Command::new(SELF)
             .arg0("kaprobe")
             .args(arguments)
@@ -63,9 +58,9 @@ impl SnapshotProcess {
         thread::Builder::new()
             .name("snapshot".to_owned())
             .spawn(move || {
-                let read = read(rows, &queue);
+                let read = read(rows, &to);
                 // The trace may have ended.
-                let _ended = queue.send(Arrival::SnapshotEnd(read));
+                let _ended = to.send(Message::SnapshotEnd(read));
             })
             .context("cannot start the thread that reads it")?;
         Ok(snapshot)
@@ -95,8 +90,8 @@ impl Drop for SnapshotProcess {
     }
 }
 
-/// Sends the rows to the writing thread, until the last row or until that thread stops.
-fn read(rows: ChildStdout, queue: &SyncSender<Arrival>) -> Result<()> {
+/// Sends the rows to the thread that shows them, until the last row or the end of the trace.
+fn read(rows: ChildStdout, to: &Sender) -> Result<()> {
     let mut rows = BufReader::new(rows);
     let mut line = String::new();
     let mut batch = Vec::new();
@@ -109,7 +104,7 @@ fn read(rows: ChildStdout, queue: &SyncSender<Arrival>) -> Result<()> {
         }
         if batch.len() >= BATCH || is_end {
             let batch = std::mem::take(&mut batch);
-            if queue.send(Arrival::Events(batch)).is_err() {
+            if !to.send(Message::Rows(batch)) {
                 bail!("the trace has ended");
             }
         }

@@ -5,13 +5,13 @@
 //! read by then, unless it is shorter than [`INTERVAL`].
 
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::host::timeouts::{self, HostNamespaces};
 use crate::model::timeouts_change::difference;
-use crate::trace::arrival::Arrival;
+use crate::trace::mailbox::{Message, Sender};
 
 /// The shortest time between two reads.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -23,7 +23,7 @@ const REST: u32 = 100;
 /// The thread that watches. It ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct TimeoutsWatch {
-    _until: Sender<()>,
+    _until: mpsc::Sender<()>,
 }
 
 impl TimeoutsWatch {
@@ -31,7 +31,7 @@ impl TimeoutsWatch {
     ///
     /// # Errors
     /// If there can be no further thread.
-    pub(super) fn start(known: HostNamespaces, to: SyncSender<Arrival>) -> io::Result<Self> {
+    pub(super) fn start(known: HostNamespaces, to: Sender) -> io::Result<Self> {
         let (until, ended) = channel();
         let watch = thread::Builder::new().name("watch-timeouts".to_owned());
         let thread = watch.spawn(move || watch_timeouts(known, &to, &ended));
@@ -39,7 +39,7 @@ impl TimeoutsWatch {
     }
 }
 
-fn watch_timeouts(mut known: HostNamespaces, to: &SyncSender<Arrival>, ended: &Receiver<()>) {
+fn watch_timeouts(mut known: HostNamespaces, to: &Sender, ended: &Receiver<()>) {
     let mut rest = INTERVAL;
     while ended.recv_timeout(rest) == Err(RecvTimeoutError::Timeout) {
         let began = Instant::now();
@@ -48,11 +48,11 @@ fn watch_timeouts(mut known: HostNamespaces, to: &SyncSender<Arrival>, ended: &R
         // A read that fails shows no change.
         let Ok(now) = now else { continue };
         let change = difference(&known.timeouts, &now.timeouts);
-        let timeouts = (!change.is_empty()).then_some(Arrival::Timeouts(change));
-        let names = (now.names != known.names).then(|| Arrival::Names(now.names.clone()));
+        let timeouts = (!change.is_empty()).then_some(Message::Timeouts(change));
+        let names = (now.names != known.names).then(|| Message::Names(now.names.clone()));
         known = now;
         let mut changes = timeouts.into_iter().chain(names);
-        if changes.any(|change| to.send(change).is_err()) {
+        if changes.any(|change| !to.send(change)) {
             return;
         }
     }
