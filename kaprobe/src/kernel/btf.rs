@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use kaprobe_ebpf::config::{ABSENT, DescriptorOffsets, Flag, Number, Offsets};
 
 use crate::exit;
+use crate::kernel::programs;
 use crate::kernel::types::{Bytes, Type, TypeKind, Types};
 
 /// Where the kernel publishes its types.
@@ -18,8 +19,46 @@ pub const PATH: &str = "/sys/kernel/btf/vmlinux";
 /// The running kernel's types.
 pub(super) struct KernelTypes {
     types: Types,
-    /// Numbers of the types that were looked up. A look-up goes through all types.
+    /// Numbers of the types that were looked up.
     seen: RefCell<BTreeMap<(TypeKind, String), Option<u32>>>,
+}
+
+/// The structures that are looked up by name. They and [`programs::functions`] are found in one
+/// pass over all types; another name takes a pass of its own.
+const STRUCTURES: [&str; 14] = [
+    "cgroup",
+    "file",
+    "inet_connection_sock",
+    "inet_sock",
+    "inet_timewait_sock",
+    "pt_regs",
+    "request_sock",
+    "sk_buff",
+    "sock",
+    "socket_alloc",
+    "task_struct",
+    "tcp_skb_cb",
+    "tcp_sock",
+    "timer_list",
+];
+
+/// Further types that are looked up by name.
+const OTHERS: [(TypeKind, &str); 3] = [
+    (TypeKind::Func, "bpf_rdonly_cast"),
+    (TypeKind::Typedef, "btf_trace_tcp_send_reset"),
+    (TypeKind::Enum, "sk_rst_reason"),
+];
+
+/// All types that are known to be looked up.
+fn wanted() -> Vec<(TypeKind, &'static str)> {
+    let structures = STRUCTURES.map(|name| (TypeKind::Struct, name));
+    let functions = programs::functions();
+    let functions = functions.into_iter().map(|name| (TypeKind::Func, name));
+    structures
+        .into_iter()
+        .chain(functions)
+        .chain(OTHERS)
+        .collect()
 }
 
 /// A member of a structure.
@@ -68,9 +107,15 @@ impl KernelTypes {
     }
 
     fn new(types: Types) -> Self {
+        let wanted = wanted();
+        let numbers = types.numbers(&wanted);
+        let names = wanted
+            .into_iter()
+            .map(|(kind, name)| (kind, name.to_owned()));
+        let seen = names.zip(numbers).collect();
         Self {
             types,
-            seen: RefCell::default(),
+            seen: RefCell::new(seen),
         }
     }
 
@@ -78,6 +123,12 @@ impl KernelTypes {
     #[cfg(test)]
     pub fn parse(btf: Vec<u8>) -> Result<Self> {
         Types::parse(Bytes::Copied(btf)).map(Self::new)
+    }
+
+    /// How many names have been looked up.
+    #[cfg(test)]
+    pub fn names(&self) -> usize {
+        self.seen.borrow().len()
     }
 
     /// Number of a function among the types.
@@ -329,10 +380,9 @@ impl KernelTypes {
     }
 
     fn named(&self, kind: TypeKind, name: &str) -> Option<Type<'_>> {
-        let look = || self.types.named(name).find(|it| it.kind == kind);
+        let look = || self.types.numbers(&[(kind, name)])[0];
         let mut seen = self.seen.borrow_mut();
-        let number = seen.entry((kind, name.to_owned()));
-        let number = *number.or_insert_with(|| look().map(|it| it.number));
+        let number = *seen.entry((kind, name.to_owned())).or_insert_with(look);
         self.types.get(number?)
     }
 }

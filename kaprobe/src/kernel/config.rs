@@ -89,3 +89,27 @@ impl TracerConfig {
         Ok(config)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::registers::Registers;
+    use crate::kernel::{loader, programs};
+
+    /// Another name would take a pass over all types of its own.
+    #[test]
+    fn one_pass_finds_all_names() -> Result<()> {
+        let Ok(types) = KernelTypes::read() else {
+            println!("skipped: this kernel has no BTF");
+            return Ok(());
+        };
+        let found = types.names();
+        TracerConfig::default().for_programs(&types)?;
+        let _registers = Registers::find(&types);
+        let _functions = loader::functions(&types, programs::functions());
+        let _reasons = types.reset_reasons();
+        let _position = types.parameter("tcp_reset", "skb");
+        assert_eq!(types.names(), found);
+        Ok(())
+    }
+}

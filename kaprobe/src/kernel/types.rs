@@ -4,12 +4,13 @@
 //! looked up in the bytes and not parsed into a tree: kaprobe needs a few dozen of some
 //! 150,000. Every access is checked, so bytes that are not BTF are an error or nothing found.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::ops::{Deref, Range};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use memchr::memmem;
+use hashbrown::HashMap;
 use memmap2::{Mmap, MmapOptions};
 
 /// The number that BTF starts with, in the byte order of its machine.
@@ -20,7 +21,7 @@ const HEADER_LEN: usize = 24;
 const TYPE_LEN: usize = 12;
 
 /// The kinds of types: `BTF_KIND_…`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "documented in include/uapi/linux/btf.h")]
 pub enum TypeKind {
     Int,
@@ -211,34 +212,35 @@ impl Types {
         .filter(|_| number != 0)
     }
 
-    /// All types of this name, in ascending order of their numbers.
-    pub fn named(&self, name: &str) -> impl Iterator<Item = Type<'_>> {
-        let places = self.places_of(name);
-        let is_named = move |&number: &usize| {
-            let name = read(&self.bytes, self.starts[number] as usize);
-            name.is_some_and(|name| places.binary_search(&name).is_ok())
-        };
-        let numbers = (1..self.starts.len()).filter(is_named);
-        numbers.filter_map(|number| self.get(u32::try_from(number).ok()?))
-    }
-
-    /// All places where a name can begin. Names may share their ends, so that it may begin
-    /// inside another.
-    fn places_of(&self, name: &str) -> Vec<u32> {
-        let text = &self.bytes[self.names.clone()];
-        let ended = [name.as_bytes(), &[0]].concat();
-        let places = memmem::find_iter(text, &ended);
-        places
-            .filter_map(|place| u32::try_from(place).ok())
-            .collect()
+    /// The numbers of these types, found by kind and name; of several, the lowest. Takes one pass
+    /// over all types, for any number of them.
+    pub fn numbers(&self, wanted: &[(TypeKind, &str)]) -> Vec<Option<u32>> {
+        let places: HashMap<_, _> = wanted.iter().copied().zip(0..).collect();
+        let is_wanted = |kind| wanted.iter().any(|&(it, _)| it == kind);
+        let kinds = TypeKind::ALL.map(|kind| (kind, is_wanted(kind)));
+        let mut numbers = vec![None; wanted.len()];
+        for (number, &start) in (0..).zip(&self.starts).skip(1) {
+            let [name, info] = [0, 4].map(|at| read(&self.bytes, start as usize + at));
+            let kind = info.and_then(|info| Info(info).kind());
+            let Some((kind, name)) = kind.zip(name) else {
+                continue;
+            };
+            if !kinds.contains(&(kind, true)) {
+                continue;
+            }
+            if let Some(&place) = places.get(&(kind, self.name(name))) {
+                let found: &mut Option<u32> = &mut numbers[place];
+                found.get_or_insert(number);
+            }
+        }
+        numbers
     }
 
     /// The name at a place. Empty if it has none.
     fn name(&self, place: u32) -> &str {
         let text = self.bytes[self.names.clone()].get(place as usize..);
-        let name = text.and_then(|text| text.split(|&byte| byte == 0).next());
-        name.and_then(|name| std::str::from_utf8(name).ok())
-            .unwrap_or_default()
+        let name = text.and_then(|text| CStr::from_bytes_until_nul(text).ok());
+        name.and_then(|name| name.to_str().ok()).unwrap_or_default()
     }
 }
 
@@ -427,12 +429,19 @@ mod tests {
     #[test]
     fn types_are_found_by_name() -> Result<()> {
         let types = Types::parse(Bytes::Copied(sample()))?;
-        let number = |name: &str| types.named(name).map(|it| it.number).collect::<Vec<_>>();
+        let wanted = [
+            (TypeKind::Struct, "sock"),
+            (TypeKind::Typedef, "sock_t"),
+            (TypeKind::Func, "tcp_close"),
+            (TypeKind::Struct, "sock_t"),
+            (TypeKind::Struct, "ock"),
+            (TypeKind::Ptr, ""),
+        ];
         assert_eq!(
-            ["sock", "sock_t", "tcp_close", "ock", ""].map(number),
-            [vec![2], vec![3], vec![6], vec![], vec![4, 5]]
+            types.numbers(&wanted),
+            [Some(2), Some(3), Some(6), None, None, Some(4)]
         );
-        let close = types.named("tcp_close").next().context("no function")?;
+        let close = types.get(6).context("no function")?;
         let parameters = close.target().context("no prototype")?;
         let sk = parameters.entries().next().context("no parameter")?;
         let socket = sk
@@ -485,7 +494,9 @@ mod tests {
             bytes[at % len] = byte;
             if let Ok(types) = Types::parse(Bytes::Copied(bytes)) {
                 let numbers = (0..9).filter_map(|number| types.get(number));
-                for found in numbers.chain(types.named("sock")) {
+                let named = types.numbers(&[(TypeKind::Struct, "sock")]);
+                let named = named.into_iter().flatten().filter_map(|number| types.get(number));
+                for found in numbers.chain(named) {
                     let members = found.entries().map(|it| (it.name(), it.ty().map(|it| it.name())));
                     let chain = found.chain().map(|it| it.name());
                     prop_assert!(members.count() < 1 << 16 && chain.count() <= 64);
@@ -501,7 +512,8 @@ mod tests {
             return Ok(());
         };
         let types = Types::parse(bytes)?;
-        let socket = types.named("sock").find(|it| it.kind == TypeKind::Struct);
+        let numbers = types.numbers(&[(TypeKind::Struct, "sock")]);
+        let socket = numbers[0].and_then(|number| types.get(number));
         let socket = socket.context("no struct sock")?;
         let first = socket.entries().next().context("no member")?;
         assert_eq!((first.name(), first.bit_offset), ("__sk_common", 0));
