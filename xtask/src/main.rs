@@ -7,6 +7,7 @@ mod build;
 mod ci;
 mod cross;
 mod deny;
+mod dist;
 mod ebpf;
 mod process;
 mod programs;
@@ -36,6 +37,8 @@ enum Task {
     Ebpf(ebpf::Args),
     /// Build a static kaprobe for this architecture or another, and say where it is
     Build(build::Args),
+    /// Make what is published of a release, with its sums, in target/dist
+    Dist(dist::Args),
     /// Build kaprobe and run it, with sudo unless you are root
     Run(run::Args),
     /// Run all tests: invariants, units, and on this host's and the matrix's kernels
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Ebpf(args) => ebpf::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Build(args) => build::run(&args).map(|()| ExitCode::SUCCESS),
+        Task::Dist(args) => dist::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Run(args) => run::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Tidy(args) => tidy::run(&args).map(|()| ExitCode::SUCCESS),

@@ -7,6 +7,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
+use crate::process::CommandExt as _;
+
 /// The root of the checkout.
 pub fn root() -> &'static Path {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -53,6 +55,18 @@ pub fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root());
     cargo
+}
+
+/// The paths of the files below a folder of the checkout, but of those that git ignores.
+pub fn tracked(folder: &str) -> Result<Vec<String>> {
+    let listing = Command::new("git")
+        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+        .args(["--", folder])
+        .current_dir(root())
+        .read()?;
+    // Git also lists files that were deleted.
+    let paths = listing.lines().filter(|it| root().join(it).is_file());
+    Ok(paths.map(str::to_owned).collect())
 }
 
 /// Reads a file of the checkout; `path` is relative to the root.

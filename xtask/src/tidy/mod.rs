@@ -15,11 +15,9 @@ mod names;
 mod references;
 mod style;
 
-use std::process::Command;
-
 use anyhow::{Context, Result, bail};
 
-use crate::process::{CommandExt, say};
+use crate::process::say;
 use crate::tidy::crates::Crate;
 use crate::tidy::file::{File, Finding};
 use crate::tidy::layers::{LAYERS, Layers};
@@ -52,11 +50,8 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Fails if an invariant is violated; lists all findings as `file:line: what`.
 pub fn check() -> Result<()> {
-    let listing = Command::new("git")
-        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
-        .current_dir(workspace::root())
-        .read()?;
-    let checked = listing.lines().filter(|path| is_checked(path));
+    let tracked = workspace::tracked(".")?;
+    let checked = tracked.iter().filter(|path| is_checked(path));
     let files = checked.map(|path| Ok(File::new(path, &workspace::read(path)?)));
     let files = files.collect::<Result<Vec<_>>>()?;
 
@@ -69,10 +64,10 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
-/// Whether to check a file: it is text, and it exists. Git also lists deleted files.
+/// Whether to check a file: it is text.
 fn is_checked(path: &str) -> bool {
     let kinds = [".rs", ".toml", ".md", ".sh", ".json"];
-    kinds.iter().any(|kind| path.ends_with(kind)) && workspace::root().join(path).is_file()
+    kinds.iter().any(|kind| path.ends_with(kind))
 }
 
 /// All findings, sorted by file and line.

@@ -1,0 +1,56 @@
+//! What is released: a version, and the commit that it is built from.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use toml::Table;
+
+use crate::process::CommandExt;
+use crate::workspace;
+
+/// A version of kaprobe, and the commit that it is built from.
+#[derive(Clone, Debug)]
+pub struct Release {
+    /// The version of the workspace, such as `0.2.0`.
+    pub version: String,
+    /// The full hash of the commit.
+    pub commit: String,
+    /// When the commit was made, in seconds since 1970. Everything that an artifact dates, it
+    /// dates with this (`SOURCE_DATE_EPOCH` of reproducible-builds.org).
+    pub epoch: u32,
+}
+
+impl Release {
+    /// The release that this checkout would make.
+    pub fn of_checkout() -> Result<Self> {
+        let epoch = git(&["log", "-1", "--format=%ct"])?;
+        Ok(Self {
+            version: version()?,
+            commit: git(&["rev-parse", "HEAD"])?,
+            epoch: epoch
+                .parse()
+                .with_context(|| format!("{epoch} is no time of a commit"))?,
+        })
+    }
+}
+
+/// The version of the workspace.
+pub fn version() -> Result<String> {
+    let manifest: Table = workspace::read("Cargo.toml")?.parse()?;
+    let version = manifest["workspace"]["package"]["version"].as_str();
+    Ok(version
+        .context("Cargo.toml names no version of the workspace")?
+        .to_owned())
+}
+
+/// Whether files differ from the commit that artifacts would name.
+pub fn is_dirty() -> Result<bool> {
+    Ok(!git(&["status", "--porcelain"])?.is_empty())
+}
+
+/// What git prints, without the end of its last line.
+fn git(arguments: &[&str]) -> Result<String> {
+    let mut git = Command::new("git");
+    let printed = git.args(arguments).current_dir(workspace::root()).read()?;
+    Ok(printed.trim_end().to_owned())
+}
