@@ -9,13 +9,20 @@ use std::{env, fs};
 /// # Errors
 /// Names the first line that differs.
 pub fn check(name: &str, text: &str) -> Result<(), String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../tests/golden/expected")
-        .join(name);
+    let expected = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/expected");
+    check_file(&expected.join(name), text)
+}
+
+/// Compares a text with a file.
+///
+/// # Errors
+/// Names the first line that differs.
+pub fn check_file(path: &Path, text: &str) -> Result<(), String> {
+    let name = path.display();
     if env::var_os("KAPROBE_BLESS").is_some() {
-        return fs::write(&path, text).map_err(|why| format!("{}: {why}", path.display()));
+        return fs::write(path, text).map_err(|why| format!("{name}: {why}"));
     }
-    let expected = fs::read_to_string(&path).map_err(|why| format!("{}: {why}", path.display()))?;
+    let expected = fs::read_to_string(path).map_err(|why| format!("{name}: {why}"))?;
     if text == expected {
         return Ok(());
     }

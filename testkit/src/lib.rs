@@ -31,6 +31,7 @@ pub mod postgres;
 pub mod proc_net;
 pub mod process;
 pub mod process_one;
+pub mod python;
 pub mod router;
 pub mod schema;
 pub mod snapshot;
