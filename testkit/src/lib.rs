@@ -19,6 +19,7 @@ pub mod fixtures;
 pub mod fleet;
 pub mod golden;
 pub mod harness;
+pub mod helm;
 pub mod holder;
 pub mod http;
 pub mod ipvs;

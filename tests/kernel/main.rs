@@ -29,6 +29,7 @@ mod heard;
 mod host_timeouts;
 mod idle_close;
 mod knobs;
+mod kubernetes;
 mod limits;
 mod logs;
 mod manners;
@@ -93,6 +94,12 @@ const TESTS: &[harness::Test] = &[
     (Host, "prometheus", prometheus::alert_fires_until_the_cure),
     (Host, "prometheus_rules", prometheus::rules_pass_promtool),
     (Host, "prometheus_metrics", prometheus::metrics_pass_promtool),
+    (Host, "kubernetes_manifests", kubernetes::manifests_are_what_helm_renders),
+    (Host, "kubernetes_schemas", kubernetes::objects_pass_the_schemas),
+    (Host, "kubernetes_refused", kubernetes::values_are_checked),
+    (Host, "kubernetes_values", kubernetes::values_have_effect),
+    (Host, "kubernetes_privileges", kubernetes::privileges_are_those_of_the_unit),
+    (Host, "kubernetes_operator", kubernetes::operator_finds_pods_and_rules),
     (Host, "logs_hangup", logs::hangup_ends_only_what_it_should),
     (Everywhere, "race", race::other_processors_make_no_record_false),
     (Everywhere, "blind", blind::what_sees_nothing_is_not_used),

@@ -190,7 +190,7 @@ fn host(args: &Args) -> Result<Outcome> {
     }
     if let Err(why) = pypi::install() {
         say(format_args!(
-            "no ClickHouse and DuckDB, tests that need them are skipped: {why:#}"
+            "no databases, no Helm, tests that need them are skipped: {why:#}"
         ));
     }
     cargo_test(&[&["--test", "*"], as_root()].concat(), args)
