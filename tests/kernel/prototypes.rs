@@ -47,15 +47,19 @@ pub fn prototypes_match_this_kernel() -> Result<()> {
 
 /// The names of the parameters. A name is empty if BTF has none, as for tracepoints.
 fn parameters(types: &Types, prototype: &Prototype<'_>) -> Result<Option<Vec<String>>> {
-    let (name, own) = match prototype.kind {
-        "fn" => (prototype.name.to_owned(), 0),
+    let (kind, name, own) = match prototype.kind {
+        "fn" => (TypeKind::Func, prototype.name.to_owned(), 0),
         // The first argument is the tracepoint's own data.
-        "tracepoint" => (format!("btf_trace_{}", prototype.name), 1),
+        "tracepoint" => (
+            TypeKind::Typedef,
+            format!("btf_trace_{}", prototype.name),
+            1,
+        ),
         kind => bail!("{kind} is neither fn nor tracepoint"),
     };
-    let is_start = |it: &Type<'_>| matches!(it.kind, TypeKind::Func | TypeKind::Typedef);
-    let starts = types.named(&name).filter(is_start);
-    let mut links = starts.flat_map(Type::chain);
+    let numbers = types.numbers(&[(kind, &name)]);
+    let start = numbers[0].and_then(|number| types.get(number));
+    let mut links = start.into_iter().flat_map(Type::chain);
     let function = links.find(|it| it.kind == TypeKind::FuncProto);
     Ok(function.map(|function| {
         let names = function.entries().skip(own);

@@ -39,4 +39,4 @@ pub use crate::kernel::decode::{DecodeError, Decoder};
 pub use crate::kernel::descriptors::DescriptorIterator;
 pub use crate::kernel::iterator::SocketIterator;
 pub use crate::kernel::look::StallLook;
-pub use crate::kernel::tracer::{Next, Tracer};
+pub use crate::kernel::tracer::{Arrival, Tracer};

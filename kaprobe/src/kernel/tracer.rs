@@ -65,7 +65,7 @@ pub struct Tracer {
 
 /// What a trace has for the thread that shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum Arrival {
     /// Events, in the order in which they happened. None after a second in which nothing
     /// happened.
     Events,
@@ -222,18 +222,18 @@ impl Tracer {
     ///
     /// # Errors
     /// When the ring buffer can't be read, or a record in it is not an event.
-    pub fn next(&mut self, mail: &impl AsFd, batch: &mut Vec<Event>) -> Result<Next> {
+    pub fn next(&mut self, mail: &impl AsFd, batch: &mut Vec<Event>) -> Result<Arrival> {
         batch.clear();
         if self.ended {
             self.drain(batch)?;
             return Ok(if batch.is_empty() {
-                Next::End
+                Arrival::End
             } else {
-                Next::Events
+                Arrival::Events
             });
         }
-        if let Next::Mail = self.wait(mail)? {
-            return Ok(Next::Mail);
+        if let Arrival::Mail = self.wait(mail)? {
+            return Ok(Arrival::Mail);
         }
         if let Some(logger) = &mut self.logger {
             logger.flush();
@@ -243,7 +243,7 @@ impl Tracer {
         // of these events.
         let losses = self.new_losses();
         batch.splice(0..0, losses);
-        Ok(Next::Events)
+        Ok(Arrival::Events)
     }
 
     /// What was lost since it was last reported.
@@ -254,7 +254,7 @@ impl Tracer {
     }
 
     /// Waits until events have gathered, for a stop, for mail, or for the next look for losses.
-    fn wait(&mut self, mail: &impl AsFd) -> Result<Next> {
+    fn wait(&mut self, mail: &impl AsFd) -> Result<Arrival> {
         loop {
             let left = self
                 .due
@@ -278,14 +278,14 @@ impl Tracer {
                 // then the losses.
                 object::set_state(&mut self.ebpf, State::EMPTY)?;
                 self.ended = true;
-                return Ok(Next::Events);
+                return Ok(Arrival::Events);
             }
             // Mail that comes without a pause does not hold up events.
             if mail && left.is_none_or(|left| !left.is_zero()) {
-                return Ok(Next::Mail);
+                return Ok(Arrival::Mail);
             }
             if !ring {
-                return Ok(Next::Events);
+                return Ok(Arrival::Events);
             }
             self.due = Some(time::Instant::now() + GATHER);
         }

@@ -15,7 +15,7 @@ use crate::model::host_timeout::NetnsTimeouts;
 const MOST: usize = 4;
 
 /// A message to the thread that shows events.
-pub(super) enum Message {
+pub(super) enum TraceMessage {
     /// Rows of the snapshot.
     Rows(Vec<Event>),
     /// The idle timeouts of the host have changed.
@@ -28,14 +28,14 @@ pub(super) enum Message {
 
 /// The messages that wait. Readable, as a file is, while there may be some.
 pub(super) struct Mailbox {
-    messages: Receiver<Message>,
+    messages: Receiver<TraceMessage>,
     bell: Arc<OwnedFd>,
 }
 
 /// Sends messages. Waits while too many wait.
 #[derive(Clone)]
-pub(super) struct Sender {
-    messages: SyncSender<Message>,
+pub(super) struct MailboxSender {
+    messages: SyncSender<TraceMessage>,
     bell: Arc<OwnedFd>,
 }
 
@@ -44,11 +44,11 @@ impl Mailbox {
     ///
     /// # Errors
     /// If the kernel can't make an eventfd.
-    pub(super) fn new() -> Result<(Sender, Self)> {
+    pub(super) fn new() -> Result<(MailboxSender, Self)> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let bell = Arc::new(eventfd(0, flags).context("cannot make an eventfd")?);
         let (to, messages) = sync_channel(MOST);
-        let sender = Sender {
+        let sender = MailboxSender {
             messages: to,
             bell: Arc::clone(&bell),
         };
@@ -56,7 +56,7 @@ impl Mailbox {
     }
 
     /// The next message, if there is one.
-    pub(super) fn next(&self) -> Option<Message> {
+    pub(super) fn next(&self) -> Option<TraceMessage> {
         self.messages.try_recv().ok().or_else(|| {
             // A sender rings after it has sent: a message that is sent from here on rings again.
             let _rung = rustix::io::read(&*self.bell, &mut [0; 8]);
@@ -65,7 +65,7 @@ impl Mailbox {
     }
 
     /// The messages that wait, at most as many as can.
-    pub(super) fn rest(&self) -> impl Iterator<Item = Message> {
+    pub(super) fn rest(&self) -> impl Iterator<Item = TraceMessage> {
         (0..MOST).map_while(|_| self.next())
     }
 }
@@ -76,9 +76,9 @@ impl AsFd for Mailbox {
     }
 }
 
-impl Sender {
+impl MailboxSender {
     /// Sends a message. Returns whether the trace goes on.
-    pub(super) fn send(&self, message: Message) -> bool {
+    pub(super) fn send(&self, message: TraceMessage) -> bool {
         let is_sent = self.messages.send(message).is_ok();
         // Fails only after about 2^64 writes that nobody reads.
         let _rung = rustix::io::write(&*self.bell, &1_u64.to_ne_bytes());
@@ -103,7 +103,7 @@ mod tests {
         let (sender, mailbox) = Mailbox::new()?;
         assert!(!is_readable(&mailbox)?);
         for _ in 0..2 {
-            assert!(sender.send(Message::Rows(Vec::new())));
+            assert!(sender.send(TraceMessage::Rows(Vec::new())));
         }
         for _ in 0..2 {
             assert!(is_readable(&mailbox)?);
@@ -111,11 +111,11 @@ mod tests {
         }
         assert!(mailbox.next().is_none());
         assert!(!is_readable(&mailbox)?);
-        assert!(sender.send(Message::SnapshotEnd(Ok(()))));
+        assert!(sender.send(TraceMessage::SnapshotEnd(Ok(()))));
         assert!(is_readable(&mailbox)?);
         assert_eq!(mailbox.rest().count(), 1);
         drop(mailbox);
-        assert!(!sender.send(Message::Rows(Vec::new())));
+        assert!(!sender.send(TraceMessage::Rows(Vec::new())));
         Ok(())
     }
 }

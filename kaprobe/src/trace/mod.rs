@@ -35,7 +35,7 @@ use crate::filter::kernel::KernelFilter;
 use crate::host::netns::Netns;
 use crate::host::privilege::{Privileges, raise_memlock};
 use crate::host::timeouts::{self, HostNamespaces, NetnsNames};
-use crate::kernel::{Attached, Next, StallLook, Tracer, TracerConfig};
+use crate::kernel::{Arrival, Attached, StallLook, Tracer, TracerConfig};
 use crate::messages::{self, Outcome};
 use crate::model::event::Event;
 use crate::model::header::{self, Header, TimeoutsChange};
@@ -48,7 +48,7 @@ use crate::sink::{LiveSinks, SinkError};
 use crate::stop::Stop;
 use crate::text::escape::Escaped;
 use crate::timeout::middlebox::MiddleboxTable;
-use crate::trace::mailbox::{Mailbox, Message, Sender};
+use crate::trace::mailbox::{Mailbox, MailboxSender, TraceMessage};
 use crate::trace::plan::TracePlan;
 use crate::trace::snapshot::SnapshotProcess;
 use crate::trace::stalls_watch::StallsWatch;
@@ -317,7 +317,7 @@ impl TraceStages {
 
     /// Starts the snapshot if the plan has one. Events are recorded already, so a failure
     /// is only reported.
-    fn start_snapshot(&mut self, plan: &TracePlan, rows: Sender) {
+    fn start_snapshot(&mut self, plan: &TracePlan, rows: MailboxSender) {
         let Some(arguments) = &plan.snapshot else {
             return;
         };
@@ -376,15 +376,15 @@ impl TraceStages {
             self.tick(outlet)?;
             self.batch(&mut batch, outlet)?;
             match next {
-                Ok(Next::Mail) => self.messages(mailbox.next(), outlet)?,
-                Ok(Next::End) => self.messages(mailbox.rest(), outlet)?,
-                Ok(Next::Events) | Err(_) => {}
+                Ok(Arrival::Mail) => self.messages(mailbox.next(), outlet)?,
+                Ok(Arrival::End) => self.messages(mailbox.rest(), outlet)?,
+                Ok(Arrival::Events) | Err(_) => {}
             }
             if let Some(sums) = &mut self.sums {
                 sums.look(kernel::now(), outlet.sinks)?;
                 outlet.sinks.flush();
             }
-            outcome = next.map(|next| next != Next::End);
+            outcome = next.map(|next| next != Arrival::End);
         }
         if let Some(sums) = &mut self.sums {
             sums.finish(kernel::now(), outlet.sinks)?;
@@ -394,15 +394,15 @@ impl TraceStages {
 
     fn messages(
         &mut self,
-        messages: impl IntoIterator<Item = Message>,
+        messages: impl IntoIterator<Item = TraceMessage>,
         outlet: &mut Outlet<'_>,
     ) -> Result<(), SinkError> {
         for message in messages {
             match message {
-                Message::Rows(mut rows) => self.batch(&mut rows, outlet)?,
-                Message::Timeouts(change) => self.timeouts(change, outlet)?,
-                Message::Names(names) => self.names = names,
-                Message::SnapshotEnd(outcome) => self.snapshot_ended(outcome, outlet)?,
+                TraceMessage::Rows(mut rows) => self.batch(&mut rows, outlet)?,
+                TraceMessage::Timeouts(change) => self.timeouts(change, outlet)?,
+                TraceMessage::Names(names) => self.names = names,
+                TraceMessage::SnapshotEnd(outcome) => self.snapshot_ended(outcome, outlet)?,
             }
         }
         Ok(())

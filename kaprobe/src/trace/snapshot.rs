@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::model::event::Event;
 use crate::model::row::Row;
 use crate::stderr;
-use crate::trace::mailbox::{Message, Sender};
+use crate::trace::mailbox::{MailboxSender, TraceMessage};
 
 /// The running program, even if its file has been replaced.
 const SELF: &str = "/proc/self/exe";
@@ -35,7 +35,7 @@ impl SnapshotProcess {
     ///
     /// # Errors
     /// If a process or thread can't be started.
-    pub(super) fn start(arguments: &[OsString], quiet: bool, to: Sender) -> Result<Self> {
+    pub(super) fn start(arguments: &[OsString], quiet: bool, to: MailboxSender) -> Result<Self> {
         let mut child = Command::new(SELF)
             .arg0("kaprobe")
             .args(arguments)
@@ -60,7 +60,7 @@ impl SnapshotProcess {
             .spawn(move || {
                 let read = read(rows, &to);
                 // The trace may have ended.
-                let _ended = to.send(Message::SnapshotEnd(read));
+                let _ended = to.send(TraceMessage::SnapshotEnd(read));
             })
             .context("cannot start the thread that reads it")?;
         Ok(snapshot)
@@ -91,7 +91,7 @@ impl Drop for SnapshotProcess {
 }
 
 /// Sends the rows to the thread that shows them, until the last row or the end of the trace.
-fn read(rows: ChildStdout, to: &Sender) -> Result<()> {
+fn read(rows: ChildStdout, to: &MailboxSender) -> Result<()> {
     let mut rows = BufReader::new(rows);
     let mut line = String::new();
     let mut batch = Vec::new();
@@ -104,7 +104,7 @@ fn read(rows: ChildStdout, to: &Sender) -> Result<()> {
         }
         if batch.len() >= BATCH || is_end {
             let batch = std::mem::take(&mut batch);
-            if !to.send(Message::Rows(batch)) {
+            if !to.send(TraceMessage::Rows(batch)) {
                 bail!("the trace has ended");
             }
         }

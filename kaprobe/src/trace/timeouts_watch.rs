@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::host::timeouts::{self, HostNamespaces};
 use crate::model::timeouts_change::difference;
-use crate::trace::mailbox::{Message, Sender};
+use crate::trace::mailbox::{MailboxSender, TraceMessage};
 
 /// The shortest time between two reads.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -31,7 +31,7 @@ impl TimeoutsWatch {
     ///
     /// # Errors
     /// If there can be no further thread.
-    pub(super) fn start(known: HostNamespaces, to: Sender) -> io::Result<Self> {
+    pub(super) fn start(known: HostNamespaces, to: MailboxSender) -> io::Result<Self> {
         let (until, ended) = channel();
         let watch = thread::Builder::new().name("watch-timeouts".to_owned());
         let thread = watch.spawn(move || watch_timeouts(known, &to, &ended));
@@ -39,7 +39,7 @@ impl TimeoutsWatch {
     }
 }
 
-fn watch_timeouts(mut known: HostNamespaces, to: &Sender, ended: &Receiver<()>) {
+fn watch_timeouts(mut known: HostNamespaces, to: &MailboxSender, ended: &Receiver<()>) {
     let mut rest = INTERVAL;
     while ended.recv_timeout(rest) == Err(RecvTimeoutError::Timeout) {
         let began = Instant::now();
@@ -48,8 +48,8 @@ fn watch_timeouts(mut known: HostNamespaces, to: &Sender, ended: &Receiver<()>) 
         // A read that fails shows no change.
         let Ok(now) = now else { continue };
         let change = difference(&known.timeouts, &now.timeouts);
-        let timeouts = (!change.is_empty()).then_some(Message::Timeouts(change));
-        let names = (now.names != known.names).then(|| Message::Names(now.names.clone()));
+        let timeouts = (!change.is_empty()).then_some(TraceMessage::Timeouts(change));
+        let names = (now.names != known.names).then(|| TraceMessage::Names(now.names.clone()));
         known = now;
         let mut changes = timeouts.into_iter().chain(names);
         if changes.any(|change| !to.send(change)) {
