@@ -192,7 +192,13 @@ pub fn tree(package: &str) -> Result<PathBuf> {
 /// The folder of a package of [`RELEASE`], unpacked once with all its dependencies. A shell
 /// is one of them: packages take it for granted, as Debian calls it essential.
 pub fn tree_for(arch: Arch, package: &str) -> Result<PathBuf> {
-    unpack_once(arch, package, |suites| suites.closure(&[package, "dash"]))
+    tree_of(arch, package, &[package, "dash"])
+}
+
+/// The folder of several packages of [`RELEASE`], unpacked once with all their dependencies.
+/// `name` is none of a package.
+pub fn tree_of(arch: Arch, name: &str, packages: &[&str]) -> Result<PathBuf> {
+    unpack_once(arch, name, |suites| suites.closure(packages))
 }
 
 /// The files that a program of a package needs: itself, its loader and its libraries.

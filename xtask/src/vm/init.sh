@@ -1,7 +1,7 @@
 #!/bin/bash
-# The first process of a virtual machine: mounts file systems, runs the command,
-# and reports its exit code. The kernel's parameters name the ports: PORT_OUT and PORT_ERR
-# for the command's stdout and stderr, PORT_REPORT for the report.
+# The first process of a virtual machine: mounts file systems and loads modules, then runs the
+# command, or starts systemd, which runs it. The kernel's parameters name the ports: PORT_OUT
+# and PORT_ERR for the command's stdout and stderr, PORT_REPORT for the report.
 export PATH=/usr/bin:/usr/sbin:/usr/lib/busybox HOME=/root TERM=dumb
 
 /bin/busybox mkdir -p /proc /sys /dev /tmp /run /root /usr/lib/busybox
@@ -18,24 +18,39 @@ mount -t debugfs debugfs /sys/kernel/debug
 mount -t tracefs tracefs /sys/kernel/tracing
 ln -s /proc/self/fd /dev/fd
 
-finish() {
-    echo "$*" >/dev/$PORT_REPORT
-    reboot -f
-}
-
-# Pass bytes unchanged: no echo, and no carriage return before a newline.
-for port in $PORT_OUT $PORT_ERR $PORT_REPORT; do stty -F /dev/$port raw -echo; done
 hostname kaprobe-vm
 # A read makes the kernel gather entropy. Static programs only poll for it, which
 # would take forever in this guest.
 head -c 1 /dev/random >/dev/null
 ifconfig lo up
 ulimit -n 1048576
-[ ! -s /etc/modules ] || modprobe -a $(cat /etc/modules) || finish "broken: a module does not load"
+if [ -s /etc/modules ] && ! modprobe -a $(cat /etc/modules); then
+    echo "broken: a module does not load" >/dev/$PORT_REPORT
+    reboot -f
+fi
 
-# Pipes, so that no program sees its output as a terminal.
-{
-    /etc/command </dev/null 2>&3 | cat >/dev/$PORT_OUT
-    exit "${PIPESTATUS[0]}"
-} 3>&1 | cat >/dev/$PORT_ERR
-finish "exit ${PIPESTATUS[0]}"
+for disk in /sys/block/vd*; do
+    [ -e $disk ] || continue
+    name=$(cat $disk/serial)
+    mkdir -p /packages/$name
+    mount -t erofs -o ro /dev/${disk##*/} /packages/$name
+done
+
+# A root that systemd can write to: the disk below the files of this initramfs.
+root=/packages/systemd-root
+if [ -d $root ]; then
+    mkdir -p /written /system
+    mount -t tmpfs tmpfs /written
+    mkdir /written/upper /written/work
+    mount -t overlay -o lowerdir=$root,upperdir=/written/upper,workdir=/written/work root /system
+    for entry in /*; do
+        case $entry in
+        /dev | /proc | /sys | /run | /tmp | /packages | /written | /system) ;;
+        *) [ -L /system$entry ] || cp -af $entry /system/ ;;
+        esac
+    done
+    # The environment stays: the ports are in it.
+    exec switch_root /system /usr/lib/systemd/systemd
+fi
+
+exec /etc/run

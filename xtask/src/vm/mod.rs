@@ -1,14 +1,16 @@
 //! Runs a command on another kernel: `cargo xtask vm --kernel 6.1 -- COMMAND…`.
 //!
 //! A Debian kernel boots in QEMU with an initramfs of busybox, kaprobe and the files
-//! that the options name. There is no disk and no network. Under emulation the command
-//! starts after about four seconds.
+//! that the options name. There is no network. Under emulation the command starts after
+//! about four seconds. With `--systemd`, systemd starts it in a small Debian.
 
 mod archive;
+mod disk;
 mod initramfs;
 mod kernel;
 mod qemu;
 pub mod series;
+mod system;
 mod verdict;
 
 use std::io::Write;
@@ -20,7 +22,9 @@ use std::{fs, io};
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
+use crate::arch::Arch;
 use crate::process::say;
+use crate::vm::disk::Disk;
 use crate::vm::initramfs::Initramfs;
 use crate::vm::kernel::Kernel;
 pub use crate::vm::qemu::Machine;
@@ -41,6 +45,9 @@ pub struct Args {
     /// Put a Debian package and its dependencies into the guest
     #[arg(long = "package", value_name = "NAME")]
     packages: Vec<String>,
+    /// Start the command by systemd, in a small Debian that is writable and has no network
+    #[arg(long)]
+    systemd: bool,
     #[command(flatten)]
     machine: Machine,
     /// The command to run, as root; the guest has kaprobe and busybox
@@ -60,6 +67,11 @@ pub struct Guest {
     /// Programs: a Debian package, and a path in it. The guest gets only the files that
     /// they load.
     pub programs: Vec<(&'static str, &'static str)>,
+    /// Debian packages with their dependencies, each on a disk at `/packages` and its name. A
+    /// guest reads of them what it uses, so they may be big.
+    pub disks: Vec<&'static str>,
+    /// Whether systemd is the first process. Otherwise it is a script that runs the command.
+    pub systemd: bool,
     /// Environment variables of the command.
     pub environment: Vec<(&'static str, &'static str)>,
     /// The command and its arguments.
@@ -81,6 +93,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         modules: args.modules.clone(),
         packages: args.packages.clone(),
         command: args.command.clone(),
+        systemd: args.systemd,
         ..Guest::default()
     };
     let mut cargo = programs::guest_cargo("build", args.kernels.arch)?;
@@ -109,11 +122,12 @@ impl Guest {
         let image = scratch.path().join("initramfs");
         self.pack(kernel, &image)
             .context("cannot make the guest's initramfs")?;
+        let disks = self.disks(kernel.arch)?;
 
         let console = kernel.arch.cache(&format!("console/{name}.log"));
         workspace::write(&console, "")?;
         Ok(PreparedGuest {
-            machine: qemu::ReadyMachine::new(machine, kernel, &image, &console)?,
+            machine: qemu::ReadyMachine::new(machine, kernel, &image, &disks, &console)?,
             console,
             _image: scratch,
         })
@@ -140,14 +154,41 @@ impl Guest {
         for (source, destination) in &self.files {
             initramfs.add(source, destination)?;
         }
-        for file in kernel.module_files(&self.modules)? {
+        let modules = self.modules();
+        for file in kernel.module_files(&modules)? {
             initramfs.add(&kernel.home.join(&file), &file)?;
         }
-        let loadable = kernel.loadable(&self.modules)?;
+        let loadable = kernel.loadable(&modules)?;
         initramfs.text("etc/modules", 0o644, &loadable.join("\n"))?;
         initramfs.text("etc/command", 0o755, &self.script())?;
+        initramfs.text("etc/run", 0o755, include_str!("run.sh"))?;
         initramfs.text("init", 0o755, include_str!("init.sh"))?;
+        if self.systemd {
+            system::add_files(&mut initramfs)?;
+        }
         initramfs.finish()
+    }
+
+    /// The guest's disks.
+    fn disks(&self, arch: Arch) -> Result<Vec<Disk>> {
+        let package = |name: &&'static str| Disk::of(arch, name, &apt::tree_for(arch, name)?);
+        let mut disks = self.disks.iter().map(package).collect::<Result<Vec<_>>>()?;
+        if self.systemd {
+            disks.push(system::disk(arch)?);
+        }
+        Ok(disks)
+    }
+
+    /// Modules to load: those asked for, after those that disks need.
+    fn modules(&self) -> Vec<String> {
+        let of_disks: &[&str] = if self.systemd || !self.disks.is_empty() {
+            &disk::MODULES
+        } else {
+            &[]
+        };
+        let of_system: &[&str] = if self.systemd { &system::MODULES } else { &[] };
+        let own = of_disks.iter().chain(of_system).map(|it| (*it).to_owned());
+        own.chain(self.modules.iter().cloned()).collect()
     }
 
     /// A shell script that runs the command.

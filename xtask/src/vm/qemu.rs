@@ -16,6 +16,7 @@ use rustix::io::FdFlags;
 use crate::apt;
 use crate::arch::Arch;
 use crate::process::CommandExt;
+use crate::vm::disk::Disk;
 use crate::vm::kernel::Kernel;
 use crate::vm::verdict::Report;
 
@@ -135,6 +136,7 @@ impl ReadyMachine {
         machine: &Machine,
         kernel: &Kernel,
         initramfs: &Path,
+        disks: &[Disk],
         console: &Path,
     ) -> Result<Self> {
         let log = OpenOptions::new()
@@ -144,6 +146,9 @@ impl ReadyMachine {
         let mut qemu = machine.command(kernel.arch)?;
         qemu.arg("-kernel").arg(kernel.image());
         qemu.arg("-initrd").arg(initramfs);
+        for disk in disks {
+            add_disk(&mut qemu, disk);
+        }
         // The kernel gives init the parameters that it does not know as environment variables.
         let [tty, out, err, report] = ports(kernel.arch);
         let parameters = format!(
@@ -224,6 +229,15 @@ fn add_port(qemu: &mut Command, arch: Arch, path: &str) {
     } else {
         qemu.args(["-serial", &format!("chardev:port{number}")]);
     }
+}
+
+/// Adds a disk that the guest reads only, and finds by its serial number.
+fn add_disk(qemu: &mut Command, disk: &Disk) {
+    let name = disk.name;
+    let path = disk.image.display().to_string().replace(',', ",,");
+    let drive = format!("if=none,id={name},format=raw,readonly=on,file={path}");
+    let device = format!("virtio-blk-pci,drive={name},serial={name}");
+    qemu.args(["-drive", &drive, "-device", &device]);
 }
 
 fn pass_on(mut from: PipeReader, to: &mut impl Write, reports: &Sender<Report>) {
