@@ -1,11 +1,13 @@
 //! Files as an artifact holds them: with a mode, owned by root, and dated by the release.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use flate2::{Compression, GzBuilder};
+use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
 /// A file of an artifact.
@@ -73,6 +75,16 @@ pub fn tar(files: &[File], prefix: &str, epoch: u32) -> Result<Vec<u8>> {
             .with_context(|| format!("cannot archive {}", file.path))?;
     }
     archive.into_inner().context("cannot end an archive")
+}
+
+/// The SHA-256 of these bytes, in hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for byte in Sha256::digest(bytes) {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 /// These bytes, compressed by gzip without a name and without a time.

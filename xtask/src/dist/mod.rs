@@ -7,6 +7,7 @@
 mod archive;
 mod documents;
 mod files;
+mod oci;
 mod program;
 mod release;
 mod source;
@@ -16,7 +17,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use sha2::{Digest as _, Sha256};
 
 use crate::arch::Arch;
 use crate::dist::files::File;
@@ -45,7 +45,7 @@ pub struct Args {
 type Maker = fn(&Source, &[Program]) -> Result<Vec<File>>;
 
 /// What makes the artifacts.
-const MAKERS: &[Maker] = &[static_programs, archive::make];
+const MAKERS: &[Maker] = &[static_programs, archive::make, oci::make];
 
 /// Makes all artifacts and their sums, in place of those of an earlier run.
 pub fn run(args: &Args) -> Result<()> {
@@ -92,11 +92,9 @@ fn static_programs(source: &Source, programs: &[Program]) -> Result<Vec<File>> {
 fn sums(artifacts: &[File]) -> String {
     let mut sums = String::new();
     for artifact in artifacts {
-        for byte in Sha256::digest(&artifact.bytes) {
-            // Writing to a String cannot fail.
-            let _ = write!(sums, "{byte:02x}");
-        }
-        let _ = writeln!(sums, "  {}", artifact.path);
+        let sum = files::sha256(&artifact.bytes);
+        // Writing to a String cannot fail.
+        let _ = writeln!(sums, "{sum}  {}", artifact.path);
     }
     sums
 }

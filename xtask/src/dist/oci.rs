@@ -1,0 +1,263 @@
+//! The container image: an OCI image layout in a tar archive, made without a daemon.
+//!
+//! It holds the static program of each architecture, and nothing else. Every byte follows from
+//! the release and the programs, so the digest of an image is the same wherever it is made.
+
+use std::collections::{BTreeMap, HashMap};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use oci_spec::image::{
+    self, ANNOTATION_CREATED, ANNOTATION_DESCRIPTION, ANNOTATION_LICENSES, ANNOTATION_REF_NAME,
+    ANNOTATION_REVISION, ANNOTATION_TITLE, ANNOTATION_VERSION, ConfigBuilder, Descriptor,
+    HistoryBuilder, ImageConfigurationBuilder, ImageIndexBuilder, ImageManifestBuilder, MediaType,
+    OciLayoutBuilder, Os, PlatformBuilder, RootFsBuilder, Sha256Digest,
+};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::arch::Arch;
+use crate::dist::files::{self, File};
+use crate::dist::program::Program;
+use crate::dist::release::Release;
+use crate::dist::source::Source;
+
+/// The folder of the program in the image. Its PATH is this folder.
+const BIN: &str = "usr/bin";
+
+/// One archive, with an image for each program.
+pub fn make(source: &Source, programs: &[Program]) -> Result<Vec<File>> {
+    let release = &source.release;
+    let name = format!("kaprobe-{}-oci.tar", release.version);
+    let layout = layout(release, programs)?;
+    Ok(vec![File::new(
+        name,
+        files::tar(&layout, "", release.epoch)?,
+    )])
+}
+
+/// The files of the layout. Its index names one index, which names the image of each
+/// architecture: tools that are asked for the only image of a layout find all of them.
+fn layout(release: &Release, programs: &[Program]) -> Result<Vec<File>> {
+    let mut blobs = Blobs::default();
+    let mut images = Vec::new();
+    for program in programs {
+        images.push(image(release, program, &mut blobs)?);
+    }
+    let images = ImageIndexBuilder::default()
+        .schema_version(2u32)
+        .media_type(MediaType::ImageIndex)
+        .manifests(images)
+        .annotations(annotations(release)?)
+        .build()?;
+    let mut all = blobs.put(MediaType::ImageIndex, json(&images)?)?;
+    let version = [(ANNOTATION_REF_NAME.to_owned(), release.version.clone())];
+    all.set_annotations(Some(HashMap::from(version)));
+    let index = ImageIndexBuilder::default()
+        .schema_version(2u32)
+        .media_type(MediaType::ImageIndex)
+        .manifests([all])
+        .build()?;
+    let layout = OciLayoutBuilder::default().image_layout_version("1.0.0");
+    let mut files = blobs.files();
+    files.push(File::new("index.json", json(&index)?));
+    files.push(File::new("oci-layout", json(&layout.build()?)?));
+    Ok(files)
+}
+
+/// The image of a program.
+fn image(release: &Release, program: &Program, blobs: &mut Blobs) -> Result<Descriptor> {
+    let file = File::program(format!("{BIN}/kaprobe"), program.bytes.clone());
+    let layer = files::tar(&[file], "", release.epoch)?;
+    let id = format!("sha256:{}", files::sha256(&layer));
+    let layer = blobs.put(MediaType::ImageLayerGzip, files::gzip(&layer)?)?;
+
+    let annotations = annotations(release)?;
+    let created = &annotations[ANNOTATION_CREATED];
+    let config = ConfigBuilder::default()
+        .entrypoint([format!("/{BIN}/kaprobe")])
+        .env([format!("PATH=/{BIN}")])
+        .working_dir("/")
+        .labels(annotations.clone());
+    let history = HistoryBuilder::default()
+        .created(created.clone())
+        .created_by("cargo xtask dist");
+    let config = ImageConfigurationBuilder::default()
+        .created(created.clone())
+        .architecture(architecture(program.arch))
+        .os(Os::Linux)
+        .config(config.build()?)
+        .rootfs(
+            RootFsBuilder::default()
+                .typ("layers")
+                .diff_ids([id])
+                .build()?,
+        )
+        .history([history.build()?])
+        .build()?;
+    let config = blobs.put(MediaType::ImageConfig, json(&config)?)?;
+    let manifest = ImageManifestBuilder::default()
+        .schema_version(2u32)
+        .media_type(MediaType::ImageManifest)
+        .config(config)
+        .layers([layer])
+        .annotations(annotations)
+        .build()?;
+    let mut manifest = blobs.put(MediaType::ImageManifest, json(&manifest)?)?;
+    let platform = PlatformBuilder::default()
+        .architecture(architecture(program.arch))
+        .os(Os::Linux);
+    manifest.set_platform(Some(platform.build()?));
+    Ok(manifest)
+}
+
+/// What the image says of itself, to `docker inspect` as labels.
+fn annotations(release: &Release) -> Result<HashMap<String, String>> {
+    let created = Timestamp::from_second(release.epoch.into())
+        .context("the commit has no time")?
+        .to_string();
+    let texts = [
+        (ANNOTATION_TITLE, "kaprobe"),
+        (
+            ANNOTATION_DESCRIPTION,
+            "Traces TCP keepalive timers and resets: why did this idle connection die?",
+        ),
+        (ANNOTATION_LICENSES, "MIT"),
+        (ANNOTATION_VERSION, &release.version),
+        (ANNOTATION_REVISION, &release.commit),
+        (ANNOTATION_CREATED, &created),
+    ];
+    Ok(texts
+        .map(|(name, text)| (name.to_owned(), text.to_owned()))
+        .into())
+}
+
+/// The name of an architecture for Go, which images use.
+const fn architecture(arch: Arch) -> image::Arch {
+    match arch {
+        Arch::X86_64 => image::Arch::Amd64,
+        Arch::Aarch64 => image::Arch::ARM64,
+    }
+}
+
+/// JSON whose keys are sorted. The maps of the crate have no order.
+fn json(value: &impl Serialize) -> Result<Vec<u8>> {
+    let value: Value = serde_json::to_value(value)?;
+    Ok(serde_json::to_vec(&value)?)
+}
+
+/// The blobs of a layout, by their digests.
+#[derive(Default)]
+struct Blobs(BTreeMap<String, Vec<u8>>);
+
+impl Blobs {
+    /// Adds a blob, and describes it.
+    fn put(&mut self, kind: MediaType, bytes: Vec<u8>) -> Result<Descriptor> {
+        let digest = files::sha256(&bytes);
+        let found: Sha256Digest = digest.parse().context("no digest")?;
+        let described = Descriptor::new(kind, bytes.len() as u64, found);
+        self.0.insert(digest, bytes);
+        Ok(described)
+    }
+
+    fn files(self) -> Vec<File> {
+        let file = |(digest, bytes)| File::new(format!("blobs/sha256/{digest}"), bytes);
+        self.0.into_iter().map(file).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use flate2::read::GzDecoder;
+    use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest};
+
+    use super::*;
+
+    fn release() -> Release {
+        Release {
+            version: "1.2.3".to_owned(),
+            commit: "0123456789abcdef0123456789abcdef01234567".to_owned(),
+            epoch: 1_700_000_000,
+        }
+    }
+
+    fn programs() -> Vec<Program> {
+        let program = |arch: Arch| Program {
+            arch,
+            bytes: arch.name().into(),
+        };
+        vec![program(Arch::X86_64), program(Arch::Aarch64)]
+    }
+
+    /// The blob that a descriptor names. It has the size and the digest that the descriptor has.
+    fn blob<'f>(files: &'f [File], described: &Descriptor) -> Result<&'f [u8]> {
+        let path = format!("blobs/sha256/{}", described.digest().digest());
+        let file = files.iter().find(|it| it.path == path).context(path)?;
+        assert_eq!(described.size(), file.bytes.len() as u64);
+        assert_eq!(described.digest().digest(), files::sha256(&file.bytes));
+        Ok(&file.bytes)
+    }
+
+    #[test]
+    fn every_blob_is_described_and_holds_the_program() -> Result<()> {
+        let files = layout(&release(), &programs())?;
+        let index = files.iter().find(|it| it.path == "index.json");
+        let index = ImageIndex::from_reader(&*index.context("no index")?.bytes)?;
+        let [all] = index.manifests().as_slice() else {
+            panic!("not one image: {index:?}");
+        };
+        let images = ImageIndex::from_reader(blob(&files, all)?)?;
+        assert_eq!(images.manifests().len(), 2);
+        for (described, program) in images.manifests().iter().zip(programs()) {
+            let manifest = ImageManifest::from_reader(blob(&files, described)?)?;
+            let config = ImageConfiguration::from_reader(blob(&files, manifest.config())?)?;
+            let platform = described.platform().clone().context("no platform")?;
+            assert_eq!(config.architecture(), platform.architecture());
+            assert_eq!(*config.architecture(), architecture(program.arch));
+            assert_eq!(config.created().as_deref(), Some("2023-11-14T22:13:20Z"));
+
+            let mut layer = Vec::new();
+            let [described] = manifest.layers().as_slice() else {
+                panic!("not one layer: {manifest:?}");
+            };
+            GzDecoder::new(blob(&files, described)?).read_to_end(&mut layer)?;
+            let id = format!("sha256:{}", files::sha256(&layer));
+            assert_eq!(*config.rootfs().diff_ids(), [id]);
+            let mut found = Vec::new();
+            for entry in tar::Archive::new(&*layer).entries()? {
+                let mut entry = entry?;
+                let mut bytes = Vec::new();
+                entry.read_to_end(&mut bytes)?;
+                let path = entry.path()?.display().to_string();
+                found.push((path, entry.header().mode()?, bytes));
+            }
+            let folder = |path: &str| (path.to_owned(), 0o755, Vec::new());
+            let file = ("usr/bin/kaprobe".to_owned(), 0o755, program.bytes);
+            assert_eq!(found, [folder("usr/"), folder("usr/bin/"), file]);
+        }
+        // One index, two images of three blobs each, and the two files of the layout.
+        assert_eq!(files.len(), 1 + 2 * 3 + 2);
+        Ok(())
+    }
+
+    #[test]
+    fn the_same_release_has_the_same_bytes() -> Result<()> {
+        let all = |release: &Release| -> Result<Vec<u8>> {
+            let files = layout(release, &programs())?;
+            files::tar(&files, "", release.epoch)
+        };
+        let first = all(&release())?;
+        // Maps of the crate differ in their order from one to the next.
+        for _ in 0..8 {
+            assert!(all(&release())? == first);
+        }
+        let other = Release {
+            epoch: 1_700_000_001,
+            ..release()
+        };
+        assert!(all(&other)? != first);
+        Ok(())
+    }
+}
