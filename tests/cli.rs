@@ -23,6 +23,23 @@ fn kaprobe(args: &[&str]) -> Result<Output, Box<dyn Error>> {
 }
 
 #[test]
+fn the_version_names_the_commit() -> TestResult {
+    let shown = String::from_utf8(kaprobe(&["--version"])?.stdout)?;
+    let start = format!("kaprobe {} (", env!("CARGO_PKG_VERSION"));
+    let commit = shown
+        .strip_prefix(&start)
+        .and_then(|it| it.strip_suffix(")\n"));
+    let commit = commit.ok_or(format!("{shown:?}"))?;
+    let hash = commit.strip_suffix("-dirty").unwrap_or(commit);
+    let is_hash = hash.len() >= 12 && hash.bytes().all(|it| it.is_ascii_hexdigit());
+    // An optimized build names the commit, where there is one.
+    let is_known = matches!(commit, "debug build" | "unknown commit") || is_hash;
+    assert!(is_known, "{shown}");
+    assert_eq!(cfg!(debug_assertions), commit == "debug build", "{shown}");
+    Ok(())
+}
+
+#[test]
 fn bad_input_is_one_line_and_exit_code_2() -> TestResult {
     let nine = "1,2,3,4,5,6,7,8,9";
     let hosts: Vec<_> = (0..257)

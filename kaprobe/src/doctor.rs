@@ -19,6 +19,7 @@ use crate::model::values::Hook;
 use crate::owners::descriptors;
 use crate::sink::SinkError;
 use crate::text::escape;
+use crate::version;
 
 /// Runs `kaprobe doctor`: tries all hooks and sources, detaches them, and reports the
 /// results on stdout. The exit code shows whether tracing is possible, or why not.
@@ -193,7 +194,7 @@ impl Report {
         let (sockets, owners) = sources.unzip();
         Self {
             version: VERSION,
-            kaprobe: env!("CARGO_PKG_VERSION"),
+            kaprobe: version::FULL,
             kernel,
             hz,
             possible: failure.is_none(),

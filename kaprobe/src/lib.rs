@@ -45,3 +45,4 @@ pub mod top;
 pub mod trace;
 pub mod traffic;
 pub mod verdict;
+pub mod version;

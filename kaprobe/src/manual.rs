@@ -14,8 +14,8 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::cli;
 use crate::cli::guides::{Guide, guide};
-use crate::output_file;
 use crate::sink::SinkError;
+use crate::{output_file, version};
 
 /// The date of the pages: they are the same whenever they are made.
 const DATE: &str = "2026-11-30";
@@ -108,7 +108,7 @@ fn whole(arg: Arg) -> Arg {
 fn page(command: &Command, guide: Option<&Guide>) -> io::Result<Vec<u8>> {
     let man = Man::new(command.clone())
         .date(DATE)
-        .source(concat!("kaprobe ", env!("CARGO_PKG_VERSION")))
+        .source(format!("kaprobe {}", version::NUMBER))
         .manual("kaprobe");
     let mut page = Vec::new();
     man.render_title(&mut page)?;

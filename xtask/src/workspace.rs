@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
+use toml::Table;
 
 use crate::process::CommandExt as _;
 
@@ -67,6 +68,15 @@ pub fn tracked(folder: &str) -> Result<Vec<String>> {
     // Git also lists files that were deleted.
     let paths = listing.lines().filter(|it| root().join(it).is_file());
     Ok(paths.map(str::to_owned).collect())
+}
+
+/// The version of the workspace.
+pub fn version() -> Result<String> {
+    let manifest: Table = read("Cargo.toml")?.parse()?;
+    let version = manifest["workspace"]["package"]["version"].as_str();
+    Ok(version
+        .context("Cargo.toml names no version of the workspace")?
+        .to_owned())
 }
 
 /// Reads a file of the checkout; `path` is relative to the root.

@@ -40,8 +40,8 @@ use crate::agent::shared::Shared;
 use crate::metrics::aggregator::Aggregator;
 use crate::metrics::exposition::OwnFacts;
 use crate::record::UnshownTrace;
-use crate::stderr;
 use crate::stop::Stop;
+use crate::{stderr, version};
 
 /// Pause between two looks at the other threads, and at whether the agent is to stop.
 const LOOK: Duration = Duration::from_millis(250);
@@ -103,7 +103,7 @@ fn pages(plan: &AgentPlan, recording: &UnshownTrace, shared: Arc<Shared>) -> Pag
     let header = recording.session().header();
     let hooks = header.hooks.iter();
     let fixed = OwnFacts {
-        versions: [header.kaprobe.clone(), header.kernel.to_string()],
+        versions: [version::NUMBER, version::COMMIT, &header.kernel.to_string()].map(str::to_owned),
         hooks: hooks
             .map(|(hook, mode)| [hook.clone(), mode.clone()])
             .collect(),

@@ -17,11 +17,11 @@ use crate::cli::args::{
     RecordingArgs, ReplayArgs, ReportArgs, SocketsArgs, TopArgs, TraceArgs,
 };
 use crate::cli::guides::guide;
-use crate::{exit, sink};
+use crate::{exit, sink, version};
 
 /// Is TCP keepalive working on this connection, and why did this idle connection die?
 #[derive(Debug, Parser)]
-#[command(name = "kaprobe", version, arg_required_else_help = true)]
+#[command(name = "kaprobe", version = version::FULL, arg_required_else_help = true)]
 struct Cli {
     /// The command to run.
     #[command(subcommand)]

@@ -35,8 +35,8 @@ pub struct Exposition {
 /// What is known of the agent itself.
 #[derive(Clone, Debug, Default)]
 pub struct OwnFacts {
-    /// Version of kaprobe, and of the kernel.
-    pub versions: [String; 2],
+    /// Version of kaprobe, its commit, and the version of the kernel.
+    pub versions: [String; 3],
     /// Each hook, and how it is attached.
     pub hooks: Vec<[String; 2]>,
     /// Times that the connections could not be read.
@@ -284,9 +284,9 @@ impl OwnFacts {
         let cut = self.cut.iter();
         let cut = cut.map(|(why, count)| (vec![("why", (*why).to_owned())], *count));
         out.counts(&families::HTTP_CUT, cut)?;
-        let [version, kernel] = self.versions.clone();
-        let versions = vec![("version", version), ("kernel", kernel)];
-        out.gauges(&families::BUILD, [(versions, 1_u64)])?;
+        let names = ["version", "revision", "kernel"];
+        let versions = names.into_iter().zip(self.versions.clone());
+        out.gauges(&families::BUILD, [(versions.collect(), 1_u64)])?;
         let hooks = self
             .hooks
             .iter()

@@ -98,7 +98,7 @@ families! {
     RELOADED: Gauge "kaprobe_config_last_reload_successful" [] host "1 if the file of --config was good when it was read last, else 0";
     HTTP: Counter "kaprobe_http_requests" ["code"] host "HTTP requests, by the status of the response";
     HTTP_CUT: Counter "kaprobe_http_connections_cut" ["why"] host "HTTP connections that were too slow, or made room for others";
-    BUILD: Gauge "kaprobe_build_info" ["version", "kernel"] host "1, with the version of this program and of the kernel";
+    BUILD: Gauge "kaprobe_build_info" ["version", "revision", "kernel"] host "1, with the version of this program, its commit, and the version of the kernel";
     HOOKS: Gauge "kaprobe_hook_attached" ["hook", "mode"] host "1 for each hook, with how it is attached";
     READER_CPU: Counter "kaprobe_reader_cpu_seconds" [] host "CPU time of the process that reads the connections";
     READER_MEMORY: Gauge "kaprobe_reader_resident_memory_bytes" [] host "Resident memory of the process that reads the connections";

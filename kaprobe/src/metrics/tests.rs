@@ -331,7 +331,7 @@ fn the_text_has_every_metric_once() {
     let names = |it: &MetricFamily| format!("{} {}", it.name, it.kind_name());
     assert_eq!(shown, FAMILIES.iter().map(names).collect::<Vec<_>>());
     assert!(
-        text.contains("kaprobe_build_info{version=\"\",kernel=\"\"} 1\n"),
+        text.contains("kaprobe_build_info{version=\"\",revision=\"\",kernel=\"\"} 1\n"),
         "{text}"
     );
     let connections =

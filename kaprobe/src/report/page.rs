@@ -26,6 +26,7 @@ use crate::report::zone::Zone;
 use crate::text::cell::{NOTHING, endpoint};
 use crate::text::units::{Ms, plural};
 use crate::timeout::timeouts::Timeout;
+use crate::version;
 
 /// Most timelines that are drawn.
 const MAX_TIMELINES: usize = 24;
@@ -146,7 +147,7 @@ impl Page {
         let traces = &all.recording.traces;
         Self {
             title: title(&all),
-            version: env!("CARGO_PKG_VERSION"),
+            version: version::NUMBER,
             sentences: facts.sentences(),
             more_advice: more(
                 advice.len(),

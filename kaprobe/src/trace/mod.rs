@@ -56,7 +56,7 @@ use crate::trace::sums::AliveSums;
 use crate::trace::timeouts_watch::TimeoutsWatch;
 use crate::verdict::judge::Judge;
 use crate::verdict::pipeline::Pipeline;
-use crate::{host, kernel, output_file, stderr};
+use crate::{host, kernel, output_file, stderr, version};
 
 /// Time between two ticks.
 const TICK: Duration = Duration::from_secs(1);
@@ -548,7 +548,7 @@ fn header(plan: &TracePlan, tracer: &Tracer, host: &HostTimeouts) -> Header {
         version: header::VERSION.to_owned(),
         host: Escaped::from_bytes(rustix::system::uname().nodename().to_bytes()),
         kernel: Escaped::from_bytes(rustix::system::uname().release().to_bytes()),
-        kaprobe: env!("CARGO_PKG_VERSION").to_owned(),
+        kaprobe: version::FULL.to_owned(),
         part: None,
         started: WallTime(tracer.started().wall_ns),
         clock_offset_ns: offset,

@@ -3,7 +3,6 @@
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use toml::Table;
 
 use crate::process::CommandExt;
 use crate::workspace;
@@ -25,22 +24,13 @@ impl Release {
     pub fn of_checkout() -> Result<Self> {
         let epoch = git(&["log", "-1", "--format=%ct"])?;
         Ok(Self {
-            version: version()?,
+            version: workspace::version()?,
             commit: git(&["rev-parse", "HEAD"])?,
             epoch: epoch
                 .parse()
                 .with_context(|| format!("{epoch} is no time of a commit"))?,
         })
     }
-}
-
-/// The version of the workspace.
-pub fn version() -> Result<String> {
-    let manifest: Table = workspace::read("Cargo.toml")?.parse()?;
-    let version = manifest["workspace"]["package"]["version"].as_str();
-    Ok(version
-        .context("Cargo.toml names no version of the workspace")?
-        .to_owned())
 }
 
 /// Whether files differ from the commit that artifacts would name.

@@ -78,6 +78,7 @@ pub const LAYERS: &Layers = &[
     ],
     &[
         pure("text", "formats text: escapes, units, columns, histograms, line breaks"),
+        module("version", "names the version of kaprobe, and its commit"),
         pure("lru", "is a bounded map that evicts the least recently used entry"),
         module("stop", "stops threads"),
         module("traffic", "opens connections for everything that a keepalive timer can do"),

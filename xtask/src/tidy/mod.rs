@@ -2,6 +2,7 @@
 //!
 //! Each kind of check is a module. Its `find` checks one file or the whole source tree.
 
+mod changelog;
 mod circles;
 mod crates;
 mod entry_points;
@@ -56,6 +57,12 @@ pub fn check() -> Result<()> {
     let files = files.collect::<Result<Vec<_>>>()?;
 
     let mut findings = ebpf::stale()?;
+    let version = workspace::version()?;
+    findings.extend(
+        changelog::find(&files, &version)
+            .iter()
+            .map(ToString::to_string),
+    );
     findings.extend(find(&files, LAYERS).iter().map(ToString::to_string));
     if !findings.is_empty() {
         bail!("the repository is not tidy:\n  {}", findings.join("\n  "));
