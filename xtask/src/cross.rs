@@ -1,8 +1,9 @@
-//! Builds static programs for an architecture that is not this host's.
+//! Builds static programs, for this architecture and others, in one way.
 //!
-//! It takes no C compiler: kaprobe has no C code. Cargo builds the standard library, and rustc's
-//! own linker links it with Debian's static C library for that architecture.
+//! It takes no C compiler: kaprobe has no C code. Rustc's own linker links it with Debian's
+//! static C library. So neither the linker nor the library depends on this host.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,24 +11,29 @@ use anyhow::Result;
 
 use crate::arch::Arch;
 use crate::rustc::{self, Rustc};
-use crate::{apt, workspace};
+use crate::{apt, remap, workspace};
 
 /// The version of GCC that made `libgcc.a` in Debian's [`apt::RELEASE`].
 const GCC: &str = "14";
 
-/// Flags of rustc: its arguments for the linker are those of `ld`, not of a C compiler.
-pub const FLAGS: &str = "-Clinker-flavor=ld";
-
-/// Lets a cargo command build for an architecture.
-pub fn configure(cargo: &mut Command, arch: Arch) -> Result<()> {
+/// Lets a cargo command build for an architecture. Returns the flags of rustc that it takes.
+///
+/// The linker is one of the flags, as cargo's own setting would apply to build scripts too if
+/// they are for the same architecture. The arguments for it are those of `ld`, not of a C
+/// compiler.
+pub fn configure(cargo: &mut Command, arch: Arch) -> Result<Vec<OsString>> {
     let rustc = Rustc::installed()?;
-    rustc::build_std(cargo, &rustc)?;
-    let target = arch.target().replace('-', "_").to_uppercase();
-    cargo.args(["-Z", "build-std=std,panic_unwind"]).env(
-        format!("CARGO_TARGET_{target}_LINKER"),
-        linker(&rustc, arch)?,
-    );
-    Ok(())
+    if arch != Arch::HOST {
+        rustc::build_std(cargo, &rustc)?;
+        cargo.args(["-Z", "build-std=std,panic_unwind"]);
+    }
+    cargo.args(["--target", &arch.target()]);
+    let mut path = OsString::from("-Clinker=");
+    path.push(linker(&rustc, arch)?);
+    let mut flags = vec![path, "-Clinker-flavor=ld".into()];
+    flags.extend(remap::flags()?);
+    flags.extend(rustc::remap_library(&rustc));
+    Ok(flags)
 }
 
 /// The path of a script that links a static program like a C compiler does: with the files that

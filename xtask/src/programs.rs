@@ -1,5 +1,6 @@
 //! Builds programs with cargo and returns their paths.
 
+use std::ffi::{OsStr, OsString};
 use std::io::BufReader;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -43,22 +44,21 @@ pub fn build(cargo: &mut Command) -> Result<Vec<Program>> {
     Ok(programs)
 }
 
-/// A cargo command that links kaprobe statically, for an architecture: a guest has no libraries.
+/// A cargo command that links kaprobe statically, for an architecture: a guest has no
+/// libraries. Two checkouts of one commit make the same bytes.
 pub fn static_cargo(subcommand: &str, arch: Arch) -> Result<Command> {
     let mut cargo = workspace::cargo();
-    let mut flags = vec!["-Ctarget-feature=+crt-static", "-Cstrip=debuginfo"];
     cargo
-        .args([subcommand, "--package", "kaprobe", "--release"])
-        .args(["--target", &arch.target()])
+        .args([subcommand, "--package", "kaprobe", "--release", "--locked"])
         .arg("--target-dir")
         // Builds of the standard library set RUSTC_BOOTSTRAP, which build scripts ask for: in
         // one folder, each architecture would build the other's anew.
         .arg(arch.cache("guest"));
-    if arch != Arch::HOST {
-        cross::configure(&mut cargo, arch)?;
-        flags.push(cross::FLAGS);
-    }
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    let mut flags = cross::configure(&mut cargo, arch)?;
+    flags.extend(["-Ctarget-feature=+crt-static", "-Cstrip=symbols"].map(OsString::from));
+    cargo
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join(OsStr::new("\x1f")))
+        .env("CARGO_INCREMENTAL", "0");
     Ok(cargo)
 }
 

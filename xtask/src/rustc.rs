@@ -6,6 +6,7 @@
 //! symbol names. xtask's own sysroot, made of links, satisfies both and does not change
 //! the real one.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +17,7 @@ use toml::Table;
 use crate::apt::Suites;
 use crate::arch::Arch;
 use crate::process::{CommandExt, say};
-use crate::workspace;
+use crate::{remap, workspace};
 
 /// The path of the standard library's source in a sysroot.
 const LIBRARY: &str = "lib/rustlib/src/rust/library";
@@ -34,6 +35,7 @@ pub fn pinned_rustc() -> Result<String> {
 pub struct Rustc {
     pub sysroot: PathBuf,
     pub release: String,
+    pub commit: String,
     pub llvm: String,
     pub host: String,
 }
@@ -67,10 +69,22 @@ impl Rustc {
                 .trim_end()
                 .into(),
             host: field("host")?,
+            commit: field("commit-hash")?,
             llvm: field("LLVM version")?,
             release,
         })
     }
+}
+
+/// Flags of rustc that name the source of the standard library as rustc does where it has none:
+/// wherever that source lies, and whoever builds the library.
+pub fn remap_library(rustc: &Rustc) -> Vec<OsString> {
+    let source = Path::new(LIBRARY);
+    let source = source.parent().unwrap_or(source);
+    let to = format!("/rustc/{}", rustc.commit);
+    [&rustc.sysroot, &own_sysroot()]
+        .map(|it| remap::flag(&it.join(source), &to))
+        .into()
 }
 
 /// Lets a cargo command build the standard library for its target. `-Z build-std` says which
@@ -84,9 +98,13 @@ pub fn build_std(cargo: &mut Command, rustc: &Rustc) -> Result<()> {
     Ok(())
 }
 
+fn own_sysroot() -> PathBuf {
+    workspace::cache("sysroot")
+}
+
 /// Makes a sysroot that is the compiler's plus the source of the standard library.
 fn sysroot(rustc: &Rustc) -> Result<PathBuf> {
-    let sysroot = workspace::cache("sysroot");
+    let sysroot = own_sysroot();
     workspace::link(&library_source(rustc)?, &sysroot.join(LIBRARY))?;
     let host = Path::new("lib/rustlib").join(&rustc.host);
     workspace::link(&rustc.sysroot.join(&host), &sysroot.join(&host))?;

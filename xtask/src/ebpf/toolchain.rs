@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
-use cargo_metadata::{CargoOpt, MetadataCommand};
 
 use crate::process::{CommandExt, say};
 use crate::rustc::{self, Rustc};
-use crate::workspace;
+use crate::{remap, workspace};
 
 /// The target of the BPF programs: little-endian, like every supported host.
 pub const TARGET: &str = "bpfel-unknown-none";
@@ -28,7 +27,7 @@ pub const LINK_ARGS: [&str; 1] = ["--btf"];
 pub struct Toolchain {
     rustc: Rustc,
     linker: PathBuf,
-    registry: PathBuf,
+    remap: Vec<OsString>,
 }
 
 impl Toolchain {
@@ -37,7 +36,7 @@ impl Toolchain {
         let rustc = Rustc::installed()?;
         Ok(Self {
             linker: bpf_linker(&rustc)?,
-            registry: registry()?,
+            remap: remap::flags()?,
             rustc,
         })
     }
@@ -64,25 +63,15 @@ impl Toolchain {
         [self.linker.as_os_str(), &path].join(OsStr::new(":"))
     }
 
-    /// Compiler flags that keep the paths of this machine out of the object.
-    ///
-    /// The checkout becomes the empty path. The linker runs in the checkout, so it still
-    /// finds the sources and copies their lines into BTF. The verifier quotes these lines
+    /// Compiler flags. The linker runs in the checkout, which becomes the empty path: so it
+    /// finds the sources, and copies their lines into BTF. The verifier quotes these lines
     /// in its errors.
     fn rustflags(&self) -> OsString {
-        let remap = |from: &Path, to: &str| {
-            let mut flag = OsString::from("--remap-path-prefix=");
-            flag.push(from);
-            flag.push("=");
-            flag.push(to);
-            flag
-        };
         let mut flags: Vec<_> = LINK_ARGS
             .iter()
             .map(|arg| OsString::from(format!("-Clink-arg={arg}")))
             .collect();
-        flags.push(remap(workspace::root(), ""));
-        flags.push(remap(&self.registry, "/cargo"));
+        flags.extend(self.remap.clone());
         flags.join(OsStr::new("\x1f"))
     }
 }
@@ -150,21 +139,4 @@ fn llvm(lib: &Path) -> Result<PathBuf> {
                 lib.display()
             )
         })
-}
-
-/// The folder that cargo unpacks crates into. Its name contains the registry's host.
-fn registry() -> Result<PathBuf> {
-    let metadata = MetadataCommand::new()
-        .current_dir(workspace::root())
-        .features(CargoOpt::AllFeatures)
-        .exec()
-        .context("cannot ask cargo where its crates lie")?;
-    let aya = metadata
-        .packages
-        .iter()
-        .find(|package| package.name == "aya-ebpf");
-    let folder = aya.and_then(|aya| aya.manifest_path.parent()?.parent());
-    Ok(folder
-        .context("the workspace does not depend on aya-ebpf")?
-        .into())
 }
