@@ -177,7 +177,10 @@ impl<K: Hash + Eq, V> LruMap<K, V> {
 
     /// Inserts an entry with a new key. Returns the evicted entry.
     fn insert(&mut self, key: K, value: V) -> Option<(K, V)> {
-        let evicted = self.is_full().then(|| self.remove_slot(self.oldest));
+        let evicted = self.is_full().then(|| {
+            self.make_final();
+            self.remove_slot(self.oldest)
+        });
         let slot = self.entries.len() as u32;
         let hash = self.hasher.hash_one(&key);
         self.entries.push(Entry {
@@ -192,6 +195,21 @@ impl<K: Hash + Eq, V> LruMap<K, V> {
         });
         self.link(slot, NONE, self.newest);
         evicted
+    }
+
+    /// Gives the hash table the size that it would come to sooner or later. A full map then
+    /// takes no more memory, however long entries come and go: a table of less than half its
+    /// entries is cleaned of removed ones in place, and any other grows (`reserve_rehash` of
+    /// hashbrown).
+    fn make_final(&mut self) {
+        let (entries, hasher) = (&self.entries, &self.hasher);
+        let double = 2 * (entries.len() + 1);
+        if self.slots.capacity() < double {
+            let missing = double - self.slots.len();
+            self.slots.reserve(missing, |&slot| {
+                hasher.hash_one(&entries[slot as usize].key)
+            });
+        }
     }
 
     fn remove_slot(&mut self, slot: u32) -> (K, V) {

@@ -24,6 +24,9 @@ use crate::stderr;
 /// How many times as long as a count takes the thread waits after it, at least.
 const REST: u32 = 20;
 
+/// The longest time in which the thread does not come by, unless it is stuck.
+const TURN: Duration = Duration::from_secs(1);
+
 /// The pause before the next try if the connections can't be read.
 const RETRY: Duration = Duration::from_secs(10);
 
@@ -47,6 +50,7 @@ pub(super) fn start(
     service: Service,
 ) -> Result<Sender<Wake>> {
     let (to, messages) = channel();
+    shared.set_pause(settings.settings.interval);
     let mut counter = ConnectionCounter {
         given,
         joined: settings,
@@ -92,14 +96,13 @@ enum State {
 impl ConnectionCounter {
     fn run(&mut self, messages: &Receiver<Wake>) {
         loop {
+            self.shared.turn_connections();
             self.ask_if_due();
-            let woken = match self.state {
-                State::Asked(_) => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                State::Due(at) => {
-                    messages.recv_timeout(at.saturating_duration_since(Instant::now()))
-                }
+            let wait = match self.state {
+                State::Asked(_) => TURN,
+                State::Due(at) => at.saturating_duration_since(Instant::now()).min(TURN),
             };
-            match woken {
+            match messages.recv_timeout(wait) {
                 Ok(Wake::Answer(number, answer)) if number == self.number => {
                     self.answered(answer);
                 }
@@ -151,6 +154,7 @@ impl ConnectionCounter {
             Ok(census) => {
                 let pause = asked.elapsed().saturating_mul(REST);
                 let pause = pause.max(self.joined.settings.interval);
+                self.shared.set_pause(pause);
                 self.state = State::Due(Instant::now() + pause);
                 self.note(&census);
                 let (mut gauges, listeners) = (gauges(&census), census.listening);
@@ -196,6 +200,9 @@ impl ConnectionCounter {
     fn reload(&mut self) {
         self.service.reloading();
         match config::read(&self.given) {
+            Ok(_) if self.given.config.is_none() => stderr::line(format_args!(
+                "SIGHUP changes nothing: there is no --config to read again"
+            )),
             Ok(joined) => self.apply(joined),
             Err(why) => {
                 stderr::line(format_args!("{why:#}: the settings stay as they are"));
@@ -210,6 +217,7 @@ impl ConnectionCounter {
         let is_same = self.joined.settings.census == joined.settings.census;
         self.shared
             .set_counting(joined.settings.series, joined.filter.clone());
+        self.shared.set_pause(joined.settings.interval);
         self.joined = joined;
         if !is_same {
             self.end_reader();

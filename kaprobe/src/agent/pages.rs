@@ -187,6 +187,7 @@ impl Pages {
             connections: self.shared.connections(),
             own: OwnFacts {
                 snapshots_failed: self.shared.failed_snapshots(),
+                snapshot_pause: self.shared.pause(),
                 recorder: lock(&self.recorder).as_mut().map(RecorderWatch::look),
                 reloaded: self.shared.reloaded(),
                 requests: requests.collect(),

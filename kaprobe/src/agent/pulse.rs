@@ -12,7 +12,7 @@ use crate::sink::OutputsWatch;
 pub(super) struct Turns {
     /// Of the thread that reads the ring buffer.
     pub(super) ring_buffer: Arc<AtomicU64>,
-    /// Of the thread that shows records.
+    /// Of the threads that count records and connections.
     pub(super) shared: Arc<Shared>,
     /// Of the threads that write.
     pub(super) outputs: OutputsWatch,
@@ -26,6 +26,10 @@ impl Turns {
         [
             ("the thread that reads the ring buffer", ring_buffer),
             ("the thread that counts records", self.shared.turns()),
+            (
+                "the thread that counts connections",
+                self.shared.connection_turns(),
+            ),
         ]
         .into_iter()
         .chain(outputs)
@@ -70,6 +74,7 @@ mod tests {
     use crate::sample::at as sample_at;
     use crate::sink::LiveSinks;
     use crate::stop::Stop;
+    use crate::timeout::estimate::TimeoutEstimator;
     use crate::trace::TraceNews;
 
     #[test]
@@ -83,23 +88,31 @@ mod tests {
         let began = Instant::now();
         let mut pulse = Pulse::new(turns.clone(), began);
         let mut aggregator = Aggregator::new(std::num::NonZeroUsize::MIN);
+        let learned = TimeoutEstimator::default();
         let mut tick = || {
-            let news = TraceNews::Tick(sample_at(0));
+            let news = TraceNews::Tick(sample_at(0), &learned);
             turns.shared.observe(&mut aggregator, &news);
         };
         let at = |s| began + Duration::from_secs(s);
         turns.ring_buffer.fetch_add(1, Ordering::Relaxed);
         tick();
+        turns.shared.turn_connections();
         assert_eq!(pulse.look(at(1)).1, Duration::ZERO);
         tick();
+        turns.shared.turn_connections();
         let stuck = (
             "the thread that reads the ring buffer",
             Duration::from_secs(4),
         );
         assert_eq!(pulse.look(at(5)), stuck);
         turns.ring_buffer.fetch_add(1, Ordering::Relaxed);
+        turns.shared.turn_connections();
         let stuck = ("the thread that counts records", Duration::from_secs(2));
         assert_eq!(pulse.look(at(7)), stuck);
+        turns.ring_buffer.fetch_add(1, Ordering::Relaxed);
+        tick();
+        let stuck = ("the thread that counts connections", Duration::from_secs(3));
+        assert_eq!(pulse.look(at(10)), stuck);
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::filter::RecordFilter;
 use crate::metrics::aggregator::Aggregator;
@@ -26,6 +27,10 @@ pub(super) struct Shared {
     /// Changes with what the metrics show.
     version: AtomicU64,
     snapshots_failed: AtomicU64,
+    /// Pause until the connections are read again, ms.
+    pause_ms: AtomicU64,
+    /// How often the thread came by that has the connections counted.
+    connection_turns: AtomicU64,
     /// The process that reads the connections; 0 if there is none.
     reader: AtomicU32,
     /// Whether the last file of settings was good.
@@ -44,12 +49,12 @@ impl Shared {
     pub(super) fn observe(&self, aggregator: &mut Aggregator, news: &TraceNews<'_>) {
         match news {
             TraceNews::Record(record) => aggregator.push(record),
-            TraceNews::Tick(now) => {
+            TraceNews::Tick(now, learned) => {
                 self.turns.fetch_add(1, Ordering::Relaxed);
                 self.take_orders(aggregator);
                 aggregator.tick(now.mono_ns);
                 if let Ok(mut counted) = self.counted.try_lock() {
-                    *counted = Arc::new(aggregator.snapshot());
+                    *counted = Arc::new(aggregator.snapshot(learned));
                     self.change();
                 }
             }
@@ -90,6 +95,17 @@ impl Shared {
         self.change();
     }
 
+    pub(super) fn set_pause(&self, pause: Duration) {
+        let ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        self.pause_ms.store(ms, Ordering::Relaxed);
+        self.change();
+    }
+
+    /// Notes that the thread came by that has the connections counted.
+    pub(super) fn turn_connections(&self) {
+        self.connection_turns.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn set_reader(&self, pid: u32) {
         self.reader.store(pid, Ordering::Relaxed);
     }
@@ -108,6 +124,15 @@ impl Shared {
 
     pub(super) fn failed_snapshots(&self) -> u64 {
         self.snapshots_failed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn pause(&self) -> Duration {
+        Duration::from_millis(self.pause_ms.load(Ordering::Relaxed))
+    }
+
+    /// How often the thread came by that has the connections counted: about once a second.
+    pub(super) fn connection_turns(&self) -> u64 {
+        self.connection_turns.load(Ordering::Relaxed)
     }
 
     pub(super) fn reader(&self) -> Option<u32> {

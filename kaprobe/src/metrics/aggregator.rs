@@ -1,5 +1,6 @@
 //! Counts records by series. Time comes from the caller.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +9,13 @@ use crate::filter::RecordFilter;
 use crate::lru::LruMap;
 use crate::metrics::key::SeriesKey;
 use crate::metrics::series::SeriesTable;
-use crate::metrics::snapshot::{HostCounts, LearnedKey, MetricBounds, MetricsSnapshot};
+use crate::metrics::snapshot::{HostCounts, MetricsSnapshot, ServerBounds};
 use crate::model::flow::FlowKey;
 use crate::model::peer_group::Listeners;
 use crate::model::peers::Peers;
 use crate::model::record::{EventName, Record};
 use crate::model::socket::Endpoints;
+use crate::timeout::estimate::TimeoutEstimator;
 
 /// Most connections whose series is kept: a record without an owner belongs to the series that
 /// its connection had before.
@@ -29,7 +31,6 @@ pub struct Aggregator {
     connections: LruMap<FlowKey, Arc<SeriesKey>>,
     listeners: Listeners,
     host: HostCounts,
-    learned: LruMap<LearnedKey, MetricBounds>,
     /// The connections that are counted; `None` for all.
     filter: Option<RecordFilter>,
     /// When the round ends, CLOCK_MONOTONIC ns.
@@ -45,7 +46,6 @@ impl Aggregator {
             connections: LruMap::with_capacity(MAX_CONNECTIONS),
             listeners: Listeners::default(),
             host: HostCounts::default(),
-            learned: LruMap::with_capacity(series),
             filter: None,
             round_ends_ns: None,
         }
@@ -54,10 +54,6 @@ impl Aggregator {
     /// Counts so many series from now on, and these connections. No count begins anew.
     pub fn set(&mut self, series: NonZeroUsize, filter: Option<RecordFilter>) {
         self.table.allow(series.get());
-        let known = std::mem::replace(&mut self.learned, LruMap::with_capacity(series));
-        for (key, bounds) in known.iter() {
-            self.learned.push(*key, *bounds);
-        }
         self.filter = filter;
     }
 
@@ -82,14 +78,6 @@ impl Aggregator {
         };
         let key = self.key(record, endpoints);
         self.table.count(&key, record);
-        if let Some(learned_of) = record.learned_of {
-            let remote = (endpoints.raddr.to_canonical(), endpoints.rport, learned_of);
-            let bounds = MetricBounds {
-                survived_ms: record.survived_ms,
-                died_ms: record.died_ms,
-            };
-            self.learned.push(remote, bounds);
-        }
     }
 
     /// Takes the time. Call it about once a second.
@@ -102,16 +90,26 @@ impl Aggregator {
         }
     }
 
-    /// What was counted so far. Copies nothing that has not changed since the last time.
+    /// What was counted so far, and the idle timeouts that were learned of the servers that a
+    /// series names. Copies no counts that have not changed since the last time.
     #[must_use]
-    pub fn snapshot(&self) -> MetricsSnapshot {
+    pub fn snapshot(&self, learned: &TimeoutEstimator) -> MetricsSnapshot {
         MetricsSnapshot {
+            learned: self.learned(learned),
             series: self.table.all(),
             other: self.table.other(),
             dropped: self.table.dropped(),
             host: self.host.clone(),
-            learned: self.learned.iter().map(|(key, it)| (*key, *it)).collect(),
         }
+    }
+
+    fn learned(&self, learned: &TimeoutEstimator) -> Vec<ServerBounds> {
+        let servers: BTreeSet<_> = self.table.keys().filter_map(SeriesKey::server).collect();
+        let bounds = servers.into_iter().filter_map(|server| {
+            let bounds = learned.bounds(server)?;
+            Some(ServerBounds { server, bounds })
+        });
+        bounds.collect()
     }
 
     /// The series of a record.
@@ -127,12 +125,5 @@ impl Aggregator {
         let key = Arc::new(SeriesKey::new(&record.process, peers));
         self.connections.push(flow, Arc::clone(&key));
         key
-    }
-
-    /// Entries that are kept, of every kind.
-    #[cfg(test)]
-    pub(super) fn kept(&self) -> usize {
-        let counted = self.host.reasons.len() + self.host.lost.len();
-        self.table.kept() + self.connections.len() + self.learned.len() + counted
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
@@ -17,6 +18,7 @@ use crate::model::named::Named;
 use crate::model::peers::Peers;
 use crate::model::record::EventName;
 use crate::model::values::{Cause, Hook};
+use crate::timeout::estimate::TimeoutBounds;
 
 /// The media type of what [`encode`] makes.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -41,6 +43,8 @@ pub struct OwnFacts {
     pub hooks: Vec<[String; 2]>,
     /// Times that the connections could not be read.
     pub snapshots_failed: u64,
+    /// Pause until the connections are read again.
+    pub snapshot_pause: Duration,
     /// The recorder, if there is one.
     pub recorder: Option<RecorderFacts>,
     /// Whether the last file of `--config` was good; `None` without one.
@@ -207,37 +211,50 @@ impl Exposition {
     }
 
     fn learned(&self, out: &mut Out<'_, '_>) -> fmt::Result {
-        let mut all = self.counted.learned.clone();
-        all.sort_unstable_by_key(|(key, _)| *key);
-        for (family, is_survived) in [(&families::SURVIVED, true), (&families::DIED, false)] {
-            let known = all.iter().filter_map(|(key, bounds)| {
-                let (address, port, learned_of) = key;
-                let ms = match is_survived {
-                    true => bounds.survived_ms,
-                    false => bounds.died_ms,
-                };
-                let labels = vec![
-                    ("remote", Peers::Server(*address, *port).to_string()),
-                    ("learned_of", learned_of.name().to_owned()),
-                ];
-                Some((labels, ms? as f64 / 1e3))
-            });
-            out.gauges(family, known)?;
-        }
-        Ok(())
+        let seconds = |ms: Option<u64>| Some(ms? as f64 / 1e3);
+        self.bounds(out, &families::SURVIVED, |it| seconds(it.survived_ms))?;
+        self.bounds(out, &families::DIED, |it| seconds(it.died_ms))?;
+        // Without a death there is nothing to believe or to contradict.
+        let died = |it: &TimeoutBounds| it.deaths > 0;
+        self.bounds(out, &families::DEATHS, |it| {
+            died(it).then_some(it.deaths as f64)
+        })?;
+        self.bounds(out, &families::CONTRADICTORY, |it| {
+            died(it).then_some(f64::from(u8::from(it.contradictory)))
+        })
+    }
+
+    /// One value of the bounds towards each server; `None` is not shown.
+    fn bounds(
+        &self,
+        out: &mut Out<'_, '_>,
+        family: &'static MetricFamily,
+        value: impl Fn(&TimeoutBounds) -> Option<f64>,
+    ) -> fmt::Result {
+        let rows = self.counted.learned.iter().filter_map(|learned| {
+            let (address, port) = learned.server;
+            let labels = vec![
+                ("remote", Peers::Server(address, port).to_string()),
+                ("learned_of", learned.bounds.of.name().to_owned()),
+            ];
+            Some((labels, value(&learned.bounds)?))
+        });
+        out.gauges(family, rows)
     }
 
     fn snapshots(&self, out: &mut Out<'_, '_>) -> fmt::Result {
         let read = self.connections.as_ref();
         let time = read.map(|it| (Vec::new(), it.time.0 as f64 / 1e9));
         out.gauges(&families::SNAPSHOT_TIME, time)?;
+        let pause = [(Vec::new(), self.own.snapshot_pause.as_secs_f64())];
+        out.gauges(&families::SNAPSHOT_INTERVAL, pause)?;
         out.count(&families::SNAPSHOTS_FAILED, self.own.snapshots_failed)?;
         let is_judged = read.map(|it| (Vec::new(), u64::from(it.is_judged)));
         out.gauges(&families::JUDGED, is_judged)
     }
 }
 
-/// The counts of the whole host. Those whose labels are few are shown before they are counted.
+/// The counts of all connections together. Those whose labels are few are shown before they are counted.
 fn host(out: &mut Out<'_, '_>, host: &HostCounts) -> fmt::Result {
     let records = names::<EventName>().zip(host.records);
     out.counts(

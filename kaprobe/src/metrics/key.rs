@@ -1,6 +1,7 @@
 //! What tells one series from another: the program, where it runs, and the remote end.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use crate::model::peer_group::PeerGroup;
 use crate::model::peers::Peers;
@@ -43,6 +44,14 @@ impl SeriesKey {
         Self {
             names: names.map(|it| it.map(|it| cut(it.as_str()).into())),
             remote: Some(remote),
+        }
+    }
+
+    /// The server of a series whose connections this host opened.
+    pub(super) fn server(&self) -> Option<(IpAddr, u16)> {
+        match self.remote? {
+            Peers::Server(address, port) => Some((address, port)),
+            Peers::Clients(_) => None,
         }
     }
 

@@ -139,6 +139,11 @@ impl SeriesTable {
             .collect()
     }
 
+    /// The keys of all series.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &SeriesKey> {
+        self.slots.keys().map(|key| &**key)
+    }
+
     /// What the others share.
     pub(super) fn other(&self) -> Arc<SeriesCounts> {
         Arc::clone(&self.other)
@@ -147,12 +152,6 @@ impl SeriesTable {
     /// How many series made room.
     pub(super) const fn dropped(&self) -> u64 {
         self.dropped
-    }
-
-    /// Entries that are kept, of every kind.
-    #[cfg(test)]
-    pub(super) fn kept(&self) -> usize {
-        self.slots.len() + self.candidates.len()
     }
 }
 

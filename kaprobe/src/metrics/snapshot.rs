@@ -8,7 +8,8 @@ use crate::metrics::counts::{Reset, SeriesCounts};
 use crate::metrics::key::SeriesKey;
 use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
-use crate::model::values::{Hook, LearnedOf, LostWhy};
+use crate::model::values::{Hook, LostWhy};
+use crate::timeout::estimate::TimeoutBounds;
 
 /// Most reasons of resets that are counted apart. The kernel has fewer.
 const MAX_REASONS: usize = 128;
@@ -22,13 +23,13 @@ pub struct MetricsSnapshot {
     pub other: Arc<SeriesCounts>,
     /// How many series made room for others.
     pub dropped: u64,
-    /// The counts of the host.
+    /// The counts of all connections together.
     pub host: HostCounts,
-    /// The idle timeouts that verdicts have learned.
-    pub learned: Vec<(LearnedKey, MetricBounds)>,
+    /// The idle timeouts that were learned, in the order of their servers.
+    pub learned: Vec<ServerBounds>,
 }
 
-/// The counts of the whole host.
+/// The counts of all connections that the filters let pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostCounts {
     /// The records, in the order of their events.
@@ -41,16 +42,13 @@ pub struct HostCounts {
     pub switched_off: BTreeMap<Hook, u64>,
 }
 
-/// The connections that a learned timeout is of.
-pub type LearnedKey = (IpAddr, u16, LearnedOf);
-
-/// The bounds that an idle timeout was learned to have.
+/// The bounds that the idle timeout towards a server was learned to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MetricBounds {
-    /// The longest idle time that was survived, ms.
-    pub survived_ms: Option<u64>,
-    /// The shortest idle time that killed, ms.
-    pub died_ms: Option<u64>,
+pub struct ServerBounds {
+    /// The server.
+    pub server: (IpAddr, u16),
+    /// The bounds.
+    pub bounds: TimeoutBounds,
 }
 
 impl HostCounts {

@@ -1,14 +1,12 @@
 //! Tests of what is counted, of its bounds, and of the text.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::env;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use crate::metrics::aggregator::Aggregator;
-use crate::metrics::counts::SeriesCounts;
 use crate::metrics::exposition::{self, Exposition, OwnFacts, RecorderFacts};
 use crate::metrics::families::{FAMILIES, MetricFamily};
 use crate::metrics::gauges::{ConnectionGauges, ConnectionSums};
@@ -18,15 +16,10 @@ use crate::model::peers::Peers;
 use crate::model::record::{EventName, Record};
 use crate::model::socket::{Endpoints, Process};
 use crate::model::time::Instant;
-use crate::model::values::{
-    Cause, Confidence, Direction, Hook, LearnedOf, LostWhy, State, VerdictName,
-};
+use crate::model::values::{Cause, Confidence, Direction, Hook, LostWhy, State, VerdictName};
 use crate::sample::at;
 use crate::text::escape::Escaped;
-
-/// The connections that the whole run of [`an_hour_of_churn_is_bounded_and_exact`] has: 2,000
-/// each second of an hour. The variable KAPROBE_CHURN sets the number.
-const CHURN: u64 = 7_200_000;
+use crate::timeout::estimate::{Death, LivedThrough, TimeoutEstimator};
 
 fn series(most: usize) -> NonZeroUsize {
     NonZeroUsize::new(most).unwrap_or(NonZeroUsize::MIN)
@@ -57,7 +50,7 @@ fn plain(event: EventName) -> Record {
 
 fn text_of(aggregator: &Aggregator) -> String {
     let exposition = Exposition {
-        counted: Arc::new(aggregator.snapshot()),
+        counted: Arc::new(aggregator.snapshot(&TimeoutEstimator::default())),
         ..Exposition::default()
     };
     exposition::encode(exposition).unwrap_or_default()
@@ -89,9 +82,6 @@ fn records_are_counted_by_what_they_tell() {
     let verdict = Record {
         verdict: Some(VerdictName::IdleEviction),
         confidence: Some(Confidence::High),
-        learned_of: Some(LearnedOf::Endpoint),
-        survived_ms: Some(300_000),
-        died_ms: Some(400_000),
         ..plain(EventName::Verdict)
     };
     let reset = |event, direction| Record {
@@ -166,10 +156,6 @@ fn records_are_counted_by_what_they_tell() {
         (format!("kaprobe_probe_answer_seconds_bucket{{le=\"+Inf\",{own}}}"), 2.0),
         (format!("kaprobe_probe_answer_seconds_sum{{{own}}}"), 0.0129),
         (
-            "kaprobe_learned_died_seconds{remote=\"10.0.0.5:443\",learned_of=\"endpoint\"}".into(),
-            400.0,
-        ),
-        (
             "kaprobe_events_lost_total{hook=\"tcp_keepalive_timer\",why=\"ring_buffer\",event=\"probe\"}"
                 .into(),
             5.0,
@@ -218,6 +204,64 @@ fn an_accepted_connection_is_of_the_port_that_listens() {
     ] {
         assert_eq!(value(&text, sample), Some(1.0), "{sample} in\n{text}");
     }
+}
+
+/// The bounds are those of the estimator at the moment: no verdict is needed to learn.
+#[test]
+fn learned_bounds_are_those_of_the_estimator() {
+    let mut aggregator = Aggregator::new(series(8));
+    aggregator.set_listeners([(1, 443)].into_iter().collect());
+    aggregator.push(&plain(EventName::Answered));
+    let client = ([10, 1, 0, 6].into(), 20_000);
+    aggregator.push(&Record {
+        endpoints: Some(Endpoints::new(([10, 0, 0, 1].into(), 443), client, 1)),
+        ..plain(EventName::Answered)
+    });
+    let server = ([10, 0, 0, 5].into(), 443);
+    let mut learned = TimeoutEstimator::default();
+    // Neither has a series: a client's port is no label, and this server had no record.
+    for remote in [client, ([10, 2, 0, 7].into(), 443)] {
+        learned.lived(remote, LivedThrough::silence(1_000));
+    }
+    let shown = |learned: &TimeoutEstimator| {
+        let exposition = Exposition {
+            counted: Arc::new(aggregator.snapshot(learned)),
+            ..Exposition::default()
+        };
+        let text = exposition::encode(exposition).unwrap_or_default();
+        let lines = text
+            .lines()
+            .filter_map(|it| it.strip_prefix("kaprobe_learned_"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(&learned), [""; 0]);
+    let of = |name: &str, value: &str| {
+        format!("{name}{{remote=\"10.0.0.5:443\",learned_of=\"endpoint\"}} {value}")
+    };
+    for survived in ["60.0", "300.0"] {
+        let ms = survived.parse::<f64>().unwrap_or_default() * 1e3;
+        learned.lived(server, LivedThrough::silence(ms as u64));
+        assert_eq!(shown(&learned), [of("survived_seconds", survived)]);
+    }
+    learned.died(server, Death::after(400_000, 1_000_000_000_000));
+    let with = |died, deaths, contradictory| {
+        [
+            of("survived_seconds", "300.0"),
+            of("died_seconds", died),
+            of("deaths", deaths),
+            of("contradictory", contradictory),
+        ]
+    };
+    assert_eq!(shown(&learned), with("400.0", "1.0", "0.0"));
+    learned.died(server, Death::after(350_000, 2_000_000_000_000));
+    // The longer of two independent deaths is the bound.
+    assert_eq!(shown(&learned), with("400.0", "2.0", "0.0"));
+    learned.died(server, Death::after(200_000, 3_000_000_000_000));
+    let contradictory = shown(&learned);
+    assert!(
+        contradictory.contains(&of("contradictory", "1.0")),
+        "{contradictory:?}"
+    );
 }
 
 /// Whether a line is a comment or a sample of OpenMetrics.
@@ -487,7 +531,7 @@ fn fewer_series_may_be_wanted_later() {
         }
     }
     aggregator.set(series(1), None);
-    let snapshot = aggregator.snapshot();
+    let snapshot = aggregator.snapshot(&TimeoutEstimator::default());
     let kept: Vec<_> = snapshot.series.iter().map(|(_, it)| it.sent).collect();
     assert_eq!((kept, snapshot.dropped), (vec![3], 2));
 }
@@ -510,78 +554,21 @@ proptest! {
         most in 1_usize..5,
     ) {
         let mut aggregator = Aggregator::new(series(most));
-        let (mut now_ns, mut before) = (0, sent(&aggregator.snapshot()));
+        let (mut now_ns, mut before) = (0, sent(&aggregator.snapshot(&TimeoutEstimator::default())));
         for (server, pause_s) in events {
             now_ns += pause_s * 1_000_000_000;
             aggregator.tick(now_ns);
-            let ticked = sent(&aggregator.snapshot());
+            let ticked = sent(&aggregator.snapshot(&TimeoutEstimator::default()));
             for (key, count) in &ticked {
                 // What is new has nothing yet.
                 prop_assert_eq!(*count, before.get(key).copied().unwrap_or(0));
             }
             aggregator.push(&record(at(0), EventName::Probe, program(b"a"), server, 443));
-            let after = sent(&aggregator.snapshot());
+            let after = sent(&aggregator.snapshot(&TimeoutEstimator::default()));
             prop_assert!(after.len() <= most + 1);
             let grown = after.iter().map(|(key, count)| count - ticked.get(key).unwrap_or(&0));
             prop_assert_eq!(grown.sum::<u64>(), 1);
             before = after;
         }
     }
-}
-
-/// A simulated hour of 2,000 new connections a second, to new servers, by programs with hostile
-/// names, beside one service whose connections are lost.
-#[test]
-fn an_hour_of_churn_is_bounded_and_exact() {
-    const MOST: usize = 200;
-    let wanted = env::var("KAPROBE_CHURN")
-        .ok()
-        .and_then(|it| it.parse().ok());
-    let connections: u64 = wanted.unwrap_or(CHURN / 120);
-    let mut aggregator = Aggregator::new(series(MOST));
-    let (mut largest, mut text_size) = (0, 0);
-    let mut eviction = Record {
-        verdict: Some(VerdictName::SilentDrop),
-        confidence: Some(Confidence::Medium),
-        ..plain(EventName::Verdict)
-    };
-    let mut evictions = 0;
-    for n in 0..connections {
-        let now = at(n / 2);
-        let server = u32::try_from(n.wrapping_mul(0x9e37_79b9) & 0xffff_ffff).unwrap_or_default();
-        let name = [b'"', b'\n', (n % 251) as u8, (n % 127) as u8];
-        aggregator.push(&record(now, EventName::Probe, program(&name), server, 443));
-        if n % 2_000 == 0 {
-            eviction.mono_ns = now.mono_ns;
-            aggregator.push(&eviction);
-            evictions += 1;
-            aggregator.tick(now.mono_ns);
-            largest = largest.max(aggregator.kept());
-        }
-        if n % 200_000 == 0 {
-            text_size = text_size.max(text_of(&aggregator).len());
-        }
-    }
-    let snapshot = aggregator.snapshot();
-    assert!(snapshot.series.len() <= MOST);
-    // Series, candidates, connections, learned bounds, and the counts of the host.
-    let bound = MOST + 4_096 + 16_384 + MOST + 200;
-    assert!(largest <= bound, "{largest} entries");
-    assert!(text_size < 1 << 20, "{text_size} bytes");
-    assert_eq!(
-        snapshot.host.records[EventName::Probe as usize],
-        connections
-    );
-    assert_eq!(
-        snapshot.host.records[EventName::Verdict as usize],
-        evictions
-    );
-    // The service had room all the time, once it had some.
-    let own = SeriesKey::new(&program(b"curl"), Peers::Server([10, 0, 0, 5].into(), 443));
-    let counts: Option<&SeriesCounts> = snapshot
-        .series
-        .iter()
-        .find_map(|(key, it)| (**key == own).then_some(&**it));
-    let shown = counts.map(|it| it.verdicts.values().sum::<u64>());
-    assert_eq!(shown, Some(evictions));
 }

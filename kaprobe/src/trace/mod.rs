@@ -47,6 +47,7 @@ use crate::shutdown::{self, StopWhen};
 use crate::sink::{LiveSinks, SinkError};
 use crate::stop::Stop;
 use crate::text::escape::Escaped;
+use crate::timeout::estimate::TimeoutEstimator;
 use crate::timeout::middlebox::MiddleboxTable;
 use crate::trace::mailbox::{Mailbox, MailboxSender, TraceMessage};
 use crate::trace::plan::TracePlan;
@@ -93,8 +94,9 @@ pub fn run(plan: &TracePlan) -> Result<()> {
 pub enum TraceNews<'a> {
     /// A record, before probes and answers are summed up for a recorder.
     Record(&'a Record),
-    /// The time has come for what is done about once a second.
-    Tick(At),
+    /// The time has come for what is done about once a second. With what the records so far
+    /// tell of idle timeouts.
+    Tick(At, &'a TimeoutEstimator),
 }
 
 /// Takes what a trace reports.
@@ -415,7 +417,10 @@ impl TraceStages {
         }
         self.ticked = Instant::now();
         let now = kernel::now();
-        (outlet.observer)(TraceNews::Tick(now));
+        // A trace always has a judge.
+        if let Some(judge) = self.pipeline.judge(0) {
+            (outlet.observer)(TraceNews::Tick(now, judge.estimator()));
+        }
         outlet.sinks.tick(now)
     }
 
