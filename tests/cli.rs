@@ -86,6 +86,33 @@ fn bad_input_is_one_line_and_exit_code_2() -> TestResult {
         (&["trace", "-p", "0"], "not a whole number from 1"),
         (&["agent", "-e", "probe"], "agent counts every event"),
         (&["agent", "-c", "1"], "agent runs until it is told to end"),
+        (&["agent", "-v"], "unexpected argument '-v'"),
+        (&["record", "--dir", "a", "-v"], "unexpected argument '-v'"),
+        (&["agent", "--max-size", "1GiB"], "--dir <DIR>"),
+        (&["agent", "--segment-age", "1h"], "--dir <DIR>"),
+        (&["agent", "--alive-interval", "1h"], "--dir <DIR>"),
+        (
+            &["agent", "--listen", "localhost:10977"],
+            "not an IP address and a port such as 127.0.0.1:10977",
+        ),
+        (
+            &["agent", "--listen", "::1:10977"],
+            "0.0.0.0:10977 or [::1]:10977",
+        ),
+        (&["agent", "--idle-timeout", "0s"], "the time is zero"),
+        (&["trace", "--comm="], "an empty name"),
+        (&["trace", "--comm", "a,,b"], "an empty name"),
+        (&["record", "--dir", "a", "--unit", ""], "an empty name"),
+        (&["sockets", "--container", ""], "an empty name"),
+        (&["audit", "--pod-namespace", ""], "an empty name"),
+        (&["top", "--netns", ""], "an empty name"),
+        (&["replay", "a", "--pod", ""], "neither NAME nor"),
+        (&["trace", "--cgroup", ""], "a value is required for"),
+        (
+            &["trace", "--events", ""],
+            "a value is required for '--events",
+        ),
+        (&["report", "a", "--port", ""], "invalid value ''"),
         (&["trace", "-p", "init"], "invalid value 'init' for '--pid"),
         // The largest process ID is below that.
         (&["trace", "-p", "4194305"], "no such process: 4194305"),
@@ -137,7 +164,7 @@ fn bad_input_is_one_line_and_exit_code_2() -> TestResult {
         ),
         (
             &["record", "--dir", "d", "--alive-interval", "0s"],
-            "not a time span",
+            "the time is zero",
         ),
         (
             &["replay", "d", "--since", "2h"],

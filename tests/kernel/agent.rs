@@ -266,7 +266,7 @@ pub fn settings_are_read_again() -> Result<()> {
     let refused = run(&["agent", "--listen", "127.0.0.1:0", "--config", file_name])?;
     let said = String::from_utf8(refused.stderr)?;
     ensure!(
-        !refused.status.success() && said.contains("no such setting: nonsense"),
+        !refused.status.success() && said.contains("line 1: nonsense: no such setting"),
         "{said}"
     );
 

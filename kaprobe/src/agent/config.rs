@@ -9,11 +9,12 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use rustix::fs::OFlags;
-use toml::{Table, Value};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 use crate::agent::plan::{AgentSettings, record_filter};
 use crate::cli::args::{AgentArgs, SocketArgs};
-use crate::cli::{self, Command};
+use crate::cli::{self, Command, FlagValue};
 use crate::filter::RecordFilter;
 use crate::text::escape::Escaped;
 
@@ -23,17 +24,20 @@ const MAX_SIZE: u64 = 64 * 1024;
 /// The keys, apart from filters.
 const SETTINGS: [&str; 5] = ["idle-timeout", "behind", "loopback", "series", "interval"];
 
+/// Whether the flags have a filter.
+type IsGiven = fn(&SocketArgs) -> bool;
+
 /// The keys that select connections.
-const FILTERS: [&str; 9] = [
-    "port",
-    "localport",
-    "remoteport",
-    "addr",
-    "comm",
-    "unit",
-    "container",
-    "pod",
-    "pod-namespace",
+const FILTERS: [(&str, IsGiven); 9] = [
+    ("port", |it| !it.port.is_empty()),
+    ("localport", |it| !it.localport.is_empty()),
+    ("remoteport", |it| !it.remoteport.is_empty()),
+    ("addr", |it| !it.addr.is_empty()),
+    ("comm", |it| !it.comm.is_empty()),
+    ("unit", |it| !it.unit.is_empty()),
+    ("container", |it| !it.container.is_empty()),
+    ("pod", |it| !it.pod.is_empty()),
+    ("pod-namespace", |it| !it.pod_namespace.is_empty()),
 ];
 
 /// The settings of the command line and of a file, joined.
@@ -50,13 +54,13 @@ pub(super) struct JoinedSettings {
 /// If the file can't be read, or has what makes no sense.
 pub(super) fn read(given: &AgentArgs) -> Result<JoinedSettings> {
     let Some(path) = &given.config else {
-        return join(given, &Table::new());
+        return join(given, "");
     };
-    let table = table(path).and_then(|table| join(given, &table));
-    table.with_context(|| format!("cannot use {}", Escaped::from_path(path)))
+    let joined = text(path).and_then(|text| join(given, &text));
+    joined.with_context(|| format!("cannot use {}", Escaped::from_path(path)))
 }
 
-fn table(path: &Path) -> Result<Table> {
+fn text(path: &Path) -> Result<String> {
     let mut text = String::new();
     // A FIFO without a writer would wait.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
@@ -70,21 +74,28 @@ fn table(path: &Path) -> Result<Table> {
         text.len() as u64 <= MAX_SIZE,
         "longer than {MAX_SIZE} bytes"
     );
-    text.parse().map_err(|why| syntax_error(&text, &why))
+    Ok(text)
+}
+
+/// The number of the line at this place.
+fn line(text: &str, place: usize) -> usize {
+    let before = text.get(..place).unwrap_or_default();
+    before.matches('\n').count() + 1
 }
 
 /// What is wrong in a file that is no TOML, in one line.
 fn syntax_error(text: &str, why: &toml::de::Error) -> anyhow::Error {
-    let before = why.span().and_then(|span| text.get(..span.start));
-    let line = before.map_or(1, |it| it.matches('\n').count() + 1);
+    let line = line(text, why.span().map_or(0, |it| it.start));
     let message = why.message().lines().collect::<Vec<_>>().join(", ");
     anyhow!("line {line}: {message}")
 }
 
 /// Joins the settings. What the file sets replaces the flag of the same name; timeouts are
 /// replaced as a whole.
-fn join(given: &AgentArgs, table: &Table) -> Result<JoinedSettings> {
-    let file = as_args(table)?;
+fn join(given: &AgentArgs, text: &str) -> Result<JoinedSettings> {
+    let table = DeTable::parse(text).map_err(|why| syntax_error(text, &why))?;
+    let table = table.get_ref();
+    let file = as_args(text, table)?;
     let has = |key: &str| table.contains_key(key);
     let mut args = given.clone();
     if has("idle-timeout") || has("behind") {
@@ -98,11 +109,11 @@ fn join(given: &AgentArgs, table: &Table) -> Result<JoinedSettings> {
     }
     args.loopback |= file.loopback;
     let own = file.filters.records.sockets;
-    let is_filtered = FILTERS.iter().any(|key| has(key));
+    let is_filtered = FILTERS.iter().any(|(key, _)| has(key));
     if is_filtered {
         let sockets = &mut args.filters.records.sockets;
         ensure!(
-            !selects(sockets),
+            !FILTERS.iter().any(|(_, is_given)| is_given(sockets)),
             "filters stand on the command line or in the file, not in both"
         );
         *sockets = SocketArgs {
@@ -117,29 +128,73 @@ fn join(given: &AgentArgs, table: &Table) -> Result<JoinedSettings> {
     })
 }
 
-/// Whether one of the filters is given that a file may have.
-fn selects(args: &SocketArgs) -> bool {
-    let ports = [&args.port, &args.localport, &args.remoteport];
-    let names = [&args.comm, &args.unit, &args.container, &args.pod_namespace];
-    ports.iter().any(|it| !it.is_empty())
-        || names.iter().any(|it| !it.is_empty())
-        || !(args.addr.is_empty() && args.pod.is_empty())
-}
-
 /// The settings of a file as arguments.
-fn as_args(table: &Table) -> Result<AgentArgs> {
+fn as_args(text: &str, table: &DeTable<'_>) -> Result<AgentArgs> {
     let mut flags = vec!["kaprobe".to_owned(), "agent".to_owned()];
     for (key, value) in table {
-        if !SETTINGS.contains(&key.as_str()) && !FILTERS.contains(&key.as_str()) {
-            let known = [&SETTINGS[..], &FILTERS].concat().join(", ");
-            bail!(
-                "no such setting: {}; there are {known}",
-                Escaped::from(key.as_str())
-            );
-        }
-        push(&mut flags, key, value)?;
+        let line = line(text, key.span().start);
+        let own = setting(key.get_ref(), value).with_context(|| {
+            let key = Escaped::from(key.get_ref().as_ref());
+            format!("line {line}: {key}")
+        })?;
+        flags.extend(own);
     }
-    parse(flags)
+    let args = parse(flags)?;
+    ensure!(
+        args.timeouts.idle_timeout.is_none() || args.timeouts.behind.len() < 2,
+        "idle-timeout goes with one value of behind only"
+    );
+    Ok(args)
+}
+
+/// A setting as flags that are good.
+fn setting(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>> {
+    let filters = FILTERS.iter().map(|(key, _)| *key);
+    let known: Vec<_> = SETTINGS.into_iter().chain(filters).collect();
+    let Some(of) = cli::flag_value("agent", key).filter(|_| known.contains(&key)) else {
+        bail!("no such setting; there are {}", known.join(", "));
+    };
+    let mut flags = Vec::new();
+    match (of, value.get_ref()) {
+        (FlagValue::Nothing, DeValue::Boolean(true)) => flags.push(format!("--{key}")),
+        (FlagValue::Nothing, DeValue::Boolean(false)) => {}
+        (FlagValue::Nothing, other) => bail!("true or false is needed, not {}", kind(other)),
+        (FlagValue::Many, DeValue::Array(values)) => {
+            for value in values {
+                flags.push(flag(key, value.get_ref())?);
+            }
+        }
+        (_, value) => flags.push(flag(key, value)?),
+    }
+    let words = ["kaprobe", "agent"].map(str::to_owned);
+    cli::check_values(words.into_iter().chain(flags.iter().cloned()))?;
+    Ok(flags)
+}
+
+/// A flag with its value.
+fn flag(key: &str, value: &DeValue<'_>) -> Result<String> {
+    match value {
+        DeValue::String(text) => Ok(format!("--{key}={text}")),
+        DeValue::Integer(digits) => {
+            let number = i128::from_str_radix(digits.as_str(), digits.radix());
+            Ok(format!("--{key}={}", number.context("too large a number")?))
+        }
+        other => bail!("a text or a number is needed, not {}", kind(other)),
+    }
+}
+
+/// What a value is that is not what it should be.
+const fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a text",
+        DeValue::Integer(_) => "a number",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(true) => "true",
+        DeValue::Boolean(false) => "false",
+        DeValue::Datetime(_) => "a time",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
 }
 
 fn parse(words: impl IntoIterator<Item = String>) -> Result<AgentArgs> {
@@ -147,23 +202,6 @@ fn parse(words: impl IntoIterator<Item = String>) -> Result<AgentArgs> {
         Command::Agent(args) => Some(*args),
         _ => None,
     })?)
-}
-
-fn push(flags: &mut Vec<String>, key: &str, value: &Value) -> Result<()> {
-    match value {
-        Value::String(text) => flags.push(format!("--{key}={text}")),
-        Value::Integer(number) => flags.push(format!("--{key}={number}")),
-        Value::Boolean(true) => flags.push(format!("--{key}")),
-        Value::Boolean(false) => {}
-        Value::Array(values) => {
-            for value in values {
-                ensure!(!value.is_array(), "{key}: a list in a list");
-                push(flags, key, value)?;
-            }
-        }
-        _ => bail!("{key}: a text, a number, true, false or a list of these is needed"),
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -179,7 +217,7 @@ mod tests {
     }
 
     fn joined(flags: &str, file: &str) -> Result<JoinedSettings> {
-        join(&given(flags)?, &file.parse()?)
+        join(&given(flags)?, file)
     }
 
     #[test]
@@ -206,7 +244,7 @@ mod tests {
     fn a_file_replaces_flags() -> Result<()> {
         let flags = "--idle-timeout 350s --series 7 --interval 5s --netns a";
         let joined = joined(flags, "behind = 'ipvs'\nseries = 9\nport = 80")?;
-        let alone = super::join(&given("--behind ipvs --netns a -P 80")?, &Table::new())?;
+        let alone = super::join(&given("--behind ipvs --netns a -P 80")?, "")?;
         assert_eq!(joined.settings.census, alone.settings.census);
         assert_eq!(joined.settings.series.get(), 9);
         assert_eq!(joined.settings.interval.as_secs(), 5);
@@ -215,14 +253,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_toml_is_named_in_one_line() -> Result<()> {
-        let file = tempfile::NamedTempFile::new()?;
-        std::fs::write(file.path(), "series = 7\n]]]][[\n")?;
-        let why = table(file.path()).err().map(|it| it.to_string());
+    fn what_is_no_toml_is_named_in_one_line() {
+        let why = joined("", "series = 7\n]]]][[\n").err();
+        let why = why.map(|it| it.to_string());
         let why = why.unwrap_or_default();
         assert!(why.starts_with("line 2: "), "{why}");
         assert!(!why.contains('\n'), "{why}");
-        Ok(())
     }
 
     #[test]
@@ -231,27 +267,116 @@ mod tests {
         let fifo = dir.path().join("fifo");
         let mode = Mode::RUSR | Mode::WUSR;
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, mode, 0)?;
-        let why = table(&fifo).err().map(|it| it.to_string());
+        let why = text(&fifo).err().map(|it| it.to_string());
         assert_eq!(why.as_deref(), Some("not a regular file"));
         Ok(())
     }
 
     #[test]
     fn what_makes_no_sense_is_named() {
-        for (flags, file, part) in [
-            ("", "sereis = 9", "no such setting: sereis"),
-            ("", "dir = '/tmp'", "no such setting: dir"),
-            ("", "series = 0", "--series"),
-            ("", "interval = 'soon'", "--interval"),
-            ("", "behind = 'nothing'", "--behind"),
-            ("", "port = [[80]]", "a list in a list"),
-            ("", "series = 1.5", "a text, a number"),
-            ("-P 80", "port = 90", "not in both"),
+        for (flags, file, expected) in [
+            (
+                "",
+                "sereis = 9",
+                "line 1: sereis: no such setting; there are ",
+            ),
+            (
+                "",
+                "\ndir = '/tmp'",
+                "line 2: dir: no such setting; there are ",
+            ),
+            ("", "\"a\\u001b\" = 1", "line 1: a\\u{1b}: no such setting"),
+            (
+                "",
+                "series = 0",
+                "line 1: series: '0': 0 is not in 1..=10000",
+            ),
+            ("", "series = -1", "line 1: series: '-1': "),
+            (
+                "",
+                "series = 1.5",
+                "line 1: series: a text or a number is needed, not a number with",
+            ),
+            (
+                "",
+                "series = [1]",
+                "line 1: series: a text or a number is needed, not a list",
+            ),
+            (
+                "",
+                "# one\n# two\ninterval = 'soon'",
+                "line 3: interval: 'soon': not a time span",
+            ),
+            (
+                "",
+                "interval = ['1s', '2s']",
+                "line 1: interval: a text or a number is needed, not a list",
+            ),
+            (
+                "",
+                "idle-timeout = '0s'",
+                "line 1: idle-timeout: '0s': the time is zero",
+            ),
+            (
+                "",
+                "behind = 'nothing'",
+                "line 1: behind: 'nothing': none of ",
+            ),
+            ("", "behind = ['ipvs', '']", "line 1: behind: '': none of "),
+            (
+                "",
+                "port = [1,\ntrue]",
+                "line 1: port: a text or a number is needed, not true",
+            ),
+            (
+                "",
+                "port = [[80]]",
+                "line 1: port: a text or a number is needed, not a list",
+            ),
+            (
+                "",
+                "port = { from = 1 }",
+                "line 1: port: a text or a number is needed, not a table",
+            ),
+            ("", "port = 0x1FFFF", "line 1: port: '131071': "),
+            ("", "port = ''", "line 1: port: '': "),
+            (
+                "",
+                "loopback = 1",
+                "line 1: loopback: true or false is needed, not a number",
+            ),
+            ("", "comm = ''", "line 1: comm: '': an empty name"),
+            (
+                "",
+                "pod = 'a/'",
+                "line 1: pod: 'a/': neither NAME nor NAMESPACE/NAME",
+            ),
+            (
+                "",
+                "addr = 1979-05-27",
+                "line 1: addr: a text or a number is needed, not a time",
+            ),
+            (
+                "",
+                "[port]\na = 1",
+                "line 1: port: a text or a number is needed, not a table",
+            ),
+            ("", "series = 1\nseries = 2", "line 2: duplicate key"),
+            (
+                "",
+                "idle-timeout = '1m'\nbehind = ['ipvs', 'aws-nlb']",
+                "idle-timeout goes with one value of behind only",
+            ),
+            (
+                "-P 80",
+                "port = 90",
+                "filters stand on the command line or in the file",
+            ),
         ] {
             let why = joined(flags, file).err();
             let why = why.map(|it| format!("{it:#}")).unwrap_or_default();
-            assert!(why.contains(part), "{file}: {why}");
-            assert!(!why.contains('\n'), "{file}: {why}");
+            assert!(why.starts_with(expected), "{file}: {why}");
+            assert!(!why.contains('\n') && !why.contains("--"), "{file}: {why}");
         }
     }
 }

@@ -12,7 +12,8 @@ use clap_complete::Shell;
 use ipnet::IpNet;
 
 use crate::cli::values::{
-    buffer_size, file_size, network, positive, tcp_state, time_bound, time_span,
+    buffer_size, file_size, listen_address, name_parser, named, network, positive, tcp_state,
+    time_bound, time_span,
 };
 use crate::filter::events::EventSet;
 use crate::filter::ports::PortRange;
@@ -36,6 +37,11 @@ pub struct TraceArgs {
     pub output: OutputArgs,
     #[command(flatten)]
     pub rotation: RotationArgs,
+    /// Every event on the screen
+    ///
+    /// With a banner and a summary. On a terminal, a trace without this flag, --events, --count, --wide and --format shows a digest: problems as they happen, each told once, and a status line.
+    #[arg(short, long, help_heading = "Output")]
+    pub verbose: bool,
     #[command(flatten)]
     pub running: RunningArgs,
 }
@@ -47,15 +53,15 @@ pub struct SegmentArgs {
     /// Most that the folder may take
     ///
     /// The oldest segments are removed before it would take more.
-    #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = file_size, help_heading = "Output")]
+    #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = file_size, requires = "dir", help_heading = "Output")]
     pub max_size: u64,
     /// Begin a new segment once it is this old
     ///
     /// Also once it has a 32nd of --max-size.
-    #[arg(long, value_name = "TIME", default_value = "6h", value_parser = time_span, help_heading = "Output", hide_short_help = true)]
+    #[arg(long, value_name = "TIME", default_value = "6h", value_parser = time_span, requires = "dir", help_heading = "Output", hide_short_help = true)]
     pub segment_age: Duration,
     /// Count the probes of a connection that the peer answers over this time
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = time_span, help_heading = "Output", hide_short_help = true)]
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = time_span, requires = "dir", help_heading = "Output", hide_short_help = true)]
     pub alive_interval: Duration,
 }
 
@@ -91,6 +97,7 @@ pub struct AgentArgs {
         long,
         value_name = "ADDR:PORT",
         default_value = "127.0.0.1:10977",
+        value_parser = listen_address,
         help_heading = "Output"
     )]
     pub listen: SocketAddr,
@@ -277,13 +284,14 @@ pub struct SocketArgs {
     /// The same, by exact command name
     ///
     /// Only the first 15 bytes count, as in the kernel.
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = name_parser())]
     pub comm: Vec<OsString>,
     /// systemd units of these processes, by exact name
     #[arg(
         long,
         value_name = "NAME",
         value_delimiter = ',',
+        value_parser = name_parser(),
         hide_short_help = true
     )]
     pub unit: Vec<OsString>,
@@ -294,10 +302,11 @@ pub struct SocketArgs {
         long,
         value_name = "NAME",
         value_delimiter = ',',
+        value_parser = name_parser(),
         hide_short_help = true
     )]
     pub container: Vec<OsString>,
-    /// Kubernetes pods: NAME, or NAMESPACE/NAME
+    /// Kubernetes pods: NAME, NAMESPACE/NAME, or uid
     #[arg(
         long,
         value_name = "POD",
@@ -310,13 +319,14 @@ pub struct SocketArgs {
         long,
         value_name = "NAME",
         value_delimiter = ',',
+        value_parser = name_parser(),
         hide_short_help = true
     )]
     pub pod_namespace: Vec<OsString>,
     /// Network namespaces: a name, or pid:PID
     ///
     /// An inode number, a name from `ip netns` or, on this host, a path, pid:PID, or self.
-    #[arg(long, value_delimiter = ',', hide_short_help = true)]
+    #[arg(long, value_delimiter = ',', hide_short_help = true, value_parser = named)]
     pub netns: Vec<String>,
 }
 
@@ -426,11 +436,6 @@ pub struct RunningArgs {
     /// No zombies are reported, and an owner that exits before its socket's first event stays unknown.
     #[arg(long, hide_short_help = true)]
     pub no_snapshot: bool,
-    /// Every event on the screen
-    ///
-    /// With a banner and a summary. On a terminal, a trace without this flag, --events, --count, --wide and --format shows a digest: problems as they happen, each told once, and a status line.
-    #[arg(short, long, help_heading = "Output")]
-    pub verbose: bool,
     /// Create this file once every hook is attached
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub ready_file: Option<PathBuf>,

@@ -7,9 +7,11 @@ pub mod outputs;
 pub mod timeouts;
 pub mod values;
 
+use std::error::Error as _;
 use std::ffi::OsString;
 
 use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::cli::args::{
@@ -76,7 +78,7 @@ const FEW_VALUES: usize = 6;
 
 /// Flags that other commands have too, and that the short help of `agent` leaves out: a service
 /// seldom needs them.
-const SELDOM: [&str; 4] = ["verbose", "localport", "addr", "pid"];
+const SELDOM: [&str; 3] = ["localport", "addr", "pid"];
 
 /// What `agent` refuses among the flags of a trace: with some events alone its counts would be
 /// wrong, and a service does not end after some records.
@@ -177,6 +179,55 @@ where
         Action::Print(_) => None,
     };
     args.ok_or_else(|| exit::Error::failure("kaprobe does not understand its own flags"))
+}
+
+/// What a flag takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlagValue {
+    /// Nothing: it is there, or not.
+    Nothing,
+    /// One value.
+    One,
+    /// One value or more.
+    Many,
+}
+
+/// What the flag of a command takes; `None` if there is no such flag.
+#[must_use]
+pub fn flag_value(of: &str, flag: &str) -> Option<FlagValue> {
+    let all = command(None);
+    let mut flags = all.find_subcommand(of)?.get_arguments();
+    let flag = flags.find(|it| it.get_long() == Some(flag))?;
+    Some(match flag.get_action() {
+        ArgAction::SetTrue => FlagValue::Nothing,
+        ArgAction::Append => FlagValue::Many,
+        _ => FlagValue::One,
+    })
+}
+
+/// Checks the values of flags that were made of something else.
+///
+/// # Errors
+/// [`exit::Code::Usage`], with the value and what is wrong, but not with the flag.
+pub fn check_values<I>(flags: I) -> Result<(), exit::Error>
+where
+    I: IntoIterator<Item: Into<OsString> + Clone>,
+{
+    let checked = command(None).try_get_matches_from(flags).map(drop);
+    checked.map_err(|error| exit::Error::usage(about_value(&error)))
+}
+
+/// What is wrong with a value, without the name of the flag.
+fn about_value(error: &clap::Error) -> String {
+    let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) else {
+        return one_line(&error.to_string());
+    };
+    let why = match (error.source(), error.get(ContextKind::ValidValue)) {
+        (Some(why), _) => why.to_string(),
+        (None, Some(ContextValue::Strings(valid))) => format!("none of {}", valid.join(", ")),
+        (None, _) => "not a value that it takes".to_owned(),
+    };
+    format!("'{value}': {why}")
 }
 
 /// Joins the lines of a clap error, without the usage at its end.

@@ -1,10 +1,12 @@
 //! Parsers for values of flags.
 
-use std::net::IpAddr;
+use std::ffi::{OsStr, OsString};
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use ipnet::IpNet;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -22,6 +24,38 @@ pub fn positive<T: FromStr>(text: &str) -> Result<T, &'static str> {
     text.parse().map_err(|_| "not a whole number from 1")
 }
 
+/// Parses a name that is not empty.
+///
+/// # Errors
+/// If it is: no process has such a name, so a filter would let nothing pass.
+pub fn named(text: &str) -> Result<String, &'static str> {
+    name(text.to_owned())
+}
+
+/// The parser of a name that is not empty, and may not be UTF-8.
+#[must_use]
+pub fn name_parser() -> impl TypedValueParser<Value = OsString> {
+    OsStringValueParser::new().try_map(name)
+}
+
+fn name<T: AsRef<OsStr>>(text: T) -> Result<T, &'static str> {
+    if text.as_ref().is_empty() {
+        Err("an empty name")
+    } else {
+        Ok(text)
+    }
+}
+
+/// Parses the address and port to listen on.
+///
+/// # Errors
+/// If the text is not that. Names are not looked up.
+pub fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
+    let wrong =
+        "not an IP address and a port such as 127.0.0.1:10977, 0.0.0.0:10977 or [::1]:10977";
+    text.parse().map_err(|_| wrong)
+}
+
 /// Parses a time span such as `30s` or `1h30m`. A day has 24 hours.
 ///
 /// # Errors
@@ -31,7 +65,11 @@ pub fn time_span(text: &str) -> Result<Duration, &'static str> {
     let span: Span = text.parse().map_err(|_| WRONG)?;
     let span = span.to_duration(SpanRelativeTo::days_are_24_hours());
     let span = Duration::try_from(span.map_err(|_| WRONG)?).map_err(|_| WRONG)?;
-    if span.is_zero() { Err(WRONG) } else { Ok(span) }
+    if span.is_zero() {
+        Err("the time is zero")
+    } else {
+        Ok(span)
+    }
 }
 
 /// Parses a point in time: one before now such as `-2h` or `2h ago`, or a date and time; of
@@ -207,6 +245,22 @@ mod tests {
             time_bound("2024-05-06 07:08").is_ok(),
             "in the local time zone"
         );
+    }
+
+    #[test]
+    fn addresses_to_listen_on_are_parsed() {
+        for (text, is_good) in [
+            ("127.0.0.1:0", true),
+            ("[::1]:10977", true),
+            ("[fe80::1%2]:10977", true),
+            ("localhost:10977", false),
+            ("::1:10977", false),
+            ("127.0.0.1", false),
+            (":10977", false),
+            ("", false),
+        ] {
+            assert_eq!(listen_address(text).is_ok(), is_good, "{text:?}");
+        }
     }
 
     #[test]

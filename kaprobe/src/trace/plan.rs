@@ -69,9 +69,10 @@ impl TracePlan {
             filters,
             output,
             rotation,
+            verbose,
             running,
         } = args;
-        let wants_every = running.verbose
+        let wants_every = verbose
             || output.wide
             || !filters.records.events.is_empty()
             || filters.records.count.is_some();
