@@ -4,7 +4,11 @@
 //! any name. So the outermost container counts, which this host's runtime made, and a user's
 //! cgroups are marked. Otherwise a container could pass for another.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::str::FromStr;
+
+use crate::text::escape::Escaped;
 
 /// Number of digits that container tools show of an id.
 const SHORT_ID: usize = 12;
@@ -14,7 +18,7 @@ const SHORT_ID: usize = 12;
 pub struct CgroupPath {
     /// The innermost systemd unit, other than the scope of a container. `None` for a login
     /// session.
-    pub unit: Option<String>,
+    pub unit: Option<Escaped>,
     /// The outermost container.
     pub container: Option<Container>,
     /// uid of the Kubernetes pod.
@@ -34,16 +38,16 @@ pub enum Container {
         runtime: Runtime,
     },
     /// By its name.
-    Name(String),
+    Name(Escaped),
 }
 
 impl Container {
     /// The name, or the first digits of the id.
     #[must_use]
-    pub fn short_name(&self) -> &str {
+    pub fn short_name(&self) -> Escaped {
         match self {
-            Self::Id { id, .. } => id.get(..SHORT_ID).unwrap_or(id),
-            Self::Name(name) => name,
+            Self::Id { id, .. } => Escaped::from(id.get(..SHORT_ID).unwrap_or(id)),
+            Self::Name(name) => name.clone(),
         }
     }
 }
@@ -84,7 +88,7 @@ impl CgroupPath {
     /// a container, it counts: containers are often in the old hierarchies alone.
     #[must_use]
     pub fn read(cgroup: &[u8]) -> Self {
-        let text = String::from_utf8_lossy(cgroup);
+        let text = as_systemd_writes(cgroup);
         let mut lines: Vec<_> = text.lines().filter_map(controllers_and_path).collect();
         lines.sort_by_key(|(controllers, _)| match *controllers {
             "" => 0,
@@ -175,7 +179,7 @@ fn of_container(name: &str, parents: &Parents<'_>) -> Option<Container> {
     if parents.last == "lxc" {
         return by_name(name);
     }
-    if let Some(machine) = machine(name) {
+    if let Some(machine) = machine(name, parents) {
         return by_name(machine);
     }
     let (id, runtime) = id_of(name, parents)?;
@@ -185,15 +189,32 @@ fn of_container(name: &str, parents: &Parents<'_>) -> Option<Container> {
     })
 }
 
-/// The name of a machine that systemd-nspawn runs. One of libvirt's virtual machines is no
-/// container: `machine-qemu\x2d1\x2dNAME.scope` (`virSystemdMakeScopeName`,
-/// src/util/virsystemd.c).
-fn machine(name: &str) -> Option<&str> {
+/// The name of a container that systemd-nspawn or libvirt runs.
+///
+/// systemd-machined makes `machine-NAME.scope` (`machine_start_scope`, src/machine/machine.c of
+/// systemd). Without it, systemd-nspawn makes `NAME.scope` in machine.slice (`allocate_scope`,
+/// src/nspawn/nspawn-register.c); the container is in `payload` below that
+/// (`create_subcgroup`, src/nspawn/nspawn-cgroup.c).
+fn machine<'a>(name: &'a str, parents: &Parents<'a>) -> Option<&'a str> {
     let service = name.strip_suffix(".service");
     let template = service.and_then(|it| it.strip_prefix("systemd-nspawn@"));
     let scope = name.strip_suffix(".scope");
     let scope = scope.and_then(|it| it.strip_prefix("machine-"));
-    template.or(scope.filter(|it| !it.starts_with("qemu\\x2d")))
+    let is_payload = name == "payload" && parents.first == "machine.slice";
+    let unregistered = parents.last.strip_suffix(".scope").filter(|_| is_payload);
+    template
+        .or(scope.filter(|it| !is_virtual_machine(it)))
+        .or(unregistered)
+}
+
+/// Whether a machine is one of libvirt's virtual machines, and no container: `qemu-ID-NAME` or,
+/// of Cloud Hypervisor, `ch-ID-NAME` (`virDomainDriverGenerateMachineName`,
+/// src/hypervisor/domain_driver.c of libvirt), and `qemu-NAME` before that
+/// (`virSystemdMakeScopeName`, src/util/virsystemd.c). Containers are `lxc-ID-NAME`.
+fn is_virtual_machine(machine: &str) -> bool {
+    let of_cloud_hypervisor = machine.strip_prefix("ch\\x2d");
+    let begins_with_id = |rest: &str| rest.starts_with(|it: char| it.is_ascii_digit());
+    machine.starts_with("qemu\\x2d") || of_cloud_hypervisor.is_some_and(begins_with_id)
 }
 
 /// The id of a container, and its runtime.
@@ -281,8 +302,25 @@ fn is_unit(name: &str) -> bool {
     is_scope || name.ends_with(".service") || name.ends_with(".socket")
 }
 
+/// The text with each byte that is not UTF-8 as systemd writes it in names: `\xff`
+/// (systemd-escape(1)). [`unescape`] gives the byte back.
+fn as_systemd_writes(bytes: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = str::from_utf8(bytes) {
+        return text.into();
+    }
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text.into()
+}
+
 /// Undoes systemd's escapes, `\x2d` for `-` (systemd-escape(1)).
-fn unescape(name: &str) -> String {
+fn unescape(name: &str) -> Escaped {
     let mut bytes = Vec::with_capacity(name.len());
     let mut rest = name.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {
@@ -292,7 +330,7 @@ fn unescape(name: &str) -> String {
         bytes.push(escaped.unwrap_or(byte));
         rest = escaped.map_or(after, |_| &rest[4..]);
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    Escaped::from_bytes(&bytes)
 }
 
 #[cfg(test)]
@@ -308,7 +346,7 @@ mod tests {
 
     /// What a path tells, in one line: `UNIT | CONTAINER (RUNTIME) | POD`, and `user`.
     fn told(found: &CgroupPath) -> String {
-        let unit = found.unit.as_deref().unwrap_or("-");
+        let unit = found.unit.as_ref().map_or("-", Escaped::as_str);
         let container = match &found.container {
             Some(Container::Id { id, runtime }) => {
                 format!(
@@ -316,7 +354,7 @@ mod tests {
                     id.replace(ID, "ID").replace(OTHER, "OTHER")
                 )
             }
-            Some(Container::Name(name)) => name.clone(),
+            Some(Container::Name(name)) => name.to_string(),
             None => "-".to_owned(),
         };
         let unit = unit.replace(ID, "ID");
@@ -371,7 +409,7 @@ mod tests {
             ("/init.scope", "- | - | -"),
             (
                 "/system.slice/x\u{1b}[2J.service",
-                "x\u{1b}[2J.service | - | -",
+                "x\\u{1b}[2J.service | - | -",
             ),
         ]);
     }
@@ -499,7 +537,7 @@ mod tests {
             ),
             ("/lxc.monitor.web", "- | - | -"),
             ("/lxc/web", "- | web | -"),
-            // src/nspawn/nspawn-register.c of systemd, and systemd-nspawn@.service.
+            // `machine_start_scope` and `allocate_scope` of systemd, and systemd-nspawn@.service.
             (
                 "/machine.slice/machine-a\\x2db.scope/payload",
                 "- | a-b | -",
@@ -508,12 +546,29 @@ mod tests {
                 "/machine.slice/systemd-nspawn@web.service/payload",
                 "systemd-nspawn@web.service | web | -",
             ),
-            // `virSystemdMakeScopeName`, src/util/virsystemd.c of libvirt: no container.
+            (
+                "/machine.slice/web.scope/payload/system.slice/nginx.service",
+                "nginx.service | web | -",
+            ),
+            ("/machine.slice/web.scope", "web.scope | - | -"),
+            ("/a.slice/web.scope/payload", "web.scope | - | -"),
+            // `virDomainDriverGenerateMachineName` of libvirt: a container of its driver lxc, and
+            // virtual machines.
+            (
+                "/machine.slice/machine-lxc\\x2d7\\x2dweb.scope/libvirt",
+                "- | lxc-7-web | -",
+            ),
+            (
+                "/machine.slice/machine-ch\\x2d1\\x2dvm.scope/libvirt/emulator",
+                "machine-ch-1-vm.scope | - | -",
+            ),
+            ("/machine.slice/machine-ch\\x2dx.scope", "- | ch-x | -"),
             (
                 "/machine.slice/machine-qemu\\x2d1\\x2dvm.scope/libvirt/emulator",
                 "machine-qemu-1-vm.scope | - | -",
             ),
-            // agent/taskresource/cgroup of the ECS agent; Fargate names a task and a number.
+            // `BuildCgroupRoot`, agent/api/task/task_linux.go of the ECS agent; Fargate, whose agent
+            // is not public, names a task and a number.
             ("/ecs/HASH/ID", "- | ID (Unknown) | -"),
             (
                 "/ecs/HASH/HASH-1234567890",
@@ -607,16 +662,20 @@ mod tests {
             ("0::", "- | - | -"),
             (
                 "\\x\n0::/\\x.service\n0::/\\x2.scope",
-                "\\x.service | - | -",
+                "\\\\x.service | - | -",
             ),
         ] {
             let text = text.replace("UID", UID).replace("ID", ID);
             let found = CgroupPath::read(text.as_bytes());
             assert_eq!(told(&found), expected, "{text}");
         }
+        // A name that is not UTF-8 stays the name that it is: filters compare the bytes.
+        let lxc = CgroupPath::read(b"0::/lxc.payload.\xff\xc3\xa9");
+        let name = Escaped::from_bytes(b"\xff\xc3\xa9");
+        assert_eq!(lxc.container, Some(Container::Name(name)));
         assert_eq!(
-            CgroupPath::read(b"0::/\xff\xfe.service").unit.as_deref(),
-            Some("\u{fffd}\u{fffd}.service")
+            CgroupPath::read(b"0::/\xff\xfe.service").unit,
+            Some(Escaped::from_bytes(b"\xff\xfe.service"))
         );
     }
 }

@@ -79,9 +79,9 @@ impl ContainerNames {
 
     /// Fills in what a process belongs to. `path` is that of its cgroup.
     pub fn fill(&mut self, process: &mut Process, path: &CgroupPath) {
-        process.unit = path.unit.as_deref().map(Escaped::from);
+        process.unit = path.unit.clone();
         if let Some(container) = &path.container {
-            process.container = Some(Escaped::from(container.short_name()));
+            process.container = Some(container.short_name());
         }
         if let Some(Container::Id { id, .. }) = &path.container {
             process.container_id = Some(Escaped::from(id.as_str()));

@@ -74,19 +74,23 @@ pub(super) fn passes<T: Ord>(wanted: &BTreeSet<T>, value: Option<&T>) -> bool {
     wanted.is_empty() || value.is_some_and(|value| wanted.contains(value))
 }
 
-/// The name of a pod, with its Kubernetes namespace or without.
+/// The name of a pod, with its Kubernetes namespace or without; or its uid.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PodName {
     /// The namespace; `None` means any.
     pub namespace: Option<Escaped>,
-    /// The name.
+    /// The name. Without a namespace, it may be the uid: a pod whose name is not known has only
+    /// that.
     pub name: Escaped,
 }
 
 impl PodName {
     fn is_of(&self, process: &Process) -> bool {
-        process.pod.as_ref() == Some(&self.name)
-            && (self.namespace.is_none() || self.namespace == process.pod_namespace)
+        let is_named = process.pod.as_ref() == Some(&self.name);
+        match &self.namespace {
+            Some(_) => is_named && self.namespace == process.pod_namespace,
+            None => is_named || process.pod_uid.as_ref() == Some(&self.name),
+        }
     }
 }
 
@@ -131,7 +135,7 @@ mod tests {
             container_id: text(&"0123456789abcdef".repeat(4)),
             pod: text("broker-0"),
             pod_namespace: text("orders"),
-            pod_uid: None,
+            pod_uid: text("5d2f3a0e-7c41-4b8e-9f6d-0a1b2c3d4e5f"),
             cmdline: None,
         }
     }
@@ -170,6 +174,12 @@ mod tests {
             (("", "", "shop/broker-0", ""), false),
             (("", "", "shop/broker-0,broker-0", ""), true),
             (("", "", "broker", ""), false),
+            (("", "", "5d2f3a0e-7c41-4b8e-9f6d-0a1b2c3d4e5f", ""), true),
+            (("", "", "5d2f3a0e-7c41-4b8e-9f6d", ""), false),
+            (
+                ("", "", "orders/5d2f3a0e-7c41-4b8e-9f6d-0a1b2c3d4e5f", ""),
+                false,
+            ),
             (("", "", "", "orders"), true),
             (("", "", "", "order"), false),
             (("a.service", "broker", "broker-0", "orders"), true),
