@@ -17,9 +17,10 @@ const HOST_NAMESPACE: &str = "user:[4026531837]";
 
 const FIND_OWNERS: &str = "to find the owners of other users' sockets";
 
-/// Capabilities that kaprobe uses. Seen on 6.18: the first two are enough to trace, and the
-/// others help only together.
-const USED: [Used; 4] = [
+/// Capabilities that kaprobe uses: the only list, to which the unit and the page of the agent are
+/// held. Seen on 6.18: the first two are enough to trace, and the two for owners help only
+/// together.
+const USED: [Used; 7] = [
     Used {
         name: "CAP_BPF",
         // `bpf_capable`, include/linux/capability.h.
@@ -47,6 +48,27 @@ const USED: [Used; 4] = [
         granted_by: CapabilitySet::DAC_READ_SEARCH.union(CapabilitySet::DAC_OVERRIDE),
         needed: false,
         purpose: FIND_OWNERS,
+    },
+    Used {
+        name: "CAP_SYS_ADMIN",
+        // `netns_install`, net/core/net_namespace.c.
+        granted_by: CapabilitySet::SYS_ADMIN,
+        needed: false,
+        purpose: "to read the sockets and timeouts of other network namespaces",
+    },
+    Used {
+        name: "CAP_NET_ADMIN",
+        // `ip_vs_genl_ops`, net/netfilter/ipvs/ip_vs_ctl.c. Anyone may read those of conntrack.
+        granted_by: CapabilitySet::NET_ADMIN,
+        needed: false,
+        purpose: "to read the timeouts of IPVS",
+    },
+    Used {
+        name: "CAP_SYS_RESOURCE",
+        // `do_prlimit`, kernel/sys.c.
+        granted_by: CapabilitySet::SYS_RESOURCE,
+        needed: false,
+        purpose: "to lock memory for BPF maps, before Linux 5.11",
     },
 ];
 
@@ -183,6 +205,22 @@ mod tests {
         confined: false,
         root: false,
     };
+
+    #[test]
+    fn the_unit_and_the_page_of_the_agent_have_these_capabilities() {
+        let used: Vec<_> = USED.iter().map(|it| it.name).collect();
+        let unit = include_str!("../../../contrib/systemd/kaprobe.service").lines();
+        let mut left = unit.filter_map(|it| it.strip_prefix("CapabilityBoundingSet="));
+        let left: Vec<_> = left.next().unwrap_or_default().split(' ').collect();
+        assert_eq!(left, used);
+        let page = include_str!("../../../docs/operate.md").lines();
+        let rows = page.filter(|line| line.starts_with("| CAP_"));
+        let names = rows.filter_map(|row| row.split(" | ").next());
+        let names: Vec<_> = names
+            .flat_map(|it| it.trim_start_matches("| ").split(", "))
+            .collect();
+        assert_eq!(names, used);
+    }
 
     #[test]
     fn what_is_missing_is_said_with_what_to_do() {
