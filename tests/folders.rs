@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::{Duration, UNIX_EPOCH};
 
 use kaprobe::model::header::Header;
 use kaprobe::model::record::{EventName, Record};
@@ -208,8 +209,7 @@ fn that_nothing_is_of_a_time_is_said() -> TestResult {
     };
     let (before, later) = ("2001-02-03T04:05:06Z", at(50));
     let of = |first: u32, last: u32| format!("of {} to {}\n", at(first), at(last));
-    let nothing =
-        format!("kaprobe: nothing was logged since {later}: the records that were read are ");
+    let nothing = format!("kaprobe: nothing was logged since {later}: the logs are ");
     let rows: [(&[&str], &str, String); 4] = [
         (&["run.jsonl", "--since", &later], &nothing, of(0, 1)),
         (
@@ -229,5 +229,17 @@ fn that_nothing_is_of_a_time_is_said() -> TestResult {
         );
         assert_eq!(err.lines().count(), usize::from(!start.is_empty()), "{err}");
     }
+    // Now only the last segment may have it, and is read alone.
+    for entry in fs::read_dir(logs.path("kept"))? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|it| it.to_str());
+        let segment = name.and_then(SegmentName::parse);
+        if segment.is_some_and(|it| it.number < 4) {
+            let old = UNIX_EPOCH + Duration::from_nanos(WALL_NS.unsigned_abs());
+            fs::File::open(&path)?.set_modified(old)?;
+        }
+    }
+    let (.., err) = counts(&logs, &["kept", "--since", &later], 0)?;
+    assert_eq!(err, format!("{nothing}{}", of(0, 3)));
     Ok(())
 }

@@ -78,9 +78,11 @@ pub fn open(logs: &[Input], window: &TimeWindow) -> Result<Vec<InputFile>> {
     for log in logs {
         match log {
             Input::File(path) if path.is_dir() => {
-                for segment in segments::find(path, window)? {
+                let found = segments::find(path, window)?;
+                for segment in found.paths {
                     // The recorder removes the oldest.
-                    if let Some(log) = removed_is_none(Input::File(segment).open())? {
+                    if let Some(mut log) = removed_is_none(Input::File(segment).open())? {
+                        log.folder_times = Some(found.times);
                         add(&mut open, log);
                     }
                 }

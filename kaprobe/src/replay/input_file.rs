@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use crate::model::header::Header;
 use crate::model::segment::SegmentName;
+use crate::model::time::WallTime;
 use crate::replay::decompress::LogReader;
 use crate::replay::line::Item;
 use crate::replay::log::{Log, LogCounts, LogError, Remark, RemarkKind};
@@ -34,6 +35,8 @@ pub struct InputFile {
     pub size: u64,
     /// Its number, if it is a segment of a recorder.
     pub segment: Option<u64>,
+    /// From when to when the segments of its folder are, if it is one.
+    pub folder_times: Option<(WallTime, WallTime)>,
     state: State,
     /// Counts of its lines, once it was read.
     counts: LogCounts,
@@ -74,6 +77,7 @@ impl InputFile {
             id,
             size,
             segment,
+            folder_times: None,
             state,
             counts: LogCounts::default(),
             is_log: false,

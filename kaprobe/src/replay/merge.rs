@@ -118,8 +118,9 @@ impl Merge {
     /// Says that no record is of the time that was to be read, if so.
     #[must_use]
     pub fn outside(&self) -> Option<String> {
+        let folders = self.files.iter().filter_map(|it| it.folder_times);
         (!self.files.is_empty())
-            .then(|| self.read.outside(&self.window))
+            .then(|| self.read.outside(folders, &self.window))
             .flatten()
     }
 
@@ -424,14 +425,21 @@ impl TimesRead {
         is_in
     }
 
-    /// Says that no record is in the window, if so.
-    fn outside(&self, window: &TimeWindow) -> Option<String> {
+    /// Says that no record is in the window, if so. `folders` has the times of what need not be
+    /// read to know that.
+    fn outside(
+        &self,
+        folders: impl Iterator<Item = (WallTime, WallTime)>,
+        window: &TimeWindow,
+    ) -> Option<String> {
         if self.has_any || *window == TimeWindow::default() {
             return None;
         }
-        Some(match self.others {
+        let all = self.others.into_iter().chain(folders);
+        let all = all.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+        Some(match all {
             Some((first, last)) => format!(
-                "nothing was logged {window}: the records that were read are of {} to {}",
+                "nothing was logged {window}: the logs are of {} to {}",
                 first.to_the_second(),
                 last.to_the_second()
             ),

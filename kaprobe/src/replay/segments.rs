@@ -34,28 +34,44 @@ pub(super) fn name_of(path: &Path) -> Option<SegmentName> {
         .and_then(SegmentName::parse)
 }
 
-/// The segments of a folder that may have records of this window, oldest first. Says if there is
-/// none.
+/// The segments of a folder that are to be read.
+pub(super) struct FoundSegments {
+    /// Those that may have records of the window, oldest first.
+    pub(super) paths: Vec<PathBuf>,
+    /// From when to when all of the folder are, also those that are not read.
+    pub(super) times: (WallTime, WallTime),
+}
+
+/// The segments of a folder that may have records of this window. Says if there is none.
 ///
 /// # Errors
 /// If the folder can't be read, or has no segment.
-pub(super) fn find(folder: &Path, window: &TimeWindow) -> Result<Vec<PathBuf>> {
+pub(super) fn find(folder: &Path, window: &TimeWindow) -> Result<FoundSegments> {
     let shown = Escaped::from_path(folder);
     let mut all = read(folder).with_context(|| format!("cannot read {shown}"))?;
     all.sort_by_key(|it| it.name);
-    if all.is_empty() {
+    let Some(times) = times(&all) else {
         let why = format!("{shown}: a folder without segments of kaprobe record");
         return Err(exit::Error::failure(why).into());
-    }
+    };
     let selected = select(&all, window);
-    if let (true, Some((first, last))) = (selected.is_empty(), times(&all)) {
+    if selected.is_empty() {
+        let (first, last) = times;
         stderr::line(format_args!(
             "{shown}: nothing was recorded {window}: its segments are of {} to {}",
             first.to_the_second(),
             last.to_the_second()
         ));
     }
-    Ok(selected.iter().map(|it| it.path.clone()).collect())
+    let (first, mut last) = times;
+    if let Some(read) = selected.last().filter(|it| Some(*it) == all.last()) {
+        // Its records tell the end better: a copy of a file was written later than it.
+        last = read.name.began;
+    }
+    Ok(FoundSegments {
+        paths: selected.iter().map(|it| it.path.clone()).collect(),
+        times: (first, last),
+    })
 }
 
 fn read(folder: &Path) -> io::Result<Vec<Segment>> {
