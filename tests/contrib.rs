@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use kaprobe_testkit::schema::SCHEMA;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 type Fields = BTreeMap<String, Value>;
 
@@ -20,14 +20,26 @@ fn read(path: &str) -> Result<String, String> {
     fs::read_to_string(&path).map_err(|why| format!("{}: {why}", path.display()))
 }
 
-fn json(path: &str) -> Result<Value, String> {
+fn read_json(path: &str) -> Result<Value, String> {
     serde_json::from_str(&read(path)?).map_err(|why| format!("{path}: {why}"))
 }
 
 /// The fields of a record, by the schema.
 fn fields() -> Result<Fields, String> {
-    let schema: Value = serde_json::from_str(SCHEMA).map_err(|why| why.to_string())?;
-    let fields = schema.pointer("/$defs/record/properties");
+    fields_of(SCHEMA, "/$defs/record/properties")
+}
+
+/// The columns of the table of sockets: the host, and the fields of a socket by the schema.
+fn socket_fields() -> Result<Fields, String> {
+    let schema = include_str!("../schema/kaprobe-sockets.schema.json");
+    let mut fields = fields_of(schema, "/properties")?;
+    fields.insert("host".to_owned(), json!({ "type": "string" }));
+    Ok(fields)
+}
+
+fn fields_of(schema: &str, place: &str) -> Result<Fields, String> {
+    let schema: Value = serde_json::from_str(schema).map_err(|why| why.to_string())?;
+    let fields = schema.pointer(place);
     let fields = fields.and_then(Value::as_object).ok_or("no fields")?;
     Ok(fields.clone().into_iter().collect())
 }
@@ -39,6 +51,8 @@ enum Kind {
     Address,
     Number,
     Numbers,
+    /// The processes that hold a socket.
+    Owners,
     Bool,
     Text,
 }
@@ -49,6 +63,7 @@ fn kind(name: &str, field: &Value) -> Kind {
     match (to, field["type"].as_str().unwrap_or_default()) {
         ("time", _) => Kind::Time,
         ("address", _) => Kind::Address,
+        _ if field["items"]["type"] == "object" => Kind::Owners,
         ("ages", _) | (_, "array") => Kind::Numbers,
         ("whole" | "count" | "ms" | "port" | "u32", _) | (_, "integer") => Kind::Number,
         (_, "boolean") => Kind::Bool,
@@ -65,9 +80,9 @@ fn kind(name: &str, field: &Value) -> Kind {
 }
 
 /// The columns of a table of ClickHouse, with their types: `    name Type,`, before the aliases.
-fn clickhouse_columns(schema: &str) -> Result<Vec<(String, String)>, String> {
+fn clickhouse_columns(schema: &str, table: &str) -> Result<Vec<(String, String)>, String> {
     let table = schema
-        .split("kaprobe.records\n(\n")
+        .split(&format!("{table}\n(\n"))
         .nth(1)
         .ok_or("no table")?;
     let table = table.split("\n\n").next().ok_or("no end")?;
@@ -99,9 +114,12 @@ fn duckdb_columns(schema: &str) -> Result<Vec<(String, String)>, String> {
         .collect()
 }
 
-/// Checks that the columns are the fields, in the schema's order, and of their types.
-fn check(columns: &[(String, String)], is: impl Fn(Kind, &str) -> bool) -> Result<(), String> {
-    let fields = fields()?;
+/// Checks that the columns are the fields, and of their types.
+fn check(
+    columns: &[(String, String)],
+    fields: &Fields,
+    is: impl Fn(Kind, &str) -> bool,
+) -> Result<(), String> {
     let names: BTreeSet<_> = columns.iter().map(|(name, _)| name).collect();
     let expected: BTreeSet<_> = fields.keys().collect();
     let differing: Vec<_> = names.symmetric_difference(&expected).collect();
@@ -119,9 +137,23 @@ fn check(columns: &[(String, String)], is: impl Fn(Kind, &str) -> bool) -> Resul
 
 #[test]
 fn clickhouse_has_a_column_for_each_field() -> Result<(), String> {
-    let columns = clickhouse_columns(&read("clickhouse/schema.sql")?)?;
+    for (file, table, fields) in [
+        ("clickhouse/schema.sql", "kaprobe.records", fields()?),
+        (
+            "clickhouse/sockets.sql",
+            "kaprobe.sockets",
+            socket_fields()?,
+        ),
+    ] {
+        let columns = clickhouse_columns(&read(file)?, table)?;
+        check(&columns, &fields, is_clickhouse)?;
+    }
+    Ok(())
+}
+
+fn is_clickhouse(kind: Kind, of: &str) -> bool {
     // What the key has is never NULL.
-    check(&columns, |kind, of| match kind {
+    match kind {
         Kind::Time => of == "DateTime64(9, 'UTC')",
         Kind::Address => of == "IPv6",
         Kind::Numbers => of == "Array(UInt64)",
@@ -133,19 +165,29 @@ fn clickhouse_has_a_column_for_each_field() -> Result<(), String> {
                 .and_then(|it| it.strip_suffix(')'));
             ["UInt8", "UInt16", "UInt32", "UInt64"].contains(&inner.unwrap_or(of))
         }
-    })
+        Kind::Owners => of == "Array(Tuple(pid UInt32, comm String, fd UInt32))",
+    }
 }
 
 #[test]
 fn duckdb_has_a_column_for_each_field() -> Result<(), String> {
     let columns = duckdb_columns(&read("duckdb/schema.sql")?)?;
-    check(&columns, |kind, of| match kind {
+    check(&columns, &fields()?, is_duckdb)?;
+    let mut sockets = duckdb_columns(&read("duckdb/sockets.sql")?)?;
+    // The name of the file has it.
+    sockets.push(("host".to_owned(), "VARCHAR".to_owned()));
+    check(&sockets, &socket_fields()?, is_duckdb)
+}
+
+fn is_duckdb(kind: Kind, of: &str) -> bool {
+    match kind {
         Kind::Time => of == "TIMESTAMP_NS",
         Kind::Address | Kind::Text => of == "VARCHAR",
         Kind::Numbers => of == "UBIGINT[]",
         Kind::Bool => of == "BOOLEAN",
         Kind::Number => ["UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"].contains(&of),
-    })
+        Kind::Owners => of == "STRUCT(pid UINTEGER, comm VARCHAR, fd UINTEGER)[]",
+    }
 }
 
 /// Where the pipeline puts the fields that ECS has a name for.
@@ -164,8 +206,8 @@ fn renamed(pipeline: &Value) -> Vec<(String, String)> {
 
 #[test]
 fn elastic_has_a_type_for_each_field() -> Result<(), String> {
-    let renamed = renamed(&json("elastic/ingest-pipeline.json")?);
-    let template = json("elastic/index-template.json")?;
+    let renamed = renamed(&read_json("elastic/ingest-pipeline.json")?);
+    let template = read_json("elastic/index-template.json")?;
     let properties = &template["template"]["mappings"]["properties"];
     for (name, field) in fields()? {
         let path = match renamed.iter().find(|(from, _)| *from == name) {
@@ -182,6 +224,7 @@ fn elastic_has_a_type_for_each_field() -> Result<(), String> {
             Kind::Number | Kind::Numbers => matches!(of, Some("long" | "unsigned_long")),
             Kind::Bool => of == Some("boolean"),
             Kind::Text => matches!(of, Some("keyword" | "text")),
+            Kind::Owners => false,
         };
         assert!(fits, "{name} at {path}: {of:?}");
     }
@@ -198,7 +241,7 @@ fn elastic_has_a_type_for_each_field() -> Result<(), String> {
 /// A label makes a stream for each of its values, so none may have many.
 #[test]
 fn loki_has_few_labels() -> Result<(), String> {
-    let loki = json("loki/fields.json")?;
+    let loki = read_json("loki/fields.json")?;
     let names = |key: &str| -> Vec<_> {
         let names = loki[key].as_array().into_iter().flatten();
         names.filter_map(Value::as_str).collect()
@@ -283,16 +326,36 @@ fn vector_inserts_into_the_table_of_lines() -> Result<(), String> {
     Ok(())
 }
 
-/// The command that writes the log is one that this kaprobe takes, with the file that is read.
-#[test]
-fn vector_reads_the_log_that_a_trace_writes() -> Result<(), String> {
-    let text = read("vector/kaprobe.toml")?;
+/// The command in a configuration that writes the log: one that this kaprobe takes.
+fn command_of(text: &str) -> Result<&str, String> {
     let command = text
         .split_once("On each host: kaprobe ")
         .ok_or("no command")?;
     let command = command.1.lines().next().unwrap_or_default();
     let words = std::iter::once("kaprobe").chain(command.split(' '));
     kaprobe::cli::parse(words).map_err(|why| why.to_string())?;
+    Ok(command)
+}
+
+#[test]
+fn syslog_ng_reads_the_log_that_a_trace_writes() -> Result<(), String> {
+    let text = read("syslog-ng/kaprobe.conf")?;
+    let file = text
+        .split("file(\"")
+        .nth(1)
+        .and_then(|it| it.split('"').next());
+    let file = file.ok_or("no file")?;
+    assert!(
+        command_of(&text)?.contains(&format!("-o {file} ")),
+        "{file}"
+    );
+    Ok(())
+}
+
+#[test]
+fn vector_reads_the_log_that_a_trace_writes() -> Result<(), String> {
+    let text = read("vector/kaprobe.toml")?;
+    let command = command_of(&text)?;
     let vector: toml::Table = text.parse().map_err(|why| format!("{why}"))?;
     let files = components(&vector, "sources")?["kaprobe_log"]["include"].as_array();
     let files = files

@@ -201,10 +201,18 @@ const LOADER: &str = if cfg!(target_arch = "aarch64") {
 /// and libraries, but in no root of its own.
 pub fn beside_host(package: &str, program: &str) -> Result<Command> {
     let tree = tree(package)?;
+    let mut libraries = tree
+        .join(format!("usr/lib/{}-linux-gnu", env::consts::ARCH))
+        .into_os_string();
+    // Those that only this program has are in a folder of its name.
+    if let Some(name) = Path::new(program).file_name() {
+        libraries.push(":");
+        libraries.push(tree.join("usr/lib").join(name));
+    }
     let mut command = Command::new(tree.join(LOADER));
     command
         .arg("--library-path")
-        .arg(tree.join(format!("usr/lib/{}-linux-gnu", env::consts::ARCH)))
+        .arg(libraries)
         .arg(tree.join(program));
     Ok(command)
 }

@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
@@ -21,6 +23,9 @@ use kaprobe::verdict::pipeline::Pipeline;
 use kaprobe_testkit::database::{Answer, Engine};
 use kaprobe_testkit::fixtures::every_event;
 use kaprobe_testkit::fleet::{self, START, Size, Story, Truth};
+use kaprobe_testkit::http::PostServer;
+use kaprobe_testkit::package::Server;
+use kaprobe_testkit::wait::wait_until;
 use kaprobe_testkit::{command, golden, package, page};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -274,6 +279,103 @@ fn check(answers: &Answers, fleet: &Fleet) -> Result<()> {
     check_losses(answers, &fleet.truth)
 }
 
+/// The question about connections that exist, from lists of sockets.
+const NOW: &str = "unprotected-now";
+
+/// Connections that a list of sockets has: the program, SO_KEEPALIVE, the keepalive time, and how
+/// many hours before the end of the last list they were listed.
+const LISTED: [(&str, bool, u64, u8); 4] = [
+    ("off", false, 7_200_000, 0),
+    ("late", true, 7_200_000, 0),
+    ("quick", true, 1_000, 0),
+    ("gone", false, 7_200_000, 1),
+];
+
+/// Writes the lists of the sockets of a host: one connection of each kind to each endpoint. They
+/// have no record in any log.
+fn write_sockets<'a>(to: &Path, endpoints: impl Iterator<Item = &'a String>) -> Result<()> {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/sockets.jsonl");
+    let golden = fs::read_to_string(golden)?;
+    let line = golden.lines().find(|it| it.contains("\"ESTABLISHED\""));
+    let line: Value = serde_json::from_str(line.context("no connection")?)?;
+    let mut text = String::new();
+    for endpoint in endpoints {
+        let server: SocketAddr = endpoint.parse()?;
+        for (nth, (program, is_on, time_ms, hours)) in LISTED.into_iter().enumerate() {
+            let mut row = line.clone();
+            row["time"] = format!("2026-11-02T{:02}:00:00.000000000Z", 12 - hours).into();
+            row["comm"] = program.into();
+            row["keepalive"] = is_on.into();
+            row["keepalive_time_ms"] = time_ms.into();
+            row["raddr"] = server.ip().to_string().into();
+            row["rport"] = server.port().into();
+            row["lport"] = (40_000 + nth).into();
+            writeln!(text, "{row}")?;
+        }
+    }
+    fs::write(to.join("web-1.jsonl"), text)?;
+    Ok(())
+}
+
+/// An unprotected connection to which nothing has happened is in no log, but in a list of the
+/// sockets. Both databases find it there, with the timeouts that the logs show.
+pub fn databases_know_what_no_log_has() -> Result<()> {
+    package::on_host_only()?;
+    let fleet = Fleet::write(SMALL)?;
+    let dir = tempfile::tempdir()?;
+    write_sockets(dir.path(), fleet.truth.timeouts_ms.keys())?;
+    let sockets = dir.path().join("*.jsonl").to_string_lossy().into_owned();
+    let files = fleet.files();
+    let of = |folder: &str, name: &str| contrib(&format!("{folder}/{name}.sql"));
+    let question = |folder: &str| of(folder, &format!("questions/{NOW}"));
+    let set = |name: &str, value: &str| format!("SET param_{name} = '{value}'");
+    let no_ttl = "ALTER TABLE kaprobe.sockets REMOVE TTL".to_owned();
+    let ours = Engine::ClickHouse.run(&[
+        ("logs", set("files", &files)),
+        ("schema", of("clickhouse", "schema")?),
+        ("keep", KEEP.to_owned()),
+        ("load", of("clickhouse", "load")?),
+        ("lists", set("files", &sockets)),
+        ("sockets", of("clickhouse", "sockets")?),
+        ("keep sockets", no_ttl),
+        ("load sockets", of("clickhouse", "load-sockets")?),
+        // Again: a row counts once.
+        ("load again", of("clickhouse", "load-sockets")?),
+        ("bounds", of("clickhouse", "questions/bounds")?),
+        (NOW, question("clickhouse")?),
+    ])?;
+    let variables = format!("SET VARIABLE logs = '{files}'; SET VARIABLE sockets = '{sockets}'");
+    let theirs = Engine::DuckDb.run(&[
+        ("variables", variables),
+        ("schema", of("duckdb", "schema")?),
+        ("sockets", of("duckdb", "sockets")?),
+        (NOW, question("duckdb")?),
+    ])?;
+    let rows = &ours[NOW].rows;
+    ensure!(rows == &theirs[NOW].rows, "{rows:#?}, {:#?}", theirs[NOW]);
+    let believed = ours["bounds"].rows.iter().filter(|row| row[6] == true);
+    let mut expected = BTreeSet::new();
+    for row in believed {
+        let endpoint = text(row, 0)?;
+        if fleet.truth.timeouts_ms.contains_key(endpoint) {
+            for (program, off, late) in [("late", 0, 1), ("off", 1, 0)] {
+                expected.insert((endpoint, program, 1, off, late));
+            }
+        }
+    }
+    let found = rows.iter().map(|row| {
+        ensure!(text(row, 0)? == "web-1", "{row:?}");
+        let [all, off, late] = [3, 4, 5].map(|column| number(row, column));
+        Ok((text(row, 2)?, text(row, 1)?, all?, off?, late?))
+    });
+    let found: BTreeSet<_> = found.collect::<Result<_>>()?;
+    ensure!(
+        !found.is_empty() && found == expected,
+        "{found:#?}, not {expected:#?}"
+    );
+    Ok(())
+}
+
 /// Prints what it took, and with `KAPROBE_BLESS=1` writes it to the page.
 fn figures(size: Size, truth: &Truth, both: &[Answers; 2]) -> Result<()> {
     const PAGE: &str = "../../../docs/fleet.md";
@@ -399,19 +501,103 @@ fn check_losses(answers: &Answers, truth: &Truth) -> Result<()> {
     Ok(())
 }
 
-/// The logs of the three real hosts of `tests/golden/story` tell their story in a database.
-pub fn databases_find_the_real_story() -> Result<()> {
-    package::on_host_only()?;
-    let dir = tempfile::tempdir()?;
+/// The logs of the three real hosts of `tests/golden/story`, by host.
+fn real_logs() -> Result<Vec<(&'static str, String)>> {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/story");
-    let mut all = String::new();
-    for host in ["client", "server1", "server2"] {
+    let log = |host: &'static str| -> Result<_> {
         // They are older than the Community ID: a replay adds it.
         let log: PathBuf = golden.join(format!("{host}.jsonl"));
         let mut kaprobe = command::kaprobe()?;
         kaprobe.args(["replay", "--json", "-q"]).arg(log);
         let (code, lines, stderr) = command::run_as(kaprobe, &[])?;
         ensure!(code == Some(0), "{stderr}");
+        Ok((host, lines))
+    };
+    ["client", "server1", "server2"]
+        .map(log)
+        .into_iter()
+        .collect()
+}
+
+/// The folder in the tree of syslog-ng that has its modules.
+fn modules(tree: &Path) -> Result<PathBuf> {
+    let folders = fs::read_dir(tree.join("usr/lib/syslog-ng"))?;
+    let mut folders = folders.filter_map(|it| Some(it.ok()?.path()));
+    let with_http = folders.find(|it| it.join("libhttp.so").exists());
+    with_http.context("no modules")
+}
+
+/// syslog-ng with the configuration of `contrib/`, but for the place of the log and of the database.
+fn syslog_ng(dir: &Path, log: &Path, database: SocketAddr) -> Result<Command> {
+    let mut config = contrib("syslog-ng/kaprobe.conf")?;
+    let log = log.to_string_lossy();
+    for (theirs, here) in [
+        ("/var/log/kaprobe/trace.jsonl\"\n", format!("{log}\"\n")),
+        ("http://localhost:8123/", format!("http://{database}/")),
+    ] {
+        ensure!(config.contains(theirs), "no {theirs:?}");
+        config = config.replace(theirs, &here);
+    }
+    let file = dir.join("kaprobe.conf");
+    fs::write(&file, config)?;
+    let tree = package::tree("syslog-ng-mod-http")?;
+    let mut command = package::beside_host("syslog-ng-mod-http", "usr/sbin/syslog-ng")?;
+    command.args(["--foreground", "--stderr", "--no-caps"]);
+    for (flag, path) in [
+        ("--cfgfile", file),
+        ("--module-path", modules(&tree)?),
+        ("--persist-file", dir.join("persist")),
+        ("--pidfile", dir.join("pid")),
+        ("--control", dir.join("control")),
+    ] {
+        command.arg(flag).arg(path);
+    }
+    Ok(command)
+}
+
+/// syslog-ng posts each line of a log that grows, once, as ClickHouse takes it.
+pub fn syslog_ng_posts_each_line_once() -> Result<()> {
+    package::on_host_only()?;
+    let logs = real_logs()?;
+    let dir = tempfile::tempdir()?;
+    let log = dir.path().join("trace.jsonl");
+    fs::write(&log, &logs[0].1)?;
+    let server = PostServer::start()?;
+    let syslog_ng = syslog_ng(dir.path(), &log, server.address)?;
+    // It has no port: the address is that of the server above.
+    let _syslog_ng = Server::start(syslog_ng, server.address)?;
+    let mut written = logs[0].1.clone();
+    for (_, more) in &logs[1..] {
+        wait_until("the lines are posted", || {
+            Ok(server.posted().text.len() >= written.len())
+        })?;
+        fs::OpenOptions::new()
+            .append(true)
+            .open(&log)?
+            .write_all(more.as_bytes())?;
+        written += more;
+    }
+    wait_until("all lines are posted", || {
+        Ok(server.posted().text.len() >= written.len())
+    })?;
+    let posted = server.posted();
+    ensure!(posted.text == written, "{posted:?}, not {written}");
+    let into = "POST /?query=INSERT%20INTO%20kaprobe.lines%20FORMAT%20JSONEachRow&";
+    ensure!(
+        posted.requests.iter().all(|it| it.starts_with(into)),
+        "{:?}",
+        posted.requests
+    );
+    let records = written.lines().filter(|it| it.contains("\"event\":"));
+    check_inserted(&posted.text, records.count() as u64)
+}
+
+/// The logs of the three real hosts of `tests/golden/story` tell their story in a database.
+pub fn databases_find_the_real_story() -> Result<()> {
+    package::on_host_only()?;
+    let dir = tempfile::tempdir()?;
+    let mut all = String::new();
+    for (host, lines) in real_logs()? {
         all += &lines;
         fs::write(dir.path().join(format!("{host}.jsonl")), lines)?;
     }
