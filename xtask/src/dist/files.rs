@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::io::Write;
+use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -48,43 +48,62 @@ pub fn folders(files: &[File]) -> BTreeSet<&Path> {
     above.filter(|it| *it != Path::new("")).collect()
 }
 
-/// A tar archive of files and the folders above them, in the order of their paths. Every path
-/// begins with `prefix`.
+/// A tar archive of files and the folders above them, each in the order of their paths. Every
+/// path begins with `prefix`: nothing, or a folder with its slash.
 pub fn tar(files: &[File], prefix: &str, epoch: u32) -> Result<Vec<u8>> {
     let mut archive = Builder::new(Vec::new());
-    let mut put = |path: &str, kind, mode, bytes: &[u8]| {
-        let mut header = Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_mtime(epoch.into());
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_username("root")?;
-        header.set_groupname("root")?;
-        header.set_size(bytes.len() as u64);
-        archive.append_data(&mut header, format!("{prefix}{path}"), bytes)
-    };
-    for folder in folders(files) {
-        let path = format!("{}/", folder.display());
-        put(&path, EntryType::Directory, 0o755, &[]).context("cannot archive a folder")?;
+    let top = (!prefix.is_empty()).then(|| prefix.to_owned());
+    let folders = folders(files);
+    let folders = folders
+        .iter()
+        .map(|it| format!("{prefix}{}/", it.display()));
+    for path in top.into_iter().chain(folders) {
+        let header = header(EntryType::Directory, 0o755, epoch)?;
+        add(&mut archive, header, &path, &[])?;
     }
     let mut sorted: Vec<_> = files.iter().collect();
     sorted.sort_by_key(|it| &it.path);
     for file in sorted {
-        put(&file.path, EntryType::Regular, file.mode, &file.bytes)
-            .with_context(|| format!("cannot archive {}", file.path))?;
+        let header = header(EntryType::Regular, file.mode, epoch)?;
+        add(
+            &mut archive,
+            header,
+            &format!("{prefix}{}", file.path),
+            &file.bytes,
+        )?;
     }
     archive.into_inner().context("cannot end an archive")
 }
 
+fn header(kind: EntryType, mode: u32, epoch: u32) -> Result<Header> {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_mtime(epoch.into());
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_username("root")?;
+    header.set_groupname("root")?;
+    Ok(header)
+}
+
+/// Adds an entry to an archive.
+fn add(archive: &mut Builder<Vec<u8>>, mut header: Header, path: &str, bytes: &[u8]) -> Result<()> {
+    header.set_size(bytes.len() as u64);
+    // The library's own way to set a path takes away a `./` in front, which dpkg-deb writes.
+    let gnu = header.as_gnu_mut().context("the header is not GNU's")?;
+    let name = gnu.name.get_mut(..path.len());
+    name.with_context(|| format!("{path} is too long for an archive"))?
+        .copy_from_slice(path.as_bytes());
+    header.set_cksum();
+    archive
+        .append(&header, bytes)
+        .with_context(|| format!("cannot archive {path}"))
+}
+
 /// The SHA-256 of these bytes, in hexadecimal.
 pub fn sha256(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for byte in Sha256::digest(bytes) {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    hex(&Sha256::digest(bytes))
 }
 
 /// These bytes, compressed by gzip without a name and without a time.
@@ -95,4 +114,13 @@ pub fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
     gzip.write_all(bytes)
         .and_then(|()| gzip.finish())
         .context("cannot compress")
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }

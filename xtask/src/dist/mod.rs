@@ -5,18 +5,19 @@
 //! path of this checkout. So two checkouts of one commit make the same bytes.
 
 mod archive;
+mod check;
+mod deb;
 mod documents;
 mod files;
+mod folder;
+mod installed;
 mod oci;
 mod program;
 mod release;
+mod rpm;
 mod source;
 
-use std::fmt::Write as _;
-use std::fs;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context, Result};
+use anyhow::{Result, ensure};
 
 use crate::arch::Arch;
 use crate::dist::files::File;
@@ -26,18 +27,16 @@ use crate::dist::source::Source;
 use crate::process::say;
 use crate::workspace;
 
-/// The folder of the artifacts, in the checkout.
-const FOLDER: &str = "target/dist";
-
-/// The file of the sums of all artifacts, as `sha256sum --check` reads it.
-const SUMS: &str = "SHA256SUMS";
-
 /// Options of `cargo xtask dist`.
 #[derive(clap::Args)]
 pub struct Args {
     /// An architecture to build for; may be given again
     #[arg(long = "arch", value_enum, value_name = "ARCH", default_value = Arch::HOST.name())]
     arches: Vec<Arch>,
+    /// Also make them in a new checkout of the same commit, at another path, and fail if a byte
+    /// differs
+    #[arg(long)]
+    check: bool,
 }
 
 /// Makes artifacts of all programs. It returns files whose paths are their names in the folder
@@ -45,11 +44,21 @@ pub struct Args {
 type Maker = fn(&Source, &[Program]) -> Result<Vec<File>>;
 
 /// What makes the artifacts.
-const MAKERS: &[Maker] = &[static_programs, archive::make, oci::make];
+const MAKERS: &[Maker] = &[
+    static_programs,
+    archive::make,
+    deb::make,
+    rpm::make,
+    oci::make,
+];
 
 /// Makes all artifacts and their sums, in place of those of an earlier run.
 pub fn run(args: &Args) -> Result<()> {
     if release::is_dirty()? {
+        ensure!(
+            !args.check,
+            "files differ from the last commit, and a new checkout would not have them"
+        );
         say("files differ from the last commit: these artifacts are not to be published");
     }
     let release = Release::of_checkout()?;
@@ -59,11 +68,15 @@ pub fn run(args: &Args) -> Result<()> {
     ));
     let programs = args.arches.iter().map(|&arch| Program::build(arch));
     let programs = programs.collect::<Result<Vec<_>>>()?;
-    let artifacts = make(&Source::new(release, &programs)?, &programs)?;
-    let folder = workspace::root().join(FOLDER);
-    put(&artifacts, &folder)?;
+    let source = Source::new(release, &programs)?;
+    let artifacts = make(&source, &programs)?;
+    let folder = workspace::root().join(folder::PATH);
+    folder::put(&artifacts, &folder)?;
     for artifact in artifacts {
         say(folder.join(artifact.path).display());
+    }
+    if args.check {
+        check::run(&source.release.commit, &args.arches, &folder)?;
     }
     Ok(())
 }
@@ -75,7 +88,7 @@ fn make(source: &Source, programs: &[Program]) -> Result<Vec<File>> {
         artifacts.extend(maker(source, programs)?);
     }
     artifacts.sort_by(|a, b| a.path.cmp(&b.path));
-    artifacts.push(File::new(SUMS, sums(&artifacts)));
+    artifacts.push(File::new(folder::SUMS, folder::sums(&artifacts)));
     Ok(artifacts)
 }
 
@@ -88,42 +101,12 @@ fn static_programs(source: &Source, programs: &[Program]) -> Result<Vec<File>> {
     Ok(files.collect())
 }
 
-/// A line for each artifact: its SHA-256 and its name.
-fn sums(artifacts: &[File]) -> String {
-    let mut sums = String::new();
-    for artifact in artifacts {
-        let sum = files::sha256(&artifact.bytes);
-        // Writing to a String cannot fail.
-        let _ = writeln!(sums, "{sum}  {}", artifact.path);
-    }
-    sums
-}
-
-/// Writes artifacts to an empty folder, then puts it in the place of `folder`.
-fn put(artifacts: &[File], folder: &Path) -> Result<PathBuf> {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    let scratch = workspace::scratch()?;
-    for artifact in artifacts {
-        let path = scratch.path().join(&artifact.path);
-        workspace::write(&path, &artifact.bytes)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(artifact.mode))
-            .with_context(|| format!("cannot set the mode of {}", path.display()))?;
-    }
-    if folder.exists() {
-        fs::remove_dir_all(folder)
-            .with_context(|| format!("cannot remove {}", folder.display()))?;
-    }
-    workspace::rename(scratch.path(), folder)?;
-    Ok(folder.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::dist::documents::Documents;
+    use crate::dist::documents::{Documents, Shell};
     use crate::process::CommandExt as _;
 
     fn source() -> Source {
@@ -134,38 +117,74 @@ mod tests {
         };
         let documents = Documents {
             pages: vec![("kaprobe.1".to_owned(), b"page".to_vec())],
-            completions: Vec::new(),
+            completions: vec![(Shell::Zsh, b"script".to_vec())],
         };
         Source { release, documents }
     }
 
-    #[test]
-    fn the_sums_are_those_that_sha256sum_checks() -> Result<()> {
-        let programs = Arch::FOREIGN.into_iter().chain([Arch::HOST]);
-        let programs = programs.map(|arch| Program {
+    fn programs() -> Vec<Program> {
+        let arches = Arch::FOREIGN.into_iter().chain([Arch::HOST]);
+        let programs = arches.map(|arch| Program {
             arch,
             bytes: arch.name().into(),
         });
-        let artifacts = make(&source(), &programs.collect::<Vec<_>>())?;
-        let scratch = workspace::scratch()?;
-        let folder = scratch.path().join("dist");
-        for _ in 0..2 {
-            // The second time, in place of the first.
-            put(&artifacts, &folder)?;
-            let mut check = Command::new("sha256sum");
-            let checked = check
-                .args(["--check", "--strict", SUMS])
-                .current_dir(&folder)
-                .read()?;
-            assert_eq!(checked.lines().count(), artifacts.len() - 1, "{checked}");
+        programs.collect()
+    }
+
+    #[test]
+    fn artifacts_are_the_same_each_time_and_have_names_of_their_own() -> Result<()> {
+        let artifacts = make(&source(), &programs())?;
+        let again = make(&source(), &programs())?;
+        let mut names = Vec::new();
+        for (one, two) in artifacts.iter().zip(&again) {
+            assert!(
+                one.path == two.path && one.bytes == two.bytes,
+                "{}",
+                one.path
+            );
+            names.push(one.path.as_str());
         }
-        let program = folder.join("kaprobe-1.2.3-x86_64");
-        fs::write(&program, "other")?;
-        let mut check = Command::new("sha256sum");
-        check
-            .args(["--check", "--quiet", SUMS])
-            .current_dir(&folder);
-        assert!(check.read().is_err());
+        for name in [
+            "kaprobe-1.2.3-aarch64",
+            "kaprobe-1.2.3-x86_64.tar.gz",
+            "kaprobe_1.2.3-1_arm64.deb",
+            "kaprobe-1.2.3-1.x86_64.rpm",
+            folder::SUMS,
+        ] {
+            assert!(names.contains(&name), "no {name} in {names:?}");
+        }
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        Ok(())
+    }
+
+    /// The tools of Debian and of RPM read what libraries wrote.
+    #[test]
+    fn packages_are_read_by_others() -> Result<()> {
+        let scratch = workspace::scratch()?;
+        for package in deb::make(&source(), &programs())? {
+            let path = scratch.path().join(&package.path);
+            workspace::write(&path, &package.bytes)?;
+            let dpkg = |option: &str| Command::new("dpkg-deb").arg(option).arg(&path).read();
+            let (fields, files) = (dpkg("--info")?, dpkg("--contents")?);
+            assert!(fields.contains("Version: 1.2.3-1"), "{fields}");
+            for line in ["-rwxr-xr-x root/root", "2023-11-14 22:13 ./usr/bin/kaprobe"] {
+                assert!(files.contains(line), "{files}");
+            }
+        }
+        for package in rpm::make(&source(), &programs())? {
+            let package = ::rpm::Package::parse(&mut package.bytes.as_slice())?;
+            let settings = format!("/{}", installed::SETTINGS);
+            let files = package.metadata.get_file_entries()?;
+            let file = files
+                .iter()
+                .find(|it| it.path() == std::path::Path::new(&settings));
+            let flags = file.map(|it| it.flags());
+            let is_kept = flags.is_some_and(|it| it.contains(::rpm::FileFlags::NOREPLACE));
+            assert!(is_kept, "{flags:?}");
+        }
         Ok(())
     }
 }

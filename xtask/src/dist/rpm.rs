@@ -1,0 +1,76 @@
+//! The packages for distributions with RPM.
+
+use anyhow::{Context, Result};
+use rpm::{BuildConfig, CompressionType, FileOptions, PackageBuilder, Scriptlet};
+
+use crate::dist::files::File;
+use crate::dist::installed::{self, DESCRIPTION, Layout, MAINTAINER, NAME, RELEASE, SUMMARY};
+use crate::dist::program::Program;
+use crate::dist::source::Source;
+use crate::workspace;
+
+/// Where Fedora and its relatives have what distributions differ in.
+const LAYOUT: Layout = Layout {
+    zsh: "usr/share/zsh/site-functions",
+    licence: "usr/share/licenses/kaprobe/LICENSE",
+    changes: "usr/share/doc/kaprobe/CHANGELOG.md",
+};
+
+/// A package for each program.
+pub fn make(source: &Source, programs: &[Program]) -> Result<Vec<File>> {
+    programs.iter().map(|it| package(source, it)).collect()
+}
+
+fn package(source: &Source, program: &Program) -> Result<File> {
+    let (release, arch) = (&source.release, program.arch.name());
+    let mut package = PackageBuilder::new(NAME, &release.version, "MIT", arch, SUMMARY);
+    // Version 4 is what RPM of RHEL 8 and of Debian 11 reads too.
+    let config = BuildConfig::v4()
+        .source_date(release.epoch)
+        .compression(CompressionType::Gzip);
+    package
+        .using_config(config)
+        .release(RELEASE)
+        .description(DESCRIPTION)
+        .packager(MAINTAINER)
+        .group("Applications/Internet")
+        // It would name this host.
+        .build_host("localhost")
+        .vcs(format!("commit {}", release.commit))
+        .post_install_script(script("post")?)
+        .pre_uninstall_script(script("preun")?)
+        .post_uninstall_script(script("postun")?);
+    for file in installed::files(source, program, &LAYOUT)? {
+        let path = format!("/{}", file.path);
+        let permissions = u16::try_from(file.mode).context("a mode has 16 bits")?;
+        let mut options = FileOptions::new(&*path).permissions(permissions);
+        if file.path == installed::SETTINGS {
+            options = options.config().noreplace();
+        } else if file.path == LAYOUT.licence {
+            options = options.license();
+        } else if file.path.starts_with("usr/share/doc/") || file.path.starts_with("usr/share/man/")
+        {
+            options = options.doc();
+        }
+        package
+            .with_file_contents(file.bytes, options)
+            .with_context(|| format!("cannot add {path} to the package"))?;
+    }
+    for folder in ["/usr/share/doc/kaprobe", "/usr/share/licenses/kaprobe"] {
+        package
+            .with_dir_entry(FileOptions::dir(folder))
+            .with_context(|| format!("cannot add {folder} to the package"))?;
+    }
+    let mut bytes = Vec::new();
+    let package = package.build().context("cannot make the package")?;
+    package
+        .write(&mut bytes)
+        .context("cannot write the package")?;
+    let name = format!("{NAME}-{}-{RELEASE}.{arch}.rpm", release.version);
+    Ok(File::new(name, bytes))
+}
+
+fn script(name: &str) -> Result<Scriptlet> {
+    let script = workspace::read(format!("contrib/rpm/{name}"))?;
+    Ok(Scriptlet::new(script).prog(vec!["/bin/sh"]))
+}
