@@ -11,6 +11,7 @@ pub mod cgroup;
 pub mod child;
 pub mod clock;
 pub mod command;
+pub mod container;
 pub mod cpu;
 pub mod database;
 pub mod doctor;

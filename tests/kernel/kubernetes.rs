@@ -3,14 +3,20 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use kaprobe_testkit::container::{Container, HOST_NAME, Spec};
 use kaprobe_testkit::harness::Skip;
 use kaprobe_testkit::helm::{self, Answer, Rendered};
 use kaprobe_testkit::package::on_host_only;
-use kaprobe_testkit::{golden, python};
+use kaprobe_testkit::process::{Held, Process, Task};
+use kaprobe_testkit::wait::wait_until;
+use kaprobe_testkit::{command, golden, http, netns, python};
 use serde_json::{Value, json};
+
+use crate::host_name;
 
 /// The schemas of Kubernetes' objects, in the Python package that has them.
 const SCHEMAS: &str = "kubernetes_validate/kubernetes-json-schema";
@@ -288,4 +294,103 @@ pub fn operator_finds_pods_and_rules() -> Result<()> {
     let own = rules["groups"][0]["rules"].as_array().map(Vec::len);
     ensure!(own == Some(count) && count > 5, "{own:?} of {count} rules");
     Ok(())
+}
+
+/// The capabilities that this process may pass on.
+fn own_capabilities() -> Result<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let bounds = status.lines().find_map(|it| it.strip_prefix("CapBnd:"));
+    Ok(u64::from_str_radix(
+        bounds.context("no CapBnd")?.trim(),
+        16,
+    )?)
+}
+
+/// What a runtime makes of the container of a DaemonSet: its volumes are these folders.
+fn spec(container: &Value, config: &Path, records: &Path) -> Result<Spec> {
+    let texts = |value: &Value| -> Result<Vec<String>> {
+        let texts = value.as_array().context("no list")?.iter();
+        let texts = texts.map(|it| it.as_str().map(str::to_owned).context("no text"));
+        texts.collect()
+    };
+    let security = &container["securityContext"];
+    let mut capabilities = texts(&security["capabilities"]["add"])?;
+    // Only Linux before 5.11 needs it, and not every machine of tests has it. Its number is that
+    // of include/uapi/linux/capability.h.
+    if own_capabilities()? & (1 << 24) == 0 {
+        capabilities.retain(|it| it != "SYS_RESOURCE");
+    }
+    let mut mounts = Vec::new();
+    for mount in container["volumeMounts"].as_array().context("no mounts")? {
+        let path = mount["mountPath"].as_str().context("no path")?.to_owned();
+        let (from, may_write) = match mount["name"].as_str() {
+            Some("config") => (config, false),
+            Some("records") => (records, true),
+            other => bail!("a volume that the test does not know: {other:?}"),
+        };
+        ensure!((mount["readOnly"] == true) != may_write, "{mount}");
+        mounts.push((from.to_owned(), path, may_write));
+    }
+    Ok(Spec {
+        arguments: texts(&container["args"])?,
+        capabilities: capabilities.iter().map(|it| format!("CAP_{it}")).collect(),
+        mounts,
+        no_new_privileges: security["allowPrivilegeEscalation"] == false,
+        read_only: security["readOnlyRootFilesystem"] == true,
+    })
+}
+
+/// The agent works with what the DaemonSet gives it: it sees the connections of another pod and
+/// names their process, records under the node's name, and ends when it is told to.
+pub fn agent_works_in_a_pod() -> Result<()> {
+    let values = json!({
+        "config": "series = 7\nloopback = true\n", "extraArgs": ["--interval=1s"],
+    });
+    let rendered = rendered(&values)?;
+    let (config, records) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let settings = &object(&rendered, "ConfigMap")?["data"]["kaprobe.toml"];
+    let settings = settings.as_str().context("no settings")?;
+    fs::write(config.path().join("kaprobe.toml"), settings)?;
+
+    netns::enter_new()?;
+    let mut other = Process::start(Task {
+        comm: "broker".to_owned(),
+        own_namespaces: true,
+        holds: Some(Held {
+            address: Ipv4Addr::LOCALHOST.into(),
+            count: 3,
+            seconds: None,
+        }),
+        ..Task::default()
+    })?;
+    other.go()?;
+    ensure!(other.netns != netns::inode()?);
+    let spec = spec(&container(&rendered)?, config.path(), records.path())?;
+    let mut pod = Container::start(&spec)?;
+    let address: SocketAddr = ([127, 0, 0, 1], 10_977).into();
+    wait_until("the agent counts the connections of the other pod", || {
+        pod.check_runs()?;
+        let Ok(ready) = http::get(address, "/readyz") else {
+            return Ok(false);
+        };
+        let metrics = http::get(address, "/metrics")?;
+        let counted = metrics.metric("kaprobe_connections", "program=\"broker\"");
+        // Both ends are in that pod.
+        Ok(ready.status == 200 && counted.is_ok_and(|it| it >= 6.0))
+    })?;
+    ensure!(http::get(address, "/healthz")?.status == 200);
+    pod.stop()?;
+
+    let folder = records.path().to_str().context("not UTF-8")?;
+    let replayed = command::run(&["replay", folder, "--json", "-q"])?;
+    let log = String::from_utf8(replayed.stdout)?;
+    let header: Value = serde_json::from_str(log.lines().next().context("an empty log")?)?;
+    let host = rustix::system::uname();
+    // Where process 1 lets nobody look, the pod's name is all there is.
+    let host = match fs::metadata(host_name::HOST) {
+        Ok(_) => host.nodename().to_str()?,
+        Err(_) => HOST_NAME,
+    };
+    ensure!(header["header"]["host"] == host, "not {host}: {header}");
+    other.dismiss()
 }

@@ -26,6 +26,7 @@ mod fleet;
 mod foretold;
 mod full;
 mod heard;
+mod host_name;
 mod host_timeouts;
 mod idle_close;
 mod knobs;
@@ -100,6 +101,7 @@ const TESTS: &[harness::Test] = &[
     (Host, "kubernetes_values", kubernetes::values_have_effect),
     (Host, "kubernetes_privileges", kubernetes::privileges_are_those_of_the_unit),
     (Host, "kubernetes_operator", kubernetes::operator_finds_pods_and_rules),
+    (Host, "kubernetes_pod", kubernetes::agent_works_in_a_pod),
     (Host, "logs_hangup", logs::hangup_ends_only_what_it_should),
     (Everywhere, "race", race::other_processors_make_no_record_false),
     (Everywhere, "blind", blind::what_sees_nothing_is_not_used),
@@ -187,6 +189,7 @@ const TESTS: &[harness::Test] = &[
     (EachKernel, "refuses_way", manners::refuses_an_unsupported_way),
     (EachKernel, "refuses_types", manners::refuses_unreadable_btf),
     (Host, "refuses_nobody", manners::refuses_to_run_without_privilege),
+    (HostAndOne, "host_name", host_name::a_log_names_the_host),
     (EachKernel, "host_timeouts_audit", host_timeouts::audit_applies_them_on_the_path),
     (HostAndOne, "host_timeouts_verdict", host_timeouts::verdicts_name_them_on_the_path),
     (Host, "host_timeouts_half_closed", host_timeouts::half_closed_connections_have_their_own),

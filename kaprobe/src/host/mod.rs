@@ -14,3 +14,4 @@ pub mod processes;
 mod rtnetlink;
 pub mod timeouts;
 mod topology;
+pub mod uts;

@@ -13,11 +13,11 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use rustix::fd::AsFd as _;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::exit;
 use crate::host::hidden::HiddenProcesses;
 use crate::host::proc;
+use crate::host::uts;
 use crate::text::escape::Escaped;
 
 /// Directory where iproute2 keeps the namespaces that it made, by name.
@@ -135,32 +135,21 @@ pub struct Namespace {
 
 impl Namespace {
     /// The namespace's name in `ip netns`. Without one, the host name of its processes, if
-    /// their UTS namespace is not this thread's. Runtimes give each container a host name:
-    /// its short id, or the name of its pod.
+    /// their UTS namespace is not that of the host (`host_uts`). Runtimes give each container a
+    /// host name: its short id, or the name of its pod.
     ///
     /// This thread is in that UTS namespace afterwards.
     #[must_use]
-    pub fn name(&self, own_uts: Option<u64>) -> Option<Escaped> {
+    pub fn name(&self, host_uts: Option<u64>) -> Option<Escaped> {
         if let Some(name) = &self.name {
             return Some(Escaped::from(name.as_str()));
         }
         let uts = fs::File::open(self.uts.as_ref()?).ok()?;
-        if uts.metadata().ok().map(|it| it.ino()) == own_uts {
+        if uts.metadata().ok().map(|it| it.ino()) == host_uts {
             return None;
         }
-        let kind = Some(LinkNameSpaceType::HostNameAndNISDomainName);
-        move_into_link_name_space(uts.as_fd(), kind).ok()?;
-        let name = rustix::system::uname();
-        Some(Escaped::from_bytes(name.nodename().to_bytes()))
+        uts::name_in(&uts)
     }
-}
-
-/// The inode number of the calling thread's UTS namespace.
-#[must_use]
-pub fn own_uts() -> Option<u64> {
-    fs::metadata("/proc/thread-self/ns/uts")
-        .ok()
-        .map(|it| it.ino())
 }
 
 /// The network namespaces that were found.

@@ -18,6 +18,7 @@ use socket2::{Domain, Socket, Type};
 use crate::host::netns::{self, Namespace};
 use crate::host::rtnetlink::Survey;
 use crate::host::topology;
+use crate::host::uts;
 use crate::model::host_timeout::{HostTimeout, HostTimeouts, NetnsRoutes};
 use crate::text::escape::Escaped;
 
@@ -66,11 +67,11 @@ fn read_all(namespaces: &BTreeMap<u32, Namespace>) -> HostNamespaces {
         netns::own().is_some_and(|own| own == netns)
             || file.is_some_and(|it| move_into_link_name_space(it, kind).is_ok())
     };
-    let own_uts = netns::own_uts();
+    let host_uts = uts::host_inode();
     let mut timeouts = Vec::new();
     let mut names = NetnsNames::new();
     for (&netns, namespace) in namespaces {
-        let name = namespace.name(own_uts);
+        let name = namespace.name(host_uts);
         if enter(netns) {
             timeouts.extend(here(netns, name.as_ref()));
         }

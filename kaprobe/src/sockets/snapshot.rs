@@ -13,6 +13,7 @@ use crate::host::cgroup;
 use crate::host::hidden::HiddenProcesses;
 use crate::host::netns::{self, Netns};
 use crate::host::privilege::{Privileges, raise_memlock};
+use crate::host::uts;
 use crate::kernel::{SocketIterator, TracerConfig, now, read_namespace};
 use crate::model::row::{Row, RowSource};
 use crate::model::values::State;
@@ -273,7 +274,7 @@ impl SnapshotRun<'_, '_> {
 
     /// Reads the sockets of the selected namespaces.
     fn read_each_netns(&mut self, reader: &mut SocketReader) -> Result<()> {
-        let (own, own_uts) = (netns::own(), netns::own_uts());
+        let (own, host_uts) = (netns::own(), uts::host_inode());
         let netns::Namespaces { found: all, hidden } = netns::all(NETNS_LIMIT)?;
         if all.len() == NETNS_LIMIT {
             self.note_incomplete(format!(
@@ -304,7 +305,7 @@ impl SnapshotRun<'_, '_> {
                 move_into_link_name_space(netns.file.as_fd(), kind)
             };
             match entered {
-                Ok(()) => self.read_netns(reader, inode, netns.name(own_uts))?,
+                Ok(()) => self.read_netns(reader, inode, netns.name(host_uts))?,
                 Err(why) => self.note_incomplete(format!(
                     "network namespace {inode} cannot be entered ({why}): left out"
                 )),

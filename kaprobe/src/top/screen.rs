@@ -14,7 +14,6 @@ use crate::census::sums::{Census, CensusRequest};
 use crate::model::time::WallTime;
 use crate::sink::{bars, is_colored};
 use crate::stop::Stop;
-use crate::text::escape::Escaped;
 use crate::top::counting_sink::{SharedEvents, lock};
 use crate::top::events::Events;
 use crate::top::message::ScreenMessage;
@@ -24,7 +23,7 @@ use crate::top::terminal::{self, DrawnTerminal};
 use crate::top::ui::{Request, Ui};
 use crate::top::view::look::Look;
 use crate::top::view::{Status, View};
-use crate::{kernel, stderr};
+use crate::{host, kernel, stderr};
 
 /// How long the screen waits for a message before it looks at the clock and the events.
 const TICK: Duration = Duration::from_millis(250);
@@ -74,7 +73,6 @@ impl LiveScreen {
         events: SharedEvents,
         untraced: Option<String>,
     ) -> Self {
-        let nodename = rustix::system::uname();
         Self {
             terminal,
             reader,
@@ -89,7 +87,7 @@ impl LiveScreen {
             },
             status: Status {
                 now: WallTime::default(),
-                host: Escaped::from_bytes(nodename.nodename().to_bytes()),
+                host: host::uts::host_name(),
                 untraced,
                 unread: None,
                 message: None,

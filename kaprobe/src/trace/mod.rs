@@ -551,7 +551,7 @@ fn header(plan: &TracePlan, tracer: &Tracer, host: &HostTimeouts) -> Header {
     let offset = tracer.clock_offset_ns();
     Header {
         version: header::VERSION.to_owned(),
-        host: Escaped::from_bytes(rustix::system::uname().nodename().to_bytes()),
+        host: host::uts::host_name(),
         kernel: Escaped::from_bytes(rustix::system::uname().release().to_bytes()),
         kaprobe: version::FULL.to_owned(),
         part: None,

@@ -65,10 +65,12 @@ const PROGRAMS: [(&str, &str); 10] = [
 ];
 
 /// Packages that only the tests on this host run: they are too big for a guest.
-const HOST_PACKAGES: [&str; 17] = [
+const HOST_PACKAGES: [&str; 19] = [
     "apache2-bin",
     "chromium",
+    "crun",
     "fish",
+    "golang-github-containers-common",
     "gunicorn",
     "haproxy",
     "mandoc",

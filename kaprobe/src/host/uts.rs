@@ -1,0 +1,52 @@
+//! The host's name. In a container, it is not that of the container.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::thread;
+
+use rustix::fd::AsFd as _;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::text::escape::Escaped;
+
+/// The UTS namespace of process 1: the host's, for who sees the host's processes. Without them,
+/// process 1 is the container's.
+const HOST: &str = "/proc/1/ns/uts";
+
+/// This thread's UTS namespace.
+const OWN: &str = "/proc/thread-self/ns/uts";
+
+/// The name of the host. If its UTS namespace can't be entered, the name in this thread's.
+#[must_use]
+pub fn host_name() -> Escaped {
+    if inode(HOST) == inode(OWN) {
+        return name_here();
+    }
+    // A thread of its own does not have to return.
+    let ask = || name_in(&File::open(HOST).ok()?);
+    let asked = thread::Builder::new().spawn(ask).ok();
+    let name = asked.and_then(|it| it.join().ok()).flatten();
+    name.unwrap_or_else(name_here)
+}
+
+/// The inode number of the host's UTS namespace. If it can't be read, that of this thread's.
+#[must_use]
+pub fn host_inode() -> Option<u64> {
+    inode(HOST).or_else(|| inode(OWN))
+}
+
+/// The host name in a UTS namespace, which this thread enters. `None` if it can't.
+pub(super) fn name_in(namespace: &File) -> Option<Escaped> {
+    let kind = Some(LinkNameSpaceType::HostNameAndNISDomainName);
+    move_into_link_name_space(namespace.as_fd(), kind).ok()?;
+    Some(name_here())
+}
+
+fn inode(path: impl AsRef<Path>) -> Option<u64> {
+    fs::metadata(path).ok().map(|it| it.ino())
+}
+
+fn name_here() -> Escaped {
+    Escaped::from_bytes(rustix::system::uname().nodename().to_bytes())
+}
