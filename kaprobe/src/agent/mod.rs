@@ -112,7 +112,6 @@ fn pages(plan: &AgentPlan, recording: &UnshownTrace, shared: Arc<Shared>) -> Pag
     let recorder = plan.to.as_ref();
     let recorder = recorder.map(|to| RecorderWatch::new(to, outputs.clone()));
     let turns = Turns {
-        ring_buffer: recording.session().turns(),
         shared: Arc::clone(&shared),
         outputs,
     };

@@ -1,7 +1,6 @@
 //! Whether the threads of the agent move.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::agent::shared::Shared;
@@ -10,9 +9,7 @@ use crate::sink::OutputsWatch;
 /// Where the threads count their turns.
 #[derive(Clone)]
 pub(super) struct Turns {
-    /// Of the thread that reads the ring buffer.
-    pub(super) ring_buffer: Arc<AtomicU64>,
-    /// Of the threads that count records and connections.
+    /// Of the threads that count events and connections.
     pub(super) shared: Arc<Shared>,
     /// Of the threads that write.
     pub(super) outputs: OutputsWatch,
@@ -22,10 +19,8 @@ impl Turns {
     fn read(&self) -> Vec<(&'static str, u64)> {
         let outputs = self.outputs.turns().into_iter();
         let outputs = outputs.map(|turns| ("the thread that writes the segments", turns));
-        let ring_buffer = self.ring_buffer.load(Ordering::Relaxed);
         [
-            ("the thread that reads the ring buffer", ring_buffer),
-            ("the thread that counts records", self.shared.turns()),
+            ("the thread that reads events", self.shared.turns()),
             (
                 "the thread that counts connections",
                 self.shared.connection_turns(),
@@ -81,7 +76,6 @@ mod tests {
     fn a_thread_that_is_stuck_is_named() -> anyhow::Result<()> {
         let sinks = LiveSinks::none(&Header::default(), Stop::new()?);
         let turns = Turns {
-            ring_buffer: Arc::default(),
             shared: Arc::default(),
             outputs: sinks.watch(),
         };
@@ -94,22 +88,15 @@ mod tests {
             turns.shared.observe(&mut aggregator, &news);
         };
         let at = |s| began + Duration::from_secs(s);
-        turns.ring_buffer.fetch_add(1, Ordering::Relaxed);
         tick();
         turns.shared.turn_connections();
         assert_eq!(pulse.look(at(1)).1, Duration::ZERO);
-        tick();
         turns.shared.turn_connections();
-        let stuck = (
-            "the thread that reads the ring buffer",
-            Duration::from_secs(4),
-        );
+        let stuck = ("the thread that reads events", Duration::from_secs(4));
         assert_eq!(pulse.look(at(5)), stuck);
-        turns.ring_buffer.fetch_add(1, Ordering::Relaxed);
         turns.shared.turn_connections();
-        let stuck = ("the thread that counts records", Duration::from_secs(2));
+        let stuck = ("the thread that reads events", Duration::from_secs(6));
         assert_eq!(pulse.look(at(7)), stuck);
-        turns.ring_buffer.fetch_add(1, Ordering::Relaxed);
         tick();
         let stuck = ("the thread that counts connections", Duration::from_secs(3));
         assert_eq!(pulse.look(at(10)), stuck);

@@ -21,8 +21,6 @@ mod timeouts_watch;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result};
@@ -107,7 +105,6 @@ pub struct Session {
     tracer: Tracer,
     header: Header,
     host: HostNamespaces,
-    turns: Arc<AtomicU64>,
     containers: ContainerNames,
 }
 
@@ -131,16 +128,8 @@ impl Session {
             tracer,
             header,
             host,
-            turns: Arc::default(),
             containers,
         })
-    }
-
-    /// How often the ring buffer was read: about once a second or more, unless the thread is
-    /// stuck.
-    #[must_use]
-    pub fn turns(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.turns)
     }
 
     /// The header of its logs.
@@ -198,7 +187,7 @@ impl Session {
                 sinks: &mut sinks,
                 observer,
             };
-            stages.run(&mut self.tracer, &mailbox, &self.turns, &mut outlet)
+            stages.run(&mut self.tracer, &mailbox, &mut outlet)
         });
         // Threads that send do not wait for room any more.
         drop(mailbox);
@@ -363,13 +352,11 @@ impl TraceStages {
         &mut self,
         tracer: &mut Tracer,
         mailbox: &Mailbox,
-        turns: &AtomicU64,
         outlet: &mut Outlet<'_>,
     ) -> Result<()> {
         let mut batch = Vec::new();
         let mut outcome = Ok(true);
         while matches!(outcome, Ok(true)) && !self.pipeline.is_done() {
-            turns.fetch_add(1, Ordering::Relaxed);
             let next = tracer.next(mailbox, &mut batch);
             if next.is_err() {
                 // What was lost until now is still reported.
