@@ -220,6 +220,13 @@ pub fn only_what_it_should_is_answered() -> Result<()> {
     let asked = |request: &str| http::send(address, request.as_bytes());
     let head = asked("HEAD /metrics HTTP/1.1\r\nHost: a\r\n\r\n")?;
     ensure!(head.status == 200 && head.body.is_empty(), "{head:?}");
+    // Without --config there is nothing to read again, and nothing to be good or bad.
+    agent.signal(Signal::HUP)?;
+    wait_until("it says so", || {
+        Ok(agent.said()?.contains("there is no --config to read again"))
+    })?;
+    let reload = "kaprobe_config_last_reload_successful";
+    ensure!(agent.metrics()?.metric(reload, "").is_err(), "a reload");
     let long = "x".repeat(20_000);
     for (request, status) in [
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), 404),
