@@ -131,18 +131,17 @@ APT::Update::Error-Mode "any";
         Ok(names.lines().map(str::to_owned).collect())
     }
 
-    /// The newest version of a package.
-    pub fn version(&self, package: &str) -> Result<String> {
-        let record = self
+    /// The newest version of each of these packages.
+    pub fn versions(&self, packages: &[String]) -> Result<BTreeMap<String, String>> {
+        if packages.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let records = self
             .apt("apt-cache")
-            .args(["show", "--no-all-versions", package])
+            .args(["show", "--no-all-versions"])
+            .args(packages)
             .read()?;
-        let version = record
-            .lines()
-            .find_map(|line| line.strip_prefix("Version: "));
-        Ok(version
-            .with_context(|| format!("{package} has no version"))?
-            .to_owned())
+        Ok(versions(&records))
     }
 
     /// The names of these packages and of all their dependencies.
@@ -199,6 +198,16 @@ pub fn tree_for(arch: Arch, package: &str) -> Result<PathBuf> {
 /// `name` is none of a package.
 pub fn tree_of(arch: Arch, name: &str, packages: &[&str]) -> Result<PathBuf> {
     unpack_once(arch, name, |suites| suites.closure(packages))
+}
+
+/// The versions in records of packages, by the packages' names.
+fn versions(records: &str) -> BTreeMap<String, String> {
+    let field = |record: &str, name: &str| {
+        let mut lines = record.lines();
+        lines.find_map(|line| line.strip_prefix(name).map(str::to_owned))
+    };
+    let named = |record| Some((field(record, "Package: ")?, field(record, "Version: ")?));
+    records.split("\n\n").filter_map(named).collect()
 }
 
 /// The files that a program of a package needs: itself, its loader and its libraries.
@@ -299,4 +308,22 @@ fn mirrors() -> Result<BTreeSet<String>> {
         .read()
         .context("cannot ask apt for its mirrors")?;
     Ok(targets.lines().map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_record_has_a_version() {
+        let records = "Package: linux-image-6.1.0-49\nVersion: 6.1.174-1\nDepends: a\n\n\
+                       Package: linux-image-6.1.0-57\nSource: x (1)\nVersion: 6.1.192-3\n\n\
+                       Package: without\n\n";
+        let found: Vec<_> = versions(records).into_iter().collect();
+        let expected = [
+            ("linux-image-6.1.0-49", "6.1.174-1"),
+            ("linux-image-6.1.0-57", "6.1.192-3"),
+        ];
+        assert_eq!(found, expected.map(|(name, it)| (name.into(), it.into())));
+    }
 }

@@ -253,18 +253,20 @@ impl Series {
             start.push("");
         }
         let names = suites.names(&format!("linux-image-{}", start.join(".")))?;
-        let mut all = Vec::new();
-        for name in names {
-            if let Some((release, signed)) = self.parse(&name) {
-                let version = suites.version(&name)?;
-                let release = release.to_owned();
-                all.push(Found {
-                    release,
-                    version,
-                    signed,
-                });
-            }
-        }
+        let names: Vec<_> = names
+            .into_iter()
+            .filter(|it| self.parse(it).is_some())
+            .collect();
+        let versions = suites.versions(&names)?;
+        let named = |(name, version): (&String, &String)| {
+            let (release, signed) = self.parse(name)?;
+            Some(Found {
+                release: release.to_owned(),
+                version: version.clone(),
+                signed,
+            })
+        };
+        let all: Vec<_> = versions.iter().filter_map(named).collect();
         let Some(found) = newest(&all, &self.name.version) else {
             let kernels = all.iter().filter(|it| it.is_kernel());
             let versions: BTreeSet<_> = kernels.map(|it| (it.order(), &it.version)).collect();
