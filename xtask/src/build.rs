@@ -16,7 +16,7 @@ pub struct Args {
 
 /// Builds kaprobe and says where it is.
 pub fn run(args: &Args) -> Result<()> {
-    let kaprobe = programs::kaprobe(&mut programs::static_cargo("build", args.arch)?)?;
+    let kaprobe = programs::static_kaprobe(args.arch)?;
     say(kaprobe.display());
     Ok(())
 }

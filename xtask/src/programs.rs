@@ -62,27 +62,35 @@ pub fn static_cargo(subcommand: &str, arch: Arch) -> Result<Command> {
     Ok(cargo)
 }
 
-/// A cargo command that builds for guests. To optimize for another architecture takes longer
-/// than its emulated guests gain by it.
-pub fn guest_cargo(subcommand: &str, arch: Arch) -> Result<Command> {
-    let mut cargo = static_cargo(subcommand, arch)?;
-    if arch != Arch::HOST {
-        cargo.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
-    }
-    Ok(cargo)
-}
-
 /// Builds kaprobe with this cargo command and returns its path.
 pub fn kaprobe(cargo: &mut Command) -> Result<PathBuf> {
-    find_kaprobe(&build(cargo.args(["--bin", "kaprobe"]))?)
+    let programs = build(cargo.args(["--bin", "kaprobe"]))?;
+    let kaprobe = programs.into_iter().next();
+    Ok(kaprobe.context("cargo built no kaprobe")?.path)
 }
 
-/// The path of kaprobe among built programs.
-pub fn find_kaprobe(programs: &[Program]) -> Result<PathBuf> {
-    let kaprobe = programs
-        .iter()
-        .find(|program| !program.is_test && program.name == "kaprobe");
-    Ok(kaprobe.context("cargo built no kaprobe")?.path.clone())
+/// Builds the kaprobe that users get, and returns its path.
+pub fn static_kaprobe(arch: Arch) -> Result<PathBuf> {
+    kaprobe(&mut static_cargo("build", arch)?)
+}
+
+/// Builds test programs or benches for an architecture, and the kaprobe that users get.
+///
+/// Cargo makes a kaprobe with them too, at the same path, and with what their dependencies add
+/// to those of kaprobe: `serde_json` then reads floats by another method. So kaprobe is last.
+pub fn beside_kaprobe(
+    subcommand: &str,
+    targets: &[&str],
+    arch: Arch,
+) -> Result<(PathBuf, Vec<Program>)> {
+    let mut cargo = static_cargo(subcommand, arch)?;
+    if arch != Arch::HOST {
+        // To optimize tests, with all that they depend on, takes longer than emulated guests
+        // gain by it.
+        cargo.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
+    }
+    let programs = build(cargo.args(targets))?;
+    Ok((static_kaprobe(arch)?, programs))
 }
 
 fn program(artifact: Artifact) -> Option<Program> {

@@ -19,7 +19,6 @@ use clap::ValueEnum;
 use crate::arch::Arch;
 use crate::bench::samples::{Run, Sample};
 use crate::process::say;
-use crate::programs::Program;
 use crate::vm::{Guest, Machine, Verdict, series};
 use crate::{apt, programs, workspace};
 
@@ -234,11 +233,9 @@ fn collect(kernel: String, args: &Args, output: &[u8]) -> Result<Run> {
 /// Builds kaprobe and `benches/cost`, for this host and guests; returns their paths.
 fn build(arch: Arch) -> Result<(PathBuf, PathBuf)> {
     say("building kaprobe and the bench");
-    let mut cargo = programs::guest_cargo("build", arch)?;
-    let built = programs::build(cargo.args(["--bin", "kaprobe", "--bench", "cost"]))?;
-    let cost = built.iter().find(|Program { name, .. }| name == "cost");
-    let cost = cost.context("cargo built no bench")?.path.clone();
-    Ok((programs::find_kaprobe(&built)?, cost))
+    let (kaprobe, built) = programs::beside_kaprobe("build", &["--bench", "cost"], arch)?;
+    let cost = built.into_iter().find(|it| it.name == "cost");
+    Ok((kaprobe, cost.context("cargo built no bench")?.path))
 }
 
 impl Peer {

@@ -296,10 +296,9 @@ fn guest(args: &Args, arch: Arch) -> Result<Guest> {
         "building the tests for the guests of {}",
         arch.name()
     ));
-    let mut cargo = programs::guest_cargo("test", arch)?;
-    let programs = programs::build(cargo.args(["--no-run", "--test", "kernel*"]))?;
-
-    let mut files = vec![(programs::find_kaprobe(&programs)?, "/bin/kaprobe".into())];
+    let targets = ["--no-run", "--test", "kernel*"];
+    let (kaprobe, programs) = programs::beside_kaprobe("test", &targets, arch)?;
+    let mut files = vec![(kaprobe, "/bin/kaprobe".into())];
     let tests = programs.into_iter().filter(|program| program.is_test);
     files.extend(tests.map(|test| (test.path, format!("/tests/{}", test.name).into())));
 

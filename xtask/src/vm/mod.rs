@@ -96,8 +96,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         systemd: args.systemd,
         ..Guest::default()
     };
-    let mut cargo = programs::guest_cargo("build", args.kernels.arch)?;
-    let kaprobe = programs::kaprobe(&mut cargo)?;
+    let kaprobe = programs::static_kaprobe(args.kernels.arch)?;
     guest.files.push((kaprobe, "/bin/kaprobe".into()));
 
     let mut code = 0;
