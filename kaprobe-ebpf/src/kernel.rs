@@ -2,8 +2,8 @@
 //!
 //! Every offset of a member comes from [`Config`]: user space finds it by name in the
 //! running kernel's BTF. A read that faults gives zeroes: `bpf_probe_read_kernel` clears
-//! its destination, and so does a load from a [`Typed`] address (`ex_handler_bpf`,
-//! arch/x86/net/bpf_jit_comp.c).
+//! its destination, and so does a load from a [`Typed`] address (`ex_handler_bpf`, in
+//! net/bpf_jit_comp.c of both arch/x86 and arch/arm64).
 
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
