@@ -4,17 +4,18 @@
 //! static C library. So neither the linker nor the library depends on this host.
 
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::arch::Arch;
 use crate::rustc::{self, Rustc};
 use crate::{apt, remap, workspace};
 
 /// The version of GCC that made `libgcc.a` in Debian's [`apt::RELEASE`].
-const GCC: &str = "14";
+pub const GCC: &str = "14";
 
 /// Lets a cargo command build for an architecture. Returns the flags of rustc that it takes.
 ///
@@ -34,6 +35,19 @@ pub fn configure(cargo: &mut Command, arch: Arch) -> Result<Vec<OsString>> {
     flags.extend(remap::flags()?);
     flags.extend(rustc::remap_library(&rustc));
     Ok(flags)
+}
+
+/// The version of the C library that programs are linked with, as the library itself has it.
+pub fn glibc(arch: Arch) -> Result<String> {
+    const BEFORE: &[u8] = b"Debian GLIBC ";
+
+    let library = apt::lone_package(arch, "libc6-dev")?.join(arch.libraries());
+    let bytes = fs::read(library.join("libc.a")).context("cannot read libc.a")?;
+    let mut places = bytes.windows(BEFORE.len());
+    let found = places.position(|it| it == BEFORE);
+    let version = found.and_then(|at| bytes[at + BEFORE.len()..].split(|it| *it == b')').next());
+    let version = version.and_then(|it| str::from_utf8(it).ok());
+    Ok(version.context("libc.a names no version")?.to_owned())
 }
 
 /// The path of a script that links a static program like a C compiler does: with the files that

@@ -32,7 +32,7 @@ pub fn folder() -> Result<PathBuf> {
 pub fn install() -> Result<()> {
     let python = apt::tree(PYTHON)?;
     workspace::make_once(&folder()?, |into| {
-        say("downloading ClickHouse, DuckDB, Helm and the schemas of Kubernetes, 300 MB");
+        say("downloading ClickHouse, DuckDB, Helm and schemas, 300 MB");
         pip(&python)
             .args(["install", "--quiet", "--require-hashes", "--no-deps"])
             .args([

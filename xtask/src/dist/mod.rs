@@ -5,6 +5,7 @@
 //! path of this checkout. So two checkouts of one commit make the same bytes.
 
 mod archive;
+pub mod chart;
 mod check;
 mod deb;
 mod documents;
@@ -15,6 +16,7 @@ mod oci;
 mod program;
 mod release;
 mod rpm;
+pub mod sbom;
 mod source;
 
 use anyhow::{Result, ensure};
@@ -47,9 +49,11 @@ type Maker = fn(&Source, &[Program]) -> Result<Vec<File>>;
 const MAKERS: &[Maker] = &[
     static_programs,
     archive::make,
+    chart::make,
     deb::make,
-    rpm::make,
     oci::make,
+    rpm::make,
+    sbom::make,
 ];
 
 /// Makes all artifacts and their sums, in place of those of an earlier run.

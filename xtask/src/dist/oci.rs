@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, Result};
-use jiff::Timestamp;
 use oci_spec::image::{
     self, ANNOTATION_CREATED, ANNOTATION_DESCRIPTION, ANNOTATION_LICENSES, ANNOTATION_REF_NAME,
     ANNOTATION_REVISION, ANNOTATION_TITLE, ANNOTATION_VERSION, ConfigBuilder, Descriptor,
@@ -113,9 +112,7 @@ fn image(release: &Release, program: &Program, blobs: &mut Blobs) -> Result<Desc
 
 /// What the image says of itself, to `docker inspect` as labels.
 fn annotations(release: &Release) -> Result<HashMap<String, String>> {
-    let created = Timestamp::from_second(release.epoch.into())
-        .context("the commit has no time")?
-        .to_string();
+    let created = release.date()?;
     let texts = [
         (ANNOTATION_TITLE, "kaprobe"),
         (
@@ -170,6 +167,7 @@ impl Blobs {
 mod tests {
     use std::io::Read as _;
 
+    use anyhow::bail;
     use flate2::read::GzDecoder;
     use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest};
 
@@ -206,7 +204,7 @@ mod tests {
         let index = files.iter().find(|it| it.path == "index.json");
         let index = ImageIndex::from_reader(&*index.context("no index")?.bytes)?;
         let [all] = index.manifests().as_slice() else {
-            panic!("not one image: {index:?}");
+            bail!("not one image: {index:?}");
         };
         let images = ImageIndex::from_reader(blob(&files, all)?)?;
         assert_eq!(images.manifests().len(), 2);
@@ -220,7 +218,7 @@ mod tests {
 
             let mut layer = Vec::new();
             let [described] = manifest.layers().as_slice() else {
-                panic!("not one layer: {manifest:?}");
+                bail!("not one layer: {manifest:?}");
             };
             GzDecoder::new(blob(&files, described)?).read_to_end(&mut layer)?;
             let id = format!("sha256:{}", files::sha256(&layer));

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use jiff::Timestamp;
 
 use crate::process::CommandExt;
 use crate::workspace;
@@ -20,6 +21,12 @@ pub struct Release {
 }
 
 impl Release {
+    /// The time of the commit (RFC 3339).
+    pub fn date(&self) -> Result<String> {
+        let at = Timestamp::from_second(self.epoch.into()).context("the commit has no time")?;
+        Ok(at.to_string())
+    }
+
     /// The release that this checkout would make.
     pub fn of_checkout() -> Result<Self> {
         let epoch = git(&["log", "-1", "--format=%ct"])?;

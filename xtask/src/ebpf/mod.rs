@@ -18,6 +18,16 @@ use crate::ebpf::toolchain::{TARGET, TARGET_DIR, Toolchain};
 use crate::process::{CommandExt, say};
 use crate::workspace;
 
+/// The arguments by which cargo selects what the BPF programs are made of.
+pub const TREE: [&str; 6] = [
+    "--package",
+    "kaprobe-ebpf",
+    "--features",
+    "bpf",
+    "--target",
+    TARGET,
+];
+
 /// Options of `cargo xtask ebpf`.
 #[derive(clap::Args)]
 pub struct Args {

@@ -24,7 +24,7 @@ use crate::test::shares::Share;
 use crate::test::tally::{OutputFilter, Tally, TimedTest};
 use crate::vm::series::{self, Missing};
 use crate::vm::{Guest, Machine, PreparedGuest, Verdict};
-use crate::{apt, ebpf, programs, pypi, tidy, workspace};
+use crate::{apt, dist, ebpf, programs, pypi, tidy, workspace};
 
 /// Options of `cargo xtask test`. Without options, every part runs.
 #[derive(clap::Args)]
@@ -113,6 +113,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if all {
         rows.push(row("invariants", || one_test(tidy::check())));
         rows.push(row("kept BPF object", || one_test(ebpf::check())));
+        rows.push(row("SBOM", || one_test(dist::sbom::check())));
         rows.push(row("units", || {
             cargo_test(&["--workspace", "--lib", "--bins"], args)
         }));

@@ -3,6 +3,7 @@
 //! Each kind of check is a module. Its `find` checks one file or the whole source tree.
 
 mod changelog;
+mod chart;
 mod circles;
 mod crates;
 mod entry_points;
@@ -63,6 +64,8 @@ pub fn check() -> Result<()> {
             .iter()
             .map(ToString::to_string),
     );
+    let chart = chart::find(&workspace::read(chart::file())?, &version);
+    findings.extend(chart.iter().map(ToString::to_string));
     findings.extend(find(&files, LAYERS).iter().map(ToString::to_string));
     if !findings.is_empty() {
         bail!("the repository is not tidy:\n  {}", findings.join("\n  "));

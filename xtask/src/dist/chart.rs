@@ -1,0 +1,34 @@
+//! The Helm chart, as `helm package` would make it.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+
+use crate::dist::files::{self, File};
+use crate::dist::program::Program;
+use crate::dist::source::Source;
+use crate::workspace;
+
+/// The chart, in the checkout.
+pub const FOLDER: &str = "contrib/helm/kaprobe";
+
+/// The archive of the chart. Helm wants its files in a folder with the name of the chart.
+pub fn make(source: &Source, _: &[Program]) -> Result<Vec<File>> {
+    let mut files = Vec::new();
+    for path in workspace::tracked(FOLDER)? {
+        // A link to another folder of `contrib` becomes a file.
+        let bytes = fs::read(workspace::root().join(&path));
+        let bytes = bytes.with_context(|| format!("cannot read {path}"))?;
+        let path = path.strip_prefix("contrib/helm/").context("no chart")?;
+        files.push(File::new(path, bytes));
+    }
+    let archive = files::tar(&files, "", source.release.epoch)?;
+    let name = format!("kaprobe-chart-{}.tgz", source.release.version);
+    Ok(vec![File::new(name, files::gzip(&archive)?)])
+}
+
+/// The version of the chart and that of kaprobe which a Chart.yaml names.
+pub fn versions(text: &str) -> [Option<&str>; 2] {
+    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key));
+    [value("version: "), value("appVersion: ")]
+}
