@@ -5,14 +5,17 @@ mod arch;
 mod bench;
 mod build;
 mod changelog;
+mod chroot;
 mod ci;
 mod cross;
 mod deny;
 mod dist;
 mod ebpf;
+mod git;
 mod process;
 mod programs;
 mod pypi;
+mod release;
 mod remap;
 mod run;
 mod rustc;
@@ -41,6 +44,8 @@ enum Task {
     Build(build::Args),
     /// Make what is published of a release, with its sums, in target/dist
     Dist(dist::Args),
+    /// Check, test, build and try a release, tag its commit, and say what to publish
+    Release(release::Args),
     /// Build kaprobe and run it, with sudo unless you are root
     Run(run::Args),
     /// Run all tests: invariants, units, and on this host's and the matrix's kernels
@@ -67,6 +72,7 @@ fn main() -> ExitCode {
         Task::Ebpf(args) => ebpf::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Build(args) => build::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Dist(args) => dist::run(&args).map(|()| ExitCode::SUCCESS),
+        Task::Release(args) => release::run(&args),
         Task::Run(args) => run::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Tidy(args) => tidy::run(&args).map(|()| ExitCode::SUCCESS),

@@ -72,8 +72,14 @@ pub fn tracked(folder: &str) -> Result<Vec<String>> {
 
 /// The version of the workspace.
 pub fn version() -> Result<String> {
-    let manifest: Table = read("Cargo.toml")?.parse()?;
-    let version = manifest["workspace"]["package"]["version"].as_str();
+    version_in(&read("Cargo.toml")?)
+}
+
+/// The version that a Cargo.toml of a workspace names.
+pub fn version_in(manifest: &str) -> Result<String> {
+    let manifest: Table = manifest.parse()?;
+    let workspace = manifest.get("workspace").and_then(|it| it.get("package"));
+    let version = workspace.and_then(|it| it.get("version")?.as_str());
     Ok(version
         .context("Cargo.toml names no version of the workspace")?
         .to_owned())

@@ -10,7 +10,10 @@ use crate::dist::source::Source;
 use crate::workspace;
 
 /// The chart, in the checkout.
-pub const FOLDER: &str = "contrib/helm/kaprobe";
+const FOLDER: &str = "contrib/helm/kaprobe";
+
+/// The file of the chart with its versions.
+pub const FILE: &str = "contrib/helm/kaprobe/Chart.yaml";
 
 /// The archive of the chart. Helm wants its files in a folder with the name of the chart.
 pub fn make(source: &Source, _: &[Program]) -> Result<Vec<File>> {

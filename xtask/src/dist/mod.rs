@@ -18,6 +18,7 @@ mod release;
 mod rpm;
 pub mod sbom;
 mod source;
+mod verify;
 
 use anyhow::{Result, ensure};
 
@@ -83,6 +84,16 @@ pub fn run(args: &Args) -> Result<()> {
         check::run(&source.release.commit, &args.arches, &folder)?;
     }
     Ok(())
+}
+
+/// Makes the artifacts of all architectures, makes them again in another checkout, and verifies
+/// them. Returns the digest of the image.
+pub fn everything() -> Result<String> {
+    run(&Args {
+        arches: vec![Arch::X86_64, Arch::Aarch64],
+        check: true,
+    })?;
+    verify::run(&Release::of_checkout()?)
 }
 
 /// All artifacts, and last the sums of them.

@@ -5,12 +5,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use oci_spec::image::{
     self, ANNOTATION_CREATED, ANNOTATION_DESCRIPTION, ANNOTATION_LICENSES, ANNOTATION_REF_NAME,
     ANNOTATION_REVISION, ANNOTATION_TITLE, ANNOTATION_VERSION, ConfigBuilder, Descriptor,
-    HistoryBuilder, ImageConfigurationBuilder, ImageIndexBuilder, ImageManifestBuilder, MediaType,
-    OciLayoutBuilder, Os, PlatformBuilder, RootFsBuilder, Sha256Digest,
+    HistoryBuilder, ImageConfigurationBuilder, ImageIndex, ImageIndexBuilder, ImageManifestBuilder,
+    MediaType, OciLayoutBuilder, Os, PlatformBuilder, RootFsBuilder, Sha256Digest,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -62,6 +62,19 @@ fn layout(release: &Release, programs: &[Program]) -> Result<Vec<File>> {
     files.push(File::new("index.json", json(&index)?));
     files.push(File::new("oci-layout", json(&layout.build()?)?));
     Ok(files)
+}
+
+/// The digest of the image in an archive, which a registry will know it by.
+pub fn digest(archive: &[u8]) -> Result<String> {
+    for entry in tar::Archive::new(archive).entries()? {
+        let entry = entry?;
+        if entry.path_bytes().as_ref() == b"index.json" {
+            let index = ImageIndex::from_reader(entry)?;
+            let image = index.manifests().first().context("no image")?;
+            return Ok(image.digest().to_string());
+        }
+    }
+    bail!("the archive has no index.json")
 }
 
 /// The image of a program.
@@ -130,7 +143,7 @@ fn annotations(release: &Release) -> Result<HashMap<String, String>> {
 }
 
 /// The name of an architecture for Go, which images use.
-const fn architecture(arch: Arch) -> image::Arch {
+pub const fn architecture(arch: Arch) -> image::Arch {
     match arch {
         Arch::X86_64 => image::Arch::Amd64,
         Arch::Aarch64 => image::Arch::ARM64,
@@ -167,9 +180,8 @@ impl Blobs {
 mod tests {
     use std::io::Read as _;
 
-    use anyhow::bail;
     use flate2::read::GzDecoder;
-    use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest};
+    use oci_spec::image::{ImageConfiguration, ImageManifest};
 
     use super::*;
 
@@ -206,6 +218,8 @@ mod tests {
         let [all] = index.manifests().as_slice() else {
             bail!("not one image: {index:?}");
         };
+        let archive = files::tar(&files, "", release().epoch)?;
+        assert_eq!(digest(&archive)?, all.digest().to_string());
         let images = ImageIndex::from_reader(blob(&files, all)?)?;
         assert_eq!(images.manifests().len(), 2);
         for (described, program) in images.manifests().iter().zip(programs()) {

@@ -1,12 +1,9 @@
 //! What is released: a version, and the commit that it is built from.
 
-use std::process::Command;
-
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 
-use crate::process::CommandExt;
-use crate::workspace;
+use crate::{git, workspace};
 
 /// A version of kaprobe, and the commit that it is built from.
 #[derive(Clone, Debug)]
@@ -29,10 +26,11 @@ impl Release {
 
     /// The release that this checkout would make.
     pub fn of_checkout() -> Result<Self> {
-        let epoch = git(&["log", "-1", "--format=%ct"])?;
+        let root = workspace::root();
+        let epoch = git::read(root, &["log", "-1", "--format=%ct"])?;
         Ok(Self {
             version: workspace::version()?,
-            commit: git(&["rev-parse", "HEAD"])?,
+            commit: git::read(root, &["rev-parse", "HEAD"])?,
             epoch: epoch
                 .parse()
                 .with_context(|| format!("{epoch} is no time of a commit"))?,
@@ -42,12 +40,5 @@ impl Release {
 
 /// Whether files differ from the commit that artifacts would name.
 pub fn is_dirty() -> Result<bool> {
-    Ok(!git(&["status", "--porcelain"])?.is_empty())
-}
-
-/// What git prints, without the end of its last line.
-fn git(arguments: &[&str]) -> Result<String> {
-    let mut git = Command::new("git");
-    let printed = git.args(arguments).current_dir(workspace::root()).read()?;
-    Ok(printed.trim_end().to_owned())
+    Ok(!git::read(workspace::root(), &["status", "--porcelain"])?.is_empty())
 }

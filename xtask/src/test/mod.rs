@@ -48,6 +48,15 @@ pub struct Args {
     arguments: Vec<String>,
 }
 
+impl Args {
+    /// The options of `cargo xtask test --full`.
+    pub fn full() -> Result<Self> {
+        let command = <Self as clap::Args>::augment_args(clap::Command::new("test"));
+        let matches = command.try_get_matches_from(["test", "--full"])?;
+        Ok(<Self as clap::FromArgMatches>::from_arg_matches(&matches)?)
+    }
+}
+
 /// Programs that the tests run besides kaprobe: a Debian package, and a path in it.
 ///
 /// Guests get only these files; tests on this host get the unpacked packages.

@@ -3,18 +3,13 @@
 use crate::dist::chart;
 use crate::tidy::file::Finding;
 
-/// The file with the versions, in the checkout.
-pub fn file() -> String {
-    format!("{}/Chart.yaml", chart::FOLDER)
-}
-
 /// Finds a version of the chart, or of what it installs, that is not the workspace's.
 pub fn find(text: &str, version: &str) -> Vec<Finding> {
     if chart::versions(text) == [Some(version); 2] {
         return Vec::new();
     }
     let what = format!("version and appVersion are not {version}, as in Cargo.toml");
-    vec![Finding::new(&file(), 1, what)]
+    vec![Finding::new(chart::FILE, 1, what)]
 }
 
 #[cfg(test)]

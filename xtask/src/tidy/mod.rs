@@ -23,7 +23,7 @@ use crate::process::say;
 use crate::tidy::crates::Crate;
 use crate::tidy::file::{File, Finding};
 use crate::tidy::layers::{LAYERS, Layers};
-use crate::{ebpf, workspace};
+use crate::{dist, ebpf, workspace};
 
 /// The folder of kaprobe's sources; only this crate has layers.
 const KAPROBE: &str = "kaprobe/src/";
@@ -64,7 +64,7 @@ pub fn check() -> Result<()> {
             .iter()
             .map(ToString::to_string),
     );
-    let chart = chart::find(&workspace::read(chart::file())?, &version);
+    let chart = chart::find(&workspace::read(dist::chart::FILE)?, &version);
     findings.extend(chart.iter().map(ToString::to_string));
     findings.extend(find(&files, LAYERS).iter().map(ToString::to_string));
     if !findings.is_empty() {
