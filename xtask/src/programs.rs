@@ -46,7 +46,7 @@ pub fn build(cargo: &mut Command) -> Result<Vec<Program>> {
 
 /// A cargo command that links kaprobe statically, for an architecture: a guest has no
 /// libraries. Two checkouts of one commit make the same bytes.
-pub fn static_cargo(subcommand: &str, arch: Arch) -> Result<Command> {
+fn static_cargo(subcommand: &str, arch: Arch) -> Result<Command> {
     let mut cargo = workspace::cargo();
     cargo
         .args([subcommand, "--package", "kaprobe", "--release", "--locked"])

@@ -18,7 +18,7 @@ impl Program {
     /// Builds kaprobe.
     pub fn build(arch: Arch) -> Result<Self> {
         say(format_args!("building kaprobe for {}", arch.name()));
-        let path = programs::kaprobe(&mut programs::static_cargo("build", arch)?)?;
+        let path = programs::static_kaprobe(arch)?;
         let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok(Self { arch, bytes })
     }
