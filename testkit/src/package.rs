@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::{env, fs};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::mount::{MountFlags, mount_bind, mount_bind_recursive, mount_remount};
+use rustix::mount::{MountFlags, mount_bind, mount_remount};
 use rustix::process::{Gid, Pid, Signal, Uid, kill_process_group};
 use rustix::thread::{set_thread_gid, set_thread_uid};
 
@@ -52,16 +52,14 @@ impl Root {
             path: roots.join(package),
             package: tree,
         };
-        for dir in ["usr", "dev", "proc", "etc", "run", "tmp", "var/lib/nginx"] {
+        for dir in ["usr", "etc", "run", "tmp", "var/lib/nginx"] {
             root.make_dir(dir)?;
         }
         for dir in ["bin", "sbin", "lib", "lib64"] {
             symlink(format!("usr/{dir}"), root.path.join(dir))?;
         }
         root.bind(&usr, "usr")?;
-        for dir in ["dev", "proc"] {
-            mount_bind_recursive(Path::new("/").join(dir), root.path.join(dir))?;
-        }
+        mounts::show_in(&root.path, &["dev", "proc"])?;
         Ok(root)
     }
 
@@ -115,13 +113,7 @@ impl Root {
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(Path::new("/").join(program));
         command.env_clear();
-        let root = self.path.clone();
-        let enter = move || {
-            rustix::process::chroot(&root)?;
-            Ok(rustix::process::chdir("/")?)
-        };
-        // SAFETY: two system calls on a path that was made before the fork.
-        unsafe { command.pre_exec(enter) };
+        mounts::use_root(&mut command, &self.path);
         command
     }
 

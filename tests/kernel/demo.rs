@@ -1,7 +1,9 @@
 //! `kaprobe demo` explains its connections.
 
+use std::process::Command;
+
 use anyhow::{Result, ensure};
-use kaprobe_testkit::command::run;
+use kaprobe_testkit::command::{kaprobe, run_as};
 use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::netns;
 
@@ -9,9 +11,13 @@ use kaprobe_testkit::netns;
 pub fn explains_every_connection() -> Result<()> {
     netns::enter_new()?;
     let _alone = OwnCpu::take()?;
-    let output = run(&["demo", "--color", "never"])?;
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success(), "{output:?}");
+    explains_its_connections(kaprobe()?)
+}
+
+/// The output of this kaprobe's demo explains how each connection ends, with its verdict.
+pub fn explains_its_connections(kaprobe: Command) -> Result<()> {
+    let (code, stdout, stderr) = run_as(kaprobe, &["demo", "--color", "never"])?;
+    ensure!(code == Some(0), "{code:?} {stdout}{stderr}");
     for words in [
         "  A  answered",
         "  B  peer_unreachable (",

@@ -18,6 +18,7 @@ mod demo;
 mod digest;
 mod docs;
 mod doctor;
+mod empty_root;
 mod endings;
 mod exact;
 mod files;
@@ -124,7 +125,8 @@ const TESTS: &[harness::Test] = &[
     (Host, "docs_commands", docs::commands_run),
     (Everywhere, "doctor_agrees", doctor::a_trace_attaches_as_doctor_says),
     (HostAndOne, "doctor_lockdown", doctor::lockdown_is_named),
-    (EachKernel, "demo", demo::explains_every_connection),
+    (Host, "demo", demo::explains_every_connection),
+    (Everywhere, "empty_root", empty_root::three_commands_run),
     (Host, "digest", digest::problems_are_told_once_on_a_terminal),
     (Host, "digest_left", digest::nothing_of_the_status_line_is_left),
     (Host, "digest_every", digest::every_event_is_shown_on_request),

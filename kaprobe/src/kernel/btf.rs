@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use kaprobe_ebpf::config::{ABSENT, DescriptorOffsets, Flag, Number, Offsets};
@@ -15,6 +16,9 @@ use crate::kernel::types::{Bytes, Type, TypeKind, Types};
 
 /// Where the kernel publishes its types.
 pub const PATH: &str = "/sys/kernel/btf/vmlinux";
+
+/// A folder that each sysfs has.
+const SYSFS: &str = "/sys/kernel";
 
 /// The running kernel's types.
 pub(super) struct KernelTypes {
@@ -88,8 +92,8 @@ impl KernelTypes {
     /// Reads the kernel's types from [`PATH`].
     ///
     /// # Errors
-    /// When the file does not exist (a kernel without CONFIG_DEBUG_INFO_BTF), can't be read,
-    /// or is not BTF.
+    /// When the file does not exist (a kernel without CONFIG_DEBUG_INFO_BTF, or no sysfs), can't
+    /// be read, or is not BTF.
     pub fn read() -> Result<Self> {
         let unreadable = || {
             exit::Error::kernel(format!(
@@ -100,6 +104,10 @@ impl KernelTypes {
         let types = match Bytes::read(PATH).map_err(anyhow::Error::from) {
             Err(why) if exit::exhausted(&why).is_some() => {
                 return Err(why.context(format!("cannot read {PATH}")));
+            }
+            // As in a root directory that only has a program: nothing is known of the kernel.
+            Err(why) if !Path::new(SYSFS).is_dir() => {
+                return Err(why.context(format!("cannot read {PATH}: no sysfs is mounted at /sys")));
             }
             read => read.and_then(Types::parse).with_context(unreadable)?,
         };
