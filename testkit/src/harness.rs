@@ -51,6 +51,9 @@ pub enum Runs {
     /// Also on variants of a kernel, such as one with PREEMPT_RT, and on a kernel between two
     /// others: it is about who runs when, or is the first to tell a change of the kernel.
     Everywhere,
+    /// Also on a kernel of another architecture: it tells whether kaprobe was built rightly for
+    /// that, and whether its programs read there what they should.
+    Architectures,
 }
 
 /// Where a test runs, its name, and its function.
@@ -95,7 +98,7 @@ fn select(tests: &[Test]) -> Result<(Vec<Trial>, usize)> {
 }
 
 /// Selects tests by where they run: `all` of them, those for `one` kernel beside the host, for
-/// each `kernel`, or for a `variant` of one.
+/// each `kernel`, for a `variant` of one, or for another `architecture`.
 const SCOPE: &str = "KAPROBE_SCOPE";
 
 /// The tests that run here are marked with this, or with more.
@@ -105,7 +108,8 @@ fn least() -> Result<Runs> {
         Ok("one") => Ok(Runs::HostAndOne),
         Ok("kernel") => Ok(Runs::EachKernel),
         Ok("variant") => Ok(Runs::Everywhere),
-        other => bail!("{SCOPE} is none of all, one, kernel, variant: {other:?}"),
+        Ok("architecture") => Ok(Runs::Architectures),
+        other => bail!("{SCOPE} is none of all, one, kernel, variant, architecture: {other:?}"),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use kaprobe_testkit::harness::Runs::{EachKernel, Everywhere, Host, HostAndOne};
+use kaprobe_testkit::harness::Runs::{Architectures, EachKernel, Everywhere, Host, HostAndOne};
 use kaprobe_testkit::{harness, holder, process};
 
 mod agent;
@@ -76,8 +76,8 @@ fn main() -> ExitCode {
 
 #[rustfmt::skip]
 const TESTS: &[harness::Test] = &[
-    (Everywhere, "traffic", traffic::scenarios_move_the_counters),
-    (Everywhere, "exact", exact::records_equal_the_counters),
+    (Architectures, "traffic", traffic::scenarios_move_the_counters),
+    (Architectures, "exact", exact::records_equal_the_counters),
     (Everywhere, "exact_lossy", exact::lost_events_are_counted),
     (EachKernel, "full", full::reports_sockets_beyond_the_table),
     (Everywhere, "same", same::every_way_reports_the_same),
@@ -120,13 +120,13 @@ const TESTS: &[harness::Test] = &[
     (HostAndOne, "filters_place_and_event", filters::by_process_netns_cgroup_and_event),
     (Host, "filters_combined", filters::combined),
     (EachKernel, "filters_kernel", filters::in_the_kernel),
-    (Everywhere, "prototypes", prototypes::prototypes_match_this_kernel),
+    (Architectures, "prototypes", prototypes::prototypes_match_this_kernel),
     (Host, "docs_samples", samples::samples_are_real),
     (Host, "docs_commands", docs::commands_run),
     (Everywhere, "doctor_agrees", doctor::a_trace_attaches_as_doctor_says),
     (HostAndOne, "doctor_lockdown", doctor::lockdown_is_named),
     (Host, "demo", demo::explains_every_connection),
-    (Everywhere, "empty_root", empty_root::three_commands_run),
+    (Architectures, "empty_root", empty_root::three_commands_run),
     (Host, "digest", digest::problems_are_told_once_on_a_terminal),
     (Host, "digest_left", digest::nothing_of_the_status_line_is_left),
     (Host, "digest_every", digest::every_event_is_shown_on_request),

@@ -128,26 +128,18 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         }));
     }
     let boots = (all && !args.no_vm) || args.kernels.is_given();
+    let on_host = all || args.host;
     thread::scope(|scope| {
-        // The tests on this host wait for timers most of the time.
-        let guest = boots.then(|| scope.spawn(|| guest_beside_others(args, args.kernels.arch)));
-        if all || args.host {
+        let in_guests = boots.then(|| scope.spawn(|| matrices(args, all, on_host)));
+        if on_host {
             let release = rustix::system::uname()
                 .release()
                 .to_string_lossy()
                 .into_owned();
             rows.push(row(&format!("this host: Linux {release}"), || host(args)));
         }
-        if let Some(guest) = guest.map(join) {
-            rows.extend(matrix(args, guest, shares));
-        }
+        rows.extend(in_guests.map(join).into_iter().flatten());
     });
-    if all && args.full {
-        for arch in Arch::FOREIGN {
-            let shares = |_: &Args, at_once| Share::foreign(arch, at_once);
-            rows.extend(matrix(args, guest(args, arch), shares));
-        }
-    }
     Ok(report(&rows))
 }
 
@@ -158,11 +150,31 @@ fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
         .unwrap_or_else(|why| panic::resume_unwind(why))
 }
 
-/// Builds a guest on a thread whose processes take only the time that others leave.
-fn guest_beside_others(args: &Args, arch: Arch) -> Result<Guest> {
-    // Linux has a nice value for each thread, and processes inherit it (nice(2)).
-    rustix::process::nice(19).context("cannot lower the priority")?;
-    guest(args, arch)
+/// The tests in guests of every architecture of the run.
+///
+/// The tests on this host wait for timers most of the time. Beside them, guests and their builds
+/// take only the time that is left.
+fn matrices(args: &Args, all: bool, beside_host: bool) -> Vec<Row> {
+    if beside_host {
+        // Linux has a nice value for each thread; threads and processes inherit it (nice(2)).
+        if let Err(why) = rustix::process::nice(19) {
+            say(format_args!("cannot lower the priority of guests: {why}"));
+        }
+    }
+    let mut rows = Vec::new();
+    if all {
+        // First, as one guest leaves a processor to the tests on this host.
+        for arch in Arch::FOREIGN {
+            rows.extend(matrix(args, arch, |at_once| match args.full {
+                true => Share::foreign_full(arch, at_once),
+                false => Share::foreign(arch),
+            }));
+        }
+    }
+    rows.extend(matrix(args, args.kernels.arch, |at_once| {
+        shares(args, at_once)
+    }));
+    rows
 }
 
 fn row(name: &str, part: impl FnOnce() -> Result<Outcome>) -> Row {
@@ -287,16 +299,15 @@ fn judge(tally: Tally, success: bool, why: impl FnOnce() -> String) -> Result<Ou
     Ok(Outcome::Ran(tally))
 }
 
-/// The tests in guests.
-fn matrix(
-    args: &Args,
-    guest: Result<Guest>,
-    shares: impl Fn(&Args, usize) -> Vec<Share>,
-) -> Vec<Row> {
+/// The tests in guests of one architecture.
+fn matrix(args: &Args, arch: Arch, shares: impl Fn(usize) -> Vec<Share>) -> Vec<Row> {
     let at_once = thread::available_parallelism().map_or(1, NonZero::get);
-    match guest {
-        Ok(guest) => boot_all(args, &guest, &shares(args, at_once), at_once),
-        Err(error) => vec![row("the matrix", || Err(error))],
+    match guest(args, arch) {
+        Ok(guest) => boot_all(args, &guest, &shares(at_once), at_once),
+        Err(error) => {
+            let name = format!("the matrix of {}", arch.name());
+            vec![row(&name, || Err(error))]
+        }
     }
 }
 

@@ -24,6 +24,8 @@ pub enum Scope {
     Kernel,
     /// Those of what differs on a variant of another kernel, or between two others.
     Variant,
+    /// Those that tell whether kaprobe works on another architecture.
+    Architecture,
 }
 
 impl Scope {
@@ -46,6 +48,7 @@ impl Scope {
             Self::One => "one",
             Self::Kernel => "kernel",
             Self::Variant => "variant",
+            Self::Architecture => "architecture",
         }
     }
 }
@@ -80,10 +83,17 @@ impl Share {
         Self::split(&scoped(kernels, Scope::All), at_once)
     }
 
-    /// The shares of another architecture: its kernels are variants of those that this host's
-    /// architecture has.
-    pub fn foreign(arch: Arch, at_once: usize) -> Vec<Self> {
-        Self::split(&scoped(series::matrix(arch), Scope::Variant), at_once)
+    /// The share of another architecture in an ordinary run: the first of its kernels, and few
+    /// tests. They would tell that the build fails, or that kprobes read wrong registers.
+    pub fn foreign(arch: Arch) -> Vec<Self> {
+        let first = series::matrix(arch).into_iter().take(1).collect();
+        Self::split(&scoped(first, Scope::Architecture), 1)
+    }
+
+    /// The shares of another architecture in a run of everything: what differs between kernels,
+    /// on each of its own.
+    pub fn foreign_full(arch: Arch, at_once: usize) -> Vec<Self> {
+        Self::split(&scoped(series::matrix(arch), Scope::Kernel), at_once)
     }
 
     /// Splits the tests of a kernel that would otherwise run alone: because it is the last,
@@ -155,6 +165,17 @@ mod tests {
             let kernels = matrix.iter().take(count).cloned().collect();
             assert_eq!(names(&Share::full(kernels, at_once)), expected, "{at_once}");
         }
+    }
+
+    #[test]
+    fn another_architecture_has_few_tests_in_an_ordinary_run() {
+        let arch = Arch::FOREIGN[0];
+        assert_eq!(names(&Share::foreign(arch)), "aarch64 6.1 architecture");
+        assert_eq!(
+            names(&Share::foreign_full(arch, 2)),
+            "aarch64 6.1 kernel + aarch64 7 kernel + aarch64 7-16k, part 1 of 2 kernel + \
+             aarch64 7-16k, part 2 of 2 kernel"
+        );
     }
 
     #[test]
