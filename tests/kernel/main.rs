@@ -191,7 +191,7 @@ const TESTS: &[harness::Test] = &[
     (EachKernel, "refuses_way", manners::refuses_an_unsupported_way),
     (EachKernel, "refuses_types", manners::refuses_unreadable_btf),
     (Host, "refuses_nobody", manners::refuses_to_run_without_privilege),
-    (HostAndOne, "host_name", host_name::a_log_names_the_host),
+    (Host, "host_name", host_name::a_log_names_the_host),
     (EachKernel, "host_timeouts_audit", host_timeouts::audit_applies_them_on_the_path),
     (HostAndOne, "host_timeouts_verdict", host_timeouts::verdicts_name_them_on_the_path),
     (Host, "host_timeouts_half_closed", host_timeouts::half_closed_connections_have_their_own),
