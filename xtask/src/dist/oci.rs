@@ -27,12 +27,14 @@ const BIN: &str = "usr/bin";
 /// One archive, with an image for each program.
 pub fn make(source: &Source, programs: &[Program]) -> Result<Vec<File>> {
     let release = &source.release;
-    let name = format!("kaprobe-{}-oci.tar", release.version);
     let layout = layout(release, programs)?;
-    Ok(vec![File::new(
-        name,
-        files::tar(&layout, "", release.epoch)?,
-    )])
+    let archive = files::tar(&layout, "", release.epoch)?;
+    Ok(vec![File::new(file(release), archive)])
+}
+
+/// The name of the archive.
+pub fn file(release: &Release) -> String {
+    format!("kaprobe-{}-oci.tar", release.version)
 }
 
 /// The files of the layout. Its index names one index, which names the image of each

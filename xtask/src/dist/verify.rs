@@ -16,32 +16,31 @@ use crate::{apt, chroot, pypi, rustc, workspace};
 /// Where the program is in a root.
 const PROGRAM: &str = "usr/bin/kaprobe";
 
-/// Verifies what [`crate::dist::run`] has made of a release. It needs root. The packages have
-/// tests of their own: `cargo xtask test --full`. Returns the digest of the image.
-pub fn run(release: &Release) -> Result<String> {
-    let folder = workspace::root().join(folder::PATH);
+/// Verifies the artifacts of a release in a folder, for these architectures. It needs root. The
+/// packages have tests of their own.
+pub fn run(release: &Release, arches: &[Arch], folder: &Path) -> Result<()> {
     say("checking the sums of the artifacts");
     Command::new("sha256sum")
         .args(["--check", "--strict", "--quiet", folder::SUMS])
-        .current_dir(&folder)
+        .current_dir(folder)
         .check_to_stderr()?;
-    let artifact = |end: &str| {
-        let path = folder.join(format!("kaprobe-{}{end}", release.version));
-        ensure!(path.is_file(), "{} was not made", path.display());
-        Ok(path)
+    let read = |name: &str| {
+        let path = folder.join(name);
+        fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
     };
+    let name = format!("kaprobe-{}", release.version);
     say("checking the bill of materials");
     pypi::install()?;
-    let bill = fs::read(artifact(".cdx.json")?)?;
+    let bill = read(&format!("{name}.cdx.json"))?;
     sbom::validate(&serde_json::from_slice(&bill)?)?;
-    for arch in [Arch::X86_64, Arch::Aarch64] {
+    for &arch in arches {
         say(format_args!("running the artifacts for {}", arch.name()));
-        let name = format!("-{}", arch.name());
-        runs(&fs::read(artifact(&name)?)?, arch, release)?;
-        archive_runs(&artifact(&format!("{name}.tar.gz"))?, arch, release)?;
-        image_runs(&artifact("-oci.tar")?, arch, release)?;
+        let name = format!("{name}-{}", arch.name());
+        runs(&read(&name)?, arch, release)?;
+        archive_runs(&folder.join(format!("{name}.tar.gz")), arch, release)?;
+        image_runs(&folder.join(oci::file(release)), arch, release)?;
     }
-    oci::digest(&fs::read(artifact("-oci.tar")?)?)
+    Ok(())
 }
 
 /// Fails unless the program runs in a root that has nothing else, and says what it is.
