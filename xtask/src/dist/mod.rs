@@ -108,6 +108,17 @@ pub fn everything() -> Result<String> {
     oci::digest(&archive)
 }
 
+/// Builds kaprobe for this host and makes its image. Fails unless other tools take it, and it
+/// runs. It needs root.
+pub fn check_image() -> Result<()> {
+    let release = Release::of_checkout()?;
+    let image = oci::archive(&release, &[Program::build(Arch::HOST)?])?;
+    let scratch = workspace::scratch()?;
+    let path = scratch.path().join(&image.path);
+    workspace::write(&path, &image.bytes)?;
+    verify::image_runs(&path, Arch::HOST, &release)
+}
+
 /// All artifacts, and last the sums of them.
 fn make(source: &Source, programs: &[Program]) -> Result<Vec<File>> {
     let mut artifacts = Vec::new();

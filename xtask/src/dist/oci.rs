@@ -26,10 +26,14 @@ const BIN: &str = "usr/bin";
 
 /// One archive, with an image for each program.
 pub fn make(source: &Source, programs: &[Program]) -> Result<Vec<File>> {
-    let release = &source.release;
+    Ok(vec![archive(&source.release, programs)?])
+}
+
+/// The archive of these programs.
+pub fn archive(release: &Release, programs: &[Program]) -> Result<File> {
     let layout = layout(release, programs)?;
     let archive = files::tar(&layout, "", release.epoch)?;
-    Ok(vec![File::new(file(release), archive)])
+    Ok(File::new(file(release), archive))
 }
 
 /// The name of the archive.

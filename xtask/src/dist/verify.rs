@@ -88,7 +88,7 @@ fn archive_runs(archive: &Path, arch: Arch, release: &Release) -> Result<()> {
 }
 
 /// Fails unless tools that other people use can unpack the image, and its program runs.
-fn image_runs(archive: &Path, arch: Arch, release: &Release) -> Result<()> {
+pub fn image_runs(archive: &Path, arch: Arch, release: &Release) -> Result<()> {
     let scratch = workspace::scratch()?;
     let at = |name: &str| scratch.path().join(name);
     let go = oci::architecture(arch).to_string();

@@ -138,6 +138,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                 .into_owned();
             rows.push(row(&format!("this host: Linux {release}"), || host(args)));
         }
+        if all {
+            rows.push(row("container image", image));
+        }
         rows.extend(in_guests.map(join).into_iter().flatten());
     });
     Ok(report(&rows))
@@ -219,6 +222,14 @@ fn host(args: &Args) -> Result<Outcome> {
         ));
     }
     cargo_test(&[&["--test", "*"], as_root()].concat(), args)
+}
+
+/// Tests the container image. Who unpacks it and runs it in an empty root is root.
+fn image() -> Result<Outcome> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(Outcome::Skipped("an image is unpacked as root".to_owned()));
+    }
+    one_test(dist::check_image())
 }
 
 /// Arguments of cargo that run tests as root.
