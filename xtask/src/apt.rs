@@ -18,7 +18,7 @@ use crate::process::{CommandExt, say};
 use crate::workspace;
 
 /// The keys that sign every suite; part of Debian.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// The Debian release of tools and guest packages, independent of the host.
 const RELEASE: &str = "trixie";
@@ -123,6 +123,15 @@ APT::Update::Error-Mode "any";
             .arg(&self.config)
             .env("LC_ALL", "C.UTF-8");
         apt
+    }
+
+    /// The mirror that has the first of the suites.
+    pub fn mirror(&self) -> Result<String> {
+        let path = self.config.with_file_name("sources.list");
+        let sources =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mirror = sources.split_whitespace().nth(2);
+        Ok(mirror.context("there is no mirror")?.to_owned())
     }
 
     /// All package names that begin with `prefix`.

@@ -19,6 +19,7 @@ pub enum Shell {
 }
 
 /// What kaprobe writes about itself. It is the same on every architecture.
+#[derive(Clone)]
 pub struct Documents {
     /// The name of each man page, such as `kaprobe-trace.1`, and its text.
     pub pages: Vec<(String, Vec<u8>)>,

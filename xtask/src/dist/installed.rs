@@ -51,7 +51,7 @@ pub fn files(source: &Source, program: &Program, layout: &Layout) -> Result<Vec<
     let mut files = vec![
         File::program("usr/bin/kaprobe", program.bytes.clone()),
         File::new("usr/lib/systemd/system/kaprobe.service", unit()?),
-        File::new(SETTINGS, workspace::read("contrib/kaprobe.toml")?),
+        File::new(SETTINGS, source.settings.clone()),
         text(layout.licence, workspace::read("LICENSE")?)?,
         text(layout.changes, workspace::read(changelog::FILE)?)?,
     ];

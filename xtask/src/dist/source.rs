@@ -6,11 +6,15 @@ use crate::arch::Arch;
 use crate::dist::documents::Documents;
 use crate::dist::program::Program;
 use crate::dist::release::Release;
+use crate::workspace;
 
 /// What the artifacts of all architectures have in common.
+#[derive(Clone)]
 pub struct Source {
     pub release: Release,
     pub documents: Documents,
+    /// The settings of the service, as they are installed.
+    pub settings: String,
 }
 
 impl Source {
@@ -21,6 +25,10 @@ impl Source {
             Some(program) => Documents::of(program)?,
             None => Documents::of(&Program::build(Arch::HOST)?)?,
         };
-        Ok(Self { release, documents })
+        Ok(Self {
+            release,
+            documents,
+            settings: workspace::read("contrib/kaprobe.toml")?,
+        })
     }
 }

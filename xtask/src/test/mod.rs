@@ -19,12 +19,13 @@ use std::{iter, panic};
 use anyhow::{Context, Result, bail};
 
 use crate::arch::Arch;
+use crate::dist::Trial;
 use crate::process::{CommandExt as _, say};
 use crate::test::shares::Share;
 use crate::test::tally::{OutputFilter, Tally, TimedTest};
 use crate::vm::series::{self, Missing};
 use crate::vm::{Guest, Machine, PreparedGuest, Verdict};
-use crate::{apt, dist, ebpf, programs, pypi, tidy, workspace};
+use crate::{apt, dist, ebpf, packages, programs, pypi, tidy, workspace};
 
 /// Options of `cargo xtask test`. Without options, every part runs.
 #[derive(clap::Args)]
@@ -36,6 +37,9 @@ pub struct Args {
     /// Run the integration tests on this host's kernel
     #[arg(long)]
     host: bool,
+    /// Install, run, upgrade and remove the packages on three releases of Debian, and by RPM
+    #[arg(long)]
+    packages: bool,
     #[command(flatten)]
     kernels: series::Choice,
     /// Run no virtual machine
@@ -117,7 +121,7 @@ const SLOWEST: usize = 12;
 
 /// Runs the chosen parts. Fails if a test fails or if none ran.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let all = !args.host && !args.kernels.is_given();
+    let all = !args.host && !args.packages && !args.kernels.is_given();
     let mut rows = Vec::new();
     if all {
         rows.push(row("invariants", || one_test(tidy::check())));
@@ -140,6 +144,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         }
         if all {
             rows.push(row("container image", image));
+        }
+        if all || args.packages {
+            rows.extend(packages(args));
         }
         rows.extend(in_guests.map(join).into_iter().flatten());
     });
@@ -230,6 +237,26 @@ fn image() -> Result<Outcome> {
         return Ok(Outcome::Skipped("an image is unpacked as root".to_owned()));
     }
     one_test(dist::check_image())
+}
+
+/// Tests the packages. They are installed as root, and so is what they start run.
+fn packages(args: &Args) -> Vec<Row> {
+    if !rustix::process::geteuid().is_root() {
+        let why = "packages are installed as root".to_owned();
+        return vec![row("packages", || Ok(Outcome::Skipped(why)))];
+    }
+    let trial = match Trial::make() {
+        Ok(trial) => trial,
+        Err(why) => return vec![row("packages", || Err(why))],
+    };
+    let mut checks = packages::fast();
+    if args.full || args.packages {
+        checks.extend(packages::full());
+    }
+    let rows = checks
+        .iter()
+        .map(|(name, check)| row(&format!("packages: {name}"), || one_test(check(&trial))));
+    rows.collect()
 }
 
 /// Arguments of cargo that run tests as root.
