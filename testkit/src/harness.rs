@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::env::{self, VarError};
+use std::ops::RangeInclusive;
 use std::process::ExitCode;
 use std::{fmt, thread};
 
@@ -41,6 +42,8 @@ const ATTEMPTS: u32 = 4;
 /// Where an ordinary run has a test. A full run has every test on every kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Runs {
+    /// Only in a guest that systemd has started: it is about the service.
+    Systemd,
     /// On this host: it is about kaprobe in user space, whichever way its programs attach.
     Host,
     /// On this host and on one other kernel: it is about kaprobe alone.
@@ -84,33 +87,45 @@ pub fn main(tests: &[Test]) -> ExitCode {
 
 /// The tests of this run, and how many tests no part of this run has.
 fn select(tests: &[Test]) -> Result<(Vec<Trial>, usize)> {
-    let ((part, of), least) = (share()?, least()?);
+    let ((part, of), chosen) = (share()?, chosen()?);
     let mut names = HashSet::new();
     let mut twice = tests.iter().filter(|(_, name, _)| !names.insert(name));
     if let Some((_, name, _)) = twice.next() {
         bail!("two tests have the name {name}");
     }
-    let (here, left): (Vec<&Test>, Vec<_>) = tests.iter().partition(|(runs, ..)| *runs >= least);
+    let (here, left): (Vec<&Test>, Vec<_>) =
+        tests.iter().partition(|(runs, ..)| chosen.contains(runs));
+    // Tests of the other kind are in a guest of their own, whatever the run.
+    let is_of_service = |runs: &Runs| *runs == Runs::Systemd;
+    let of_kind = left
+        .iter()
+        .filter(|(runs, ..)| is_of_service(runs) == is_of_service(chosen.start()));
+    let left = of_kind.count();
     let trials = here.iter().skip(part).step_by(of);
     let trials = trials.map(|&&(_, name, test)| trial(name, test)).collect();
     // One of the parts counts them.
-    Ok((trials, if part == 0 { left.len() } else { 0 }))
+    Ok((trials, if part == 0 { left } else { 0 }))
 }
 
 /// Selects tests by where they run: `all` of them, those for `one` kernel beside the host, for
-/// each `kernel`, for a `variant` of one, or for another `architecture`.
+/// each `kernel`, for a `variant` of one, or for another `architecture`; or those of the service,
+/// under `systemd`.
 const SCOPE: &str = "KAPROBE_SCOPE";
 
-/// The tests that run here are marked with this, or with more.
-fn least() -> Result<Runs> {
-    match env::var(SCOPE).as_deref() {
-        Err(VarError::NotPresent) | Ok("all") => Ok(Runs::Host),
-        Ok("one") => Ok(Runs::HostAndOne),
-        Ok("kernel") => Ok(Runs::EachKernel),
-        Ok("variant") => Ok(Runs::Everywhere),
-        Ok("architecture") => Ok(Runs::Architectures),
-        other => bail!("{SCOPE} is none of all, one, kernel, variant, architecture: {other:?}"),
-    }
+/// How the tests that run here are marked.
+fn chosen() -> Result<RangeInclusive<Runs>> {
+    let least = match env::var(SCOPE).as_deref() {
+        Err(VarError::NotPresent) | Ok("all") => Runs::Host,
+        Ok("one") => Runs::HostAndOne,
+        Ok("kernel") => Runs::EachKernel,
+        Ok("variant") => Runs::Everywhere,
+        Ok("architecture") => Runs::Architectures,
+        Ok("systemd") => return Ok(Runs::Systemd..=Runs::Systemd),
+        other => {
+            bail!("{SCOPE} is none of all, one, kernel, variant, architecture, systemd: {other:?}")
+        }
+    };
+    Ok(least..=Runs::Architectures)
 }
 
 /// Selects a share of the tests; other runs take the rest. `1/2` is every second test,

@@ -38,6 +38,7 @@ pub mod router;
 pub mod schema;
 pub mod snapshot;
 pub mod streams;
+pub mod systemd;
 pub mod terminal;
 pub mod timers;
 pub mod tmux;

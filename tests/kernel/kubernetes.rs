@@ -256,7 +256,9 @@ pub fn privileges_are_those_of_the_unit() -> Result<()> {
     let added = security["capabilities"]["add"].as_array().context("none")?;
     let added: BTreeSet<_> = added.iter().filter_map(Value::as_str).collect();
     let kept = setting("CapabilityBoundingSet")?.split(' ');
-    let kept: BTreeSet<_> = kept.filter_map(|it| it.strip_prefix("CAP_")).collect();
+    let mut kept: BTreeSet<_> = kept.filter_map(|it| it.strip_prefix("CAP_")).collect();
+    // The unit has a limit of locked memory instead, which a pod can't have.
+    ensure!(setting("LimitMEMLOCK")? == "infinity" && kept.insert("SYS_RESOURCE"));
     ensure!(added == kept, "{added:?}, and the unit has {kept:?}");
     ensure!(security["capabilities"]["drop"] == json!(["ALL"]));
     ensure!(security["readOnlyRootFilesystem"] == true && security["privileged"] == false);

@@ -4,7 +4,9 @@
 
 use std::process::ExitCode;
 
-use kaprobe_testkit::harness::Runs::{Architectures, EachKernel, Everywhere, Host, HostAndOne};
+use kaprobe_testkit::harness::Runs::{
+    Architectures, EachKernel, Everywhere, Host, HostAndOne, Systemd,
+};
 use kaprobe_testkit::{harness, holder, process};
 
 mod agent;
@@ -61,6 +63,7 @@ mod sockets_owners;
 mod sockets_timers;
 mod stalled;
 mod story;
+mod systemd;
 mod thresholds;
 mod time_namespace;
 mod top;
@@ -103,6 +106,11 @@ const TESTS: &[harness::Test] = &[
     (Host, "kubernetes_privileges", kubernetes::privileges_are_those_of_the_unit),
     (Host, "kubernetes_operator", kubernetes::operator_finds_pods_and_rules),
     (Host, "kubernetes_pod", kubernetes::agent_works_in_a_pod),
+    (Systemd, "systemd_unit", systemd::the_unit_runs),
+    (Systemd, "systemd_watchdog", systemd::the_watchdog_restarts_it),
+    (Systemd, "systemd_reload", systemd::reload_reads_the_settings),
+    (Systemd, "systemd_confined", systemd::the_unit_is_confined),
+    (Systemd, "systemd_capabilities", systemd::each_capability_is_needed),
     (Host, "logs_hangup", logs::hangup_ends_only_what_it_should),
     (Everywhere, "race", race::other_processors_make_no_record_false),
     (Everywhere, "blind", blind::what_sees_nothing_is_not_used),

@@ -143,7 +143,7 @@ pub fn exit_codes_with_failing_streams() -> Result<()> {
 }
 
 /// Waits until the kernel has freed the BPF objects that a trace has held.
-fn wait_until_freed(name: &str, held: &[Object]) -> Result<()> {
+pub fn wait_until_freed(name: &str, held: &[Object]) -> Result<()> {
     let holds = |kind: fn(&Object) -> bool| held.iter().any(kind);
     ensure!(
         holds(|o| matches!(o, Object::Program(_))) && holds(|o| matches!(o, Object::Map(_))),

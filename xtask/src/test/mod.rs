@@ -21,7 +21,7 @@ use anyhow::{Context, Result, bail};
 use crate::arch::Arch;
 use crate::dist::Trial;
 use crate::process::{CommandExt as _, say};
-use crate::test::shares::Share;
+use crate::test::shares::{Scope, Share};
 use crate::test::tally::{OutputFilter, Tally, TimedTest};
 use crate::vm::series::{self, Missing};
 use crate::vm::{Guest, Machine, PreparedGuest, Verdict};
@@ -42,6 +42,9 @@ pub struct Args {
     packages: bool,
     #[command(flatten)]
     kernels: series::Choice,
+    /// Run the tests of the service: systemd starts it, in guests with these kernels
+    #[arg(long, conflicts_with_all = ["no_vm", "full"])]
+    systemd: bool,
     /// Run no virtual machine
     #[arg(long, conflicts_with = "names")]
     no_vm: bool,
@@ -121,7 +124,8 @@ const SLOWEST: usize = 12;
 
 /// Runs the chosen parts. Fails if a test fails or if none ran.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let all = !args.host && !args.packages && !args.kernels.is_given();
+    let is_chosen = args.kernels.is_given() || args.systemd;
+    let all = !args.host && !args.packages && !is_chosen;
     let mut rows = Vec::new();
     if all {
         rows.push(row("invariants", || one_test(tidy::check())));
@@ -131,7 +135,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             cargo_test(&["--workspace", "--lib", "--bins"], args)
         }));
     }
-    let boots = (all && !args.no_vm) || args.kernels.is_given();
+    let boots = (all && !args.no_vm) || is_chosen;
     let on_host = all || args.host;
     thread::scope(|scope| {
         let in_guests = boots.then(|| scope.spawn(|| matrices(args, all, on_host)));
@@ -399,9 +403,10 @@ fn guest(args: &Args, arch: Arch) -> Result<Guest> {
 fn shares(args: &Args, at_once: usize) -> Vec<Share> {
     let kernels = args.kernels.series();
     let is_chosen = !args.arguments.is_empty();
-    if is_chosen {
-        // A part may have none of the chosen tests.
-        Share::full(kernels, 1)
+    if args.systemd {
+        Share::service(kernels)
+    } else if is_chosen {
+        Share::chosen(kernels)
     } else if args.full || args.kernels.is_given() {
         Share::full(kernels, at_once)
     } else {
@@ -438,6 +443,7 @@ fn prepare(share: &Share, guest: &Guest, machine: &Machine) -> Result<(String, P
     let mut guest = guest.clone();
     let variable = format!("KAPROBE_SHARE={}/{}", share.part, share.parts);
     guest.command.splice(0..0, ["env".to_owned(), variable]);
+    guest.systemd = share.scope == Scope::Systemd;
     guest
         .environment
         .push(("KAPROBE_SCOPE", share.scope.name()));

@@ -26,6 +26,8 @@ pub enum Scope {
     Variant,
     /// Those that tell whether kaprobe works on another architecture.
     Architecture,
+    /// Those of the service, in a guest that systemd has started.
+    Systemd,
 }
 
 impl Scope {
@@ -49,11 +51,13 @@ impl Scope {
             Self::Kernel => "kernel",
             Self::Variant => "variant",
             Self::Architecture => "architecture",
+            Self::Systemd => "systemd",
         }
     }
 }
 
-/// The kernel that has most tests in an ordinary run: that of Debian stable.
+/// The kernel that has most tests in an ordinary run, and those of the service: that of Debian
+/// stable.
 const HAS_MOST: &str = "6.12";
 
 /// Kernels between two others of the matrix: what differs on one, differs on a neighbour too.
@@ -75,12 +79,31 @@ impl Share {
         // A newer kernel takes longer.
         scopes.reverse();
         scopes.sort_by_key(|(_, scope)| *scope);
-        Self::split(&scopes, at_once)
+        Self::with_service(Self::split(&scopes, at_once))
     }
 
     /// The shares of a run that has all tests on each kernel.
     pub fn full(kernels: Vec<Series>, at_once: usize) -> Vec<Self> {
-        Self::split(&scoped(kernels, Scope::All), at_once)
+        Self::with_service(Self::split(&scoped(kernels, Scope::All), at_once))
+    }
+
+    /// The shares of the tests that someone chose.
+    pub fn chosen(kernels: Vec<Series>) -> Vec<Self> {
+        // A part may have none of the chosen tests.
+        Self::split(&scoped(kernels, Scope::All), 1)
+    }
+
+    /// The shares that have the tests of the service.
+    pub fn service(kernels: Vec<Series>) -> Vec<Self> {
+        Self::split(&scoped(kernels, Scope::Systemd), 1)
+    }
+
+    /// Adds the tests of the service on one kernel. They take less than those of any kernel.
+    fn with_service(mut shares: Vec<Self>) -> Vec<Self> {
+        let mut series = shares.iter().map(|it| &it.series);
+        let one = series.find(|it| it.name.to_string() == HAS_MOST).cloned();
+        shares.extend(Self::service(one.into_iter().collect()));
+        shares
     }
 
     /// The share of another architecture in an ordinary run: the first of its kernels, and few
@@ -129,6 +152,9 @@ impl fmt::Display for Share {
             write!(f, "{} ", self.series.arch.name())?;
         }
         write!(f, "{}", self.series.name)?;
+        if self.scope == Scope::Systemd {
+            f.write_str(" with systemd")?;
+        }
         if self.parts > 1 {
             write!(f, ", part {} of {}", self.part + 1, self.parts)?;
         }
@@ -155,11 +181,16 @@ mod tests {
             (1, 2, "5.10, part 1 of 2 all + 5.10, part 2 of 2 all"),
             (2, 2, "5.10 all + 6.1 all"),
             (2, 4, "5.10 all + 6.1 all"),
-            (3, 1, "5.10 all + 6.1 all + 6.12 all"),
+            (
+                3,
+                1,
+                "5.10 all + 6.1 all + 6.12 all + 6.12 with systemd systemd",
+            ),
             (
                 3,
                 2,
-                "5.10 all + 6.1 all + 6.12, part 1 of 2 all + 6.12, part 2 of 2 all",
+                "5.10 all + 6.1 all + 6.12, part 1 of 2 all + 6.12, part 2 of 2 all + \
+                 6.12 with systemd systemd",
             ),
         ] {
             let kernels = matrix.iter().take(count).cloned().collect();
@@ -184,11 +215,13 @@ mod tests {
         assert_eq!(
             names(&Share::ordinary(kernels(), 2)),
             "6.12, part 1 of 2 one + 6.12, part 2 of 2 one + 7 kernel + 5.10 kernel + \
-             6.12-rt variant + 6.18 variant + 6.1, part 1 of 2 variant + 6.1, part 2 of 2 variant"
+             6.12-rt variant + 6.18 variant + 6.1, part 1 of 2 variant + 6.1, part 2 of 2 variant + \
+             6.12 with systemd systemd"
         );
         assert_eq!(
             names(&Share::ordinary(kernels(), 1)),
-            "6.12 one + 7 kernel + 5.10 kernel + 6.12-rt variant + 6.18 variant + 6.1 variant"
+            "6.12 one + 7 kernel + 5.10 kernel + 6.12-rt variant + 6.18 variant + 6.1 variant + \
+             6.12 with systemd systemd"
         );
     }
 }
