@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::harness::Inconclusive;
 use crate::schema;
+use crate::wait::wait_until;
 
 /// A parsed log.
 #[derive(Debug)]
@@ -158,9 +159,14 @@ impl LogFile {
         Ok(fs::read_to_string(&self.path)?)
     }
 
-    /// The complete lines so far.
+    /// The complete lines so far. Waits for the first: the header is written a moment after the
+    /// hooks are attached.
     pub fn log(&self) -> Result<TraceLog> {
-        let text = self.text()?;
+        let mut text = String::new();
+        wait_until("the log has a header", || {
+            text = self.text()?;
+            Ok(text.contains('\n'))
+        })?;
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         TraceLog::parse(&whole.lines().collect::<Vec<_>>())
     }
