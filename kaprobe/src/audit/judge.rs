@@ -183,8 +183,8 @@ mod tests {
             ("the window stays shut", Connection { stalled: Some(Why::ZeroWindow), sending: true, ..off }, "dying zero_window"),
             ("late, not yet probed", idle(Connection { next_ms: Some(6_000_000), ..HEARD }, 1_200), "at_risk late_probe in_time 0 spare 0"),
             ("probed just now", out(idle(HEARD, 7_200), 1), "at_risk late_probe in_time 0 spare 0"),
-            ("two probes unanswered", out(idle(HEARD, 7_300), 2), "zombie probes_unanswered"),
-            ("one probe unanswered for a minute", Connection { next_ms: Some(15_000), ..out(idle(HEARD, 7_260), 1) }, "zombie probes_unanswered"),
+            ("two probes unanswered", Connection { next_ms: Some(70_000), ..out(idle(HEARD, 7_300), 2) }, "zombie probes_unanswered"),
+            ("one probe unanswered for a minute", Connection { next_ms: Some(15_000), ..out(idle(HEARD, 7_260), 1) }, "at_risk late_probe in_time 0 spare 0"),
             ("good settings, three probes unanswered", out(idle(good, 400), 3), "safe in_time 2 spare 1"),
         ];
         let timeout = Timeout::sample(350_000, Answer::Yes);

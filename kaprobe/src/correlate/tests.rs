@@ -942,22 +942,18 @@ fn a_connection_that_was_heard_since_the_trace_began_is_no_zombie() {
 /// A peer that went after the trace began left no dead connection before it.
 #[test]
 fn a_connection_whose_probes_were_answered_when_the_trace_began_is_no_zombie() {
-    // Two probes are out, of which the first was sent 75 s to 150 s before.
+    // Three probes are out, of which the second was sent 75 s to 150 s before.
     let probed = |at_ms, next_ms| {
         seen(with(row(at_ms, 1), |it| {
             it.settings.keepalive_intvl_ms = Some(75_000);
-            (it.probes_out, it.keepalive_next_ms) = (Some(2), Some(next_ms));
-            it.ages = Ages::new(7_400_000, 7_400_000, 7_400_000);
+            (it.probes_out, it.keepalive_next_ms) = (Some(3), Some(next_ms));
+            it.ages = Ages::new(7_475_000, 7_475_000, 7_475_000);
         }))
     };
     let rows = [
-        (
-            "unanswered for an interval when it began",
-            10_000,
-            65_000,
-            1,
-        ),
-        ("sent just before it began", 10_000, 65_001, 0),
+        ("the second was unanswered when it began", 10_000, 65_000, 1),
+        ("the second had a second before it began", 84_000, 65_000, 1),
+        ("the second had less than that", 84_001, 65_000, 0),
         ("sent after it began", 140_000, 20_000, 0),
     ];
     for (what, at_ms, next_ms, zombies) in rows {

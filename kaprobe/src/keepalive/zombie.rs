@@ -19,12 +19,17 @@ pub const DEAD_AFTER_TIMEOUTS: u64 = 2;
 /// The time that an answer to a probe may take, ms. After that, it is unanswered.
 const ANSWER_WAIT_MS: u64 = 1_000;
 
+/// The least time for which probes are unanswered on a dead connection, ms: a shorter silence may
+/// be an outage that passes.
+const LEAST_SILENCE_MS: u64 = 5_000;
+
 /// Why a connection is a zombie; `None` if it is not.
 ///
 /// With keepalive off, it is one after a silence of [`DEAD_AFTER_TIMEOUTS`] timeouts; if
-/// no timeout is known, after as many times the longest one. With keepalive on and a
-/// known timeout, it also needs an unanswered probe. With keepalive on and no known
-/// timeout, a probe unanswered for an interval is enough, whatever the silence.
+/// no timeout is known, after as many times the longest one. With keepalive on, two probes must
+/// be unanswered, for [`LEAST_SILENCE_MS`] or longer: that no answer came to one of them does not
+/// tell that the connection is dead (RFC 9293, 3.8.4). With a known timeout, the silence must be
+/// as long as with keepalive off, too.
 ///
 /// A connection that is sending is never a zombie, and a peer whose probes come in is there:
 /// they end a silence. If it is not known whether they do, only a probe of this host tells.
@@ -42,15 +47,16 @@ pub fn zombie_before(it: &Connection, path: PathTimeout, before_ms: u64) -> Opti
     let is_long_silent = quiet_ms >= timeout_ms.saturating_mul(DEAD_AFTER_TIMEOUTS);
     // Nothing was heard since that probe.
     let is_silent_for = |ms| ms <= quiet_ms.saturating_add(TICK_MS);
-    let unanswered = |for_ms| {
-        let unanswered_ms = it.unanswered_ms().and_then(|ms| ms.checked_sub(before_ms));
-        unanswered_ms.is_some_and(|ms| ms >= for_ms && is_silent_for(ms))
-    };
+    // The second probe follows the first after an interval.
+    let two_ms = it.intvl.ms.saturating_add(ANSWER_WAIT_MS.min(it.intvl.ms));
+    let unanswered_ms = it.unanswered_ms().and_then(|ms| ms.checked_sub(before_ms));
+    let is_unanswered =
+        unanswered_ms.is_some_and(|ms| ms >= two_ms.max(LEAST_SILENCE_MS) && is_silent_for(ms));
     let is_dead = match path {
         _ if it.sending => false,
         _ if !it.keepalive => is_long_silent && it.heard_ms.is_some(),
-        PathTimeout::Known(_) => is_long_silent && unanswered(ANSWER_WAIT_MS),
-        PathTimeout::NoneLongerThan(_) => unanswered(it.intvl.ms),
+        PathTimeout::Known(_) => is_long_silent && is_unanswered,
+        PathTimeout::NoneLongerThan(_) => is_unanswered,
     };
     is_dead.then_some(if it.keepalive {
         Why::ProbesUnanswered
@@ -62,7 +68,8 @@ pub fn zombie_before(it: &Connection, path: PathTimeout, before_ms: u64) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keepalive::connection::HEARD;
+    use crate::keepalive::connection::{HEARD, Setting};
+    use crate::model::values::Origin;
 
     #[test]
     fn without_a_known_timeout_unanswered_probes_or_long_silence_mean_zombie() {
@@ -71,6 +78,14 @@ mod tests {
             probes_out: n,
             next_ms: Some(next_ms),
             ..HEARD.silent_for(7_200_000)
+        };
+        let sysctl = |ms| Setting {
+            ms,
+            from: Origin::Sysctl,
+        };
+        let each_second = |n, next_ms| Connection {
+            intvl: sysctl(1_000),
+            ..out(n, next_ms)
         };
         let off = |ms| Connection {
             keepalive: false,
@@ -89,8 +104,14 @@ mod tests {
             ("peer just heard", HEARD, None),
             ("first probe just sent", out(1, 75_000), None),
             ("first probe may still be answered", out(1, 1), None),
-            ("first probe unanswered, second sent", out(2, 75_000), Some(Why::ProbesUnanswered)),
-            ("first probe unanswered, timer due", out(1, 0), Some(Why::ProbesUnanswered)),
+            ("first probe unanswered, timer due", out(1, 0), None),
+            ("first probe unanswered, second just sent", out(2, 75_000), None),
+            ("second probe may still be answered", out(2, 74_001), None),
+            ("two probes unanswered", out(2, 74_000), Some(Why::ProbesUnanswered)),
+            ("four probes of a second each", each_second(4, 0), None),
+            ("five probes of a second each", each_second(5, 0), Some(Why::ProbesUnanswered)),
+            ("five probes, and the last second has not passed", each_second(5, 1), None),
+            ("probes that never end", Connection { intvl: sysctl(u64::MAX), ..out(2, 0) }, None),
             ("data is queued: window probes, not keepalive", Connection { sending: true, ..out(3, 0) }, None),
             ("keepalive off, silent", off(9 * day_ms), None),
             ("keepalive off, silent for longer than any timeout", off(10 * day_ms), Some(Why::NoProbes)),
@@ -100,7 +121,7 @@ mod tests {
             ("keepalive off, not known whether probed", unknown(off(10 * day_ms)), None),
             ("probes unanswered, but the peer's come", heard(out(3, 75_000), 60_000), None),
             ("probes unanswered, the peer's came before", heard(out(3, 75_000), 200_000), Some(Why::ProbesUnanswered)),
-            ("probes unanswered, not known whether probed", unknown(out(2, 75_000)), Some(Why::ProbesUnanswered)),
+            ("probes unanswered, not known whether probed", unknown(out(2, 74_000)), Some(Why::ProbesUnanswered)),
         ];
         for (name, connection, why) in rows {
             let found = zombie(&connection, PathTimeout::NoneLongerThan(5 * day_ms));
@@ -111,11 +132,11 @@ mod tests {
     #[test]
     fn what_went_since_was_alive_before() {
         let day_ms = 86_400_000;
-        // The first probe is unanswered for 150 s.
+        // The first probe is unanswered for 225 s, the second for 150 s.
         let probed = Connection {
-            probes_out: 2,
+            probes_out: 3,
             next_ms: Some(0),
-            ..HEARD.silent_for(7_350_000)
+            ..HEARD.silent_for(7_425_000)
         };
         let off = Connection {
             keepalive: false,
@@ -123,11 +144,12 @@ mod tests {
         };
         for (connection, before_ms, why) in [
             (probed, 0, Some(Why::ProbesUnanswered)),
-            (probed, 75_000, Some(Why::ProbesUnanswered)),
-            // It may still have been answered then.
-            (probed, 75_001, None),
+            (probed, 149_000, Some(Why::ProbesUnanswered)),
+            // The second may still have been answered then.
+            (probed, 149_001, None),
             // It was not sent yet.
             (probed, 150_001, None),
+            (probed, 225_001, None),
             (off, 0, Some(Why::NoProbes)),
             (off, 1, None),
         ] {

@@ -197,7 +197,8 @@ pub const ZOMBIE: Scenario = Scenario {
         probes: Some(100),
         user_timeout: None,
     },
-    steps: &[Silence, Custom(&Probes(2))],
+    // Long enough that they are no outage that passes.
+    steps: &[Silence, Custom(&Probes(5))],
 };
 
 /// Data is unacknowledged. The connection does not end.

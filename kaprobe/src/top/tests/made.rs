@@ -165,7 +165,7 @@ pub fn host() -> (Census, Events) {
         row.ages = Ages::new(900_000, 900_000, 900_000);
         if port < 3 {
             row.ages = Ages::new(7_400_000, 7_400_000, 7_400_000);
-            row.probes_out = times.map(|_| 2).or(Some(0));
+            row.probes_out = times.map(|_| 3).or(Some(0));
             row.dead_in_ms = times.map(|_| 480_000);
         }
         rows.push(row);
