@@ -97,6 +97,7 @@ const TESTS: &[harness::Test] = &[
     (Host, "agent_http", agent::only_what_it_should_is_answered),
     (Host, "agent_reload", agent::settings_are_read_again),
     (Host, "prometheus", prometheus::alert_fires_until_the_cure),
+    (HostAndOne, "prometheus_story", prometheus::alert_fires_on_the_story),
     (Host, "prometheus_rules", prometheus::rules_pass_promtool),
     (Host, "prometheus_metrics", prometheus::metrics_pass_promtool),
     (Host, "kubernetes_manifests", kubernetes::manifests_are_what_helm_renders),

@@ -1,5 +1,5 @@
-//! Prometheus of Debian scrapes the agent beside a box that forgets idle connections, with the
-//! rules of `contrib/`: the alert fires, and ends after the cure.
+//! Prometheus of Debian scrapes the agent of a client whose idle connections something on the
+//! path forgets, with the rules of `contrib/`: the alert fires, and ends after the cure.
 
 use std::fs;
 use std::io::{ErrorKind, Write as _};
@@ -13,13 +13,15 @@ use anyhow::{Context as _, Result, ensure};
 use kaprobe_testkit::agent::Agent;
 use kaprobe_testkit::harness::Skip;
 use kaprobe_testkit::http;
-use kaprobe_testkit::ipvs::{exchange, expect_death};
+use kaprobe_testkit::ipvs::{self, Host, Network, exchange, expect_death};
 use kaprobe_testkit::package::{Server, beside_host, on_host_only};
 use kaprobe_testkit::wait::{HANG, wait_until};
 use serde_json::Value;
 use socket2::{SockRef, TcpKeepalive};
+use tempfile::TempDir;
 
 use crate::silent_drop::{SILENCE, network};
+use crate::story;
 
 /// Where Prometheus serves, on the client.
 const PROMETHEUS: SocketAddr =
@@ -33,6 +35,9 @@ const ALERT: &str = "KaprobeIdleConnectionsLost";
 
 /// The time that the rules look back, as they write it, and what it is in the test.
 const LOOKS_BACK: [(&str, &str); 2] = [("15m", "20s"), ("time() - 900", "time() - 20")];
+
+/// The rules.
+const RULES: &str = include_str!("../../contrib/prometheus/kaprobe.rules.yml");
 
 /// The files of `contrib/prometheus`.
 fn contrib() -> Result<PathBuf> {
@@ -79,10 +84,74 @@ pub fn metrics_pass_promtool() -> Result<()> {
     Ok(())
 }
 
+/// An agent on a host, and Prometheus that scrapes it there.
+struct Scraped<'a> {
+    host: &'a Host,
+    agent: Agent,
+    _prometheus: Server,
+    _folder: TempDir,
+}
+
+impl<'a> Scraped<'a> {
+    /// Starts both, and waits until the agent was scraped.
+    fn start(host: &'a Host) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let agent = host.on(|| Agent::start(&["--netns", host.name, "--interval", "1s"]))?;
+        let prometheus = prometheus(folder.path(), agent.address)?;
+        let scraped = Self {
+            host,
+            agent,
+            _prometheus: host.on(|| Server::start(prometheus, PROMETHEUS))?,
+            _folder: folder,
+        };
+        wait_until("Prometheus has scraped the agent", || {
+            let query = "/api/v1/query?query=kaprobe_build_info";
+            let response = host.on(|| http::get(PROMETHEUS, query))?;
+            Ok(response.body.contains("\"kernel\""))
+        })?;
+        Ok(scraped)
+    }
+
+    /// The alert fires once `lose` has lost a connection to `remote`, with this verdict. It ends
+    /// while a connection that `cure` opens lives.
+    fn alerts<T>(
+        &self,
+        remote: SocketAddr,
+        verdict: &str,
+        lose: impl FnOnce() -> Result<()>,
+        cure: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let firing = || self.host.on(firing);
+        ensure!(
+            firing()?.is_empty(),
+            "an alert fires before anything happened"
+        );
+        lose()?;
+        let mut alerts = Vec::new();
+        wait_until("the alert fires", || {
+            alerts = firing()?;
+            Ok(!alerts.is_empty())
+        })?;
+        let labels = &alerts[0]["labels"];
+        ensure!(
+            labels["remote"] == remote.to_string() && labels["verdict"] == verdict,
+            "{labels}"
+        );
+        let cured = cure()?;
+        wait_until("probes are answered", || {
+            let metrics = self.host.on(|| self.agent.metrics())?;
+            Ok(metrics.metric("kaprobe_probes_answered_total", "")? >= 2.0)
+        })?;
+        // It ends once there was no such verdict for as long as the rule looks back.
+        wait_until("the alert ends", || Ok(firing()?.is_empty()))?;
+        Ok(cured)
+    }
+}
+
 /// The command that runs Prometheus in a folder, with the rules of `contrib/` but for how far they
 /// look back.
 fn prometheus(folder: &Path, agent: SocketAddr) -> Result<Command> {
-    let mut rules = fs::read_to_string(contrib()?.join("kaprobe.rules.yml"))?;
+    let mut rules = RULES.to_owned();
     for (ordinary, here) in LOOKS_BACK {
         ensure!(rules.contains(ordinary), "the rules look back otherwise");
         rules = rules.replace(ordinary, here);
@@ -118,7 +187,7 @@ fn firing() -> Result<Vec<Value>> {
     Ok(alerts.iter().filter(is_it).cloned().collect())
 }
 
-/// The alert fires when a connection was lost, and ends once keepalive preserves connections.
+/// A router forgets silent connections without a word, until there are probes.
 pub fn alert_fires_until_the_cure() -> Result<()> {
     on_host_only()?;
     let network = network()?;
@@ -130,47 +199,42 @@ pub fn alert_fires_until_the_cure() -> Result<()> {
         stream.set_read_timeout(Some(HANG))?;
         Ok((stream, listener.accept()?.0))
     };
-    let agent = client.on(|| Agent::start(&["--netns", client.name, "--interval", "1s"]))?;
-    let folder = tempfile::tempdir()?;
-    let prometheus = prometheus(folder.path(), agent.address)?;
-    let _prometheus = client.on(|| Server::start(prometheus, PROMETHEUS))?;
-    wait_until("Prometheus has scraped the agent", || {
-        let query = "/api/v1/query?query=kaprobe_build_info";
-        let response = client.on(|| http::get(PROMETHEUS, query))?;
-        Ok(response.body.contains("\"kernel\""))
-    })?;
-    ensure!(
-        client.on(firing)?.is_empty(),
-        "an alert fires before anything happened"
-    );
+    let scraped = Scraped::start(client)?;
+    let lose = || {
+        let (mut stream, mut accepted) = connect()?;
+        exchange(&mut stream, &mut accepted)?;
+        thread::sleep(SILENCE);
+        stream.write_all(b"ping")?;
+        expect_death(&mut stream, ErrorKind::TimedOut)
+    };
+    let cure = || {
+        let (stream, accepted) = connect()?;
+        // Within the time that the router remembers.
+        let probes = TcpKeepalive::new()
+            .with_time(Duration::from_secs(1))
+            .with_interval(Duration::from_secs(1));
+        SockRef::from(&stream).set_tcp_keepalive(&probes)?;
+        Ok((stream, accepted))
+    };
+    let (stream, accepted) = scraped.alerts(address, "silent_drop", lose, cure)?;
+    exchange(&stream, &accepted)
+}
 
-    let (mut stream, mut accepted) = connect()?;
-    exchange(&mut stream, &mut accepted)?;
-    thread::sleep(SILENCE);
-    stream.write_all(b"ping")?;
-    expect_death(&mut stream, ErrorKind::TimedOut)?;
-    let mut alerts = Vec::new();
-    wait_until("the alert fires", || {
-        alerts = client.on(firing)?;
-        Ok(!alerts.is_empty())
-    })?;
-    let labels = &alerts[0]["labels"];
-    ensure!(
-        labels["remote"] == address.to_string() && labels["verdict"] == "silent_drop",
-        "{labels}"
-    );
-
-    // The cure: probes within the time that the box remembers.
-    let (mut stream, mut accepted) = connect()?;
-    let probes = TcpKeepalive::new()
-        .with_time(Duration::from_secs(1))
-        .with_interval(Duration::from_secs(1));
-    SockRef::from(&stream).set_tcp_keepalive(&probes)?;
-    // It ends once there was no such verdict for as long as the rule looks back.
-    wait_until("the alert ends", || Ok(client.on(firing)?.is_empty()))?;
-    exchange(&mut stream, &mut accepted)?;
-    let metrics = client.on(|| agent.metrics())?;
-    let answered = metrics.metric("kaprobe_probes_answered_total", "")?;
-    ensure!(answered > 0.0, "no probe");
-    Ok(())
+/// The story of the load balancer: it forgets an idle connection, and hands the client's next
+/// segment to a server that never had it. It remembers one that probes in time.
+pub fn alert_fires_on_the_story() -> Result<()> {
+    let network = Network::build(story::FORGETS_S)?;
+    let scraped = Scraped::start(&network.client)?;
+    let lose = || {
+        let mut lost = story::connect(&network, None, None)?;
+        wait_until("the balancer has forgotten", || {
+            Ok(network.remembered()? == 0)
+        })?;
+        lost.client.write_all(b"ping")?;
+        expect_death(&mut lost.client, ErrorKind::ConnectionReset)
+    };
+    let cure = || story::connect(&network, Some(u64::from(story::FORGETS_S) / 2), None);
+    let cured = scraped.alerts(ipvs::SERVICE, "idle_eviction", lose, cure)?;
+    ensure!(network.remembered()? > 0, "the balancer has forgotten it");
+    exchange(&cured.client, &cured.server)
 }

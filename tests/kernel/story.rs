@@ -22,7 +22,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tempfile::TempDir;
 
 /// The balancer's idle timeout, s.
-const FORGETS_S: u32 = 12;
+pub const FORGETS_S: u32 = 12;
 
 /// TCP_KEEPCNT of both ends.
 const PROBES: u32 = 3;
@@ -167,9 +167,11 @@ impl StoryLogs {
 }
 
 /// A connection through the balancer.
-struct BalancedConnection {
-    client: TcpStream,
-    server: TcpStream,
+pub struct BalancedConnection {
+    /// The end of the client.
+    pub client: TcpStream,
+    /// The end of the server that has it.
+    pub server: TcpStream,
     /// The server that has the connection, and the other server.
     owner: &'static str,
     other: &'static str,
@@ -177,7 +179,7 @@ struct BalancedConnection {
 
 /// Listens on both servers, connects, and exchanges data. `client_s` and `server_s` turn
 /// keepalive on at one end, with that time and interval in seconds.
-fn connect(
+pub fn connect(
     network: &Network,
     client_s: Option<u64>,
     server_s: Option<u64>,

@@ -25,7 +25,7 @@ use crate::test::shares::{Scope, Share};
 use crate::test::tally::{OutputFilter, Tally, TimedTest};
 use crate::vm::series::{self, Missing};
 use crate::vm::{Guest, Machine, PreparedGuest, Verdict};
-use crate::{apt, dist, ebpf, packages, programs, pypi, tidy, workspace};
+use crate::{apt, dist, ebpf, packages, programs, pypi, tidy, vm, workspace};
 
 /// Options of `cargo xtask test`. Without options, every part runs.
 #[derive(clap::Args)]
@@ -80,8 +80,11 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("openssh-server", "usr/lib/openssh/sshd-auth"),
 ];
 
-/// Packages that only the tests on this host run: they are too big for a guest.
-const HOST_PACKAGES: [&str; 19] = [
+/// Packages that tests run on this host, and in guests that have all tests of kaprobe alone.
+const BIG_PACKAGES: [&str; 1] = ["prometheus"];
+
+/// Packages that only the tests on this host run.
+const HOST_PACKAGES: [&str; 18] = [
     "apache2-bin",
     "chromium",
     "crun",
@@ -94,7 +97,6 @@ const HOST_PACKAGES: [&str; 19] = [
     "nodejs",
     "pgbouncer",
     "postgresql-17",
-    "prometheus",
     "rabbitmq-server",
     "rhino",
     "syslog-ng-mod-http",
@@ -219,7 +221,7 @@ fn one_test(check: Result<()>) -> Result<Outcome> {
 /// Runs the integration tests on this host, as root because they trace.
 fn host(args: &Args) -> Result<Outcome> {
     let programs = PROGRAMS.iter().map(|(package, _)| *package);
-    let packages: BTreeSet<_> = programs.chain(HOST_PACKAGES).collect();
+    let packages: BTreeSet<_> = programs.chain(BIG_PACKAGES).chain(HOST_PACKAGES).collect();
     for package in packages {
         if let Err(why) = apt::tree(package) {
             say(format_args!(
@@ -390,7 +392,11 @@ fn guest(args: &Args, arch: Arch) -> Result<Guest> {
         .map(str::to_owned)
         .into(),
         programs: PROGRAMS.into(),
-        environment: vec![("KAPROBE_BIN", "/bin/kaprobe"), ("KAPROBE_IN_VM", "1")],
+        environment: vec![
+            ("KAPROBE_BIN", "/bin/kaprobe"),
+            ("KAPROBE_IN_VM", "1"),
+            ("KAPROBE_PACKAGES", vm::PACKAGES),
+        ],
         command: words
             .into_iter()
             .chain(args.arguments.iter().cloned())
@@ -444,6 +450,9 @@ fn prepare(share: &Share, guest: &Guest, machine: &Machine) -> Result<(String, P
     let variable = format!("KAPROBE_SHARE={}/{}", share.part, share.parts);
     guest.command.splice(0..0, ["env".to_owned(), variable]);
     guest.systemd = share.scope == Scope::Systemd;
+    if matches!(share.scope, Scope::All | Scope::One) {
+        guest.disks.extend(BIG_PACKAGES);
+    }
     guest
         .environment
         .push(("KAPROBE_SCOPE", share.scope.name()));

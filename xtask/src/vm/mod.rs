@@ -31,6 +31,9 @@ pub use crate::vm::qemu::Machine;
 pub use crate::vm::verdict::Verdict;
 use crate::{apt, programs, workspace};
 
+/// Where a guest has its disks of packages.
+pub const PACKAGES: &str = "/packages";
+
 /// Options of `cargo xtask vm`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -67,7 +70,7 @@ pub struct Guest {
     /// Programs: a Debian package, and a path in it. The guest gets only the files that
     /// they load.
     pub programs: Vec<(&'static str, &'static str)>,
-    /// Debian packages with their dependencies, each on a disk at `/packages` and its name. A
+    /// Debian packages with their dependencies, each on a disk in [`PACKAGES`] under its name. A
     /// guest reads of them what it uses, so they may be big.
     pub disks: Vec<&'static str>,
     /// Whether systemd is the first process. Otherwise it is a script that runs the command.
