@@ -14,6 +14,8 @@ set -e
 busybox=$1 root=$2
 shift 2
 "$busybox" ip link set lo up
+# RPM asks for a root that is a mount of its own.
+mount --bind "$root" "$root"
 [ ! -d "$root/proc" ] || mount -t proc proc "$root/proc"
 for folder in dev sys; do
     [ ! -d "$root/$folder" ] || mount --rbind "/$folder" "$root/$folder"

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use rpm::{BuildConfig, CompressionType, FileOptions, PackageBuilder, Scriptlet};
 
-use crate::dist::files::File;
+use crate::dist::files::{self, File};
 use crate::dist::installed::{self, DESCRIPTION, Layout, MAINTAINER, NAME, RELEASE, SUMMARY};
 use crate::dist::program::Program;
 use crate::dist::source::Source;
@@ -16,6 +16,9 @@ const LAYOUT: Layout = Layout {
     changes: "usr/share/doc/kaprobe/CHANGELOG.md",
 };
 
+/// Folders that go with the package, and all below them.
+const OWN: [&str; 2] = ["usr/share/doc/kaprobe", "usr/share/licenses/kaprobe"];
+
 /// A package for each program.
 pub fn make(source: &Source, programs: &[Program]) -> Result<Vec<File>> {
     programs.iter().map(|it| package(source, it)).collect()
@@ -23,7 +26,7 @@ pub fn make(source: &Source, programs: &[Program]) -> Result<Vec<File>> {
 
 fn package(source: &Source, program: &Program) -> Result<File> {
     let (release, arch) = (&source.release, program.arch.name());
-    let mut package = PackageBuilder::new(NAME, &release.version, "MIT", arch, SUMMARY);
+    let mut package = PackageBuilder::new(NAME, &release.version, "MIT", arch, &summary());
     // Version 4 is what RPM of RHEL 8 and of Debian 11 reads too.
     let config = BuildConfig::v4()
         .source_date(release.epoch)
@@ -37,10 +40,23 @@ fn package(source: &Source, program: &Program) -> Result<File> {
         // It would name this host.
         .build_host("localhost")
         .vcs(format!("commit {}", release.commit))
+        .add_changelog_entry(
+            format!("{MAINTAINER} - {}-{RELEASE}", release.version),
+            format!("- Version {}: see CHANGELOG.md.", release.version),
+            release.epoch,
+        )
         .post_install_script(script("post")?)
         .pre_uninstall_script(script("preun")?)
         .post_uninstall_script(script("postun")?);
-    for file in installed::files(source, program, &LAYOUT)? {
+    let files = installed::files(source, program, &LAYOUT)?;
+    let own = files::folders(&files).into_iter();
+    for folder in own.filter(|it| OWN.iter().any(|own| it.starts_with(own))) {
+        let folder = format!("/{}", folder.display());
+        package
+            .with_dir_entry(FileOptions::dir(&*folder))
+            .with_context(|| format!("cannot add {folder} to the package"))?;
+    }
+    for file in files {
         let path = format!("/{}", file.path);
         let permissions = u16::try_from(file.mode).context("a mode has 16 bits")?;
         let mut options = FileOptions::new(&*path).permissions(permissions);
@@ -56,11 +72,6 @@ fn package(source: &Source, program: &Program) -> Result<File> {
             .with_file_contents(file.bytes, options)
             .with_context(|| format!("cannot add {path} to the package"))?;
     }
-    for folder in ["/usr/share/doc/kaprobe", "/usr/share/licenses/kaprobe"] {
-        package
-            .with_dir_entry(FileOptions::dir(folder))
-            .with_context(|| format!("cannot add {folder} to the package"))?;
-    }
     let mut bytes = Vec::new();
     let package = package.build().context("cannot make the package")?;
     package
@@ -68,6 +79,12 @@ fn package(source: &Source, program: &Program) -> Result<File> {
         .context("cannot write the package")?;
     let name = format!("{NAME}-{}-{RELEASE}.{arch}.rpm", release.version);
     Ok(File::new(name, bytes))
+}
+
+/// The summary as a sentence begins: RPM's tools expect it so, and Debian's do not.
+fn summary() -> String {
+    let (first, rest) = SUMMARY.split_at(1);
+    first.to_uppercase() + rest
 }
 
 fn script(name: &str) -> Result<Scriptlet> {

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use crate::dist::installed::SETTINGS;
-use crate::dist::{Pair, Trial};
+use crate::dist::trial::{Pair, Trial};
 use crate::packages::listing::Listing;
 use crate::packages::serve;
 use crate::process::CommandExt as _;
@@ -41,12 +41,12 @@ pub fn check(release: &str, trial: &Trial) -> Result<()> {
     let recorded = fs::read_dir(root.join("var/log/kaprobe"))?.count();
     ensure!(recorded > 0, "what was recorded does not stay");
     apt(&root, &["purge", "kaprobe"])?;
-    // The folder of links may have been made by whoever enabled the service.
-    let folder = Path::new(LINK).parent().map(|it| root.join(it));
-    if let Some(folder) = folder.filter(|it| it.is_dir()) {
-        let link = root.join(LINK);
-        ensure!(!link.is_symlink(), "the service stays enabled");
-        fs::remove_dir(&folder).context("links stay")?;
+    let link = root.join(LINK);
+    ensure!(!link.is_symlink(), "the service stays enabled");
+    // The folder of links is that of whoever enabled the service.
+    let folder = link.parent().unwrap_or(&root);
+    if fs::read_dir(folder).is_ok_and(|mut it| it.next().is_none()) {
+        fs::remove_dir(folder).context("cannot remove the folder of links")?;
     }
     Listing::of(&root)?.check_added(&before, &[])
 }

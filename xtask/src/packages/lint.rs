@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::dist::Trial;
+use crate::dist::trial::Trial;
 use crate::process::CommandExt as _;
 use crate::{chroot, debian, workspace};
 

@@ -10,7 +10,7 @@ mod unpacked;
 use anyhow::Result;
 
 use crate::debian::RELEASES;
-use crate::dist::Trial;
+use crate::dist::trial::Trial;
 
 /// A test of the packages: its name, and what it does.
 pub type Check = (String, Box<dyn Fn(&Trial) -> Result<()>>);

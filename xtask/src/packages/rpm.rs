@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::dist::files::File;
 use crate::dist::installed::SETTINGS;
-use crate::dist::{Pair, Trial};
+use crate::dist::trial::{Pair, Trial};
 use crate::packages::listing::Listing;
 use crate::packages::serve;
 use crate::process::CommandExt as _;

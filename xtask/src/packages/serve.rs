@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use crate::chroot;
-use crate::dist::Trial;
+use crate::dist::trial::Trial;
 use crate::process::CommandExt as _;
 
 /// How long it may take before it counts as stuck, seconds.

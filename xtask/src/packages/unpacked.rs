@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 
 use crate::chroot;
-use crate::dist::Trial;
+use crate::dist::trial::Trial;
 use crate::process::CommandExt as _;
 use crate::workspace;
 

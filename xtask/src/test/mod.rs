@@ -19,7 +19,7 @@ use std::{iter, panic};
 use anyhow::{Context, Result, bail};
 
 use crate::arch::Arch;
-use crate::dist::Trial;
+use crate::dist::trial::Trial;
 use crate::process::{CommandExt as _, say};
 use crate::test::shares::{Scope, Share};
 use crate::test::tally::{OutputFilter, Tally, TimedTest};
