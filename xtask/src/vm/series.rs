@@ -79,6 +79,19 @@ impl FromStr for Name {
     }
 }
 
+impl Name {
+    /// What the releases of all such kernels begin with: the first two numbers. The third may be
+    /// in the versions of the packages alone, as 6.1.170 was 6.1.0-48, and so may be which release
+    /// candidate it is.
+    fn start(&self) -> String {
+        let mut numbers: Vec<_> = self.version.split(['.', '-']).take(2).collect();
+        if numbers.len() == 1 {
+            numbers.push("");
+        }
+        numbers.join(".")
+    }
+}
+
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", self.version, self.flavour.suffix())
@@ -246,13 +259,7 @@ impl Series {
     }
 
     fn newest(&self, suites: &Suites) -> Result<Found> {
-        // Its first two numbers are in the names of all its packages, and the third may be in
-        // their version alone: 6.1.170 was 6.1.0-48.
-        let mut start: Vec<_> = self.name.version.split('.').take(2).collect();
-        if start.len() == 1 {
-            start.push("");
-        }
-        let names = suites.names(&format!("linux-image-{}", start.join(".")))?;
+        let names = suites.names(&format!("linux-image-{}", self.name.start()))?;
         let names: Vec<_> = names
             .into_iter()
             .filter(|it| self.parse(it).is_some())
@@ -323,6 +330,20 @@ mod tests {
         for text in ["", "-rt", "rt", "6/../x", "latest"] {
             assert!(text.parse::<Name>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn packages_are_looked_for_by_two_numbers() -> Result<()> {
+        for (name, start) in [
+            ("7", "7."),
+            ("6.12-rt", "6.12"),
+            ("6.1.170", "6.1"),
+            ("6.1.0-48", "6.1"),
+            ("7.3-rc7", "7.3"),
+        ] {
+            assert_eq!(name.parse::<Name>()?.start(), start, "{name}");
+        }
+        Ok(())
     }
 
     #[test]
