@@ -20,8 +20,8 @@ use kaprobe_testkit::wait::{HANG, wait_until};
 use kaprobe_testkit::{command, doctor};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// How long connections are quiet. Shorter silence is none to kaprobe.
-const QUIET: Duration = Duration::from_millis(1_500);
+/// How long connections are quiet. After less than 2 s, no probe could have been early enough.
+const QUIET: Duration = Duration::from_millis(2_500);
 
 /// Whether kaprobe sees the segments that resets come in, on this kernel.
 fn sees_segments() -> Result<bool> {

@@ -186,6 +186,7 @@ impl Blobs {
 mod tests {
     use std::io::Read as _;
 
+    use anyhow::bail;
     use flate2::read::GzDecoder;
     use oci_spec::image::{ImageConfiguration, ImageManifest};
 
