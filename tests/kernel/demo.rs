@@ -30,7 +30,7 @@ pub fn explains_its_connections(kaprobe: Command) -> Result<()> {
         "  F  sends no probe: it heard the peer",
         "  G  has retransmitted 1 byte 3 times",
         "  G  silent_drop (",
-        "  H  is closed by the program at the other side, after 3.",
+        "  H  is closed by the program at the other side, after ",
         "  H  idle_close (",
         "           seen  3 probes unanswered, silent for ",
         "           do    to allow all 9 probes, set it to ",
