@@ -19,12 +19,25 @@ use crate::{chroot, debian, workspace};
 /// What an administrator adds to the settings.
 const CHANGE: &str = "series = 300\n";
 
+/// Folders that are those of other packages, where distributions have RPM: of the shells, and of
+/// the base.
+const SHARED: [&str; 3] = [
+    "usr/share/fish/vendor_completions.d",
+    "usr/share/licenses",
+    "usr/share/zsh/site-functions",
+];
+
 /// Runs a package's life in a copy of the root of tools.
 pub fn check(trial: &Trial) -> Result<()> {
     let scratch = workspace::scratch()?;
     let root = scratch.path().join("root");
     debian::copy(&debian::tools()?, &root)?;
     rpm(&root, &["--initdb"])?;
+    for folder in SHARED {
+        let folder = root.join(folder);
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+    }
     let before = Listing::of(&root)?;
     let Pair { old, new } = &trial.rpm;
 
@@ -50,14 +63,12 @@ pub fn check(trial: &Trial) -> Result<()> {
 
     rpm(&root, &["--erase", "kaprobe"])?;
     // RPM keeps what was changed, and has no purge: the rest is the administrator's.
-    Listing::of(&root)?.check_added(
-        &before,
-        &[
-            "/etc/kaprobe.toml.rpmnew",
-            "/etc/kaprobe.toml.rpmsave",
-            "/var/log/kaprobe",
-        ],
-    )
+    let recorded = root.join("var/log/kaprobe");
+    let segments = fs::read_dir(&recorded).context("what was recorded does not stay")?;
+    ensure!(segments.count() > 0, "what was recorded does not stay");
+    fs::remove_dir_all(&recorded).context("cannot remove what was recorded")?;
+    let kept = ["/etc/kaprobe.toml.rpmnew", "/etc/kaprobe.toml.rpmsave"];
+    Listing::of(&root)?.check_added(&before, &kept)
 }
 
 /// Puts a package into the root, and returns its path there.
