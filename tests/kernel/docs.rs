@@ -79,6 +79,7 @@ fn pages(root: &Path) -> Result<Vec<PathBuf>> {
 /// sample.
 fn commands_of(page: &str) -> Vec<String> {
     let mut commands = Vec::new();
+    let mut text = String::new();
     let mut is_sample = false;
     for line in page.lines() {
         if line.starts_with("```") {
@@ -87,15 +88,23 @@ fn commands_of(page: &str) -> Vec<String> {
             let prompt = line.strip_prefix("$ ");
             commands.extend(prompt.map(str::to_owned));
         } else {
-            // Between the first two backticks, the next two, and so on.
-            let spans = line.split('`').skip(1).step_by(2);
-            let spans = spans.filter(|span| span.contains("kaprobe "));
-            // Two words name a command, and do not say how to run it.
-            commands.extend(spans.map(|span| match span.split_whitespace().count() {
-                2 => format!("{span} --help"),
-                _ => span.replace("\\|", "|"),
-            }));
+            text.push_str(line);
+            text.push('\n');
         }
+    }
+    for paragraph in text.split("\n\n") {
+        // Between the first two backticks, the next two, and so on.
+        let spans = paragraph.split('`').skip(1).step_by(2);
+        let spans = spans.filter(|span| span.contains("kaprobe "));
+        commands.extend(spans.map(|span| {
+            let words: Vec<_> = span.split_whitespace().collect();
+            let command = words.join(" ");
+            // Two words name a command, and do not say how to run it.
+            match words.len() {
+                2 => format!("{command} --help"),
+                _ => command.replace("\\|", "|"),
+            }
+        }));
     }
     commands.retain(|it| it.contains("kaprobe "));
     commands
