@@ -1,15 +1,17 @@
 //! Whether the program of a package runs where there is nothing else.
 
+use std::fs;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::chroot;
 use crate::dist::trial::Trial;
 use crate::process::CommandExt as _;
 use crate::workspace;
 
-/// Unpacks the package for Debian, and runs its program in a root that has nothing but it.
+/// Unpacks the package for Debian, and runs its program in a root that has nothing but it, and
+/// places for /proc and /sys.
 pub fn check(trial: &Trial) -> Result<()> {
     let scratch = workspace::scratch()?;
     let (package, tree) = (scratch.path().join("deb"), scratch.path().join("tree"));
@@ -20,6 +22,11 @@ pub fn check(trial: &Trial) -> Result<()> {
         .check_to_stderr()?;
     let root = scratch.path().join("root");
     workspace::rename(&tree.join("usr/bin/kaprobe"), &root.join("kaprobe"))?;
+
+    // Places for the kernel's file systems, which every host has.
+    for folder in ["proc", "sys"] {
+        fs::create_dir(root.join(folder)).context("cannot create a folder")?;
+    }
 
     let version = chroot::command(&root, &["/kaprobe", "--version"])?.read()?;
     // What follows the commit says whether files differ from it.
