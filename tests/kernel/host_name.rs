@@ -1,4 +1,5 @@
-//! kaprobe in a UTS namespace of its own, as in a container: there, the host name is another.
+//! kaprobe in UTS and mount namespaces of its own, as in a container: there, the host name is
+//! another.
 
 use std::process::Command;
 
@@ -19,7 +20,7 @@ const IN_CONTAINER: [&str; 8] = [
     "--kill-child",
     "sh",
     "-c",
-    r#"unshare --uts sh -c 'hostname a-container && exec "$@"' sh "$@"; exit $?"#,
+    r#"unshare --uts --mount sh -c 'hostname a-container && exec "$@"' sh "$@"; exit $?"#,
     "sh",
 ];
 

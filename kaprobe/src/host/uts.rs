@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
 use std::thread;
 
 use rustix::fd::AsFd as _;
@@ -10,21 +9,21 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::text::escape::Escaped;
 
-/// The UTS namespace of process 1: the host's, for who sees the host's processes. Without them,
+/// The namespaces of process 1: the host's, for who sees the host's processes. Without them,
 /// process 1 is the container's.
-const HOST: &str = "/proc/1/ns/uts";
+const HOST: &str = "/proc/1/ns";
 
-/// This thread's UTS namespace.
-const OWN: &str = "/proc/thread-self/ns/uts";
+/// This thread's namespaces.
+const OWN: &str = "/proc/thread-self/ns";
 
 /// The name of the host. If its UTS namespace can't be entered, the name in this thread's.
 #[must_use]
 pub fn host_name() -> Escaped {
-    if inode(HOST) == inode(OWN) {
+    if !is_in_container() {
         return name_here();
     }
     // A thread of its own does not have to return.
-    let ask = || name_in(&File::open(HOST).ok()?);
+    let ask = || name_in(&File::open(format!("{HOST}/uts")).ok()?);
     let asked = thread::Builder::new().spawn(ask).ok();
     let name = asked.and_then(|it| it.join().ok()).flatten();
     name.unwrap_or_else(name_here)
@@ -33,7 +32,21 @@ pub fn host_name() -> Escaped {
 /// The inode number of the host's UTS namespace. If it can't be read, that of this thread's.
 #[must_use]
 pub fn host_inode() -> Option<u64> {
-    inode(HOST).or_else(|| inode(OWN))
+    let own = || inode(OWN, "uts");
+    if is_in_container() {
+        inode(HOST, "uts").or_else(own)
+    } else {
+        own()
+    }
+}
+
+/// Whether this thread is in a container: it has both a host name and files of its own. Who gave
+/// it another host name alone wants that name.
+fn is_in_container() -> bool {
+    ["uts", "mnt"].into_iter().all(|kind| {
+        let (host, own) = (inode(HOST, kind), inode(OWN, kind));
+        host.is_some() && host != own
+    })
 }
 
 /// The host name in a UTS namespace, which this thread enters. `None` if it can't.
@@ -43,8 +56,9 @@ pub(super) fn name_in(namespace: &File) -> Option<Escaped> {
     Some(name_here())
 }
 
-fn inode(path: impl AsRef<Path>) -> Option<u64> {
-    fs::metadata(path).ok().map(|it| it.ino())
+/// The inode number of a namespace.
+fn inode(of: &str, kind: &str) -> Option<u64> {
+    fs::metadata(format!("{of}/{kind}")).ok().map(|it| it.ino())
 }
 
 fn name_here() -> Escaped {
