@@ -1,5 +1,5 @@
-//! kaprobe in UTS and mount namespaces of its own, as in a container: there, the host name is
-//! another.
+//! kaprobe with a UTS namespace and a root directory of its own, as in a container: there, the
+//! host name is another.
 
 use std::process::Command;
 
@@ -20,7 +20,14 @@ const IN_CONTAINER: [&str; 8] = [
     "--kill-child",
     "sh",
     "-c",
-    r#"unshare --uts --mount sh -c 'hostname a-container && exec "$@"' sh "$@"; exit $?"#,
+    r#"unshare --uts --mount sh -c '
+        hostname a-container
+        root=$(mktemp -d)
+        mount -t tmpfs none "$root"
+        for folder in /*/; do
+            mkdir "$root$folder" && mount --rbind "$folder" "$root$folder"
+        done
+        exec chroot "$root" "$@"' sh "$@"; exit $?"#,
     "sh",
 ];
 

@@ -13,6 +13,9 @@ use crate::text::escape::Escaped;
 /// process 1 is the container's.
 const HOST: &str = "/proc/1/ns";
 
+/// The root directory of process 1.
+const HOST_ROOT: &str = "/proc/1/root";
+
 /// This thread's namespaces.
 const OWN: &str = "/proc/thread-self/ns";
 
@@ -40,13 +43,12 @@ pub fn host_inode() -> Option<u64> {
     }
 }
 
-/// Whether this thread is in a container: it has both a host name and files of its own. Who gave
-/// it another host name alone wants that name.
+/// Whether this thread is in a container: it has both a host name and a root directory of its
+/// own. Who gave it another host name alone wants that name.
 fn is_in_container() -> bool {
-    ["uts", "mnt"].into_iter().all(|kind| {
-        let (host, own) = (inode(HOST, kind), inode(OWN, kind));
-        host.is_some() && host != own
-    })
+    let has_own_name = inode(HOST, "uts").is_some_and(|it| Some(it) != inode(OWN, "uts"));
+    let root = |path| fs::metadata(path).ok().map(|it| (it.dev(), it.ino()));
+    has_own_name && root(HOST_ROOT).is_some_and(|it| Some(it) != root("/"))
 }
 
 /// The host name in a UTS namespace, which this thread enters. `None` if it can't.
