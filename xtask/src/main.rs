@@ -13,6 +13,7 @@ mod deny;
 mod dist;
 mod ebpf;
 mod git;
+mod hash;
 mod packages;
 mod process;
 mod programs;

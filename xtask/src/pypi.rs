@@ -2,15 +2,13 @@
 //!
 //! The host's Python and its packages do not change.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
-use sha2::{Digest as _, Sha256};
 
 use crate::process::{CommandExt as _, say};
-use crate::{apt, workspace};
+use crate::{apt, hash, workspace};
 
 /// What is installed, each with its version and digest.
 const REQUIREMENTS: &str = "xtask/requirements.txt";
@@ -20,12 +18,8 @@ const PYTHON: &str = "python3-pip";
 
 /// The folder of the installed packages. After a change of the list it is another one.
 pub fn folder() -> Result<PathBuf> {
-    let mut name = "pypi-".to_owned();
-    for byte in &Sha256::digest(workspace::read(REQUIREMENTS)?)[..8] {
-        // Writing to a String cannot fail.
-        let _ = write!(name, "{byte:02x}");
-    }
-    Ok(apt::trees().join(name))
+    let list = hash::sha256(workspace::read(REQUIREMENTS)?.as_bytes());
+    Ok(apt::trees().join(format!("pypi-{}", &list[..16])))
 }
 
 /// Installs the packages, and the Python that runs them, unless they are there.

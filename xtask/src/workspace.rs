@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 use toml::Table;
 
-use crate::process::CommandExt as _;
+use crate::git;
 
 /// The root of the checkout.
 pub fn root() -> &'static Path {
@@ -60,11 +60,8 @@ pub fn cargo() -> Command {
 
 /// The paths of the files below a folder of the checkout, but of those that git ignores.
 pub fn tracked(folder: &str) -> Result<Vec<String>> {
-    let listing = Command::new("git")
-        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
-        .args(["--", folder])
-        .current_dir(root())
-        .read()?;
+    let all = ["ls-files", "--cached", "--others", "--exclude-standard"];
+    let listing = git::read(root(), &[&all[..], &["--", folder]].concat())?;
     // Git also lists files that were deleted.
     let paths = listing.lines().filter(|it| root().join(it).is_file());
     Ok(paths.map(str::to_owned).collect())

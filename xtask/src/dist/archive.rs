@@ -1,8 +1,6 @@
 //! The tar archives, for hosts without a package manager that kaprobe has a package for.
 
-use std::fs;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::dist::files::{self, File};
 use crate::dist::program::Program;
@@ -32,13 +30,7 @@ fn shared(source: &Source) -> Result<Vec<File>> {
     for path in FILES {
         files.push(File::new(path, workspace::read(path)?));
     }
-    for path in workspace::tracked("contrib")? {
-        let bytes = fs::read(workspace::root().join(&path));
-        files.push(File::new(
-            &*path,
-            bytes.with_context(|| format!("cannot read {path}"))?,
-        ));
-    }
+    files.extend(files::tracked("contrib")?);
     let documents = &source.documents;
     for (name, page) in &documents.pages {
         files.push(File::new(format!("man/man1/{name}"), page.clone()));

@@ -1,13 +1,10 @@
 //! The Helm chart, as `helm package` would make it.
 
-use std::fs;
-
 use anyhow::{Context, Result};
 
 use crate::dist::files::{self, File};
 use crate::dist::program::Program;
 use crate::dist::source::Source;
-use crate::workspace;
 
 /// The chart, in the checkout.
 const FOLDER: &str = "contrib/helm/kaprobe";
@@ -17,13 +14,10 @@ pub const FILE: &str = "contrib/helm/kaprobe/Chart.yaml";
 
 /// The archive of the chart. Helm wants its files in a folder with the name of the chart.
 pub fn make(source: &Source, _: &[Program]) -> Result<Vec<File>> {
-    let mut files = Vec::new();
-    for path in workspace::tracked(FOLDER)? {
-        // A link to another folder of `contrib` becomes a file.
-        let bytes = fs::read(workspace::root().join(&path));
-        let bytes = bytes.with_context(|| format!("cannot read {path}"))?;
-        let path = path.strip_prefix("contrib/helm/").context("no chart")?;
-        files.push(File::new(path, bytes));
+    let mut files = files::tracked(FOLDER)?;
+    for file in &mut files {
+        let path = file.path.strip_prefix("contrib/helm/");
+        file.path = path.context("no chart")?.to_owned();
     }
     let archive = files::tar(&files, "", source.release.epoch)?;
     let name = format!("kaprobe-chart-{}.tgz", source.release.version);

@@ -14,7 +14,7 @@ use crate::dist::files::{self, File};
 use crate::dist::installed::{self, DESCRIPTION, Layout, MAINTAINER, NAME, RELEASE, SUMMARY};
 use crate::dist::program::Program;
 use crate::dist::source::Source;
-use crate::workspace;
+use crate::{hash, workspace};
 
 /// Where Debian has what distributions differ in.
 const LAYOUT: Layout = Layout {
@@ -79,7 +79,7 @@ fn version(source: &Source) -> String {
 fn control(source: &Source, program: &Program, files: &[File]) -> Result<Vec<File>> {
     let mut sums = String::new();
     for file in files.iter().filter(|it| it.path != installed::SETTINGS) {
-        let sum = files::hex(&Md5::digest(&file.bytes));
+        let sum = hash::hex(&Md5::digest(&file.bytes));
         writeln!(sums, "{sum}  {}", file.path)?;
     }
     let mut control = vec![
@@ -99,10 +99,6 @@ fn fields(source: &Source, program: &Program, files: &[File]) -> String {
     // As Debian's policy has it (5.6.20): each file takes whole KiB, and so does each folder.
     let sizes = files.iter().map(|it| it.bytes.len().div_ceil(1024));
     let size = sizes.sum::<usize>() + files::folders(files).len();
-    let lines = DESCRIPTION.lines().map(|line| match line {
-        "" => " .\n".to_owned(),
-        line => format!(" {line}\n"),
-    });
     format!(
         "Package: {NAME}\n\
          Version: {version}\n\
@@ -114,8 +110,17 @@ fn fields(source: &Source, program: &Program, files: &[File]) -> String {
          Description: {SUMMARY}\n{lines}",
         version = version(source),
         arch = program.arch.debian(),
-        lines = lines.collect::<String>(),
+        lines = continued(DESCRIPTION),
     )
+}
+
+/// The lines that continue a field (deb822(5)).
+fn continued(text: &str) -> String {
+    let lines = text.lines().map(|line| match line {
+        "" => " .\n".to_owned(),
+        line => format!(" {line}\n"),
+    });
+    lines.collect()
 }
 
 /// The licences, in the form that Debian's tools read.
@@ -125,10 +130,6 @@ fn copyright() -> Result<String> {
     let holder = lines.find_map(|it| it.strip_prefix("Copyright (c) "));
     let holder = holder.context("LICENSE has no line with the copyright")?;
     let (_, terms) = licence.split_once(holder).unwrap_or_default();
-    let terms = terms.trim().lines().map(|line| match line {
-        "" => " .\n".to_owned(),
-        line => format!(" {line}\n"),
-    });
     Ok(format!(
         "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\
          Upstream-Name: {NAME}\n\
@@ -140,7 +141,7 @@ fn copyright() -> Result<String> {
          Copyright: {holder}\n\
          License: Expat\n\
          {terms}",
-        terms = terms.collect::<String>(),
+        terms = continued(terms.trim()),
     ))
 }
 

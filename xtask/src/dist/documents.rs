@@ -1,14 +1,13 @@
 //! The man pages and the completions, which kaprobe writes itself.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
 use crate::dist::program::Program;
 use crate::process::CommandExt as _;
-use crate::workspace;
+use crate::{rustc, workspace};
 
 /// A shell whose completions kaprobe writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +54,7 @@ impl Documents {
         let scratch = workspace::scratch()?;
         let kaprobe = scratch.path().join("kaprobe");
         workspace::write(&kaprobe, &program.bytes)?;
-        fs::set_permissions(&kaprobe, fs::Permissions::from_mode(0o755))?;
+        rustc::make_executable(&kaprobe)?;
 
         let folder = scratch.path().join("man1");
         Command::new(&kaprobe).arg("man").arg(&folder).check()?;

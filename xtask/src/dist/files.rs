@@ -1,14 +1,15 @@
 //! Files as an artifact holds them: with a mode, owned by root, and dated by the release.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
+use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use flate2::{Compression, GzBuilder};
-use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
+
+use crate::workspace;
 
 /// A file of an artifact.
 #[derive(Clone, Debug)]
@@ -38,6 +39,17 @@ impl File {
             ..Self::new(path, bytes)
         }
     }
+}
+
+/// The files below a folder of the checkout, by their paths in the checkout. A link to a file
+/// becomes that file.
+pub fn tracked(folder: &str) -> Result<Vec<File>> {
+    let read = |path: String| {
+        let bytes = fs::read(workspace::root().join(&path));
+        let bytes = bytes.with_context(|| format!("cannot read {path}"))?;
+        Ok(File::new(path, bytes))
+    };
+    workspace::tracked(folder)?.into_iter().map(read).collect()
 }
 
 /// The folders above these files, each after the one that holds it.
@@ -101,11 +113,6 @@ fn add(archive: &mut Builder<Vec<u8>>, mut header: Header, path: &str, bytes: &[
         .with_context(|| format!("cannot archive {path}"))
 }
 
-/// The SHA-256 of these bytes, in hexadecimal.
-pub fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
 /// These bytes, compressed by gzip without a name and without a time.
 pub fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut gzip = GzBuilder::new()
@@ -114,13 +121,4 @@ pub fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
     gzip.write_all(bytes)
         .and_then(|()| gzip.finish())
         .context("cannot compress")
-}
-
-/// Bytes as lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut hex, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
 }

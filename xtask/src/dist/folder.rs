@@ -7,9 +7,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::dist::files::{self, File};
+use crate::dist::files::File;
 use crate::process::say;
-use crate::workspace;
+use crate::{hash, workspace};
 
 /// The folder of the artifacts, in a checkout.
 pub const PATH: &str = "target/dist";
@@ -56,7 +56,7 @@ pub fn compare(first: &Path, second: &Path) -> Result<()> {
 pub fn sums(artifacts: &[File]) -> String {
     let mut sums = String::new();
     for artifact in artifacts {
-        let sum = files::sha256(&artifact.bytes);
+        let sum = hash::sha256(&artifact.bytes);
         // Writing to a String cannot fail.
         let _ = writeln!(sums, "{sum}  {}", artifact.path);
     }

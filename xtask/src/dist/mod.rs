@@ -149,17 +149,12 @@ mod tests {
     use crate::process::CommandExt as _;
 
     fn source() -> Source {
-        let release = Release {
-            version: "1.2.3".to_owned(),
-            commit: "0123456789abcdef0123456789abcdef01234567".to_owned(),
-            epoch: 1_700_000_000,
-        };
         let documents = Documents {
             pages: vec![("kaprobe.1".to_owned(), b"page".to_vec())],
             completions: vec![(Shell::Zsh, b"script".to_vec())],
         };
         Source {
-            release,
+            release: Release::sample(),
             documents,
             settings: String::new(),
         }

@@ -20,6 +20,7 @@ use crate::dist::files::{self, File};
 use crate::dist::program::Program;
 use crate::dist::release::Release;
 use crate::dist::source::Source;
+use crate::hash;
 
 /// The folder of the program in the image. Its PATH is this folder.
 const BIN: &str = "usr/bin";
@@ -87,7 +88,7 @@ pub fn digest(archive: &[u8]) -> Result<String> {
 fn image(release: &Release, program: &Program, blobs: &mut Blobs) -> Result<Descriptor> {
     let file = File::program(format!("{BIN}/kaprobe"), program.bytes.clone());
     let layer = files::tar(&[file], "", release.epoch)?;
-    let id = format!("sha256:{}", files::sha256(&layer));
+    let id = format!("sha256:{}", hash::sha256(&layer));
     let layer = blobs.put(MediaType::ImageLayerGzip, files::gzip(&layer)?)?;
 
     let annotations = annotations(release)?;
@@ -169,7 +170,7 @@ struct Blobs(BTreeMap<String, Vec<u8>>);
 impl Blobs {
     /// Adds a blob, and describes it.
     fn put(&mut self, kind: MediaType, bytes: Vec<u8>) -> Result<Descriptor> {
-        let digest = files::sha256(&bytes);
+        let digest = hash::sha256(&bytes);
         let found: Sha256Digest = digest.parse().context("no digest")?;
         let described = Descriptor::new(kind, bytes.len() as u64, found);
         self.0.insert(digest, bytes);
@@ -192,14 +193,6 @@ mod tests {
 
     use super::*;
 
-    fn release() -> Release {
-        Release {
-            version: "1.2.3".to_owned(),
-            commit: "0123456789abcdef0123456789abcdef01234567".to_owned(),
-            epoch: 1_700_000_000,
-        }
-    }
-
     fn programs() -> Vec<Program> {
         let program = |arch: Arch| Program {
             arch,
@@ -213,19 +206,19 @@ mod tests {
         let path = format!("blobs/sha256/{}", described.digest().digest());
         let file = files.iter().find(|it| it.path == path).context(path)?;
         assert_eq!(described.size(), file.bytes.len() as u64);
-        assert_eq!(described.digest().digest(), files::sha256(&file.bytes));
+        assert_eq!(described.digest().digest(), hash::sha256(&file.bytes));
         Ok(&file.bytes)
     }
 
     #[test]
     fn every_blob_is_described_and_holds_the_program() -> Result<()> {
-        let files = layout(&release(), &programs())?;
+        let files = layout(&Release::sample(), &programs())?;
         let index = files.iter().find(|it| it.path == "index.json");
         let index = ImageIndex::from_reader(&*index.context("no index")?.bytes)?;
         let [all] = index.manifests().as_slice() else {
             bail!("not one image: {index:?}");
         };
-        let archive = files::tar(&files, "", release().epoch)?;
+        let archive = files::tar(&files, "", Release::sample().epoch)?;
         assert_eq!(digest(&archive)?, all.digest().to_string());
         let images = ImageIndex::from_reader(blob(&files, all)?)?;
         assert_eq!(images.manifests().len(), 2);
@@ -242,7 +235,7 @@ mod tests {
                 bail!("not one layer: {manifest:?}");
             };
             GzDecoder::new(blob(&files, described)?).read_to_end(&mut layer)?;
-            let id = format!("sha256:{}", files::sha256(&layer));
+            let id = format!("sha256:{}", hash::sha256(&layer));
             assert_eq!(*config.rootfs().diff_ids(), [id]);
             let mut found = Vec::new();
             for entry in tar::Archive::new(&*layer).entries()? {
@@ -267,14 +260,14 @@ mod tests {
             let files = layout(release, &programs())?;
             files::tar(&files, "", release.epoch)
         };
-        let first = all(&release())?;
+        let first = all(&Release::sample())?;
         // Maps of the crate differ in their order from one to the next.
         for _ in 0..8 {
-            assert!(all(&release())? == first);
+            assert!(all(&Release::sample())? == first);
         }
         let other = Release {
             epoch: 1_700_000_001,
-            ..release()
+            ..Release::sample()
         };
         assert!(all(&other)? != first);
         Ok(())

@@ -24,6 +24,16 @@ impl Release {
         Ok(at.to_string())
     }
 
+    /// A release for tests.
+    #[cfg(test)]
+    pub fn sample() -> Self {
+        Self {
+            version: "1.2.3".to_owned(),
+            commit: "0123456789abcdef0123456789abcdef01234567".to_owned(),
+            epoch: 1_700_000_000,
+        }
+    }
+
     /// The release that this checkout would make.
     pub fn of_checkout() -> Result<Self> {
         let root = workspace::root();

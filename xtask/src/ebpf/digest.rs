@@ -9,12 +9,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
 use crate::ebpf::toolchain::{BPF_LINKER, LINK_ARGS};
 use crate::rustc::pinned_rustc;
-use crate::workspace;
+use crate::{hash, workspace};
 
 /// The path of the committed BPF object.
 pub const OBJECT: &str = "kaprobe/bpf/kaprobe.bpf.o";
@@ -44,7 +43,7 @@ pub fn compute(object: &[u8]) -> Result<String> {
     let manifest: Table = parse("Cargo.toml")?;
     let mut text =
         String::from("# What kaprobe.bpf.o was made from; `cargo xtask ebpf` writes both.\n");
-    writeln!(text, "object      {}", sha256(object))?;
+    writeln!(text, "object      {}", hash::sha256(object))?;
     writeln!(text, "rustc       {}", pinned_rustc()?)?;
     writeln!(text, "bpf-linker  {BPF_LINKER}")?;
     writeln!(text, "link-args   {}", LINK_ARGS.join(" "))?;
@@ -59,7 +58,12 @@ pub fn compute(object: &[u8]) -> Result<String> {
     for source in sources()? {
         let bytes = fs::read(workspace::root().join(&source))
             .with_context(|| format!("cannot read {}", source.display()))?;
-        writeln!(text, "source      {} {}", sha256(&bytes), source.display())?;
+        writeln!(
+            text,
+            "source      {} {}",
+            hash::sha256(&bytes),
+            source.display()
+        )?;
     }
     for locked in dependencies(&parse("Cargo.lock")?) {
         writeln!(text, "crate       {locked}")?;
@@ -71,16 +75,6 @@ fn parse(path: &str) -> Result<Table> {
     workspace::read(path)?
         .parse()
         .with_context(|| format!("{path} is not TOML"))
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .fold(String::new(), |mut hex, byte| {
-            // Writing to a string cannot fail.
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
 }
 
 /// The build profile of the object and the profiles that it inherits from.
