@@ -9,15 +9,15 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::text::escape::Escaped;
 
-/// The namespaces of process 1: the host's, for who sees the host's processes. Without them,
+/// The UTS namespace of process 1: the host's, for who sees the host's processes. Without them,
 /// process 1 is the container's.
-const HOST: &str = "/proc/1/ns";
+const HOST: &str = "/proc/1/ns/uts";
 
 /// The root directory of process 1.
 const HOST_ROOT: &str = "/proc/1/root";
 
-/// This thread's namespaces.
-const OWN: &str = "/proc/thread-self/ns";
+/// This thread's UTS namespace.
+const OWN: &str = "/proc/thread-self/ns/uts";
 
 /// The name of the host. If its UTS namespace can't be entered, the name in this thread's.
 #[must_use]
@@ -26,7 +26,7 @@ pub fn host_name() -> Escaped {
         return name_here();
     }
     // A thread of its own does not have to return.
-    let ask = || name_in(&File::open(format!("{HOST}/uts")).ok()?);
+    let ask = || name_in(&File::open(HOST).ok()?);
     let asked = thread::Builder::new().spawn(ask).ok();
     let name = asked.and_then(|it| it.join().ok()).flatten();
     name.unwrap_or_else(name_here)
@@ -35,18 +35,13 @@ pub fn host_name() -> Escaped {
 /// The inode number of the host's UTS namespace. If it can't be read, that of this thread's.
 #[must_use]
 pub fn host_inode() -> Option<u64> {
-    let own = || inode(OWN, "uts");
-    if is_in_container() {
-        inode(HOST, "uts").or_else(own)
-    } else {
-        own()
-    }
+    inode(if is_in_container() { HOST } else { OWN })
 }
 
 /// Whether this thread is in a container: it has both a host name and a root directory of its
 /// own. Who gave it another host name alone wants that name.
 fn is_in_container() -> bool {
-    let has_own_name = inode(HOST, "uts").is_some_and(|it| Some(it) != inode(OWN, "uts"));
+    let has_own_name = inode(HOST).is_some_and(|it| Some(it) != inode(OWN));
     let root = |path| fs::metadata(path).ok().map(|it| (it.dev(), it.ino()));
     has_own_name && root(HOST_ROOT).is_some_and(|it| Some(it) != root("/"))
 }
@@ -58,9 +53,8 @@ pub(super) fn name_in(namespace: &File) -> Option<Escaped> {
     Some(name_here())
 }
 
-/// The inode number of a namespace.
-fn inode(of: &str, kind: &str) -> Option<u64> {
-    fs::metadata(format!("{of}/{kind}")).ok().map(|it| it.ino())
+fn inode(path: &str) -> Option<u64> {
+    fs::metadata(path).ok().map(|it| it.ino())
 }
 
 fn name_here() -> Escaped {

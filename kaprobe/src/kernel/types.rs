@@ -4,6 +4,7 @@
 //! looked up in the bytes and not parsed into a tree: kaprobe needs a few dozen of some
 //! 150,000. Every access is checked, so bytes that are not BTF are an error or nothing found.
 
+use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -216,8 +217,7 @@ impl Types {
     /// over all types, for any number of them.
     pub fn numbers(&self, wanted: &[(TypeKind, &str)]) -> Vec<Option<u32>> {
         let places: HashMap<_, _> = wanted.iter().copied().zip(0..).collect();
-        let is_wanted = |kind| wanted.iter().any(|&(it, _)| it == kind);
-        let kinds = TypeKind::ALL.map(|kind| (kind, is_wanted(kind)));
+        let kinds: BTreeSet<_> = wanted.iter().map(|&(kind, _)| kind).collect();
         let mut numbers = vec![None; wanted.len()];
         for (number, &start) in (0..).zip(&self.starts).skip(1) {
             let [name, info] = [0, 4].map(|at| read(&self.bytes, start as usize + at));
@@ -225,7 +225,7 @@ impl Types {
             let Some((kind, name)) = kind.zip(name) else {
                 continue;
             };
-            if !kinds.contains(&(kind, true)) {
+            if !kinds.contains(&kind) {
                 continue;
             }
             if let Some(&place) = places.get(&(kind, self.name(name))) {

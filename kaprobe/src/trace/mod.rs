@@ -363,7 +363,9 @@ impl TraceStages {
                 batch.extend(tracer.new_losses());
             }
             self.tick(outlet)?;
-            self.batch(&mut batch, outlet)?;
+            if !batch.is_empty() {
+                self.batch(&mut batch, outlet)?;
+            }
             match next {
                 Ok(Arrival::Mail) => self.messages(mailbox.next(), outlet)?,
                 Ok(Arrival::End) => self.messages(mailbox.rest(), outlet)?,
