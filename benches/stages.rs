@@ -16,8 +16,8 @@ use kaprobe::sink;
 use kaprobe::sink::options::Format;
 use kaprobe::verdict::judge::Judge;
 use kaprobe::verdict::pipeline::Pipeline;
-use kaprobe_ebpf::wire::{self, flag, kind};
-use kaprobe_testkit::fixtures::{NARROW, bytes, decoder, every_event};
+use kaprobe_ebpf::wire;
+use kaprobe_testkit::fixtures::{NARROW, bytes, decoder, every_event, first_probe};
 
 /// Timer firings per pass.
 const FIRINGS: u32 = 10_000;
@@ -101,9 +101,6 @@ fn wire_events(sockets: u32) -> Vec<wire::Event> {
 fn probe(socket: u32, round: u32) -> wire::Event {
     let now = 250_000 + 250 * round;
     let mut raw = wire::Event {
-        version: wire::VERSION,
-        kind: kind::PROBE,
-        flags: flag::KEEPOPEN | flag::PENDING_AFTER,
         mono_ns: 1_000_000_000 * u64::from(round + 1) + 100_000 * u64::from(socket),
         born_ns: u64::from(socket) + 1,
         inode: u64::from(socket) + 20_000,
@@ -112,19 +109,11 @@ fn probe(socket: u32, round: u32) -> wire::Event {
         jiffies_after: now,
         expires: now,
         expires_after: now + 250,
-        lrcvtime: 1,
         rcv_tstamp: now - 249,
-        lsndtime: 1,
         keepalive_time: 250,
-        keepalive_intvl: 250,
-        sysctl_probes: 9,
-        probes_out_after: 1,
-        state: 1,
-        state_after: 1,
-        ..wire::Event::EMPTY
+        ..first_probe()
     };
     raw.socket.sk = 0xffff_8880_0000_0000 + 4096 * u64::from(socket);
-    raw.socket.family = 2;
     raw.socket.laddr[..4].copy_from_slice(&[10, 0, 0, 1]);
     raw.socket.raddr[..4].copy_from_slice(&[10, 0, (socket >> 8) as u8, socket as u8]);
     raw.socket.lport = 5672;

@@ -24,8 +24,7 @@ use kaprobe::model::values::Cause;
 use kaprobe::text::escape::Escaped;
 use kaprobe::verdict::judge::Judge;
 use kaprobe::verdict::pipeline::Pipeline;
-use kaprobe_ebpf::wire::{self, flag, kind};
-use kaprobe_testkit::fixtures::{bytes, decoder, every_event};
+use kaprobe_testkit::fixtures::{bytes, decoder, every_event, first_probe};
 
 #[global_allocator]
 static HEAP: Cap<System> = Cap::new(System, usize::MAX);
@@ -122,30 +121,7 @@ fn at(n: u64) -> Instant {
 
 /// A probe as the kernel reports it. Other events differ from it.
 fn probe() -> Result<SocketEvent, String> {
-    let mut raw = wire::Event {
-        version: wire::VERSION,
-        kind: kind::PROBE,
-        flags: flag::KEEPOPEN | flag::PENDING_AFTER,
-        mono_ns: 1_000_000_000,
-        born_ns: 1,
-        inode: 20_000,
-        jiffies: 250_000,
-        jiffies_after: 250_000,
-        expires: 250_000,
-        expires_after: 250_250,
-        lrcvtime: 1,
-        rcv_tstamp: 149_751,
-        lsndtime: 1,
-        keepalive_time: 100_000,
-        keepalive_intvl: 250,
-        sysctl_probes: 9,
-        probes_out_after: 1,
-        state: 1,
-        state_after: 1,
-        ..wire::Event::EMPTY
-    };
-    raw.socket.family = 2;
-    match decoder().decode(bytes(&raw)) {
+    match decoder().decode(bytes(&first_probe())) {
         Ok(Event::Socket(probe)) => Ok(probe),
         other => Err(format!("no probe: {other:?}")),
     }

@@ -10,7 +10,7 @@ use kaprobe::model::record::EventName;
 use kaprobe::model::time::WallTime;
 use kaprobe::sink::options::{ColorWhen, TextStyle, TimeFormat};
 use kaprobe::text::escape::Escaped;
-use kaprobe_ebpf::wire;
+use kaprobe_ebpf::wire::{self, flag, kind};
 
 /// 2024-05-06T07:08:09Z.
 pub const WALL_NS: i64 = 1_714_979_289_000_000_000;
@@ -54,6 +54,35 @@ pub fn every_event() -> Filter {
         events: EventName::ALL.iter().copied().collect(),
         ..RecordFilter::default()
     })
+}
+
+/// A keepalive timer that sends its first probe, of a socket that was just made: for events that
+/// differ from it.
+pub fn first_probe() -> wire::Event {
+    let mut raw = wire::Event {
+        version: wire::VERSION,
+        kind: kind::PROBE,
+        flags: flag::KEEPOPEN | flag::PENDING_AFTER,
+        mono_ns: 1_000_000_000,
+        born_ns: 1,
+        inode: 20_000,
+        jiffies: 250_000,
+        jiffies_after: 250_000,
+        expires: 250_000,
+        expires_after: 250_250,
+        lrcvtime: 1,
+        rcv_tstamp: 149_751,
+        lsndtime: 1,
+        keepalive_time: 100_000,
+        keepalive_intvl: 250,
+        sysctl_probes: 9,
+        probes_out_after: 1,
+        state: 1,
+        state_after: 1,
+        ..wire::Event::EMPTY
+    };
+    raw.socket.family = 2;
+    raw
 }
 
 /// The bytes of an event in the ring buffer.
