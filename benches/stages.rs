@@ -87,6 +87,29 @@ fn write(bencher: Bencher<'_, '_>, format: Format) {
     });
 }
 
+/// All stages in turn, from wire events to lines, as in a trace without owners.
+#[divan::bench(args = [Format::Text, Format::Json, Format::Csv])]
+fn all(bencher: Bencher<'_, '_>, format: Format) {
+    let (decoder, wire) = (decoder(), wire_events(1_000));
+    let mut correlator = Correlator::new(MAX_SOCKETS);
+    let judge = Judge::new(MAX_SOCKETS, &HostTimeouts::default());
+    let mut pipeline = Pipeline::new(every_event(), judge);
+    let mut sink = sink::to(io::sink(), format, NARROW, false);
+    bencher.counter(items(&wire)).bench_local(|| {
+        for raw in &wire {
+            let Ok(event) = decoder.decode(bytes(raw)) else {
+                continue;
+            };
+            correlator.push(&event, &mut |record| {
+                pipeline.push(0, record, |record| {
+                    // Writing to `io::sink` cannot fail.
+                    let _ = sink.record(black_box(record));
+                });
+            });
+        }
+    });
+}
+
 fn items<T>(items: &[T]) -> ItemsCount {
     ItemsCount::new(items.len())
 }

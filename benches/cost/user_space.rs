@@ -4,8 +4,11 @@
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use kaprobe_testkit::agent::Agent;
 use kaprobe_testkit::doctor;
+use kaprobe_testkit::netns::KernelCounters;
+use rustix::process::Pid;
 
 use crate::Plan;
 use crate::load::Holders;
@@ -20,6 +23,8 @@ use crate::usage::Usage;
 /// As long as kaprobe trusts a cached owner (`RECHECK`, host/owner.rs), so that the
 /// results include one recheck per socket.
 const WATCHED: Duration = Duration::from_secs(5);
+/// The time between two looks whether an agent is ready.
+const TICK: Duration = Duration::from_millis(100);
 /// The time for a tracer to look up owners and to set column widths.
 const SETTLED: Duration = Duration::from_secs(1);
 
@@ -77,6 +82,7 @@ pub fn measure(plan: Plan) -> Result<()> {
         // kaprobe with the same lines as bpftrace, and bpftrace with fewer calls of
         // write(2).
         text.print("kaprobe, probes only", text.kaprobe(&["-e", "probe"]))?;
+        text.print("kaprobe agent", agent())?;
         text.print("bpftrace -B full", text.bpftrace(&way, &["-B", "full"]))?;
     }
     Ok(())
@@ -114,6 +120,27 @@ impl Contest {
         ];
         print_all(subject, used, numbers)
     }
+}
+
+/// Measures an agent that records into a folder and is not scraped, per probe of the kernel's
+/// own count.
+fn agent() -> Result<PerEvent> {
+    let folder = OutputFolder::new()?;
+    let kept = folder.path("kept")?;
+    let agent = Agent::start(&["--dir", &kept, "--netns", "/proc/self/ns/net"])?;
+    let pid = Pid::from_raw(i32::try_from(agent.pid())?).context("no pid")?;
+    while agent.get("/readyz")?.status != 200 {
+        thread::sleep(TICK);
+    }
+    thread::sleep(SETTLED);
+    let read = || anyhow::Ok((Usage::of(pid)?, KernelCounters::read()?.keepalive));
+    let before = read()?;
+    thread::sleep(WATCHED);
+    let after = read()?;
+    Ok(PerEvent {
+        used: after.0.since(&before.0),
+        events: usize::try_from(after.1 - before.1)?,
+    })
 }
 
 /// Measures a tracer per reported firing. The lines of firings contain `text`.

@@ -200,7 +200,7 @@ impl Fleet {
         let is_stray = |it: &&(String, Record)| it.1.verdict == Some(VerdictName::StraySegment);
         let (_, record) = self.records.iter().find(is_stray).context("no story")?;
         let id = record.endpoints.and_then(|it| it.community_id());
-        Ok(id.context("no connection")?.as_str().to_owned())
+        Ok(id.context("no connection")?.text().as_str().to_owned())
     }
 
     /// A judge that has seen the records of all hosts, as if one had made them.

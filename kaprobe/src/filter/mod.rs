@@ -13,6 +13,7 @@ use ipnet::{IpNet, Ipv6Net};
 
 use crate::filter::ports::PortSet;
 use crate::filter::processes::{ProcessFilter, passes};
+use crate::model::named::Named as _;
 use crate::model::record::{EventName, Record};
 use crate::model::socket::Endpoints;
 use crate::model::values::{Family, Hook};
@@ -119,8 +120,18 @@ impl RecordFilter {
 #[derive(Debug)]
 pub struct Filter {
     keep: RecordFilter,
+    /// Whether each event is kept, in the order of [`EventName::ALL`].
+    keeps_event: [bool; EVENTS],
+    /// No filter is set but the event filter.
+    keeps_all_else: bool,
+    /// Records by event, in the order of [`EventName::ALL`].
+    events: [u64; EVENTS],
+    /// All counts but those by event.
     counts: FilterCounts,
 }
+
+/// The number of events that a record may report.
+const EVENTS: usize = EventName::ALL.len();
 
 /// Counts of the records that passed a [`Filter`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -141,20 +152,36 @@ impl Filter {
     /// Makes a filter for a new stream.
     #[must_use]
     pub fn new(keep: RecordFilter) -> Self {
+        let mut keeps_event = [false; EVENTS];
+        for &event in keep.events.iter().chain([&EventName::Lost]) {
+            keeps_event[event as usize] = true;
+        }
+        let only_events = RecordFilter {
+            events: keep.events.clone(),
+            count: keep.count,
+            ..RecordFilter::default()
+        };
         Self {
-            keep,
+            keeps_event,
+            keeps_all_else: keep == only_events,
+            events: [0; EVENTS],
             counts: FilterCounts::default(),
+            keep,
         }
     }
 
     /// Whether a record passes. If it does, sets its number and counts it.
     pub fn pass(&mut self, record: &mut Record) -> bool {
-        if self.is_done() || !self.keep.keeps(record) {
+        let keeps = |it: &Self, record: &Record| {
+            it.passes_event(record.event)
+                && (record.event == EventName::Lost || it.passes_other_filters(record))
+        };
+        if self.is_done() || !keeps(self, record) {
             return false;
         }
         self.counts.records += 1;
         record.seq = self.counts.records;
-        *self.counts.events.entry(record.event).or_default() += 1;
+        self.events[record.event as usize] += 1;
         match (record.hook, record.lost) {
             (Some(hook), Some(lost)) => {
                 let sum = self.counts.lost.entry(hook).or_default();
@@ -175,13 +202,13 @@ impl Filter {
     /// Whether the event filter passes this event.
     #[must_use]
     pub fn passes_event(&self, event: EventName) -> bool {
-        event == EventName::Lost || self.keep.events.contains(&event)
+        self.keeps_event[event as usize]
     }
 
     /// Whether a record passes every filter except the event filter.
     #[must_use]
     pub fn passes_other_filters(&self, record: &Record) -> bool {
-        self.keep.passes_other_filters(record)
+        self.keeps_all_else || self.keep.passes_other_filters(record)
     }
 
     /// Whether the maximum number of records has passed. No more records pass then.
@@ -192,10 +219,20 @@ impl Filter {
             .is_some_and(|count| self.counts.records >= count.get())
     }
 
+    /// The number of records of an event that passed.
+    #[must_use]
+    pub fn count(&self, event: EventName) -> u64 {
+        self.events[event as usize]
+    }
+
     /// Counts of the records that passed.
     #[must_use]
-    pub fn counts(&self) -> &FilterCounts {
-        &self.counts
+    pub fn counts(&self) -> FilterCounts {
+        let events = EventName::ALL.iter().copied().zip(self.events);
+        FilterCounts {
+            events: events.filter(|&(_, count)| count > 0).collect(),
+            ..self.counts.clone()
+        }
     }
 }
 
@@ -319,7 +356,7 @@ mod tests {
         let events = [(EventName::Probe, 2), (EventName::Lost, 2)].into();
         let lost = [(Hook::KeepaliveTimer, 5)].into();
         assert_eq!(
-            *filter.counts(),
+            filter.counts(),
             FilterCounts {
                 records: 4,
                 events,

@@ -3,7 +3,6 @@
 //! The standard is version 1 of Corelight's community-id-spec, with seed 0: the SHA-1 of the
 //! addresses and ports, the lesser end first, so that both ends of a connection have the same.
 
-use std::fmt;
 use std::net::IpAddr;
 
 use data_encoding::BASE64;
@@ -18,22 +17,33 @@ const SEED: [u8; 2] = [0, 0];
 /// What stands before the hash: the version of the standard.
 const VERSION: &[u8; 2] = b"1:";
 
-/// The Community ID of a connection, as text.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct CommunityId([u8; 30]);
+/// The Community ID of a connection. It is hashed when its text is asked for: that takes longer
+/// than a dozen other fields of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommunityId {
+    local: (IpAddr, u16),
+    remote: (IpAddr, u16),
+}
+
+/// A Community ID as text: `1:` and 28 characters of base64.
+#[derive(Clone, Copy)]
+pub struct CommunityIdText([u8; 30]);
 
 impl CommunityId {
     /// The ID of the connection between these ends. `None` if there is no peer: a listener has
     /// port 0 as its remote one.
+    #[must_use]
+    pub fn of(local: (IpAddr, u16), remote: (IpAddr, u16)) -> Option<Self> {
+        (remote.1 != 0).then_some(Self { local, remote })
+    }
+
+    /// The ID as text.
     ///
     /// An IPv4-mapped address is hashed as IPv4: that is what the packets have.
     #[must_use]
-    pub fn of(local: (IpAddr, u16), remote: (IpAddr, u16)) -> Option<Self> {
-        if remote.1 == 0 {
-            return None;
-        }
+    pub fn text(&self) -> CommunityIdText {
         let canonical = |(address, port): (IpAddr, u16)| (address.to_canonical(), port);
-        let (local, remote) = (canonical(local), canonical(remote));
+        let (local, remote) = (canonical(self.local), canonical(self.remote));
         let (least, greatest) = (local.min(remote), local.max(remote));
         let mut hash = Sha1::new();
         hash.update(SEED);
@@ -47,10 +57,12 @@ impl CommunityId {
         version.copy_from_slice(VERSION);
         // 20 bytes are 28 characters, which is the room behind the version.
         BASE64.encode_mut(&hash.finalize(), encoded);
-        Some(Self(text))
+        CommunityIdText(text)
     }
+}
 
-    /// The ID as text: `1:` and 28 characters of base64.
+impl CommunityIdText {
+    /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         // It is ASCII.
@@ -63,12 +75,6 @@ fn add_address(hash: &mut Sha1, address: IpAddr) {
     match address {
         IpAddr::V4(v4) => hash.update(v4.octets()),
         IpAddr::V6(v6) => hash.update(v6.octets()),
-    }
-}
-
-impl fmt::Debug for CommunityId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 
@@ -104,7 +110,7 @@ mod tests {
 
     fn id(local: (&str, u16), remote: (&str, u16)) -> Option<String> {
         let end = |(address, port): (&str, u16)| Some((address.parse().ok()?, port));
-        CommunityId::of(end(local)?, end(remote)?).map(|it| it.as_str().to_owned())
+        CommunityId::of(end(local)?, end(remote)?).map(|it| it.text().as_str().to_owned())
     }
 
     #[test]

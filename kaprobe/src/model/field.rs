@@ -10,7 +10,7 @@ use std::fmt;
 use std::fmt::Display;
 use std::net::IpAddr;
 
-use serde::de::{Deserialize, Deserializer, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
 
 use crate::model::community_id::CommunityId;
@@ -57,6 +57,53 @@ pub trait Fields {
 
     /// Passes each field to a visitor, in output order. Absent fields are passed too.
     fn visit<'a>(&'a self, to: impl FieldVisitor<'a>);
+}
+
+/// A record that can be read from its fields.
+pub trait ReadFields: Sized {
+    /// Reads a record from a map. Calls `on_unknown` for each field that it does not have.
+    ///
+    /// # Errors
+    /// If a field is missing, is there twice, or has no value of its type.
+    fn read<'de, D: Deserializer<'de>>(
+        from: D,
+        on_unknown: &mut dyn FnMut(),
+    ) -> Result<Self, D::Error>;
+}
+
+/// Reads the name of a field, and finds its place among the names of a record.
+///
+/// Fields come in output order, so the next one is most likely a little further on: that is
+/// several times as fast as a look at all names.
+pub(crate) struct NextField {
+    pub(crate) names: &'static [&'static str],
+    /// The place behind the last field that was found.
+    pub(crate) from: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for NextField {
+    /// The number of names if it is none of them.
+    type Value = usize;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<usize, D::Error> {
+        from.deserialize_identifier(self)
+    }
+}
+
+impl Visitor<'_> for NextField {
+    type Value = usize;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a field")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<usize, E> {
+        let (before, behind) = self.names.split_at(self.from);
+        let in_order = behind.iter().position(|it| *it == name);
+        let found = in_order.map(|at| self.from + at);
+        let found = found.or_else(|| before.iter().position(|it| *it == name));
+        Ok(found.unwrap_or(self.names.len()))
+    }
 }
 
 /// A visitor of the fields of a record.
@@ -110,7 +157,7 @@ impl Serialize for Value<'_> {
             Self::Owners(owners) => to.collect_seq(*owners),
             Self::Time(time) => to.collect_str(time),
             Self::Address(address) => to.collect_str(address),
-            Self::CommunityId(id) => to.serialize_str(id.as_str()),
+            Self::CommunityId(id) => to.serialize_str(id.text().as_str()),
             Self::Escaped(text) => to.serialize_str(text.as_str()),
             Self::Text(text) => to.collect_str(text),
         }
@@ -270,13 +317,16 @@ macro_rules! record {
             }
         }
 
-        impl<'de> serde::Deserialize<'de> for $record {
-            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        impl $crate::model::field::ReadFields for $record {
+            fn read<'de, D: serde::Deserializer<'de>>(
+                from: D,
+                on_unknown: &mut dyn FnMut(),
+            ) -> Result<Self, D::Error> {
                 $crate::model::field::record!(@keys $($own $(. $inner)? $(?. $maybe)?,)+);
 
-                struct Visitor;
+                struct Visitor<'a>(&'a mut dyn FnMut());
 
-                impl<'de> serde::de::Visitor<'de> for Visitor {
+                impl<'de> serde::de::Visitor<'de> for Visitor<'_> {
                     type Value = $record;
 
                     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -285,22 +335,28 @@ macro_rules! record {
 
                     fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<$record, A::Error> {
                         use serde::de::Error as _;
+                        use $crate::model::field::{Fields, NextField};
+                        let names = <$record as Fields>::NAMES;
                         let mut record = $record::default();
                         // One bit for each field.
                         let mut seen = 0_u128;
-                        while let Some(key) = map.next_key::<FieldKey>()? {
-                            let bit = 1 << key as u32;
-                            if seen & bit != 0 && !matches!(key, FieldKey::Unknown) {
-                                return Err(A::Error::duplicate_field(<$record as $crate::model::field::Fields>::NAMES[key as usize]));
+                        let mut next = 0;
+                        while let Some(at) = map.next_key_seed(NextField { names, from: next })? {
+                            let Some(&key) = FIELD_KEYS.get(at) else {
+                                (self.0)();
+                                map.next_value::<serde::de::IgnoredAny>()?;
+                                continue;
+                            };
+                            next = at + 1;
+                            let bit = 1 << at;
+                            if seen & bit != 0 {
+                                return Err(A::Error::duplicate_field(names[at]));
                             }
                             seen |= bit;
                             match key {
                                 $($crate::model::field::record!(@key $own $(. $inner)? $(?. $maybe)?) => {
                                     $crate::model::field::record!(@read record, map, $own $(. $inner)? $(?. $maybe)?);
                                 })+
-                                FieldKey::Unknown => {
-                                    map.next_value::<serde::de::IgnoredAny>()?;
-                                }
                             }
                         }
                         $(if seen & 1 << $crate::model::field::record!(@key $own $(. $inner)? $(?. $maybe)?) as u32 == 0
@@ -312,7 +368,13 @@ macro_rules! record {
                     }
                 }
 
-                from.deserialize_map(Visitor)
+                from.deserialize_map(Visitor(on_unknown))
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $record {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                <Self as $crate::model::field::ReadFields>::read(from, &mut || {})
             }
         }
     };
@@ -345,14 +407,13 @@ macro_rules! record {
     };
     (@enum [$($name:ident)*]) => {
         /// A field of the record, numbered in output order.
-        #[derive(Clone, Copy, serde::Deserialize)]
-        #[serde(field_identifier)]
+        #[derive(Clone, Copy)]
         #[expect(non_camel_case_types, reason = "field names")]
         enum FieldKey {
             $($name,)*
-            #[serde(other)]
-            Unknown,
         }
+
+        const FIELD_KEYS: &[FieldKey] = &[$(FieldKey::$name,)*];
     };
 
     (@key $own:ident) => { FieldKey::$own };

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use serde::de;
-use serde::de::{Deserialize, Deserializer};
+use serde::de::{Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
 
 /// The longest kernel tick (HZ = 100), ms. The error of an age is smaller than this.
@@ -142,10 +142,23 @@ impl Serialize for WallTime {
 
 impl<'de> Deserialize<'de> for WallTime {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(from)?;
-        let time: jiff::Timestamp = text.parse().map_err(de::Error::custom)?;
-        i64::try_from(time.as_nanosecond())
-            .map(Self)
-            .map_err(de::Error::custom)
+        struct Text;
+
+        impl Visitor<'_> for Text {
+            type Value = WallTime;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<WallTime, E> {
+                let time: jiff::Timestamp = text.parse().map_err(E::custom)?;
+                i64::try_from(time.as_nanosecond())
+                    .map(WallTime)
+                    .map_err(E::custom)
+            }
+        }
+
+        from.deserialize_str(Text)
     }
 }

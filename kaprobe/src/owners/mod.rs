@@ -1,7 +1,7 @@
 //! Finds the processes that own a socket, which means: have a descriptor of it.
 
-pub mod batch;
 pub mod cache;
 pub mod descriptors;
 mod held;
 mod process;
+pub mod table;

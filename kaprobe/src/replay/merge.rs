@@ -1,7 +1,7 @@
 //! Merges several logs into one stream, ordered by time. Reads each log on demand.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 use std::mem;
 
 use crate::model::header::Header;
@@ -10,6 +10,7 @@ use crate::replay::chain::{FileStart, LogIndex, chains, copies};
 use crate::replay::input_file::{InputFile, Peeked};
 use crate::replay::line::Item;
 use crate::replay::log::{LogCounts, LogError, Remark, RemarkKind};
+use crate::replay::read_ahead::{AheadFile, read_ahead};
 use crate::replay::sender_first::SenderFirst;
 
 /// Most headers that are read before the first record. A merged log has one for each log
@@ -27,7 +28,7 @@ pub type SourceIndex = usize;
 /// within each log: a derived record stays after the record it was derived from, even
 /// if its time is earlier. The files of a log that was rotated are one log: [`chains`].
 pub struct Merge {
-    files: Vec<InputFile>,
+    files: Vec<AheadFile>,
     /// The items of each file that are read already.
     heads: Vec<VecDeque<Item>>,
     /// The remark on a file that ended without a trailer, until the next file tells why.
@@ -78,7 +79,7 @@ impl Merge {
         Self {
             heads: files.iter().map(|_| VecDeque::new()).collect(),
             unended: files.iter().map(|_| None).collect(),
-            files,
+            files: files.into_iter().map(AheadFile::new).collect(),
             sources: Vec::new(),
             queue: BinaryHeap::new(),
             taken: None,
@@ -111,14 +112,14 @@ impl Merge {
     #[must_use]
     pub fn not_a_log(&self) -> Option<&str> {
         let mut files = self.files.iter();
-        let file = files.find(|it| !it.is_log() && !it.is_segment())?;
-        Some(&file.name)
+        let file = files.find(|it| !it.is_log() && !it.file().is_segment())?;
+        Some(&file.file().name)
     }
 
     /// Says that no record is of the time that was to be read, if so.
     #[must_use]
     pub fn outside(&self) -> Option<String> {
-        let folders = self.files.iter().filter_map(|it| it.folder_times);
+        let folders = self.files.iter().filter_map(|it| it.file().folder_times);
         (!self.files.is_empty())
             .then(|| self.read.outside(folders, &self.window))
             .flatten()
@@ -150,14 +151,14 @@ impl Merge {
             }
             let first = chain.front().copied().unwrap_or_default();
             let headers = mem::take(&mut beginnings[first].headers);
-            if self.files[first].is_segment() {
+            if self.files[first].file().is_segment() {
                 let item = self.read(first, on_remark)?;
                 let item = item.filter(|it| !matches!(it, Item::Header(_)));
                 self.heads[first].extend(item);
             }
             // Only of files that continue a log, the headers are items.
             for &file in chain.iter().skip(1) {
-                if self.files[file].is_segment() {
+                if self.files[file].file().is_segment() {
                     continue;
                 }
                 for header in mem::take(&mut beginnings[file].headers).into_iter().rev() {
@@ -170,7 +171,7 @@ impl Merge {
                 ..LogSource::default()
             });
             logs.push(MergedLog {
-                name: self.files[first].name.clone(),
+                name: self.files[first].file().name.clone(),
                 headers,
             });
             self.queue_next(self.sources.len() - 1, on_remark)?;
@@ -187,14 +188,14 @@ impl Merge {
     ) -> Vec<VecDeque<LogIndex>> {
         let files = self.files.iter().zip(beginnings);
         let files = files.map(|(file, beginning)| FileStart {
-            name: &file.name,
-            size: file.size,
+            name: &file.file().name,
+            size: file.file().size,
             headers: &beginning.headers,
         });
         let files: Vec<_> = files.collect();
         let copies = copies(&files);
         for it in &copies {
-            let kind = RemarkKind::CopyOf(self.files[it.of].name.clone());
+            let kind = RemarkKind::CopyOf(self.files[it.of].file().name.clone());
             on_remark(it.copy, Remark { line: 1, kind });
         }
         let is_read = |file: LogIndex| {
@@ -210,13 +211,13 @@ impl Merge {
         file: LogIndex,
         on_remark: &mut dyn FnMut(LogIndex, Remark),
     ) -> Result<Beginning, (LogIndex, LogError)> {
-        if self.files[file].is_segment() {
-            let peeked = self.files[file].peek().map_err(|why| (file, why))?;
+        if self.files[file].file().is_segment() {
+            let peeked = self.files[file].file().peek().map_err(|why| (file, why))?;
             return Ok(Beginning::of_segment(peeked));
         }
         let (mut headers, mut len) = (Vec::new(), 0);
         while let Some(item) = self.read(file, on_remark)? {
-            len += self.files[file].line_len();
+            len += self.files[file].file().line_len();
             let has_room = headers.len() < HEADERS && len <= HEADERS_LEN;
             match item {
                 // The header of a host that has one already starts the next trace.
@@ -331,8 +332,8 @@ impl Merge {
                 }
                 on_remark(of, remark);
             }
-            let numbers = source.ended.and_then(|it| self.files[it].segment);
-            let missing = match numbers.zip(self.files[file].segment) {
+            let numbers = source.ended.and_then(|it| self.files[it].file().segment);
+            let missing = match numbers.zip(self.files[file].file().segment) {
                 Some((last, next)) => (next.saturating_sub(last) > 1)
                     .then(|| RemarkKind::MissingSegments(last + 1, next - 1)),
                 None => continued
@@ -348,6 +349,13 @@ impl Merge {
         }
     }
 
+    /// Reads ahead in the file that each log has come to.
+    fn read_ahead(&mut self) {
+        let fronts = self.sources.iter().filter_map(|it| it.files.front());
+        let fronts: BTreeSet<_> = fronts.copied().collect();
+        read_ahead(&mut self.files, |file| fronts.contains(&file));
+    }
+
     /// Reads the next item of a file. Keeps back that it ended without a trailer.
     fn read(
         &mut self,
@@ -355,6 +363,9 @@ impl Merge {
         on_remark: &mut dyn FnMut(LogIndex, Remark),
     ) -> Result<Option<Item>, (LogIndex, LogError)> {
         loop {
+            if self.files[file].is_empty() && self.sources.len() > 1 {
+                self.read_ahead();
+            }
             let mut last = None;
             let next = self.files[file].next(&mut |remark| {
                 last.replace(remark)

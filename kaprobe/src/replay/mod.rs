@@ -13,6 +13,7 @@ mod log;
 mod merge;
 mod merged_logs;
 pub mod plan;
+mod read_ahead;
 mod segments;
 mod sender_first;
 mod story;

@@ -398,7 +398,7 @@ impl ReplayStream {
         let sockets = |it: &LogState| it.sockets.saturating_add(it.last_socket);
         let sockets = self.logs.iter().map(sockets);
         Outcome {
-            counts: self.pipeline.counts().clone(),
+            counts: self.pipeline.counts(),
             sockets: sockets.fold(0, u64::saturating_add),
             ..Outcome::default()
         }

@@ -18,6 +18,7 @@ use crate::model::field::{FieldVisitor, Fields, Name, Value};
 use crate::model::header::Header;
 use crate::model::record::Record;
 use crate::sink::interface::{Encoder, Head, Sink, value_or_host};
+use crate::sink::line::{self, Line};
 use crate::text::digits::{self, Rfc3339};
 use crate::text::escape::Escaped;
 
@@ -36,8 +37,7 @@ pub(crate) struct CsvLines<W> {
     heading: bool,
     /// The host of the records that do not name theirs.
     host: Option<Escaped>,
-    /// The current line, kept for its memory.
-    line: String,
+    line: Line,
     times: Rfc3339,
 }
 
@@ -47,7 +47,7 @@ impl<W: Write> CsvLines<W> {
             out,
             heading,
             host: None,
-            line: String::new(),
+            line: Line::default(),
             times: Rfc3339::default(),
         }
     }
@@ -60,17 +60,30 @@ impl<W: Write> CsvLines<W> {
         writeln!(self.out, "{}", F::NAMES.join(","))
     }
 
+    /// Writes fields as a line.
+    pub(crate) fn put(&mut self, fields: &impl Fields) -> io::Result<()> {
+        self.line.begin();
+        self.put_line(fields)
+    }
+
     /// Writes a record as a line.
-    pub(crate) fn put(&mut self, record: &impl Fields) -> io::Result<()> {
-        self.line.clear();
+    fn put_record(&mut self, record: &Record) -> io::Result<()> {
+        self.line.begin_record(record);
+        self.put_line(record)
+    }
+
+    #[inline]
+    fn put_line(&mut self, record: &impl Fields) -> io::Result<()> {
         record.visit(CsvFields {
             line: &mut self.line,
+            is_written: false,
             times: &mut self.times,
             host: self.host.as_ref(),
         });
-        self.line.push('\n');
+        let line = &mut self.line.text;
+        line.push('\n');
         // The first field has no comma before it.
-        self.out.write_all(&self.line.as_bytes()[1..])
+        self.out.write_all(&line.as_bytes()[1..])
     }
 
     pub(crate) fn flush(&mut self) -> io::Result<()> {
@@ -80,7 +93,9 @@ impl<W: Write> CsvLines<W> {
 
 /// Appends the fields, with a comma before each.
 struct CsvFields<'a> {
-    line: &'a mut String,
+    line: &'a mut Line,
+    /// The line has this part already.
+    is_written: bool,
     times: &'a mut Rfc3339,
     host: Option<&'a Escaped>,
 }
@@ -88,8 +103,23 @@ struct CsvFields<'a> {
 impl FieldVisitor<'_> for CsvFields<'_> {
     #[inline(always)]
     fn visit(&mut self, name: Name, value: Value<'_>) {
-        let value = value_or_host(name, value, self.host);
-        let line = &mut *self.line;
+        if name == line::FIRST {
+            self.is_written = !self.line.begin_socket();
+        }
+        if !self.is_written {
+            self.put(value_or_host(name, value, self.host));
+        }
+        if name == line::LAST {
+            self.line.end_socket();
+            self.is_written = false;
+        }
+    }
+}
+
+impl CsvFields<'_> {
+    #[inline(always)]
+    fn put(&mut self, value: Value<'_>) {
+        let line = &mut self.line.text;
         line.push(',');
         match value {
             Value::Time(time) => self.times.put(line, time.0),
@@ -146,7 +176,7 @@ fn put_plain<'a>(line: &mut String, value: Value<'a>) -> Option<Value<'a>> {
         Value::Bool(bool) => line.push_str(if bool { "true" } else { "false" }),
         Value::Word(word) => line.push_str(word),
         Value::Address(address) => digits::address(line, address),
-        Value::CommunityId(id) => line.push_str(id.as_str()),
+        Value::CommunityId(id) => line.push_str(id.text().as_str()),
         other => return Some(other),
     }
     None
@@ -202,7 +232,7 @@ impl<W: Write + Send> Sink for CsvLines<W> {
     }
 
     fn record(&mut self, record: &Record) -> io::Result<()> {
-        self.put(record)
+        self.put_record(record)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -255,14 +285,15 @@ mod tests {
             ("a-b; c+d", "a-b; c+d"),
         ] {
             let escaped = Escaped::from(text);
-            let mut line = String::new();
+            let mut line = Line::default();
             let mut fields = CsvFields {
                 line: &mut line,
+                is_written: false,
                 times: &mut Rfc3339::default(),
                 host: None,
             };
             fields.visit(name!(comm), Value::Escaped(&escaped));
-            assert_eq!(line, format!(",{field}"), "{text:?}");
+            assert_eq!(line.text, format!(",{field}"), "{text:?}");
         }
     }
 }

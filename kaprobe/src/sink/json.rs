@@ -14,16 +14,16 @@ use crate::model::header::{Header, HeaderLine, TimeoutsChange, TimeoutsLine};
 use crate::model::record::Record;
 use crate::model::trailer::{Trailer, TrailerLine};
 use crate::sink::interface::{Encoder, Head, Sink, value_or_host};
+use crate::sink::line::{self, Line};
 use crate::text::digits::{self, Rfc3339};
 use crate::text::escape::Escaped;
 
 /// Writes records as JSON lines.
 pub(crate) struct JsonLines<W> {
     out: W,
-    /// The current line, kept for its memory.
-    line: String,
+    line: Line,
     times: Rfc3339,
-    /// What the lines of records begin with, behind the brace.
+    /// What the lines begin with: a field with the comma before it, or nothing.
     start: String,
     /// The host of the records that do not name theirs.
     host: Option<Escaped>,
@@ -33,7 +33,7 @@ impl<W: Write> JsonLines<W> {
     pub(crate) fn new(out: W) -> Self {
         Self {
             out,
-            line: String::new(),
+            line: Line::default(),
             times: Rfc3339::default(),
             start: String::new(),
             host: None,
@@ -43,31 +43,40 @@ impl<W: Write> JsonLines<W> {
     /// Lines of a format other than the log's: each bears the version of its schema.
     pub(crate) fn versioned(out: W, version: &str) -> Self {
         Self {
-            start: format!("\"version\":\"{version}\""),
+            start: format!(",\"version\":\"{version}\""),
             ..Self::new(out)
         }
     }
 
+    /// Writes fields as a line.
+    pub(crate) fn put(&mut self, fields: &impl Fields) -> io::Result<()> {
+        self.line.begin();
+        self.put_line(fields)
+    }
+
     /// Writes a record as a line.
-    pub(crate) fn put(&mut self, record: &impl Fields) -> io::Result<()> {
-        self.line.clear();
-        self.line.push('{');
-        self.line.push_str(&self.start);
-        let first = self.line.len();
+    fn put_record(&mut self, record: &Record) -> io::Result<()> {
+        self.line.begin_record(record);
+        self.put_line(record)
+    }
+
+    #[inline]
+    fn put_line(&mut self, record: &impl Fields) -> io::Result<()> {
+        self.line.text.push_str(&self.start);
         let mut fields = JsonFields {
             line: &mut self.line,
+            is_written: false,
             times: &mut self.times,
             host: self.host.as_ref(),
             outcome: Ok(()),
         };
         record.visit(&mut fields);
         fields.outcome?;
-        if self.start.is_empty() {
-            // The comma before the first field.
-            self.line.remove(first);
-        }
-        self.line.push_str("}\n");
-        self.out.write_all(self.line.as_bytes())
+        let line = &mut self.line.text;
+        line.push_str("}\n");
+        // The first field has no comma before it.
+        self.out.write_all(b"{")?;
+        self.out.write_all(&line.as_bytes()[1..])
     }
 
     /// Writes any other value as a line.
@@ -83,7 +92,9 @@ impl<W: Write> JsonLines<W> {
 
 /// Appends the fields that are present, with a comma before each.
 struct JsonFields<'a> {
-    line: &'a mut String,
+    line: &'a mut Line,
+    /// The line has this part already.
+    is_written: bool,
     times: &'a mut Rfc3339,
     host: Option<&'a Escaped>,
     outcome: serde_json::Result<()>,
@@ -92,8 +103,23 @@ struct JsonFields<'a> {
 impl FieldVisitor<'_> for &mut JsonFields<'_> {
     #[inline(always)]
     fn visit(&mut self, name: Name, value: Value<'_>) {
-        let value = value_or_host(name, value, self.host);
-        let line = &mut *self.line;
+        if name == line::FIRST {
+            self.is_written = !self.line.begin_socket();
+        }
+        if !self.is_written {
+            self.put(name, value_or_host(name, value, self.host));
+        }
+        if name == line::LAST {
+            self.line.end_socket();
+            self.is_written = false;
+        }
+    }
+}
+
+impl JsonFields<'_> {
+    #[inline(always)]
+    fn put(&mut self, name: Name, value: Value<'_>) {
+        let line = &mut self.line.text;
         if !matches!(value, Value::Absent) {
             line.push_str(name.key());
         }
@@ -103,21 +129,19 @@ impl FieldVisitor<'_> for &mut JsonFields<'_> {
             Value::Bool(bool) => line.push_str(if bool { "true" } else { "false" }),
             Value::Word(word) => quoted(line, |line| line.push_str(word)),
             Value::Address(address) => quoted(line, |line| digits::address(line, address)),
-            Value::CommunityId(id) => quoted(line, |line| line.push_str(id.as_str())),
+            Value::CommunityId(id) => quoted(line, |line| line.push_str(id.text().as_str())),
             Value::Time(time) => quoted(line, |line| self.times.put(line, time.0)),
             Value::Escaped(text) if is_plain(text.as_str()) => {
                 quoted(line, |line| line.push_str(text.as_str()));
             }
-            other => self.put(&other),
+            other => self.put_other(&other),
         }
     }
-}
 
-impl JsonFields<'_> {
     #[inline(never)]
-    fn put(&mut self, value: &Value<'_>) {
+    fn put_other(&mut self, value: &Value<'_>) {
         match serde_json::to_string(value) {
-            Ok(text) => self.line.push_str(&text),
+            Ok(text) => self.line.text.push_str(&text),
             Err(why) => self.outcome = Err(why),
         }
     }
@@ -160,7 +184,7 @@ impl<W: Write + Send> Sink for JsonLines<W> {
     }
 
     fn record(&mut self, record: &Record) -> io::Result<()> {
-        self.put(record)
+        self.put_record(record)
     }
 
     fn trailer(&mut self, trailer: &Trailer) -> io::Result<()> {

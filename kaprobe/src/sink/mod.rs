@@ -6,6 +6,7 @@ mod digest;
 mod error;
 mod interface;
 mod json;
+mod line;
 mod lines;
 mod live;
 mod log;

@@ -18,6 +18,7 @@ use crate::model::socket::{Endpoints, Transfer};
 use crate::model::values::{Cause, Direction, Errno};
 use crate::sink::clock::Clock;
 use crate::sink::interface::{Encoder, Head, Sink};
+use crate::sink::line::Line;
 use crate::sink::options::{TextStyle, TimeFormat};
 use crate::sink::terminal::style;
 use crate::text::cell::{self, NOTHING, put_endpoint, word};
@@ -34,8 +35,7 @@ pub(super) struct TextLines<W> {
     clock: Clock,
     columns: Columns,
     hosts: bool,
-    /// The current line, kept for its memory.
-    line: String,
+    line: Line,
 }
 
 /// The columns before the event.
@@ -81,39 +81,47 @@ impl<W: Write> TextLines<W> {
             clock: Clock::new(style.time, zone),
             columns: Columns::new(style),
             hosts: false,
-            line: String::new(),
+            line: Line::default(),
         }
     }
 
     fn put_columns(&mut self, record: &Record) {
         let (line, columns, clock) = (&mut self.line, &mut self.columns, &mut self.clock);
         let hosts = self.hosts;
-        columns
-            .time
-            .put(line, |line| clock.put(line, record.at(), hosts));
-        if hosts {
-            columns
-                .host
-                .put(line, |line| put_word(line, record.host.as_ref()));
+        columns.time.put(&mut line.text, |line| {
+            clock.put(line, record.at(), hosts);
+        });
+        if line.begin_socket() {
+            put_socket(&mut line.text, columns, record, hosts);
+            line.end_socket();
         }
-        let process = &record.process;
-        columns.pid.put(line, |line| match process.pid {
-            Some(pid) => digits::number(line, pid),
+    }
+}
+
+/// Appends the columns that describe the socket.
+fn put_socket(line: &mut String, columns: &mut Columns, record: &Record, hosts: bool) {
+    if hosts {
+        columns
+            .host
+            .put(line, |line| put_word(line, record.host.as_ref()));
+    }
+    let process = &record.process;
+    columns.pid.put(line, |line| match process.pid {
+        Some(pid) => digits::number(line, pid),
+        None => line.push_str(NOTHING),
+    });
+    columns
+        .comm
+        .put(line, |line| put_word(line, process.comm.as_ref()));
+    let endpoints = record.endpoints.as_ref();
+    let mut put_end = |column: &mut Column, end: Option<_>| {
+        column.put(line, |line| match end {
+            Some(end) => put_endpoint(line, end),
             None => line.push_str(NOTHING),
         });
-        columns
-            .comm
-            .put(line, |line| put_word(line, process.comm.as_ref()));
-        let endpoints = record.endpoints.as_ref();
-        let mut put_end = |column: &mut Column, end: Option<_>| {
-            column.put(line, |line| match end {
-                Some(end) => put_endpoint(line, end),
-                None => line.push_str(NOTHING),
-            });
-        };
-        put_end(&mut columns.local, endpoints.map(Endpoints::local));
-        put_end(&mut columns.remote, endpoints.map(Endpoints::remote));
-    }
+    };
+    put_end(&mut columns.local, endpoints.map(Endpoints::local));
+    put_end(&mut columns.remote, endpoints.map(Endpoints::remote));
 }
 
 /// Appends a text as one word, or [`NOTHING`].
@@ -130,7 +138,7 @@ impl<W: Write + Send> Sink for TextLines<W> {
         if !self.style.heading {
             return Ok(());
         }
-        self.line.clear();
+        self.line.begin();
         let Columns {
             time,
             host,
@@ -141,17 +149,17 @@ impl<W: Write + Send> Sink for TextLines<W> {
         } = &mut self.columns;
         for column in [time, host, pid, comm, local, remote] {
             if self.hosts || column.heading != "HOST" {
-                column.put_heading(&mut self.line);
+                column.put_heading(&mut self.line.text);
             }
         }
-        self.line.push_str("EVENT\n");
-        self.out.write_all(self.line.as_bytes())
+        self.line.text.push_str("EVENT\n");
+        self.out.write_all(self.line.text.as_bytes())
     }
 
     fn record(&mut self, record: &Record) -> io::Result<()> {
-        self.line.clear();
+        self.line.begin_record(record);
         self.put_columns(record);
-        let line = &mut self.line;
+        let line = &mut self.line.text;
         if self.colored {
             let style = style(record.event);
             // Writing to a String cannot fail.
@@ -164,8 +172,8 @@ impl<W: Write + Send> Sink for TextLines<W> {
         if self.style.wide {
             more(&mut words, record);
         }
-        self.line.push('\n');
-        self.out.write_all(self.line.as_bytes())
+        line.push('\n');
+        self.out.write_all(line.as_bytes())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,7 +1,11 @@
 //! Snapshots of the TCP sockets. Rows are read, filtered and given their owners in
 //! batches.
+//!
+//! One walk through all descriptors finds the owners. A socket that is newer than the walk, or
+//! has no owner that can be seen, waits for another one at the end.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::mem;
 use std::os::fd::AsFd as _;
 use std::thread;
 
@@ -17,15 +21,15 @@ use crate::host::uts;
 use crate::kernel::{SocketIterator, TracerConfig, now, read_namespace};
 use crate::model::row::{Row, RowSource};
 use crate::model::values::State;
-use crate::owners::batch::OwnerBatch;
 use crate::owners::descriptors::Descriptors;
+use crate::owners::table::OwnerTable;
 use crate::sockets::plan::Selection;
 use crate::sockets::sock_diag;
 use crate::text::escape::Escaped;
 use crate::{exit, stderr};
 
-/// Rows per batch. The owners of a batch are found in one pass over all descriptors. This
-/// limits a snapshot's memory to about 10 MB for any number of sockets.
+/// Rows per batch, and rows that may wait for another walk. This limits a snapshot's memory to
+/// about 20 MB for any number of sockets.
 const BATCH: usize = 16_384;
 /// Maximum number of namespaces to enter. Each needs a file descriptor.
 const NETNS_LIMIT: usize = 512;
@@ -178,6 +182,9 @@ impl<'a> Snapshots<'a> {
             on_rows,
             cgroup_paths: None,
             batch: Vec::new(),
+            seen: HashSet::new(),
+            owners: None,
+            late: Vec::new(),
             notes: Notes::default(),
             ownerless: 0,
             hidden: HiddenProcesses::default(),
@@ -220,13 +227,19 @@ struct SnapshotRun<'a, 's> {
     /// Paths of all cgroups by id, read when first needed.
     cgroup_paths: Option<HashMap<u64, Escaped>>,
     batch: Vec<Row>,
+    /// The inode numbers of the sockets so far.
+    seen: HashSet<u64>,
+    /// What the walk found.
+    owners: Option<OwnerTable<'a>>,
+    /// Rows of which the walk saw no owner.
+    late: Vec<Row>,
     notes: Notes,
     ownerless: usize,
     /// Processes that could not be read and may be the missing owners.
     hidden: HiddenProcesses,
 }
 
-impl SnapshotRun<'_, '_> {
+impl<'a> SnapshotRun<'a, '_> {
     fn run(mut self, reader: &mut SocketReader) -> Result<Notes> {
         if let SocketReader::SockDiag(why) = &*reader {
             self.note(format!(
@@ -241,6 +254,7 @@ impl SnapshotRun<'_, '_> {
             self.read_each_netns(reader)?;
         }
         self.flush()?;
+        self.flush_late()?;
         if self.ownerless > 0 {
             let (sockets, outside) = match self.ownerless {
                 1 => (
@@ -345,40 +359,65 @@ impl SnapshotRun<'_, '_> {
 
     /// Finds the owners of the batch if they are wanted, and passes it on.
     fn flush(&mut self) -> Result<()> {
-        let mut rows = std::mem::take(&mut self.batch);
-        let mut inodes = HashSet::with_capacity(rows.len());
+        let mut rows = mem::take(&mut self.batch);
         // Before 5.15 the iterator resumes by count. It repeats a socket if others were
         // inserted before it (`tcp_seq_start`, net/ipv4/tcp_ipv4.c; seen on 5.10).
-        rows.retain(|row| row.identity.inode.is_none_or(|inode| inodes.insert(inode)));
+        rows.retain(|row| { row.identity.inode }.is_none_or(|inode| self.seen.insert(inode)));
         if let Some(descriptors) = self.descriptors {
-            self.fill_owners(descriptors, &mut rows, &inodes)?;
+            let owners = match self.owners.take() {
+                Some(owners) => owners,
+                None => self.walk(descriptors, |_| true)?,
+            };
+            let is_late = |row: &mut Row| row.identity.inode.is_some_and(|it| !owners.has(it));
+            self.late.extend(rows.extract_if(.., is_late));
+            let owners = self.owners.insert(owners);
+            fill_owners(owners, self.names, &mut rows);
+        }
+        self.pass_on(rows)?;
+        if self.late.len() >= BATCH {
+            self.flush_late()?;
+        }
+        Ok(())
+    }
+
+    /// Finds the owners of the rows that wait, by another walk, and passes them on.
+    fn flush_late(&mut self) -> Result<()> {
+        let mut rows = mem::take(&mut self.late);
+        if let Some(descriptors) = self.descriptors.filter(|_| !rows.is_empty()) {
+            let inodes: HashSet<_> = rows.iter().filter_map(|row| row.identity.inode).collect();
+            let mut owners = self.walk(descriptors, |inode| inodes.contains(&inode))?;
+            fill_owners(&mut owners, self.names, &mut rows);
+        }
+        self.pass_on(rows)
+    }
+
+    /// Walks through the descriptors that refer to wanted sockets.
+    fn walk(
+        &mut self,
+        descriptors: &'a Descriptors,
+        is_wanted: impl Fn(u64) -> bool,
+    ) -> Result<OwnerTable<'a>> {
+        let owners = OwnerTable::walk(descriptors, is_wanted);
+        let owners = owners.context("cannot read their owners")?;
+        self.hidden = self.hidden.or(owners.hidden());
+        Ok(owners)
+    }
+
+    /// Fills in the paths of the rows' cgroups, and passes on the selected rows.
+    fn pass_on(&mut self, mut rows: Vec<Row>) -> Result<()> {
+        if self.descriptors.is_some() {
+            let cgroups = self.cgroup_paths.get_or_insert_with(cgroup::paths);
+            for row in &mut rows {
+                row.cgroup_path = row.identity.cgroup.and_then(|id| cgroups.get(&id).cloned());
+            }
         }
         rows.retain(|row| self.is_listener(row) || self.is_selected(row));
         let is_ownerless = |row: &&Row| row.is_ownerless() && !self.is_listener(row);
         self.ownerless += rows.iter().filter(is_ownerless).count();
-        (self.on_rows)(rows)
-    }
-
-    /// Fills in the owners of these rows, and the paths of their cgroups.
-    fn fill_owners(
-        &mut self,
-        descriptors: &Descriptors,
-        rows: &mut [Row],
-        inodes: &HashSet<u64>,
-    ) -> Result<()> {
-        let owners = OwnerBatch::find(descriptors, self.names, inodes);
-        let mut found = owners.context("cannot read their owners")?;
-        self.hidden = self.hidden.or(found.hidden());
-        for row in rows {
-            if let Some(inode) = row.identity.inode {
-                let owners = found.of(inode);
-                row.process = found.process(&owners);
-                row.owners = Some(owners);
-            }
-            let cgroups = self.cgroup_paths.get_or_insert_with(cgroup::paths);
-            row.cgroup_path = row.identity.cgroup.and_then(|id| cgroups.get(&id).cloned());
+        if rows.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        (self.on_rows)(rows)
     }
 
     /// Whether this is a listener that is passed on whatever the filters say.
@@ -403,5 +442,16 @@ impl SnapshotRun<'_, '_> {
             || selection.kernel.cgroups.is_empty()
             || self.wanted_cgroups.iter().any(is_within);
         in_cgroup && is_owned && processes.keeps_workload(&row.process)
+    }
+}
+
+/// Fills in the owners of these rows.
+fn fill_owners(found: &mut OwnerTable<'_>, names: &mut ContainerNames, rows: &mut [Row]) {
+    for row in rows {
+        if let Some(inode) = row.identity.inode {
+            let owners = found.of(inode);
+            row.process = found.process(&owners, names);
+            row.owners = Some(owners);
+        }
     }
 }

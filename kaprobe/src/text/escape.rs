@@ -12,7 +12,7 @@ use std::fmt::{self, Display, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::de::Error as _;
+use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The longest escaped text that is read, bytes. The longest that kaprobe writes is a path:
@@ -56,6 +56,9 @@ impl Escaped {
     /// always escaped, because a log is not trusted either.
     #[must_use]
     pub fn from_escaped(text: &str) -> Self {
+        if !text.contains('\\') {
+            return Self::from_bytes(text.as_bytes());
+        }
         Self::from_bytes(&unescape(text))
     }
 
@@ -105,13 +108,24 @@ impl Serialize for Escaped {
 
 impl<'de> Deserialize<'de> for Escaped {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(from)?;
-        if text.len() > MAX_LEN {
-            return Err(D::Error::custom(format_args!(
-                "longer than {MAX_LEN} bytes"
-            )));
+        struct EscapedText;
+
+        impl Visitor<'_> for EscapedText {
+            type Value = Escaped;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Escaped, E> {
+                if text.len() > MAX_LEN {
+                    return Err(E::custom(format_args!("longer than {MAX_LEN} bytes")));
+                }
+                Ok(Escaped::from_escaped(text))
+            }
         }
-        Ok(Self::from_escaped(&text))
+
+        from.deserialize_str(EscapedText)
     }
 }
 

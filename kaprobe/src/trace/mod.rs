@@ -341,8 +341,8 @@ impl TraceStages {
             Detail::Full => true,
         };
         if is_told {
-            let zombies = self.pipeline.counts().events.get(&EventName::Zombie);
-            messages::snapshot(self.seen, zombies.copied().unwrap_or_default(), &outcome);
+            let zombies = self.pipeline.count(EventName::Zombie);
+            messages::snapshot(self.seen, zombies, &outcome);
         }
         is_complete
     }
@@ -486,7 +486,7 @@ impl TraceStages {
 
     fn outcome(&self, tracer: &Tracer) -> Outcome {
         Outcome {
-            counts: self.pipeline.counts().clone(),
+            counts: self.pipeline.counts(),
             sockets: self.correlator.sockets(),
             evicted: self.correlator.evicted(),
             untracked: tracer.untracked(),

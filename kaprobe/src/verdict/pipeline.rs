@@ -98,16 +98,20 @@ impl Pipeline {
     /// answers.
     #[must_use]
     pub fn unanswered(&self) -> Option<u64> {
-        let [sent, answered] = [EventName::Probe, EventName::Answered].map(|event| {
-            let count = self.counts().events.get(&event).copied().unwrap_or(0);
-            self.filter.passes_event(event).then_some(count)
-        });
+        let [sent, answered] = [EventName::Probe, EventName::Answered]
+            .map(|event| self.filter.passes_event(event).then(|| self.count(event)));
         sent?.checked_sub(answered?)
+    }
+
+    /// The number of records of an event that passed.
+    #[must_use]
+    pub fn count(&self, event: EventName) -> u64 {
+        self.filter.count(event)
     }
 
     /// The counts of the records that passed.
     #[must_use]
-    pub fn counts(&self) -> &FilterCounts {
+    pub fn counts(&self) -> FilterCounts {
         self.filter.counts()
     }
 

@@ -18,6 +18,8 @@ enum Limit {
     AtLeastTimes(f64, &'static str),
     /// At most this value.
     AtMost(f64),
+    /// At least this value.
+    AtLeast(f64),
     /// Within the middle half of the samples of two other subjects, which are identical.
     /// A smaller difference than theirs is noise.
     Like([&'static str; 2]),
@@ -55,26 +57,36 @@ const fn at_most(measure: &'static str, subject: &'static str, most: f64) -> Bar
     Bar::new(measure, subject, Limit::AtMost(most))
 }
 
+const fn at_least(measure: &'static str, subject: &'static str, least: f64) -> Bar {
+    Bar::new(measure, subject, Limit::AtLeast(least))
+}
+
 const fn like_off(measure: &'static str, subject: &'static str) -> Bar {
     Bar::new(measure, subject, Limit::Like(["off", "off again"]))
 }
 
 const BARS: &[Bar] = &[
-    at_most_times("in_kernel.", "kaprobe", 0.5, PEER),
-    at_most_times("in_kernel.", "kaprobe", 3.0, FLOOR),
-    at_most_times("in_kernel.", "kaprobe, filtered out", 1.5, FLOOR),
-    at_most_times("user_space.cpu.text", "kaprobe", 0.1, PEER),
-    at_most_times("user_space.cpu.json", "kaprobe", 1.0 / 7.0, PEER),
-    at_most_times("start.elapsed", "kaprobe", 0.25, PEER),
-    at_least_times("replay.bytes", "kaprobe to text", 3.0, "jq"),
-    at_least_times("replay.bytes", "kaprobe to json", 3.0, "jq"),
-    at_least_times("replay.bytes", "kaprobe to csv", 3.0, "jq"),
+    at_most_times("in_kernel.", "kaprobe", 0.28, PEER),
+    at_most_times("firing.", "kaprobe", 1.25, "off"),
+    at_most_times("firing.", "kaprobe, filtered out", 1.03, "off"),
+    at_most_times("user_space.cpu.text", "kaprobe", 0.15, PEER),
+    at_most_times("user_space.cpu.text", "kaprobe, probes only", 0.10, PEER),
+    at_most_times("user_space.cpu.text", "kaprobe agent", 0.10, PEER),
+    at_most_times("user_space.cpu.json", "kaprobe", 0.14, PEER),
+    at_most_times("user_space.cpu.text+json", "kaprobe", 0.25, PEER),
+    at_most_times("start.elapsed", "kaprobe", 0.15, PEER),
+    at_most_times("sockets.cpu", "kaprobe", 0.15, "ss"),
+    at_least_times("replay.bytes", "kaprobe to text", 8.0, "jq"),
+    at_least_times("replay.bytes", "kaprobe to json", 8.0, "jq"),
+    at_least_times("replay.bytes", "kaprobe to csv", 8.0, "jq"),
     at_most_times("top.cpu", "kaprobe top, a refresh", 1.0, "kaprobe sockets"),
     at_most("top.key.longest", "kaprobe top", 100.0),
-    at_most("memory.50000", "kaprobe", 24.0),
-    at_most("memory.50000", "kaprobe --json", 24.0),
+    at_most("memory.50000", "kaprobe", 20.0),
+    at_most("memory.50000", "kaprobe --json", 20.0),
+    at_least("burst.told", "kaprobe", 80_000.0),
     at_most("loss.54000.lost", "kaprobe", 0.0),
     like_off("response.", "kaprobe"),
+    like_off("response.p99", "kaprobe, starting"),
     like_off("connections.", "kaprobe"),
     like_off("lossy.", "kaprobe"),
 ];
@@ -105,6 +117,7 @@ pub fn describe(run: &Run, measure: &str, subject: &str) -> String {
                 format!("≥ {limit:.2} of {other}"),
             ),
             Limit::AtMost(limit) => (median.map(|it| it <= limit), format!("≤ {limit}")),
+            Limit::AtLeast(limit) => (median.map(|it| it >= limit), format!("≥ {limit}")),
             Limit::Like(others) => {
                 let middle = run.middle(measure, others);
                 let is_met = middle.zip(median).map(|(middle, it)| middle.contains(&it));
@@ -134,25 +147,11 @@ mod tests {
                 (FLOOR, Some(100.0)),
                 ("kaprobe", Some(290.0)),
                 (PEER, Some(400.0)),
-                ("kaprobe, filtered out", Some(151.0)),
             ],
         );
         for (measure, subject, expected) in [
-            (
-                "in_kernel.fentry",
-                "kaprobe",
-                "≤ 0.50 of bpftrace: missed; ≤ 3.00 of floor: met",
-            ),
-            (
-                "in_kernel.fentry",
-                "kaprobe, filtered out",
-                "≤ 1.50 of floor: missed",
-            ),
-            (
-                "in_kernel.kprobe",
-                "kaprobe, filtered out",
-                "≤ 1.50 of floor: unknown",
-            ),
+            ("in_kernel.fentry", "kaprobe", "≤ 0.28 of bpftrace: missed"),
+            ("in_kernel.kprobe", "kaprobe", "≤ 0.28 of bpftrace: unknown"),
             ("in_kernel.fentry", FLOOR, ""),
             ("in_kernel_too", "kaprobe", ""),
         ] {

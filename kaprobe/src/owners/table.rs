@@ -1,9 +1,10 @@
-//! Finds all owners of a batch of sockets in one walk.
+//! Finds all owners of many sockets in one walk.
 //!
 //! For a stream of events use [`crate::owners::cache`]: it remembers owners and names one
 //! process for each socket.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::ops::Range;
 
 use crate::containers::names::ContainerNames;
 use crate::host::hidden::HiddenProcesses;
@@ -14,51 +15,65 @@ use crate::owners::descriptors::{self, Descriptors, SocketFd};
 use crate::owners::process;
 use crate::text::escape::Escaped;
 
-/// The owners of a batch of sockets.
+/// Most descriptors that are kept: they take 12 MiB.
+const MOST: usize = 1 << 20;
+
+/// The descriptors that a walk found, and the processes that have them.
 #[derive(Debug)]
-pub struct OwnerBatch<'a> {
+pub struct OwnerTable<'a> {
     descriptors: &'a Descriptors,
-    found: HashMap<u64, Vec<SocketFd>>,
+    /// In ascending order of inode number, then of pid.
+    found: Vec<SocketFd>,
     comms: HashMap<u32, Option<Escaped>>,
     processes: HashMap<u32, Owner>,
-    names: &'a mut ContainerNames,
     hidden: HiddenProcesses,
 }
 
-impl<'a> OwnerBatch<'a> {
-    /// Walks through all descriptors and keeps those that refer to one of the sockets.
-    /// `wanted` holds their inode numbers.
+impl<'a> OwnerTable<'a> {
+    /// Walks through all descriptors and keeps those that refer to a wanted socket, as long as
+    /// they fit.
     ///
     /// # Errors
     /// If /proc can't be read.
-    pub fn find(
+    pub fn walk(
         descriptors: &'a Descriptors,
-        names: &'a mut ContainerNames,
-        wanted: &HashSet<u64>,
+        is_wanted: impl Fn(u64) -> bool,
     ) -> rustix::io::Result<Self> {
-        let mut found: HashMap<_, Vec<_>> = HashMap::with_capacity(wanted.len());
-        let mut unreadable = 0;
-        if !wanted.is_empty() {
-            unreadable = descriptors.walk(|fd| {
-                if wanted.contains(&fd.inode.into()) {
-                    found.entry(fd.inode.into()).or_default().push(fd);
-                }
-            })?;
-        }
+        let mut found = Vec::new();
+        let unreadable = descriptors.walk(|fd| {
+            if found.len() < MOST && is_wanted(fd.inode.into()) {
+                found.push(fd);
+            }
+        })?;
+        // The walk is in ascending order of pid, and the sort keeps that of equal ones.
+        found.sort_by_key(|it| it.inode);
         Ok(Self {
             hidden: HiddenProcesses::new(descriptors.proc(), unreadable),
             descriptors,
             found,
             comms: HashMap::new(),
             processes: HashMap::new(),
-            names,
         })
+    }
+
+    /// Where the descriptors of a socket are.
+    fn places(&self, inode: u64) -> Range<usize> {
+        let start = { &self.found }.partition_point(|it| u64::from(it.inode) < inode);
+        let rest = self.found[start..].iter();
+        start..start + rest.take_while(|it| u64::from(it.inode) == inode).count()
+    }
+
+    /// Whether a process had the socket when the walk passed it.
+    #[must_use]
+    pub fn has(&self, inode: u64) -> bool {
+        !self.places(inode).is_empty()
     }
 
     /// The owners of a socket in ascending order of pid. The first is usually the parent.
     pub fn of(&mut self, inode: u64) -> OwnerFds {
-        let found = self.found.get(&inode).map_or(&[][..], Vec::as_slice);
-        let owners = found.iter().filter_map(|&SocketFd { pid, fd, .. }| {
+        let Range { start, end } = self.places(inode);
+        let owners = self.found[start..end].iter().filter_map(|it| {
+            let SocketFd { pid, fd, .. } = *it;
             let read = || descriptors::comm(self.descriptors.proc(), pid).ok();
             let comm = self.comms.entry(pid).or_insert_with(read);
             // A process that has ended no longer owns the socket.
@@ -69,12 +84,12 @@ impl<'a> OwnerBatch<'a> {
     }
 
     /// The first of a socket's owners.
-    pub fn process(&mut self, owners: &OwnerFds) -> Owner {
+    pub fn process(&mut self, owners: &OwnerFds, names: &mut ContainerNames) -> Owner {
         let Some(OwnerFd { pid, comm, .. }) = owners.0.first() else {
             return Owner::default();
         };
         let read = || {
-            let process = process::read(self.descriptors.proc(), *pid, self.names);
+            let process = process::read(self.descriptors.proc(), *pid, names);
             // It has ended since its name was read.
             let ended = || Process {
                 pid: Some(*pid),
