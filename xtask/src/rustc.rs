@@ -22,6 +22,9 @@ use crate::{remap, workspace};
 /// The path of the standard library's source in a sysroot.
 const LIBRARY: &str = "lib/rustlib/src/rust/library";
 
+/// The path, in a sysroot, of the notices of the standard library and of what it is made of.
+pub const NOTICES: &str = "share/doc/rust/COPYRIGHT-library.html";
+
 /// The compiler that `rust-toolchain.toml` pins.
 pub fn pinned_rustc() -> Result<String> {
     let pinned: Table = workspace::read("rust-toolchain.toml")?.parse()?;

@@ -30,6 +30,7 @@ fn shared(source: &Source) -> Result<Vec<File>> {
     for path in FILES {
         files.push(File::new(path, workspace::read(path)?));
     }
+    files.extend(source.notices.files.iter().cloned());
     files.extend(files::tracked("contrib")?);
     let documents = &source.documents;
     for (name, page) in &documents.pages {

@@ -12,6 +12,7 @@ use md5::{Digest as _, Md5};
 
 use crate::dist::files::{self, File};
 use crate::dist::installed::{self, DESCRIPTION, Layout, MAINTAINER, NAME, RELEASE, SUMMARY};
+use crate::dist::notices;
 use crate::dist::program::Program;
 use crate::dist::source::Source;
 use crate::{hash, workspace};
@@ -21,6 +22,7 @@ const LAYOUT: Layout = Layout {
     zsh: "usr/share/zsh/vendor-completions",
     licence: "usr/share/doc/kaprobe/copyright",
     changes: "usr/share/doc/kaprobe/changelog.gz",
+    notices: ["usr/share/doc/kaprobe", ".gz"],
 };
 
 /// What runs when the package comes and goes.
@@ -133,14 +135,18 @@ fn copyright() -> Result<String> {
     Ok(format!(
         "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\
          Upstream-Name: {NAME}\n\
-         Comment: The program is linked with the GNU C Library, which is under the\n \
-         GNU Lesser General Public License, version 2.1 or later: see\n \
-         /usr/share/common-licenses/LGPL-2.1\n\
+         Comment: The program also holds what others wrote: the GNU C Library, which is\n \
+         under the GNU Lesser General Public License, version 2.1 or later (see\n \
+         /usr/share/common-licenses/LGPL-2.1), libraries of GCC and of Rust, and crates.\n \
+         Their notices are in /usr/share/doc/kaprobe/{file}.gz and\n \
+         /usr/share/doc/kaprobe/{rust}.gz\n\
          \n\
          Files: *\n\
          Copyright: {holder}\n\
          License: Expat\n\
          {terms}",
+        file = notices::FILE,
+        rust = notices::RUST,
         terms = continued(terms.trim()),
     ))
 }

@@ -44,6 +44,8 @@ pub struct Layout {
     pub licence: &'static str,
     /// The changes for users.
     pub changes: &'static str,
+    /// The folder of the notices of others, and what follows the name of each file there.
+    pub notices: [&'static str; 2],
 }
 
 /// The files that every package installs, but for documents of one kind of package.
@@ -55,6 +57,11 @@ pub fn files(source: &Source, program: &Program, layout: &Layout) -> Result<Vec<
         text(layout.licence, workspace::read("LICENSE")?)?,
         text(layout.changes, workspace::read(changelog::FILE)?)?,
     ];
+    let [folder, end] = layout.notices;
+    for file in &source.notices.files {
+        let path = format!("{folder}/{}{end}", file.path);
+        files.push(text(&path, file.bytes.clone())?);
+    }
     for (name, page) in &source.documents.pages {
         let path = format!("usr/share/man/man1/{name}.gz");
         files.push(File::new(path, files::gzip(page)?));

@@ -7,11 +7,13 @@
 mod archive;
 pub mod chart;
 mod check;
+mod crates;
 mod deb;
 mod documents;
 pub mod files;
 mod folder;
 pub mod installed;
+mod notices;
 mod oci;
 mod program;
 mod release;
@@ -58,6 +60,7 @@ const MAKERS: &[Maker] = &[
     archive::make,
     chart::make,
     deb::make,
+    notices,
     oci::make,
     rpm::make,
     sbom::make,
@@ -112,12 +115,13 @@ pub fn everything() -> Result<String> {
 /// Builds kaprobe for this host and makes its image. Fails unless other tools take it, and it
 /// runs. It needs root.
 pub fn check_image() -> Result<()> {
-    let release = Release::of_checkout()?;
-    let image = oci::archive(&release, &[Program::build(Arch::HOST)?])?;
+    let programs = [Program::build(Arch::HOST)?];
+    let source = Source::new(Release::of_checkout()?, &programs)?;
+    let image = oci::archive(&source, &programs)?;
     let scratch = workspace::scratch()?;
     let path = scratch.path().join(&image.path);
     workspace::write(&path, &image.bytes)?;
-    verify::image_runs(&path, Arch::HOST, &release)
+    verify::image_runs(&path, Arch::HOST, &source.release)
 }
 
 /// All artifacts, and last the sums of them.
@@ -140,25 +144,21 @@ fn static_programs(source: &Source, programs: &[Program]) -> Result<Vec<File>> {
     Ok(files.collect())
 }
 
+/// The notices of others as files of their own, for the programs that are published alone.
+fn notices(source: &Source, _: &[Program]) -> Result<Vec<File>> {
+    let files = source.notices.files.iter().map(|file| {
+        let name = format!("kaprobe-{}-{}", source.release.version, file.path);
+        File::new(name, file.bytes.clone())
+    });
+    Ok(files.collect())
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::dist::documents::{Documents, Shell};
     use crate::process::CommandExt as _;
-
-    fn source() -> Source {
-        let documents = Documents {
-            pages: vec![("kaprobe.1".to_owned(), b"page".to_vec())],
-            completions: vec![(Shell::Zsh, b"script".to_vec())],
-        };
-        Source {
-            release: Release::sample(),
-            documents,
-            settings: String::new(),
-        }
-    }
 
     fn programs() -> Vec<Program> {
         let arches = Arch::FOREIGN.into_iter().chain([Arch::HOST]);
@@ -171,8 +171,8 @@ mod tests {
 
     #[test]
     fn artifacts_are_the_same_each_time_and_have_names_of_their_own() -> Result<()> {
-        let artifacts = make(&source(), &programs())?;
-        let again = make(&source(), &programs())?;
+        let artifacts = make(&Source::sample(), &programs())?;
+        let again = make(&Source::sample(), &programs())?;
         let mut names = Vec::new();
         for (one, two) in artifacts.iter().zip(&again) {
             assert!(
@@ -187,6 +187,7 @@ mod tests {
             "kaprobe-1.2.3-x86_64.tar.gz",
             "kaprobe_1.2.3-1_arm64.deb",
             "kaprobe-1.2.3-1.x86_64.rpm",
+            "kaprobe-1.2.3-NOTICES",
             folder::SUMS,
         ] {
             assert!(names.contains(&name), "no {name} in {names:?}");
@@ -202,17 +203,22 @@ mod tests {
     #[test]
     fn packages_are_read_by_others() -> Result<()> {
         let scratch = workspace::scratch()?;
-        for package in deb::make(&source(), &programs())? {
+        for package in deb::make(&Source::sample(), &programs())? {
             let path = scratch.path().join(&package.path);
             workspace::write(&path, &package.bytes)?;
             let dpkg = |option: &str| Command::new("dpkg-deb").arg(option).arg(&path).read();
             let (fields, files) = (dpkg("--info")?, dpkg("--contents")?);
             assert!(fields.contains("Version: 1.2.3-1"), "{fields}");
-            for line in ["-rwxr-xr-x root/root", "2023-11-14 22:13 ./usr/bin/kaprobe"] {
+            for line in [
+                "-rwxr-xr-x root/root",
+                "2023-11-14 22:13 ./usr/bin/kaprobe",
+                "./usr/share/doc/kaprobe/NOTICES.gz",
+                "./usr/share/doc/kaprobe/NOTICES-rust-std.html.gz",
+            ] {
                 assert!(files.contains(line), "{files}");
             }
         }
-        for package in rpm::make(&source(), &programs())? {
+        for package in rpm::make(&Source::sample(), &programs())? {
             let package = ::rpm::Package::parse(&mut package.bytes.as_slice())?;
             let settings = format!("/{}", installed::SETTINGS);
             let files = package.metadata.get_file_entries()?;
@@ -220,6 +226,10 @@ mod tests {
                 .iter()
                 .find(|it| it.path() == std::path::Path::new(&settings));
             let flags = file.map(|it| it.flags());
+            let notices = std::path::Path::new("/usr/share/licenses/kaprobe/NOTICES");
+            let notices = files.iter().find(|it| it.path() == notices);
+            let is_licence = notices.map(|it| it.flags().contains(::rpm::FileFlags::LICENSE));
+            assert_eq!(is_licence, Some(true));
             let is_kept = flags.is_some_and(|it| it.contains(::rpm::FileFlags::NOREPLACE));
             assert!(is_kept, "{flags:?}");
         }

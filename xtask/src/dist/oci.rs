@@ -17,24 +17,30 @@ use serde_json::Value;
 
 use crate::arch::Arch;
 use crate::dist::files::{self, File};
+use crate::dist::installed::NAME;
+use crate::dist::notices;
 use crate::dist::program::Program;
 use crate::dist::release::Release;
 use crate::dist::source::Source;
 use crate::hash;
+
+/// The label that names the file of the release with the notices of others: the image holds the
+/// program alone.
+pub const NOTICES: &str = "kaprobe.notices";
 
 /// The folder of the program in the image. Its PATH is this folder.
 const BIN: &str = "usr/bin";
 
 /// One archive, with an image for each program.
 pub fn make(source: &Source, programs: &[Program]) -> Result<Vec<File>> {
-    Ok(vec![archive(&source.release, programs)?])
+    Ok(vec![archive(source, programs)?])
 }
 
 /// The archive of these programs.
-pub fn archive(release: &Release, programs: &[Program]) -> Result<File> {
-    let layout = layout(release, programs)?;
-    let archive = files::tar(&layout, "", release.epoch)?;
-    Ok(File::new(file(release), archive))
+pub fn archive(source: &Source, programs: &[Program]) -> Result<File> {
+    let layout = layout(source, programs)?;
+    let archive = files::tar(&layout, "", source.release.epoch)?;
+    Ok(File::new(file(&source.release), archive))
 }
 
 /// The name of the archive.
@@ -44,20 +50,23 @@ pub fn file(release: &Release) -> String {
 
 /// The files of the layout. Its index names one index, which names the image of each
 /// architecture: tools that are asked for the only image of a layout find all of them.
-fn layout(release: &Release, programs: &[Program]) -> Result<Vec<File>> {
+fn layout(source: &Source, programs: &[Program]) -> Result<Vec<File>> {
     let mut blobs = Blobs::default();
     let mut images = Vec::new();
     for program in programs {
-        images.push(image(release, program, &mut blobs)?);
+        images.push(image(source, program, &mut blobs)?);
     }
     let images = ImageIndexBuilder::default()
         .schema_version(2u32)
         .media_type(MediaType::ImageIndex)
         .manifests(images)
-        .annotations(annotations(release)?)
+        .annotations(annotations(source)?)
         .build()?;
     let mut all = blobs.put(MediaType::ImageIndex, json(&images)?)?;
-    let version = [(ANNOTATION_REF_NAME.to_owned(), release.version.clone())];
+    let version = [(
+        ANNOTATION_REF_NAME.to_owned(),
+        source.release.version.clone(),
+    )];
     all.set_annotations(Some(HashMap::from(version)));
     let index = ImageIndexBuilder::default()
         .schema_version(2u32)
@@ -85,13 +94,13 @@ pub fn digest(archive: &[u8]) -> Result<String> {
 }
 
 /// The image of a program.
-fn image(release: &Release, program: &Program, blobs: &mut Blobs) -> Result<Descriptor> {
+fn image(source: &Source, program: &Program, blobs: &mut Blobs) -> Result<Descriptor> {
     let file = File::program(format!("{BIN}/kaprobe"), program.bytes.clone());
-    let layer = files::tar(&[file], "", release.epoch)?;
+    let layer = files::tar(&[file], "", source.release.epoch)?;
     let id = format!("sha256:{}", hash::sha256(&layer));
     let layer = blobs.put(MediaType::ImageLayerGzip, files::gzip(&layer)?)?;
 
-    let annotations = annotations(release)?;
+    let annotations = annotations(source)?;
     let created = &annotations[ANNOTATION_CREATED];
     let config = ConfigBuilder::default()
         .entrypoint([format!("/{BIN}/kaprobe")])
@@ -131,7 +140,9 @@ fn image(release: &Release, program: &Program, blobs: &mut Blobs) -> Result<Desc
 }
 
 /// What the image says of itself, to `docker inspect` as labels.
-fn annotations(release: &Release) -> Result<HashMap<String, String>> {
+fn annotations(source: &Source) -> Result<HashMap<String, String>> {
+    let release = &source.release;
+    let notices = format!("{NAME}-{}-{}", release.version, notices::FILE);
     let created = release.date()?;
     let texts = [
         (ANNOTATION_TITLE, "kaprobe"),
@@ -139,10 +150,11 @@ fn annotations(release: &Release) -> Result<HashMap<String, String>> {
             ANNOTATION_DESCRIPTION,
             "Traces TCP keepalive timers and resets: why did this idle connection die?",
         ),
-        (ANNOTATION_LICENSES, "MIT"),
+        (ANNOTATION_LICENSES, &source.notices.licences),
         (ANNOTATION_VERSION, &release.version),
         (ANNOTATION_REVISION, &release.commit),
         (ANNOTATION_CREATED, &created),
+        (NOTICES, &notices),
     ];
     Ok(texts
         .map(|(name, text)| (name.to_owned(), text.to_owned()))
@@ -212,7 +224,7 @@ mod tests {
 
     #[test]
     fn every_blob_is_described_and_holds_the_program() -> Result<()> {
-        let files = layout(&Release::sample(), &programs())?;
+        let files = layout(&Source::sample(), &programs())?;
         let index = files.iter().find(|it| it.path == "index.json");
         let index = ImageIndex::from_reader(&*index.context("no index")?.bytes)?;
         let [all] = index.manifests().as_slice() else {
@@ -256,19 +268,17 @@ mod tests {
 
     #[test]
     fn the_same_release_has_the_same_bytes() -> Result<()> {
-        let all = |release: &Release| -> Result<Vec<u8>> {
-            let files = layout(release, &programs())?;
-            files::tar(&files, "", release.epoch)
+        let all = |source: &Source| -> Result<Vec<u8>> {
+            let files = layout(source, &programs())?;
+            files::tar(&files, "", source.release.epoch)
         };
-        let first = all(&Release::sample())?;
+        let first = all(&Source::sample())?;
         // Maps of the crate differ in their order from one to the next.
         for _ in 0..8 {
-            assert!(all(&Release::sample())? == first);
+            assert!(all(&Source::sample())? == first);
         }
-        let other = Release {
-            epoch: 1_700_000_001,
-            ..Release::sample()
-        };
+        let mut other = Source::sample();
+        other.release.epoch += 1;
         assert!(all(&other)? != first);
         Ok(())
     }

@@ -14,6 +14,7 @@ const LAYOUT: Layout = Layout {
     zsh: "usr/share/zsh/site-functions",
     licence: "usr/share/licenses/kaprobe/LICENSE",
     changes: "usr/share/doc/kaprobe/CHANGELOG.md",
+    notices: ["usr/share/licenses/kaprobe", ""],
 };
 
 /// Folders that go with the package, and all below them.
@@ -26,7 +27,8 @@ pub fn make(source: &Source, programs: &[Program]) -> Result<Vec<File>> {
 
 fn package(source: &Source, program: &Program) -> Result<File> {
     let (release, arch) = (&source.release, program.arch.name());
-    let mut package = PackageBuilder::new(NAME, &release.version, "MIT", arch, &summary());
+    let licences = &source.notices.licences;
+    let mut package = PackageBuilder::new(NAME, &release.version, licences, arch, &summary());
     // Version 4 is what RPM of RHEL 8 and of Debian 11 reads too.
     let config = BuildConfig::v4()
         .source_date(release.epoch)
@@ -62,7 +64,7 @@ fn package(source: &Source, program: &Program) -> Result<File> {
         let mut options = FileOptions::new(&*path).permissions(permissions);
         if file.path == installed::SETTINGS {
             options = options.config().noreplace();
-        } else if file.path == LAYOUT.licence {
+        } else if file.path.starts_with("usr/share/licenses/") {
             options = options.license();
         } else if file.path.starts_with("usr/share/doc/") || file.path.starts_with("usr/share/man/")
         {

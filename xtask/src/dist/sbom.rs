@@ -14,26 +14,16 @@ use serde_json::{Value, json};
 use toml::Table;
 
 use crate::arch::Arch;
+use crate::dist::crates::{Crate, Crates};
 use crate::dist::files::File;
 use crate::dist::program::Program;
 use crate::dist::release::Release;
 use crate::dist::source::Source;
-use crate::process::CommandExt;
-use crate::{cross, ebpf, pypi, rustc, workspace};
+use crate::{cross, pypi, rustc, workspace};
 
 /// The folder of the schemas, in the Python package that has them, and the schema.
 const SCHEMAS: &str = "cyclonedx/schema/_res";
 const SCHEMA: &str = "bom-1.6.SNAPSHOT.schema.json";
-
-/// A crate: its name and its version.
-type Crate = (String, String);
-
-/// The crates of a program, with their licences, and the crates that each uses itself.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Crates {
-    licences: BTreeMap<Crate, String>,
-    uses: BTreeMap<Crate, BTreeSet<Crate>>,
-}
 
 /// The bill of these programs.
 pub fn make(source: &Source, programs: &[Program]) -> Result<Vec<File>> {
@@ -95,16 +85,7 @@ impl Retrieve for Schemas {
 
 /// The bill of kaprobe for these architectures.
 fn bill(release: &Release, arches: &[Arch]) -> Result<Value> {
-    let mut crates = Crates::default();
-    for arch in arches {
-        crates.add(&tree(&[
-            "--package",
-            "kaprobe",
-            "--target",
-            &arch.target(),
-        ])?)?;
-    }
-    crates.add(&tree(&ebpf::TREE)?)?;
+    let crates = Crates::linked(arches)?;
     let sums = sums(&workspace::read("Cargo.lock")?)?;
 
     let own = crates.licences.keys().filter(|it| !sums.contains_key(*it));
@@ -158,48 +139,6 @@ fn bill(release: &Release, arches: &[Arch]) -> Result<Value> {
             "dependencies": linked.iter().map(|it| it["bom-ref"].clone()).collect::<Vec<_>>(),
         }],
     }))
-}
-
-/// The crates that are linked into a program, as cargo prints them for [`Crates::add`].
-fn tree(selection: &[&str]) -> Result<String> {
-    workspace::cargo()
-        .args(["tree", "--locked", "--edges", "normal,no-proc-macro"])
-        .args(["--prefix", "depth", "--format", "|{p}|{l}"])
-        .args(selection)
-        .read()
-}
-
-impl Crates {
-    /// Adds those of a tree: a line has its depth, the crate, and its licence. The crates that it
-    /// uses follow, one deeper; if they were there before, a mark says so.
-    fn add(&mut self, tree: &str) -> Result<()> {
-        let mut above: Vec<Crate> = Vec::new();
-        for line in tree.lines().filter(|it| !it.is_empty()) {
-            let (depth, name, licence) =
-                parts(line).with_context(|| format!("cargo tree says {line:?}"))?;
-            above.truncate(depth);
-            if let Some(user) = above.last() {
-                let uses = self.uses.entry(user.clone()).or_default();
-                uses.insert(name.clone());
-            }
-            self.licences.insert(name.clone(), licence);
-            above.push(name);
-        }
-        Ok(())
-    }
-}
-
-/// The depth, the crate and the licence in a line of `cargo tree`.
-fn parts(line: &str) -> Option<(usize, Crate, String)> {
-    let (depth, rest) = line.split_once('|')?;
-    let (package, licence) = rest.split_once('|')?;
-    let mut words = package.split(' ');
-    let name = words.next()?.to_owned();
-    let version = words.next()?.strip_prefix('v')?.to_owned();
-    let licence = licence.trim_end_matches(" (*)");
-    // The form of old crates.
-    let licence = licence.replace('/', " OR ");
-    Some((depth.parse().ok()?, (name, version), licence))
 }
 
 /// The SHA-256 of each crate that comes from a registry.
@@ -288,73 +227,20 @@ fn linked(arches: &[Arch]) -> Result<Vec<Value>> {
 mod tests {
     use super::*;
 
-    fn of(name: &str, version: &str) -> Crate {
-        (name.to_owned(), version.to_owned())
+    #[test]
+    fn a_plus_is_none_in_a_url() {
+        let name = ("b".to_owned(), "2.0.0+x".to_owned());
+        assert_eq!(purl(&name), "pkg:cargo/b@2.0.0%2Bx");
     }
 
+    /// Only the crates of the workspace come from no registry.
     #[test]
-    fn crates_and_their_uses_are_read() -> Result<()> {
-        let tree = "0|a v1.0.0 (/somewhere)|MIT\n1|b v2.0.0+x|MIT/Apache-2.0\n\
-                    2|c v3.0.0|MIT OR Apache-2.0\n1|c v3.0.0|MIT OR Apache-2.0 (*)\n\
-                    1|d v4.0.0|Unicode-3.0\n";
-        let mut crates = Crates::default();
-        crates.add(tree)?;
-        let [a, b, c, d] = [
-            of("a", "1.0.0"),
-            of("b", "2.0.0+x"),
-            of("c", "3.0.0"),
-            of("d", "4.0.0"),
-        ];
-        assert_eq!(crates.licences[&b], "MIT OR Apache-2.0");
-        assert_eq!(crates.licences[&c], "MIT OR Apache-2.0");
-        assert_eq!(crates.uses[&a], [b.clone(), c.clone(), d].into());
-        assert_eq!(crates.uses[&b], [c].into());
-        assert_eq!(crates.uses.len(), 2);
-        assert_eq!(purl(&b), "pkg:cargo/b@2.0.0%2Bx");
-        assert!(Crates::default().add("what").is_err());
-        Ok(())
-    }
-
-    /// The bill has what the program needs, and nothing of this machine.
-    #[test]
-    fn both_programs_are_in_the_bill() -> Result<()> {
-        let mut crates = Crates::default();
-        crates.add(&tree(&[
-            "--package",
-            "kaprobe",
-            "--target",
-            &Arch::HOST.target(),
-        ])?)?;
-        crates.add(&tree(&ebpf::TREE)?)?;
+    fn every_other_crate_has_a_sum() -> Result<()> {
         let sums = sums(&workspace::read("Cargo.lock")?)?;
-        let names: BTreeSet<_> = crates.licences.keys().map(|it| it.0.as_str()).collect();
-        for name in [
-            "kaprobe",
-            "kaprobe-ebpf",
-            "aya",
-            "aya-ebpf",
-            "clap",
-            "hyper",
-        ] {
-            assert!(names.contains(name), "{name}");
-        }
-        // What only builds kaprobe, and what only tests it.
-        for name in [
-            "serde_derive",
-            "proptest",
-            "kaprobe-testkit",
-            "cargo_metadata",
-        ] {
-            assert!(!names.contains(name), "{name}");
-        }
+        let crates = Crates::linked(&[Arch::HOST])?;
         let own = crates.licences.keys().filter(|it| !sums.contains_key(*it));
-        assert_eq!(own.count(), 2);
-        assert!(
-            crates
-                .licences
-                .values()
-                .all(|it| !it.is_empty() && !it.contains('/'))
-        );
+        let own: Vec<_> = own.map(|it| it.0.as_str()).collect();
+        assert_eq!(own, ["kaprobe", "kaprobe-ebpf"]);
         Ok(())
     }
 }

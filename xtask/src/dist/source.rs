@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use crate::arch::Arch;
 use crate::dist::documents::Documents;
+use crate::dist::notices::Notices;
 use crate::dist::program::Program;
 use crate::dist::release::Release;
 use crate::workspace;
@@ -15,6 +16,7 @@ pub struct Source {
     pub documents: Documents,
     /// The settings of the service, as they are installed.
     pub settings: String,
+    pub notices: Notices,
 }
 
 impl Source {
@@ -25,10 +27,28 @@ impl Source {
             Some(program) => Documents::of(program)?,
             None => Documents::of(&Program::build(Arch::HOST)?)?,
         };
+        let arches: Vec<_> = programs.iter().map(|it| it.arch).collect();
         Ok(Self {
             release,
             documents,
             settings: workspace::read("contrib/kaprobe.toml")?,
+            notices: Notices::of(&arches)?,
         })
+    }
+
+    /// A source for tests.
+    #[cfg(test)]
+    pub fn sample() -> Self {
+        use crate::dist::documents::Shell;
+
+        Self {
+            release: Release::sample(),
+            documents: Documents {
+                pages: vec![("kaprobe.1".to_owned(), b"page".to_vec())],
+                completions: vec![(Shell::Zsh, b"script".to_vec())],
+            },
+            settings: String::new(),
+            notices: Notices::sample(),
+        }
     }
 }

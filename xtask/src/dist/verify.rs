@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::arch::Arch;
 use crate::dist::release::Release;
-use crate::dist::{folder, oci, sbom};
+use crate::dist::{folder, notices, oci, sbom};
 use crate::process::{CommandExt as _, say};
 use crate::{apt, chroot, pypi, rustc, workspace};
 
@@ -106,6 +106,8 @@ pub fn image_runs(archive: &Path, arch: Arch, release: &Release) -> Result<()> {
         labels["org.opencontainers.image.revision"] == release.commit,
         "{labels}"
     );
+    let notices = format!("kaprobe-{}-{}", release.version, notices::FILE);
+    ensure!(labels[oci::NOTICES] == notices, "{labels}");
 
     let layout = format!("{}:image", at("layout").display());
     tool("skopeo")?
