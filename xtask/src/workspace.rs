@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use toml::Table;
 
@@ -82,6 +82,28 @@ pub fn version_in(manifest: &str) -> Result<String> {
         .to_owned())
 }
 
+/// The first of the authors of the workspace.
+pub fn maintainer() -> Result<String> {
+    let manifest: Table = read("Cargo.toml")?.parse()?;
+    let workspace = manifest.get("workspace").and_then(|it| it.get("package"));
+    let authors = workspace.and_then(|it| it.get("authors")?.as_array());
+    let first = authors.and_then(|it| it.first()?.as_str());
+    let first = first.context("Cargo.toml names no authors of the workspace")?;
+    ensure!(
+        mailbox(first).is_some(),
+        "{first:?} is no name with an address in angle brackets"
+    );
+    Ok(first.to_owned())
+}
+
+/// The name and the address of an author, as Cargo.toml has one.
+pub fn mailbox(author: &str) -> Option<(&str, &str)> {
+    let (name, rest) = author.split_once(" <")?;
+    let address = rest.strip_suffix('>')?;
+    let is_plain = |it: &str| !it.is_empty() && !it.contains(['<', '>', '"', '\n']);
+    (is_plain(name) && is_plain(address) && address.contains('@')).then_some((name, address))
+}
+
 /// Reads a file of the checkout; `path` is relative to the root.
 pub fn read(path: impl AsRef<Path>) -> Result<String> {
     let path = root().join(path);
@@ -129,6 +151,19 @@ mod tests {
     use anyhow::bail;
 
     use super::*;
+
+    #[test]
+    fn an_author_is_a_name_and_an_address() {
+        for (author, expected) in [
+            ("A B <a@b.c>", Some(("A B", "a@b.c"))),
+            ("A B", None),
+            ("<a@b.c>", None),
+            ("A <a>", None),
+            ("A <a@b> <c@d>", None),
+        ] {
+            assert_eq!(mailbox(author), expected, "{author}");
+        }
+    }
 
     #[test]
     fn one_of_many_threads_makes_the_folder_and_all_see_it_complete() -> Result<()> {

@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use crate::dist::files::{self, File};
 use crate::dist::program::Program;
 use crate::dist::source::Source;
+use crate::workspace;
 
 /// The chart, in the checkout.
 const FOLDER: &str = "contrib/helm/kaprobe";
@@ -16,12 +17,23 @@ pub const FILE: &str = "contrib/helm/kaprobe/Chart.yaml";
 pub fn make(source: &Source, _: &[Program]) -> Result<Vec<File>> {
     let mut files = files::tracked(FOLDER)?;
     for file in &mut files {
+        if file.path == FILE {
+            file.bytes.extend(maintainers(&source.release.maintainer)?);
+        }
         let path = file.path.strip_prefix("contrib/helm/");
         file.path = path.context("no chart")?.to_owned();
     }
     let archive = files::tar(&files, "", source.release.epoch)?;
     let name = format!("kaprobe-chart-{}.tgz", source.release.version);
     Ok(vec![File::new(name, files::gzip(&archive)?)])
+}
+
+/// The end of Chart.yaml that names the maintainer. JSON strings are YAML.
+fn maintainers(maintainer: &str) -> Result<Vec<u8>> {
+    let (name, address) = workspace::mailbox(maintainer).context("no maintainer")?;
+    let name = serde_json::to_string(name)?;
+    let address = serde_json::to_string(address)?;
+    Ok(format!("maintainers:\n  - name: {name}\n    email: {address}\n").into())
 }
 
 /// The version of the chart and that of kaprobe which a Chart.yaml names.

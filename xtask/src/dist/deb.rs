@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use md5::{Digest as _, Md5};
 
 use crate::dist::files::{self, File};
-use crate::dist::installed::{self, DESCRIPTION, Layout, MAINTAINER, NAME, RELEASE, SUMMARY};
+use crate::dist::installed::{self, DESCRIPTION, Layout, NAME, RELEASE, SUMMARY};
 use crate::dist::notices;
 use crate::dist::program::Program;
 use crate::dist::source::Source;
@@ -105,12 +105,13 @@ fn fields(source: &Source, program: &Program, files: &[File]) -> String {
         "Package: {NAME}\n\
          Version: {version}\n\
          Architecture: {arch}\n\
-         Maintainer: {MAINTAINER}\n\
+         Maintainer: {maintainer}\n\
          Installed-Size: {size}\n\
          Section: net\n\
          Priority: optional\n\
          Description: {SUMMARY}\n{lines}",
         version = version(source),
+        maintainer = source.release.maintainer,
         arch = program.arch.debian(),
         lines = continued(DESCRIPTION),
     )
@@ -160,7 +161,8 @@ fn changes(source: &Source) -> Result<String> {
          \n  \
          * Version {upstream}: see changelog.gz.\n\
          \n \
-         -- {MAINTAINER}  {day}\n",
+         -- {maintainer}  {day}\n",
+        maintainer = source.release.maintainer,
         version = version(source),
         upstream = source.release.version,
     ))

@@ -26,10 +26,6 @@ It needs Linux 5.10 or later with BTF, and root. The package has a service
 for systemd with metrics for Prometheus, which is not enabled:
 systemctl enable --now kaprobe";
 
-/// Who makes the packages. The project has no address of its own, and `.invalid` is nobody's
-/// (RFC 2606).
-pub const MAINTAINER: &str = "the kaprobe authors <authors@kaprobe.invalid>";
-
 /// Which release of a version a package is.
 pub const RELEASE: &str = "1";
 

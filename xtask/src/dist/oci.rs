@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, Result, bail};
 use oci_spec::image::{
-    self, ANNOTATION_CREATED, ANNOTATION_DESCRIPTION, ANNOTATION_LICENSES, ANNOTATION_REF_NAME,
-    ANNOTATION_REVISION, ANNOTATION_TITLE, ANNOTATION_VERSION, ConfigBuilder, Descriptor,
-    HistoryBuilder, ImageConfigurationBuilder, ImageIndex, ImageIndexBuilder, ImageManifestBuilder,
-    MediaType, OciLayoutBuilder, Os, PlatformBuilder, RootFsBuilder, Sha256Digest,
+    self, ANNOTATION_AUTHORS, ANNOTATION_CREATED, ANNOTATION_DESCRIPTION, ANNOTATION_LICENSES,
+    ANNOTATION_REF_NAME, ANNOTATION_REVISION, ANNOTATION_TITLE, ANNOTATION_VERSION, ConfigBuilder,
+    Descriptor, HistoryBuilder, ImageConfigurationBuilder, ImageIndex, ImageIndexBuilder,
+    ImageManifestBuilder, MediaType, OciLayoutBuilder, Os, PlatformBuilder, RootFsBuilder,
+    Sha256Digest,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -154,6 +155,7 @@ fn annotations(source: &Source) -> Result<HashMap<String, String>> {
         (ANNOTATION_VERSION, &release.version),
         (ANNOTATION_REVISION, &release.commit),
         (ANNOTATION_CREATED, &created),
+        (ANNOTATION_AUTHORS, &release.maintainer),
         (NOTICES, &notices),
     ];
     Ok(texts

@@ -10,6 +10,8 @@ use crate::{git, workspace};
 pub struct Release {
     /// The version of the workspace, such as `0.2.0`.
     pub version: String,
+    /// Who makes its packages: a name, and an address in angle brackets.
+    pub maintainer: String,
     /// The full hash of the commit.
     pub commit: String,
     /// When the commit was made, in seconds since 1970. Everything that an artifact dates, it
@@ -29,6 +31,7 @@ impl Release {
     pub fn sample() -> Self {
         Self {
             version: "1.2.3".to_owned(),
+            maintainer: "A B <a@example.invalid>".to_owned(),
             commit: "0123456789abcdef0123456789abcdef01234567".to_owned(),
             epoch: 1_700_000_000,
         }
@@ -40,6 +43,7 @@ impl Release {
         let epoch = git::read(root, &["log", "-1", "--format=%ct"])?;
         Ok(Self {
             version: workspace::version()?,
+            maintainer: workspace::maintainer()?,
             commit: git::read(root, &["rev-parse", "HEAD"])?,
             epoch: epoch
                 .parse()

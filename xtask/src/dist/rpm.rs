@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use rpm::{BuildConfig, CompressionType, FileOptions, PackageBuilder, Scriptlet};
 
 use crate::dist::files::{self, File};
-use crate::dist::installed::{self, DESCRIPTION, Layout, MAINTAINER, NAME, RELEASE, SUMMARY};
+use crate::dist::installed::{self, DESCRIPTION, Layout, NAME, RELEASE, SUMMARY};
 use crate::dist::program::Program;
 use crate::dist::source::Source;
 use crate::workspace;
@@ -37,13 +37,13 @@ fn package(source: &Source, program: &Program) -> Result<File> {
         .using_config(config)
         .release(RELEASE)
         .description(DESCRIPTION)
-        .packager(MAINTAINER)
+        .packager(&release.maintainer)
         .group("Applications/Internet")
         // It would name this host.
         .build_host("localhost")
         .vcs(format!("commit {}", release.commit))
         .add_changelog_entry(
-            format!("{MAINTAINER} - {}-{RELEASE}", release.version),
+            format!("{} - {}-{RELEASE}", release.maintainer, release.version),
             format!("- Version {}: see CHANGELOG.md.", release.version),
             release.epoch,
         )
