@@ -8,6 +8,8 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
@@ -16,6 +18,7 @@ use jiff::tz::TimeZone;
 
 use crate::dist::chart;
 use crate::process::say;
+use crate::test::notes::Notes;
 use crate::{changelog, ci, dist, git, test, workspace};
 
 /// The branch that releases are made of.
@@ -31,38 +34,105 @@ pub struct Args {
     dry_run: bool,
 }
 
-/// Makes the release. Fails before anything is run if the checkout is not ready for it.
+/// Makes the release. Fails before anything is run if the checkout is not ready for it. What of
+/// the tests passed in an earlier run, for the very commit, is not run again.
 pub fn run(args: &Args) -> Result<ExitCode> {
+    let mut steps = Steps::default();
+    let made = make(args, &mut steps);
+    // A closed stdout must not change the exit code.
+    let _ = io::stdout().write_all(steps.table().as_bytes());
+    let Some(digest) = made? else {
+        say("a test failed: there is no release");
+        return Ok(ExitCode::FAILURE);
+    };
+    let _ = io::stdout().write_all(publish(&args.version, &digest).as_bytes());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Does the steps of a release. Returns the digest of the image, or nothing if a test failed.
+fn make(args: &Args, steps: &mut Steps) -> Result<Option<String>> {
     let version = args.version.as_str();
+    steps.step("checkout", || Ok(((), is_ready(version)?)))?;
+
+    let notes = Arc::new(Notes::of(workspace::root())?);
+    let tests = test::Args::full(Arc::clone(&notes))?;
+    let passed = steps.step("lints and tests", || {
+        let is_passed = ci::run(&tests)? == ExitCode::SUCCESS;
+        let result = if is_passed { "passed" } else { "FAILED" };
+        let before = match notes.used() {
+            0 => String::new(),
+            used => format!(", {used} parts of the tests in an earlier run"),
+        };
+        Ok((is_passed, format!("{result}{before}")))
+    })?;
+    if !passed {
+        return Ok(None);
+    }
+    let digest = steps.step("artifacts", || {
+        let digest = dist::everything()?;
+        let result = "in target/dist, the same from two checkouts, verified";
+        Ok((digest, result.to_owned()))
+    })?;
+    // The tests may have taken hours.
+    steps.step("checkout again", || Ok(((), is_ready(version)?)))?;
+    steps.step("tag", || Ok(((), put_tag(version, args.dry_run)?)))?;
+    Ok(Some(digest))
+}
+
+/// Fails unless the checkout is ready for a release. Returns its commit, in words.
+fn is_ready(version: &str) -> Result<String> {
     let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
     let findings = findings(version, today, &Checkout::read(workspace::root())?);
     if !findings.is_empty() {
         bail!("{version} can't be released:\n  {}", findings.join("\n  "));
     }
-    let tested = ci::run(&test::Args::full()?)?;
-    if tested != ExitCode::SUCCESS {
-        say("a test failed: there is no release");
-        return Ok(tested);
+    let commit = git::read(workspace::root(), &["rev-parse", "HEAD"])?;
+    Ok(format!("ready: commit {commit}"))
+}
+
+/// Makes the tag, unless it is a dry run. Says which.
+fn put_tag(version: &str, dry_run: bool) -> Result<String> {
+    let tag = tag(version);
+    if dry_run {
+        return Ok(format!("a dry run: {tag} was not made"));
     }
-    let digest = dist::everything()?;
-    // The tests may have taken hours.
-    let findings = self::findings(version, today, &Checkout::read(workspace::root())?);
-    if !findings.is_empty() {
-        bail!("meanwhile, something changed:\n  {}", findings.join("\n  "));
+    let message = format!("kaprobe {version}");
+    git::read(
+        workspace::root(),
+        &["tag", "--annotate", "--message", &message, &tag],
+    )?;
+    Ok(format!("{tag} was made"))
+}
+
+/// What a release has done: how long each step took, its name, and its result.
+#[derive(Debug, Default)]
+struct Steps(Vec<(Duration, &'static str, String)>);
+
+impl Steps {
+    /// Does a step, which returns a value and its result in words.
+    fn step<T>(
+        &mut self,
+        name: &'static str,
+        step: impl FnOnce() -> Result<(T, String)>,
+    ) -> Result<T> {
+        let start = Instant::now();
+        let done = step();
+        let result = match &done {
+            Ok((_, result)) => result.clone(),
+            Err(_) => "FAILED".to_owned(),
+        };
+        self.0.push((start.elapsed(), name, result));
+        Ok(done?.0)
     }
-    if args.dry_run {
-        say("a dry run: no tag was made");
-    } else {
-        let (tag, message) = (tag(version), format!("kaprobe {version}"));
-        git::read(
-            workspace::root(),
-            &["tag", "--annotate", "--message", &message, &tag],
-        )?;
-        say(format_args!("the tag {tag} was made"));
+
+    /// A line for each step.
+    fn table(&self) -> String {
+        let line = |(time, name, result): &(Duration, &str, String)| {
+            format!("{:8.1}  {name:15}  {result}\n", time.as_secs_f64())
+        };
+        let lines: String = self.0.iter().map(line).collect();
+        format!("\n seconds  step             result\n{lines}")
     }
-    // A closed stdout must not change the exit code.
-    let _ = io::stdout().write_all(publish(version, &digest).as_bytes());
-    Ok(ExitCode::SUCCESS)
 }
 
 /// What a checkout has of a release.
@@ -270,6 +340,19 @@ mod tests {
             assert!(found.contains(what), "{what}: {found}");
         }
         Ok(())
+    }
+
+    #[test]
+    fn the_table_has_what_was_done_and_what_failed() {
+        let mut steps = Steps::default();
+        let done = steps.step("one", || Ok((7, "well".to_owned())));
+        assert!(done.is_ok_and(|it| it == 7));
+        let failed: Result<()> = steps.step("two", || bail!("no"));
+        assert!(failed.is_err());
+        let table = steps.table();
+        let ends: Vec<_> = table.lines().skip(2).map(str::trim_end).collect();
+        assert!(ends[0].ends_with("one              well"), "{table}");
+        assert!(ends[1].ends_with("two              FAILED"), "{table}");
     }
 
     #[test]

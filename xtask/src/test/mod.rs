@@ -3,6 +3,7 @@
 //! The fastest come first: the invariants, the committed BPF object, unit tests, this
 //! host's kernel, and the kernels of the matrix.
 
+pub mod notes;
 mod shares;
 mod tally;
 
@@ -11,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::num::NonZero;
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 use std::{iter, panic};
@@ -21,6 +22,7 @@ use anyhow::{Context, Result, bail};
 use crate::arch::Arch;
 use crate::dist::trial::Trial;
 use crate::process::{CommandExt as _, say};
+use crate::test::notes::Notes;
 use crate::test::shares::{Scope, Share};
 use crate::test::tally::{OutputFilter, Tally, TimedTest};
 use crate::vm::series::{self, Missing};
@@ -53,14 +55,21 @@ pub struct Args {
     /// Arguments for the test programs, such as a part of a test's name
     #[arg(last = true)]
     arguments: Vec<String>,
+    /// Notes of what passed before, which is not run again.
+    #[arg(skip)]
+    notes: Option<Arc<Notes>>,
 }
 
 impl Args {
-    /// The options of `cargo xtask test --full`.
-    pub fn full() -> Result<Self> {
+    /// The options of `cargo xtask test --full`, for a release.
+    pub fn full(notes: Arc<Notes>) -> Result<Self> {
         let command = <Self as clap::Args>::augment_args(clap::Command::new("test"));
         let matches = command.try_get_matches_from(["test", "--full"])?;
-        Ok(<Self as clap::FromArgMatches>::from_arg_matches(&matches)?)
+        let args = <Self as clap::FromArgMatches>::from_arg_matches(&matches)?;
+        Ok(Self {
+            notes: Some(notes),
+            ..args
+        })
     }
 }
 
@@ -108,6 +117,8 @@ const HOST_PACKAGES: [&str; 18] = [
 /// The result of one part.
 enum Outcome {
     Ran(Tally),
+    /// It passed before, and was not run again.
+    Passed(Tally),
     Skipped(String),
     Failed(String),
 }
@@ -130,10 +141,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let all = !args.host && !args.packages && !is_chosen;
     let mut rows = Vec::new();
     if all {
-        rows.push(row("invariants", || one_test(tidy::check())));
-        rows.push(row("kept BPF object", || one_test(ebpf::check())));
-        rows.push(row("SBOM", || one_test(dist::sbom::check())));
-        rows.push(row("units", || {
+        rows.push(row(args, "invariants", || one_test(tidy::check())));
+        rows.push(row(args, "kept BPF object", || one_test(ebpf::check())));
+        rows.push(row(args, "SBOM", || one_test(dist::sbom::check())));
+        rows.push(row(args, "units", || {
             cargo_test(&["--workspace", "--lib", "--bins"], args)
         }));
     }
@@ -146,10 +157,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                 .release()
                 .to_string_lossy()
                 .into_owned();
-            rows.push(row(&format!("this host: Linux {release}"), || host(args)));
+            rows.push(row(args, &format!("this host: Linux {release}"), || {
+                host(args)
+            }));
         }
         if all {
-            rows.push(row("container image", image));
+            rows.push(row(args, "container image", image));
         }
         if all || args.packages {
             rows.extend(packages(args));
@@ -193,12 +206,23 @@ fn matrices(args: &Args, all: bool, beside_host: bool) -> Vec<Row> {
     rows
 }
 
-fn row(name: &str, part: impl FnOnce() -> Result<Outcome>) -> Row {
-    say(format_args!("testing {name}"));
+fn row(args: &Args, name: &str, part: impl FnOnce() -> Result<Outcome>) -> Row {
     let start = Instant::now();
-    let outcome = part().unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
-    if let Outcome::Failed(why) = &outcome {
-        say(format_args!("{name}: {why}"));
+    let notes = args.notes.as_ref();
+    let outcome = match notes.and_then(|it| it.passed(name)) {
+        Some(tally) => {
+            say(format_args!("{name} passed before, for this commit"));
+            Outcome::Passed(tally)
+        }
+        None => {
+            say(format_args!("testing {name}"));
+            part().unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")))
+        }
+    };
+    match (&outcome, notes) {
+        (Outcome::Failed(why), _) => say(format_args!("{name}: {why}")),
+        (Outcome::Ran(tally), Some(notes)) => notes.note(name, *tally),
+        _ => {}
     }
     Row {
         name: name.to_owned(),
@@ -249,19 +273,21 @@ fn image() -> Result<Outcome> {
 fn packages(args: &Args) -> Vec<Row> {
     if !rustix::process::geteuid().is_root() {
         let why = "packages are installed as root".to_owned();
-        return vec![row("packages", || Ok(Outcome::Skipped(why)))];
+        return vec![row(args, "packages", || Ok(Outcome::Skipped(why)))];
     }
     let trial = match Trial::make() {
         Ok(trial) => trial,
-        Err(why) => return vec![row("packages", || Err(why))],
+        Err(why) => return vec![row(args, "packages", || Err(why))],
     };
     let mut checks = packages::fast();
     if args.full || args.packages {
         checks.extend(packages::full());
     }
-    let rows = checks
-        .iter()
-        .map(|(name, check)| row(&format!("packages: {name}"), || one_test(check(&trial))));
+    let rows = checks.iter().map(|(name, check)| {
+        row(args, &format!("packages: {name}"), || {
+            one_test(check(&trial))
+        })
+    });
     rows.collect()
 }
 
@@ -350,7 +376,7 @@ fn matrix(args: &Args, arch: Arch, shares: impl Fn(usize) -> Vec<Share>) -> Vec<
         Ok(guest) => boot_all(args, &guest, &shares(at_once), at_once),
         Err(error) => {
             let name = format!("the matrix of {}", arch.name());
-            vec![row(&name, || Err(error))]
+            vec![row(args, &name, || Err(error))]
         }
     }
 }
@@ -432,7 +458,7 @@ fn boot_all(args: &Args, guest: &Guest, shares: &[Share], at_once: usize) -> Vec
     let take = || next.lock().unwrap_or_else(PoisonError::into_inner).next();
     let work = || -> Vec<(usize, Row)> {
         iter::from_fn(take)
-            .map(|(index, (share, prepared))| (index, boot(&share, prepared)))
+            .map(|(index, (share, prepared))| (index, boot(args, &share, prepared)))
             .collect()
     };
     let mut rows: Vec<_> = thread::scope(|scope| {
@@ -461,11 +487,11 @@ fn prepare(share: &Share, guest: &Guest, machine: &Machine) -> Result<(String, P
 }
 
 /// Runs a prepared guest, and counts its tests.
-fn boot(share: &str, prepared: Result<(String, PreparedGuest)>) -> Row {
+fn boot(args: &Args, share: &str, prepared: Result<(String, PreparedGuest)>) -> Row {
     match prepared {
         Ok((kernel, guest)) => {
             let mut times = Vec::new();
-            let row = row(&format!("{share}: {kernel}"), || {
+            let row = row(args, &format!("{share}: {kernel}"), || {
                 let mut output = OutputFilter::new(io::stdout(), &format!("{share}: "));
                 let verdict = guest.boot(&mut output, &mut io::stderr())?;
                 let counted = output.finish()?;
@@ -476,8 +502,10 @@ fn boot(share: &str, prepared: Result<(String, PreparedGuest)>) -> Row {
             });
             Row { times, ..row }
         }
-        Err(why) if why.is::<Missing>() => row(share, || Ok(Outcome::Skipped(why.to_string()))),
-        Err(error) => row(share, || Err(error)),
+        Err(why) if why.is::<Missing>() => {
+            row(args, share, || Ok(Outcome::Skipped(why.to_string())))
+        }
+        Err(error) => row(args, share, || Err(error)),
     }
 }
 
@@ -518,6 +546,7 @@ fn report(rows: &[Row]) -> ExitCode {
     {
         let (tally, why) = match outcome {
             Outcome::Ran(tally) => (*tally, String::new()),
+            Outcome::Passed(tally) => (*tally, ": passed before".to_owned()),
             Outcome::Skipped(why) => (
                 Tally {
                     skipped: 1,
