@@ -2,6 +2,11 @@
 //!
 //! It takes no C compiler: kaprobe has no C code. Rustc's own linker links it with Debian's
 //! static C library. So neither the linker nor the library depends on this host.
+//!
+//! The library is glibc. musl was tried on x86-64 with a program that fills a map with strings: it
+//! links in the same way, and took 36 % more instructions and three times as long.
+//! `kaprobe/src/memory.rs` tunes the allocator of glibc. What a static glibc needs shared libraries
+//! for (getaddrinfo, getpwnam, iconv), no part of the program calls.
 
 use std::ffi::OsString;
 use std::fs;

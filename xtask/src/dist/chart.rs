@@ -41,3 +41,31 @@ pub fn versions(text: &str) -> [Option<&str>; 2] {
     let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key));
     [value("version: "), value("appVersion: ")]
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use flate2::read::GzDecoder;
+
+    use super::*;
+
+    #[test]
+    fn the_chart_names_the_maintainer() -> Result<()> {
+        let made = make(&Source::sample(), &[])?;
+        let mut archive = tar::Archive::new(GzDecoder::new(made[0].bytes.as_slice()));
+        let mut text = String::new();
+        for entry in archive.entries()? {
+            let mut entry = entry?;
+            if entry.path()?.ends_with("Chart.yaml") {
+                entry.read_to_string(&mut text)?;
+            }
+        }
+        let end = "\nmaintainers:\n  - name: \"A B\"\n    email: \"a@example.invalid\"\n";
+        assert!(
+            text.ends_with(end) && text.starts_with("apiVersion: "),
+            "{text}"
+        );
+        Ok(())
+    }
+}
