@@ -88,14 +88,18 @@ impl<K: Hash + Eq, V> LruMap<K, V> {
 
     /// The value of a key. Inserts a new one if there is none.
     pub fn get_or_insert_with(&mut self, key: K, new: impl FnOnce() -> V) -> &mut V {
-        let slot = match self.slot(&key) {
-            Some(slot) => slot,
+        self.get_or_push(key, new).0
+    }
+
+    /// The value of a key. Inserts a new one if there is none. Returns the evicted entry too.
+    pub fn get_or_push(&mut self, key: K, new: impl FnOnce() -> V) -> (&mut V, Option<(K, V)>) {
+        match self.slot(&key) {
+            Some(slot) => (self.touch(slot), None),
             None => {
-                self.insert(key, new());
-                self.newest
+                let evicted = self.insert(key, new());
+                (self.touch(self.newest), evicted)
             }
-        };
-        self.touch(slot)
+        }
     }
 
     /// Inserts an entry. Returns its value, and the replaced or evicted entry.

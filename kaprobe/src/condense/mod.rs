@@ -241,13 +241,11 @@ fn connection<'a>(
     key: &FlowKey,
     evict: impl FnOnce(&FlowKey, &mut Connection),
 ) -> &'a mut Connection {
-    if all.peek(key).is_none() {
-        let (_, evicted) = all.push(key.clone(), Connection::default());
-        if let Some((key, mut evicted)) = evicted {
-            evict(&key, &mut evicted);
-        }
+    let (connection, evicted) = all.get_or_push(key.clone(), Connection::default);
+    if let Some((key, mut evicted)) = evicted {
+        evict(&key, &mut evicted);
     }
-    all.get_or_insert_with(key.clone(), Connection::default)
+    connection
 }
 
 /// Emits the sum of a connection, and its probe that waits.

@@ -11,6 +11,7 @@ use crate::metrics::key::SeriesKey;
 use crate::metrics::series::SeriesTable;
 use crate::metrics::snapshot::{HostCounts, MetricsSnapshot, ServerBounds};
 use crate::model::flow::FlowKey;
+use crate::model::owner::Owner;
 use crate::model::peer_group::Listeners;
 use crate::model::peers::Peers;
 use crate::model::record::{EventName, Record};
@@ -28,13 +29,28 @@ const ROUND: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Aggregator {
     table: SeriesTable,
-    connections: LruMap<FlowKey, Arc<SeriesKey>>,
+    connections: LruMap<FlowKey, KnownSeries>,
     listeners: Listeners,
     host: HostCounts,
     /// The connections that are counted; `None` for all.
     filter: Option<RecordFilter>,
     /// When the round ends, CLOCK_MONOTONIC ns.
     round_ends_ns: Option<u64>,
+}
+
+/// The series of a connection.
+#[derive(Debug)]
+struct KnownSeries {
+    key: Arc<SeriesKey>,
+    /// The owner that it is the series of.
+    owner: Owner,
+}
+
+impl KnownSeries {
+    /// Whether it is the series of this owner. Most owners are the last one.
+    fn is_of(&self, owner: &Owner) -> bool {
+        self.owner.is_same_copy(owner) || self.key.is_of(owner)
+    }
 }
 
 impl Aggregator {
@@ -118,12 +134,16 @@ impl Aggregator {
         if let Some(known) = self.connections.get_mut(&flow)
             && known.is_of(&record.process)
         {
-            return Arc::clone(known);
+            return Arc::clone(&known.key);
         }
         let accepted = self.listeners.accepted(endpoints) || endpoints.seem_accepted();
         let peers = Peers::of(endpoints, accepted);
-        let key = Arc::new(SeriesKey::new(&record.process, peers));
-        self.connections.push(flow, Arc::clone(&key));
+        let key = self.table.shared(SeriesKey::new(&record.process, peers));
+        let known = KnownSeries {
+            key: Arc::clone(&key),
+            owner: record.process.clone(),
+        };
+        self.connections.push(flow, known);
         key
     }
 }

@@ -1,6 +1,7 @@
 //! What tells one series from another: the program, where it runs, and the remote end.
 
 use std::borrow::Cow;
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 
 use crate::model::peer_group::PeerGroup;
@@ -19,12 +20,20 @@ const CUT: char = '…';
 pub const OTHER: &str = "other";
 
 /// What the connections of a series have in common. A label without a value is left out.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SeriesKey {
     /// The values of [`NAMES`].
     names: [Option<Box<str>>; NAMES.len()],
     /// `None` for the series that all others share.
     remote: Option<Peers>,
+    /// The hash of all that: each record is looked up by it.
+    hash: u64,
+}
+
+impl Hash for SeriesKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
 }
 
 /// The labels that say which program it is, and where it runs.
@@ -41,9 +50,14 @@ impl SeriesKey {
     }
 
     fn of_names(names: Names<'_>, remote: Peers) -> Self {
+        let names = names.map(|it| it.map(|it| Box::from(cut(it.as_str()))));
+        let remote = Some(remote);
+        // Tables hash it again, with keys of their own.
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one((&names, remote));
         Self {
-            names: names.map(|it| it.map(|it| cut(it.as_str()).into())),
-            remote: Some(remote),
+            names,
+            remote,
+            hash,
         }
     }
 

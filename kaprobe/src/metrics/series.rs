@@ -54,6 +54,12 @@ impl SeriesTable {
         }
     }
 
+    /// A key that all connections of a series share, so that it is compared by its address.
+    pub(super) fn shared(&self, key: SeriesKey) -> Arc<SeriesKey> {
+        let known = self.slots.get_key_value(&key);
+        known.map_or_else(|| Arc::new(key), |(known, _)| Arc::clone(known))
+    }
+
     /// Counts a record of a series.
     pub(super) fn count(&mut self, key: &Arc<SeriesKey>, record: &Record) {
         let has_room = self.slots.len() < self.most;

@@ -17,6 +17,7 @@ pub enum Flow {
 impl Flow {
     /// Makes a flow from the local and the remote address and port.
     #[must_use]
+    #[inline]
     pub fn new((laddr, lport): (IpAddr, u16), (raddr, rport): (IpAddr, u16)) -> Self {
         let v6 = |it| match it {
             IpAddr::V4(v4) => Ipv4Addr::to_ipv6_mapped(&v4),
@@ -30,6 +31,7 @@ impl Flow {
 
     /// Makes a flow in which an IPv4-mapped address equals its IPv4 address.
     #[must_use]
+    #[inline]
     pub fn canonical(local: (IpAddr, u16), remote: (IpAddr, u16)) -> Self {
         let canonical = |(address, port): (IpAddr, u16)| (address.to_canonical(), port);
         Self::new(canonical(local), canonical(remote))
@@ -46,6 +48,7 @@ impl Flow {
 
     /// The local address and port.
     #[must_use]
+    #[inline]
     pub fn local(&self) -> (IpAddr, u16) {
         match *self {
             Self::V4(local, _, port, _) => (local.into(), port),
@@ -55,6 +58,7 @@ impl Flow {
 
     /// The remote address and port.
     #[must_use]
+    #[inline]
     pub fn remote(&self) -> (IpAddr, u16) {
         match *self {
             Self::V4(_, remote, _, port) => (remote.into(), port),
@@ -66,6 +70,7 @@ impl Flow {
 impl Endpoints {
     /// The flow of these ends, in which an IPv4-mapped address equals its IPv4 address.
     #[must_use]
+    #[inline]
     pub fn flow(&self) -> Flow {
         Flow::canonical(self.local(), self.remote())
     }
@@ -89,12 +94,14 @@ pub struct FlowKey {
 impl FlowKey {
     /// The remote address and port.
     #[must_use]
+    #[inline]
     pub fn remote(&self) -> (IpAddr, u16) {
         self.flow.remote()
     }
 }
 
 impl From<&Endpoints> for FlowKey {
+    #[inline]
     fn from(it: &Endpoints) -> Self {
         Self {
             flow: it.flow(),

@@ -14,6 +14,15 @@ pub struct Owner(Option<Arc<Process>>);
 static UNKNOWN: Process = Process::UNKNOWN;
 
 impl Owner {
+    /// Whether both share one copy, or neither is known. Two copies may be equal.
+    #[must_use]
+    pub fn is_same_copy(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(own), Some(others)) => Arc::ptr_eq(own, others),
+            (own, others) => own.is_none() && others.is_none(),
+        }
+    }
+
     /// Whether the process is known.
     #[must_use]
     pub const fn is_known(&self) -> bool {
@@ -44,10 +53,7 @@ impl DerefMut for Owner {
 
 impl PartialEq for Owner {
     fn eq(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
-            (Some(own), Some(others)) if Arc::ptr_eq(own, others) => true,
-            _ => **self == **other,
-        }
+        self.is_same_copy(other) || **self == **other
     }
 }
 
