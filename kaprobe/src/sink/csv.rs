@@ -18,7 +18,7 @@ use crate::model::field::{FieldVisitor, Fields, Name, Value};
 use crate::model::header::Header;
 use crate::model::record::Record;
 use crate::sink::interface::{Encoder, Head, Sink, value_or_host};
-use crate::sink::line::{self, Line};
+use crate::sink::record_line::{self, RecordLine};
 use crate::text::digits::{self, Rfc3339};
 use crate::text::escape::Escaped;
 
@@ -37,7 +37,7 @@ pub(crate) struct CsvLines<W> {
     heading: bool,
     /// The host of the records that do not name theirs.
     host: Option<Escaped>,
-    line: Line,
+    line: RecordLine,
     times: Rfc3339,
 }
 
@@ -47,7 +47,7 @@ impl<W: Write> CsvLines<W> {
             out,
             heading,
             host: None,
-            line: Line::default(),
+            line: RecordLine::default(),
             times: Rfc3339::default(),
         }
     }
@@ -93,7 +93,7 @@ impl<W: Write> CsvLines<W> {
 
 /// Appends the fields, with a comma before each.
 struct CsvFields<'a> {
-    line: &'a mut Line,
+    line: &'a mut RecordLine,
     /// The line has this part already.
     is_written: bool,
     times: &'a mut Rfc3339,
@@ -103,13 +103,13 @@ struct CsvFields<'a> {
 impl FieldVisitor<'_> for CsvFields<'_> {
     #[inline(always)]
     fn visit(&mut self, name: Name, value: Value<'_>) {
-        if name == line::FIRST {
+        if name == record_line::FIRST {
             self.is_written = !self.line.begin_socket();
         }
         if !self.is_written {
             self.put(value_or_host(name, value, self.host));
         }
-        if name == line::LAST {
+        if name == record_line::LAST {
             self.line.end_socket();
             self.is_written = false;
         }
@@ -285,7 +285,7 @@ mod tests {
             ("a-b; c+d", "a-b; c+d"),
         ] {
             let escaped = Escaped::from(text);
-            let mut line = Line::default();
+            let mut line = RecordLine::default();
             let mut fields = CsvFields {
                 line: &mut line,
                 is_written: false,

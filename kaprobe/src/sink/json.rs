@@ -14,14 +14,14 @@ use crate::model::header::{Header, HeaderLine, TimeoutsChange, TimeoutsLine};
 use crate::model::record::Record;
 use crate::model::trailer::{Trailer, TrailerLine};
 use crate::sink::interface::{Encoder, Head, Sink, value_or_host};
-use crate::sink::line::{self, Line};
+use crate::sink::record_line::{self, RecordLine};
 use crate::text::digits::{self, Rfc3339};
 use crate::text::escape::Escaped;
 
 /// Writes records as JSON lines.
 pub(crate) struct JsonLines<W> {
     out: W,
-    line: Line,
+    line: RecordLine,
     times: Rfc3339,
     /// What the lines begin with: a field with the comma before it, or nothing.
     start: String,
@@ -33,7 +33,7 @@ impl<W: Write> JsonLines<W> {
     pub(crate) fn new(out: W) -> Self {
         Self {
             out,
-            line: Line::default(),
+            line: RecordLine::default(),
             times: Rfc3339::default(),
             start: String::new(),
             host: None,
@@ -92,7 +92,7 @@ impl<W: Write> JsonLines<W> {
 
 /// Appends the fields that are present, with a comma before each.
 struct JsonFields<'a> {
-    line: &'a mut Line,
+    line: &'a mut RecordLine,
     /// The line has this part already.
     is_written: bool,
     times: &'a mut Rfc3339,
@@ -103,13 +103,13 @@ struct JsonFields<'a> {
 impl FieldVisitor<'_> for &mut JsonFields<'_> {
     #[inline(always)]
     fn visit(&mut self, name: Name, value: Value<'_>) {
-        if name == line::FIRST {
+        if name == record_line::FIRST {
             self.is_written = !self.line.begin_socket();
         }
         if !self.is_written {
             self.put(name, value_or_host(name, value, self.host));
         }
-        if name == line::LAST {
+        if name == record_line::LAST {
             self.line.end_socket();
             self.is_written = false;
         }

@@ -18,8 +18,8 @@ use crate::model::socket::{Endpoints, Transfer};
 use crate::model::values::{Cause, Direction, Errno};
 use crate::sink::clock::Clock;
 use crate::sink::interface::{Encoder, Head, Sink};
-use crate::sink::line::Line;
 use crate::sink::options::{TextStyle, TimeFormat};
+use crate::sink::record_line::RecordLine;
 use crate::sink::terminal::style;
 use crate::text::cell::{self, NOTHING, put_endpoint, word};
 use crate::text::columns::Column;
@@ -35,7 +35,7 @@ pub(super) struct TextLines<W> {
     clock: Clock,
     columns: Columns,
     hosts: bool,
-    line: Line,
+    line: RecordLine,
 }
 
 /// The columns before the event.
@@ -81,7 +81,7 @@ impl<W: Write> TextLines<W> {
             clock: Clock::new(style.time, zone),
             columns: Columns::new(style),
             hosts: false,
-            line: Line::default(),
+            line: RecordLine::default(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Limits for the figures, most of them ratios to other figures of the same run.
 
-use crate::bench::samples::{FLOOR, PEER, Run};
+use crate::bench::samples::{PEER, Run};
 
 /// A limit for the median of a subject.
 pub struct Bar {
@@ -137,6 +137,7 @@ pub fn describe(run: &Run, measure: &str, subject: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::samples::FLOOR;
     use crate::bench::samples::tests::run_of;
 
     #[test]

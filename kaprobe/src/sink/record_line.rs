@@ -17,7 +17,7 @@ pub(super) const LAST: Name = name!(cgroup);
 
 /// A line, and the one before it, both kept for their memory.
 #[derive(Debug, Default)]
-pub(super) struct Line {
+pub(super) struct RecordLine {
     pub(super) text: String,
     before: String,
     /// Where the last line describes its socket.
@@ -40,7 +40,7 @@ struct Socket {
     identity: Identity,
 }
 
-impl Line {
+impl RecordLine {
     /// Begins a line that may have any text.
     pub(super) fn begin(&mut self) {
         self.text.clear();
