@@ -145,6 +145,7 @@ pub struct Offsets {
 
     pub task_flags: u32,
     pub task_group_leader: u32,
+    pub task_tgid: u32,
     pub task_comm: u32,
 
     pub skb_head: u32,
@@ -417,9 +418,15 @@ pub mod sight {
     pub const RESET_SEGMENT: usize = 6;
     /// A socket changed its state.
     pub const STATE: usize = 7;
+    /// A descriptor was received.
+    pub const RECEIVED_DESCRIPTOR: usize = 8;
     /// How many there are.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 9;
 }
+
+/// Number of processes that can be watched: the kernel numbers no more, `PID_MAX_LIMIT`,
+/// include/linux/threads.h.
+pub const PIDS: u32 = 1 << 22;
 
 /// TCP_USER_TIMEOUT of the socket that a test uses, ms. Nobody else sets these three weeks,
 /// so no kaprobe shows the test of another.

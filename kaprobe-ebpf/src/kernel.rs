@@ -747,6 +747,31 @@ pub fn name_actor(detailed: &mut Detailed) {
     }
 }
 
+/// Number of the process that a thread is in, in the initial pid namespace.
+#[inline(always)]
+pub fn process_of(task: u64) -> u32 {
+    probe!(task, task_tgid)
+}
+
+/// Whether a thread is the main thread of its process, which has the process's name.
+#[inline(always)]
+pub fn is_main_thread(task: u64) -> bool {
+    probe!(task, task_group_leader => u64) == task
+}
+
+/// Inode number of the socket that a `struct file` is; `None` if it is not a socket.
+#[inline(always)]
+pub fn socket_inode(file: u64) -> Option<u64> {
+    let inode: u64 = probe!(file, descriptors.file_inode);
+    let mode: u16 = probe!(inode, descriptors.inode_mode);
+    let sb: u64 = probe!(inode, descriptors.inode_sb);
+    let magic: u64 = probe!(sb, descriptors.sb_magic);
+    if mode & S_IFMT != S_IFSOCK || magic != SOCKFS_MAGIC {
+        return None;
+    }
+    Some(probe!(inode, descriptors.inode_ino))
+}
+
 /// `icsk_retransmits`: number of retransmission timeouts in a row.
 #[inline(always)]
 pub fn retransmits(sk: u64) -> u8 {

@@ -16,6 +16,7 @@ mod filter;
 mod firing;
 mod kernel;
 mod maps;
+mod owners;
 mod registers;
 mod ring;
 mod running;
@@ -31,7 +32,7 @@ use aya_ebpf::programs::{
     FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext,
 };
 use kaprobe_ebpf::config::{ABSENT, sight};
-use kaprobe_ebpf::wire::{DESCRIPTOR_SIZE, SNAPSHOT_SIZE, Snapshot, VERSION};
+use kaprobe_ebpf::wire::{DESCRIPTOR_SIZE, SNAPSHOT_SIZE, Snapshot, VERSION, change};
 
 use crate::kernel::config;
 use crate::maps::state;
@@ -247,6 +248,41 @@ pub fn destroy_tracepoint(ctx: RawTracePointContext) -> i32 {
     let sk = ctx.arg(0);
     learn(sk);
     firing::destroy(sk);
+    0
+}
+
+/// match-proto: tracepoint sched_process_exit(p, [group_dead])
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn exit_tracepoint(_: RawTracePointContext) -> i32 {
+    owners::thread_ends();
+    0
+}
+
+/// match-proto: tracepoint sched_process_exec(p, old_pid, bprm)
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn exec_tracepoint(_: RawTracePointContext) -> i32 {
+    owners::changed(change::EXECUTED);
+    0
+}
+
+/// match-proto: tracepoint sched_process_fork(parent, child)
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+pub fn fork_tracepoint(ctx: RawTracePointContext) -> i32 {
+    owners::forked(ctx.arg(1));
+    0
+}
+
+/// match-proto: tracepoint task_rename(task, comm)
+#[raw_tracepoint(tracepoint = "task_rename")]
+pub fn rename_tracepoint(ctx: RawTracePointContext) -> i32 {
+    owners::renamed(ctx.arg(0));
+    0
+}
+
+/// match-proto: fn __receive_sock(file)
+#[fentry]
+pub fn received_fentry(ctx: FEntryContext) -> i32 {
+    owners::received(ctx.arg(0));
     0
 }
 

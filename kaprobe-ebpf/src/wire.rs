@@ -381,6 +381,33 @@ pub struct Descriptor {
     pub fd: u32,
 }
 
+/// A change of a process that holds sockets, or of who holds a socket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnerChange {
+    /// The process, by its number in the initial pid namespace; or, if a descriptor was
+    /// received, the inode number of its socket in sockfs.
+    pub subject: u64,
+    /// What happened: one of [`change`].
+    pub what: u32,
+    /// Always zero.
+    pub reserved: u32,
+}
+
+/// What happened to a process or a socket, in an [`OwnerChange`].
+pub mod change {
+    /// The process ends. It still has its descriptors.
+    pub const ENDED: u32 = 0;
+    /// The process executes another program.
+    pub const EXECUTED: u32 = 1;
+    /// The process made a child process.
+    pub const FORKED: u32 = 2;
+    /// The process gets another name.
+    pub const RENAMED: u32 = 3;
+    /// A process received a descriptor of the socket.
+    pub const RECEIVED: u32 = 4;
+}
+
 /// Size of an [`Event`] on the wire, bytes.
 pub const EVENT_SIZE: usize = size_of::<Event>();
 /// Size of a [`Detailed`] on the wire, bytes.
@@ -389,6 +416,8 @@ pub const DETAILED_SIZE: usize = size_of::<Detailed>();
 pub const SNAPSHOT_SIZE: usize = size_of::<Snapshot>();
 /// Size of a [`Descriptor`] on the wire, bytes.
 pub const DESCRIPTOR_SIZE: usize = size_of::<Descriptor>();
+/// Size of an [`OwnerChange`] on the wire, bytes.
+pub const OWNER_CHANGE_SIZE: usize = size_of::<OwnerChange>();
 
 // No padding: the members' sizes add up to the whole.
 const _: () = assert!(size_of::<Socket>() == 8 + 2 * 16 + 4 + 3 * 2 + 3 * 2);
@@ -400,6 +429,7 @@ const _: () = assert!(size_of::<Sending>() == 2 * 8 + 11 * 4 + 4);
 const _: () = assert!(DETAILED_SIZE == EVENT_SIZE + size_of::<Sending>() + 8 + 16 + 4 + 4);
 const _: () = assert!(SNAPSHOT_SIZE == EVENT_SIZE + size_of::<Sending>() + 4 * 4 + 3 + 5);
 const _: () = assert!(DESCRIPTOR_SIZE == 8 + 2 * 4);
+const _: () = assert!(OWNER_CHANGE_SIZE == 8 + 2 * 4);
 
 impl Descriptor {
     /// Reads a descriptor from its bytes; `None` if their number is not
@@ -407,6 +437,18 @@ impl Descriptor {
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         if bytes.len() != DESCRIPTOR_SIZE {
+            return None;
+        }
+        // SAFETY: as in `Event::from_bytes`.
+        Some(unsafe { bytes.as_ptr().cast::<Self>().read_unaligned() })
+    }
+}
+
+impl OwnerChange {
+    /// Reads a change from its bytes; `None` if their number is not [`OWNER_CHANGE_SIZE`].
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != OWNER_CHANGE_SIZE {
             return None;
         }
         // SAFETY: as in `Event::from_bytes`.
@@ -488,6 +530,8 @@ pub mod counter {
     /// Events of sockets for which the table of known sockets had no room. They are
     /// delivered with [`crate::wire::flag::UNTRACKED`].
     pub const SOCKET_UNTRACKED: u32 = FIRING_UNTRACKED + 3;
+    /// Changes of owners for which their ring buffer had no room.
+    pub const OWNER_CHANGE_LOST: u32 = FIRING_UNTRACKED + 4;
     /// Number of counters.
-    pub const COUNT: u32 = FIRING_UNTRACKED + 4;
+    pub const COUNT: u32 = FIRING_UNTRACKED + 5;
 }

@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 use crate::exit;
 use crate::host::privilege::{Privilege, Privileges, raise_memlock};
 use crate::host::proc;
-use crate::kernel::{self, AttachProbe, Capabilities};
+use crate::kernel::{self, AttachProbe, Capabilities, OwnerHooks};
 use crate::model::attach_mode::AttachMode;
 use crate::model::named::Named as _;
 use crate::model::row::RowSource;
@@ -33,8 +33,10 @@ pub fn run(json: bool) -> Result<exit::Code> {
             raise_memlock();
             let proc = proc::open_proc().context("cannot open /proc")?;
             let matches_proc = descriptors::matches_proc(proc.as_fd()).map_err(str::to_owned);
+            let is_own = descriptors::is_of_own_namespace(proc.as_fd()).map_err(str::to_owned);
             Capabilities::probe().map(|found| Capabilities {
                 descriptors: found.descriptors.and(matches_proc),
+                owner_hooks: found.owner_hooks.and_then(|hooks| is_own.map(|()| hooks)),
                 ..found
             })
         }
@@ -93,6 +95,9 @@ struct Report {
     /// How the owners of sockets are found; absent if nothing could be tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     owners: Option<SourceReport>,
+    /// How changes of owners are noticed; absent if nothing could be tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner_changes: Option<SourceReport>,
 }
 
 /// The kernel's own description of its types.
@@ -174,6 +179,7 @@ impl Report {
                 untested: unseen,
                 iterator,
                 descriptors,
+                owner_hooks,
             }) => {
                 untested = unseen;
                 let hooks: Vec<_> = Hook::ALL
@@ -183,15 +189,17 @@ impl Report {
                     .map(|hook| HookReport::new(hook, &tried))
                     .collect();
                 let failure = hooks.iter().find_map(HookReport::failure);
-                let sources = (
+                let sources = [
                     SourceReport::of_sockets(iterator),
                     SourceReport::of_owners(descriptors),
-                );
-                (hooks, Some(hz).filter(|&hz| hz > 0), Some(sources), failure)
+                    SourceReport::of_owner_changes(owner_hooks),
+                ];
+                let sources = sources.map(Some);
+                (hooks, Some(hz).filter(|&hz| hz > 0), sources, failure)
             }
-            Err(why) => (Vec::new(), None, None, Some(why)),
+            Err(why) => (Vec::new(), None, [None, None, None], Some(why)),
         };
-        let (sockets, owners) = sources.unzip();
+        let [sockets, owners, owner_changes] = sources;
         Self {
             version: VERSION,
             kaprobe: version::FULL,
@@ -209,6 +217,7 @@ impl Report {
             hooks,
             sockets,
             owners,
+            owner_changes,
         }
     }
 }
@@ -233,6 +242,20 @@ impl SourceReport {
         let loses = "only time: finding them takes nine times as long";
         let other = ("/proc", loses);
         Self::new("owners of sockets", "iter/task_file", iterator.err(), other)
+    }
+
+    fn of_owner_changes(hooks: Result<OwnerHooks, String>) -> Self {
+        let (of, best) = ("changes of owners", "tracepoints and fentry");
+        match hooks.map(|hooks| hooks.received) {
+            Ok(received) => {
+                let loses = "for up to a minute, that a process passed its socket to another";
+                Self::new(of, best, received.err(), ("tracepoints", loses))
+            }
+            Err(why) => {
+                let loses = "only time: all owners are checked every five seconds";
+                Self::new(of, best, Some(why), ("/proc", loses))
+            }
+        }
     }
 
     /// Takes the best source, or the other one if `why` says why the best can't be used.
@@ -348,7 +371,8 @@ impl Display for Report {
         for hook in &self.hooks {
             write!(f, "\n{hook}")?;
         }
-        for source in self.sockets.iter().chain(&self.owners) {
+        let sources = [&self.sockets, &self.owners, &self.owner_changes];
+        for source in sources.into_iter().flatten() {
             write!(f, "\n{source}")?;
         }
         match &self.why {
@@ -435,6 +459,9 @@ mod tests {
             untested: None,
             iterator: end.map_err(str::to_owned),
             descriptors: end.map_err(str::to_owned),
+            owner_hooks: end
+                .map_err(str::to_owned)
+                .map(|()| OwnerHooks { received: Ok(()) }),
         }
     }
 
@@ -493,6 +520,8 @@ mod tests {
 
         owners of sockets: by iter/task_file
 
+        changes of owners: by tracepoints and fentry
+
         Tracing is possible.
         ");
     }
@@ -501,6 +530,8 @@ mod tests {
     fn no_kprobes_and_fentry_refused() -> Result<()> {
         let mut found = tried([NOT_PERMITTED, NO_KPROBES, Ok(())], Ok(()), 250);
         found.descriptors = Err("no such function".to_owned());
+        let received = NOT_PERMITTED.map_err(str::to_owned);
+        found.owner_hooks = Ok(OwnerHooks { received });
         let report = report(true, Ok(found));
         assert_eq!(report.code, exit::Code::Ok);
         assert_snapshot!(report, @r"
@@ -529,6 +560,10 @@ mod tests {
         owners of sockets: by /proc
           iter/task_file  refused: no such function
           lost: only time: finding them takes nine times as long
+
+        changes of owners: by tracepoints
+          tracepoints and fentry  refused: Operation not permitted (os error 1)
+          lost: for up to a minute, that a process passed its socket to another
 
         Tracing is possible.
         ");
@@ -615,6 +650,11 @@ mod tests {
             "source": "/proc",
             "why": "no such function",
             "loses": "only time: finding them takes nine times as long"
+          },
+          "owner_changes": {
+            "source": "tracepoints",
+            "why": "Operation not permitted (os error 1)",
+            "loses": "for up to a minute, that a process passed its socket to another"
           }
         }
         "#);
@@ -657,6 +697,8 @@ mod tests {
         existing sockets: by iter/tcp
 
         owners of sockets: by iter/task_file
+
+        changes of owners: by tracepoints and fentry
 
         Tracing is possible.
         ");
@@ -751,6 +793,10 @@ mod tests {
         owners of sockets: by /proc
           iter/task_file  refused: Operation not permitted (os error 1)
           lost: only time: finding them takes nine times as long
+
+        changes of owners: by /proc
+          tracepoints and fentry  refused: Operation not permitted (os error 1)
+          lost: only time: all owners are checked every five seconds
 
         Tracing is not possible: this kernel has no way to hook tcp_keepalive_timer.
         ");

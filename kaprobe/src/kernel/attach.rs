@@ -123,19 +123,28 @@ impl LoadedObject {
             self.sees_wakeups = false;
         }
         let parts = programs::parts(hook, mode).iter().copied();
-        for (program, _) in parts.chain(programs::wakeup(hook, mode)) {
-            // A program that was never loaded can't be unloaded, which is the aim anyway.
-            let _not_loaded = match self.ebpf.program_mut(program) {
-                Some(Program::FEntry(p)) => p.unload(),
-                Some(Program::FExit(p)) => p.unload(),
-                Some(Program::KProbe(p)) => p.unload(),
-                Some(Program::RawTracePoint(p)) => p.unload(),
-                _ => Ok(()),
-            };
+        for part in parts.chain(programs::wakeup(hook, mode)) {
+            self.detach_part(part);
         }
     }
 
-    fn attach_part(&mut self, (program, target): Part) -> Result<()> {
+    /// Removes one program from the kernel.
+    pub fn detach_part(&mut self, (program, _): Part) {
+        // A program that was never loaded can't be unloaded, which is the aim anyway.
+        let _not_loaded = match self.ebpf.program_mut(program) {
+            Some(Program::FEntry(p)) => p.unload(),
+            Some(Program::FExit(p)) => p.unload(),
+            Some(Program::KProbe(p)) => p.unload(),
+            Some(Program::RawTracePoint(p)) => p.unload(),
+            _ => Ok(()),
+        };
+    }
+
+    /// Attaches one program.
+    ///
+    /// # Errors
+    /// Why the kernel refused it.
+    pub fn attach_part(&mut self, (program, target): Part) -> Result<()> {
         let knows_registers = self.knows_registers;
         let found = self.ebpf.program_mut(program);
         match found.with_context(|| format!("the BPF object has no program {program}"))? {

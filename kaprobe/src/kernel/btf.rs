@@ -286,6 +286,7 @@ impl KernelTypes {
             net_orphan_retries: sysctl("orphan_retries")?,
             task_flags: at("task_struct", "flags")?,
             task_group_leader: at("task_struct", "group_leader")?,
+            task_tgid: at("task_struct", "tgid")?,
             task_comm: at("task_struct", "comm")?,
             skb_head: at("sk_buff", "head")?,
             skb_network_header: at("sk_buff", "network_header")?,

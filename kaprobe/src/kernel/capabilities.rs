@@ -10,6 +10,7 @@ use crate::kernel::config::TracerConfig;
 use crate::kernel::descriptors::DescriptorIterator;
 use crate::kernel::iterator::SocketIterator;
 use crate::kernel::object::LoadedObject;
+use crate::kernel::owner_hooks::OwnerHooks;
 use crate::kernel::{programs, refusal};
 use crate::model::attach_mode::AttachMode;
 use crate::model::named::Named as _;
@@ -46,6 +47,8 @@ pub struct Capabilities {
     pub iterator: Result<(), String>,
     /// Whether iter/task_file reads the owners of sockets, or why the kernel refused it.
     pub descriptors: Result<(), String>,
+    /// How changes of owners are seen, or why the kernel refused it.
+    pub owner_hooks: Result<OwnerHooks, String>,
 }
 
 impl Capabilities {
@@ -86,6 +89,7 @@ impl Capabilities {
             }
         }
         let descriptors = DescriptorIterator::load(&mut object);
+        let owner_hooks = object.attach_owner_hooks();
         let untested = object.untested.take();
         drop(object);
         let iterator = SocketIterator::load(&config).and_then(|mut it| it.open());
@@ -95,16 +99,17 @@ impl Capabilities {
             untested,
             iterator: refusal(iterator.map(drop), |why| format!("{why:#}"))?,
             descriptors: refusal(descriptors.map(drop), |why| format!("{why:#}"))?,
+            owner_hooks: refusal(owner_hooks, |why| format!("{why:#}"))?,
         })
     }
 }
 
 /// Why the kernel refused something, if it did. An error that says nothing about the kernel
 /// stays one.
-fn refusal(
-    outcome: Result<()>,
+fn refusal<T>(
+    outcome: Result<T>,
     reason: impl FnOnce(&anyhow::Error) -> String,
-) -> Result<Result<(), String>> {
+) -> Result<Result<T, String>> {
     match outcome {
         Err(why) if exit::exhausted(&why).is_some() => Err(why),
         outcome => Ok(outcome.map_err(|why| reason(&why))),

@@ -21,7 +21,7 @@ use crate::model::values::{Cause, Hook, LostWhy};
 
 /// Reads the counters, and reports what is new in them.
 pub struct Counters {
-    shared: Shared,
+    shared: SharedCounters,
     watched: Vec<(Hook, Vec<Watched>)>,
     /// Totals that are reported already, in the order of [`Counters::totals`].
     reported: Vec<u64>,
@@ -50,7 +50,7 @@ impl Counters {
         let attached = attached.iter().filter(|it| it.hook != Hook::Reset);
         let watched: io::Result<Vec<_>> = attached.map(watch).collect();
         let watched = watched.context("cannot watch the programs for what they miss")?;
-        let shared = Shared::new(ebpf).context("cannot map the counters of lost events")?;
+        let shared = SharedCounters::new(ebpf).context("cannot map the counters of lost events")?;
         Ok(Self {
             shared,
             watched,
@@ -153,14 +153,18 @@ const COUNTED: [(Hook, Kind); kind::COUNT as usize] = [
 
 /// The counters of each CPU, in memory that the programs share. Reading them takes no system
 /// call, which could keep a kprobe program from running.
-struct Shared {
+pub(super) struct SharedCounters {
     memory: Mapping,
     cpus: usize,
 }
 
-impl Shared {
-    fn new(ebpf: &mut Ebpf) -> Result<Self> {
-        let Some(Map::Array(map)) = ebpf.take_map("COUNTERS") else {
+impl SharedCounters {
+    /// Maps the counters.
+    ///
+    /// # Errors
+    /// When the map is not available.
+    pub fn new(ebpf: &Ebpf) -> Result<Self> {
+        let Some(Map::Array(map)) = ebpf.map("COUNTERS") else {
             bail!("the BPF object has no array COUNTERS");
         };
         let cpus = object::cpus()?;
@@ -171,7 +175,7 @@ impl Shared {
     }
 
     /// Sum of a counter over all CPUs.
-    fn get(&self, counter: u32) -> u64 {
+    pub fn get(&self, counter: u32) -> u64 {
         let of = |cpu| {
             let slot = cpu * counter::COUNT as usize + counter as usize;
             self.memory.load_u64(slot * size_of::<u64>())

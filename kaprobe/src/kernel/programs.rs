@@ -81,6 +81,26 @@ pub fn wakeup(hook: Hook, mode: AttachMode) -> Option<Part> {
 /// The function that `tcp_keepalive_timer` calls to send a probe.
 const WAKEUP: &str = "tcp_write_wakeup";
 
+/// The programs that see changes of the processes that hold sockets.
+pub const OWNER_CHANGES: [Part; 4] = [
+    ("exit_tracepoint", "sched_process_exit"),
+    ("exec_tracepoint", "sched_process_exec"),
+    ("fork_tracepoint", "sched_process_fork"),
+    ("rename_tracepoint", "task_rename"),
+];
+
+/// The program that sees a process receive a descriptor of a socket. Every way to receive one
+/// calls this function: SCM_RIGHTS, pidfd_getfd(2), the descriptors that seccomp's supervisor
+/// adds, and io_uring's fixed files (`receive_fd`, fs/file.c).
+///
+/// It has no kprobe: while that is handled, a timer that interrupts it fires unseen, as the
+/// kernel skips the kprobe of the timer (`kprobe_ftrace_handler`, arch/x86/kernel/kprobes/ftrace.c).
+pub const RECEIVED_SOCKET: Part = ("received_fentry", RECEIVE);
+
+/// The function that the kernel calls for a socket that a process received
+/// (net/core/sock.c).
+const RECEIVE: &str = "__receive_sock";
+
 /// The modes that a hook can be attached in, cheapest first.
 pub fn modes(hook: Hook) -> impl Iterator<Item = AttachMode> {
     let modes = AttachMode::ALL.iter().copied();
@@ -94,7 +114,7 @@ pub fn functions() -> BTreeSet<&'static str> {
         .iter()
         .flat_map(|&hook| parts(hook, AttachMode::Fentry))
         .map(|(_, target)| *target);
-    let others = [WAKEUP, "bpf_iter_tcp", "bpf_iter_task_file"];
+    let others = [WAKEUP, RECEIVE, "bpf_iter_tcp", "bpf_iter_task_file"];
     // Entry and exit attach to one function.
     targets.chain(others).collect()
 }

@@ -6,11 +6,19 @@
 //! resets connections of its own: a hook on a function that the compiler copied or put into
 //! its callers would be silent for itself.
 
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use kaprobe_ebpf::config::{State, sight};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg,
+    sendmsg,
+};
 
 use crate::exit;
 use crate::kernel::object::{self, LoadedObject};
@@ -71,6 +79,20 @@ impl LoadedObject {
                 Ok(())
             }
         }
+    }
+
+    /// Receives a socket, and checks that the program saw it. The function that the kernel
+    /// calls for it must be hooked, in this mode.
+    ///
+    /// # Errors
+    /// When it saw nothing, or when no socket can be received.
+    pub fn test_received(&mut self, mode: AttachMode) -> Result<()> {
+        let seen = self.watching(|it| {
+            receive_socket().context("cannot receive a socket")?;
+            object::have_seen(&mut it.ebpf, &[sight::RECEIVED_DESCRIPTOR])
+        })?;
+        ensure!(seen, "{}", blind("a socket was received", mode));
+        Ok(())
     }
 
     /// Has the programs note what they see while `act` runs.
@@ -154,6 +176,25 @@ fn unconnected() -> Result<Pair> {
 /// longer than any keepalive time (`tcp_sock_set_keepidle_locked`, net/ipv4/tcp.c).
 fn fire(pair: &Pair) -> std::io::Result<()> {
     sockopt::set(pair.near()?, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 1)
+}
+
+/// Passes a socket from this process to itself.
+fn receive_socket() -> std::io::Result<()> {
+    let (sender, receiver) = UnixStream::pair()?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = [sender.as_fd()];
+    // There is room for one descriptor.
+    let _has_room = control.push(SendAncillaryMessage::ScmRights(&fds));
+    let data = [IoSlice::new(&[0])];
+    sendmsg(&sender, &data, &mut control, SendFlags::empty())?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    // Dropping it closes what was received.
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let mut data = [IoSliceMut::new(&mut byte)];
+    recvmsg(&receiver, &mut data, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::kernel::decode::Decoder;
 use crate::kernel::descriptors::DescriptorIterator;
 use crate::kernel::look::StallLook;
 use crate::kernel::object::{self, LoadedObject};
+use crate::kernel::owner_watch::OwnerWatch;
 use crate::kernel::ring::Ring;
 use crate::kernel::switches::SwitchWatch;
 use crate::model::event::Event;
@@ -52,6 +53,7 @@ pub struct Tracer {
     switches: SwitchWatch,
     decoder: Decoder,
     descriptors: Option<DescriptorIterator>,
+    owner_watch: Option<OwnerWatch>,
     stall_look: Option<StallLook>,
     attached: Vec<Attached>,
     without: Vec<String>,
@@ -113,6 +115,11 @@ impl Tracer {
                 .map(|why| format!("a self-test: {why}")),
         );
         let descriptors = DescriptorIterator::load(&mut object).ok();
+        // Without them, owners are checked by the clock alone: see kaprobe doctor.
+        let sees_owners = match object.attach_owner_hooks() {
+            Err(why) if exit::exhausted(&why).is_some() => return Err(why),
+            hooks => hooks.is_ok(),
+        };
         let wakeups_seen = object.sees_wakeups.into();
         // Before the ring buffer is mapped, which is as large.
         let mut ebpf = object.into_ebpf();
@@ -124,6 +131,7 @@ impl Tracer {
             None
         };
 
+        let owner_watch = sees_owners.then(|| OwnerWatch::open(&mut ebpf));
         let logger = config
             .debug
             .then(|| EbpfLogger::init_with_logger(&mut ebpf, DebugLog))
@@ -152,6 +160,7 @@ impl Tracer {
             switches: SwitchWatch::new(attached.iter().map(|it| (it.hook, it.mode))),
             decoder,
             descriptors,
+            owner_watch: owner_watch.transpose()?,
             stall_look,
             attached,
             without,
@@ -197,6 +206,11 @@ impl Tracer {
     /// Takes the iterator over descriptors, if the kernel has it.
     pub fn take_descriptors(&mut self) -> Option<DescriptorIterator> {
         self.descriptors.take()
+    }
+
+    /// Takes the reports of what may give a socket another owner, if the kernel has them.
+    pub fn take_owner_watch(&mut self) -> Option<OwnerWatch> {
+        self.owner_watch.take()
     }
 
     /// Takes the program that looks again at sockets whose data has stalled, if the kernel runs

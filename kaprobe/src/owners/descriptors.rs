@@ -92,17 +92,20 @@ pub fn matches_proc(proc: BorrowedFd<'_>) -> std::result::Result<(), &'static st
     if !Privileges::read().is_ok_and(Privileges::may_ptrace) {
         return Err("it shows what /proc hides from a process without CAP_SYS_PTRACE");
     }
-    if !is_of_own_namespace(proc) {
-        return Err("/proc shows another pid namespace than its own");
-    }
-    Ok(())
+    is_of_own_namespace(proc)
 }
 
-/// Whether this /proc shows kaprobe's pid namespace.
-fn is_of_own_namespace(proc: BorrowedFd<'_>) -> bool {
+/// Checks that this /proc shows kaprobe's own pid namespace.
+///
+/// # Errors
+/// That it does not.
+pub fn is_of_own_namespace(proc: BorrowedFd<'_>) -> std::result::Result<(), &'static str> {
     let own = rustix::process::getpid().as_raw_nonzero().to_string();
     let shown = rustix::fs::readlinkat(proc, c"self", Vec::new());
-    shown.is_ok_and(|shown| shown.to_bytes() == own.as_bytes())
+    match shown.is_ok_and(|shown| shown.to_bytes() == own.as_bytes()) {
+        true => Ok(()),
+        false => Err("/proc shows another pid namespace than its own"),
+    }
 }
 
 /// Walks through /proc, which lists processes and descriptors in ascending order
