@@ -31,6 +31,8 @@ pub struct Outcome {
     pub failed_searches: Option<(u64, Errno)>,
     /// Sockets of the snapshot whose owners did not fit in the cache.
     pub dropped_owners: u64,
+    /// Changes of owners that the kernel could not report: all were checked again.
+    pub unreported_changes: u64,
     /// Sockets of the snapshot seen so far, if the trace ended before the snapshot.
     pub partial_snapshot: Option<u64>,
     /// Probes that were not answered, or not yet. `None` if a filter leaves out probes or answers.
@@ -190,6 +192,12 @@ fn loss_lines(outcome: &Outcome) -> Vec<String> {
         let sockets = plural(outcome.dropped_owners, "socket", "sockets");
         lines.push(format!("snapshot: no room for the owners of {sockets}"));
     }
+    if outcome.unreported_changes > 0 {
+        let changes = plural(outcome.unreported_changes, "change", "changes");
+        lines.push(format!(
+            "{changes} of processes had no room: all owners were checked again"
+        ));
+    }
     for output in &outcome.outputs {
         let OutputLosses { name, told, untold } = output;
         if *told > 0 {
@@ -279,6 +287,7 @@ mod tests {
             unreadable: 3,
             failed_searches: Some((1, Errno::MFILE)),
             dropped_owners: 2,
+            unreported_changes: 3,
             partial_snapshot: Some(1),
             unanswered: Some(5),
             outputs: vec![
@@ -306,6 +315,7 @@ mod tests {
         3 processes not searched for sockets: owners may be missing
         1 search for owners failed (Too many open files (os error 24)): owners may be missing
         snapshot: no room for the owners of 2 sockets
+        3 changes of processes had no room: all owners were checked again
         a.jsonl: 7 records lost, and reported there as lost
         a.jsonl: 1 record is not in it
         snapshot: 1 socket, but the trace ended before it

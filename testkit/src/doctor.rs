@@ -54,6 +54,13 @@ pub fn best_way() -> Result<String> {
     first.context("the keepalive timer cannot be traced here")
 }
 
+/// How kaprobe notices changes of owners.
+pub fn owner_changes() -> Result<String> {
+    let report = report(command::kaprobe()?)?;
+    let source = report["owner_changes"]["source"].as_str();
+    Ok(source.context("doctor: no owner_changes")?.to_owned())
+}
+
 /// The ways to attach to a hook that work on this kernel, but miss events.
 pub fn ways_that_miss(hook: &str) -> Result<Vec<String>> {
     ways_to(hook, |way| {

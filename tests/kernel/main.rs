@@ -118,6 +118,8 @@ const TESTS: &[harness::Test] = &[
     (EachKernel, "blind_tests", blind::self_tests_are_not_shown),
     (EachKernel, "blind_later", blind::a_switch_is_noticed_during_a_trace),
     (Everywhere, "owner", owner::owner_is_the_holding_process),
+    (Everywhere, "owner_sole", owner::sole_owner_is_followed),
+    (Everywhere, "owner_shared", owner::owners_of_shared_sockets_are_followed),
     (EachKernel, "owner_orphan", owner::orphan_has_no_owner),
     (
         EachKernel,

@@ -1,20 +1,24 @@
 //! The owner of a socket is the process that holds it, not the process that the timer's
 //! softirq interrupted.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
+use std::{env, mem, thread};
 
 use anyhow::{Context, Result, ensure};
+use kaprobe_testkit::clock::monotonic_ns;
 use kaprobe_testkit::cpu::OwnCpu;
-use kaprobe_testkit::log::{Record, TraceLog};
+use kaprobe_testkit::holder::{self, Holder};
+use kaprobe_testkit::log::{LogFile, Record, TraceLog};
 use kaprobe_testkit::process::{Process, Task};
 use kaprobe_testkit::tracer::Kaprobe;
 use kaprobe_testkit::traffic::ends::connect_to;
 use kaprobe_testkit::traffic::scenarios;
-use kaprobe_testkit::{command, netns};
-use socket2::SockRef;
+use kaprobe_testkit::wait::wait_until;
+use kaprobe_testkit::{command, doctor, netns};
+use socket2::{SockRef, TcpKeepalive};
 
 /// The time that the timers are watched: three probes per connection.
 const WATCHED: Duration = Duration::from_secs(6);
@@ -69,6 +73,175 @@ pub fn records_name_their_namespace() -> Result<()> {
     let text = String::from_utf8(replayed.stdout)?;
     ensure!(text.contains(" netns blue ("), "{text}");
     Ok(())
+}
+
+/// A socket has one owner, which gets another name, executes a program, and passes the socket
+/// to another process.
+pub fn sole_owner_is_followed() -> Result<()> {
+    let (near, _far) = quiet_connection()?;
+    let mut follower = Follower::start()?;
+    let mut first = Holder::start()?;
+    first.pass(&near)?;
+    drop(near);
+    follower.owned_by((first.pid(), None), Reported::ByFunction)?;
+    first.rename()?;
+    follower.owned_by((first.pid(), Some(holder::RENAMED)), Reported::ByTracepoint)?;
+    let given = first.give()?;
+    let mut second = Holder::start()?;
+    second.pass(&given)?;
+    drop(given);
+    follower.owned_by((second.pid(), None), Reported::ByFunction)?;
+    second.execute()?;
+    follower.owned_by(
+        (second.pid(), Some(holder::EXECUTED)),
+        Reported::ByTracepoint,
+    )?;
+    follower.check()
+}
+
+/// Two processes own a socket, and one ends. The other forks, and closes what its child has
+/// too.
+pub fn owners_of_shared_sockets_are_followed() -> Result<()> {
+    let (near, _far) = quiet_connection()?;
+    let (mut first, mut second) = (Holder::start()?, Holder::start()?);
+    if second.pid() < first.pid() {
+        mem::swap(&mut first, &mut second);
+    }
+    first.pass(&near)?;
+    second.pass(&near)?;
+    drop(near);
+    let mut follower = Follower::start()?;
+    follower.owned_by((first.pid(), None), Reported::ByTracepoint)?;
+    drop(first);
+    follower.owned_by((second.pid(), None), Reported::ByTracepoint)?;
+    let child = second.fork()?;
+    follower.owned_by((second.pid().min(child), None), Reported::Never)?;
+    second.close()?;
+    follower.owned_by((child, None), Reported::Never)?;
+    follower.check()
+}
+
+/// A connection in a network namespace of its own, which the near end probes every second.
+fn quiet_connection() -> Result<(TcpStream, TcpStream)> {
+    netns::enter_new()?;
+    let (near, far) = connect_to(&TcpListener::bind("127.0.0.1:0")?)?;
+    let second = Duration::from_secs(1);
+    let keepalive = TcpKeepalive::new().with_time(second).with_interval(second);
+    SockRef::from(&near).set_tcp_keepalive(&keepalive)?;
+    Ok((near, far))
+}
+
+/// What reports a change of a socket's owner.
+#[derive(Clone, Copy, Debug)]
+enum Reported {
+    /// A tracepoint.
+    ByTracepoint,
+    /// The hook of a function by fentry, which nothing else replaces.
+    ByFunction,
+    /// Nothing.
+    Never,
+}
+
+/// A time in which a socket has one owner.
+#[derive(Debug)]
+struct Step {
+    /// From then until then, CLOCK_MONOTONIC ns.
+    time: RangeInclusive<u64>,
+    pid: u32,
+    /// The name of the owner, if it matters.
+    comm: Option<&'static str>,
+    reported: Reported,
+}
+
+/// Traces the probes of one connection in each way to attach, and compares the owners.
+struct Follower {
+    traces: Vec<(String, Kaprobe, LogFile)>,
+    /// Changes of owners are reported here.
+    sees_changes: bool,
+    steps: Vec<Step>,
+}
+
+impl Follower {
+    fn start() -> Result<Self> {
+        let sees_changes = doctor::owner_changes()? != "/proc";
+        ensure!(
+            sees_changes || env::var_os("KAPROBE_IN_VM").is_none(),
+            "changes of owners are not reported in a virtual machine"
+        );
+        let mut traces = Vec::new();
+        for way in doctor::ways()? {
+            let file = LogFile::new()?;
+            let filters = ["--netns", "self", "-e", "probe"];
+            let output = ["--attach", &way, "-o", &file.path];
+            let kaprobe = Kaprobe::trace(&[&filters[..], &output].concat())?;
+            traces.push((way, kaprobe.ready()?, file));
+        }
+        Ok(Self {
+            traces,
+            sees_changes,
+            steps: Vec::new(),
+        })
+    }
+
+    /// Waits until each trace names a new owner. It must be the owner already.
+    fn owned_by(
+        &mut self,
+        (pid, comm): (u32, Option<&'static str>),
+        reported: Reported,
+    ) -> Result<()> {
+        let since = monotonic_ns();
+        let mut step = Step {
+            time: since..=u64::MAX,
+            pid,
+            comm,
+            reported,
+        };
+        for (way, _, file) in &self.traces {
+            wait_until("a record names the new owner", || {
+                Ok(file.log()?.records.iter().any(|it| step.names_owner(it)))
+            })
+            .with_context(|| format!("by {way}: {step:?}"))?;
+        }
+        step.time = since..=monotonic_ns();
+        self.steps.push(step);
+        Ok(())
+    }
+
+    /// Checks that no other owner was named: in no record if its change was reported,
+    /// otherwise in none after the first that named the new owner.
+    fn check(self) -> Result<()> {
+        for (way, kaprobe, file) in self.traces {
+            kaprobe.stop()?;
+            let log = file.log()?;
+            for step in &self.steps {
+                let is_reported = match step.reported {
+                    Reported::ByTracepoint => self.sees_changes,
+                    Reported::ByFunction => self.sees_changes && way == "fentry",
+                    Reported::Never => false,
+                };
+                let of_step = log.records.iter().filter(|it| step.is_at(it));
+                let mut named = of_step.skip_while(|it| !is_reported && !step.names_owner(it));
+                let other = named.find(|it| !step.names_owner(it));
+                ensure!(other.is_none(), "by {way}: {step:?}, but {other:?}");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Step {
+    fn is_at(&self, record: &Record) -> bool {
+        let time = record.number("mono_ns");
+        record.event() == "probe" && time.is_some_and(|it| self.time.contains(&it))
+    }
+
+    fn names_owner(&self, record: &Record) -> bool {
+        self.is_at(record)
+            && record.number("pid") == Some(self.pid.into())
+            && self
+                .comm
+                .is_none_or(|comm| record.text("comm") == Some(comm))
+    }
 }
 
 /// An orphan has no owner.

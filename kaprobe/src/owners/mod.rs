@@ -4,4 +4,5 @@ pub mod cache;
 pub mod descriptors;
 mod held;
 mod process;
+mod processes;
 pub mod table;

@@ -40,7 +40,7 @@ use crate::model::header::{self, Header, TimeoutsChange};
 use crate::model::host_timeout::{HostTimeouts, NetnsTimeouts};
 use crate::model::record::{EventName, Record};
 use crate::model::time::{Instant as At, WallTime};
-use crate::owners::cache::OwnerCache;
+use crate::owners::cache::{CAPACITY, OwnerCache};
 use crate::shutdown::{self, StopWhen};
 use crate::sink::{LiveSinks, SinkError};
 use crate::stop::Stop;
@@ -169,7 +169,9 @@ impl Session {
             Detail::Brief => messages::brief_banner(attached, without),
             Detail::Full => messages::banner(attached, without),
         }
-        let owners = OwnerCache::new(self.tracer.take_descriptors(), self.containers)
+        let iterator = self.tracer.take_descriptors();
+        let watch = self.tracer.take_owner_watch();
+        let owners = OwnerCache::new(CAPACITY, iterator, watch, self.containers)
             .context("cannot read /proc")?;
         let stall_look = self.tracer.take_stall_look();
         let (sender, mailbox) = Mailbox::new()?;
@@ -405,6 +407,8 @@ impl TraceStages {
             return Ok(());
         }
         self.ticked = Instant::now();
+        // Without events, the changes that the kernel reports would fill their buffer.
+        self.owners.begin(self.ticked);
         let now = kernel::now();
         // A trace always has a judge.
         if let Some(judge) = self.pipeline.judge(0) {
@@ -493,6 +497,7 @@ impl TraceStages {
             unreadable: self.owners.unreadable(),
             failed_searches: self.owners.failed(),
             dropped_owners: self.owners.dropped_owners(),
+            unreported_changes: self.owners.lost_news(),
             // `None` once the snapshot has ended.
             partial_snapshot: self.snapshot.as_ref().map(|_| self.seen),
             unanswered: self.pipeline.unanswered(),
