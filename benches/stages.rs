@@ -5,24 +5,31 @@
 
 use std::io;
 use std::num::NonZeroUsize;
+use std::os::unix::net::UnixDatagram;
+use std::time::Instant;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
+use kaprobe::containers::names::ContainerNames;
 use kaprobe::correlate::{Correlator, MAX_SOCKETS};
 use kaprobe::model::event::Event;
 use kaprobe::model::host_timeout::HostTimeouts;
 use kaprobe::model::record::Record;
+use kaprobe::owners::cache::{CAPACITY, OwnerCache};
 use kaprobe::sink;
 use kaprobe::sink::options::Format;
 use kaprobe::verdict::judge::Judge;
 use kaprobe::verdict::pipeline::Pipeline;
 use kaprobe_ebpf::wire;
 use kaprobe_testkit::fixtures::{NARROW, bytes, decoder, every_event, first_probe};
+use kaprobe_testkit::traffic::load::allow_open_files;
 
 /// Timer firings per pass.
 const FIRINGS: u32 = 10_000;
 /// Numbers of sockets that the firings are spread over.
 const SOCKETS: [u32; 2] = [1_000, 10_000];
+/// Events that are read from the ring buffer together.
+const BATCH: usize = 256;
 
 fn main() {
     divan::main();
@@ -36,6 +43,36 @@ fn decode(bencher: Bencher<'_, '_>) {
         for raw in &wire {
             // The other benches report a failure.
             let _ = black_box(decoder.decode(bytes(raw)));
+        }
+    });
+}
+
+/// Finds the owners of sockets, once a walk has found them. The clock stands still: no owner is
+/// checked again.
+#[divan::bench(args = SOCKETS)]
+fn own(bencher: Bencher<'_, '_>, sockets: u32) {
+    allow_open_files(sockets.into()).expect("the limit of open files can be raised");
+    let open = || UnixDatagram::unbound().expect("a socket can be made");
+    let held: Vec<_> = (0..sockets).map(|_| open()).collect();
+    let inode = |socket| {
+        rustix::fs::fstat(socket)
+            .expect("a socket has an inode")
+            .st_ino
+    };
+    let inodes: Vec<_> = held.iter().map(inode).collect();
+    let mut events = events(sockets);
+    for (event, inode) in events.iter_mut().zip(inodes.into_iter().cycle()) {
+        if let Event::Socket(socket) = event {
+            socket.identity.inode = Some(inode);
+        }
+    }
+    let names = ContainerNames::none();
+    let mut owners = OwnerCache::new(CAPACITY, None, None, names).expect("/proc can be read");
+    let now = Instant::now();
+    owners.fill(&mut events, now);
+    bencher.counter(items(&events)).bench_local(|| {
+        for batch in events.chunks_mut(BATCH) {
+            owners.fill(batch, now);
         }
     });
 }

@@ -27,7 +27,7 @@ mod messages;
 pub mod metrics;
 pub mod model;
 mod output_file;
-mod owners;
+pub mod owners;
 mod programs;
 pub mod record;
 pub mod replay;
