@@ -1,12 +1,15 @@
 //! Reads the ring buffer. The names are those of kernel/bpf/ringbuf.c.
 //!
-//! It works as aya's reader does, but maps the data once. Mapping it twice in a row, as is
-//! usual, saves a look at where the data ends, and counts as twice the memory.
+//! It works as aya's reader does, but maps a part of the data at a time: all of it would count
+//! as memory of this process, though it is the kernel's. The kernel has the pages twice in a row
+//! (`bpf_ringbuf_area_alloc`), so a record that reaches the end goes on behind it.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Map, MapData};
+use kaprobe_ebpf::wire::Detailed;
 use rustix::mm::ProtFlags;
 use rustix::param::page_size;
 
@@ -19,13 +22,24 @@ const BUSY: u32 = 1 << 31;
 /// `BPF_RINGBUF_DISCARD_BIT`: the record is to be skipped.
 const DISCARDED: u32 = 1 << 30;
 
+/// How much of the data is mapped, bytes. To map the next part takes as long as reading some 20
+/// of its 2,400 events.
+const WINDOW: usize = 1 << 19;
+
+/// A record fits into a page, which is mapped behind each window.
+const _: () = assert!(HEADER + size_of::<Detailed>() <= 4096);
+
 /// The reading end of the ring buffer.
 pub(super) struct Ring {
     map: MapData,
     /// The page that contains `consumer_pos`.
     consumer: Mapping,
-    /// The page that contains `producer_pos`, then the data.
+    /// The page that contains `producer_pos`.
     producer: Mapping,
+    /// The part of the data that is read, and a page behind it.
+    window: Mapping,
+    /// Where the window starts in the data.
+    window_start: usize,
     page: usize,
     /// Size of the data, bytes: a power of two.
     size: usize,
@@ -34,8 +48,6 @@ pub(super) struct Ring {
     position: u64,
     /// Where the next record starts.
     read: u64,
-    /// The last record that reached beyond the end of the data.
-    joined: Vec<u8>,
 }
 
 impl Ring {
@@ -50,22 +62,27 @@ impl Ring {
         let (page, size) = (page_size(), map.info()?.max_entries() as usize);
         let fd = map.fd().as_fd();
         let consumer = Mapping::new(fd, 0, page, ProtFlags::READ | ProtFlags::WRITE);
-        let producer = Mapping::new(fd, page, page + size, ProtFlags::READ);
+        let producer = Mapping::new(fd, page, page, ProtFlags::READ);
+        let window = window(fd, 0, size);
         Ok(Self {
             consumer: consumer.context("cannot map its reading position")?,
-            producer: producer.context("cannot map it")?,
+            producer: producer.context("cannot map its writing position")?,
+            window: window.context("cannot map it")?,
+            window_start: 0,
             map,
             page,
             size,
             position: 0,
             read: 0,
-            joined: Vec::new(),
         })
     }
 
     /// The next record that is complete, where it lies. The kernel gets its place back with the
     /// next call.
-    pub fn next(&mut self) -> Option<&[u8]> {
+    ///
+    /// # Errors
+    /// When the part of the buffer that it is in can't be mapped.
+    pub fn next(&mut self) -> io::Result<Option<&[u8]>> {
         loop {
             // In one order with the position read below: the kernel wakes the reader for a
             // record only if it sees everything before it read (`bpf_ringbuf_commit`), so one of
@@ -75,42 +92,41 @@ impl Ring {
                 self.consumer.store_u64(0, self.position);
             }
             if self.position == self.producer.load_u64(0) {
-                return None;
+                return Ok(None);
             }
-            let header = self.producer.load_u32(self.byte(self.position));
+            let byte = self.byte()?;
+            let header = self.window.load_u32(byte);
             if header & BUSY != 0 {
-                return None;
+                return Ok(None);
             }
             let length = (header & !DISCARDED) as usize;
             self.read = self.position + (HEADER + length).next_multiple_of(8) as u64;
             if header & DISCARDED == 0 {
-                return Some(self.record(length.min(self.size)));
+                let length = length.min(self.page - HEADER);
+                // SAFETY: the record is complete, and the kernel does not write to it again until
+                // the position moves past it, which takes this buffer exclusively.
+                return Ok(Some(unsafe { self.window.bytes(byte + HEADER, length) }));
             }
         }
     }
 
-    /// The record at the position. One that reaches the end of the data continues at the start:
-    /// it is put together.
-    fn record(&mut self, length: usize) -> &[u8] {
-        let from = self.byte(self.position + HEADER as u64);
-        let until_end = self.page + self.size - from;
-        let (first, rest) = (length.min(until_end), length.saturating_sub(until_end));
-        // SAFETY: the record is complete, and the kernel does not write to it again until the
-        // position moves past it, which takes this buffer exclusively.
-        let bytes = |from, length| unsafe { self.producer.bytes(from, length) };
-        if rest == 0 {
-            return bytes(from, first);
+    /// Where the window has the record at the position. Maps the window that it is in.
+    fn byte(&mut self) -> io::Result<usize> {
+        let at = self.position as usize & (self.size - 1);
+        let start = at - at % WINDOW.min(self.size);
+        if start != self.window_start {
+            self.window = window(self.map.fd().as_fd(), start, self.size)?;
+            self.window_start = start;
         }
-        self.joined.clear();
-        self.joined.extend_from_slice(bytes(from, first));
-        self.joined.extend_from_slice(bytes(self.page, rest));
-        &self.joined
+        Ok(at - start)
     }
+}
 
-    /// Where the data has this position, in `producer`.
-    fn byte(&self, position: u64) -> usize {
-        self.page + (position as usize & (self.size - 1))
-    }
+/// Maps a window of the data, and a page behind it.
+fn window(map: BorrowedFd<'_>, start: usize, size: usize) -> io::Result<Mapping> {
+    let page = page_size();
+    let bytes = WINDOW.min(size) + page;
+    Mapping::new(map, 2 * page + start, bytes, ProtFlags::READ)
 }
 
 impl AsFd for Ring {

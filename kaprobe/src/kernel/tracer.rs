@@ -309,7 +309,8 @@ impl Tracer {
     fn drain(&mut self, batch: &mut Vec<Event>) -> Result<()> {
         self.decoder.clock_offset_ns = clock::offset_ns();
         while batch.len() < BATCH {
-            let Some(record) = self.ring.next() else {
+            let next = self.ring.next().context("cannot read the ring buffer")?;
+            let Some(record) = next else {
                 break;
             };
             let event = self.decoder.decode(record)?;
