@@ -11,12 +11,13 @@ use std::sync::Arc;
 
 use cap::Cap;
 use kaprobe::condense::Condenser;
-use kaprobe::correlate::{Correlator, MAX_SOCKETS};
+use kaprobe::correlate::Correlator;
 use kaprobe::metrics::aggregator::Aggregator;
 use kaprobe::metrics::exposition::{self, Exposition};
 use kaprobe::metrics::snapshot::MetricsSnapshot;
 use kaprobe::model::event::{Event, Kind, SocketEvent, SocketId};
 use kaprobe::model::host_timeout::HostTimeouts;
+use kaprobe::model::limits::MAX_SOCKETS;
 use kaprobe::model::record::{EventName, Record};
 use kaprobe::model::socket::{Endpoints, Process};
 use kaprobe::model::time::Instant;

@@ -268,6 +268,11 @@ pub const RDONLY_CAST: i32 = 0x6361_7374;
 /// this kernel's `pt_regs` has when it loads the programs.
 pub const ARGUMENTS: [i16; 3] = [0x6b00, 0x6b08, 0x6b10];
 
+/// Flags of the table of known sockets, which stand for those that this kernel takes.
+///
+/// No kernel has such flags. User space replaces them when it creates the maps.
+pub const SOCKETS_FLAGS: u32 = 0x736f_636b;
+
 /// Stands for the offset of what a function returned, like [`ARGUMENTS`].
 pub const RETURNED: i16 = 0x6b18;
 

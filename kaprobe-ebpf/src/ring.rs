@@ -3,6 +3,7 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, LruHashMap, RingBuf};
+use kaprobe_ebpf::config::SOCKETS_FLAGS;
 use kaprobe_ebpf::wire::{Detailed, Event, VERSION, counter, flag, kind};
 
 use crate::kernel::{clear, config, now_ns};
@@ -12,9 +13,11 @@ use crate::maps::count;
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
 
-/// Sockets that an event has reported, by address.
+/// Sockets that an event has reported, by address. User space sets the size, and the flags: a
+/// value stays mapped while programs run, whether all are allocated beforehand or each when it
+/// is needed (kernel/bpf/memalloc.c frees after a grace period of RCU).
 #[map]
-static SOCKETS: HashMap<u64, Known> = HashMap::with_max_entries(65_536, 0);
+static SOCKETS: HashMap<u64, Known> = HashMap::with_max_entries(1, SOCKETS_FLAGS);
 
 /// The states that sockets had before CLOSE, by address. The reset that ends a connection
 /// is sent a moment after it is in CLOSE: `tcp_disconnect` and `__tcp_close`
@@ -91,7 +94,7 @@ pub fn send(event: &mut Event, fill: impl FnOnce(&mut Event)) {
     fill(event);
     let probing = (event.kind == kind::PROBE) as u64;
     match SOCKETS.get_ptr_mut(event.socket.sk) {
-        // SAFETY: a value of a preallocated map stays mapped while programs run. Between two
+        // SAFETY: a value of the map stays mapped while programs run. Between two
         // firings, only an answer writes `probing`.
         Some(known) => unsafe {
             event.born_ns = (*known).born_ns;
@@ -105,7 +108,7 @@ pub fn send(event: &mut Event, fill: impl FnOnce(&mut Event)) {
 /// Whether a reported probe of this socket may be unanswered.
 #[inline(always)]
 fn is_probing(sk: u64) -> bool {
-    // SAFETY: a value of a preallocated map stays mapped while programs run.
+    // SAFETY: a value of the map stays mapped while programs run.
     SOCKETS
         .get_ptr_mut(sk)
         .is_some_and(|known| unsafe { (*known).probing } != 0)
@@ -132,7 +135,7 @@ fn send_of_socket<T: Message + 'static>(kind: u16, fill: impl FnOnce(&mut T)) {
         fill(message);
         let event = message.event();
         match SOCKETS.get_ptr_mut(event.socket.sk) {
-            // SAFETY: a value of a preallocated map stays mapped while programs run.
+            // SAFETY: a value of the map stays mapped while programs run.
             Some(known) => event.born_ns = unsafe { (*known).born_ns },
             None => remember(event, 0),
         }
@@ -143,7 +146,7 @@ fn send_of_socket<T: Message + 'static>(kind: u16, fill: impl FnOnce(&mut T)) {
 /// Whether an event has reported this socket, and no other has its address since.
 #[inline(always)]
 pub fn is_known(sk: u64, born_ns: u64) -> bool {
-    // SAFETY: a value of a preallocated map stays mapped while programs run.
+    // SAFETY: a value of the map stays mapped while programs run.
     SOCKETS
         .get_ptr_mut(sk)
         .is_some_and(|known| unsafe { (*known).born_ns } == born_ns)
@@ -176,7 +179,7 @@ pub fn send_answered(sk: u64, fill: impl FnOnce(&mut Event) -> bool) {
     let Some(known) = SOCKETS.get_ptr_mut(sk) else {
         return;
     };
-    // SAFETY: a value of a preallocated map stays mapped while programs run. The socket's
+    // SAFETY: a value of the map stays mapped while programs run. The socket's
     // lock keeps its timer and its segments apart.
     if unsafe { (*known).probing } == 0 {
         return;
@@ -225,7 +228,7 @@ pub fn send_closed_by(firing: &mut Event) {
 #[inline(always)]
 fn forget(sk: u64) -> Option<u64> {
     let known = SOCKETS.get_ptr_mut(sk)?;
-    // SAFETY: a value of a preallocated map stays mapped while programs run.
+    // SAFETY: a value of the map stays mapped while programs run.
     let born_ns = unsafe { (*known).born_ns };
     // The CPU that removes the socket reports its end: another CPU may see the same end.
     (SOCKETS.remove(sk).is_ok() && wanted(kind::CLOSED)).then_some(born_ns)

@@ -55,6 +55,12 @@ impl<K: Hash + Eq, V> LruMap<K, V> {
         NonZeroUsize::new(self.capacity as usize).unwrap_or(NonZeroUsize::MIN)
     }
 
+    /// Lets the map have this many entries. Never fewer than before.
+    pub fn allow(&mut self, capacity: NonZeroUsize) {
+        let capacity = u32::try_from(capacity.get()).unwrap_or(NONE);
+        self.capacity = self.capacity.max(capacity);
+    }
+
     /// Number of entries.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -14,8 +14,8 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
-use kaprobe::correlate::MAX_SOCKETS;
 use kaprobe::model::host_timeout::HostTimeouts;
+use kaprobe::model::limits::MAX_SOCKETS;
 use kaprobe::model::record::Record;
 use kaprobe::model::values::{LearnedOf, VerdictName};
 use kaprobe::verdict::judge::Judge;

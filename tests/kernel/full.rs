@@ -11,8 +11,8 @@ use kaprobe_testkit::traffic::load::{Load, LoadMember};
 use kaprobe_testkit::wait::wait_until;
 use rustix::process::Signal;
 
-/// The capacity of the table (kaprobe-ebpf/src/ring.rs).
-const SOCKETS: u64 = 65_536;
+/// The capacity of the table.
+const SOCKETS: u64 = 1_024;
 /// The number of connections opened when the table is full. All die unanswered.
 const BEYOND: u32 = 20;
 
@@ -21,7 +21,16 @@ const BEYOND: u32 = 20;
 /// entry.
 pub fn reports_sockets_beyond_the_table() -> Result<()> {
     netns::enter_new()?;
-    let kaprobe = Kaprobe::trace(&["--netns", "/proc/self/ns/net", "-e", ALL_EVENTS])?.ready()?;
+    let max = SOCKETS.to_string();
+    let arguments = [
+        "--netns",
+        "/proc/self/ns/net",
+        "-e",
+        ALL_EVENTS,
+        "--max-sockets",
+        &max,
+    ];
+    let kaprobe = Kaprobe::trace(&arguments)?.ready()?;
     let _alone = OwnCpu::take()?;
     let known = open(1, true)?;
     wait_for_probes(2)?;

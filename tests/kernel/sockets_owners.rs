@@ -39,11 +39,7 @@ pub fn descriptors_equal_proc() -> Result<()> {
     // Other tests of this process open and close descriptors meanwhile.
     let is_stable = |pid, fd| pid != std::process::id() || ours.contains(&fd);
 
-    let config = TracerConfig {
-        buffer_bytes: 4096,
-        ..TracerConfig::default()
-    };
-    let iterator = SocketIterator::load(&config)?.take_descriptors();
+    let iterator = SocketIterator::load(&TracerConfig::default())?.take_descriptors();
     let iterator = iterator.context("no iterator over descriptors")?;
     let mut iterated = Vec::new();
     iterator.each(&mut |it| iterated.push((it.pid, it.fd, it.inode)))?;

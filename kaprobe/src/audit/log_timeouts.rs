@@ -4,9 +4,9 @@ use std::mem;
 
 use anyhow::Result;
 
-use crate::correlate::MAX_SOCKETS;
 use crate::model::header::Header;
 use crate::model::host_timeout::HostTimeouts;
+use crate::model::limits::MAX_SOCKETS;
 use crate::model::record::Record;
 use crate::model::time::TimeWindow;
 use crate::replay::input::{self, Input};
@@ -60,8 +60,12 @@ pub fn read(logs: &[Input], window: &TimeWindow) -> Result<LogTimeouts> {
     }
     merge.outside().into_iter().for_each(stderr::line);
     all.counts = merge.counts();
-    for LogTrace { name, judge, .. } in traces {
-        all.end_trace(&name, Some(judge.unwrap_or_else(new_judge)))?;
+    for LogTrace {
+        name, judge, last, ..
+    } in traces
+    {
+        let judge = judge.unwrap_or_else(|| new_judge(last.as_deref()));
+        all.end_trace(&name, Some(judge))?;
     }
     Ok(all)
 }
@@ -92,7 +96,8 @@ impl LogTrace {
     }
 
     fn record(&mut self, from: SourceIndex, record: &Record, resets: &mut AllSentResets) {
-        let judge = self.judge.get_or_insert_with(new_judge);
+        let header = self.last.as_deref();
+        let judge = self.judge.get_or_insert_with(|| new_judge(header));
         drop(judge.push(record, &mut resets.of_trace((from, self.number))));
     }
 }
@@ -127,9 +132,10 @@ impl LogTimeouts {
     }
 }
 
-/// A judge that only learns.
-fn new_judge() -> Judge {
-    Judge::new(MAX_SOCKETS, &HostTimeouts::default())
+/// A judge of the trace with this header. It only learns.
+fn new_judge(header: Option<&Header>) -> Judge {
+    let max_sockets = header.map_or(MAX_SOCKETS, Header::max_sockets);
+    Judge::new(max_sockets, &HostTimeouts::default())
 }
 
 #[cfg(test)]

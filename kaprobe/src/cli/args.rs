@@ -21,6 +21,7 @@ use crate::filter::processes::PodName;
 use crate::glossary::names;
 use crate::keepalive::retransmission::STALLED_AFTER;
 use crate::model::attach_mode::AttachMode;
+use crate::model::limits::MOST_SOCKETS;
 use crate::model::named::Named as _;
 use crate::model::time::{TimeBound, TimeBounds};
 use crate::model::values::State;
@@ -159,6 +160,9 @@ pub struct ReplayArgs {
     /// Destination and format of the records.
     #[command(flatten)]
     pub output: OutputArgs,
+    /// How much it keeps.
+    #[command(flatten)]
+    pub limits: LimitArgs,
 }
 
 /// `kaprobe report`.
@@ -189,6 +193,9 @@ pub struct ReportArgs {
     /// The times of the records.
     #[command(flatten)]
     pub window: WindowArgs,
+    /// How much it keeps.
+    #[command(flatten)]
+    pub limits: LimitArgs,
 }
 
 /// Flags that filter the records of a trace.
@@ -440,11 +447,26 @@ pub struct RunningArgs {
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub ready_file: Option<PathBuf>,
     /// Size of the ring buffer, rounded up to a power of two
-    #[arg(long, hide_short_help = true, value_name = "SIZE", default_value = "4MiB", value_parser = buffer_size)]
-    pub buffer_size: u32,
+    ///
+    /// Without this flag, 4 to 16 MiB: a 512th of the memory that kaprobe may use.
+    #[arg(long, hide_short_help = true, value_name = "SIZE", value_parser = buffer_size)]
+    pub buffer_size: Option<u32>,
+    /// How much it keeps.
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// Print log messages of the BPF programs on stderr
     #[arg(long, hide_short_help = true)]
     pub debug: bool,
+}
+
+/// Flags for how much is kept.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct LimitArgs {
+    /// Most sockets that are remembered
+    ///
+    /// Without this flag, 65536 to 1048576, so that they take no more than a 64th of the memory that kaprobe may use; in a replay, as many as the trace remembered. Beyond that, the sockets that have closed are forgotten first, then those that were seen least recently. The kernel forgets none: it reports events of further sockets without following them. Both are counted.
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u32>::new().range(1..=u64::from(MOST_SOCKETS)), help_heading = "Running", hide_short_help = true)]
+    pub max_sockets: Option<u32>,
 }
 
 /// Flags that select the sockets of a snapshot.
@@ -630,6 +652,9 @@ pub struct TopArgs {
     /// Where the names of containers are read.
     #[command(flatten)]
     pub node: NodeArgs,
+    /// How much it keeps.
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// Take the snapshots of another kaprobe: one for each line of standard input
     #[arg(long, hide = true)]
     pub reader: bool,

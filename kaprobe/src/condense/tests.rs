@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::correlate::{Correlator, MAX_SOCKETS};
+use crate::correlate::Correlator;
 use crate::filter::events::EventSet;
 use crate::filter::{Filter, RecordFilter};
 use crate::model::event::{Event, Kind, SocketEvent, SocketId};
 use crate::model::header::Header;
 use crate::model::host_timeout::HostTimeouts;
+use crate::model::limits::MAX_SOCKETS;
 use crate::model::segment::SegmentName;
 use crate::model::socket::Endpoints;
 use crate::model::time::WallTime;

@@ -22,9 +22,6 @@ use crate::model::time::{Instant, TICK_MS, ms_to_ns};
 use crate::model::values::{Direction, Errno, Hook, LostWhy, State, TcpFlags};
 use crate::text::escape::Escaped;
 
-/// Most sockets that are remembered.
-pub const MAX_SOCKETS: NonZeroUsize = NonZeroUsize::new(65_536).expect("it is not zero");
-
 /// Turns events into records.
 #[derive(Debug)]
 pub struct Correlator {

@@ -158,6 +158,14 @@ pub fn paths() -> HashMap<u64, Escaped> {
     paths
 }
 
+/// Where the hierarchy is mounted: the cgroup at the root of the mount, and the directory.
+#[must_use]
+pub(super) fn mounted() -> Option<(PathBuf, PathBuf)> {
+    let mut mounts = mounts().ok()?.into_iter();
+    let mount = mounts.find(|mount| mount.is_cgroup)?;
+    Some((mount.root, mount.point))
+}
+
 /// A line of mountinfo, proc_pid_mountinfo(5).
 #[derive(Debug, PartialEq, Eq)]
 struct Mount {

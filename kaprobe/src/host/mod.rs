@@ -6,6 +6,7 @@
 
 pub mod cgroup;
 pub mod hidden;
+pub mod memory;
 pub mod netlink;
 pub mod netns;
 pub mod privilege;

@@ -29,7 +29,8 @@ pub(super) struct KernelTypes {
 
 /// The structures that are looked up by name. They and [`programs::functions`] are found in one
 /// pass over all types; another name takes a pass of its own.
-const STRUCTURES: [&str; 14] = [
+const STRUCTURES: [&str; 15] = [
+    "bpf_htab",
     "cgroup",
     "file",
     "inet_connection_sock",
@@ -175,6 +176,12 @@ impl KernelTypes {
         let reasons = reasons.iter().flat_map(Type::entries);
         let name_of = |name: &str| name.trim_start_matches("SK_RST_REASON_").to_owned();
         reasons.map(|it| (it.number, name_of(it.name()))).collect()
+    }
+
+    /// Whether hash maps have an allocator of their own, which works in every context.
+    #[must_use]
+    pub fn maps_allocate(&self) -> bool {
+        self.member("bpf_htab", "ma").is_ok()
     }
 
     /// Offset of a register in `pt_regs`, the context of a kprobe, bytes.

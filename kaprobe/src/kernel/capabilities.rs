@@ -16,10 +16,6 @@ use crate::model::attach_mode::AttachMode;
 use crate::model::named::Named as _;
 use crate::model::values::Hook;
 
-/// Size of a ring buffer that nothing is written to, bytes: a page, of the largest size
-/// that Linux has.
-const SMALLEST_BUFFER: u32 = 65_536;
-
 /// One mode of one hook, tried.
 #[derive(Debug, Clone)]
 pub struct AttachProbe {
@@ -66,7 +62,6 @@ impl Capabilities {
         };
         let config = TracerConfig {
             filter,
-            buffer_bytes: SMALLEST_BUFFER,
             ..TracerConfig::default()
         };
         let mut object = LoadedObject::load(&config)?;

@@ -11,6 +11,7 @@ use crate::host::proc;
 use crate::kernel::btf::KernelTypes;
 use crate::kernel::kfunc;
 use crate::model::attach_mode::AttachMode;
+use crate::model::limits::Limits;
 use crate::model::values::Family;
 
 /// What to trace. Names are resolved to the numbers that the kernel uses.
@@ -33,8 +34,9 @@ pub struct TracerConfig {
     pub attach: Option<AttachMode>,
     /// Hook the segments that answer probes.
     pub rtt: bool,
-    /// Size of the ring buffer, bytes: a power of two, at least a page.
-    pub buffer_bytes: u32,
+    /// How many sockets are known at once, and the size of the ring buffer: a power of two, at
+    /// least a page.
+    pub limits: Limits,
     /// Log details that only the programs know.
     pub debug: bool,
 }

@@ -26,6 +26,7 @@ mod registers;
 mod ring;
 mod self_test;
 mod seq_file;
+mod socket_table;
 mod switches;
 mod testbed;
 mod tracer;

@@ -18,8 +18,9 @@ use crate::kernel::config::TracerConfig;
 use crate::kernel::decode::Decoder;
 use crate::kernel::registers::Registers;
 use crate::kernel::testbed::Testbed;
-use crate::kernel::{clock, kfunc, loader, programs, refusal};
+use crate::kernel::{clock, kfunc, loader, programs, refusal, socket_table};
 use crate::model::attach_mode::AttachMode;
+use crate::model::limits::Limits;
 
 /// The compiled programs. The repository holds them beside the digest of their sources.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/kaprobe.bpf.o");
@@ -60,7 +61,13 @@ impl LoadedObject {
         let types = KernelTypes::read()?;
         let config = wanted.for_programs(&types)?;
         let registers = Registers::find(&types);
-        let mut ebpf = create_maps(&config, registers.as_ref(), wanted.buffer_bytes)?;
+        let mut object = OBJECT.to_vec();
+        kfunc::put_calls(&mut object, &config.types);
+        socket_table::put_flags(&mut object, socket_table::flags(&types, &config));
+        if let Some(registers) = &registers {
+            registers.put(&mut object);
+        }
+        let mut ebpf = create_maps(&object, &config, wanted.limits)?;
         let sockets = &wanted.filter.sockets;
         fill_ports(&mut ebpf, "LOCAL_PORTS", &sockets.local_ports)?;
         fill_ports(&mut ebpf, "REMOTE_PORTS", &sockets.remote_ports)?;
@@ -114,12 +121,7 @@ impl LoadedObject {
     }
 }
 
-fn create_maps(config: &Config, registers: Option<&Registers>, buffer_bytes: u32) -> Result<Ebpf> {
-    let mut object = OBJECT.to_vec();
-    kfunc::put_calls(&mut object, &config.types);
-    if let Some(registers) = registers {
-        registers.put(&mut object);
-    }
+fn create_maps(object: &[u8], config: &Config, limits: Limits) -> Result<Ebpf> {
     let cpus = u32::try_from(cpus()?)?;
     // One more for each softirq that preempts another. A firing whose exit was missed keeps
     // its entry until its timer fires again, so there is room for some of those too.
@@ -130,12 +132,13 @@ fn create_maps(config: &Config, registers: Option<&Registers>, buffer_bytes: u32
     };
     loader::without_types()
         .override_global("CONFIG", &Plain(*config), true)
-        .map_max_entries("EVENTS", buffer_bytes)
+        .map_max_entries("EVENTS", limits.buffer_bytes)
+        .map_max_entries("SOCKETS", limits.sockets)
         .map_max_entries("FIRINGS", cpus)
         .map_max_entries("FIRINGS_PREEMPTED", preempted)
         .map_max_entries("COUNTERS", counter::COUNT * cpus)
         .map_max_entries("ADDRESSES", MAX_NETWORKS as u32)
-        .load(&object)
+        .load(object)
         .context("cannot create kaprobe's BPF maps")
 }
 

@@ -233,11 +233,7 @@ mod tests {
     #[test]
     #[ignore = "in a process of its own"]
     fn blind_hooks_are_told_from_others() -> Result<()> {
-        let config = TracerConfig {
-            buffer_bytes: 1 << 16,
-            ..TracerConfig::default()
-        };
-        let mut object = LoadedObject::load(&config)?;
+        let mut object = LoadedObject::load(&TracerConfig::default())?;
         for (hook, mode) in HOOKS {
             // Nothing is attached, so nothing can be seen.
             let Err(blind) = object.test_resets(hook, mode) else {

@@ -1,10 +1,12 @@
 //! The header: the first line of a log.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::host_timeout::{HostTimeout, HostTimeouts, NetnsRoutes, NetnsTimeouts};
+use crate::model::limits::{MAX_SOCKETS, MOST_SOCKETS};
 use crate::model::named::Named as _;
 use crate::model::record::EventName;
 use crate::model::time::WallTime;
@@ -55,6 +57,10 @@ pub struct Header {
     /// time, ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alive_ms: Option<u64>,
+    /// Most sockets that the trace remembers. Those of older versions remember
+    /// [`MAX_SOCKETS`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_sockets: Option<u32>,
 }
 
 impl Header {
@@ -78,6 +84,13 @@ impl Header {
 }
 
 impl Header {
+    /// Most sockets to remember, so that a replay concludes what the trace did.
+    #[must_use]
+    pub fn max_sockets(&self) -> NonZeroUsize {
+        let max = self.max_sockets.map(|it| it.min(MOST_SOCKETS) as usize);
+        max.and_then(NonZeroUsize::new).unwrap_or(MAX_SOCKETS)
+    }
+
     /// Takes over the host's idle timeouts as they are after a change.
     pub fn apply(&mut self, change: &TimeoutsChange) {
         let mut host = self.host_timeouts();

@@ -10,6 +10,7 @@ pub mod field;
 pub mod flow;
 pub mod header;
 pub mod host_timeout;
+pub mod limits;
 pub mod named;
 pub mod owner;
 pub mod owner_fds;

@@ -40,8 +40,9 @@ use crate::owners::processes::{Life, OwningProcess, Processes, RECHECK_S, Slot};
 /// Longer than an event waits to be read.
 const LINGER_S: u32 = 2;
 
-/// Most sockets that a trace remembers: this many with an owner, and as many without. A
-/// socket takes about 30 bytes.
+/// Most sockets that are remembered, or as many as the trace remembers if that is more: this
+/// many with an owner, and as many without. A socket takes about 30 bytes. A walk sees every
+/// socket of the host, not only those that are traced.
 pub const CAPACITY: usize = 1 << 18;
 
 /// Time until the next lookup after no owner was found. Each failure makes it four times

@@ -49,7 +49,7 @@ pub fn run(plan: &ReplayPlan) -> Result<()> {
     let written = file.and_then(|it| overwritten(&it.path, it.existing));
     let mut logs = MergedLogs::open(&plan.selection, written)?;
     let (shown, flushed) = if plan.summary {
-        let mut summary = ReplaySummary::default();
+        let mut summary = ReplaySummary::new(plan.selection.max_sockets);
         let shown = logs.read(&mut summary);
         // If the rest of a log can't be read, this summarizes the part before.
         (shown, print(&summary, &plan.outputs))

@@ -1,9 +1,10 @@
 //! The checked arguments of `kaprobe replay`. Makes no system call.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use crate::cli::args::{RecordArgs, ReplayArgs, WindowArgs};
+use crate::cli::args::{LimitArgs, RecordArgs, ReplayArgs, WindowArgs};
 use crate::cli::filters::{by_flag, events, records, sockets};
 use crate::cli::outputs::outputs;
 use crate::exit;
@@ -27,6 +28,8 @@ pub struct LogSelection {
     pub times: TimeBounds,
     /// The filters as given, for the header of a log.
     pub given: Filters,
+    /// Most sockets that are remembered; `None` for as many as each trace remembered.
+    pub max_sockets: Option<NonZeroUsize>,
 }
 
 /// The checked arguments of `kaprobe replay`.
@@ -54,6 +57,7 @@ impl ReplayPlan {
             filters,
             window,
             output,
+            limits,
         } = args;
         let every = ScreenFormat::Every(Format::Text);
         let outputs = outputs(&output, Existing::Refuse, every)?;
@@ -67,7 +71,7 @@ impl ReplayPlan {
             ));
         }
         Ok(Self {
-            selection: LogSelection::new(logs, filters, window)?,
+            selection: LogSelection::new(logs, filters, window, limits)?,
             outputs,
             summary,
             quiet: output.quiet,
@@ -84,6 +88,7 @@ impl LogSelection {
         logs: Vec<PathBuf>,
         filters: RecordArgs,
         window: WindowArgs,
+        limits: LimitArgs,
     ) -> Result<Self, exit::Error> {
         let logs = inputs(logs)?;
         // By default all events of the log are shown.
@@ -98,6 +103,9 @@ impl LogSelection {
             logs,
             times: window.into(),
             given,
+            max_sockets: limits
+                .max_sockets
+                .and_then(|max| NonZeroUsize::new(max as usize)),
             records: RecordFilter {
                 sockets,
                 netns,

@@ -1,12 +1,13 @@
 //! Passes records from the logs through the filters and judges to the sinks.
 
 use std::mem;
+use std::num::NonZeroUsize;
 
-use crate::correlate::MAX_SOCKETS;
 use crate::filter::Filter;
 use crate::messages::Outcome;
 use crate::model::header::{self, Filters, Header, TimeoutsChange};
 use crate::model::host_timeout::HostTimeouts;
+use crate::model::limits::MAX_SOCKETS;
 use crate::model::record::{EventName, Record};
 use crate::model::tally::Tally;
 use crate::model::trailer::Trailer;
@@ -93,6 +94,8 @@ pub(super) struct ReplayStream {
     logs: Vec<LogState>,
     /// The filters of this replay, for the headers it writes.
     given: Filters,
+    /// Most sockets that a judge remembers; `None` for as many as the trace remembered.
+    max_sockets: Option<NonZeroUsize>,
     pipeline: Pipeline,
     stories: Stories,
     /// What was written since the last header.
@@ -125,7 +128,11 @@ struct LogState {
 /// Makes a judge for a trace, to recompute its verdicts. `None` keeps the log's own
 /// verdicts: its filters removed events that a judge needs. If its filters removed the
 /// verdicts, a judge is made only if this replay's `--events` selects verdicts.
-fn judge(header: Option<&Header>, given: &Filters) -> Option<Judge> {
+fn judge(
+    header: Option<&Header>,
+    given: &Filters,
+    max_sockets: Option<NonZeroUsize>,
+) -> Option<Judge> {
     let timeouts = match header {
         None => HostTimeouts::default(),
         Some(header) => {
@@ -141,7 +148,8 @@ fn judge(header: Option<&Header>, given: &Filters) -> Option<Judge> {
             header.host_timeouts()
         }
     };
-    Some(Judge::new(MAX_SOCKETS, &timeouts))
+    let recorded = header.map_or(MAX_SOCKETS, Header::max_sockets);
+    Some(Judge::new(max_sockets.unwrap_or(recorded), &timeouts))
 }
 
 impl LogState {
@@ -221,6 +229,7 @@ impl ReplayStream {
             hosts,
             logs,
             given: selection.given.clone(),
+            max_sockets: selection.max_sockets,
             pipeline: Pipeline::of(Filter::new(selection.records.clone()), merged.len()),
             stories: Stories::new(),
             written: Tally::default(),
@@ -247,7 +256,8 @@ impl ReplayStream {
     /// Starts the next trace of a log.
     fn start(&mut self, from: SourceIndex, header: Option<&Header>) {
         self.logs[from].start(header);
-        self.pipeline.set_judge(from, judge(header, &self.given));
+        let judge = judge(header, &self.given, self.max_sockets);
+        self.pipeline.set_judge(from, judge);
     }
 
     /// The header that this replay writes.

@@ -35,11 +35,12 @@ impl ReportPlan {
             timeouts: given,
             filters,
             window,
+            limits,
         } = args;
         output.as_deref().map(check).transpose()?;
         Ok(Self {
             timeouts: timeouts(&given)?,
-            selection: LogSelection::new(logs, filters, window)?,
+            selection: LogSelection::new(logs, filters, window, limits)?,
             output,
             overwrite: force,
         })

@@ -56,6 +56,7 @@ fn header() -> Header {
         }],
         part: Some(2),
         alive_ms: Some(3_600_000),
+        max_sockets: Some(131_072),
     }
 }
 

@@ -33,8 +33,6 @@ use crate::{exit, stderr};
 const BATCH: usize = 16_384;
 /// Maximum number of namespaces to enter. Each needs a file descriptor.
 const NETNS_LIMIT: usize = 512;
-/// Size of the ring buffer in bytes: the minimum, because snapshots do not use it.
-const MIN_BUFFER: u32 = 4096;
 
 /// Takes snapshots of the selected sockets.
 pub struct Snapshots<'a> {
@@ -206,7 +204,6 @@ fn iterator(selection: &Selection, cgroups: Vec<cgroup::Cgroup>) -> Result<Socke
     let config = TracerConfig {
         filter,
         cgroups,
-        buffer_bytes: MIN_BUFFER,
         ..TracerConfig::default()
     };
     SocketIterator::load(&config).context(exit::Error::kernel(

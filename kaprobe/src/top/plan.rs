@@ -62,6 +62,9 @@ fn trace(args: &TopArgs) -> Result<TracePlan> {
     if let Some(way) = args.screen.attach.0 {
         flags.push(format!("--attach={}", way.name()).into());
     }
+    if let Some(max) = args.limits.max_sockets {
+        flags.push(format!("--max-sockets={max}").into());
+    }
     let args = cli::parse_own(flags, |command| match command {
         Command::Trace(args) => Some(*args),
         _ => None,

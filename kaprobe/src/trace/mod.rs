@@ -27,7 +27,7 @@ use anyhow::{Context as _, Result};
 use rustix::fs::{Mode, OFlags};
 
 use crate::containers::names::ContainerNames;
-use crate::correlate::{Correlator, MAX_SOCKETS, order};
+use crate::correlate::{Correlator, order};
 use crate::filter::Filter;
 use crate::filter::kernel::KernelFilter;
 use crate::host::netns::Netns;
@@ -38,6 +38,7 @@ use crate::messages::{self, Outcome};
 use crate::model::event::Event;
 use crate::model::header::{self, Header, TimeoutsChange};
 use crate::model::host_timeout::{HostTimeouts, NetnsTimeouts};
+use crate::model::limits::Limits;
 use crate::model::record::{EventName, Record};
 use crate::model::time::{Instant as At, WallTime};
 use crate::owners::cache::{CAPACITY, OwnerCache};
@@ -118,12 +119,13 @@ impl Session {
         privileges.check_trace()?;
         raise_memlock();
         let containers = ContainerNames::open(plan.host_root.as_deref())?;
-        let tracer = Tracer::start(&resolve(plan)?)?;
+        let limits = limits(plan);
+        let tracer = Tracer::start(&resolve(plan, limits)?)?;
         let host = timeouts::read().unwrap_or_else(|why| {
             stderr::line(format_args!("{UNREAD}: {why:#}"));
             HostNamespaces::default()
         });
-        let header = header(plan, &tracer, &host.timeouts);
+        let header = header(plan, limits, &tracer, &host.timeouts);
         Ok(Self {
             tracer,
             header,
@@ -169,9 +171,10 @@ impl Session {
             Detail::Brief => messages::brief_banner(attached, without),
             Detail::Full => messages::banner(attached, without),
         }
+        let capacity = CAPACITY.max(self.header.max_sockets().get());
         let iterator = self.tracer.take_descriptors();
         let watch = self.tracer.take_owner_watch();
-        let owners = OwnerCache::new(CAPACITY, iterator, watch, self.containers)
+        let owners = OwnerCache::new(capacity, iterator, watch, self.containers)
             .context("cannot read /proc")?;
         let stall_look = self.tracer.take_stall_look();
         let (sender, mailbox) = Mailbox::new()?;
@@ -283,7 +286,8 @@ impl TraceStages {
         detail: Detail,
     ) -> Self {
         let host = header.host_timeouts();
-        let mut correlator = Correlator::new(MAX_SOCKETS);
+        let max_sockets = header.max_sockets();
+        let mut correlator = Correlator::new(max_sockets);
         if plan.snapshot.is_some() {
             let longest_ms = MiddleboxTable::new(&host).longest_ms();
             correlator = correlator.with_snapshot(header.began_ns(), longest_ms);
@@ -293,14 +297,14 @@ impl TraceStages {
             correlator,
             pipeline: Pipeline::new(
                 Filter::new(plan.records.clone()),
-                Judge::new(MAX_SOCKETS, &host),
+                Judge::new(max_sockets, &host),
             ),
             names,
             snapshot: None,
             stalls: None,
             sums: plan
                 .alive
-                .map(|interval| AliveSums::new(interval, header.began_ns())),
+                .map(|interval| AliveSums::new(interval, header.began_ns(), max_sockets)),
             seen: 0,
             detail,
             is_filtered: plan.given.keys().any(|flag| flag != "events"),
@@ -516,8 +520,17 @@ fn make_ready_file(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// The limits of the plan, and those that fit the host.
+fn limits(plan: &TracePlan) -> Limits {
+    let fitting = Limits::of(host::memory::usable_bytes());
+    Limits {
+        sockets: plan.max_sockets.unwrap_or(fitting.sockets),
+        buffer_bytes: plan.buffer_bytes.unwrap_or(fitting.buffer_bytes),
+    }
+}
+
 /// Resolves the network namespaces and cgroups in the plan to the kernel's identifiers.
-fn resolve(plan: &TracePlan) -> Result<TracerConfig> {
+fn resolve(plan: &TracePlan, limits: Limits) -> Result<TracerConfig> {
     let KernelFilter { netns, cgroups, .. } = &plan.kernel;
     let netns: Result<_> = netns
         .iter()
@@ -535,12 +548,12 @@ fn resolve(plan: &TracePlan) -> Result<TracerConfig> {
         stalled_after: plan.stalled_after,
         attach: plan.attach,
         rtt: plan.rtt,
-        buffer_bytes: plan.buffer_bytes,
+        limits,
         debug: plan.debug,
     })
 }
 
-fn header(plan: &TracePlan, tracer: &Tracer, host: &HostTimeouts) -> Header {
+fn header(plan: &TracePlan, limits: Limits, tracer: &Tracer, host: &HostTimeouts) -> Header {
     let hook = |a: &Attached| (a.hook.to_string(), a.mode.to_string());
     let offset = tracer.clock_offset_ns();
     Header {
@@ -564,5 +577,6 @@ fn header(plan: &TracePlan, tracer: &Tracer, host: &HostTimeouts) -> Header {
         alive_ms: plan
             .alive
             .map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX).max(1)),
+        max_sockets: Some(limits.sockets),
     }
 }

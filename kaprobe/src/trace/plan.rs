@@ -47,8 +47,10 @@ pub struct TracePlan {
     /// File to create once every hook is attached.
     pub ready_file: Option<PathBuf>,
     /// Size of the ring buffer, bytes: a power of two, 4096 or more, and at least one
-    /// page of the kernel.
-    pub buffer_bytes: u32,
+    /// page of the kernel. `None` makes it fit the host.
+    pub buffer_bytes: Option<u32>,
+    /// Most sockets that are remembered; `None` makes it fit the host.
+    pub max_sockets: Option<u32>,
     /// Log the debug messages of the BPF programs.
     pub debug: bool,
     /// No banner and no summary.
@@ -121,6 +123,7 @@ impl TracePlan {
             snapshot: (!running.no_snapshot).then(|| snapshot(&filters)),
             ready_file: running.ready_file,
             buffer_bytes: running.buffer_size,
+            max_sockets: running.limits.max_sockets,
             debug: running.debug,
             quiet,
             alive: None,
@@ -202,8 +205,9 @@ mod tests {
         assert_eq!(plan.given.keys().collect::<Vec<_>>(), ["events"]);
         assert_eq!(
             (plan.attach, plan.duration, plan.buffer_bytes),
-            (None, None, 4 << 20)
+            (None, None, None)
         );
+        assert_eq!(plan.max_sockets, None);
         assert_eq!(
             (plan.outputs.screen, plan.outputs.file),
             (ScreenFormat::Auto, None)

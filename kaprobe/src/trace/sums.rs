@@ -1,9 +1,9 @@
 //! Sums the probes that peers answer, between the pipeline and a recorder.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::condense::Condenser;
-use crate::correlate::MAX_SOCKETS;
 use crate::model::record::Record;
 use crate::model::time::Instant;
 use crate::sink::{LiveSinks, SinkError};
@@ -17,11 +17,12 @@ pub(super) struct AliveSums {
 }
 
 impl AliveSums {
-    /// Sums over this time, from `began_ns` on, CLOCK_MONOTONIC.
-    pub(super) fn new(interval: Duration, began_ns: u64) -> Self {
+    /// Sums over this time, from `began_ns` on, CLOCK_MONOTONIC, for at most `max_sockets`
+    /// connections at once.
+    pub(super) fn new(interval: Duration, began_ns: u64, max_sockets: NonZeroUsize) -> Self {
         let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
         Self {
-            condenser: Condenser::new(MAX_SOCKETS),
+            condenser: Condenser::new(max_sockets),
             interval_ns,
             end_ns: began_ns.saturating_add(interval_ns),
         }

@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use kaprobe::condense::Condenser;
-use kaprobe::correlate::{Correlator, MAX_SOCKETS};
+use kaprobe::correlate::Correlator;
 use kaprobe::filter::events::EventSet;
 use kaprobe::filter::{Filter, RecordFilter};
 use kaprobe::model::event::Event;
 use kaprobe::model::header::{Header, VERSION};
 use kaprobe::model::host_timeout::HostTimeouts;
+use kaprobe::model::limits::MAX_SOCKETS;
 use kaprobe::model::named::Named as _;
 use kaprobe::model::record::Record;
 use kaprobe::model::segment::SegmentName;

@@ -1,10 +1,10 @@
 //! The state of the connections that are watched, as far as the snapshot and the records show
 //! it: how many there are, which have keepalive off, and when the next timer fires.
 
-use std::num::NonZeroUsize;
-
 use crate::lru::LruMap;
 use crate::model::flow::FlowKey;
+use crate::model::header::Header;
+use crate::model::limits::MAX_SOCKETS;
 use crate::model::record::{EventName, Record};
 use crate::model::row::Row;
 use crate::model::socket::Process;
@@ -14,9 +14,6 @@ use crate::sink::status_line::BETWEEN;
 use crate::text::cell::NOTHING;
 use crate::text::escape::Escaped;
 use crate::text::units::{Rough, plural};
-
-/// The most connections that are kept apart.
-const MOST: NonZeroUsize = NonZeroUsize::new(65_536).expect("it is not zero");
 
 /// How late a timer, and the event of it, may be. If nothing has come by then, the timer found
 /// traffic, and was set again: for when, is not known.
@@ -58,13 +55,19 @@ impl Watched {
 impl Health {
     pub(super) fn new() -> Self {
         Self {
-            connections: LruMap::with_capacity(MOST),
+            connections: LruMap::with_capacity(MAX_SOCKETS),
             is_partial: false,
             probes: 0,
             answered: 0,
             lost: Some(0),
-            unanswered: LruMap::with_capacity(MOST),
+            unanswered: LruMap::with_capacity(MAX_SOCKETS),
         }
+    }
+
+    /// Takes the header of a trace, and remembers as many sockets as it does.
+    pub(super) fn header(&mut self, header: &Header) {
+        self.connections.allow(header.max_sockets());
+        self.unanswered.allow(header.max_sockets());
     }
 
     /// Takes a socket of the snapshot.

@@ -152,6 +152,7 @@ fn explains(verdict: &Record, record: &Record) -> bool {
 impl<W: Write + Send> Sink for Digest<W> {
     fn head(&mut self, head: &Head<'_>) -> io::Result<()> {
         self.hosts = head.hosts;
+        head.headers.iter().for_each(|it| self.health.header(it));
         Ok(())
     }
 

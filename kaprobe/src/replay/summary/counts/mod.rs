@@ -7,11 +7,12 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 
-use crate::correlate::MAX_SOCKETS;
 use crate::lru::LruMap;
 use crate::model::advice::Advice;
 use crate::model::header::Header;
+use crate::model::limits::MAX_SOCKETS;
 use crate::model::record::{EventName, Record};
 use crate::model::socket::Endpoints;
 use crate::model::values::{Confidence, LearnedOf, VerdictName};
@@ -62,6 +63,8 @@ pub(crate) struct ReplaySummary {
     row_count: usize,
     /// The row for all other endpoints.
     rest: Option<EndpointCounts>,
+    /// Most sockets that are told apart; `None` for as many as each trace remembered.
+    max_sockets: Option<NonZeroUsize>,
     sockets: LruMap<(usize, u64, u64), Connection>,
     pub(crate) totals: Totals,
     /// A filter has removed probes or answers.
@@ -222,12 +225,21 @@ pub(crate) struct SummaryRow<'a> {
 
 impl Default for ReplaySummary {
     fn default() -> Self {
+        Self::new(None)
+    }
+}
+
+impl ReplaySummary {
+    /// An empty summary that tells at most `max_sockets` apart; `None` for as many as each trace
+    /// remembered.
+    pub(crate) fn new(max_sockets: Option<NonZeroUsize>) -> Self {
         Self {
             hosts: Vec::new(),
             addresses: BTreeMap::new(),
             row_count: 0,
             rest: None,
-            sockets: LruMap::with_capacity(MAX_SOCKETS),
+            max_sockets,
+            sockets: LruMap::with_capacity(max_sockets.unwrap_or(MAX_SOCKETS)),
             totals: Totals::default(),
             lacks_answers: false,
         }
@@ -388,6 +400,9 @@ impl ReplaySummary {
 
     fn header(&mut self, header: &Header) {
         self.lacks_answers |= !header.keeps(&[EventName::Probe, EventName::Answered]);
+        if self.max_sockets.is_none() {
+            self.sockets.allow(header.max_sockets());
+        }
     }
 
     /// The totals of all rows. Without probes if a filter has removed some of them or their
