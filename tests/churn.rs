@@ -1,13 +1,14 @@
-//! Memory stays flat while connections come and go: a simulated churn of 2,000 connections a
-//! second through everything that the agent keeps, with every live byte of the heap counted.
+//! What is kept of a trace, with every live byte of the heap counted: it stays flat while 2,000
+//! connections a second come and go, and what a socket takes does not grow with their number.
 //!
-//! It has a binary of its own: nothing else allocates while it runs.
+//! It has a binary of its own, and its tests run in turn: nothing else allocates meanwhile.
 
 use std::alloc::System;
 use std::env;
 use std::net::Ipv4Addr;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cap::Cap;
 use kaprobe::condense::Condenser;
@@ -17,7 +18,7 @@ use kaprobe::metrics::exposition::{self, Exposition};
 use kaprobe::metrics::snapshot::MetricsSnapshot;
 use kaprobe::model::event::{Event, Kind, SocketEvent, SocketId};
 use kaprobe::model::host_timeout::HostTimeouts;
-use kaprobe::model::limits::MAX_SOCKETS;
+use kaprobe::model::limits::{MAX_SOCKETS, SOCKET_BYTES};
 use kaprobe::model::record::{EventName, Record};
 use kaprobe::model::socket::{Endpoints, Process};
 use kaprobe::model::time::Instant;
@@ -36,6 +37,13 @@ const RATE: u64 = 2_000;
 /// Connections of a test run. The variable KAPROBE_CHURN sets another number: an hour has
 /// 7,200,000.
 const SHORT: u64 = 60_000;
+
+/// Sockets of a test run, at once. The variable KAPROBE_SOCKETS sets another number, a power of
+/// two: 1,048,576 is the most that kaprobe remembers.
+const FEW: u32 = 1 << 16;
+
+/// One test at a time has the heap to itself.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Series of the metrics.
 const SERIES: usize = 200;
@@ -219,6 +227,7 @@ fn churn(agent: &mut Agent, connections: u64) -> Result<Vec<usize>, String> {
 /// A simulated churn is counted exactly, and once all tables are full, the heap does not grow.
 #[test]
 fn churn_is_exact_and_memory_is_flat() -> Result<(), String> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let wanted = env::var("KAPROBE_CHURN").ok();
     let connections = wanted.and_then(|it| it.parse().ok()).unwrap_or(SHORT);
     // In a short run so few that every table is full in its first third.
@@ -252,5 +261,55 @@ fn churn_is_exact_and_memory_is_flat() -> Result<(), String> {
     let own = page.lines().filter(|it| it.starts_with(&own));
     let counts = own.filter_map(|it| it.rsplit_once(' ')?.1.parse::<u64>().ok());
     assert_eq!(counts.sum::<u64>(), seconds);
+    Ok(())
+}
+
+/// The number of sockets that live at once.
+fn most_sockets() -> u32 {
+    let wanted = env::var("KAPROBE_SOCKETS").ok();
+    wanted.and_then(|it| it.parse().ok()).unwrap_or(FEW)
+}
+
+/// Sockets come until all tables are full, and then some more. Each probes its peer, without an
+/// answer. The second half takes no more memory for each than the quarter before, and what is
+/// evicted is counted. Tables with a bound of their own are full after the first quarter.
+#[test]
+fn a_socket_takes_no_more_among_many() -> Result<(), String> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let most = most_sockets();
+    let max = NonZeroUsize::new(most as usize).ok_or("no sockets")?;
+    let probe = probe()?;
+    let mut agent = Agent::new(max);
+    // A server of its own each, so that no two share an entry.
+    let come = |agent: &mut Agent, sockets: Range<u32>| {
+        for n in sockets {
+            agent.push(first(&probe, n.into(), SERVICE.as_bytes(), 0x0b00_0000 + n));
+        }
+        HEAP.allocated() as u64
+    };
+    let quarter = come(&mut agent, 0..most / 4);
+    let half = come(&mut agent, most / 4..most / 2);
+    let full = come(&mut agent, most / 2..most);
+    let (earlier, later) = (
+        (half - quarter) / u64::from(most / 4),
+        (full - half) / u64::from(most / 2),
+    );
+    println!(
+        "{earlier} bytes for a socket of {}, {later} of {most}",
+        most / 2
+    );
+    assert!(
+        later <= earlier + earlier / 20,
+        "{earlier} bytes, then {later}"
+    );
+    assert!(later <= SOCKET_BYTES, "{later}");
+    assert_eq!(agent.correlator.evicted(), 0);
+
+    let beyond = most / 8;
+    let after = come(&mut agent, most..most + beyond);
+    assert_eq!(agent.correlator.evicted(), u64::from(beyond));
+    assert_eq!(agent.correlator.sockets(), u64::from(most + beyond));
+    // A full table takes its final size when it first evicts.
+    assert!(after <= full + full / 8, "{full} bytes, then {after}");
     Ok(())
 }

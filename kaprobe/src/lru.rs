@@ -281,6 +281,8 @@ impl<K: Hash + Eq, V> LruMap<K, V> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::hash::Hasher;
     use std::iter;
 
     use proptest::prelude::*;
@@ -383,5 +385,63 @@ mod tests {
                 prop_assert_eq!(walk(&map), [model.0.clone(), model.0.clone()]);
             }
         }
+    }
+
+    thread_local! {
+        /// How often a key of a table was hashed or compared.
+        static LOOKS: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// A key of a table that counts what is done with it.
+    #[derive(Clone, Copy, Debug)]
+    struct CountedKey(u32);
+
+    impl Hash for CountedKey {
+        fn hash<H: Hasher>(&self, state: &mut H) {
+            LOOKS.set(LOOKS.get() + 1);
+            self.0.hash(state);
+        }
+    }
+
+    impl PartialEq for CountedKey {
+        fn eq(&self, other: &Self) -> bool {
+            LOOKS.set(LOOKS.get() + 1);
+            self.0 == other.0
+        }
+    }
+
+    impl Eq for CountedKey {}
+
+    /// How often a key is hashed or compared, for a thousand events of so many sockets, which come
+    /// in no order. At the same time sockets come and go.
+    fn looks_per_thousand(sockets: u32) -> u64 {
+        let max = NonZeroUsize::MIN.saturating_add(sockets as usize - 1);
+        let mut table = LruMap::with_capacity(max);
+        LOOKS.set(0);
+        let events = 4 * u64::from(sockets);
+        for n in 0..events {
+            // One event in four is the first of a socket.
+            let newest = (n / 4) as u32;
+            let back = (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32;
+            let socket = match n % 4 {
+                0 => newest,
+                _ => newest - back.checked_rem(newest).unwrap_or_default(),
+            };
+            table.get_or_insert_with(CountedKey(socket), || ());
+        }
+        assert_eq!(table.len(), max.get());
+        LOOKS.get() * 1_000 / events
+    }
+
+    /// What a table does for an event does not grow with the number of sockets in it.
+    #[test]
+    fn a_use_takes_no_more_among_a_million() {
+        let most = 1 << 20;
+        let (few, many) = (looks_per_thousand(most / 16), looks_per_thousand(most));
+        println!(
+            "{few} looks for a thousand events of {}, {many} of {most}",
+            most / 16
+        );
+        assert!(many <= few + few / 20, "{few} looks, then {many}");
     }
 }
