@@ -557,6 +557,9 @@ pub struct SocketsArgs {
     /// Also network namespace, cgroup, uid, and idle time per direction.
     #[arg(short, long, help_heading = "Output")]
     pub wide: bool,
+    /// Take little CPU time at once, for the start of a trace
+    #[arg(long, hide = true)]
+    pub paced: bool,
 }
 
 /// Flags for the idle timeouts on the path of every connection.

@@ -83,7 +83,8 @@ impl OwnerWatch {
     /// The next change, in the order in which they happened. One that is not understood is
     /// [`OwnerNews::Lost`].
     pub fn next_news(&mut self) -> Option<OwnerNews> {
-        if let Some(bytes) = self.changes.next() {
+        // All of this buffer is mapped from the start: reading can't fail.
+        if let Ok(Some(bytes)) = self.changes.next() {
             return Some(decode(bytes).unwrap_or(OwnerNews::Lost(1)));
         }
         let lost = self.counters.get(counter::OWNER_CHANGE_LOST);

@@ -4,6 +4,7 @@ mod columns;
 pub mod group;
 mod group_output;
 mod output;
+mod pace;
 pub mod plan;
 pub mod snapshot;
 mod sock_diag;
@@ -18,11 +19,15 @@ use crate::sink::SinkError;
 use crate::sockets::columns::Columns;
 use crate::sockets::group::SocketGroups;
 use crate::sockets::output::{RowStyle, RowWriter};
+use crate::sockets::pace::Pauses;
 use crate::sockets::plan::SocketsPlan;
 use crate::sockets::snapshot::{Notes, Snapshots};
 use crate::text::columns::Hidden;
 use crate::timeout::middlebox::MiddleboxTable;
 use crate::{host, stderr};
+
+/// How many rows are written between two pauses, if there are pauses.
+const AT_ONCE: usize = 32;
 
 /// Runs `kaprobe sockets`.
 ///
@@ -30,7 +35,10 @@ use crate::{host, stderr};
 /// If the sockets can't be read or written.
 pub fn run(plan: &SocketsPlan) -> Result<()> {
     host::processes::check(&plan.selection.processes.pids)?;
-    let mut snapshots = Snapshots::open(&plan.selection)?;
+    let mut snapshots = match plan.selection.is_paced {
+        true => pace::in_idle_time(|| Snapshots::open(&plan.selection))??,
+        false => Snapshots::open(&plan.selection)?,
+    };
     let notes = if plan.group {
         group(plan, &mut snapshots)?
     } else {
@@ -65,6 +73,7 @@ fn append(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>) -> Result<Notes> {
     output.head().map_err(SinkError::stdout)?;
     let most = plan.max_rows.unwrap_or(usize::MAX);
     let (mut kept, mut count, mut written) = (Vec::new(), 0, 0);
+    let mut pauses = Pauses::default();
     let notes = snapshots.take(&mut |mut rows| {
         count += rows.len();
         if let Some(sort) = plan.sort {
@@ -75,7 +84,13 @@ fn append(plan: &SocketsPlan, snapshots: &mut Snapshots<'_>) -> Result<Notes> {
         }
         rows.truncate(most - written);
         written += rows.len();
-        Ok(output.rows(&rows).map_err(SinkError::stdout)?)
+        for rows in rows.chunks(AT_ONCE) {
+            output.rows(rows).map_err(SinkError::stdout)?;
+            if plan.selection.is_paced {
+                pauses.pause();
+            }
+        }
+        Ok(())
     })?;
     output.rows(&kept).map_err(SinkError::stdout)?;
     let hidden = output.end().map_err(SinkError::stdout)?;

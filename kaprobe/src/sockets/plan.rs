@@ -48,6 +48,8 @@ pub struct Selection {
     /// Pass listeners that no filter keeps: they tell which connections were accepted. The
     /// filters are then applied in user space.
     pub with_listeners: bool,
+    /// Take little CPU time at once, as other programs come first.
+    pub is_paced: bool,
 }
 
 impl SocketsPlan {
@@ -85,6 +87,7 @@ impl SocketsPlan {
                 states,
                 all_netns: args.snapshot.all_netns,
                 with_listeners: args.group,
+                is_paced: args.paced,
             },
             group: args.group,
             sort: args.sort,

@@ -23,6 +23,7 @@ use crate::model::row::{Row, RowSource};
 use crate::model::values::State;
 use crate::owners::descriptors::Descriptors;
 use crate::owners::table::OwnerTable;
+use crate::sockets::pace::Pauses;
 use crate::sockets::plan::Selection;
 use crate::sockets::sock_diag;
 use crate::text::escape::Escaped;
@@ -183,6 +184,7 @@ impl<'a> Snapshots<'a> {
             seen: HashSet::new(),
             owners: None,
             late: Vec::new(),
+            pauses: Pauses::default(),
             notes: Notes::default(),
             ownerless: 0,
             hidden: HiddenProcesses::default(),
@@ -230,6 +232,7 @@ struct SnapshotRun<'a, 's> {
     owners: Option<OwnerTable<'a>>,
     /// Rows of which the walk saw no owner.
     late: Vec<Row>,
+    pauses: Pauses,
     notes: Notes,
     ownerless: usize,
     /// Processes that could not be read and may be the missing owners.
@@ -345,6 +348,9 @@ impl<'a> SnapshotRun<'a, '_> {
             }
             if self.batch.len() >= BATCH {
                 self.flush()?;
+            }
+            if selection.is_paced {
+                self.pauses.pause();
             }
             Ok(())
         };

@@ -143,7 +143,7 @@ impl TracePlan {
 /// itself applies the process filters.
 fn snapshot(filters: &FilterArgs) -> Vec<OsString> {
     let sockets = &filters.records.sockets;
-    let command = ["sockets", "--json"].map(OsString::from);
+    let command = ["sockets", "--json", "--paced"].map(OsString::from);
     let all = sockets.netns.is_empty().then(|| "--all-netns".into());
     let given = as_flags(sockets, &filters.cgroup);
     let root = host_root(&filters.node);
@@ -292,6 +292,7 @@ mod tests {
                 },
                 all_netns,
                 host_root: plan.host_root,
+                is_paced: true,
                 ..Selection::default()
             };
             assert_eq!(snapshot.selection, selection, "{args}");
