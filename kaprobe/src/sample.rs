@@ -13,7 +13,7 @@ use crate::model::alive::{AgeList, Alive};
 use crate::model::event::{ArrivedSegment, Event, Kind, Lost, PassiveReset, SocketEvent, SocketId};
 use crate::model::host_timeout::HostTimeouts;
 use crate::model::named::Named as _;
-use crate::model::owner::Owner;
+use crate::model::owner::{Owner, OwnerLease};
 use crate::model::record::{EventName, Record};
 use crate::model::remedy::SetIn;
 use crate::model::row::{Row, RowSource, Timer};
@@ -110,6 +110,7 @@ pub fn event(at_ms: u64, kind: Kind) -> SocketEvent {
         actor: None,
         transfer: None,
         dead_in_ms: None,
+        lease: OwnerLease::default(),
         dead_by: None,
         mptcp: None,
     }

@@ -15,7 +15,7 @@ use crate::correlate::snapshot::{NewZombie, ZombieFinder};
 use crate::lru::LruMap;
 use crate::model::event::{Event, Kind, Lost, PassiveReset, SocketEvent, SocketId};
 use crate::model::flow::Flow;
-use crate::model::owner::Owner;
+use crate::model::owner::{Owner, OwnerLease};
 use crate::model::record::{EventName, Record};
 use crate::model::row::Row;
 use crate::model::time::{Instant, TICK_MS, ms_to_ns};
@@ -113,6 +113,14 @@ impl Correlator {
             Event::Snapshot(row) => self.row(row, emit),
             Event::SnapshotEnd => self.snapshot.end(),
         }
+    }
+
+    /// The owner in the last event of the same socket, and how long it may be used. `None` if
+    /// the socket is another one, or has another inode.
+    pub fn last_owner(&mut self, event: &SocketEvent) -> Option<(&Owner, OwnerLease)> {
+        let last = &self.sockets.get_mut(&event.id)?.last;
+        let is_same = event.identity.inode == Some(last.inode) && last.is_of(event);
+        is_same.then_some((&last.owner, last.lease))
     }
 
     /// How many sockets were seen.
@@ -239,6 +247,7 @@ struct LastSeen {
     /// 0 while the kernel has not made one.
     cookie: u64,
     owner: Owner,
+    lease: OwnerLease,
     pair: Flow,
 }
 
@@ -248,6 +257,7 @@ impl LastSeen {
             inode: event.identity.inode.unwrap_or(0),
             cookie: event.identity.cookie.unwrap_or(0),
             owner: event.owner.clone(),
+            lease: event.lease,
             pair: Flow::from(&event.endpoints),
         }
     }
@@ -270,6 +280,7 @@ impl LastSeen {
                 *self = Self::of(event);
             }
             self.cookie = event.identity.cookie.unwrap_or(self.cookie);
+            self.lease = event.lease;
             if event.owner.is_known() || event.identity.inode.is_some() || !self.owner.is_known() {
                 return Cow::Borrowed(event);
             }

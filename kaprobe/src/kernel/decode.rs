@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kaprobe_ebpf::wire::{self, cause, flag, kind, path};
 
 use crate::model::event::{ArrivedSegment, Event, Kind, PassiveReset, SocketEvent, SocketId};
-use crate::model::owner::Owner;
+use crate::model::owner::{Owner, OwnerLease};
 use crate::model::socket::{Actor, Endpoints, Identity, Settings};
 use crate::model::time::Instant;
 use crate::model::values::{Cause, Family, FinWait2, Met, Origin, TcpFlags};
@@ -151,6 +151,7 @@ impl Decoder {
             actor: None,
             transfer: None,
             dead_in_ms: None,
+            lease: OwnerLease::default(),
             dead_by: None,
             mptcp: has(flag::MPTCP).then_some(true),
         })

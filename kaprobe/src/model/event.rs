@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::owner::Owner;
+use crate::model::owner::{Owner, OwnerLease};
 use crate::model::row::Row;
 use crate::model::socket::{Actor, Ages, Endpoints, Identity, Settings, Transfer};
 use crate::model::time::Instant;
@@ -159,6 +159,8 @@ pub struct SocketEvent {
     /// The process that holds the socket, or that held it last, if known; never the interrupted
     /// task. All events and sockets of the process share this value.
     pub owner: Owner,
+    /// How long that owner may be used for later events.
+    pub lease: OwnerLease,
     /// Local and remote address and port.
     pub endpoints: Endpoints,
     /// Inode, cookie, uid and cgroup.

@@ -13,6 +13,16 @@ pub struct Owner(Option<Arc<Process>>);
 /// What is known of an owner that is not known.
 static UNKNOWN: Process = Process::UNKNOWN;
 
+/// How long an owner may be used that was named: until a time, or until something changes. Only
+/// who names owners reads it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnerLease {
+    /// It holds while this is the current generation.
+    pub generation: u32,
+    /// It holds before this time, s. 0 if it does not hold at all.
+    pub until_s: u32,
+}
+
 impl Owner {
     /// Whether both share one copy, or neither is known. Two copies may be equal.
     #[must_use]

@@ -29,7 +29,7 @@ use rustix::io::Errno;
 use crate::containers::names::ContainerNames;
 use crate::kernel::{DescriptorIterator, OwnerNews, OwnerWatch};
 use crate::model::event::Event;
-use crate::model::owner::Owner;
+use crate::model::owner::{Owner, OwnerLease};
 use crate::model::row::Row;
 use crate::owners::descriptors::{self, Descriptors, SocketFd};
 use crate::owners::held::Holders;
@@ -172,13 +172,6 @@ enum Due {
     Search,
 }
 
-/// How long an owner may be used that was named: until a time, or until something changes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lease {
-    generation: u32,
-    until_s: u32,
-}
-
 /// The inode number, if it is one of a socket.
 fn socket_inode(inode: Option<u64>) -> Option<Inode> {
     Inode::try_from(inode?).ok()
@@ -227,28 +220,32 @@ impl OwnerCache {
         })
     }
 
-    /// Fills in the known owners of the events' sockets, with at most one walk.
-    pub fn fill(&mut self, events: &mut [Event], now: Instant) {
-        self.begin(now);
-        for event in events {
-            match event {
-                Event::Snapshot(row) => self.remember(row),
-                Event::Socket(socket) => {
-                    let inode = socket_inode(socket.identity.inode);
-                    let owner = inode.and_then(|inode| self.owner(inode));
-                    let owner = owner.or_else(|| self.holders.last_of(socket));
-                    socket.owner = owner.unwrap_or_default();
+    /// Fills in the known owner of an event's socket. A batch has at most one walk. `last` is the
+    /// owner in the last event of the same socket, with its lease: if that holds, nothing is
+    /// looked up.
+    pub fn fill(&mut self, event: &mut Event, last: Option<(&Owner, OwnerLease)>) {
+        match event {
+            Event::Snapshot(row) => self.remember(row),
+            Event::Socket(socket) => {
+                if let Some((owner, lease)) = last.filter(|(_, lease)| self.holds(*lease)) {
+                    (socket.owner, socket.lease) = (owner.clone(), lease);
+                    return;
                 }
-                Event::PassiveReset(reset) => {
-                    let inode = socket_inode(reset.inode);
-                    let owner = inode.and_then(|inode| self.owner(inode));
-                    let pid = owner.as_ref().and_then(|it| it.pid);
-                    let age = pid.and_then(|pid| process::age_s(self.descriptors.proc(), pid));
-                    reset.process_age_s = age;
-                    reset.owner = owner.unwrap_or_default();
-                }
-                _ => {}
+                let inode = socket_inode(socket.identity.inode);
+                let owner = inode.and_then(|inode| self.owner(inode));
+                socket.lease = inode.map_or_else(OwnerLease::default, |it| self.lease(it));
+                let owner = owner.or_else(|| self.holders.last_of(socket));
+                socket.owner = owner.unwrap_or_default();
             }
+            Event::PassiveReset(reset) => {
+                let inode = socket_inode(reset.inode);
+                let owner = inode.and_then(|inode| self.owner(inode));
+                let pid = owner.as_ref().and_then(|it| it.pid);
+                let age = pid.and_then(|pid| process::age_s(self.descriptors.proc(), pid));
+                reset.process_age_s = age;
+                reset.owner = owner.unwrap_or_default();
+            }
+            _ => {}
         }
     }
 
@@ -282,13 +279,13 @@ impl OwnerCache {
 
     /// How long the owner of a socket may be used that was just named.
     #[must_use]
-    pub fn lease(&self, inode: Inode) -> Lease {
+    pub fn lease(&self, inode: Inode) -> OwnerLease {
         let owned = self.owned.get(&inode).filter(|it| !it.gone);
         let until_s = owned.map_or(0, |it| {
             let process = self.processes.get(it.process);
             process.believed_until_s(it.checked_s, it.passes)
         });
-        Lease {
+        OwnerLease {
             generation: self.generation,
             until_s,
         }
@@ -297,7 +294,7 @@ impl OwnerCache {
     /// Whether an owner that was named may still be used, in this batch.
     #[must_use]
     #[inline]
-    pub fn holds(&self, lease: Lease) -> bool {
+    pub fn holds(&self, lease: OwnerLease) -> bool {
         lease.generation == self.generation && self.now_s < lease.until_s
     }
 
@@ -924,7 +921,8 @@ mod tests {
 
     /// The owner of each event, by pid.
     fn owned(owners: &mut OwnerCache, mut events: Vec<Event>, now: Instant) -> Vec<Option<u32>> {
-        owners.fill(&mut events, now);
+        owners.begin(now);
+        events.iter_mut().for_each(|event| owners.fill(event, None));
         let owners = events.iter().filter_map(|event| match event {
             Event::Socket(event) => Some(event.owner.pid),
             _ => None,
@@ -1222,7 +1220,8 @@ mod tests {
             assert_eq!(counts, (missing, 4));
         }
         let before = (owners.owned.len(), owners.dropped_owners());
-        owners.fill(&mut [row(1, &[(1, "init")])], now);
+        owners.begin(now);
+        owners.fill(&mut row(1, &[(1, "init")]), None);
         assert_eq!(
             (owners.owned.len(), owners.dropped_owners()),
             (before.0, before.1 + 1)

@@ -455,8 +455,14 @@ impl TraceStages {
 
     fn batch(&mut self, batch: &mut [Event], outlet: &mut Outlet<'_>) -> Result<(), SinkError> {
         order::causes_first(batch);
-        self.owners.fill(batch, Instant::now());
-        for event in &*batch {
+        self.owners.begin(Instant::now());
+        for event in batch {
+            let last = match &*event {
+                Event::Socket(event) => self.correlator.last_owner(event),
+                _ => None,
+            };
+            self.owners.fill(event, last);
+            let event = &*event;
             if let Event::Snapshot(row) = event
                 && self.pipeline.passes_socket(row)
             {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use kaprobe::model::event::{ArrivedSegment, Event, Kind, PassiveReset, SocketEvent, SocketId};
-use kaprobe::model::owner::Owner;
+use kaprobe::model::owner::{Owner, OwnerLease};
 use kaprobe::model::socket::{Endpoints, Identity, Settings, Transfer};
 use kaprobe::model::time::Instant;
 use kaprobe::model::values::{Cause, Met, Origin};
@@ -153,6 +153,7 @@ impl Connection {
             actor: None,
             transfer: None,
             dead_in_ms: None,
+            lease: OwnerLease::default(),
             dead_by: None,
             mptcp: None,
         }
