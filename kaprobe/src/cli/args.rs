@@ -151,6 +151,9 @@ pub struct ReplayArgs {
     /// It is text, or JSON lines with --json.
     #[arg(long, conflicts_with_all = ["output", "time", "wide", "color"], help_heading = "Output")]
     pub summary: bool,
+    /// How much it keeps.
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// Filters of the records.
     #[command(flatten)]
     pub filters: RecordArgs,
@@ -160,9 +163,6 @@ pub struct ReplayArgs {
     /// Destination and format of the records.
     #[command(flatten)]
     pub output: OutputArgs,
-    /// How much it keeps.
-    #[command(flatten)]
-    pub limits: LimitArgs,
 }
 
 /// `kaprobe report`.
@@ -187,15 +187,15 @@ pub struct ReportArgs {
     /// Idle timeouts to mark among the idle ages.
     #[command(flatten)]
     pub timeouts: TimeoutArgs,
+    /// How much it keeps.
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// Filters of the records.
     #[command(flatten)]
     pub filters: RecordArgs,
     /// The times of the records.
     #[command(flatten)]
     pub window: WindowArgs,
-    /// How much it keeps.
-    #[command(flatten)]
-    pub limits: LimitArgs,
 }
 
 /// Flags that filter the records of a trace.
