@@ -52,7 +52,9 @@ fn decode(bencher: Bencher<'_, '_>) {
 /// checked again.
 #[divan::bench(args = SOCKETS)]
 fn own(bencher: Bencher<'_, '_>, sockets: u32) {
-    allow_open_files(sockets.into()).expect("the limit of open files can be raised");
+    // A connection takes two descriptors, and such a socket one.
+    let connections = u64::from(sockets / 2);
+    allow_open_files(connections).expect("the limit of open files can be raised");
     let open = || UnixDatagram::unbound().expect("a socket can be made");
     let held: Vec<_> = (0..sockets).map(|_| open()).collect();
     let inode = |socket| {
