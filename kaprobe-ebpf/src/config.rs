@@ -57,6 +57,7 @@ pub struct Offsets {
     /// version: stable kernels have the move too, and keep `sk_timer` as another timer's
     /// name.
     pub timer: u32,
+    /// `expires` of that timer. It and the next two count from the start of the socket.
     pub timer_expires: u32,
     pub timer_pprev: u32,
     pub timer_function: u32,
@@ -197,6 +198,20 @@ pub struct Offsets {
     pub cgroup_ancestors: u32,
 }
 
+impl Offsets {
+    /// The offsets, and what else is among them, in the order of the structure.
+    #[must_use]
+    pub fn words(&self) -> &[u32] {
+        const {
+            assert!(align_of::<Self>() == align_of::<u32>());
+            assert!(size_of::<Self>() as u32 * STAND_IN_BYTES / 4 <= GROUP_BYTES);
+        }
+        // SAFETY: the structure is made of `u32` alone, without padding: every member of it is
+        // a `u32`, or a structure of `u32`.
+        unsafe { core::slice::from_raw_parts((&raw const *self).cast(), size_of::<Self>() / 4) }
+    }
+}
+
 /// Byte offsets of the members that the iterator over descriptors reads. Without the
 /// iterator, user space reads the same facts from /proc.
 #[repr(C)]
@@ -233,7 +248,7 @@ impl DescriptorOffsets {
 ///
 /// The programs tell the verifier the type of an address by such a number, and it then
 /// lets them load members straight from memory. All are [`ABSENT`] if the kernel has no
-/// `bpf_rdonly_cast` (before 6.2); each member then takes a helper call.
+/// `bpf_rdonly_cast` (before 6.2); a member, or a [`Run`] of them, then takes a helper call.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is named after the kernel's structure")]
@@ -243,6 +258,7 @@ pub struct Types {
     pub tcp_sock: u32,
     pub socket_alloc: u32,
     pub cgroup: u32,
+    pub net: u32,
 }
 
 impl Types {
@@ -252,6 +268,7 @@ impl Types {
         tcp_sock: ABSENT,
         socket_alloc: ABSENT,
         cgroup: ABSENT,
+        net: ABSENT,
     };
 }
 
@@ -261,6 +278,62 @@ impl Types {
 /// real one when it loads the programs. Where it cannot, the verifier never reaches the
 /// call.
 pub const RDONLY_CAST: i32 = 0x6361_7374;
+
+/// Members that a program reads at one time. Without `bpf_rdonly_cast` it copies them from the
+/// kernel's memory together, in as few [`Run`]s as pay off.
+pub mod group {
+    /// Members that are read one by one.
+    pub const SINGLE: usize = 0;
+    /// Members of a socket that are read when its timer fires.
+    pub const ENTRY: usize = 1;
+    /// Members of a socket that a firing may have changed.
+    pub const EXIT: usize = 2;
+    /// Members of a socket that tell whose it is.
+    pub const OWNER: usize = 3;
+    /// The keepalive settings of a network namespace.
+    pub const SYSCTLS: usize = 4;
+    /// How many there are.
+    pub const COUNT: usize = 5;
+
+    /// The greatest number of runs of each group.
+    pub const RUNS: [usize; COUNT] = [0, 16, 6, 6, 3];
+    /// Room for the copies of each group, bytes. The programs' stack has 512.
+    pub const COPY_BYTES: [usize; COUNT] = [0, 352, 80, 128, 24];
+    /// The first place of each group in [`super::Config::runs`].
+    pub const FIRST_RUN: [usize; COUNT] = [0, 0, 16, 22, 28];
+    /// The number of places in [`super::Config::runs`].
+    pub const ALL_RUNS: usize = FIRST_RUN[COUNT - 1] + RUNS[COUNT - 1];
+}
+
+/// A part of a structure that is copied from the kernel's memory by one call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Run {
+    /// Offset in the structure, bytes.
+    pub from: u32,
+    /// Offset in the copy, bytes.
+    pub to: u32,
+    /// Number of bytes; 0 if the place is not in use.
+    pub bytes: u32,
+}
+
+/// The offset of a load that stands for a member: its [`group`], and the place of the member's
+/// offset in [`Offsets`], bytes.
+///
+/// A constant in an instruction costs nothing, unlike a value from [`Config`]. User space
+/// replaces it with the member's offset in the structure, or in the copy, when it loads the
+/// programs. No structure that the programs know is that large.
+#[must_use]
+pub const fn stand_in(group: usize, place: usize) -> u32 {
+    FIRST_STAND_IN + group as u32 * GROUP_BYTES + place as u32 / 4 * STAND_IN_BYTES
+}
+
+/// The first [`stand_in`].
+pub const FIRST_STAND_IN: u32 = 0x3000;
+/// Distance between the stand-ins of two members: the largest has that many bytes.
+pub const STAND_IN_BYTES: u32 = 16;
+/// Distance between the stand-ins of one member in two groups.
+pub const GROUP_BYTES: u32 = 0xa00;
 
 /// Offsets in the context of a kprobe that stand for those of the arguments, in bytes.
 ///
@@ -350,6 +423,8 @@ pub struct Config {
     pub offsets: Offsets,
     /// Type numbers of the structures that contain those members.
     pub types: Types,
+    /// What is copied of each [`group`], if the kernel has no `bpf_rdonly_cast`.
+    pub runs: [Run; group::ALL_RUNS],
 }
 
 impl Config {

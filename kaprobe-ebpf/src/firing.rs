@@ -12,13 +12,13 @@ use crate::filter;
 use crate::kernel::{
     TCP_CLOSE, TCP_FIN_WAIT2, TCP_FLAG_RST, TCP_LISTEN, TCP_SYN_SENT, Unread, answers_probes,
     config, describe, detail, dissect, elapsed, handshake, has_changed, heard_since, inode,
-    is_fin_wait2_orphan, is_gone, look, look_again, name, name_actor, note_data, now_ns,
+    is_fin_wait2_orphan, is_gone, look_again, look_at_entry, name_actor, note_data, now_ns,
     probes_out, segment_ttl, socket_of, state_of, timeout_error, timer_of, tracking, user_timeout,
 };
 use crate::maps::{count, note_sight, state};
 use crate::ring::{
     send, send_answered, send_closed, send_closed_by, send_detailed, send_other, send_passive,
-    take_state,
+    take_state, wanted,
 };
 use crate::running::{self, Firing};
 
@@ -62,7 +62,7 @@ pub fn enter<C: EbpfContext>(ctx: &C, timer: u64) {
     (event.kind, event.cause) = NOT_PROVEN;
     event.firing_ns = 0;
     event.reason = 0;
-    look(sk, event);
+    firing.owner.net = look_at_entry(sk, event);
 }
 
 /// The outcome of a firing until something proves it.
@@ -82,32 +82,30 @@ pub fn probed(returned: i32) {
     } else {
         kind::PROBE_CONGESTED
     };
-    name_now(firing);
+    if wanted(firing.event.kind) {
+        find_owner(firing);
+    }
 }
 
-/// Reads the identity of a firing's socket while the timer has the socket's lock.
+/// Finds the owner of a firing's socket. While the timer has the socket's lock, no process can
+/// close the socket.
 #[inline(always)]
-fn name_now(firing: &mut Firing) {
-    firing.named = 1;
-    name(firing.event.socket.sk, &mut firing.event);
+fn find_owner(firing: &mut Firing) {
+    firing.has_owner = 1;
+    let Firing { owner, event, .. } = firing;
+    owner.find_in_firing(event.socket.sk, event);
 }
 
 /// Ends a firing: the timer's function has run. `timer` is 0 if the hook does not know it.
+/// `is_keepalive` tells whether it is a keepalive timer. It is asked only if no firing is
+/// found: the entry has asked before.
 #[inline(always)]
-pub fn exit<C: EbpfContext>(ctx: &C, timer: u64) {
+pub fn exit<C: EbpfContext>(ctx: &C, timer: u64, is_keepalive: impl FnOnce() -> bool) {
     // SAFETY: this is the program's only reference to a firing.
     let Some(firing) = (unsafe { running::find(timer) }) else {
-        let armed_ns = state!(armed_ns);
-        if armed_ns == 0 && (timer == 0 || is_tested(socket_of(timer))) {
-            note_sight(sight::FIRING_ENDED);
-        }
-        if !filter::any() && armed_ns != 0 && now_ns() > armed_ns + ARMING_NS {
-            count(counter::ENTRY_MISSED);
-        }
-        return;
+        return exit_alone(timer, is_keepalive);
     };
     let destroyed = firing.destroyed != 0;
-    let named = firing.named != 0;
     let event = &mut firing.event;
     let sk = event.socket.sk;
     let proven_err = event.err;
@@ -137,17 +135,33 @@ pub fn exit<C: EbpfContext>(ctx: &C, timer: u64) {
         running::end(firing);
         return;
     }
-    send(event, |event| {
-        if !named {
-            name(sk, event);
+    let is_new = send(firing, |firing| {
+        if firing.has_owner == 0 {
+            find_owner(firing);
         }
     });
-    // Another CPU may have destroyed the socket once the function had released it. That
-    // CPU's program looked for it in the table before this one had put it there.
-    if destroyed || is_gone(sk) {
-        send_closed_by(event);
+    // Another CPU may have destroyed the socket once the function had released it. If this
+    // firing has put the socket into the table, that CPU may have looked there too early.
+    if destroyed || is_new && is_gone(sk) {
+        send_closed_by(firing);
     }
     running::end(firing);
+}
+
+/// An exit whose entry was not followed: the filter dropped it, or it was missed.
+#[inline(always)]
+fn exit_alone(timer: u64, is_keepalive: impl FnOnce() -> bool) {
+    let armed_ns = state!(armed_ns);
+    if armed_ns != 0 && filter::any() || !is_keepalive() {
+        return;
+    }
+    if armed_ns == 0 {
+        if timer == 0 || is_tested(socket_of(timer)) {
+            note_sight(sight::FIRING_ENDED);
+        }
+    } else if now_ns() > armed_ns + ARMING_NS {
+        count(counter::ENTRY_MISSED);
+    }
 }
 
 /// Whether the socket is that of a kaprobe which tests its programs.
@@ -213,7 +227,7 @@ pub fn reset(sk: u64, reason: u32) {
             event.cause = cause_of(user_timeout(sk));
             event.err = timeout_error(sk);
         }
-        name_now(firing);
+        find_owner(firing);
     }
     let before = if state_of(sk) == TCP_CLOSE {
         take_state(sk)
@@ -317,11 +331,11 @@ pub fn destroy(sk: u64) {
     }
     // SAFETY: this is the program's only reference to a firing.
     if let Some(firing) = unsafe { running(sk) } {
-        // The firing is sent first, and its exit sends the end. Its name is read now, while
+        // The firing is sent first, and its exit sends the end. Its owner is found now, while
         // the socket still exists.
         firing.destroyed = 1;
-        if firing.named == 0 {
-            name_now(firing);
+        if firing.has_owner == 0 {
+            find_owner(firing);
         }
         return;
     }

@@ -6,11 +6,12 @@
 //! net/bpf_jit_comp.c of both arch/x86 and arch/arm64).
 
 use core::ffi::c_void;
-use core::mem::MaybeUninit;
+use core::marker::PhantomData;
+use core::mem::{MaybeUninit, offset_of};
 
 use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel};
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_jiffies64, bpf_ktime_get_ns};
-use kaprobe_ebpf::config::{ABSENT, Config, Flag, Number, RDONLY_CAST};
+use kaprobe_ebpf::config::{ABSENT, Config, Flag, Offsets, RDONLY_CAST, group, stand_in};
 use kaprobe_ebpf::wire::{
     Descriptor, Detailed, Event, Sending, Snapshot, Socket, flag, kind, path,
 };
@@ -169,32 +170,132 @@ impl Tracked {
     }
 }
 
+/// A member of a kernel structure: the place of its offset in [`Offsets`], bytes.
+#[derive(Clone, Copy)]
+struct Member(usize);
+
+impl Member {
+    /// Offset of the member, bytes.
+    #[inline(always)]
+    fn offset(self) -> u32 {
+        let place = (&raw const CONFIG.offsets).cast::<u8>();
+        // SAFETY: the place is that of a `u32` inside a static. It is read as `config!` reads.
+        unsafe { place.add(self.0).cast::<u32>().read_volatile() }
+    }
+
+    /// Loads a `T`, `plus` bytes after the member, at an offset that stands for the real one.
+    ///
+    /// # Safety
+    ///
+    /// The verifier must know what lies there once user space has put the real offset in.
+    #[inline(always)]
+    unsafe fn load_from<T: Plain>(self, base: u64, group: usize, plus: u32) -> T {
+        let place = base + (stand_in(group, self.0) + plus) as u64;
+        // SAFETY: the caller promises that the verifier knows what lies there, and any bytes
+        // are a `T`. The load may fault, and then gives zeroes. It is volatile, so that it
+        // stays one instruction that user space can find.
+        unsafe { (place as *const T).read_volatile() }
+    }
+}
+
+/// What members are loaded from.
+trait Source: Copy {
+    /// Address of the structure in the kernel.
+    fn address(self) -> u64;
+
+    /// Loads a `T`, `plus` bytes after a member: 0, or 8 for the second half of a larger one.
+    fn load<T: Plain>(self, member: Member, plus: u32) -> T;
+}
+
 /// An address whose type the verifier knows if the kernel has `bpf_rdonly_cast`: one that
 /// [`typed`] returned, or a pointer that was loaded from a typed address.
 #[derive(Clone, Copy, Default)]
 pub struct Typed(u64);
 
-impl Typed {
-    /// Takes an address that is typed if it has to be.
-    ///
-    /// # Safety
-    ///
-    /// The verifier must know the type of what lies at `address`, or the kernel must have
-    /// no `bpf_rdonly_cast`.
+impl Source for Typed {
     #[inline(always)]
-    unsafe fn assume(address: u64) -> Self {
-        Self(address)
+    fn address(self) -> u64 {
+        self.0
     }
 
-    /// The address `offset` bytes further on.
+    /// Without `bpf_rdonly_cast`, each load takes a helper call.
     #[inline(always)]
-    fn plus(self, offset: u32) -> Self {
-        Self(self.0 + offset as u64)
+    fn load<T: Plain>(self, member: Member, plus: u32) -> T {
+        if config!(types.rdonly_cast) == ABSENT {
+            return read(self.0, member.offset() + plus);
+        }
+        // SAFETY: this kernel has `bpf_rdonly_cast`, so the verifier knows the type.
+        unsafe { member.load_from(self.0, group::SINGLE, plus) }
     }
 }
 
+/// The members of a structure that are read at one time: those of one [`group`]. They are
+/// loaded from a copy, or from a [`Typed`] address if the kernel has `bpf_rdonly_cast`.
+#[derive(Clone, Copy)]
+struct View<'a, const GROUP: usize> {
+    address: u64,
+    /// Address of the structure or of the copy.
+    base: u64,
+    copy: PhantomData<&'a ()>,
+}
+
+impl<'a, const GROUP: usize> View<'a, GROUP> {
+    /// Copies the members, if they have to be.
+    #[inline(always)]
+    fn of<T>(structure: Typed, copy: &'a mut MaybeUninit<T>) -> Self {
+        const { assert!(size_of::<T>() == group::COPY_BYTES[GROUP] && align_of::<T>() == 8) };
+        let mut base = structure.0;
+        if config!(types.rdonly_cast) == ABSENT {
+            let copy: *mut u8 = copy.as_mut_ptr().cast();
+            for n in 0..group::RUNS[GROUP] {
+                copy_run(copy, structure.0, group::FIRST_RUN[GROUP] + n);
+            }
+            base = copy as u64;
+        }
+        Self {
+            address: structure.0,
+            base,
+            copy: PhantomData,
+        }
+    }
+}
+
+/// Copies a [`Run`] of a structure, if its place is in use.
+#[inline(always)]
+fn copy_run(copy: *mut u8, structure: u64, run: usize) {
+    let bytes = config!(runs[run].bytes);
+    if bytes != 0 {
+        let from = (structure + config!(runs[run].from) as u64) as *const c_void;
+        let to = copy.wrapping_add(config!(runs[run].to) as usize);
+        // SAFETY: user space sees to it that the run fits into the copy, and the verifier
+        // checks it. The helper itself checks the address that it reads.
+        unsafe { bpf_probe_read_kernel(to.cast(), bytes, from) };
+    }
+}
+
+impl<const GROUP: usize> Source for View<'_, GROUP> {
+    #[inline(always)]
+    fn address(self) -> u64 {
+        self.address
+    }
+
+    #[inline(always)]
+    fn load<T: Plain>(self, member: Member, plus: u32) -> T {
+        // SAFETY: the verifier knows the type of the structure, or the copy has every member
+        // that a program loads from it.
+        unsafe { member.load_from(self.base, GROUP, plus) }
+    }
+}
+
+/// Room on the stack for the copy of a group.
+macro_rules! copy_of {
+    ($group:ident) => {
+        MaybeUninit::<[u64; group::COPY_BYTES[group::$group] / 8]>::uninit()
+    };
+}
+
 /// Tells the verifier the type of what lies at an address, if `structure` is not
-/// [`ABSENT`]. The verifier then lets [`load`] do without a helper. The call itself is
+/// [`ABSENT`]. The verifier then lets loads do without a helper. The call itself is
 /// only a move (`fixup_kfunc_call`, kernel/bpf/verifier.c).
 #[inline(always)]
 fn typed(address: u64, structure: u32) -> Typed {
@@ -214,23 +315,20 @@ fn tcp_sock(sk: u64) -> Typed {
     typed(sk, config!(types.tcp_sock))
 }
 
-/// Loads a `T` at `base + offset`, or reads it if the kernel has no `bpf_rdonly_cast`.
-#[inline(always)]
-fn load<T: Plain>(base: Typed, offset: u32) -> T {
-    if config!(types.rdonly_cast) == ABSENT {
-        return read(base.0, offset);
-    }
-    // SAFETY: this kernel has `bpf_rdonly_cast`, so the verifier knows the type.
-    unsafe { Tracked::assume(base.0) }.load(offset)
+/// The [`Member`] whose offset has this name in [`Offsets`].
+macro_rules! place {
+    ($($offset:ident).+) => {
+        Member(offset_of!(Offsets, $($offset).+))
+    };
 }
 
-/// Loads the member at an offset of [`Config::offsets`] from a [`Typed`] address.
+/// Loads the member at an offset of [`Config::offsets`] from a [`Source`].
 macro_rules! member {
     ($base:expr, $offset:ident) => {
-        load($base, config!(offsets.$offset))
+        $base.load(place!($offset), 0)
     };
     ($base:expr, $offset:ident => $type:ty) => {
-        load::<$type>($base, config!(offsets.$offset))
+        $base.load::<$type>(place!($offset), 0)
     };
 }
 
@@ -247,10 +345,9 @@ macro_rules! probe {
 /// Loads a number whose size depends on the kernel; 0 if the kernel has none.
 macro_rules! number {
     ($base:expr, $number:ident) => {{
-        let Number { at, size } = config!(offsets.$number);
-        match size {
-            1 => load::<u8>($base, at) as u32,
-            4 => load($base, at),
+        match config!(offsets.$number.size) {
+            1 => $base.load::<u8>(place!($number.at), 0) as u32,
+            4 => $base.load(place!($number.at), 0),
             _ => 0,
         }
     }};
@@ -260,7 +357,7 @@ macro_rules! number {
 macro_rules! is_set {
     ($base:expr, $flag:ident) => {{
         let Flag { at, mask } = config!(offsets.$flag);
-        at != ABSENT && load::<u8>($base, at) as u32 & mask != 0
+        at != ABSENT && $base.load::<u8>(place!($flag.at), 0) as u32 & mask != 0
     }};
 }
 
@@ -279,6 +376,25 @@ pub fn clear<T>(place: &mut MaybeUninit<T>) {
         // SAFETY: the word is inside `place`, and aligned. The write is volatile, as the
         // compiler would otherwise turn the loop into a `memset`.
         unsafe { words.add(n).write_volatile(0) };
+    }
+}
+
+/// Copies a value word by word. The kernel's own copy (`bpf_ringbuf_output`) is an instruction
+/// that repeats for each byte, which takes longer to begin than this takes.
+#[inline(always)]
+pub fn copy<T>(from: &T, to: &mut MaybeUninit<T>) {
+    const {
+        assert!(
+            align_of::<T>() == align_of::<u64>(),
+            "the type is not made of words"
+        )
+    };
+    let words = (&raw const *from).cast::<u64>();
+    let places = to.as_mut_ptr().cast::<u64>();
+    for n in 0..size_of::<T>() / size_of::<u64>() {
+        // SAFETY: both words are inside their values, and aligned. The write is volatile, as in
+        // `clear`: the compiler would turn the loop into a `memcpy`.
+        unsafe { places.add(n).write_volatile(words.add(n).read()) };
     }
 }
 
@@ -308,16 +424,10 @@ pub fn timer_of(sk: u64) -> u64 {
     sk + config!(offsets.timer) as u64
 }
 
-/// [`Typed`] address of a socket's keepalive timer.
-#[inline(always)]
-fn timer_in(sk: Typed) -> Typed {
-    sk.plus(config!(offsets.timer))
-}
-
 /// Address of the function that a timer calls.
 #[inline(always)]
 pub fn timer_function(timer: u64) -> u64 {
-    member!(timer_in(tcp_sock(socket_of(timer))), timer_function)
+    member!(tcp_sock(socket_of(timer)), timer_function)
 }
 
 /// Cookie of a socket; 0 if the kernel has not made one.
@@ -378,18 +488,7 @@ impl Identity for Unread {
 
     #[inline(always)]
     fn addresses(&self, family: u16) -> ([u8; 16], [u8; 16]) {
-        let sk = tcp_sock(self.0);
-        if family == AF_INET6 && config!(offsets.skc_v6_daddr) != ABSENT {
-            (
-                v6(sk, config!(offsets.skc_v6_rcv_saddr)),
-                v6(sk, config!(offsets.skc_v6_daddr)),
-            )
-        } else {
-            (
-                wide(member!(sk, skc_rcv_saddr)),
-                wide(member!(sk, skc_daddr)),
-            )
-        }
+        addresses(tcp_sock(self.0), family)
     }
 
     #[inline(always)]
@@ -432,22 +531,36 @@ impl Identity for Socket {
     }
 }
 
-/// Reads the identity of a socket.
+/// Reads the ends of a socket's connection.
 #[inline(always)]
-pub fn identify(sk: u64, socket: &mut Socket) {
-    let unread = Unread(sk);
-    socket.sk = sk;
-    socket.family = unread.family();
-    socket.lport = unread.lport();
-    socket.rport = unread.rport();
-    (socket.laddr, socket.raddr) = unread.addresses(socket.family);
-    socket.netns = unread.netns();
+fn ends(sk: impl Source, socket: &mut Socket) {
+    socket.sk = sk.address();
+    socket.family = member!(sk, skc_family);
+    socket.lport = u16::from_be(member!(sk, inet_sport));
+    socket.rport = u16::from_be(member!(sk, skc_dport));
+    (socket.laddr, socket.raddr) = addresses(sk, socket.family);
+}
+
+/// Local and remote address of a socket of this family.
+#[inline(always)]
+fn addresses(sk: impl Source, family: u16) -> ([u8; 16], [u8; 16]) {
+    if family == AF_INET6 && config!(offsets.skc_v6_daddr) != ABSENT {
+        (
+            v6(sk, place!(skc_v6_rcv_saddr)),
+            v6(sk, place!(skc_v6_daddr)),
+        )
+    } else {
+        (
+            wide(member!(sk, skc_rcv_saddr)),
+            wide(member!(sk, skc_daddr)),
+        )
+    }
 }
 
 /// Loads an IPv6 address.
 #[inline(always)]
-fn v6(sk: Typed, offset: u32) -> [u8; 16] {
-    let halves: [u64; 2] = [load(sk, offset), load(sk, offset + 8)];
+fn v6(sk: impl Source, member: Member) -> [u8; 16] {
+    let halves: [u64; 2] = [sk.load(member, 0), sk.load(member, 8)];
     // SAFETY: both are integers, and have the same size.
     unsafe { core::mem::transmute(halves) }
 }
@@ -671,21 +784,90 @@ fn before(one: u32, other: u32) -> bool {
 /// Reads all values of a socket that an event reports.
 #[inline(always)]
 pub fn describe(sk: u64, event: &mut Event) {
-    look(sk, event);
-    name(sk, event);
+    note_time(event);
+    let at = tcp_sock(sk);
+    look(at, event);
+    let net: Typed = member!(at, skc_net);
+    sysctls_of(net, event);
+    ends(at, &mut event.socket);
+    let mut owner = Owner {
+        net: net.0,
+        ..Owner::NONE
+    };
+    owner.find(at, event);
+    owner.name(event);
 }
 
-/// Reads the identity and the owner of a socket, which no firing changes.
+/// Reads what an event reports of a socket whose timer fires, but not its owner. Returns the
+/// address of the socket's network namespace.
 #[inline(always)]
-pub fn name(sk: u64, event: &mut Event) {
-    identify(sk, &mut event.socket);
-    event.inode = inode(sk);
-    event.cgroup = cgroup_id(cgroup_of(sk));
-    let sk = tcp_sock(sk);
-    event.cookie = member!(sk, skc_cookie);
-    event.uid = member!(sk, sk_uid);
-    if is_set!(sk, is_mptcp) {
-        event.flags |= flag::MPTCP;
+pub fn look_at_entry(sk: u64, event: &mut Event) -> u64 {
+    note_time(event);
+    let mut copy = copy_of!(ENTRY);
+    let at = View::<{ group::ENTRY }>::of(tcp_sock(sk), &mut copy);
+    look(at, event);
+    ends(at, &mut event.socket);
+    let net: Typed = member!(at, skc_net);
+    let mut copy = copy_of!(SYSCTLS);
+    sysctls_of(View::<{ group::SYSCTLS }>::of(net, &mut copy), event);
+    net.0
+}
+
+/// Addresses that lead from a socket to what tells whose it is. They stay valid until a softirq
+/// ends, even if the socket is destroyed meanwhile: a softirq is a reader of RCU, and an inode
+/// of sockfs is freed after one (`sock_free_inode`, net/socket.c).
+#[derive(Clone, Copy)]
+pub struct Owner {
+    /// The network namespace.
+    pub net: u64,
+    /// The `struct socket`; 0 for an orphan.
+    pub socket: u64,
+    /// The cgroup v2; 0 if it is unknown.
+    pub cgroup: u64,
+}
+
+impl Owner {
+    /// Not known yet.
+    pub const NONE: Self = Self {
+        net: 0,
+        socket: 0,
+        cgroup: 0,
+    };
+
+    /// Finds the owner of a socket, and reads what is in the socket itself.
+    #[inline(always)]
+    fn find(&mut self, sk: impl Source, event: &mut Event) {
+        self.socket = member!(sk, sk_socket);
+        self.cgroup = cgroup_in(sk).0;
+        event.uid = member!(sk, sk_uid);
+        if is_set!(sk, is_mptcp) {
+            event.flags |= flag::MPTCP;
+        }
+    }
+
+    /// Finds the owner of a socket whose timer fires.
+    #[inline(always)]
+    pub fn find_in_firing(&mut self, sk: u64, event: &mut Event) {
+        let mut copy = copy_of!(OWNER);
+        let at = View::<{ group::OWNER }>::of(tcp_sock(sk), &mut copy);
+        self.find(at, event);
+    }
+
+    /// Reads the numbers by which user space knows the owner.
+    #[inline(always)]
+    pub fn name(&self, event: &mut Event) {
+        event.socket.netns = member!(typed(self.net, config!(types.net)), net_inum);
+        event.inode = self.inode();
+        event.cgroup = cgroup_id(typed(self.cgroup, config!(types.cgroup)));
+    }
+
+    /// Inode number of the socket's file; 0 for an orphan.
+    #[inline(always)]
+    pub fn inode(&self) -> u64 {
+        if self.socket == 0 {
+            return 0;
+        }
+        member!(typed(self.socket, config!(types.socket_alloc)), socket_ino)
     }
 }
 
@@ -700,7 +882,7 @@ pub fn detail(sk: u64, detailed: &mut Detailed) {
 
 /// Reads what a socket has sent, and when it sends it again.
 #[inline(always)]
-fn sending(sk: Typed, sending: &mut Sending) {
+fn sending(sk: impl Source, sending: &mut Sending) {
     sending.err_soft = member!(sk, sk_err_soft);
     sending.snd_una = member!(sk, snd_una);
     sending.snd_nxt = member!(sk, snd_nxt);
@@ -929,13 +1111,17 @@ pub fn probed_for_user_timeout(sk: u64, hz: u32) -> bool {
     since != 0 && probed >= user_timeout(sk) as u64 * hz as u64 / 1000
 }
 
-/// Reads the state of a socket, and its settings.
+/// Notes the time before anything is read.
 #[inline(always)]
-pub fn look(sk: u64, event: &mut Event) {
-    let sk = tcp_sock(sk);
+fn note_time(event: &mut Event) {
     event.mono_ns = now_ns();
     event.jiffies = jiffies();
     event.jiffies_after = event.jiffies;
+}
+
+/// Reads the state of a socket, and its settings.
+#[inline(always)]
+fn look(sk: impl Source, event: &mut Event) {
     event.flags |= flags(sk);
     event.state = member!(sk, skc_state);
     event.retransmits = member!(sk, icsk_retransmits);
@@ -948,22 +1134,20 @@ pub fn look(sk: u64, event: &mut Event) {
         event.last_oow_ack_time = member!(sk, last_oow_ack_time);
         event.flags |= flag::OOW_SEEN;
     }
-    event.err = member!(sk, sk_err);
-    event.expires = member!(timer_in(sk), timer_expires);
+    event.expires = member!(sk, timer_expires);
     event.state_after = event.state;
     event.probes_out_after = event.probes_out;
     event.expires_after = event.expires;
-    settings(sk, event);
-}
-
-/// Reads the settings of a socket, and those of its netns.
-#[inline(always)]
-fn settings(sk: Typed, event: &mut Event) {
     event.keepalive_time = member!(sk, keepalive_time);
     event.keepalive_intvl = member!(sk, keepalive_intvl);
     event.user_timeout = member!(sk, icsk_user_timeout);
     event.keepalive_probes = member!(sk, keepalive_probes => u8) as u32;
-    let net: Typed = member!(sk, skc_net);
+    event.cookie = member!(sk, skc_cookie);
+}
+
+/// Reads the keepalive settings of a network namespace.
+#[inline(always)]
+fn sysctls_of(net: impl Source, event: &mut Event) {
     event.sysctl_time = member!(net, net_keepalive_time);
     event.sysctl_intvl = member!(net, net_keepalive_intvl);
     event.sysctl_probes = number!(net, net_keepalive_probes);
@@ -971,12 +1155,12 @@ fn settings(sk: Typed, event: &mut Event) {
 
 /// The [`flag`]s that follow from members of a socket.
 #[inline(always)]
-fn flags(sk: Typed) -> u16 {
+fn flags(sk: impl Source) -> u16 {
     let bits: u64 = member!(sk, sk_flags);
     let owned: u32 = member!(sk, sk_lock_owned);
     // The queue is empty if the list head points to itself: `tcp_write_queue_empty`.
-    let queue = sk.plus(config!(offsets.sk_write_queue));
-    let first: u64 = load(queue, 0);
+    let first: u64 = member!(sk, sk_write_queue);
+    let queue = sk.address() + config!(offsets.sk_write_queue) as u64;
     let mut flags = 0;
     if bits & SOCK_DEAD != 0 {
         flags |= flag::DEAD;
@@ -987,7 +1171,7 @@ fn flags(sk: Typed) -> u16 {
     if owned != 0 {
         flags |= flag::OWNED;
     }
-    if first != queue.0 {
+    if first != queue {
         flags |= flag::WRITE_QUEUE;
     }
     flags
@@ -1000,13 +1184,18 @@ fn flags(sk: Typed) -> u16 {
 /// an outcome only as far as nobody else makes the same change.
 #[inline(always)]
 pub fn look_again(sk: u64, event: &mut Event) {
-    let sk = tcp_sock(sk);
-    let timer = timer_in(sk);
-    let pprev: u64 = member!(timer, timer_pprev);
+    let mut copy = copy_of!(EXIT);
+    changes(View::<{ group::EXIT }>::of(tcp_sock(sk), &mut copy), event);
+}
+
+/// Reads the values of a socket that a firing changes.
+#[inline(always)]
+fn changes(sk: impl Source, event: &mut Event) {
+    let pprev: u64 = member!(sk, timer_pprev);
     if pprev != 0 {
         event.flags |= flag::PENDING_AFTER;
     }
-    event.expires_after = member!(timer, timer_expires);
+    event.expires_after = member!(sk, timer_expires);
     event.state_after = member!(sk, skc_state);
     event.probes_out_after = member!(sk, icsk_probes_out);
     event.err = member!(sk, sk_err);
@@ -1077,8 +1266,7 @@ pub fn has_changed(sk: u64, event: &Event) -> bool {
 #[inline(always)]
 pub fn is_gone(sk: u64) -> bool {
     let sk = tcp_sock(sk);
-    let (state, bits): (u8, u64) = (member!(sk, skc_state), member!(sk, sk_flags));
-    state == TCP_CLOSE && bits & SOCK_DEAD != 0
+    member!(sk, skc_state => u8) == TCP_CLOSE && member!(sk, sk_flags => u64) & SOCK_DEAD != 0
 }
 
 /// The socket that an iterator has reached, from the iterator's context; 0 at the end. It
@@ -1151,8 +1339,8 @@ pub fn snapshot(sk: u64, snapshot: &mut Snapshot) {
         }
         _ => {
             describe(sk, event);
-            look_again(sk, event);
             let sk = tcp_sock(sk);
+            changes(sk, event);
             snapshot.rto_expires = member!(sk, rto_expires);
             snapshot.pending = member!(sk, icsk_pending);
             snapshot.rcv_nxt = member!(sk, rcv_nxt);
@@ -1162,39 +1350,43 @@ pub fn snapshot(sk: u64, snapshot: &mut Snapshot) {
             return;
         }
     }
-    event.mono_ns = now_ns();
-    event.jiffies = jiffies();
-    event.jiffies_after = event.jiffies;
-    identify(sk, &mut event.socket);
+    note_time(event);
+    let at = tcp_sock(sk);
+    ends(at, &mut event.socket);
+    event.socket.netns = Unread(sk).netns();
     // `inet_sport` is past the part that a minisock shares with a socket.
-    event.socket.lport = member!(tcp_sock(sk), skc_num);
+    event.socket.lport = member!(at, skc_num);
 }
 
 /// Inode number of a socket's file; 0 for an orphan.
 #[inline(always)]
 pub fn inode(sk: u64) -> u64 {
-    let socket: u64 = member!(tcp_sock(sk), sk_socket);
-    if socket == 0 {
-        return 0;
+    let socket = member!(tcp_sock(sk), sk_socket);
+    Owner {
+        socket,
+        ..Owner::NONE
     }
-    member!(typed(socket, config!(types.socket_alloc)), socket_ino)
+    .inode()
 }
 
 /// The cgroup v2 in which a socket was made; 0 if it is unknown.
 #[inline(always)]
 pub fn cgroup_of(sk: u64) -> Typed {
+    cgroup_in(tcp_sock(sk))
+}
+
+#[inline(always)]
+fn cgroup_in(sk: impl Source) -> Typed {
     if config!(offsets.sk_cgrp) == ABSENT {
         return Typed(0);
     }
-    if config!(offsets.sk_cgrp_tagged) == 0 {
-        return member!(tcp_sock(sk), sk_cgrp);
-    }
+    let cgroup: Typed = member!(sk, sk_cgrp);
     // 5.10 does this in `sock_cgroup_ptr`, include/linux/cgroup.h. If a low bit is set, the
     // value is not a pointer, and the socket belongs to the root.
-    let tagged: u64 = probe!(sk, sk_cgrp);
-    let cgroup = if tagged & 3 == 0 { tagged } else { 0 };
-    // SAFETY: a kernel that tags the value has no `bpf_rdonly_cast`, which came with 6.2.
-    unsafe { Typed::assume(cgroup) }
+    if config!(offsets.sk_cgrp_tagged) != 0 && cgroup.0 & 3 != 0 {
+        return Typed(0);
+    }
+    cgroup
 }
 
 /// Id of a cgroup: the inode number of its directory.

@@ -48,7 +48,7 @@ pub fn timer_fentry(ctx: FEntryContext) -> i32 {
 /// match-proto: fn tcp_keepalive_timer(t)
 #[fexit]
 pub fn timer_fexit(ctx: FExitContext) -> i32 {
-    firing::exit(&ctx, ctx.arg(0));
+    firing::exit(&ctx, ctx.arg(0), || true);
     0
 }
 
@@ -70,7 +70,7 @@ pub fn timer_kprobe(ctx: ProbeContext) -> u32 {
 /// match-proto: fn tcp_keepalive_timer(t)
 #[kretprobe]
 pub fn timer_kretprobe(ctx: RetProbeContext) -> u32 {
-    firing::exit(&ctx, 0);
+    firing::exit(&ctx, 0, || true);
     0
 }
 
@@ -95,9 +95,7 @@ pub fn timer_expire_entry(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "timer_expire_exit")]
 pub fn timer_expire_exit(ctx: RawTracePointContext) -> i32 {
     let timer = ctx.arg(0);
-    if is_keepalive(timer) {
-        firing::exit(&ctx, timer);
-    }
+    firing::exit(&ctx, timer, || is_keepalive(timer));
     0
 }
 

@@ -6,8 +6,9 @@ use aya_ebpf::maps::{HashMap, LruHashMap, RingBuf};
 use kaprobe_ebpf::config::SOCKETS_FLAGS;
 use kaprobe_ebpf::wire::{Detailed, Event, VERSION, counter, flag, kind};
 
-use crate::kernel::{clear, config, now_ns};
+use crate::kernel::{Owner, clear, config, copy, now_ns};
 use crate::maps::count;
+use crate::running::Firing;
 
 /// Events on their way to user space, which sets the size.
 #[map]
@@ -31,8 +32,31 @@ static STATES: LruHashMap<u64, u64> = LruHashMap::with_max_entries(8192, 0);
 struct Known {
     /// CLOCK_MONOTONIC when an event first reported the socket, ns: [`Event::born_ns`].
     born_ns: u64,
+    /// Id of its cgroup: [`Event::cgroup`].
+    cgroup: u64,
+    /// Inode number of its file; 0 if it had none: [`Event::inode`].
+    inode: u64,
+    /// Inode number of its network namespace: [`Socket::netns`].
+    netns: u32,
     /// 1 while a reported probe may be unanswered.
-    probing: u64,
+    probing: u32,
+}
+
+impl Known {
+    /// Completes the event of a firing, with what never changes in the life of a socket. Each
+    /// of these would take one or two reads behind a pointer.
+    #[inline(always)]
+    fn complete(&self, owner: &Owner, event: &mut Event) {
+        event.born_ns = self.born_ns;
+        event.cgroup = self.cgroup;
+        event.socket.netns = self.netns;
+        // A connection has no file before it is accepted, and none once it is closed.
+        event.inode = if owner.socket != 0 && self.inode != 0 {
+            self.inode
+        } else {
+            owner.inode()
+        };
+    }
 }
 
 /// What the ring buffer takes.
@@ -80,29 +104,37 @@ pub fn wanted(kind: u16) -> bool {
 }
 
 /// Sends a firing if the event mask asks for it, or if it is the first to show that an
-/// earlier probe was answered. `fill` fills in the rest of an event that is sent.
+/// earlier probe was answered. `find_owner` finds the owner of a firing that is sent. Returns
+/// whether the firing is the first event that reports the socket.
 #[inline(always)]
-pub fn send(event: &mut Event, fill: impl FnOnce(&mut Event)) {
+pub fn send(firing: &mut Firing, find_owner: impl FnOnce(&mut Firing)) -> bool {
+    let event = &mut firing.event;
     if !wanted(event.kind) {
         if event.probes_out != 0 || !is_probing(event.socket.sk) {
-            return;
+            return false;
         }
         event.flags |= flag::NEWS;
     }
     // This comes before the look-up in the table. The memory of neither is in a cache, so
     // the CPU waits for both at once.
-    fill(event);
-    let probing = (event.kind == kind::PROBE) as u64;
-    match SOCKETS.get_ptr_mut(event.socket.sk) {
+    find_owner(firing);
+    let Firing { owner, event, .. } = firing;
+    let probing = (event.kind == kind::PROBE) as u32;
+    let known = SOCKETS.get_ptr_mut(event.socket.sk);
+    match known {
         // SAFETY: a value of the map stays mapped while programs run. Between two
         // firings, only an answer writes `probing`.
         Some(known) => unsafe {
-            event.born_ns = (*known).born_ns;
+            (*known).complete(owner, event);
             (*known).probing = probing;
         },
-        None => remember(event, probing),
+        None => {
+            owner.name(event);
+            remember(event, probing);
+        }
     }
     output(event);
+    known.is_none()
 }
 
 /// Whether a reported probe of this socket may be unanswered.
@@ -203,10 +235,10 @@ pub fn send_answered(sk: u64, fill: impl FnOnce(&mut Event) -> bool) {
 /// that another socket can have the address. `fill` fills in the event.
 #[inline(always)]
 pub fn send_closed(sk: u64, fill: impl FnOnce(&mut Event)) {
-    if let Some(born_ns) = forget(sk) {
+    if let Some(known) = forget(sk) {
         reserve::<Event>(kind::CLOSED, |event| {
             fill(event);
-            event.born_ns = born_ns;
+            event.born_ns = known.born_ns;
             true
         });
     }
@@ -215,30 +247,33 @@ pub fn send_closed(sk: u64, fill: impl FnOnce(&mut Event)) {
 /// Reports the end of a socket that a firing has seen, and forgets the socket. The event
 /// of the firing becomes that of the end.
 #[inline(always)]
-pub fn send_closed_by(firing: &mut Event) {
-    if let Some(born_ns) = forget(firing.socket.sk) {
-        firing.kind = kind::CLOSED;
-        firing.born_ns = born_ns;
-        output(firing);
+pub fn send_closed_by(firing: &mut Firing) {
+    let Firing { owner, event, .. } = firing;
+    if let Some(known) = forget(event.socket.sk) {
+        event.kind = kind::CLOSED;
+        known.complete(owner, event);
+        output(event);
     }
 }
 
-/// Forgets a socket that an event has reported. Returns its `born_ns` if the event mask
+/// Forgets a socket that an event has reported. Returns what was kept for it if the event mask
 /// asks for its end.
 #[inline(always)]
-fn forget(sk: u64) -> Option<u64> {
-    let known = SOCKETS.get_ptr_mut(sk)?;
+fn forget(sk: u64) -> Option<Known> {
     // SAFETY: a value of the map stays mapped while programs run.
-    let born_ns = unsafe { (*known).born_ns };
+    let known = unsafe { *SOCKETS.get_ptr_mut(sk)? };
     // The CPU that removes the socket reports its end: another CPU may see the same end.
-    (SOCKETS.remove(sk).is_ok() && wanted(kind::CLOSED)).then_some(born_ns)
+    (SOCKETS.remove(sk).is_ok() && wanted(kind::CLOSED)).then_some(known)
 }
 
 /// Gives a socket its identity: its address, and the time now.
 #[inline(always)]
-fn remember(event: &mut Event, probing: u64) {
+fn remember(event: &mut Event, probing: u32) {
     let known = Known {
         born_ns: now_ns(),
+        cgroup: event.cgroup,
+        inode: event.inode,
+        netns: event.socket.netns,
         probing,
     };
     if SOCKETS.insert(event.socket.sk, known, 0).is_ok() {
@@ -255,8 +290,12 @@ fn remember(event: &mut Event, probing: u64) {
 #[inline(always)]
 fn output(event: &mut Event) {
     event.version = VERSION;
-    if EVENTS.output::<Event>(&*event, 0).is_err() {
-        count(event.kind as u32);
+    match EVENTS.reserve::<Event>(0) {
+        Some(mut slot) => {
+            copy(event, &mut slot);
+            slot.submit(0);
+        }
+        None => count(event.kind as u32),
     }
 }
 

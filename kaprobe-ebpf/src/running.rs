@@ -10,7 +10,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
 use kaprobe_ebpf::wire::{Event, counter};
 
-use crate::kernel::config;
+use crate::kernel::{Owner, config};
 use crate::maps::count;
 
 /// Firings between entry and exit, one for each CPU. User space sets the size.
@@ -30,18 +30,21 @@ pub struct Firing {
     timer: u64,
     /// What is known of the firing so far.
     pub event: Event,
+    /// The socket's owner, but for `net` only if `has_owner`.
+    pub owner: Owner,
     /// 1 once `tcp_destroy_sock` was seen during the firing.
     pub destroyed: u32,
-    /// 1 once the socket's identity was read, while the timer had the socket's lock.
-    pub named: u32,
+    /// 1 once the socket's owner was found, while the timer had the socket's lock.
+    pub has_owner: u32,
 }
 
 /// An empty place. It lies in read-only memory, as the stack has no room to build one.
 static EMPTY: Firing = Firing {
     timer: 0,
     event: Event::EMPTY,
+    owner: Owner::NONE,
     destroyed: 0,
-    named: 0,
+    has_owner: 0,
 };
 
 /// Takes a place for a firing that begins. Its `event` still has the values of the firing
@@ -65,7 +68,7 @@ pub unsafe fn begin(timer: u64) -> Option<&'static mut Firing> {
     }
     firing.timer = timer;
     firing.destroyed = 0;
-    firing.named = 0;
+    firing.has_owner = 0;
     Some(firing)
 }
 

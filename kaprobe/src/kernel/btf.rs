@@ -29,13 +29,14 @@ pub(super) struct KernelTypes {
 
 /// The structures that are looked up by name. They and [`programs::functions`] are found in one
 /// pass over all types; another name takes a pass of its own.
-const STRUCTURES: [&str; 15] = [
+const STRUCTURES: [&str; 16] = [
     "bpf_htab",
     "cgroup",
     "file",
     "inet_connection_sock",
     "inet_sock",
     "inet_timewait_sock",
+    "net",
     "pt_regs",
     "request_sock",
     "sk_buff",
@@ -205,16 +206,18 @@ impl KernelTypes {
         let moved = maybe(icsk, "icsk_keepalive_timer");
         let tagged = maybe("sock", "sk_cgrp_data.val");
         let hops = self.member("inet_sock", "pinet6->mcast_hops").ok();
+        // 6.19 (08dfe370239e) moved the timer; sk_timer is now another timer's name.
+        let timer = if moved == ABSENT {
+            at("sock", "sk_timer")?
+        } else {
+            moved
+        };
+        let in_timer = |path| Ok::<_, anyhow::Error>(timer + at("timer_list", path)?);
         Ok(Offsets {
-            // 6.19 (08dfe370239e) moved the timer; sk_timer is now another timer's name.
-            timer: if moved == ABSENT {
-                at("sock", "sk_timer")?
-            } else {
-                moved
-            },
-            timer_expires: at("timer_list", "expires")?,
-            timer_pprev: at("timer_list", "entry.pprev")?,
-            timer_function: at("timer_list", "function")?,
+            timer,
+            timer_expires: in_timer("expires")?,
+            timer_pprev: in_timer("entry.pprev")?,
+            timer_function: in_timer("function")?,
             skc_family: at("sock", "__sk_common.skc_family")?,
             skc_state: at("sock", "__sk_common.skc_state")?,
             skc_dport: at("sock", "__sk_common.skc_dport")?,

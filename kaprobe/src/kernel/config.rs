@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use kaprobe_ebpf::config::{Config, MAX_CGROUPS, MAX_NETNS, filter};
+use kaprobe_ebpf::config::{ABSENT, Config, MAX_CGROUPS, MAX_NETNS, filter};
 
 use crate::filter::kernel::KernelFilter;
 use crate::host::cgroup::Cgroup;
 use crate::host::proc;
 use crate::kernel::btf::KernelTypes;
-use crate::kernel::kfunc;
+use crate::kernel::{kfunc, members};
 use crate::model::attach_mode::AttachMode;
 use crate::model::limits::Limits;
 use crate::model::values::Family;
@@ -42,14 +42,17 @@ pub struct TracerConfig {
 }
 
 impl TracerConfig {
-    /// Settings that the programs are loaded with, on a kernel that has these types.
+    /// Settings that the programs of an object are loaded with, on a kernel that has these types.
     ///
     /// # Errors
     /// When the kernel lacks a member that kaprobe needs.
-    pub(super) fn for_programs(&self, types: &KernelTypes) -> Result<Config> {
+    pub(super) fn for_programs(&self, types: &KernelTypes, object: &[u8]) -> Result<Config> {
         let mut config = Config::EMPTY;
         config.offsets = types.offsets()?;
         config.types = kfunc::types(types);
+        if config.types.rdonly_cast == ABSENT {
+            config.runs = members::runs(object, &config.offsets)?;
+        }
         config.event_mask = self.filter.event_mask;
         config.family = self.filter.sockets.family.map_or(0, Family::number);
         config.debug = u32::from(self.debug);
@@ -95,6 +98,7 @@ impl TracerConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::object::OBJECT;
     use crate::kernel::registers::Registers;
     use crate::kernel::{loader, programs};
 
@@ -106,7 +110,7 @@ mod tests {
             return Ok(());
         };
         let found = types.names();
-        TracerConfig::default().for_programs(&types)?;
+        TracerConfig::default().for_programs(&types, OBJECT)?;
         let _registers = Registers::find(&types);
         let _functions = loader::functions(&types, programs::functions());
         let _reasons = types.reset_reasons();

@@ -1,6 +1,6 @@
 //! Calls of the kernel function `bpf_rdonly_cast`. With it a program tells the verifier the
-//! type of an address, and then loads members straight from memory; without it, each member
-//! takes a helper call.
+//! type of an address, and then loads members straight from memory; without it, members are
+//! read by helper calls.
 //!
 //! A program calls it by its number in the kernel's BTF, which is known only where the
 //! programs are loaded. So the object contains a stand-in for each call, and kaprobe
@@ -20,6 +20,7 @@ pub fn types(types: &KernelTypes) -> Types {
             tcp_sock: types.structure("tcp_sock")?,
             socket_alloc: types.structure("socket_alloc")?,
             cgroup: types.structure("cgroup")?,
+            net: types.structure("net")?,
         })
     };
     found().filter(is_taken).unwrap_or(Types::ABSENT)

@@ -16,6 +16,7 @@ mod kfunc;
 mod loader;
 mod look;
 mod mapping;
+mod members;
 mod missed;
 mod object;
 mod owner_hooks;

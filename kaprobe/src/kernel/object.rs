@@ -18,7 +18,7 @@ use crate::kernel::config::TracerConfig;
 use crate::kernel::decode::Decoder;
 use crate::kernel::registers::Registers;
 use crate::kernel::testbed::Testbed;
-use crate::kernel::{clock, kfunc, loader, programs, refusal, socket_table};
+use crate::kernel::{clock, kfunc, loader, members, programs, refusal, socket_table};
 use crate::model::attach_mode::AttachMode;
 use crate::model::limits::Limits;
 
@@ -59,10 +59,11 @@ impl LoadedObject {
     pub fn load(wanted: &TracerConfig) -> Result<Self> {
         clock::read_namespace()?;
         let types = KernelTypes::read()?;
-        let config = wanted.for_programs(&types)?;
+        let config = wanted.for_programs(&types, OBJECT)?;
         let registers = Registers::find(&types);
         let mut object = OBJECT.to_vec();
         kfunc::put_calls(&mut object, &config.types);
+        members::put(&mut object, &config)?;
         socket_table::put_flags(&mut object, socket_table::flags(&types, &config));
         if let Some(registers) = &registers {
             registers.put(&mut object);
