@@ -5,12 +5,47 @@ use std::fmt::Write;
 use crate::bench::bars;
 use crate::bench::samples::{Figure, REFERENCES, Run};
 
-/// The figures of a run, with the ratios of an earlier run if there is one.
+/// The figures of a run, with the ratios of an earlier run if there is one. Those that have a
+/// limit come first, in a table of their own.
 pub fn render(run: &Run, earlier: Option<&Run>) -> String {
-    let mut text = format!("{}, {} connections\n\n", run.kernel, run.connections);
-    text += "| measured | subject | median | range | beside | should be |\n";
-    text += "|---|---|---|---|---|---|\n";
-    for figure in &run.figures {
+    let rows = run.figures.iter().map(|it| Row::new(run, earlier, it));
+    let rows: Vec<_> = rows.collect();
+    let limited = rows.iter().filter(|it| !it.limits.is_empty());
+    let (limited, all) = (table(limited), table(&rows));
+    let heading = format!("{}, {} connections", run.kernel, run.connections);
+    [heading, limited, all].join("\n\n")
+}
+
+/// A row of a table.
+struct Row<'a> {
+    figure: &'a Figure,
+    ratios: String,
+    limits: String,
+}
+
+impl<'a> Row<'a> {
+    fn new(run: &Run, earlier: Option<&Run>, figure: &'a Figure) -> Self {
+        let Figure {
+            measure, subject, ..
+        } = figure;
+        Self {
+            figure,
+            ratios: ratios(run, earlier, measure, subject),
+            limits: bars::describe(run, measure, subject),
+        }
+    }
+}
+
+fn table<'a>(rows: impl IntoIterator<Item = &'a Row<'a>>) -> String {
+    let mut text = "| measured | subject | median | range | beside | should be |\n\
+                    |---|---|---|---|---|---|\n"
+        .to_owned();
+    for Row {
+        figure,
+        ratios,
+        limits,
+    } in rows
+    {
         let Figure {
             measure,
             subject,
@@ -27,9 +62,7 @@ pub fn render(run: &Run, earlier: Option<&Run>) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "| {measure} | {subject} | {median} | {range} | {} | {} |",
-            ratios(run, earlier, measure, subject),
-            bars::describe(run, measure, subject)
+            "| {measure} | {subject} | {median} | {range} | {ratios} | {limits} |"
         );
     }
     text
