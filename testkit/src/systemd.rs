@@ -26,11 +26,21 @@ const ADDRESS: SocketAddr =
 const FILE: &str = "/etc/systemd/system/kaprobe.service";
 const CHANGES: &str = "/etc/systemd/system/kaprobe.service.d";
 
+/// The settings that a package installs, and that the unit names in a comment.
+const SETTINGS: &str = "/etc/kaprobe.toml";
+
+/// The link that enables it.
+const LINK: &str = "/etc/systemd/system/multi-user.target.wants/kaprobe.service";
+
 /// Where the agent's messages go.
 const SAID: &str = "/run/kaprobe.said";
 
 /// The folder of records, which the unit names.
 pub const RECORDS: &str = "/var/log/kaprobe";
+
+/// Where systemd keeps that folder, for a user that exists while the service runs: what the unit
+/// names is a link.
+const PRIVATE: &str = "/var/log/private/kaprobe";
 
 /// The installed service. Stopped when dropped.
 #[derive(Debug)]
@@ -40,12 +50,7 @@ impl Service {
     /// Installs it as `docs/operate.md` says, with nothing of an earlier one, but does not start
     /// it. `changes` are lines of its section `[Service]` that come after its own.
     pub fn install(changes: &[&str]) -> Result<Self> {
-        if env::var_os("KAPROBE_IN_VM").is_none() || !Path::new("/run/systemd/system").exists() {
-            return Err(Skip("this is no guest that systemd has started".to_owned()).into());
-        }
-        for folder in [CHANGES, RECORDS] {
-            gone_already(fs::remove_dir_all(folder))?;
-        }
+        clear()?;
         let program = Path::new(program()?);
         fs::create_dir_all(program.parent().context("no folder")?)?;
         gone_already(fs::remove_file(program))?;
@@ -54,6 +59,17 @@ impl Service {
         let service = Self(());
         service.change(changes)?;
         systemctl(&["enable", NAME])?;
+        Ok(service)
+    }
+
+    /// That of a package, which the caller installs. Nothing of an earlier one is left.
+    pub fn of_package() -> Result<Self> {
+        clear()?;
+        let service = Self(());
+        for file in [FILE, LINK, SETTINGS] {
+            gone_already(fs::remove_file(file))?;
+        }
+        systemctl(&["daemon-reload"])?;
         Ok(service)
     }
 
@@ -109,6 +125,18 @@ impl Drop for Service {
         let _ = systemctl(&["stop", NAME]);
         let _ = systemctl(&["reset-failed", NAME]);
     }
+}
+
+/// Removes what an earlier service has recorded, and what changed it. Skips the test where
+/// systemd does not run.
+fn clear() -> Result<()> {
+    if env::var_os("KAPROBE_IN_VM").is_none() || !Path::new("/run/systemd/system").exists() {
+        return Err(Skip("this is no guest that systemd has started".to_owned()).into());
+    }
+    for folder in [CHANGES, RECORDS, PRIVATE] {
+        gone_already(fs::remove_dir_all(folder))?;
+    }
+    Ok(())
 }
 
 /// What an assignment of the unit sets; one that is a comment begins with `#`.
