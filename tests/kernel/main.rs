@@ -42,6 +42,7 @@ mod mptcp;
 mod observe;
 mod outputs;
 mod owner;
+mod package;
 mod prometheus;
 mod prototypes;
 mod race;
@@ -112,6 +113,8 @@ const TESTS: &[harness::Test] = &[
     (Systemd, "systemd_reload", systemd::reload_reads_the_settings),
     (Systemd, "systemd_confined", systemd::the_unit_is_confined),
     (Systemd, "systemd_capabilities", systemd::each_capability_is_needed),
+    (Systemd, "systemd_dpkg", package::dpkg_does_to_the_service_what_it_should),
+    (Systemd, "systemd_rpm", package::rpm_scripts_do_to_the_service_what_they_should),
     (Host, "logs_hangup", logs::hangup_ends_only_what_it_should),
     (Everywhere, "race", race::other_processors_make_no_record_false),
     (Everywhere, "blind", blind::what_sees_nothing_is_not_used),

@@ -26,26 +26,50 @@ pub struct Pair {
 impl Trial {
     /// Builds kaprobe, and makes the packages.
     pub fn make() -> Result<Self> {
-        let programs = [Program::build(Arch::HOST)?];
+        let versions = Versions::build(Arch::HOST)?;
+        let release = &versions.new.release;
+        Ok(Self {
+            version: release.version.clone(),
+            commit: release.commit.clone(),
+            deb: versions.pair(deb::make)?,
+            rpm: versions.pair(rpm::make)?,
+        })
+    }
+}
+
+impl Pair {
+    /// Builds kaprobe for an architecture, and makes the packages for Debian.
+    pub fn for_debian(arch: Arch) -> Result<Self> {
+        Versions::build(arch)?.pair(deb::make)
+    }
+}
+
+/// What packages of two versions are made from. They have the same program.
+struct Versions {
+    programs: [Program; 1],
+    old: Source,
+    new: Source,
+}
+
+impl Versions {
+    fn build(arch: Arch) -> Result<Self> {
+        let programs = [Program::build(arch)?];
         let new = Source::new(Release::of_checkout()?, &programs)?;
         let mut old = new.clone();
         old.release.version = "0.0.1".to_owned();
         old.settings = "# Settings of an older version.\n".to_owned();
-        let pair = |maker: fn(&Source, &[Program]) -> Result<Vec<File>>| {
-            let one = |source| -> Result<File> {
-                let mut files = maker(source, &programs)?;
-                files.pop().context("there is no package")
-            };
-            Ok::<_, anyhow::Error>(Pair {
-                old: one(&old)?,
-                new: one(&new)?,
-            })
+        Ok(Self { programs, old, new })
+    }
+
+    /// A package of each version.
+    fn pair(&self, make: fn(&Source, &[Program]) -> Result<Vec<File>>) -> Result<Pair> {
+        let package = |source| -> Result<File> {
+            let mut files = make(source, &self.programs)?;
+            files.pop().context("there is no package")
         };
-        Ok(Self {
-            version: new.release.version.clone(),
-            commit: new.release.commit.clone(),
-            deb: pair(deb::make)?,
-            rpm: pair(rpm::make)?,
+        Ok(Pair {
+            old: package(&self.old)?,
+            new: package(&self.new)?,
         })
     }
 }

@@ -11,6 +11,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::num::NonZero;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
@@ -20,7 +21,7 @@ use std::{iter, panic};
 use anyhow::{Context, Result, bail};
 
 use crate::arch::Arch;
-use crate::dist::trial::Trial;
+use crate::dist::trial::{Pair, Trial};
 use crate::process::{CommandExt as _, say};
 use crate::test::notes::Notes;
 use crate::test::shares::{Scope, Share};
@@ -476,6 +477,10 @@ fn prepare(share: &Share, guest: &Guest, machine: &Machine) -> Result<(String, P
     let variable = format!("KAPROBE_SHARE={}/{}", share.part, share.parts);
     guest.command.splice(0..0, ["env".to_owned(), variable]);
     guest.systemd = share.scope == Scope::Systemd;
+    let scratch = workspace::scratch()?;
+    if guest.systemd {
+        add_packages(&mut guest, share.series.arch, scratch.path())?;
+    }
     if matches!(share.scope, Scope::All | Scope::One) {
         guest.disks.extend(BIG_PACKAGES);
     }
@@ -485,6 +490,22 @@ fn prepare(share: &Share, guest: &Guest, machine: &Machine) -> Result<(String, P
     let prepared = guest.prepare(&kernel, &share.to_string(), machine)?;
     Ok((kernel.to_string(), prepared))
 }
+
+/// Adds Debian's packages of kaprobe to a guest. They are written to a folder of this host, until
+/// the guest is prepared.
+fn add_packages(guest: &mut Guest, arch: Arch, folder: &Path) -> Result<()> {
+    let Pair { old, new } = Pair::for_debian(arch)?;
+    for (name, package) in [("old.deb", old), ("new.deb", new)] {
+        let path = folder.join(name);
+        workspace::write(&path, package.bytes)?;
+        guest.files.push((path, Path::new(DEBS).join(name)));
+    }
+    guest.environment.push(("KAPROBE_DEBS", DEBS));
+    Ok(())
+}
+
+/// Where a guest has Debian's packages of kaprobe.
+const DEBS: &str = "/debs";
 
 /// Runs a prepared guest, and counts its tests.
 fn boot(args: &Args, share: &str, prepared: Result<(String, PreparedGuest)>) -> Row {

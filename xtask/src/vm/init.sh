@@ -37,7 +37,7 @@ for disk in /sys/block/vd*; do
 done
 
 # A root that systemd can write to: the disk below the files of this initramfs.
-root=/packages/systemd-root
+root=/packages/systemd-system
 if [ -d $root ]; then
     mkdir -p /written /system
     mount -t tmpfs tmpfs /written

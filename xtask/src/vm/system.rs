@@ -1,7 +1,7 @@
 //! A small Debian whose first process is systemd.
 //!
-//! Its packages are unpacked, not installed: no script of theirs has run. It has no udev and no
-//! D-Bus; `systemctl` as root needs neither.
+//! Its packages are unpacked, not installed: no script of theirs has run, and dpkg knows of none. It
+//! has no udev and no D-Bus; `systemctl` as root needs neither.
 
 use anyhow::Result;
 
@@ -11,10 +11,21 @@ use crate::vm::disk::Disk;
 use crate::vm::initramfs::Initramfs;
 
 /// The name of its tree, and of its disk.
-const NAME: &str = "systemd-root";
+const NAME: &str = "systemd-system";
 
 /// Its packages, beside what they depend on.
-const PACKAGES: [&str; 5] = ["systemd", "base-files", "coreutils", "dash", "libc-bin"];
+const PACKAGES: [&str; 9] = [
+    "systemd",
+    "base-files",
+    "coreutils",
+    "dash",
+    "diffutils",
+    "dpkg",
+    // The scripts of packages tell systemd by it what changes. It is in Perl.
+    "init-system-helpers",
+    "libc-bin",
+    "perl-base",
+];
 
 /// The kernel module that lets it write to its root.
 pub const MODULES: [&str; 1] = ["overlay"];
@@ -29,6 +40,7 @@ pub fn add_files(initramfs: &mut Initramfs) -> Result<()> {
     for (path, text) in [
         ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
         ("etc/group", "root:x:0:\n"),
+        ("var/lib/dpkg/status", ""),
         // An empty one makes systemd ask questions.
         ("etc/machine-id", "6b6170726f62652d6775657374000001\n"),
         (
