@@ -27,7 +27,7 @@ struct KeptBinary {
 
 impl KeptBinary {
     fn take() -> Result<Self> {
-        let path = PathBuf::from(binary()?);
+        let path = binary()?;
         let bytes = fs::read(&path)?;
         fs::remove_file(&path)?;
         Ok(Self { path, bytes })
