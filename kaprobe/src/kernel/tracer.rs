@@ -31,11 +31,13 @@ use crate::stop::Stop;
 /// Maximum number of events in a batch. An event takes some 250 bytes there; the ring buffer
 /// stores it in less memory.
 const BATCH: usize = 256;
-/// How long events may gather in the ring buffer before they are read, unless a batch was
-/// full. Waking up costs more than reading what has come, and interrupts what runs on that
-/// CPU. The default buffer takes at least 50 ms to fill, at the highest rate that was seen
-/// on two CPUs (a burst in docs/cost.md). A person does not notice the delay.
-const GATHER: Duration = Duration::from_millis(40);
+/// How long events may gather in the ring buffer for each MiB of it, ms, before they are read,
+/// unless a batch was full. Waking up costs more than reading what has come, and interrupts what
+/// runs on that CPU. At the highest rate that was seen on two CPUs (a burst in docs/cost.md), a
+/// MiB takes at least 12 ms to fill.
+const GATHER_MS: u32 = 10;
+/// The shortest and the longest time to gather, ms. A person does not notice the longest.
+const GATHER_BOUNDS_MS: (u32, u32) = (40, 100);
 /// Time between two looks for losses while no event comes.
 const LOOK_FOR_LOSSES: Timespec = Timespec {
     tv_sec: 1,
@@ -60,6 +62,8 @@ pub struct Tracer {
     started: Instant,
     stop: Stop,
     logger: Option<EbpfLogger<DebugLog>>,
+    /// How long events may gather in the ring buffer.
+    gather: Duration,
     /// When the events in the ring buffer are to be read, if there are some.
     due: Option<time::Instant>,
     ended: bool,
@@ -167,6 +171,7 @@ impl Tracer {
             started,
             stop,
             logger,
+            gather: gather(config.limits.buffer_bytes),
             due: None,
             ended: false,
             ebpf,
@@ -301,7 +306,7 @@ impl Tracer {
             if !ring {
                 return Ok(Arrival::Events);
             }
-            self.due = Some(time::Instant::now() + GATHER);
+            self.due = Some(time::Instant::now() + self.gather);
         }
     }
 
@@ -320,6 +325,13 @@ impl Tracer {
         self.due = (batch.len() == BATCH).then(time::Instant::now);
         Ok(())
     }
+}
+
+/// How long events may gather in a ring buffer of this size.
+fn gather(buffer_bytes: u32) -> Duration {
+    let (least, most) = GATHER_BOUNDS_MS;
+    let ms = (buffer_bytes >> 20) * GATHER_MS;
+    Duration::from_millis(ms.clamp(least, most).into())
 }
 
 /// Writes the programs' log to stderr.
