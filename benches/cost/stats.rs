@@ -36,6 +36,11 @@ impl ProgramStats {
         Ok(Self(programs))
     }
 
+    /// Leaves a program out.
+    pub fn leave_out(&mut self, id: u32) {
+        self.0.remove(&id);
+    }
+
     /// Whether a program belongs to the process.
     pub fn has(&self, id: u32) -> bool {
         self.0.contains_key(&id)
