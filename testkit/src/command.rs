@@ -1,7 +1,7 @@
 //! Runs the kaprobe under test until it exits.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -12,6 +12,24 @@ pub fn binary() -> Result<PathBuf> {
     let path = names.into_iter().find_map(env::var_os);
     let path = path.with_context(|| format!("none of {names:?} is set"))?;
     Ok(PathBuf::from(path))
+}
+
+/// Copies the binary under test to a file.
+///
+/// Another process does: a program can't be executed while a process has it open for writing,
+/// and a child that another thread starts just then has what this process has open.
+pub fn copy_binary(to: &Path) -> Result<()> {
+    let mut copy = Command::new("sh");
+    // The shell of a guest has cp; the guest has no program of that name.
+    copy.args(["-c", r#"cp "$1" "$2""#, "sh"]);
+    copy.arg(binary()?).arg(to);
+    let status = copy.status().context("cannot run sh")?;
+    ensure!(
+        status.success(),
+        "{status}: cannot copy kaprobe to {}",
+        to.display()
+    );
+    Ok(())
 }
 
 /// A command for the kaprobe under test, without arguments.

@@ -7,7 +7,7 @@ use std::{env, fs, io};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::command::binary;
+use crate::command::copy_binary;
 use crate::harness::Skip;
 use crate::http::{self, HttpResponse};
 use crate::wait::wait_until;
@@ -54,7 +54,7 @@ impl Service {
         let program = Path::new(program()?);
         fs::create_dir_all(program.parent().context("no folder")?)?;
         gone_already(fs::remove_file(program))?;
-        fs::copy(binary()?, program)?;
+        copy_binary(program)?;
         fs::write(FILE, UNIT)?;
         let service = Self(());
         service.change(changes)?;

@@ -26,7 +26,7 @@ impl PublicCopy {
         let dir = tempfile::tempdir()?;
         let everybody = Permissions::from_mode(0o755);
         let copy = dir.path().join("kaprobe");
-        fs::copy(command::binary()?, &copy)?;
+        command::copy_binary(&copy)?;
         fs::set_permissions(copy, everybody.clone())?;
         fs::set_permissions(dir.path(), everybody)?;
         Ok(Self(dir))

@@ -1,14 +1,13 @@
 //! kaprobe in a root directory that contains its binary and nothing else, as an image of a
 //! container may.
 
-use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use kaprobe_testkit::command::{binary, kaprobe, run_as};
+use kaprobe_testkit::command::{copy_binary, kaprobe, run_as};
 use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::harness::Skip;
 use kaprobe_testkit::{doctor, mounts, netns, snapshot};
@@ -47,7 +46,7 @@ pub fn three_commands_run() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let root = directory.path();
     mounts::cover(root)?;
-    fs::copy(binary()?, root.join("kaprobe"))?;
+    copy_binary(&root.join("kaprobe"))?;
     let inside = || in_root(root);
 
     for name in ["doctor", "sockets", "demo"] {

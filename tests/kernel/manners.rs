@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use kaprobe_testkit::bpf::{self, Object};
-use kaprobe_testkit::command::{binary, run};
+use kaprobe_testkit::command::{binary, copy_binary, run};
 use kaprobe_testkit::cpu::OwnCpu;
 use kaprobe_testkit::harness::Skip;
 use kaprobe_testkit::log::TraceLog;
@@ -285,7 +285,7 @@ pub fn refuses_to_run_without_privilege() -> Result<()> {
 /// Makes a copy of the binary that every user can execute.
 pub fn public_copy(dir: &Path) -> Result<std::path::PathBuf> {
     let copy = dir.join("kaprobe");
-    fs::copy(binary()?, &copy)?;
+    copy_binary(&copy)?;
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
     Ok(copy)
 }
