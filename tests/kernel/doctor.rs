@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use kaprobe_testkit::harness::Skip;
 use kaprobe_testkit::log::LogFile;
 use kaprobe_testkit::tracer::Kaprobe;
+use kaprobe_testkit::wait::wait_until;
 use kaprobe_testkit::{command, doctor};
 use serde_json::Value;
 
@@ -28,6 +29,8 @@ pub fn a_trace_attaches_as_doctor_says() -> Result<()> {
     let promised = promised(&doctor::report(command::kaprobe()?)?)?;
     let file = LogFile::new()?;
     let kaprobe = Kaprobe::trace(&["--rtt", "-e", "all", "-o", &file.path])?.ready()?;
+    // Another thread writes it.
+    wait_until("the header is written", || Ok(file.text()?.contains('\n')))?;
     let text = file.text()?;
     let header: Value = serde_json::from_str(text.lines().next().context("no header")?)?;
     kaprobe.stop()?;
