@@ -14,11 +14,11 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::mem;
 
-use crate::model::field::{FieldVisitor, Fields, Name, Value};
+use crate::model::field::{Fields, Name, Value};
 use crate::model::header::Header;
 use crate::model::record::Record;
-use crate::sink::interface::{Encoder, Head, Sink, value_or_host};
-use crate::sink::record_line::{self, RecordLine};
+use crate::sink::interface::{Encoder, Head, Sink};
+use crate::sink::record_line::{PutField, RecordLine};
 use crate::text::digits::{self, Rfc3339};
 use crate::text::escape::Escaped;
 
@@ -66,20 +66,12 @@ impl<W: Write> CsvLines<W> {
         self.put_line(fields)
     }
 
-    /// Writes a record as a line.
-    fn put_record(&mut self, record: &Record) -> io::Result<()> {
-        self.line.begin_record(record);
-        self.put_line(record)
-    }
-
     #[inline]
     fn put_line(&mut self, record: &impl Fields) -> io::Result<()> {
-        record.visit(CsvFields {
-            line: &mut self.line,
-            is_written: false,
+        let mut fields = CsvFields {
             times: &mut self.times,
-            host: self.host.as_ref(),
-        });
+        };
+        self.line.put(record, self.host.as_ref(), &mut fields);
         let line = &mut self.line.text;
         line.push('\n');
         // The first field has no comma before it.
@@ -93,33 +85,12 @@ impl<W: Write> CsvLines<W> {
 
 /// Appends the fields, with a comma before each.
 struct CsvFields<'a> {
-    line: &'a mut RecordLine,
-    /// The line has this part already.
-    is_written: bool,
     times: &'a mut Rfc3339,
-    host: Option<&'a Escaped>,
 }
 
-impl FieldVisitor<'_> for CsvFields<'_> {
+impl PutField for CsvFields<'_> {
     #[inline(always)]
-    fn visit(&mut self, name: Name, value: Value<'_>) {
-        if name == record_line::FIRST {
-            self.is_written = !self.line.begin_socket();
-        }
-        if !self.is_written {
-            self.put(value_or_host(name, value, self.host));
-        }
-        if name == record_line::LAST {
-            self.line.end_socket();
-            self.is_written = false;
-        }
-    }
-}
-
-impl CsvFields<'_> {
-    #[inline(always)]
-    fn put(&mut self, value: Value<'_>) {
-        let line = &mut self.line.text;
+    fn put(&mut self, line: &mut String, _: Name, value: Value<'_>) {
         line.push(',');
         match value {
             Value::Time(time) => self.times.put(line, time.0),
@@ -232,7 +203,8 @@ impl<W: Write + Send> Sink for CsvLines<W> {
     }
 
     fn record(&mut self, record: &Record) -> io::Result<()> {
-        self.put_record(record)
+        self.line.begin_record(record);
+        self.put_line(record)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -285,15 +257,12 @@ mod tests {
             ("a-b; c+d", "a-b; c+d"),
         ] {
             let escaped = Escaped::from(text);
-            let mut line = RecordLine::default();
+            let mut line = String::new();
             let mut fields = CsvFields {
-                line: &mut line,
-                is_written: false,
                 times: &mut Rfc3339::default(),
-                host: None,
             };
-            fields.visit(name!(comm), Value::Escaped(&escaped));
-            assert_eq!(line.text, format!(",{field}"), "{text:?}");
+            fields.put(&mut line, name!(comm), Value::Escaped(&escaped));
+            assert_eq!(line, format!(",{field}"), "{text:?}");
         }
     }
 }

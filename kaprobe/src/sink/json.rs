@@ -9,12 +9,12 @@ use std::mem;
 
 use serde::Serialize;
 
-use crate::model::field::{FieldVisitor, Fields, Name, Value};
+use crate::model::field::{Fields, Name, Value};
 use crate::model::header::{Header, HeaderLine, TimeoutsChange, TimeoutsLine};
 use crate::model::record::Record;
 use crate::model::trailer::{Trailer, TrailerLine};
-use crate::sink::interface::{Encoder, Head, Sink, value_or_host};
-use crate::sink::record_line::{self, RecordLine};
+use crate::sink::interface::{Encoder, Head, Sink};
+use crate::sink::record_line::{PutField, RecordLine};
 use crate::text::digits::{self, Rfc3339};
 use crate::text::escape::Escaped;
 
@@ -54,23 +54,14 @@ impl<W: Write> JsonLines<W> {
         self.put_line(fields)
     }
 
-    /// Writes a record as a line.
-    fn put_record(&mut self, record: &Record) -> io::Result<()> {
-        self.line.begin_record(record);
-        self.put_line(record)
-    }
-
     #[inline]
     fn put_line(&mut self, record: &impl Fields) -> io::Result<()> {
         self.line.text.push_str(&self.start);
         let mut fields = JsonFields {
-            line: &mut self.line,
-            is_written: false,
             times: &mut self.times,
-            host: self.host.as_ref(),
             outcome: Ok(()),
         };
-        record.visit(&mut fields);
+        self.line.put(record, self.host.as_ref(), &mut fields);
         fields.outcome?;
         let line = &mut self.line.text;
         line.push_str("}\n");
@@ -92,34 +83,13 @@ impl<W: Write> JsonLines<W> {
 
 /// Appends the fields that are present, with a comma before each.
 struct JsonFields<'a> {
-    line: &'a mut RecordLine,
-    /// The line has this part already.
-    is_written: bool,
     times: &'a mut Rfc3339,
-    host: Option<&'a Escaped>,
     outcome: serde_json::Result<()>,
 }
 
-impl FieldVisitor<'_> for &mut JsonFields<'_> {
+impl PutField for JsonFields<'_> {
     #[inline(always)]
-    fn visit(&mut self, name: Name, value: Value<'_>) {
-        if name == record_line::FIRST {
-            self.is_written = !self.line.begin_socket();
-        }
-        if !self.is_written {
-            self.put(name, value_or_host(name, value, self.host));
-        }
-        if name == record_line::LAST {
-            self.line.end_socket();
-            self.is_written = false;
-        }
-    }
-}
-
-impl JsonFields<'_> {
-    #[inline(always)]
-    fn put(&mut self, name: Name, value: Value<'_>) {
-        let line = &mut self.line.text;
+    fn put(&mut self, line: &mut String, name: Name, value: Value<'_>) {
         if !matches!(value, Value::Absent) {
             line.push_str(name.key());
         }
@@ -134,14 +104,16 @@ impl JsonFields<'_> {
             Value::Escaped(text) if is_plain(text.as_str()) => {
                 quoted(line, |line| line.push_str(text.as_str()));
             }
-            other => self.put_other(&other),
+            other => self.put_other(line, &other),
         }
     }
+}
 
+impl JsonFields<'_> {
     #[inline(never)]
-    fn put_other(&mut self, value: &Value<'_>) {
+    fn put_other(&mut self, line: &mut String, value: &Value<'_>) {
         match serde_json::to_string(value) {
-            Ok(text) => self.line.text.push_str(&text),
+            Ok(text) => line.push_str(&text),
             Err(why) => self.outcome = Err(why),
         }
     }
@@ -184,7 +156,8 @@ impl<W: Write + Send> Sink for JsonLines<W> {
     }
 
     fn record(&mut self, record: &Record) -> io::Result<()> {
-        self.put_record(record)
+        self.line.begin_record(record);
+        self.put_line(record)
     }
 
     fn trailer(&mut self, trailer: &Trailer) -> io::Result<()> {

@@ -4,16 +4,17 @@
 use std::mem;
 use std::ops::Range;
 
-use crate::model::field::{Name, name};
+use crate::model::field::{FieldVisitor, Fields, Name, Value, name};
 use crate::model::owner::Owner;
 use crate::model::record::Record;
 use crate::model::socket::{Endpoints, Identity};
+use crate::sink::interface::value_or_host;
 use crate::text::escape::Escaped;
 
 /// The first of the fields that describe a socket. [`Socket`] has all, up to [`LAST`].
-pub(super) const FIRST: Name = name!(host);
+const FIRST: Name = name!(host);
 /// The last of the fields that describe a socket.
-pub(super) const LAST: Name = name!(cgroup);
+const LAST: Name = name!(cgroup);
 
 /// A line, and the one before it, both kept for their memory.
 #[derive(Debug, Default)]
@@ -58,6 +59,22 @@ impl RecordLine {
         }
     }
 
+    /// Appends fields, as a format writes them. `host` is that of a record that names none.
+    #[inline]
+    pub(super) fn put(
+        &mut self,
+        fields: &impl Fields,
+        host: Option<&Escaped>,
+        format: &mut impl PutField,
+    ) {
+        fields.visit(LineFields {
+            line: self,
+            is_written: false,
+            host,
+            format,
+        });
+    }
+
     /// Begins the part that describes the socket. Returns whether it is still to be written.
     #[inline]
     pub(super) fn begin_socket(&mut self) -> bool {
@@ -73,6 +90,38 @@ impl RecordLine {
     #[inline]
     pub(super) fn end_socket(&mut self) {
         self.part.end = self.text.len();
+    }
+}
+
+/// Writes a field in a format.
+pub(super) trait PutField {
+    /// Appends a field to a line.
+    fn put(&mut self, line: &mut String, name: Name, value: Value<'_>);
+}
+
+/// Appends the fields that the line does not have yet.
+struct LineFields<'a, F> {
+    line: &'a mut RecordLine,
+    /// The line has this part already.
+    is_written: bool,
+    host: Option<&'a Escaped>,
+    format: &'a mut F,
+}
+
+impl<F: PutField> FieldVisitor<'_> for LineFields<'_, F> {
+    #[inline(always)]
+    fn visit(&mut self, name: Name, value: Value<'_>) {
+        if name == FIRST {
+            self.is_written = !self.line.begin_socket();
+        }
+        if !self.is_written {
+            let value = value_or_host(name, value, self.host);
+            self.format.put(&mut self.line.text, name, value);
+        }
+        if name == LAST {
+            self.line.end_socket();
+            self.is_written = false;
+        }
     }
 }
 
@@ -111,7 +160,6 @@ fn identity(record: &Record) -> Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::field::Fields as _;
 
     #[test]
     fn a_socket_has_all_fields_of_its_part() {
