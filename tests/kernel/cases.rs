@@ -411,6 +411,8 @@ pub fn half_closed_connection_is_forgotten() -> Result<()> {
         set("timeout_close_wait", "1")?;
         set("loose", "0")
     })?;
+    // A slow machine may start the traces after conntrack has forgotten the connection.
+    let _tracking = network.track(router, 432_000)?;
     let _alone = OwnCpu::take()?;
     let listener = server.on(|| Ok(TcpListener::bind((server.address, 988))?))?;
     let near = client.on(|| Ok(TcpStream::connect((router.address, 988))?))?;
