@@ -18,15 +18,15 @@ use crate::script::{Form, Script};
 use crate::tracer::TracerProcess;
 use crate::usage::Usage;
 
-/// The time that each subject is watched in a round.
-///
-/// As long as kaprobe trusts a cached owner (`RECHECK`, host/owner.rs), so that the
-/// results include one recheck per socket.
-const WATCHED: Duration = Duration::from_secs(5);
+/// The time that each subject is watched in a round. It contains one check of each owner: they
+/// are 5, 10, 20, 40 and then 60 s apart while nothing changes (`RECHECK_S`,
+/// owners/processes.rs). So the results contain more checks than a long trace has.
+const WATCHED: Duration = Duration::from_secs(10);
 /// The time between two looks whether an agent is ready.
 const TICK: Duration = Duration::from_millis(100);
-/// The time for a tracer to look up owners and to set column widths.
-const SETTLED: Duration = Duration::from_secs(1);
+/// The time for a tracer to take its snapshot, to look up and to check owners, and to set column
+/// widths.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// A comparison of kaprobe with bpftrace in one form of output.
 struct Contest {

@@ -124,7 +124,7 @@ impl Condenser {
     }
 
     /// Takes the first probe after a silence. Returns whether it waits for its answer.
-    fn probe(&mut self, record: &Record, emit: Emit<'_>) -> bool {
+    fn probe(&mut self, record: &mut Record, emit: Emit<'_>) -> bool {
         let (Some(endpoints), Some(sock)) = (&record.endpoints, record.sock) else {
             return false;
         };
@@ -144,8 +144,9 @@ impl Condenser {
         }
         self.news.learn(record, &key, connection);
         match &mut connection.probe {
-            Some(probe) => (**probe).clone_from(record),
-            None => connection.probe = Some(Box::new(record.clone())),
+            // The caller drops the one before.
+            Some(probe) => mem::swap(&mut **probe, record),
+            None => connection.probe = Some(Box::new(mem::take(record))),
         }
         connection.is_waiting = true;
         true

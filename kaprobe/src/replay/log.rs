@@ -4,6 +4,8 @@ use std::fmt::{self, Display};
 use std::io::{self, BufRead as _, BufReader, Read};
 use std::ops::AddAssign;
 
+use memchr::memchr;
+
 use crate::exit;
 use crate::model::header::Header;
 use crate::replay::foreign;
@@ -392,7 +394,7 @@ impl<R: Read> Log<R> {
                 self.at_end = true;
                 break LineEnd::Log;
             }
-            let line_end = chunk.iter().position(|&byte| byte == b'\n');
+            let line_end = memchr(b'\n', chunk);
             let part = &chunk[..line_end.unwrap_or(chunk.len())];
             let room = MAX_LINE_LEN - self.line.len();
             self.line.extend_from_slice(&part[..part.len().min(room)]);

@@ -41,10 +41,12 @@ use crate::stop::Stop;
 use crate::text::escape::Escaped;
 
 /// Bytes that are passed on before the end of a batch.
-const BLOCK: usize = 64 * 1024;
-/// Blocks whose memory a stream uses again once they are written. A block is large enough
-/// for malloc to map it, so each new one is a mapping, page faults, and an unmapping.
-const KEPT: usize = 2;
+///
+/// Each block that is passed on wakes a thread, which may take the processor from this one.
+const BLOCK: usize = 128 * 1024;
+/// Most blocks whose memory a stream uses again once they are written. A block is large
+/// enough for malloc to map it, so each new one is a mapping, page faults, and an unmapping.
+const KEPT: usize = 8;
 /// How long the outputs may take at the end to write what waits.
 const TO_WRITE: Duration = Duration::from_millis(400);
 /// How long a recorder may take for it, as long as it gets on: a slow or busy processor needs
@@ -530,15 +532,18 @@ impl Stream {
             output.queue.push(&block);
         }
         self.passed_on.push_back(block);
+        if self.passed_on.len() > KEPT {
+            self.passed_on.pop_front();
+        }
     }
 
     /// The memory of a block that every output has written, if there is one.
     fn spare(&mut self) -> Vec<u8> {
-        if self.passed_on.len() < KEPT {
-            return Vec::new();
-        }
-        let oldest = self.passed_on.pop_front().and_then(Arc::into_inner);
-        let mut lines = oldest.map(|block| block.lines).unwrap_or_default();
+        let is_written = |block: &Arc<Block>| Arc::strong_count(block) == 1;
+        let oldest = self.passed_on.iter().position(is_written);
+        let oldest = oldest.and_then(|at| self.passed_on.remove(at));
+        let written = oldest.and_then(Arc::into_inner);
+        let mut lines = written.map(|block| block.lines).unwrap_or_default();
         lines.clear();
         lines
     }
@@ -709,7 +714,8 @@ mod tests {
             assert_eq!(block.lines.iter().filter(|it| **it == b'\n').count(), 1);
             memory.push(block.lines.as_ptr());
         }
-        assert_eq!(memory[..3], memory[3..]);
+        assert_eq!(memory[..2], memory[2..4]);
+        assert_eq!(memory[..2], memory[4..]);
         // An output has not written this one: it keeps its lines.
         let unwritten = stream.passed_on.front().map(Arc::clone);
         assert_eq!(stream.spare().capacity(), 0);

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 
+use memchr::memchr_iter;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::sink::log_file;
@@ -51,7 +52,7 @@ impl Target {
         while !lines.is_empty() {
             let (piece, rest) = lines.split_at(whole_lines(lines, self.piece));
             self.write_piece(piece)?;
-            progress(piece.iter().filter(|&&byte| byte == b'\n').count() as u64);
+            progress(memchr_iter(b'\n', piece).count() as u64);
             lines = rest;
         }
         Ok(())
