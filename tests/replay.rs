@@ -25,7 +25,7 @@ use kaprobe::model::socket::Endpoints;
 use kaprobe::model::tally::Tally;
 use kaprobe::model::time::{Instant, WallTime};
 use kaprobe::model::trailer::Trailer;
-use kaprobe::model::values::{Cause, Direction, Hook, LostWhy, Origin, State};
+use kaprobe::model::values::{Cause, Confidence, Direction, Hook, LostWhy, Origin, State};
 use kaprobe::sink::options::{Format, TextStyle, TimeFormat};
 use kaprobe::sink::{self, Head};
 use kaprobe::text::escape::Escaped;
@@ -464,6 +464,72 @@ fn verdicts_equal_those_of_the_trace() -> TestResult {
         verdicts,
         "{shown}"
     );
+    Ok(())
+}
+
+/// A log says how many sockets its trace remembered. A replay remembers as many, so it makes
+/// the same verdicts.
+#[test]
+fn verdicts_of_many_sockets_equal_those_of_the_trace() -> TestResult {
+    const RESETS: u32 = 10;
+    let logs = Logs::new()?;
+    let cli::Action::Run(cli::Command::Trace(args)) = cli::parse(["kaprobe", "trace"])? else {
+        return Err("not a trace".into());
+    };
+    let filter = TracePlan::new(*args)?.records;
+    let count = u32::try_from(MAX_SOCKETS.get())? + RESETS;
+    let of_socket = |number: u32, mut record: Record| {
+        record.sock = Some(u64::from(number) + 1);
+        record.endpoints.get_or_insert_default().raddr =
+            IpAddr::from((10 << 24 | number).to_be_bytes());
+        record
+    };
+    let probes = (0..count).map(|it| of_socket(it, record(it / 100, 0, EventName::Probe)));
+    // Of the sockets that were seen least recently. The verdict depends on their probe.
+    let resets = (0..RESETS).map(|it| {
+        let mut reset = record(3_000, 0, EventName::RstReceived);
+        reset.unsent = Some(false);
+        of_socket(it, reset)
+    });
+    let remembering = |sockets: u32| Header {
+        max_sockets: Some(sockets),
+        ..header("mq1")
+    };
+    let judged = |header: &Header| {
+        let judge = Judge::new(header.max_sockets(), &header.host_timeouts());
+        let mut pipeline = Pipeline::new(Filter::new(filter.clone()), judge);
+        let mut records = Vec::new();
+        for mut record in probes.clone().chain(resets.clone()) {
+            pipeline.push(0, &mut record, |it| records.push(it.clone()));
+        }
+        records
+    };
+    let replayed = |header: &Header, records: &[Record]| {
+        write(
+            &logs.path("log"),
+            Format::Json,
+            NARROW,
+            std::slice::from_ref(header),
+            records,
+        )?;
+        logs.shown(&["log", "-e", "verdict", "--json"])
+    };
+    let expected = |records: &[Record]| {
+        let verdicts = records.iter().filter(|it| it.verdict.is_some());
+        let known = |it: &&Record| it.confidence == Some(Confidence::High);
+        (verdicts.clone().count(), verdicts.filter(known).count())
+    };
+    let counts = |shown: &str| {
+        let [all, high] = [r#""event":"verdict""#, r#""confidence":"high""#];
+        (shown.matches(all).count(), shown.matches(high).count())
+    };
+    let (many, few) = (remembering(2 * count), remembering(count / 2));
+    let all = RESETS as usize;
+    for (header, known) in [(many, all), (few, 0)] {
+        let records = judged(&header);
+        assert_eq!(expected(&records), (all, known));
+        assert_eq!(counts(&replayed(&header, &records)?), (all, known));
+    }
     Ok(())
 }
 

@@ -62,10 +62,12 @@ pub struct Args {
 }
 
 impl Args {
-    /// The options of `cargo xtask test --full`, for a release.
-    pub fn full(notes: Arc<Notes>) -> Result<Self> {
+    /// The options of `cargo xtask test --full` for a release, or without `--full` for a quick
+    /// one.
+    pub fn of_release(quick: bool, notes: Arc<Notes>) -> Result<Self> {
         let command = <Self as clap::Args>::augment_args(clap::Command::new("test"));
-        let matches = command.try_get_matches_from(["test", "--full"])?;
+        let words = ["test"].into_iter().chain((!quick).then_some("--full"));
+        let matches = command.try_get_matches_from(words)?;
         let args = <Self as clap::FromArgMatches>::from_arg_matches(&matches)?;
         Ok(Self {
             notes: Some(notes),
