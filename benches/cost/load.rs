@@ -19,7 +19,8 @@ pub struct Holders(Vec<Process>);
 
 impl Holders {
     /// Opens connections in as many processes as needed, and returns once all are open.
-    /// Their timers fire every `seconds`, and all probes are answered.
+    /// Their timers fire every `seconds`, many at once: what is more than
+    /// net.core.netdev_max_backlog is dropped, and those probes get no answer.
     pub fn start(connections: u32, seconds: u32) -> Result<Self> {
         let hold = |(n, first)| {
             let held = Held {

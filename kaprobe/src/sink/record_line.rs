@@ -164,12 +164,11 @@ mod tests {
     #[test]
     fn a_socket_has_all_fields_of_its_part() {
         let at = |name: Name| Record::NAMES.iter().position(|it| *it == name.as_str());
-        let (Some(first), Some(last)) = (at(FIRST), at(LAST)) else {
-            panic!("a field of the part is gone");
-        };
+        let ends = at(FIRST).zip(at(LAST));
+        let part = ends.and_then(|(first, last)| Record::NAMES.get(first..=last));
         let expected = "host sock pid comm cmdline unit container container_id pod pod_namespace \
                         pod_uid family laddr lport raddr rport netns community_id netns_name \
                         inode cookie uid cgroup";
-        assert_eq!(Record::NAMES[first..=last].join(" "), expected);
+        assert_eq!(part.map(|it| it.join(" ")).as_deref(), Some(expected));
     }
 }
