@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(130);
 /// The time for which the process that draws is watched.
 const WATCHED: Duration = Duration::from_secs(10);
 /// What is asked for: no group is shown open.
-const REQUEST: &[u8] = b"null\n";
+const REQUEST: &[u8] = b"{\"Worst\":{\"open\":null}}\n";
 
 /// Measures each subject once per round.
 pub fn measure(plan: Plan) -> Result<()> {
