@@ -4,11 +4,11 @@
 //! part of the last one, which readers leave out.
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Cursor, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
-use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+use ruzstd::encoding::{CompressionLevel, FrameCompressor, MatchGeneratorDriver};
 
 use crate::model::header::Header;
 use crate::model::tally::Tally;
@@ -41,6 +41,7 @@ pub(in crate::sink) struct SegmentLog {
     segment_size: u64,
     segment_age: Duration,
     encoder: Box<dyn Encoder>,
+    compressor: Compressor,
     /// The header of the next segment.
     header: Header,
     open: Option<OpenSegment>,
@@ -89,6 +90,7 @@ impl SegmentLog {
             segment_size: to.segment_size,
             segment_age: to.segment_age,
             encoder,
+            compressor: Compressor::new(),
             header,
             open: None,
             written: Tally::default(),
@@ -140,7 +142,8 @@ impl SegmentLog {
         if frame.is_empty() {
             return Ok(());
         }
-        let outcome = self.write(&compress(&frame), now);
+        let frame = self.compressor.frame(frame);
+        let outcome = self.write(&frame, now);
         if outcome.is_err() {
             self.lost.append(tally);
             return outcome;
@@ -178,7 +181,7 @@ impl SegmentLog {
             continued,
             ..Trailer::new(now.wall, &self.written)
         })?;
-        let trailer = compress(&self.encoder.take());
+        let trailer = self.compressor.frame(self.encoder.take());
         let outcome = self.write(&trailer, now);
         self.close();
         outcome
@@ -243,7 +246,7 @@ impl SegmentLog {
     /// Makes a segment, and writes its header.
     fn begin_segment(&mut self, now: Now) -> io::Result<()> {
         self.encoder.head(&Head::from(&self.header))?;
-        let header = compress(&self.encoder.take());
+        let header = self.compressor.frame(self.encoder.take());
         let more = (header.len() as u64).saturating_add(TRAILER_ROOM);
         self.folder.make_room(more, false)?;
         let file = self.folder.create(now.wall)?;
@@ -263,9 +266,23 @@ impl SegmentLog {
     }
 }
 
-/// Compresses whole lines to a frame, with a checksum.
-fn compress(lines: &[u8]) -> Vec<u8> {
-    compress_to_vec(lines, CompressionLevel::Fastest)
+/// Makes frames. Uses its memory again: to map more than 1 MiB for each frame, page by page, takes
+/// as long as to compress it.
+struct Compressor(FrameCompressor<Cursor<Vec<u8>>, Vec<u8>, MatchGeneratorDriver>);
+
+impl Compressor {
+    fn new() -> Self {
+        Self(FrameCompressor::new(CompressionLevel::Fastest))
+    }
+
+    /// Compresses whole lines to a frame, with a checksum.
+    fn frame(&mut self, lines: Vec<u8>) -> Vec<u8> {
+        self.0.set_source(Cursor::new(lines));
+        self.0.set_drain(Vec::new());
+        self.0.compress();
+        self.0.take_source();
+        self.0.take_drain().unwrap_or_default()
+    }
 }
 
 fn is_full_disk(why: &io::Error) -> bool {
@@ -273,4 +290,29 @@ fn is_full_disk(why: &io::Error) -> bool {
         why.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use ruzstd::decoding::StreamingDecoder;
+
+    use super::*;
+
+    /// A frame is read without those before it, whatever their sizes were.
+    #[test]
+    fn frames_are_independent() -> Result<(), Box<dyn std::error::Error>> {
+        let mut compressor = Compressor::new();
+        for length in [1, 300_000, 10, 131_072, 5_000, 131_073] {
+            let letter = |it: u32| b"{\"event\":1,}\n0"[(it.wrapping_mul(it) % 131 % 14) as usize];
+            let lines: Vec<_> = (0..length).map(letter).collect();
+            let frame = compressor.frame(lines.clone());
+            assert!(length < 1_000 || frame.len() < lines.len(), "{length}");
+            let mut read = Vec::new();
+            StreamingDecoder::new(frame.as_slice())?.read_to_end(&mut read)?;
+            assert!(read == lines, "{length}");
+        }
+        Ok(())
+    }
 }
