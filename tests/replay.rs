@@ -386,13 +386,18 @@ fn verdict_records() -> Vec<Record> {
     ]
 }
 
-/// The header and the records of a trace with these flags.
-fn traced(flags: &[&str]) -> TestResult<(Header, Vec<Record>)> {
+/// The plan of a trace with these flags.
+fn plan(flags: &[&str]) -> TestResult<TracePlan> {
     let words = ["kaprobe", "trace"].iter().chain(flags);
     let cli::Action::Run(cli::Command::Trace(args)) = cli::parse(words)? else {
         return Err("not a trace".into());
     };
-    let plan = TracePlan::new(*args)?;
+    Ok(TracePlan::new(*args)?)
+}
+
+/// The header and the records of a trace with these flags.
+fn traced(flags: &[&str]) -> TestResult<(Header, Vec<Record>)> {
+    let plan = plan(flags)?;
     let header = Header {
         filters: plan.given,
         timeouts: vec![HostTimeout {
@@ -473,10 +478,7 @@ fn verdicts_equal_those_of_the_trace() -> TestResult {
 fn verdicts_of_many_sockets_equal_those_of_the_trace() -> TestResult {
     const RESETS: u32 = 10;
     let logs = Logs::new()?;
-    let cli::Action::Run(cli::Command::Trace(args)) = cli::parse(["kaprobe", "trace"])? else {
-        return Err("not a trace".into());
-    };
-    let filter = TracePlan::new(*args)?.records;
+    let filter = plan(&[])?.records;
     let count = u32::try_from(MAX_SOCKETS.get())? + RESETS;
     let of_socket = |number: u32, mut record: Record| {
         record.sock = Some(u64::from(number) + 1);
